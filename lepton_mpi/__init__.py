@@ -1,0 +1,51 @@
+"""Data-parallel training on CPU clusters: MPI ranks, Numba kernels, HDF5 data, no parameter server.
+
+The map, in the order the data flows::
+
+    train.py         START HERE: one training run, read top to bottom
+    config.py        every option, checked once; recipes/ holds ready ones as TOML
+    launch.py        what the launcher tells a process before NumPy and MPI are loaded
+    world.py         ranks, hosts, memory shared by a host; agreement; the end of a failing job
+    watchdog.py      phase clock, heartbeats and the time limit on a step
+    vectors.py       flat vectors with named views, buckets, digest
+    data/            from file to batches; knows nothing of models or messages
+    models/          from batch to gradient; knows nothing of ranks
+    collectives/     schedules as data, and what carries them out; knows nothing of gradients
+    strategies/      how gradients become new parameters
+    optimizers.py    SGD with momentum, Adam: element-wise kernels on slices
+    metrics.py       counts that add up over ranks: confusion matrix, loss
+    checkpoint.py    parameters, optimizer state and configuration in one HDF5 file
+    report.py        what the user sees, on screen and in the metrics file
+
+The words, one per idea:
+
+=================  =============================================================================
+rank, world_size   process number, number of processes
+host, local_rank   machine; rank within it
+lane               the ranks of equal local_rank on all hosts
+shard              the rows of the data set that belong to one rank
+batch              rows in one kernel call
+micro_batch        the unit of the gradient sum
+global_batch       rows of one optimizer step over all ranks
+bucket             several gradients in one flat buffer, reduced together
+chunk              one rank's part of a bucket in a schedule
+segment            a piece of a chunk in flight, for pipelining
+slice              the part of the flat vectors that one rank of a host owns and updates
+step, ring_step    one optimizer update; one exchange of a schedule
+algbw, busbw       bytes/time; the same times the collective's factor; 1 GB = 1e9 bytes
+=================  =============================================================================
+"""
+
+__version__ = "0.1.0"
+
+_PUBLIC = {"Batch": "models", "Config": "config", "fit": "train"}
+__all__ = ["Batch", "Config", "__version__", "fit"]
+
+
+def __getattr__(name: str):
+    """Load a public name on first use, so that ``--help`` starts neither NumPy nor MPI."""
+    from importlib import import_module
+
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'lepton_mpi' has no attribute {name!r}")
+    return getattr(import_module(f"lepton_mpi.{_PUBLIC[name]}"), name)

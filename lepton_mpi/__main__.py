@@ -1,0 +1,41 @@
+"""python -m lepton_mpi COMMAND; --help of every command starts neither NumPy nor MPI."""
+
+import sys
+
+from lepton_mpi import launch
+
+_USAGE = """usage: python -m lepton_mpi COMMAND [options]
+
+commands:
+  train      train a model on all ranks (the same as python -m lepton_mpi.train)
+  evaluate   evaluate a checkpoint on the test rows of a data set
+
+COMMAND --help lists the options."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    commands = {"train": train_command, "evaluate": evaluate_command}
+    if arguments and arguments[0] in commands:
+        return commands[arguments[0]](arguments[1:])
+    wrong = bool(arguments) and arguments[0] not in ("-h", "--help")
+    if launch.launched_rank() == 0:
+        text = f"lepton_mpi: unknown command {arguments[0]!r}\n\n{_USAGE}" if wrong else _USAGE
+        print(text, file=sys.stderr if wrong or not arguments else sys.stdout)
+    return 2 if wrong or not arguments else 0
+
+
+def train_command(arguments: list[str] | None = None) -> int:
+    """``python -m lepton_mpi.train``."""
+    from lepton_mpi.config import parse_command_line
+
+    config = parse_command_line(sys.argv[1:] if arguments is None else arguments, "lepton_mpi.train")
+    launch.limit_threads(config.threads)
+    from lepton_mpi import train, world
+
+    return world.run(lambda ranks: train.train(config, ranks), config.timeout)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

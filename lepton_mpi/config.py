@@ -1,0 +1,204 @@
+"""One frozen, checked configuration: defaults, then recipe, then TOML file, then command line.
+
+Adding an option means adding a field to ``Config``: the field carries its help text and its check, and
+``--help``, the TOML keys and the error messages follow from it.
+"""
+
+import dataclasses
+import difflib
+import re
+import sys
+import tomllib
+from argparse import ArgumentError
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from jsonargparse import ArgumentParser
+
+from lepton_mpi import launch
+from lepton_mpi.errors import ConfigurationError
+
+RECIPES = Path(__file__).parent / "recipes"
+
+_Check = tuple[str, Callable[[Any], bool]]
+_AT_LEAST_0: _Check = ("a number of at least 0", lambda value: value >= 0)
+_AT_LEAST_1: _Check = ("a whole number of at least 1", lambda value: value >= 1)
+_POSITIVE: _Check = ("a number above 0", lambda value: 0 < value < float("inf"))
+_FRACTION: _Check = ("a number from 0 up to, not including, 1", lambda value: 0 <= value < 1)
+
+
+def _option(default: Any, help_text: str, check: _Check | None = None) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help_text, "check": check})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that decides a run; equal on every rank (``World.agree_on`` checks it)."""
+
+    recipe: str = _option("digits", "ready-made options, or the path of a TOML file with options")
+    data: str = _option("digits", "HDF5 file, or one of the embedded sets digits, breast_cancer")
+    model: str = _option("mlp", "mlp, logistic, or FILE.py:NAME, a callable that returns your own model")
+    hidden: tuple[int, ...] = _option(
+        (128,), "widths of the mlp's hidden layers", ("whole numbers of at least 1", lambda v: min(v, default=1) >= 1)
+    )
+    dtype: Literal["float32", "float64"] = _option("float32", "of parameters, gradients and batches")
+    initial: str | None = _option(None, "checkpoint to take the initial parameters from; default: random")
+    epochs: int = _option(30, "passes over the training rows", _AT_LEAST_1)
+    batch: int = _option(64, "rows of one optimizer step, over all ranks together", _AT_LEAST_1)
+    optimizer: Literal["adam", "sgd"] = _option("adam", "sgd is SGD with momentum")
+    learning_rate: float = _option(1e-3, "step size of the optimizer", _POSITIVE)
+    momentum: float = _option(0.9, "of sgd", _FRACTION)
+    validation_split: float = _option(0.2, "part of the training rows held out, if the file has none", _FRACTION)
+    test_split: float = _option(0.2, "part of all rows kept for the final test, if the file has none", _FRACTION)
+    seed: int = _option(0, "decides initial parameters, splits and the order of rows", _AT_LEAST_0)
+    allreduce: Literal["ring", "mpi"] = _option("ring", "how gradients are summed over the ranks")
+    bucket_bytes: int = _option(4 << 20, "gradients are summed in buckets of at most this size", _AT_LEAST_1)
+    segment_bytes: int = _option(256 << 10, "size of one message of the ring", _AT_LEAST_1)
+    checkpoint: str | None = _option(None, "folder for checkpoints; default: none are written")
+    metrics: str | None = _option(None, "file for the run's numbers, one JSON object a line")
+    progress: Literal["auto", "bar", "plain", "none"] = _option("auto", "auto: a bar only on a terminal")
+    threads: int = _option(1, "BLAS threads of each rank; 0 divides the host's cores among its ranks", _AT_LEAST_0)
+    timeout: float = _option(300.0, "seconds without progress after which a rank ends the job", _POSITIVE)
+
+    def __post_init__(self) -> None:
+        """Check every field. Raises ConfigurationError naming option, expectation and value."""
+        for field in dataclasses.fields(self):
+            value, check = getattr(self, field.name), field.metadata["check"]
+            if check and not check[1](value):
+                raise ConfigurationError(f"{_flag(field.name)}: expected {check[0]}, got {value!r}")
+            if get_origin(field.type) is Literal and value not in get_args(field.type):
+                raise ConfigurationError(f"{_flag(field.name)}: expected {_expected(field)}, got {value!r}")
+
+
+def parse_command_line(arguments: Sequence[str], program: str) -> Config:
+    """Configuration from command-line words. ``--help`` and errors end the process (codes 0 and 2).
+
+    Every rank parses its own words; only the one that the launcher calls rank 0 prints.
+    """
+    try:
+        parser = _Parser(prog=program, description=_DESCRIPTION, **_PARSER_OPTIONS)
+        parser.add_argument("--config", action="config", help="TOML file with options; later options win")
+        for field in dataclasses.fields(Config):
+            parser.add_argument(_flag(field.name), **_argument(field))
+        parser.set_defaults(_recipe_values(arguments))
+        return _parse(parser, list(arguments))
+    except ConfigurationError as error:
+        if launch.launched_rank() == 0:
+            print(f"{program}: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+
+
+_DESCRIPTION = "Train one model on all ranks: mpirun -n 8 python -m lepton_mpi.train [options]"
+
+
+_PARSER_OPTIONS = {"parser_mode": "toml", "exit_on_error": False, "allow_abbrev": False}
+
+
+class _Parser(ArgumentParser):
+    def print_help(self, file=None) -> None:
+        """Print once per job, not once per rank."""
+        if launch.launched_rank() == 0:
+            super().print_help(file)
+
+
+def _argument(field: dataclasses.Field) -> dict[str, Any]:
+    """Arguments of ``add_argument`` for one field of Config."""
+    default = field.default
+    keywords = {"help": field.metadata["help"], "default": default, "type": field.type}
+    if field.name == "hidden":
+        keywords |= {"type": int, "nargs": "*", "default": list(default)}
+    return keywords
+
+
+def _recipe_values(arguments: Sequence[str]) -> dict[str, Any]:
+    """Options of the recipe that the command line names, else the TOML file, else of the default one."""
+    config_path = _after("--config", arguments)
+    config = _read_toml("--config", Path(config_path)) if config_path is not None else {}
+    name = _after("--recipe", arguments) or str(config.get("recipe", Config.recipe))
+    known = sorted(path.stem for path in RECIPES.glob("*.toml"))
+    if name not in known and not Path(name).exists():
+        choices = ", ".join(known)
+        hint = _did_you_mean(name, known)
+        raise ConfigurationError(f"--recipe: expected one of {choices} or a TOML file, got {name!r}{hint}")
+    return _read_toml("--recipe", RECIPES / f"{name}.toml" if name in known else Path(name))
+
+
+def _read_toml(flag: str, path: Path) -> dict[str, Any]:
+    """Keys and values of a TOML file, every key a known option."""
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigurationError(f"{flag}: cannot read {path}: {_one_line(reason)}") from None
+    for key in values.keys() - set(_names()):
+        raise ConfigurationError(f"{flag}: {path}: unknown key {key!r}{_did_you_mean(key, _names())}")
+    return values
+
+
+def _parse(parser: ArgumentParser, arguments: list[str]) -> Config:
+    try:
+        parsed = parser.parse_args(arguments)
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise ConfigurationError(_explain(str(error), arguments)) from None
+    values = {field.name: parsed[field.name] for field in dataclasses.fields(Config)}
+    return Config(**values | {"hidden": tuple(values["hidden"])})
+
+
+def _explain(message: str, arguments: list[str]) -> str:
+    """One line for the user from the parser's message: the option, what it takes, what came."""
+    if match := re.match(r"unrecognized arguments: (\S+)", message):
+        word = match[1].split("=")[0]
+        return f"unknown option {word}{_did_you_mean(word, [_flag(name) for name in _names()])} (see --help)"
+    if match := re.search(r'(?:Parser key "|argument --)([\w-]+)', message):
+        name = match[1].replace("-", "_")
+        if name in _names():
+            field = next(field for field in dataclasses.fields(Config) if field.name == name)
+            return f"{_flag(name)}: expected {_expected(field)}{_got(message, _flag(name), arguments)}"
+    return _one_line(message)
+
+
+def _got(message: str, flag: str, arguments: list[str]) -> str:
+    """``, got 'x'``, from the command line or else from the parser's own words."""
+    if "expected one argument" in message:
+        return ", got none"
+    value = _after(flag, arguments)
+    if value is None and (match := re.search(r"Got value: (.*)|: '([^']*)'$", message)):
+        value = match[1] or match[2]
+    return f", got {value!r}" if value is not None else ""
+
+
+def _after(flag: str, arguments: list[str]) -> str | None:
+    """The word that stands after ``flag``, in either of its spellings."""
+    for index, word in enumerate(arguments):
+        if word.startswith(flag + "="):
+            return word.removeprefix(flag + "=")
+        if word == flag and index + 1 < len(arguments):
+            return arguments[index + 1]
+    return None
+
+
+def _names() -> list[str]:
+    return [field.name for field in dataclasses.fields(Config)]
+
+
+def _did_you_mean(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f", did you mean {close[0]}?" if close else ""
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _expected(field: dataclasses.Field) -> str:
+    if get_origin(field.type) is Literal:
+        return "one of " + ", ".join(get_args(field.type))
+    if field.metadata["check"]:
+        return field.metadata["check"][0]
+    return "a text"
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())

@@ -1,0 +1,41 @@
+"""Random numbers as a function of (seed, stream, counter): the same on every machine and for every split.
+
+A generator with a state would have to be advanced past the rows of other ranks; a hash of the counter
+needs no state. The hash is the finaliser of SplitMix64 (Steele, Lea, Flood, "Fast splittable
+pseudorandom number generators", OOPSLA 2014), applied to a Weyl sequence. NumPy's own generators are
+not used because their streams may change between NumPy versions.
+"""
+
+import numpy as np
+
+_WEYL = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+def mix(values: np.ndarray) -> np.ndarray:
+    """SplitMix64's finaliser: a bijection of uint64 in which every input bit moves every output bit."""
+    values = (values ^ (values >> np.uint64(30))) * _MIX_1
+    values = (values ^ (values >> np.uint64(27))) * _MIX_2
+    return values ^ (values >> np.uint64(31))
+
+
+def bits(seed: int, stream: int, count: int) -> np.ndarray:
+    """``count`` independent uint64, shape (count,), for counters 0 … count-1 of one stream of one seed."""
+    key = np.zeros(1, np.uint64)  # an array: NumPy warns when a scalar wraps around, as it should here
+    for word in (seed, stream):
+        key = mix((key + np.uint64(word & 0xFFFFFFFFFFFFFFFF)) * _WEYL + _WEYL)
+    return mix(key + np.arange(1, count + 1, dtype=np.uint64) * _WEYL)
+
+
+def uniform(seed: int, stream: int, count: int) -> np.ndarray:
+    """``count`` float64 in [0, 1), shape (count,); 53 random bits each."""
+    return (bits(seed, stream, count) >> np.uint64(11)) * 2.0**-53
+
+
+def permutation(seed: int, stream: int, count: int) -> np.ndarray:
+    """The integers 0 … count-1 in random order, int64, shape (count,).
+
+    Rows are sorted by their hash, in O(count log count); equal hashes keep their order.
+    """
+    return np.argsort(bits(seed, stream, count), kind="stable")

@@ -1,0 +1,10 @@
+"""From file to batches; knows nothing of models or messages.
+
+Reading order::
+
+    order.py      pure: which rows form a step of an epoch, which of them belong to a rank
+    hdf5.py       the accepted file layouts; opening, checking, reading rows
+    loader.py     rows in memory, once per host, and batches gathered from them
+    kernels.py    Numba: gather rows, convert, normalise
+    embedded/     real data sets that come with the package, and the script that made them
+"""

@@ -1,0 +1,170 @@
+"""HDF5 files with rows to learn from: the layouts accepted, and how they are opened, checked and read.
+
+A split is a pair of data sets: ``x``, numbers of shape (rows, ...), and ``y``, whole numbers of shape
+(rows,) or (rows, 1), the class of each row from 0 up. A file holds, tried in this order,
+
+1. groups ``train``, and if present ``validation`` and ``test``, each with ``x`` and ``y``;
+2. ``x_train`` and ``y_train``, and if present ``x_validation``, ``y_validation``, ``x_test``, ``y_test``;
+3. ``x`` and ``y``: all rows, to be split at random.
+
+Optional: ``normalisation/shift`` and ``normalisation/scale``, of the shape of one row or scalar, applied
+as ``(x - shift) * scale``; without them, uint8 is divided by 255 and all else is taken as it is. The
+attribute ``classes`` of the file may hold the names of the classes.
+
+Every rank opens the file by itself, read-only and without a lock: many cluster file systems refuse locks.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from lepton_mpi.errors import DataError
+
+EMBEDDED = Path(__file__).parent / "embedded"
+SPLITS = ("train", "validation", "test")
+
+# Large enough to read at full speed, small enough that a rank's scratch does not matter.
+_BLOCK_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """One split of an open file: its name, its data sets, its number of rows."""
+
+    split: str
+    x: h5py.Dataset
+    y: h5py.Dataset
+
+    @property
+    def row_count(self) -> int:
+        return self.x.shape[0]
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """What ``open_file`` found: sources by split, the shape of a row, normalisation, class names."""
+
+    path: Path
+    sources: dict[str, Source]
+    feature_shape: tuple[int, ...]
+    normalisation: tuple[np.ndarray, np.ndarray]
+    class_names: tuple[str, ...]
+
+
+def locate(name: str) -> Path:
+    """Path of an embedded data set by its name, or else the path that ``name`` is."""
+    embedded = EMBEDDED / f"{name}.h5"
+    return embedded if Path(name).name == name and embedded.exists() else Path(name)
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[OpenFile]:
+    """Open ``path`` for reading and check its structure. Raises DataError."""
+    if not path.exists():
+        known = ", ".join(sorted(file.stem for file in EMBEDDED.glob("*.h5")))
+        raise DataError(f"{path}: no such file (embedded data sets: {known})")
+    try:
+        file = h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise DataError(f"{path}: not a readable HDF5 file: {error}") from None
+    with file:
+        try:
+            yield _describe(file, path)
+        except (OSError, RuntimeError, KeyError) as error:  # what h5py raises for damaged content
+            raise DataError(f"{path}: damaged: {error}") from None
+
+
+def read_rows(
+    file: OpenFile, source: Source, start: int, stop: int, x: np.ndarray, y: np.ndarray
+) -> None:
+    """Read rows [start, stop) into ``x`` (rows, features) and ``y`` int64 (rows,), and check them.
+
+    Raises DataError naming file, data set and row for x that is not finite and y that is no class.
+    """
+    path, class_count = file.path, len(file.class_names) or np.iinfo(np.int64).max
+    block_rows = max(1, _BLOCK_BYTES // max(1, x.itemsize * x.shape[1]))
+    for first in range(start, stop, block_rows):
+        last = min(first + block_rows, stop)
+        block = x[first - start : last - start]
+        shaped = block.reshape(last - first, *source.x.shape[1:])
+        source.x.read_direct(shaped, np.s_[first:last])
+        if x.dtype.kind == "f" and not np.isfinite(block.sum()):
+            bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+            if bad.size:
+                row = first + int(bad[0])
+                value = block[bad[0]][~np.isfinite(block[bad[0]])][0]
+                raise DataError(f"{path}: {source.x.name}: row {row}: expected finite numbers, got {value}")
+        labels = source.y[first:last].reshape(-1)
+        y[first - start : last - start] = labels
+        wrong = np.flatnonzero((labels < 0) | (labels >= class_count))
+        if wrong.size:
+            expected = f"0 to {class_count - 1}" if file.class_names else "0 up"
+            raise DataError(
+                f"{path}: {source.y.name}: row {first + wrong[0]}: expected a class from {expected}, "
+                f"got {labels[wrong[0]]}"
+            )
+
+
+def row_dtype(source: Source, dtype: np.dtype) -> np.dtype:
+    """Type in which rows are kept in memory: uint8 as it is, a quarter of the bytes; all else ``dtype``."""
+    return np.dtype(np.uint8) if source.x.dtype == np.uint8 else dtype
+
+
+def _describe(file: h5py.File, path: Path) -> OpenFile:
+    names = _find(file, path)
+    sources = {split: _source(file, path, split, *pair) for split, pair in names.items()}
+    feature_shape = sources["train"].x.shape[1:]
+    for source in sources.values():
+        if source.x.shape[1:] != feature_shape:
+            raise DataError(
+                f"{path}: {source.x.name}: expected rows of shape {feature_shape} as in "
+                f"{sources['train'].x.name}, got {source.x.shape[1:]}"
+            )
+    byte_scale = 1 / 255 if all(source.x.dtype == np.uint8 for source in sources.values()) else 1.0
+    shift = _normaliser(file, path, "shift", feature_shape, 0.0)
+    scale = _normaliser(file, path, "scale", feature_shape, byte_scale)
+    class_names = tuple(str(name) for name in file.attrs.get("classes", ()))
+    return OpenFile(path, sources, feature_shape, (shift, scale), class_names)
+
+
+def _find(file: h5py.File, path: Path) -> dict[str, tuple[str, str]]:
+    """Names of the data sets (x, y) of each split that the file has."""
+    for pattern in ("{split}/{name}", "{name}_{split}"):
+        pairs = {s: tuple(pattern.format(split=s, name=name) for name in "xy") for s in SPLITS}
+        found = {s: pair for s, pair in pairs.items() if any(name in file for name in pair)}
+        if "train" in found:
+            return found
+    if "x" in file or "y" in file:
+        return {"train": ("x", "y")}
+    there = ", ".join(sorted(file)) or "nothing"
+    raise DataError(f"{path}: expected data sets train/x and train/y, or x_train and y_train, or x and y; got {there}")
+
+
+def _source(file: h5py.File, path: Path, split: str, x_name: str, y_name: str) -> Source:
+    for name in (x_name, y_name):
+        if not isinstance(file.get(name), h5py.Dataset):
+            raise DataError(f"{path}: {name}: expected a data set beside {x_name if name == y_name else y_name}")
+    x, y = file[x_name], file[y_name]
+    if x.dtype.kind not in "iufb" or x.ndim < 1:
+        raise DataError(f"{path}: {x.name}: expected numbers of shape (rows, ...), got {x.dtype} of shape {x.shape}")
+    if y.dtype.kind not in "iub" or y.ndim < 1 or y.shape[1:] not in ((), (1,)):
+        raise DataError(f"{path}: {y.name}: expected whole numbers of shape (rows,), got {y.dtype} of shape {y.shape}")
+    if x.shape[0] != y.shape[0]:
+        raise DataError(f"{path}: {y.name}: expected {x.shape[0]} rows as in {x.name}, got {y.shape[0]}")
+    return Source(split, x, y)
+
+
+def _normaliser(file: h5py.File, path: Path, name: str, shape: tuple[int, ...], default: float) -> np.ndarray:
+    """``normalisation/name`` as float64 of shape (features,)."""
+    dataset = file.get(f"normalisation/{name}")
+    values = np.asarray(default if dataset is None else dataset[()], np.float64)
+    if values.shape not in ((), shape) or not np.isfinite(values).all():
+        raise DataError(
+            f"{path}: normalisation/{name}: expected finite numbers of shape {shape} or a single one, "
+            f"got shape {values.shape}"
+        )
+    return np.ascontiguousarray(np.broadcast_to(values, shape)).reshape(-1)

@@ -1,0 +1,29 @@
+"""Numba kernels of the loader. Signatures are explicit: importing this module compiles, or loads, them all."""
+
+from numba import njit
+
+_GATHER = [
+    f"void({source}[:,::1], i8[::1], {target}[::1], {target}[::1], {target}[:,::1])"
+    for source, target in (("u1", "f4"), ("u1", "f8"), ("f4", "f4"), ("f8", "f8"))
+]
+
+
+@njit(_GATHER, cache=True, nogil=True)
+def gather_rows(table, rows, shift, scale, out):
+    """``out[i, j] = (table[rows[i], j] - shift[j]) * scale[j]``.
+
+    Shapes: table (n, features), rows (r,), shift and scale (features,), out (at least r, features).
+    """
+    for i in range(rows.size):
+        source = table[rows[i]]
+        target = out[i]
+        for j in range(target.size):
+            target[j] = (source[j] - shift[j]) * scale[j]
+
+
+@njit("i8(i8[::1], i8[::1], i4[::1])", cache=True, nogil=True)
+def gather_labels(labels, rows, out):
+    """``out[i] = labels[rows[i]]``; returns the number of rows. Shapes (n,), (r,), (at least r,)."""
+    for i in range(rows.size):
+        out[i] = labels[rows[i]]
+    return rows.size

@@ -1,0 +1,149 @@
+"""Numba kernels of the models. Signatures are explicit: importing this module compiles, or loads, them all.
+
+Matrices are C-contiguous, ``rows`` counts the batch, and ``out`` or what is filled comes last. Matrix
+products go through BLAS. A literal 0 beside a float32 would turn a loop to float64, hence ``dtype.type(0)``. Each kernel has a NumPy twin in ``tests/reference.py``.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+
+def _signatures(pattern: str) -> list[str]:
+    """``pattern`` for float32 and for float64: F is the scalar, V the vector, M the matrix."""
+    return [
+        pattern.replace("M", f"{kind}[:,::1]").replace("V", f"{kind}[::1]").replace("F", kind) for kind in ("f4", "f8")
+    ]
+
+
+@njit(_signatures("void(M, M, V, M)"), cache=True, nogil=True)
+def dense(inputs, weight, bias, out):
+    """``out = inputs @ weight + bias``. Shapes (rows, m), (m, k), (k,), (rows, k)."""
+    np.dot(inputs, weight, out)
+    for i in range(out.shape[0]):
+        row = out[i]
+        for j in range(row.size):
+            row[j] += bias[j]
+
+
+@njit(_signatures("void(M, M, V, M)"), cache=True, nogil=True)
+def dense_relu(inputs, weight, bias, out):
+    """``out = max(inputs @ weight + bias, 0)``. Shapes as in ``dense``."""
+    np.dot(inputs, weight, out)
+    zero = out.dtype.type(0)
+    for i in range(out.shape[0]):
+        row = out[i]
+        for j in range(row.size):
+            row[j] = max(row[j] + bias[j], zero)
+
+
+@njit(_signatures("void(M, M, M, V)"), cache=True, nogil=True)
+def dense_gradient(inputs, grad_output, grad_weight, grad_bias):
+    """``grad_weight = inputs.T @ grad_output``, ``grad_bias = sum of grad_output's rows``.
+
+    Shapes (rows, m), (rows, k), (m, k), (k,).
+    """
+    np.dot(inputs.T, grad_output, grad_weight)
+    grad_bias[:] = 0
+    for i in range(grad_output.shape[0]):
+        row = grad_output[i]
+        for j in range(row.size):
+            grad_bias[j] += row[j]
+
+
+@njit(_signatures("void(M, M, M, M)"), cache=True, nogil=True)
+def dense_relu_backward(grad_output, weight, activations, grad_input):
+    """``grad_input = (grad_output @ weight.T)`` where ``activations > 0``, else 0.
+
+    Shapes (rows, k), (m, k), (rows, m), (rows, m); ``activations`` are the outputs of the ReLU.
+    """
+    np.dot(grad_output, weight.T, grad_input)
+    zero = grad_input.dtype.type(0)
+    for i in range(grad_input.shape[0]):
+        row, active = grad_input[i], activations[i]
+        for j in range(row.size):
+            row[j] = row[j] if active[j] > zero else zero
+
+
+@njit(_signatures("UniTuple(f8, 2)(M, i4[::1])"), cache=True, nogil=True)
+def softmax_cross_entropy(logits, labels):
+    """Replace ``logits`` by the gradient of the summed loss; return (loss sum, correct count).
+
+    ``loss = sum over rows of log(sum_j exp(z_j)) - z_label``, with the row's maximum taken out first, so
+    that no exponential overflows and no logarithm sees 0. Gradient: softmax(z) minus one at the label.
+    Shapes (rows, classes), (rows,).
+    """
+    loss, correct = 0.0, 0.0
+    for i in range(logits.shape[0]):
+        row = logits[i]
+        top = 0
+        for j in range(1, row.size):
+            if row[j] > row[top]:
+                top = j
+        highest, at_label = row[top], row[labels[i]]
+        total = row.dtype.type(0)
+        for j in range(row.size):
+            row[j] = math.exp(row[j] - highest)
+            total += row[j]
+        loss += math.log(total) + highest - at_label
+        for j in range(row.size):
+            row[j] /= total
+        row[labels[i]] -= 1
+        correct += top == labels[i]
+    return loss, correct
+
+
+@njit(_signatures("f8(M, i4[::1], i4[::1])"), cache=True, nogil=True)
+def softmax_predict(logits, labels, predicted):
+    """Fill ``predicted`` with the class of the highest logit; return the summed cross-entropy.
+
+    Shapes (rows, classes), (rows,), (rows,).
+    """
+    loss = 0.0
+    for i in range(logits.shape[0]):
+        row = logits[i]
+        top = 0
+        for j in range(1, row.size):
+            if row[j] > row[top]:
+                top = j
+        total = 0.0
+        for j in range(row.size):
+            total += math.exp(row[j] - row[top])
+        loss += math.log(total) + row[top] - row[labels[i]]
+        predicted[i] = top
+    return loss
+
+
+@njit(_signatures("UniTuple(f8, 2)(M, V, V, i4[::1], V, V, V)"), cache=True, nogil=True)
+def logistic_gradient(inputs, weight, bias, labels, difference, grad_weight, grad_bias):
+    """Fill the gradient of the summed binary cross-entropy; return (loss sum, correct count).
+
+    With ``z = inputs @ weight + bias`` and ``p = 1 / (1 + exp(-z))``, the loss ``-y log p - (1-y) log(1-p)``
+    is ``max(z, 0) - y z + log(1 + exp(-|z|))``, which neither overflows nor takes the logarithm of 0.
+    Shapes (rows, m), (m,), (1,), (rows,), (rows,) scratch for ``p - y``, (m,), (1,).
+    """
+    np.dot(inputs, weight, difference)
+    loss, correct = 0.0, 0.0
+    grad_bias[0] = 0
+    for i in range(difference.size):
+        z = difference[i] + bias[0]
+        small = math.exp(-abs(z))
+        loss += max(z, 0) - labels[i] * z + math.log1p(small)
+        correct += (z > 0) == (labels[i] == 1)
+        difference[i] = (1 if z >= 0 else small) / (1 + small) - labels[i]
+        grad_bias[0] += difference[i]
+    np.dot(inputs.T, difference, grad_weight)
+    return loss, correct
+
+
+@njit(_signatures("f8(M, V, V, i4[::1], V, i4[::1])"), cache=True, nogil=True)
+def logistic_predict(inputs, weight, bias, labels, scratch, predicted):
+    """Fill ``predicted`` with ``z > 0``; return the summed loss. Shapes as in ``logistic_gradient``."""
+    np.dot(inputs, weight, scratch)
+    loss = 0.0
+    for i in range(scratch.size):
+        z = scratch[i] + bias[0]
+        loss += max(z, 0) - labels[i] * z + math.log1p(math.exp(-abs(z)))
+        predicted[i] = z > 0
+    return loss

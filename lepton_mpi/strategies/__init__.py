@@ -1,0 +1,1 @@
+"""How gradients become new parameters. sync.py: every rank adds, every rank updates, in step."""

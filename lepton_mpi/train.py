@@ -1,0 +1,325 @@
+"""START HERE: one training run, read top to bottom.
+
+    mpirun -n 8 python -m lepton_mpi.train                          the embedded digits
+    mpirun -n 8 python -m lepton_mpi.train --data FILE.h5           your own rows
+    mpirun -n 8 python my_model.py                                  your own model: fit(model, ...)
+
+A step: this rank's rows of the global batch -> summed loss and gradient -> sum over all ranks ->
+division by all rows -> optimizer. Every row of an epoch is used exactly once, on one rank.
+"""
+
+if __name__ == "__main__":
+    # The command line is read, and the threads are limited, before NumPy and MPI are loaded.
+    from lepton_mpi.__main__ import train_command
+
+    raise SystemExit(train_command())
+
+import dataclasses
+import json
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import threadpoolctl
+
+from lepton_mpi import launch
+from lepton_mpi.config import Config
+from lepton_mpi.errors import ConfigurationError, LauncherError, LeptonError
+from lepton_mpi.report import Report, grouped
+from lepton_mpi.vectors import Layout
+from lepton_mpi.world import World, mpi_library, run
+
+
+def fit(model: Any = None, **options: Any) -> dict[str, Any]:
+    """Train ``model`` on all ranks of the job and return the figures of the run's end. Collective.
+
+    Ends the process as the command line does, with one line and an exit code, if options or data are wrong.
+
+    Parameters
+    ----------
+    model
+        An object as ``lepton_mpi.models`` describes it, or a callable (feature_shape, class_count) that
+        returns one; None takes the ``model`` option.
+    **options
+        Fields of ``Config``.
+
+    Returns
+    -------
+    dict
+        ``test_accuracy``, ``macro_recall``, ``samples_per_second``, ``weights_digest``, ``world_size`` and
+        more, as in the last line of the metrics file; ``parameters``, a dict of name to array.
+    """
+    try:
+        config = Config(**options)
+    except (ConfigurationError, TypeError) as error:
+        raise SystemExit(f"lepton_mpi: {error}") from None
+    result: dict[str, Any] = {}
+    code = run(lambda world: result.update(train(config, world, model)), config.timeout)
+    if code:
+        raise SystemExit(code)
+    return result
+
+
+def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
+    """One run from file to checkpoint. Collective over ``world``; see ``fit`` for model and result."""
+    world.agree_on("the configuration", dataclasses.asdict(config))
+    threadpoolctl.threadpool_limits(config.threads or max(1, launch.core_count() // world.local_size))
+    world.first_of_host_first(_import_kernels)
+    from lepton_mpi.data import loader, order
+    from lepton_mpi.models import Batch
+
+    report = _open_report(config, world)
+    dtype = np.dtype(config.dtype)
+    data = _load_data(config, world, dtype)
+    model = _make_model(config, world, model, data)
+    layout = Layout(dict(model.shapes))
+    strategy = _make_strategy(config, world, layout, dtype)
+    parameters, gradient = layout.views(strategy.parameters), layout.views(strategy.gradient)
+    _initialise(config, world, layout, model, strategy.parameters)
+
+    train_rows = data.splits["train"]
+    steps = order.step_bounds(train_rows.row_count, config.batch)
+    reader = loader.BatchReader(data, max(_EVALUATION_ROWS, -(-config.batch // world.size)))
+    clock, step, path = world.clock, 0, None
+    _say_head(config, world, report, data, model, layout, strategy)
+
+    for epoch in range(1, config.epochs + 1):
+        report.epoch_begins(epoch, config.epochs, len(steps))
+        began, counts = perf_counter(), np.zeros(2)  # summed loss, rows classified correctly
+        rows_in_order = train_rows.indices[order.epoch_order(train_rows.row_count, config.seed, epoch)]
+        for batch_start, batch_stop in steps:
+            step += 1
+            clock.enter("input", step)
+            start, stop = order.share(batch_start, batch_stop, world.size, world.rank)
+            batch = Batch(*reader.read(train_rows, rows_in_order[start:stop]))
+
+            clock.enter("compute")
+            if start < stop:
+                counts += _loss_and_correct(model.loss_and_gradient(parameters, batch, gradient))
+            else:
+                strategy.gradient[:] = 0  # this rank has no row of the step and adds nothing
+
+            strategy.step(step, batch_stop - batch_start)
+            report.step_done()
+        clock.enter("waiting")
+        loss, correct = world.sum(counts) / train_rows.row_count
+        seconds = perf_counter() - began
+        _check_finite(world, loss, epoch)
+        values = {"seconds": seconds, "samples_per_second": train_rows.row_count / seconds, "loss": loss}
+        if not np.isnan(correct):
+            values["accuracy"] = correct
+        values |= _prefixed("val_", evaluate(model, parameters, data, "validation", reader, world))
+        report.epoch_ends(epoch, config.epochs, values)
+        if config.checkpoint:
+            clock.enter("checkpoint")
+            path = _save(config, world, layout, strategy, data, model, step, epoch)
+
+    result = _say_end(config, world, report, data, model, layout, strategy, parameters, reader, path)
+    report.close()
+    return result
+
+
+# Rows of one call when evaluating: enough for BLAS to run at full speed, little memory.
+_EVALUATION_ROWS = 256
+
+
+def evaluate(model, parameters, data, split: str, reader, world: World) -> dict[str, Any]:
+    """Loss and scores on one split, each row counted once, each rank its part. Collective.
+
+    Returns an empty dict if the model cannot evaluate or the split has no rows.
+    """
+    from lepton_mpi import metrics
+    from lepton_mpi.data import order
+    from lepton_mpi.models import Batch
+
+    rows = data.splits[split]
+    if not hasattr(model, "evaluate") or rows.row_count == 0:
+        return {}
+    world.clock.enter("evaluation")
+    confusion = np.zeros((data.class_count, data.class_count), np.int64)
+    predicted, loss = np.empty(_EVALUATION_ROWS, np.int32), np.zeros(1)
+    first, last = order.share(0, rows.row_count, world.size, world.rank)
+    for start in range(first, last, _EVALUATION_ROWS):
+        batch = Batch(*reader.read(rows, rows.indices[start : min(start + _EVALUATION_ROWS, last)]))
+        loss += model.evaluate(parameters, batch, predicted[: len(batch.y)])
+        metrics.count_confusion(confusion, batch.y, predicted[: len(batch.y)])
+    scores = metrics.scores(world.sum(confusion))
+    return {"loss": float(world.sum(loss)[0]) / rows.row_count, "accuracy": scores.accuracy, "scores": scores}
+
+
+def _import_kernels() -> None:
+    """Compile, or load from the cache, every kernel of a run."""
+    import lepton_mpi.data.kernels
+    import lepton_mpi.models.kernels
+    import lepton_mpi.optimizers  # noqa: F401
+
+
+def _open_report(config: Config, world: World) -> Report:
+    """Find out before the first step whether everything that will be written can be."""
+    with world.agreeing():
+        try:
+            if world.rank == 0 and config.checkpoint:
+                Path(config.checkpoint).mkdir(parents=True, exist_ok=True)
+            return Report(world.rank == 0, config.progress, config.metrics)
+        except OSError as error:
+            raise LauncherError(f"cannot write {error.filename}: {error.strerror}") from None
+
+
+def _load_data(config: Config, world: World, dtype: np.dtype):
+    from lepton_mpi.data import loader
+
+    held_out = {"validation": config.validation_split, "test": config.test_split}
+    how = loader.Loading(
+        world.host_array, world.local_rank, world.local_size, world.agreeing, world.host_comm.Barrier
+    )
+    return loader.load(config.data, dtype, held_out, config.seed, how)
+
+
+def _make_model(config: Config, world: World, model: Any, data) -> Any:
+    from lepton_mpi.models import make_model
+
+    with world.agreeing():
+        if model is None:
+            return make_model(config.model, data.feature_shape, data.class_count, config.hidden)
+        return model(data.feature_shape, data.class_count) if callable(model) else model
+
+
+def _make_strategy(config: Config, world: World, layout: Layout, dtype: np.dtype):
+    from lepton_mpi.collectives.messages import MessagePlan
+    from lepton_mpi.collectives.mpi import MpiAllreducePlan, MpiTransport
+    from lepton_mpi.collectives.ring import RING
+    from lepton_mpi.optimizers import make_optimizer
+    from lepton_mpi.strategies.sync import Synchronous
+
+    def make_plan(bucket: np.ndarray):
+        if config.allreduce == "mpi":
+            return MpiAllreducePlan(bucket, world.collective_comm)
+        return MessagePlan(RING, bucket, MpiTransport(world.collective_comm), config.segment_bytes)
+
+    optimizer = make_optimizer(config.optimizer, layout.size, dtype, config.learning_rate, config.momentum)
+    return Synchronous(layout, dtype, optimizer, make_plan, config.bucket_bytes, world.clock)
+
+
+def _initialise(config: Config, world: World, layout: Layout, model: Any, vector: np.ndarray) -> None:
+    """Random parameters, or those of a checkpoint; the same on every rank."""
+    from lepton_mpi.models import initialise_uniform
+
+    if config.initial is None:
+        getattr(model, "initialise", initialise_uniform)(layout.views(vector), config.seed)
+    else:
+        from lepton_mpi import checkpoint
+
+        with world.agreeing():
+            loaded = checkpoint.load(Path(config.initial))
+            _check_shapes(config.initial, loaded.layout, layout)
+            vector[:] = loaded.parameters
+    world.agree_on("the digest of the initial parameters", layout.digest(vector))
+
+
+def _check_shapes(path: str, found: Layout, wanted: Layout) -> None:
+    if found.shapes != wanted.shapes:
+        raise ConfigurationError(f"{path}: expected parameters {wanted.shapes}, got {found.shapes}")
+
+
+def _loss_and_correct(returned: Any) -> tuple[float, float]:
+    return returned if isinstance(returned, tuple) else (returned, np.nan)
+
+
+def _check_finite(world: World, loss: float, epoch: int) -> None:
+    """The loss is the same sum on every rank, so all of them stop together."""
+    if not np.isfinite(loss):
+        error = LeptonError(f"the loss became {loss} in epoch {epoch}: try a smaller --learning-rate")
+        error.agreed = True
+        raise error
+
+
+def _prefixed(prefix: str, figures: dict[str, Any]) -> dict[str, float]:
+    return {prefix + name: figures[name] for name in ("loss", "accuracy") if name in figures}
+
+
+def _save(config, world, layout, strategy, data, model, step: int, epoch: int) -> Path | None:
+    """Rank 0 writes; every rank learns whether it worked. Collective."""
+    from lepton_mpi import checkpoint
+
+    with world.agreeing():
+        if world.rank == 0:
+            attributes = {"step": step, "epoch": epoch, "seed": config.seed, "model": str(model)}
+            attributes["configuration"] = json.dumps(dataclasses.asdict(config))
+            saved = checkpoint.Checkpoint(
+                layout, strategy.parameters, strategy.optimizer.state, data.normalisation, attributes
+            )
+            try:
+                return checkpoint.save(Path(config.checkpoint), saved)
+            except OSError as error:
+                raise LauncherError(f"cannot write a checkpoint to {config.checkpoint}: {error}") from None
+    return None
+
+
+def _say_head(config, world, report, data, model, layout, strategy) -> None:
+    ranks = f"{world.size} rank{'s' * (world.size > 1)} on {world.host_count} host{'s' * (world.host_count > 1)}"
+    cores = launch.core_count()
+    crowded = f", {cores} cores for {world.local_size} ranks" if world.local_size > cores else ""
+    report.say("world", f"{ranks}{crowded}, {mpi_library()}, {config.threads or 'several'} BLAS thread(s) a rank")
+    counts = ", ".join(f"{grouped(rows.row_count)} {split}" for split, rows in sorted(data.splits.items()))
+    shape = "x".join(map(str, data.feature_shape)) or "1"
+    report.say("data", f"{data.path.name}: {counts} rows of shape {shape}, {data.class_count} classes")
+    report.say("model", f"{model}, {grouped(layout.size)} parameters, {config.dtype}")
+    low, high = config.batch // world.size, -(-config.batch // world.size)
+    report.say(
+        "training",
+        f"{config.optimizer} {config.learning_rate:g}, global batch {config.batch} "
+        f"({low if low == high else f'{low} or {high}'} rows a rank), allreduce {config.allreduce} "
+        f"in {len(strategy.buckets)} bucket{'s' * (len(strategy.buckets) > 1)}",
+    )
+    report.record(
+        "start",
+        world_size=world.size,
+        hosts=world.host_count,
+        mpi=mpi_library(),
+        rows={split: rows.row_count for split, rows in data.splits.items()},
+        parameters=layout.size,
+        configuration=dataclasses.asdict(config),
+    )
+
+
+def _say_end(config, world, report, data, model, layout, strategy, parameters, reader, path) -> dict[str, Any]:
+    """Test figures, time split, digest: printed, recorded and returned. Collective."""
+    test = evaluate(model, parameters, data, "test", reader, world)
+    world.clock.enter("end")
+    names = ("compute", "communication", "waiting", "input")
+    split = world.sum(np.array([world.clock.seconds[name] for name in names])) / world.size
+    shares = dict(zip(names, (split / split.sum()).tolist(), strict=True))
+    digest = layout.digest(strategy.parameters)
+    world.agree_on("the digest of the final parameters", digest)
+    seconds = float(split.sum())
+    result = {
+        "world_size": world.size,
+        "samples_per_second": config.epochs * data.splits["train"].row_count / seconds,
+        "seconds": seconds,
+        "time_split": shares,
+        "weights_digest": digest,
+        "checkpoint": str(path) if path else None,
+    }
+    if test:
+        scores = test["scores"]
+        result |= {"test_loss": test["loss"], "test_accuracy": scores.accuracy}
+        result |= {f"macro_{name}": value for name, value in scores.macro.items()}
+        result["classes"] = [
+            {"name": name, "precision": float(p), "recall": float(r), "f1": float(f)}
+            for name, p, r, f in zip(_class_names(data), scores.precision, scores.recall, scores.f1, strict=True)
+        ]
+        report.say(
+            "test", f"accuracy {scores.accuracy:.4f}, macro recall {scores.macro['recall']:.4f}, loss {test['loss']:.4f}"
+        )
+    parts = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    report.say("time", f"{seconds:.2f} s in steps: {parts}")
+    if path:
+        report.say("checkpoint", str(path))
+    report.say("weights", f"{digest} (BLAKE2b)")
+    report.record("end", **result)
+    return result | {"parameters": parameters}
+
+
+def _class_names(data) -> list[str]:
+    return list(data.class_names) or [str(number) for number in range(data.class_count)]

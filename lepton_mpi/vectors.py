@@ -1,0 +1,71 @@
+"""Flat vectors with named, shaped views: what parameters, gradients and optimizer state are made of.
+
+A bucket is a slice of such a vector, a checkpoint is the vectors and their names, an optimizer is a
+kernel on a slice, and a collective knows slices only. Nothing here knows a layer.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from math import prod
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each named parameter lies in a flat vector: one after the other, in the order given.
+
+    Attributes
+    ----------
+    shapes : mapping of name to shape
+        A shape may be ``()`` (one element) or hold a 0 (none).
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @cached_property
+    def bounds(self) -> tuple[tuple[int, int], ...]:
+        """Half-open range (start, stop) of elements of each parameter, in order."""
+        stops = list(accumulate(prod(shape) for shape in self.shapes.values()))
+        return tuple(zip([0, *stops[:-1]], stops, strict=True)) if stops else ()
+
+    @property
+    def size(self) -> int:
+        """Elements of the flat vector."""
+        return self.bounds[-1][1] if self.bounds else 0
+
+    def views(self, vector: np.ndarray) -> dict[str, np.ndarray]:
+        """Named, shaped views into ``vector``, shape (size,); they share its memory."""
+        if vector.shape != (self.size,):
+            raise ValueError(f"expected a vector of shape ({self.size},), got {vector.shape}")
+        return {
+            name: vector[start:stop].reshape(shape)
+            for (name, shape), (start, stop) in zip(self.shapes.items(), self.bounds, strict=True)
+        }
+
+    def buckets(self, elements_max: int) -> list[tuple[int, int]]:
+        """Slices (start, stop) that cover the vector from its end to its start, whole parameters each.
+
+        Backward passes finish the last layer first, so the first bucket is the first that is complete.
+        A bucket exceeds ``elements_max`` only if it holds a single parameter.
+        """
+        buckets: list[tuple[int, int]] = []
+        for start, stop in reversed(self.bounds):
+            if start == stop:
+                continue
+            if buckets and buckets[-1][1] - start <= elements_max:
+                buckets[-1] = (start, buckets[-1][1])
+            else:
+                buckets.append((start, stop))
+        return buckets
+
+    def digest(self, vector: np.ndarray) -> str:
+        """BLAKE2b of names, shapes, dtype and bits of ``vector``: equal digests, equal weights."""
+        blake = hashlib.blake2b(digest_size=16)
+        little_endian = np.ascontiguousarray(vector, dtype=vector.dtype.newbyteorder("<"))
+        blake.update(repr((list(self.shapes.items()), little_endian.dtype.str)).encode())
+        blake.update(little_endian.data)
+        return blake.hexdigest()

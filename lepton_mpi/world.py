@@ -1,0 +1,218 @@
+"""The ranks of a run: who they are, what they share, how they agree, and how a failing job ends.
+
+The rule that keeps a job from hanging: an error is either agreed on, and then every rank raises it at the
+same place (``World.agree``), or it is one rank's own, and then that rank aborts the job. There is no
+third way: the excepthook set here makes sure of it for code that knows nothing of this rule.
+"""
+
+import fcntl
+import mmap
+import os
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import prod
+from typing import Any
+
+import mpi4py
+import numpy as np
+
+from lepton_mpi import launch
+from lepton_mpi.errors import LauncherError, LeptonError, RankError
+from lepton_mpi.watchdog import PhaseClock, Watchdog
+
+# mpi4py's default, MPI_THREAD_MULTIPLE, makes MPICH avoid its shared-memory collectives.
+mpi4py.rc.thread_level = "funneled"
+with warnings.catch_warnings():
+    # mpi4py guesses at a wrong launcher here; `_check_launcher` knows, and says what to do.
+    warnings.simplefilter("ignore")
+    from mpi4py import MPI
+
+
+def run(function: Callable[["World"], Any], timeout_seconds: float) -> int:
+    """Call ``function(world)`` on every rank and return the exit code of the job. Collective."""
+    try:
+        world = World(timeout_seconds)
+    except LauncherError as error:
+        if launch.launched_rank() == 0:
+            print(f"lepton_mpi: {error}", file=sys.stderr)
+        return error.exit_code
+    try:
+        function(world)
+        return 0
+    except LeptonError as error:
+        if not error.agreed:
+            world.fail(f"rank {world.rank} of {world.size}: {error}", error.exit_code)
+        if world.rank == 0:
+            print(f"lepton_mpi: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    finally:
+        world.watchdog.stop()
+
+
+class World:
+    """All ranks of the job, and this rank's place among them. Making one is collective over the job.
+
+    Attributes
+    ----------
+    comm : MPI.Comm
+        For what this class and its users say; ``collective_comm`` is for the collectives alone.
+    rank, size : int
+        Process number and number of processes.
+    host_index, host_count : int
+        This rank's host, and how many there are; hosts are numbered by their lowest rank.
+    local_rank, local_size : int
+        Place among, and number of, the ranks of this host.
+    clock : PhaseClock
+    """
+
+    def __init__(self, timeout_seconds: float = 300.0) -> None:
+        _check_launcher()
+        launch.die_with_launcher()
+        self.comm = MPI.COMM_WORLD.Dup()
+        self.collective_comm = MPI.COMM_WORLD.Dup()
+        self.rank, self.size = self.comm.rank, self.comm.size
+        self.host_comm = self.comm.Split_type(MPI.COMM_TYPE_SHARED, key=self.rank)
+        self.local_rank, self.local_size = self.host_comm.rank, self.host_comm.size
+        leader = self.host_comm.bcast(self.rank)
+        leaders = sorted(set(self.comm.allgather(leader)))
+        self.host_index, self.host_count = leaders.index(leader), len(leaders)
+        self._lock_file = self._open_host_file()
+        self.timeout_seconds = timeout_seconds
+        self.clock = PhaseClock(self.host_array((self.local_size, 3), np.float64), self.local_rank)
+        self.watchdog = Watchdog(self.clock, timeout_seconds, self._on_timeout)
+        sys.excepthook = self._excepthook
+        threading.excepthook = lambda hook: self._excepthook(hook.exc_type, hook.exc_value, hook.exc_traceback)
+
+    # -- agreement -------------------------------------------------------------------------------
+
+    def agree(self, error: LeptonError | None) -> None:
+        """Raise, on every rank, the error of the lowest rank that has one. Collective."""
+        errors = self.comm.allgather(error and (type(error), str(error)))
+        for kind, message in filter(None, errors):
+            agreed = kind(message)
+            agreed.agreed = True
+            raise agreed from error
+
+    @contextmanager
+    def agreeing(self) -> Iterator[None]:
+        """A block in which a LeptonError of one rank is raised on all of them. Collective."""
+        error = None
+        try:
+            yield
+        except LeptonError as raised:
+            error = raised
+        self.agree(error)
+
+    def agree_on(self, what: str, value: Any) -> None:
+        """Raise RankError on every rank unless all ranks hold the same ``value``. Collective."""
+        values = self.comm.allgather(value)
+        for rank, other in enumerate(values):
+            if other != values[0]:
+                self.agree(RankError(f"{what} differs between ranks: rank 0 has {values[0]}, rank {rank} has {other}"))
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        """Sum of a small array over ranks, in rank order, so that all ranks get the same bits. Collective."""
+        everybody = np.empty((self.size, *values.shape), values.dtype)
+        self.comm.Allgather(np.ascontiguousarray(values), everybody)
+        return everybody.sum(axis=0)
+
+    def first_of_host_first(self, load: Callable[[], Any]) -> Any:
+        """``load()`` on rank 0, then on each host's first rank, then on the others. Collective.
+
+        For importing Numba kernels: whoever comes first compiles and writes the cache, the others only
+        read it. Ranks that write one cache at the same time can leave it damaged for good, and a cache
+        on a network file system is common to all hosts.
+        """
+        turn = 0 if self.rank == 0 else 1 if self.local_rank == 0 else 2
+        for now in range(3):
+            if now == turn:
+                result = load()
+            if now < 2:
+                self.comm.Barrier()
+        return result
+
+    # -- memory shared by a host -----------------------------------------------------------------
+
+    def host_array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """Array of zeros that all ranks of this host read and write in place. Collective over the host.
+
+        The memory has no name in any file system, so nothing of it outlives the ranks, however they end.
+        """
+        dtype = np.dtype(dtype)
+        length = max(1, prod(shape) * dtype.itemsize)
+        file = self._open_host_file(length)
+        memory = mmap.mmap(file, length)
+        os.close(file)
+        return np.frombuffer(memory, dtype, prod(shape)).reshape(shape)
+
+    def _open_host_file(self, length: int = 1) -> int:
+        """Descriptor of one unnamed file, opened by each rank of the host on its own."""
+        made = None
+        if self.local_rank == 0:
+            made = os.memfd_create("lepton_mpi")
+            os.ftruncate(made, length)
+        path = self.host_comm.bcast(f"/proc/{os.getpid()}/fd/{made}")
+        file = os.open(path, os.O_RDWR)
+        self.host_comm.Barrier()
+        if made is not None:
+            os.close(made)
+        return file
+
+    # -- the end of a failing job ----------------------------------------------------------------
+
+    def fail(self, report: str, exit_code: int = RankError.exit_code) -> None:
+        """Print ``report``, unless another rank of this host is already failing, and end the job."""
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(2)  # the one that holds the lock has the cause, and will end this process too
+        else:
+            sys.stdout.flush()
+            print(report, file=sys.stderr, flush=True)
+        threading.Timer(2, os._exit, (exit_code,)).start()  # should MPI itself be stuck
+        MPI.COMM_WORLD.Abort(exit_code)
+
+    def _excepthook(self, kind: type[BaseException], error: BaseException | None, trace: Any) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            self.fail("lepton_mpi: interrupted", 130)
+        lines = traceback.format_exception(kind, error, trace)
+        self.fail(f"lepton_mpi: rank {self.rank} of {self.size} failed:\n{''.join(lines)}")
+
+    def _on_timeout(self) -> None:
+        """Called from the watchdog's thread."""
+        if self.clock.waits_for_others():
+            time.sleep(1)  # let a rank that is itself the cause speak first
+        host = "\n".join(f"  local rank {i}: {self.clock.state(i)}" for i in range(self.local_size))
+        stack = ""
+        if not self.clock.waits_for_others():
+            frame = sys._current_frames().get(threading.main_thread().ident)
+            stack = "".join(["where it is:\n", *traceback.format_stack(frame)])
+        self.fail(
+            f"lepton_mpi: rank {self.rank} of {self.size} made no progress for {self.timeout_seconds:g} s "
+            f"(--timeout); the ranks of its host:\n{host}\n{stack}"
+        )
+
+
+def mpi_library() -> str:
+    """Name and version of the MPI library in use, as ``Open MPI 5.0.11``."""
+    words = MPI.Get_library_version().split()
+    if words[0] == "Open":
+        return f"Open MPI {words[2].lstrip('v').rstrip(',')}"
+    if words[0].startswith("MPICH"):
+        return f"MPICH {words[2]}"
+    return f"Intel MPI {words[3]}" if words[0].startswith("Intel") else " ".join(words[:4])
+
+
+def _check_launcher() -> None:
+    started, found = launch.launched_size(), MPI.COMM_WORLD.size
+    if started > 1 and found == 1:
+        raise LauncherError(
+            f"the launcher started {started} processes, but {mpi_library()} sees each of them alone: "
+            "mpirun or srun belongs to another MPI. Use the mpirun of the MPI that mpi4py loads "
+            f"({sys.prefix}/bin/mpirun, if it came with pip), with srun try --mpi=pmix or --mpi=pmi2"
+        )
