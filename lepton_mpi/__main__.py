@@ -1,6 +1,9 @@
 """python -m lepton_mpi COMMAND; --help of every command starts neither NumPy nor MPI."""
 
+import argparse
+import os
 import sys
+from pathlib import Path
 
 from lepton_mpi import launch
 
@@ -35,6 +38,29 @@ def train_command(arguments: list[str] | None = None) -> int:
     from lepton_mpi import train, world
 
     return world.run(lambda ranks: train.train(config, ranks), config.timeout)
+
+
+def evaluate_command(arguments: list[str]) -> int:
+    """``python -m lepton_mpi evaluate CHECKPOINT``."""
+    parser = argparse.ArgumentParser("lepton_mpi evaluate", description="Evaluate a checkpoint, on any number of ranks.")
+    parser.add_argument("checkpoint", type=Path, help="file that training wrote")
+    parser.add_argument("--data", help="HDF5 file or embedded set; default: what the checkpoint was trained on")
+    parser.add_argument("--split", choices=("train", "validation", "test"), default="test")
+    parser.add_argument("--timeout", type=float, default=300.0, help="seconds without progress that end the job")
+    if launch.launched_rank() > 0:
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # one rank speaks
+    options = parser.parse_args(arguments)
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+    launch.limit_threads(1)
+    from lepton_mpi import train, world
+
+    def evaluate(ranks: world.World) -> None:
+        ranks.first_of_host_first(train.import_kernels)
+        from lepton_mpi import evaluation
+
+        evaluation.evaluate_checkpoint(options.checkpoint, options.data, options.split, ranks)
+
+    return world.run(evaluate, options.timeout)
 
 
 if __name__ == "__main__":

@@ -71,6 +71,11 @@ class Config:
             if get_origin(field.type) is Literal and value not in get_args(field.type):
                 raise ConfigurationError(f"{_flag(field.name)}: expected {_expected(field)}, got {value!r}")
 
+    @property
+    def held_out(self) -> dict[str, float]:
+        """Fraction of the rows kept for each purpose, where the file has no such split."""
+        return {"validation": self.validation_split, "test": self.test_split}
+
 
 def parse_command_line(arguments: Sequence[str], program: str) -> Config:
     """Configuration from command-line words. ``--help`` and errors end the process (codes 0 and 2).

@@ -65,13 +65,14 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
     """One run from file to checkpoint. Collective over ``world``; see ``fit`` for model and result."""
     world.agree_on("the configuration", dataclasses.asdict(config))
     threadpoolctl.threadpool_limits(config.threads or max(1, launch.core_count() // world.local_size))
-    world.first_of_host_first(_import_kernels)
+    world.first_of_host_first(import_kernels)
+    from lepton_mpi import evaluation
     from lepton_mpi.data import loader, order
     from lepton_mpi.models import Batch
 
     report = _open_report(config, world)
     dtype = np.dtype(config.dtype)
-    data = _load_data(config, world, dtype)
+    data = loader.load(config.data, dtype, config.held_out, config.seed, world)
     model = _make_model(config, world, model, data)
     layout = Layout(dict(model.shapes))
     strategy = _make_strategy(config, world, layout, dtype)
@@ -80,7 +81,7 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
 
     train_rows = data.splits["train"]
     steps = order.step_bounds(train_rows.row_count, config.batch)
-    reader = loader.BatchReader(data, max(_EVALUATION_ROWS, -(-config.batch // world.size)))
+    reader = loader.BatchReader(data, max(evaluation.BATCH_ROWS, -(-config.batch // world.size)))
     clock, step, path = world.clock, 0, None
     _say_head(config, world, report, data, model, layout, strategy)
 
@@ -109,7 +110,7 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
         values = {"seconds": seconds, "samples_per_second": train_rows.row_count / seconds, "loss": loss}
         if not np.isnan(correct):
             values["accuracy"] = correct
-        values |= _prefixed("val_", evaluate(model, parameters, data, "validation", reader, world))
+        values |= _prefixed("val_", evaluation.evaluate(model, parameters, data.splits["validation"], data.class_names, reader, world))
         report.epoch_ends(epoch, config.epochs, values)
         if config.checkpoint:
             clock.enter("checkpoint")
@@ -120,35 +121,7 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
     return result
 
 
-# Rows of one call when evaluating: enough for BLAS to run at full speed, little memory.
-_EVALUATION_ROWS = 256
-
-
-def evaluate(model, parameters, data, split: str, reader, world: World) -> dict[str, Any]:
-    """Loss and scores on one split, each row counted once, each rank its part. Collective.
-
-    Returns an empty dict if the model cannot evaluate or the split has no rows.
-    """
-    from lepton_mpi import metrics
-    from lepton_mpi.data import order
-    from lepton_mpi.models import Batch
-
-    rows = data.splits[split]
-    if not hasattr(model, "evaluate") or rows.row_count == 0:
-        return {}
-    world.clock.enter("evaluation")
-    confusion = np.zeros((data.class_count, data.class_count), np.int64)
-    predicted, loss = np.empty(_EVALUATION_ROWS, np.int32), np.zeros(1)
-    first, last = order.share(0, rows.row_count, world.size, world.rank)
-    for start in range(first, last, _EVALUATION_ROWS):
-        batch = Batch(*reader.read(rows, rows.indices[start : min(start + _EVALUATION_ROWS, last)]))
-        loss += model.evaluate(parameters, batch, predicted[: len(batch.y)])
-        metrics.count_confusion(confusion, batch.y, predicted[: len(batch.y)])
-    scores = metrics.scores(world.sum(confusion))
-    return {"loss": float(world.sum(loss)[0]) / rows.row_count, "accuracy": scores.accuracy, "scores": scores}
-
-
-def _import_kernels() -> None:
+def import_kernels() -> None:
     """Compile, or load from the cache, every kernel of a run."""
     import lepton_mpi.data.kernels
     import lepton_mpi.models.kernels
@@ -164,16 +137,6 @@ def _open_report(config: Config, world: World) -> Report:
             return Report(world.rank == 0, config.progress, config.metrics)
         except OSError as error:
             raise LauncherError(f"cannot write {error.filename}: {error.strerror}") from None
-
-
-def _load_data(config: Config, world: World, dtype: np.dtype):
-    from lepton_mpi.data import loader
-
-    held_out = {"validation": config.validation_split, "test": config.test_split}
-    how = loader.Loading(
-        world.host_array, world.local_rank, world.local_size, world.agreeing, world.host_comm.Barrier
-    )
-    return loader.load(config.data, dtype, held_out, config.seed, how)
 
 
 def _make_model(config: Config, world: World, model: Any, data) -> Any:
@@ -285,7 +248,9 @@ def _say_head(config, world, report, data, model, layout, strategy) -> None:
 
 def _say_end(config, world, report, data, model, layout, strategy, parameters, reader, path) -> dict[str, Any]:
     """Test figures, time split, digest: printed, recorded and returned. Collective."""
-    test = evaluate(model, parameters, data, "test", reader, world)
+    from lepton_mpi import evaluation
+
+    test = evaluation.evaluate(model, parameters, data.splits["test"], data.class_names, reader, world)
     world.clock.enter("end")
     names = ("compute", "communication", "waiting", "input")
     split = world.sum(np.array([world.clock.seconds[name] for name in names])) / world.size
@@ -302,16 +267,8 @@ def _say_end(config, world, report, data, model, layout, strategy, parameters, r
         "checkpoint": str(path) if path else None,
     }
     if test:
-        scores = test["scores"]
-        result |= {"test_loss": test["loss"], "test_accuracy": scores.accuracy}
-        result |= {f"macro_{name}": value for name, value in scores.macro.items()}
-        result["classes"] = [
-            {"name": name, "precision": float(p), "recall": float(r), "f1": float(f)}
-            for name, p, r, f in zip(_class_names(data), scores.precision, scores.recall, scores.f1, strict=True)
-        ]
-        report.say(
-            "test", f"accuracy {scores.accuracy:.4f}, macro recall {scores.macro['recall']:.4f}, loss {test['loss']:.4f}"
-        )
+        result |= {"test_" + name: value for name, value in test.items()}
+        report.say("test", evaluation.sentence(test))
     parts = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
     report.say("time", f"{seconds:.2f} s in steps: {parts}")
     if path:
@@ -320,6 +277,3 @@ def _say_end(config, world, report, data, model, layout, strategy, parameters, r
     report.record("end", **result)
     return result | {"parameters": parameters}
 
-
-def _class_names(data) -> list[str]:
-    return list(data.class_names) or [str(number) for number in range(data.class_count)]

@@ -1,4 +1,4 @@
-"""Which phase is this rank in, since when, and is that too long?
+"""Which phase is this rank in, since when, is that too long, and are its neighbours alive?
 
 Every rank keeps one row (step, phase, seconds at its begin) in memory shared by its host. The same calls
 that fill it add up the time of each phase. A thread of each rank looks at its own row; when the row is
@@ -7,11 +7,16 @@ older than the time limit, the rank reports all rows of its host and ends the jo
     rank 0: communication in step 12 for 60 s     waits for a peer: a victim
     rank 1: compute in step 12 for 61 s           does not: its Python stack is printed as well
 
+The same thread sleeps on the process descriptors of the host's other ranks, so that a rank that dies is
+noticed at once, in whatever call its peers wait.
+
 A rank that holds the interpreter lock for ever cannot run the thread: ``faulthandler``'s timer, which
 needs no lock, ends it a little later.
 """
 
 import faulthandler
+import os
+import select
 import sys
 import threading
 from collections.abc import Callable
@@ -19,11 +24,15 @@ from time import monotonic
 
 import numpy as np
 
-PHASES = ("start", "input", "compute", "communication", "waiting", "evaluation", "checkpoint", "end")
+PHASES = ("start", "input", "compute", "communication", "waiting", "evaluation", "checkpoint", "end", "over")
 # In these a rank depends on its peers, so that its own stack would explain nothing.
 _WAITING = {PHASES.index("communication"), PHASES.index("waiting")}
 
 _BACKSTOP_SECONDS = 5.0
+
+# Compiling kernels, reading the first data and writing a checkpoint have nothing to do with the length of
+# a step, which the user's limit is about.
+_PATIENCE_SECONDS = {"start": 600.0, "checkpoint": 600.0}
 
 
 class PhaseClock:
@@ -60,14 +69,22 @@ class PhaseClock:
         self.seconds[source] -= seconds
         self.seconds[target] += seconds
 
+    def phase_of(self, local_rank: int) -> str:
+        """Phase of one rank of this host."""
+        return PHASES[int(self.rows[local_rank, 1])]
+
     def state(self, local_rank: int) -> str:
         """One rank of this host in words."""
-        step, phase, since = self.rows[local_rank]
-        return f"{PHASES[int(phase)]} in step {int(step)} for {monotonic() - since:.1f} s"
+        step, _, since = self.rows[local_rank]
+        return f"{self.phase_of(local_rank)} in step {int(step)} for {monotonic() - since:.1f} s"
 
     def waits_for_others(self) -> bool:
         """Whether this rank depends on its peers right now."""
         return int(self._row[1]) in _WAITING
+
+    def phase_limit_seconds(self, limit_seconds: float) -> float:
+        """Longest time that this rank may stay in its present phase."""
+        return max(limit_seconds, _PATIENCE_SECONDS.get(self._phase, 0.0))
 
     def age_seconds(self) -> float:
         """Seconds since this rank last entered a phase."""
@@ -75,11 +92,38 @@ class PhaseClock:
 
 
 class Watchdog:
-    """A thread that calls ``on_timeout()`` once this rank has made no progress for ``limit_seconds``."""
+    """A thread that sees to it that waiting ends.
 
-    def __init__(self, clock: PhaseClock, limit_seconds: float, on_timeout: Callable[[], None]) -> None:
-        self._clock, self._limit, self._on_timeout = clock, limit_seconds, on_timeout
+    Parameters
+    ----------
+    clock : PhaseClock
+        A rank in phase ``over`` may go.
+    limit_seconds : float
+        Time in one phase after which ``on_timeout()`` is called; longer for start and checkpoint.
+    process_ids : list of int
+        Processes of the host's ranks, by local_rank.
+    on_timeout, on_death : callables
+        ``on_death(local_rank)`` is called when another rank of the host has died before its end.
+    """
+
+    def __init__(
+        self,
+        clock: PhaseClock,
+        limit_seconds: float,
+        process_ids: list[int],
+        on_timeout: Callable[[], None],
+        on_death: Callable[[int], None],
+    ) -> None:
+        self._clock, self._limit = clock, limit_seconds
+        self._on_timeout, self._on_death = on_timeout, on_death
         self._stop = threading.Event()
+        self._poll = select.poll()
+        self._ranks: dict[int, int] = {}
+        for local_rank, process_id in enumerate(process_ids):
+            if process_id != os.getpid():
+                descriptor = os.pidfd_open(process_id)  # becomes readable when the process ends
+                self._ranks[descriptor] = local_rank
+                self._poll.register(descriptor, select.POLLIN)
         self._arm_backstop()
         threading.Thread(target=self._watch, name="lepton_mpi watchdog", daemon=True).start()
 
@@ -89,13 +133,23 @@ class Watchdog:
         faulthandler.cancel_dump_traceback_later()
 
     def _watch(self) -> None:
-        interval = min(1.0, self._limit / 4)
-        while not self._stop.wait(interval):
-            if self._clock.age_seconds() > self._limit:
+        interval_ms = 1000 * min(1.0, self._limit / 4)
+        while True:
+            ended = self._poll.poll(interval_ms)
+            if self._stop.is_set():
+                return
+            for descriptor, _ in ended:
+                self._poll.unregister(descriptor)
+                local_rank = self._ranks[descriptor]
+                if self._clock.phase_of(local_rank) != "over":
+                    self._on_death(local_rank)
+                    return
+            if self._clock.age_seconds() > self._clock.phase_limit_seconds(self._limit):
                 self._on_timeout()
                 return
             # From this thread: if it runs, the lock is free; if it does not, the timer expires.
             self._arm_backstop()
 
     def _arm_backstop(self) -> None:
-        faulthandler.dump_traceback_later(self._limit + _BACKSTOP_SECONDS, exit=True, file=sys.__stderr__)
+        seconds = self._clock.phase_limit_seconds(self._limit) + _BACKSTOP_SECONDS
+        faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)

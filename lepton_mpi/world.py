@@ -51,6 +51,7 @@ def run(function: Callable[["World"], Any], timeout_seconds: float) -> int:
             print(f"lepton_mpi: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     finally:
+        world.clock.enter("over")
         world.watchdog.stop()
 
 
@@ -82,9 +83,14 @@ class World:
         leaders = sorted(set(self.comm.allgather(leader)))
         self.host_index, self.host_count = leaders.index(leader), len(leaders)
         self._lock_file = self._open_host_file()
+        self._failing = self.host_array((1,), np.int64)
         self.timeout_seconds = timeout_seconds
         self.clock = PhaseClock(self.host_array((self.local_size, 3), np.float64), self.local_rank)
-        self.watchdog = Watchdog(self.clock, timeout_seconds, self._on_timeout)
+        self._process_ids = self.host_comm.allgather(os.getpid())
+        self._host_ranks = self.host_comm.allgather(self.rank)
+        self.watchdog = Watchdog(
+            self.clock, timeout_seconds, self._process_ids, self._on_timeout, self._on_death
+        )
         sys.excepthook = self._excepthook
         threading.excepthook = lambda hook: self._excepthook(hook.exc_type, hook.exc_value, hook.exc_traceback)
 
@@ -150,6 +156,10 @@ class World:
         os.close(file)
         return np.frombuffer(memory, dtype, prod(shape)).reshape(shape)
 
+    def host_barrier(self) -> None:
+        """Wait for all ranks of this host. Collective over the host."""
+        self.host_comm.Barrier()
+
     def _open_host_file(self, length: int = 1) -> int:
         """Descriptor of one unnamed file, opened by each rank of the host on its own."""
         made = None
@@ -166,14 +176,16 @@ class World:
     # -- the end of a failing job ----------------------------------------------------------------
 
     def fail(self, report: str, exit_code: int = RankError.exit_code) -> None:
-        """Print ``report``, unless another rank of this host is already failing, and end the job."""
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            time.sleep(2)  # the one that holds the lock has the cause, and will end this process too
-        else:
+        """Print ``report``, unless another rank of this host has failed before, and end the job."""
+        fcntl.flock(self._lock_file, fcntl.LOCK_EX)  # Linux takes it back from a rank that dies
+        first = not self._failing[0]
+        self._failing[0] = 1
+        if first:
             sys.stdout.flush()
             print(report, file=sys.stderr, flush=True)
+        fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+        if not first:
+            time.sleep(2)  # the first one has the cause, and will end this process too
         threading.Timer(2, os._exit, (exit_code,)).start()  # should MPI itself be stuck
         MPI.COMM_WORLD.Abort(exit_code)
 
@@ -182,6 +194,13 @@ class World:
             self.fail("lepton_mpi: interrupted", 130)
         lines = traceback.format_exception(kind, error, trace)
         self.fail(f"lepton_mpi: rank {self.rank} of {self.size} failed:\n{''.join(lines)}")
+
+    def _on_death(self, local_rank: int) -> None:
+        """Called from the watchdog's thread."""
+        self.fail(
+            f"lepton_mpi: rank {self._host_ranks[local_rank]} of {self.size} (process {self._process_ids[local_rank]}) "
+            f"died: {self.clock.state(local_rank)}"
+        )
 
     def _on_timeout(self) -> None:
         """Called from the watchdog's thread."""

@@ -4,18 +4,16 @@ All ranks of a host fill the host's memory together, each its part of the file, 
 afterwards: any row of an epoch's order can be gathered by any rank, and the host holds one copy.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from lepton_mpi.data import hdf5, order
 from lepton_mpi.data.kernels import gather_labels, gather_rows
 from lepton_mpi.errors import DataError
-
-# (shape, dtype) -> array shared by the ranks of this host
-Allocate = Callable[[tuple[int, ...], np.dtype], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -44,24 +42,32 @@ class DataSet:
 
     path: Path
     feature_shape: tuple[int, ...]
-    class_count: int
     class_names: tuple[str, ...]
     normalisation: tuple[np.ndarray, np.ndarray]
     splits: dict[str, Rows]
 
+    @property
+    def class_count(self) -> int:
+        return len(self.class_names)
 
-@dataclass(frozen=True)
-class Loading:
-    """What the loader needs to know about the host and the run."""
 
-    allocate: Allocate
+class Host(Protocol):
+    """What the loader needs of the world: this host's memory and this rank's place in it."""
+
     local_rank: int
     local_size: int
-    agreeing: Callable  # context manager: a DataError inside is raised on every rank
-    barrier: Callable[[], None]
+
+    def host_array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Array shared by the ranks of this host."""
+
+    def agreeing(self) -> AbstractContextManager:
+        """A block in which an error of one rank is raised on all of them."""
+
+    def host_barrier(self) -> None:
+        """Wait for all ranks of this host."""
 
 
-def load(name: str, dtype: np.dtype, held_out: dict[str, float], seed: int, how: Loading) -> DataSet:
+def load(name: str, dtype: np.dtype, held_out: dict[str, float], seed: int, host: Host) -> DataSet:
     """Read a file into the host's memory and split its rows. Collective over the world.
 
     Parameters
@@ -74,7 +80,7 @@ def load(name: str, dtype: np.dtype, held_out: dict[str, float], seed: int, how:
         Fractions for ``validation`` and ``test``, used where the file has no such split.
     seed
         Decides which rows are held out.
-    how
+    host
         The host's memory and this rank's place in it.
 
     Raises
@@ -83,7 +89,7 @@ def load(name: str, dtype: np.dtype, held_out: dict[str, float], seed: int, how:
         On every rank.
     """
     path = hdf5.locate(name)
-    with how.agreeing():
+    with host.agreeing():
         with hdf5.open_file(path) as file:
             shapes = {s: (source.row_count, hdf5.row_dtype(source, dtype)) for s, source in file.sources.items()}
             label_names = {s: source.y.name for s, source in file.sources.items()}
@@ -91,16 +97,16 @@ def load(name: str, dtype: np.dtype, held_out: dict[str, float], seed: int, how:
             if file.sources["train"].row_count == 0:
                 raise DataError(f"{path}: {file.sources['train'].x.name}: expected rows to train on, got none")
     tables = {
-        split: (how.allocate((rows, feature_count), kind), how.allocate((rows,), np.dtype(np.int64)))
+        split: (host.host_array((rows, feature_count), kind), host.host_array((rows,), np.dtype(np.int64)))
         for split, (rows, kind) in shapes.items()
     }
-    with how.agreeing(), hdf5.open_file(path) as file:
+    with host.agreeing(), hdf5.open_file(path) as file:
         for split, (x, y) in tables.items():
-            start, stop = order.share(0, len(y), how.local_size, how.local_rank)
+            start, stop = order.share(0, len(y), host.local_size, host.local_rank)
             hdf5.read_rows(file, file.sources[split], start, stop, x[start:stop], y[start:stop])
-    how.barrier()
+    host.host_barrier()
     labels = {label_names[split]: y for split, (_, y) in tables.items()}
-    with how.agreeing():
+    with host.agreeing():
         class_count = len(file.class_names) or _class_count(path, labels)
     splits = {split: Rows(x, y, np.arange(len(y))) for split, (x, y) in tables.items()}
     for purpose in ("test", "validation"):
@@ -110,7 +116,13 @@ def load(name: str, dtype: np.dtype, held_out: dict[str, float], seed: int, how:
             splits["train"] = Rows(train.x, train.y, train.indices[kept])
             splits[purpose] = Rows(train.x, train.y, train.indices[out])
     shift, scale = (np.asarray(values, dtype) for values in file.normalisation)
-    return DataSet(path, file.feature_shape, class_count, file.class_names, (shift, scale), splits)
+    class_names = file.class_names or tuple(str(number) for number in range(class_count))
+    return DataSet(path, file.feature_shape, class_names, (shift, scale), splits)
+
+
+def renormalised(data: DataSet, normalisation: tuple[np.ndarray, np.ndarray]) -> DataSet:
+    """The same rows with another shift and scale, each of shape (features,)."""
+    return replace(data, normalisation=normalisation)
 
 
 class BatchReader:

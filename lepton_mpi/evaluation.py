@@ -1,0 +1,88 @@
+"""Loss and scores on rows that were not trained on, and the command that does it for a checkpoint."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lepton_mpi import checkpoint, metrics
+from lepton_mpi.config import Config
+from lepton_mpi.data import loader, order
+from lepton_mpi.errors import ConfigurationError, DataError
+from lepton_mpi.models import Batch, make_model
+from lepton_mpi.world import World
+
+# Rows of one call: enough for BLAS to run at full speed, little memory.
+BATCH_ROWS = 256
+
+
+def evaluate(
+    model: Any, parameters: dict, rows: loader.Rows, class_names: tuple[str, ...], reader: loader.BatchReader, world: World
+) -> dict[str, Any]:
+    """Figures of ``model`` on ``rows``, each row counted once, each rank its part. Collective.
+
+    Parameters
+    ----------
+    reader
+        Made for at least BATCH_ROWS rows.
+
+    Returns
+    -------
+    dict
+        ``loss`` (mean over rows), ``accuracy``, ``macro_precision``, ``macro_recall``, ``macro_f1``, and
+        ``classes``, a list of dicts with name, precision, recall and f1. Empty if the model cannot
+        evaluate or there are no rows.
+    """
+    if not hasattr(model, "evaluate") or rows.row_count == 0:
+        return {}
+    world.clock.enter("evaluation")
+    confusion = np.zeros((len(class_names), len(class_names)), np.int64)
+    predicted, loss = np.empty(BATCH_ROWS, np.int32), np.zeros(1)
+    first, last = order.share(0, rows.row_count, world.size, world.rank)
+    for start in range(first, last, BATCH_ROWS):
+        batch = Batch(*reader.read(rows, rows.indices[start : min(start + BATCH_ROWS, last)]))
+        loss += model.evaluate(parameters, batch, predicted[: len(batch.y)])
+        metrics.count_confusion(confusion, batch.y, predicted[: len(batch.y)])
+    scores = metrics.scores(world.sum(confusion))
+    per_class = zip(class_names, scores.precision, scores.recall, scores.f1, strict=True)
+    return {
+        "loss": float(world.sum(loss)[0]) / rows.row_count,
+        "accuracy": scores.accuracy,
+        **{f"macro_{name}": value for name, value in scores.macro.items()},
+        "classes": [{"name": n, "precision": float(p), "recall": float(r), "f1": float(f)} for n, p, r, f in per_class],
+    }
+
+
+def sentence(figures: dict[str, Any]) -> str:
+    """The figures in one line."""
+    names = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "loss")
+    return ", ".join(f"{name.replace('_', ' ')} {figures[name]:.4f}" for name in names)
+
+
+def evaluate_checkpoint(path: Path, data_name: str | None, split: str, world: World) -> None:
+    """Load a checkpoint and print its figures on one split of its own data, or of another file. Collective."""
+    with world.agreeing():
+        saved = checkpoint.load(path)
+    config = Config(**json.loads(saved.attributes["configuration"]))
+    dtype = np.dtype(config.dtype)
+    data = loader.load(data_name or config.data, dtype, config.held_out, config.seed, world)
+    with world.agreeing():
+        model = make_model(config.model, data.feature_shape, data.class_count, tuple(config.hidden))
+        if dict(model.shapes) != dict(saved.layout.shapes):
+            raise ConfigurationError(
+                f"{data.path}: rows of shape {data.feature_shape} and {data.class_count} classes do not fit the "
+                f"checkpoint's model, {saved.attributes['model']}"
+            )
+    parameters = saved.layout.views(saved.parameters)
+    # The checkpoint was trained with its own normalisation, whatever the file says.
+    data = loader.renormalised(data, tuple(values.astype(dtype) for values in saved.normalisation))
+    reader = loader.BatchReader(data, BATCH_ROWS)
+    figures = evaluate(model, parameters, data.splits[split], data.class_names, reader, world)
+    with world.agreeing():
+        if not figures:
+            raise DataError(f"{data.path}: no {split} rows to evaluate on, or a model that cannot evaluate")
+    if world.rank == 0:
+        print(f"{split} of {data.path.name}: {sentence(figures)}")
+        for values in figures["classes"]:
+            print(f"  {values['name']:<20} precision {values['precision']:.4f}  recall {values['recall']:.4f}  f1 {values['f1']:.4f}")
