@@ -22,6 +22,23 @@ from lepton_mpi.errors import ConfigurationError
 
 RECIPES = Path(__file__).parent / "recipes"
 
+# The names of collectives/allreduce.py, which must not be imported here: --help loads no NumPy.
+AllreduceName = Literal[
+    "auto",
+    "host",
+    "two_level",
+    "ring",
+    "bidirectional_ring",
+    "recursive_doubling",
+    "rabenseifner",
+    "circulant",
+    "double_binary_tree",
+    "pairwise",
+    "direct",
+    "mpi",
+    "mpi_persistent",
+]
+
 _Check = tuple[str, Callable[[Any], bool]]
 _AT_LEAST_0: _Check = ("a number of at least 0", lambda value: value >= 0)
 _AT_LEAST_1: _Check = ("a whole number of at least 1", lambda value: value >= 1)
@@ -47,13 +64,14 @@ class Config:
     initial: str | None = _option(None, "checkpoint to take the initial parameters from; default: random")
     epochs: int = _option(30, "passes over the training rows", _AT_LEAST_1)
     batch: int = _option(64, "rows of one optimizer step, over all ranks together", _AT_LEAST_1)
+    micro_batch: int = _option(0, "rows of one kernel call, the unit of the sum; 0: an eighth of the batch", _AT_LEAST_0)
     optimizer: Literal["adam", "sgd"] = _option("adam", "sgd is SGD with momentum")
     learning_rate: float = _option(1e-3, "step size of the optimizer", _POSITIVE)
     momentum: float = _option(0.9, "of sgd", _FRACTION)
     validation_split: float = _option(0.2, "part of the training rows held out, if the file has none", _FRACTION)
     test_split: float = _option(0.2, "part of all rows kept for the final test, if the file has none", _FRACTION)
     seed: int = _option(0, "decides initial parameters, splits and the order of rows", _AT_LEAST_0)
-    allreduce: Literal["ring", "mpi"] = _option("ring", "how gradients are summed over the ranks")
+    allreduce: AllreduceName = _option("auto", "how gradients are summed; auto, host, two_level: same bits on any ranks")
     bucket_bytes: int = _option(4 << 20, "gradients are summed in buckets of at most this size", _AT_LEAST_1)
     segment_bytes: int = _option(256 << 10, "size of one message of the ring", _AT_LEAST_1)
     checkpoint: str | None = _option(None, "folder for checkpoints; default: none are written")

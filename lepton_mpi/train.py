@@ -4,8 +4,9 @@
     mpirun -n 8 python -m lepton_mpi.train --data FILE.h5           your own rows
     mpirun -n 8 python my_model.py                                  your own model: fit(model, ...)
 
-A step: this rank's rows of the global batch -> summed loss and gradient -> sum over all ranks ->
-division by all rows -> optimizer. Every row of an epoch is used exactly once, on one rank.
+A step: this rank's micro-batches of the global batch -> summed loss and gradient of each -> sum over all
+micro-batches of all ranks -> division by all rows -> optimizer. Every row of an epoch is used exactly once,
+and the sum has one order of additions, so the weights do not depend on the number of ranks, bit for bit.
 """
 
 if __name__ == "__main__":
@@ -69,21 +70,23 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
     from lepton_mpi import evaluation
     from lepton_mpi.data import loader, order
     from lepton_mpi.models import Batch
+    from lepton_mpi.strategies.micro_batches import MicroBatches
 
     report = _open_report(config, world)
     dtype = np.dtype(config.dtype)
     data = loader.load(config.data, dtype, config.held_out, config.seed, world)
     model = _make_model(config, world, model, data)
     layout = Layout(dict(model.shapes))
-    strategy = _make_strategy(config, world, layout, dtype)
-    parameters, gradient = layout.views(strategy.parameters), layout.views(strategy.gradient)
+    micro_batches = MicroBatches(config.batch, config.micro_batch or -(-config.batch // 8))
+    strategy = _make_strategy(config, world, layout, dtype, micro_batches.count)
+    parameters = layout.views(strategy.parameters)
     _initialise(config, world, layout, model, strategy.parameters)
 
     train_rows = data.splits["train"]
     steps = order.step_bounds(train_rows.row_count, config.batch)
-    reader = loader.BatchReader(data, max(evaluation.BATCH_ROWS, -(-config.batch // world.size)))
+    reader = loader.BatchReader(data, max(evaluation.BATCH_ROWS, micro_batches.rows))
     clock, step, path = world.clock, 0, None
-    _say_head(config, world, report, data, model, layout, strategy)
+    _say_head(config, world, report, data, model, layout, strategy, micro_batches)
 
     for epoch in range(1, config.epochs + 1):
         report.epoch_begins(epoch, config.epochs, len(steps))
@@ -91,16 +94,15 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
         rows_in_order = train_rows.indices[order.epoch_order(train_rows.row_count, config.seed, epoch)]
         for batch_start, batch_stop in steps:
             step += 1
-            clock.enter("input", step)
-            start, stop = order.share(batch_start, batch_stop, world.size, world.rank)
-            batch = Batch(*reader.read(train_rows, rows_in_order[start:stop]))
-
-            clock.enter("compute")
-            if start < stop:
-                counts += _loss_and_correct(model.loss_and_gradient(parameters, batch, gradient))
-            else:
-                strategy.gradient[:] = 0  # this rank has no row of the step and adds nothing
-
+            for number, vector, gradient in strategy.micro_batches:
+                clock.enter("input", step)
+                start, stop = micro_batches.bounds(number, batch_start, batch_stop)
+                batch = Batch(*reader.read(train_rows, rows_in_order[start:stop]))
+                clock.enter("compute")
+                if start < stop:
+                    counts += _loss_and_correct(model.loss_and_gradient(parameters, batch, gradient))
+                else:
+                    vector[:] = 0  # the last step of an epoch may be shorter
             strategy.step(step, batch_stop - batch_start)
             report.step_done()
         clock.enter("waiting")
@@ -148,20 +150,17 @@ def _make_model(config: Config, world: World, model: Any, data) -> Any:
         return model(data.feature_shape, data.class_count) if callable(model) else model
 
 
-def _make_strategy(config: Config, world: World, layout: Layout, dtype: np.dtype):
-    from lepton_mpi.collectives.messages import MessagePlan
-    from lepton_mpi.collectives.mpi import MpiAllreducePlan, MpiTransport
-    from lepton_mpi.collectives.ring import RING
+def _make_strategy(config: Config, world: World, layout: Layout, dtype: np.dtype, micro_batch_count: int):
+    from lepton_mpi.collectives.allreduce import make_sliced_sum
     from lepton_mpi.optimizers import make_optimizer
     from lepton_mpi.strategies.sync import Synchronous
 
-    def make_plan(bucket: np.ndarray):
-        if config.allreduce == "mpi":
-            return MpiAllreducePlan(bucket, world.collective_comm)
-        return MessagePlan(RING, bucket, MpiTransport(world.collective_comm), config.segment_bytes)
-
+    buckets = layout.buckets(max(1, config.bucket_bytes // dtype.itemsize))
+    gradients = make_sliced_sum(
+        world, layout.size, dtype, micro_batch_count, buckets, config.allreduce, config.segment_bytes
+    )
     optimizer = make_optimizer(config.optimizer, layout.size, dtype, config.learning_rate, config.momentum)
-    return Synchronous(layout, dtype, optimizer, make_plan, config.bucket_bytes, world.clock)
+    return Synchronous(layout, gradients, optimizer, world.clock)
 
 
 def _initialise(config: Config, world: World, layout: Layout, model: Any, vector: np.ndarray) -> None:
@@ -219,7 +218,7 @@ def _save(config, world, layout, strategy, data, model, step: int, epoch: int) -
     return None
 
 
-def _say_head(config, world, report, data, model, layout, strategy) -> None:
+def _say_head(config, world, report, data, model, layout, strategy, micro_batches) -> None:
     ranks = f"{world.size} rank{'s' * (world.size > 1)} on {world.host_count} host{'s' * (world.host_count > 1)}"
     cores = launch.core_count()
     crowded = f", {cores} cores for {world.local_size} ranks" if world.local_size > cores else ""
@@ -228,12 +227,12 @@ def _say_head(config, world, report, data, model, layout, strategy) -> None:
     shape = "x".join(map(str, data.feature_shape)) or "1"
     report.say("data", f"{data.path.name}: {counts} rows of shape {shape}, {data.class_count} classes")
     report.say("model", f"{model}, {grouped(layout.size)} parameters, {config.dtype}")
-    low, high = config.batch // world.size, -(-config.batch // world.size)
+    buckets = len(strategy.gradients.slices)
     report.say(
         "training",
-        f"{config.optimizer} {config.learning_rate:g}, global batch {config.batch} "
-        f"({low if low == high else f'{low} or {high}'} rows a rank), allreduce {config.allreduce} "
-        f"in {len(strategy.buckets)} bucket{'s' * (len(strategy.buckets) > 1)}",
+        f"{config.optimizer} {config.learning_rate:g}, global batch {config.batch} in {micro_batches.count} "
+        f"micro-batches of {micro_batches.rows}, allreduce {strategy.gradients.algorithm} in {buckets} "
+        f"bucket{'s' * (buckets > 1)}",
     )
     report.record(
         "start",

@@ -68,6 +68,14 @@ class World:
         This rank's host, and how many there are; hosts are numbered by their lowest rank.
     local_rank, local_size : int
         Place among, and number of, the ranks of this host.
+    host_ranks, ranks_of_hosts : list of int, list of lists of int
+        Ranks of this host, and of all hosts by host_index; ascending.
+    lane_count : int
+        The lowest number of ranks on a host; so many lanes run between hosts.
+    lane_comm : MPI.Comm or None
+        The ranks of the same local_rank, by host_index; None on one host and for ranks on no lane.
+    cores : int
+        Cores that this rank may run on.
     clock : PhaseClock
     """
 
@@ -79,15 +87,24 @@ class World:
         self.rank, self.size = self.comm.rank, self.comm.size
         self.host_comm = self.comm.Split_type(MPI.COMM_TYPE_SHARED, key=self.rank)
         self.local_rank, self.local_size = self.host_comm.rank, self.host_comm.size
+        self.host_ranks = self.host_comm.allgather(self.rank)
+        self.cores = launch.core_count()
         leader = self.host_comm.bcast(self.rank)
         leaders = sorted(set(self.comm.allgather(leader)))
         self.host_index, self.host_count = leaders.index(leader), len(leaders)
+        ranks_of_hosts = {ranks[0]: ranks for ranks in self.comm.allgather(self.host_ranks)}
+        self.ranks_of_hosts = [ranks_of_hosts[leader] for leader in leaders]
+        self.lane_count = min(map(len, self.ranks_of_hosts))
+        self.lane_comm = None
+        if self.host_count > 1:
+            on_lane = self.local_rank < self.lane_count
+            lane = self.comm.Split(self.local_rank if on_lane else MPI.UNDEFINED, self.host_index)
+            self.lane_comm = lane if on_lane else None
         self._lock_file = self._open_host_file()
         self._failing = self.host_array((1,), np.int64)
         self.timeout_seconds = timeout_seconds
         self.clock = PhaseClock(self.host_array((self.local_size, 3), np.float64), self.local_rank)
         self._process_ids = self.host_comm.allgather(os.getpid())
-        self._host_ranks = self.host_comm.allgather(self.rank)
         self.watchdog = Watchdog(
             self.clock, timeout_seconds, self._process_ids, self._on_timeout, self._on_death
         )
@@ -183,6 +200,7 @@ class World:
         if first:
             sys.stdout.flush()
             print(report, file=sys.stderr, flush=True)
+            time.sleep(0.05)  # launchers drop what they have not passed on yet when the job aborts
         fcntl.flock(self._lock_file, fcntl.LOCK_UN)
         if not first:
             time.sleep(2)  # the first one has the cause, and will end this process too
@@ -198,7 +216,7 @@ class World:
     def _on_death(self, local_rank: int) -> None:
         """Called from the watchdog's thread."""
         self.fail(
-            f"lepton_mpi: rank {self._host_ranks[local_rank]} of {self.size} (process {self._process_ids[local_rank]}) "
+            f"lepton_mpi: rank {self.host_ranks[local_rank]} of {self.size} (process {self._process_ids[local_rank]}) "
             f"died: {self.clock.state(local_rank)}"
         )
 

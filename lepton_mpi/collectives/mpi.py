@@ -20,17 +20,27 @@ class MpiTransport:
         return self.comm.Recv_init(memory, source, _TAG)
 
 
+_OPERATIONS = {"sum": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN}
+
+
 class MpiAllreducePlan:
-    """The contract of ``messages.MessagePlan``, by ``MPI_Allreduce`` in place.
+    """The contract of ``messages.MessagePlan``, by ``MPI_Allreduce`` in place, or its persistent form of MPI-4.
 
     ``wait_seconds`` stays 0: waiting cannot be told from communication inside MPI's call.
     """
 
-    def __init__(self, buffer: np.ndarray, comm: MPI.Comm) -> None:
-        self._buffer, self._comm = buffer, comm
+    def __init__(self, buffer: np.ndarray, comm: MPI.Comm, operation: str = "sum", persistent: bool = False) -> None:
+        self._arguments = MPI.IN_PLACE, buffer, _OPERATIONS[operation]
+        self._comm = comm
         self.wait_seconds = 0.0
+        if persistent:
+            self._request = comm.Allreduce_init(*self._arguments)
+            self.run = self._run_persistent
 
     def run(self) -> None:
         """Sum once."""
-        self._comm.Allreduce(MPI.IN_PLACE, self._buffer)
+        self._comm.Allreduce(*self._arguments)
 
+    def _run_persistent(self) -> None:
+        self._request.Start()
+        self._request.Wait()

@@ -9,30 +9,36 @@ Why it cannot deadlock: the transfers of all ranks have one global order, (step,
 completes its receives in that order; it starts every send as soon as what it sends is complete; and it
 waits for a send only if that send comes before the receive now due. So whatever transfer is first in the
 order among the unfinished ones, both its ends are started, and it finishes.
+
+Held segments (Action.HOLD) are added to each other as soon as both sides of a node are there, so a fold
+of p leaves that arrive in cyclic order keeps about 2 log2 p of them in scratch, not p - 1; a rank's own
+segment is touched last, when the last leaf has arrived.
 """
 
 from dataclasses import dataclass
 from enum import Enum
 
 from lepton_mpi.collectives.chunks import segments
-from lepton_mpi.collectives.schedule import Action, Receive, Send, Step
+from lepton_mpi.collectives.schedule import Receive, Send, Step
+from lepton_mpi.collectives.scratch import Addition, Scratch
 
 
 class Do(Enum):
-    """What an instruction does to transfer ``index`` of its kind."""
+    """What an instruction does: FOLD to addition ``index``, the others to transfer ``index`` of their kind."""
 
     START_SEND = "start send"
     WAIT_SEND = "wait for send"
     START_RECEIVE = "start receive"
     WAIT_RECEIVE = "wait for receive"
     ADD = "add scratch"
+    FOLD = "add held segments"
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
     """One segment on its way: elements [start, stop), to or from ``peer``, at ``order`` = (step, segment).
 
-    ``scratch`` is the scratch slot that a segment to be added arrives in; -1 if it arrives in place.
+    ``scratch`` is the scratch slot that a segment to be added or held arrives in; -1 if it arrives in place.
     """
 
     peer: int
@@ -44,10 +50,11 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Program:
-    """What one rank does: ``instructions`` are pairs (Do, index into sends or receives)."""
+    """What one rank does: ``instructions`` are pairs (Do, index into sends, receives or additions)."""
 
     sends: tuple[Transfer, ...]
     receives: tuple[Transfer, ...]
+    additions: tuple[Addition, ...]
     instructions: tuple[tuple[Do, int], ...]
     scratch_slots: int
 
@@ -66,19 +73,22 @@ def compile_program(
     segment_elements
         Upper bound on the length of one message.
     receives_in_flight
-        Receives posted ahead, the one waited for included; also the number of scratch slots; at least 2.
+        Receives posted ahead, the one waited for included; at least 2. So many scratch slots serve all
+        that is added; segments that are held need theirs for longer.
     """
-    sends, receives, slots = [], [], 0
+    sends, receives = [], []
+    scratch = Scratch(steps, bounds, receives_in_flight)
     for number, step in enumerate(steps):
         step_sends = [Transfer(s.dest, *cut) for s in step.sends for cut in _cut(s, bounds, segment_elements, number)]
         sends += sorted(step_sends, key=lambda transfer: transfer.order)
         arriving = [(r, cut) for r in step.receives for cut in _cut(r, bounds, segment_elements, number)]
-        for receive, cut in sorted(arriving, key=lambda pair: pair[1][2]):
-            to_scratch = receive.action is Action.ADD
-            receives.append(Transfer(receive.source, *cut, slots % receives_in_flight if to_scratch else -1))
-            slots += to_scratch
-    instructions = _instructions(sends, receives, _dependencies(sends, receives), receives_in_flight)
-    return Program(tuple(sends), tuple(receives), tuple(instructions), min(slots, receives_in_flight))
+        for receive, (start, stop, order) in sorted(arriving, key=lambda pair: pair[1][2]):
+            slot = scratch.arrive(receive, start, stop, number)
+            receives.append(Transfer(receive.source, start, stop, order, slot))
+    needs = _dependencies(sends, receives, scratch)
+    instructions = _instructions(sends, receives, scratch, needs, receives_in_flight)
+    additions = tuple(addition for group in scratch.additions for addition in group)
+    return Program(tuple(sends), tuple(receives), additions, tuple(instructions), scratch.slot_count)
 
 
 def _cut(move: Send | Receive, bounds: list[int], elements_max: int, step: int) -> list[tuple]:
@@ -95,8 +105,8 @@ class _Dependencies:
     receive_after_sends: list[list[int]]  # these sends read the memory before
 
 
-def _dependencies(sends: list[Transfer], receives: list[Transfer]) -> _Dependencies:
-    """Follow every piece of memory through the steps: who wrote it last, who has read it since."""
+def _dependencies(sends: list[Transfer], receives: list[Transfer], scratch: Scratch) -> _Dependencies:
+    """Follow every piece of the vector through the steps: who wrote it last, who has read it since."""
     edges = sorted({edge for transfer in (*sends, *receives) for edge in (transfer.start, transfer.stop)})
     place = {edge: index for index, edge in enumerate(edges)}
     written_by = [-1] * len(edges)
@@ -114,6 +124,9 @@ def _dependencies(sends: list[Transfer], receives: list[Transfer]) -> _Dependenc
                 read_by[i].append(index)
             continue
         result.receive_after_receive.append(last_write)
+        if not scratch.changes_vector[index]:
+            result.receive_after_sends.append([])
+            continue
         result.receive_after_sends.append(sorted({send for i in places for send in read_by[i]}))
         for i in places:
             written_by[i] = index
@@ -122,11 +135,11 @@ def _dependencies(sends: list[Transfer], receives: list[Transfer]) -> _Dependenc
 
 
 def _instructions(
-    sends: list[Transfer], receives: list[Transfer], needs: _Dependencies, ahead: int
+    sends: list[Transfer], receives: list[Transfer], scratch: Scratch, needs: _Dependencies, ahead: int
 ) -> list[tuple[Do, int]]:
     """Walk the receives in order and put every send and every wait at its earliest safe place."""
     program: list[tuple[Do, int]] = []
-    sends_started, receives_started = 0, 0
+    sends_started, receives_started, folded = 0, 0, 0
     waited: set[int] = set()
 
     def wait_for(indices: list[int]) -> None:
@@ -135,7 +148,7 @@ def _instructions(
 
     def place_is_free(receive: int, due: int) -> bool:
         if receives[receive].scratch >= 0:
-            return all(receives[i].scratch != receives[receive].scratch for i in range(due, receive))
+            return scratch.free_before[receive] < due
         return needs.receive_after_receive[receive] < due and all(
             index in waited or (index < sends_started and sends[index].order < receives[due].order)
             for index in needs.receive_after_sends[receive]
@@ -157,6 +170,10 @@ def _instructions(
         if receives[due].scratch >= 0:
             # A segment must not change under a send that still reads it.
             wait_for(needs.receive_after_sends[due])
+        if scratch.added_alone[due]:
             program.append((Do.ADD, due))
+        for _ in scratch.additions[due]:
+            program.append((Do.FOLD, folded))
+            folded += 1
     wait_for(list(range(len(sends))))
     return program

@@ -1,0 +1,147 @@
+"""Atomic words in memory shared by processes, and waiting for them; for use inside Numba kernels.
+
+Numba has no atomics on CPUs, but LLVM has, and ``@intrinsic`` reaches them. Flags must be read by
+``load_acquire``: an ordinary load in a loop is moved out of it by the compiler.
+
+Waiting goes from cheap and greedy to slow and polite: poll, then give the core away (``sched_yield``), then
+sleep in the kernel (``futex``). With more ranks than cores polling would keep the one awaited from running.
+"""
+
+import platform
+
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+# One flag per line, and two lines because processors fetch lines in pairs; in int64 words.
+LINE_WORDS = 16
+
+# Two words of every control block: set to make all waits end; a timespec, the longest sleep.
+ABORT, TIMEOUT = 0, LINE_WORDS
+FIRST_FREE_WORD = 2 * LINE_WORDS
+LONGEST_SLEEP_NANOSECONDS = 50_000_000
+
+_FUTEX_NUMBER = {"x86_64": 202, "aarch64": 98, "ppc64le": 221, "riscv64": 98}.get(platform.machine(), 202)
+_FUTEX_WAIT, _FUTEX_WAKE = 0, 1
+
+_syscall = types.ExternalFunction("syscall", types.int64(*[types.int64] * 7))
+_sched_yield = types.ExternalFunction("sched_yield", types.int32())
+
+
+def _pointer(context, builder, array_type, array, index):
+    return cgutils.get_item_pointer(
+        context, builder, array_type, context.make_array(array_type)(context, builder, array), [index]
+    )
+
+
+@intrinsic
+def load_acquire(typing_context, words, index):
+    """``words[index]``; what its writer stored before is visible afterwards. ``words`` int64."""
+
+    def generate(context, builder, signature, arguments):
+        pointer = _pointer(context, builder, signature.args[0], *arguments)
+        return builder.load_atomic(pointer, "acquire", 8)
+
+    return types.int64(words, types.intp), generate
+
+
+@intrinsic
+def store_release(typing_context, words, index, value):
+    """``words[index] = value``, after everything that was stored before."""
+
+    def generate(context, builder, signature, arguments):
+        array, position, number = arguments
+        pointer = _pointer(context, builder, signature.args[0], array, position)
+        builder.store_atomic(number, pointer, "release", 8)
+        return context.get_dummy_value()
+
+    return types.none(words, types.intp, types.int64), generate
+
+
+@intrinsic
+def fetch_add(typing_context, words, index, value):
+    """Add to ``words[index]`` and return what was there before, as one indivisible step."""
+
+    def generate(context, builder, signature, arguments):
+        array, position, number = arguments
+        pointer = _pointer(context, builder, signature.args[0], array, position)
+        return builder.atomic_rmw("add", pointer, number, "acq_rel")
+
+    return types.int64(words, types.intp, types.int64), generate
+
+
+@intrinsic
+def full_fence(typing_context):
+    """No load moves before it and no store after it."""
+
+    def generate(context, builder, signature, arguments):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
+def call_on_x86(builder, name):
+    """Call an instruction of x86-64 that has neither arguments nor result; nothing elsewhere."""
+    if platform.machine() == "x86_64":
+        kind = ir.FunctionType(ir.VoidType(), [])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
+
+
+@intrinsic
+def _pause(typing_context):
+    """Tell the processor that this is a polling loop."""
+
+    def generate(context, builder, signature, arguments):
+        call_on_x86(builder, "llvm.x86.sse2.pause")
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
+@intrinsic
+def _address(typing_context, words, index):
+    def generate(context, builder, signature, arguments):
+        return builder.ptrtoint(_pointer(context, builder, signature.args[0], *arguments), ir.IntType(64))
+
+    return types.int64(words, types.intp), generate
+
+
+@njit(inline="always")
+def wait_until(words, index, target, polls, yields):
+    """Return 0 once ``words[index] >= target``, or 1 once ``words[ABORT]`` is not 0.
+
+    The line after that of ``index`` counts the ranks asleep on it, so that nobody wakes an empty room.
+    """
+    for _ in range(polls):
+        if load_acquire(words, index) >= target:
+            return 0
+        _pause()
+    for _ in range(yields):
+        if load_acquire(words, index) >= target:
+            return 0
+        _sched_yield()
+    fetch_add(words, index + LINE_WORDS, 1)
+    result = 0
+    while True:
+        seen = load_acquire(words, index)
+        if seen >= target:
+            break
+        if load_acquire(words, ABORT) != 0:
+            result = 1
+            break
+        # Sleeps only if the word still is what was seen; at most as long as words[TIMEOUT] says.
+        address, timeout = _address(words, index), _address(words, TIMEOUT)
+        _syscall(_FUTEX_NUMBER, address, _FUTEX_WAIT, seen & 0xFFFFFFFF, timeout, 0, 0)
+    fetch_add(words, index + LINE_WORDS, -1)
+    return result
+
+
+@njit(inline="always")
+def publish(words, index, value):
+    """``words[index] = value``, and wake everybody who sleeps on it."""
+    store_release(words, index, value)
+    full_fence()
+    if load_acquire(words, index + LINE_WORDS) > 0:
+        _syscall(_FUTEX_NUMBER, _address(words, index), _FUTEX_WAKE, 1 << 30, 0, 0, 0)
