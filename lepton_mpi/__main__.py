@@ -12,6 +12,7 @@ _USAGE = """usage: python -m lepton_mpi COMMAND [options]
 commands:
   train      train a model on all ranks (the same as python -m lepton_mpi.train)
   evaluate   evaluate a checkpoint on the test rows of a data set
+  explain    show what a collective does, step by step, and what it costs
 
 COMMAND --help lists the options."""
 
@@ -19,7 +20,7 @@ COMMAND --help lists the options."""
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    commands = {"train": train_command, "evaluate": evaluate_command}
+    commands = {"train": train_command, "evaluate": evaluate_command, "explain": explain_command}
     if arguments and arguments[0] in commands:
         return commands[arguments[0]](arguments[1:])
     wrong = bool(arguments) and arguments[0] not in ("-h", "--help")
@@ -61,6 +62,13 @@ def evaluate_command(arguments: list[str]) -> int:
         evaluation.evaluate_checkpoint(options.checkpoint, options.data, options.split, ranks)
 
     return world.run(evaluate, options.timeout)
+
+
+def explain_command(arguments: list[str]) -> int:
+    """``python -m lepton_mpi explain ALGORITHM``."""
+    from lepton_mpi import explain
+
+    return explain.explain_command(arguments)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def explain(arguments: Sequence[str]) -> str:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
         """One line instead of usage and message."""
-        raise ConfigurationError(message)
+        raise ConfigurationError(message.removeprefix("argument "))
 
     def print_help(self, file=None) -> None:
         """Print once per job, not once per rank."""
@@ -82,6 +82,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--count", metavar="N", default=None, help="length of the vector; prints elements and bytes")
     parser.add_argument("--svg", metavar="FILE", default=None, help="draw it")
     options, unknown = parser.parse_known_args(arguments)
+    if unknown and not unknown[0].startswith("-"):
+        raise ConfigurationError(f"expected one algorithm, got also {unknown[0]!r}")
     if unknown:
         known = [flag for action in parser._actions for flag in action.option_strings]
         raise ConfigurationError(f"unknown option {unknown[0]}{_did_you_mean(unknown[0], known)} (see --help)")

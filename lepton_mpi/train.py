@@ -65,7 +65,7 @@ def fit(model: Any = None, **options: Any) -> dict[str, Any]:
 def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
     """One run from file to checkpoint. Collective over ``world``; see ``fit`` for model and result."""
     world.agree_on("the configuration", dataclasses.asdict(config))
-    threadpoolctl.threadpool_limits(config.threads or max(1, launch.core_count() // world.local_size))
+    threadpoolctl.threadpool_limits(config.threads or max(1, world.cores // world.local_size))
     world.first_of_host_first(import_kernels)
     from lepton_mpi import evaluation
     from lepton_mpi.data import loader, order
@@ -222,8 +222,8 @@ def _say_head(config, world, report, data, model, layout, strategy, micro_batche
     ranks = f"{world.size} rank{'s' * (world.size > 1)} on {world.host_count} host{'s' * (world.host_count > 1)}"
     cores = launch.core_count()
     crowded = f", {cores} cores for {world.local_size} ranks" if world.local_size > cores else ""
-    report.say("world", f"{ranks}{crowded}, {mpi_library()}, {config.threads or 'several'} BLAS thread(s) a rank")
-    counts = ", ".join(f"{grouped(rows.row_count)} {split}" for split, rows in sorted(data.splits.items()))
+    report.say("world", f"{ranks}{crowded}, {mpi_library()}, {_threads(config, world)} a rank")
+    counts = ", ".join(f"{grouped(rows.row_count)} {split}" for split, rows in _in_order(data.splits))
     shape = "x".join(map(str, data.feature_shape)) or "1"
     report.say("data", f"{data.path.name}: {counts} rows of shape {shape}, {data.class_count} classes")
     report.say("model", f"{model}, {grouped(layout.size)} parameters, {config.dtype}")
@@ -243,6 +243,15 @@ def _say_head(config, world, report, data, model, layout, strategy, micro_batche
         parameters=layout.size,
         configuration=dataclasses.asdict(config),
     )
+
+
+def _threads(config: Config, world: World) -> str:
+    count = config.threads or max(1, world.cores // world.local_size)
+    return f"{count} BLAS thread{'s' * (count > 1)}"
+
+
+def _in_order(splits: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(name, splits[name]) for name in ("train", "validation", "test")]
 
 
 def _say_end(config, world, report, data, model, layout, strategy, parameters, reader, path) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def svg(trace: Trace) -> str:
 def _head(trace: Trace) -> Iterator[str]:
     algorithm, ranks = trace.algorithm, trace.world_size
     found, least = cost(algorithm, ranks), lower_bound(algorithm.collective, ranks)
-    title = f"{algorithm.name.replace('_', ' ')}: {algorithm.collective.value} on {ranks} ranks"
+    title = f"{algorithm.name.replace('_', ' ')}: {algorithm.collective.value} on {ranks} rank{'s' * (ranks > 1)}"
     yield f"<title>{escape(title)}</title>"
     yield _text(_MARGIN, 40, title, 20, weight="bold")
     line = f"{found.steps} steps (at least {least.steps})"
@@ -123,8 +123,10 @@ def _cell(trace: Trace, step: TracedStep, rank: int, chunk: int, x: float, y: fl
     changed = (rank, chunk) in step.changed
     if trace.algorithm.collective is Collective.BARRIER:
         inside, kept = step.heard_of[rank], set()
+    elif trace.algorithm.collective in (Collective.ALLGATHER, Collective.BROADCAST):
+        inside, kept = set(range(layout.ranks)) if value is not None else set(), set()
     else:
-        inside = set(value.ranks) if value is not None else set()
+        inside = set(value.ranks)
         kept = {other for held in step.held.get((rank, chunk), {}).values() for other in held.ranks}
     yield _rect(x + 1, y, width, _CELL_HEIGHT, colour, opacity=0.13)
     for start, stop, opacity in [(*run, 1.0) for run in _runs(inside)] + [(*run, 0.45) for run in _runs(kept)]:
@@ -199,12 +201,14 @@ def _label(x: float, y: float, word: str, colour: str) -> list[str]:
 def _legend(trace: Trace, layout: _Layout) -> Iterator[str]:
     y = layout.height - 30
     x = float(_MARGIN)
+    used = {receive.action for step in trace.steps for _, receive in step.moves}
     words = {Action.ADD: "added", Action.COPY: "copied", Action.HOLD: "kept, added later"}
     note = "a bar in a cell: one rank's contribution; dark frame: new in this step"
     if trace.algorithm.collective is Collective.BARRIER:
         words[Action.ADD] = "told"
         note = "a bar in a cell: a rank that was heard of; dark frame: new in this step"
-    used = {receive.action for step in trace.steps for _, receive in step.moves}
+    elif not {Action.ADD, Action.HOLD} & used:
+        note = "filled: the rank has the chunk; dark frame: new in this step"
     for action, word in words.items():
         if action not in used:
             continue

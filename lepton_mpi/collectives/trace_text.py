@@ -5,10 +5,12 @@ from math import ceil
 
 from lepton_mpi.collectives.chunks import chunk_bounds
 from lepton_mpi.collectives.cost import cost, elements_sent_max, lower_bound
-from lepton_mpi.collectives.schedule import Action, Algorithm, Collective, Step
+from lepton_mpi.collectives.schedule import Action, Algorithm, Collective, Receive, Step
 from lepton_mpi.collectives.trace import Sum, Trace, TracedStep
 
 _COLUMNS = 120
+# Up to so many ranks the chunks of all ranks are added up one by one, in less than 0.1 s.
+_COUNTED_EXACTLY = 64
 # Of a long list of steps the first and the last few.
 _FIRST, _LAST = 8, 3
 _ACTIONS = {Action.ADD: ("add", "adds"), Action.COPY: ("copy", "copies"), Action.HOLD: ("keep", "keeps")}
@@ -45,12 +47,13 @@ def head(algorithm: Algorithm, world_size: int, count: int | None) -> str:
     title = f"{algorithm.name}, {algorithm.collective.value}, {_many(world_size, 'rank')}"
     if algorithm.collective is Collective.BARRIER:
         return title
-    chunk_count = algorithm.chunk_count(world_size)
+    chunk_count, last = algorithm.chunk_count(world_size), world_size - 1
     letters = chunk_letters(chunk_count)
-    names = " ".join(letters) if chunk_count <= 26 else f"{letters[0]} to {letters[-1]}".replace(".", "")
-    last = world_size - 1
-    lines = [title, f"The vector has {_many(chunk_count, 'chunk')}: {names}."]
-    lines.append(f"{letters[0]}{last} is what rank {last} has in chunk {letters[0].rstrip('.')} at the start.")
+    lines = [title, f"The vector has {_many(chunk_count, 'chunk')}."]
+    if chunk_count <= 26:
+        lines[-1] = (
+            f"The vector has {_many(chunk_count, 'chunk')}: {' '.join(letters)}; a{last} is chunk a of rank {last}."
+        )
     if count is not None and chunk_count <= 26:
         bounds = chunk_bounds(count, chunk_count)
         cuts = [f"{letters[c]} [{bounds[c]}, {bounds[c + 1]})" for c in range(chunk_count)]
@@ -61,15 +64,15 @@ def head(algorithm: Algorithm, world_size: int, count: int | None) -> str:
 def all_steps(trace: Trace) -> list[str]:
     """One paragraph for the start and for each step; values that are new stand in brackets."""
     letters = chunk_letters(trace.chunk_count)
-    # Formulas if they fit on every page, else only who has contributed.
-    tables = [_table(step, letters, Sum.text) for step in trace.steps]
-    if max(len(line) for table in tables for line in table) > _COLUMNS:
-        tables = [_table(step, letters, Sum.short_text) for step in trace.steps]
     if trace.algorithm.collective is Collective.BARRIER:
         letters = [""]
-        tables = [
-            [f"  rank {r:<3} has heard of {_listed(known)}" for r, known in enumerate(s.heard_of)] for s in trace.steps
-        ]
+        tables = [_hearsay(step) for step in trace.steps]
+    else:
+        # Formulas if they fit everywhere, else only who has contributed, else only how many.
+        for cell in (_formula, _contributors, _contributor_count):
+            tables = [_table(step, letters, cell) for step in trace.steps]
+            if max(len(line) for table in tables for line in table) <= _COLUMNS:
+                break
     paragraphs = []
     for number, (step, table) in enumerate(zip(trace.steps, tables, strict=True)):
         title = f"step {number} of {len(trace.steps) - 1}" if number else "at the start"
@@ -82,7 +85,7 @@ def _moves(step: TracedStep, letters: Sequence[str]) -> list[str]:
     lines = []
     for action, (word, _) in _ACTIONS.items():
         moves = [
-            f"{receive.source} --{chunks_text(receive.start, receive.stop, letters)}--> {rank}"
+            f"{receive.source} --{_link(receive, letters)}> {rank}"
             for rank, receive in sorted(step.moves, key=lambda move: move[1].source)
             if receive.action is action
         ]
@@ -91,21 +94,39 @@ def _moves(step: TracedStep, letters: Sequence[str]) -> list[str]:
     return lines
 
 
-def _table(step: TracedStep, letters: Sequence[str], text: Callable[[Sum, str], str]) -> list[str]:
+def _link(receive: Receive, letters: Sequence[str]) -> str:
+    return f"{chunks_text(receive.start, receive.stop, letters)}--" if any(letters) else ""
+
+
+def _table(step: TracedStep, letters: Sequence[str], cell: Callable[[Sum, list[Sum], str], str]) -> list[str]:
     """What each rank holds of each chunk."""
-    rows = [
-        [_cell(step, rank, c, letter, text) for c, letter in enumerate(letters)] for rank in range(len(step.values))
-    ]
+    rows = []
+    for rank, values in enumerate(step.values):
+        row = []
+        for chunk, (letter, value) in enumerate(zip(letters, values, strict=True)):
+            kept = [held for _, held in sorted(step.held.get((rank, chunk), {}).items())]
+            shown = cell(value, kept, letter) if value is not None else "-"
+            row.append(f"[{shown}]" if (rank, chunk) in step.changed else f" {shown} ")
+        rows.append(row)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [f"  rank {rank:<3} {' '.join(map(str.ljust, row, widths))}".rstrip() for rank, row in enumerate(rows)]
 
 
-def _cell(step: TracedStep, rank: int, chunk: int, letter: str, text: Callable[[Sum, str], str]) -> str:
-    value = step.values[rank][chunk]
-    shown = text(value, letter) if value is not None else "-"
-    if kept := step.held.get((rank, chunk)):
-        shown += " | " + " ".join(text(held, letter) for _, held in sorted(kept.items()))
-    return f"[{shown}]" if (rank, chunk) in step.changed else f" {shown} "
+def _formula(value: Sum, kept: list[Sum], letter: str) -> str:
+    return " ".join([value.text(letter)] + ["|"] * bool(kept) + [held.text(letter) for held in kept])
+
+
+def _contributors(value: Sum, kept: list[Sum], letter: str) -> str:
+    return " ".join([value.short_text(letter)] + ["|"] * bool(kept) + [held.short_text(letter) for held in kept])
+
+
+def _contributor_count(value: Sum, kept: list[Sum], letter: str) -> str:
+    return f"{letter}:{len(value.ranks)}" + (f"+{len(kept)}" if kept else "")
+
+
+def _hearsay(step: TracedStep) -> list[str]:
+    """In a barrier: of whom each rank has heard."""
+    return [f"  rank {rank:<3} has heard of {' '.join(map(str, sorted(s)))}" for rank, s in enumerate(step.heard_of)]
 
 
 def steps_of_rank_0(algorithm: Algorithm, world_size: int) -> str:
@@ -150,7 +171,9 @@ def costs(algorithm: Algorithm, world_size: int, count: int | None) -> str:
             here, bound = (f"{float(getattr(side, part)):.4g} N" for side in (found, least))
             rows.append((f"{part} by the busiest rank", here, bound))
         if count is not None:
-            here, bound = elements_sent_max(algorithm, world_size, count), ceil(least.sent * count)
+            bound, here = ceil(least.sent * count), round(found.sent * count)
+            if world_size <= _COUNTED_EXACTLY:
+                here = elements_sent_max(algorithm, world_size, count)
             rows.append((f"elements sent, N = {count}", f"{here}", f"{bound}"))
             rows.append(("bytes sent, float32", f"{4 * here}", f"{4 * bound}"))
     return "\n".join(f"{name:<28} {here:>14} {bound:>14}" for name, here, bound in rows)
@@ -167,10 +190,6 @@ def comparison(algorithms: Sequence[Algorithm], world_size: int) -> str:
         volumes = (f"{f'{float(part):.4g} N':>10}" for part in (found.sent, found.received, found.added))
         lines.append(f"{name:<20} {found.steps:>6} {' '.join(volumes)}")
     return "\n".join(lines)
-
-
-def _listed(ranks: frozenset[int]) -> str:
-    return " ".join(map(str, sorted(ranks)))
 
 
 def _many(number: int, noun: str) -> str:
