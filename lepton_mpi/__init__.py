@@ -14,8 +14,12 @@ The map, in the order the data flows::
     strategies/      how gradients become new parameters
     optimizers.py    SGD with momentum, Adam: element-wise kernels on slices
     metrics.py       counts that add up over ranks: confusion matrix, loss
+    evaluation.py    loss and scores on rows not trained on
     checkpoint.py    parameters, optimizer state and configuration in one HDF5 file
     report.py        what the user sees, on screen and in the metrics file
+    explain.py       what a collective does, step by step, for a reader
+    errors.py        what a user can cause, each with the exit code of the job
+    counter_random.py  random numbers that depend on seed and position alone
 
 The words, one per idea:
 

@@ -1,6 +1,7 @@
 """python -m lepton_mpi COMMAND; --help of every command starts neither NumPy nor MPI."""
 
 import argparse
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -34,7 +35,9 @@ def train_command(arguments: list[str] | None = None) -> int:
     """``python -m lepton_mpi.train``."""
     from lepton_mpi.config import parse_command_line
 
-    config = parse_command_line(sys.argv[1:] if arguments is None else arguments, "lepton_mpi.train")
+    config = parse_command_line(
+        sys.argv[1:] if arguments is None else arguments, "lepton_mpi.train"
+    )
     launch.limit_threads(config.threads)
     from lepton_mpi import train, world
 
@@ -43,15 +46,23 @@ def train_command(arguments: list[str] | None = None) -> int:
 
 def evaluate_command(arguments: list[str]) -> int:
     """``python -m lepton_mpi evaluate CHECKPOINT``."""
-    parser = argparse.ArgumentParser("lepton_mpi evaluate", description="Evaluate a checkpoint, on any number of ranks.")
+    parser = argparse.ArgumentParser(
+        "lepton_mpi evaluate", description="Evaluate a checkpoint, on any number of ranks."
+    )
     parser.add_argument("checkpoint", type=Path, help="file that training wrote")
-    parser.add_argument("--data", help="HDF5 file or embedded set; default: what the checkpoint was trained on")
+    parser.add_argument(
+        "--data", help="HDF5 file or embedded set; default: what the checkpoint was trained on"
+    )
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test")
-    parser.add_argument("--timeout", type=float, default=300.0, help="seconds without progress that end the job")
-    if launch.launched_rank() > 0:
-        sys.stdout = sys.stderr = open(os.devnull, "w")  # one rank speaks
-    options = parser.parse_args(arguments)
-    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+    parser.add_argument(
+        "--timeout", type=float, default=300.0, help="seconds without progress that end the job"
+    )
+    with contextlib.ExitStack() as silence:
+        if launch.launched_rank() > 0:  # one rank speaks
+            nowhere = silence.enter_context(open(os.devnull, "w"))
+            silence.enter_context(contextlib.redirect_stdout(nowhere))
+            silence.enter_context(contextlib.redirect_stderr(nowhere))
+        options = parser.parse_args(arguments)
     launch.limit_threads(1)
     from lepton_mpi import train, world
 

@@ -56,9 +56,13 @@ def load(path: Path) -> Checkpoint:
     try:
         with h5py.File(path, "r", locking=False) as file:
             if file.attrs.get("format") != _FORMAT:
-                raise DataError(f"{path}: expected a checkpoint of lepton_mpi, got another HDF5 file")
+                raise DataError(
+                    f"{path}: expected a checkpoint of lepton_mpi, got another HDF5 file"
+                )
             if file.attrs["version"] > _VERSION:
-                raise DataError(f"{path}: expected version {_VERSION} or lower, got {file.attrs['version']}")
+                raise DataError(
+                    f"{path}: expected version {_VERSION} or lower, got {file.attrs['version']}"
+                )
             checkpoint = _read(file)
     except FileNotFoundError:
         raise DataError(f"{path}: no such checkpoint") from None
@@ -74,9 +78,14 @@ def load(path: Path) -> Checkpoint:
 
 
 def _write(file: h5py.File, checkpoint: Checkpoint) -> None:
-    named = {f"parameters/{name}": view for name, view in checkpoint.layout.views(checkpoint.parameters).items()}
+    named = {
+        f"parameters/{name}": view
+        for name, view in checkpoint.layout.views(checkpoint.parameters).items()
+    }
     named |= {f"optimizer/{name}": vector for name, vector in checkpoint.state.items()}
-    named |= dict(zip(("normalisation/shift", "normalisation/scale"), checkpoint.normalisation, strict=True))
+    named |= dict(
+        zip(("normalisation/shift", "normalisation/scale"), checkpoint.normalisation, strict=True)
+    )
     for name, array in named.items():
         # A checksum needs chunks, and a chunk at least one element.
         checked = {"chunks": _chunk(array), "fletcher32": True} if array.size and array.ndim else {}
@@ -102,7 +111,10 @@ def _read(file: h5py.File) -> Checkpoint:
         np.concatenate([array.reshape(-1) for array in arrays.values()]),
         {name: dataset[()] for name, dataset in file["optimizer"].items()},
         (file["normalisation/shift"][()], file["normalisation/scale"][()]),
-        {key: value.item() if isinstance(value, np.generic) else value for key, value in file.attrs.items()},
+        {
+            key: value.item() if isinstance(value, np.generic) else value
+            for key, value in file.attrs.items()
+        },
     )
 
 

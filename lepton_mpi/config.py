@@ -56,29 +56,53 @@ class Config:
 
     recipe: str = _option("digits", "ready-made options, or the path of a TOML file with options")
     data: str = _option("digits", "HDF5 file, or one of the embedded sets digits, breast_cancer")
-    model: str = _option("mlp", "mlp, logistic, or FILE.py:NAME, a callable that returns your own model")
-    hidden: tuple[int, ...] = _option(
-        (128,), "widths of the mlp's hidden layers", ("whole numbers of at least 1", lambda v: min(v, default=1) >= 1)
+    model: str = _option(
+        "mlp", "mlp, logistic, or FILE.py:NAME, a callable that returns your own model"
     )
-    dtype: Literal["float32", "float64"] = _option("float32", "of parameters, gradients and batches")
-    initial: str | None = _option(None, "checkpoint to take the initial parameters from; default: random")
+    hidden: tuple[int, ...] = _option(
+        (128,),
+        "widths of the mlp's hidden layers",
+        ("whole numbers of at least 1", lambda v: min(v, default=1) >= 1),
+    )
+    dtype: Literal["float32", "float64"] = _option(
+        "float32", "of parameters, gradients and batches"
+    )
+    initial: str | None = _option(
+        None, "checkpoint to take the initial parameters from; default: random"
+    )
     epochs: int = _option(30, "passes over the training rows", _AT_LEAST_1)
     batch: int = _option(64, "rows of one optimizer step, over all ranks together", _AT_LEAST_1)
-    micro_batch: int = _option(0, "rows of one kernel call, the unit of the sum; 0: an eighth of the batch", _AT_LEAST_0)
+    micro_batch: int = _option(
+        0, "rows of one kernel call, the unit of the sum; 0: an eighth of the batch", _AT_LEAST_0
+    )
     optimizer: Literal["adam", "sgd"] = _option("adam", "sgd is SGD with momentum")
     learning_rate: float = _option(1e-3, "step size of the optimizer", _POSITIVE)
     momentum: float = _option(0.9, "of sgd", _FRACTION)
-    validation_split: float = _option(0.2, "part of the training rows held out, if the file has none", _FRACTION)
-    test_split: float = _option(0.2, "part of all rows kept for the final test, if the file has none", _FRACTION)
+    validation_split: float = _option(
+        0.2, "part of the training rows held out, if the file has none", _FRACTION
+    )
+    test_split: float = _option(
+        0.2, "part of all rows kept for the final test, if the file has none", _FRACTION
+    )
     seed: int = _option(0, "decides initial parameters, splits and the order of rows", _AT_LEAST_0)
-    allreduce: AllreduceName = _option("auto", "how gradients are summed; auto, host, two_level: same bits on any ranks")
-    bucket_bytes: int = _option(4 << 20, "gradients are summed in buckets of at most this size", _AT_LEAST_1)
+    allreduce: AllreduceName = _option(  # noqa: RUF009  a frozen field's default
+        "auto", "how gradients are summed; auto, host, two_level: same bits on any ranks"
+    )
+    bucket_bytes: int = _option(
+        4 << 20, "gradients are summed in buckets of at most this size", _AT_LEAST_1
+    )
     segment_bytes: int = _option(256 << 10, "size of one message of the ring", _AT_LEAST_1)
     checkpoint: str | None = _option(None, "folder for checkpoints; default: none are written")
     metrics: str | None = _option(None, "file for the run's numbers, one JSON object a line")
-    progress: Literal["auto", "bar", "plain", "none"] = _option("auto", "auto: a bar only on a terminal")
-    threads: int = _option(1, "BLAS threads of each rank; 0 divides the host's cores among its ranks", _AT_LEAST_0)
-    timeout: float = _option(300.0, "seconds without progress after which a rank ends the job", _POSITIVE)
+    progress: Literal["auto", "bar", "plain", "none"] = _option(
+        "auto", "auto: a bar only on a terminal"
+    )
+    threads: int = _option(
+        1, "BLAS threads of each rank; 0 divides the host's cores among its ranks", _AT_LEAST_0
+    )
+    timeout: float = _option(
+        300.0, "seconds without progress after which a rank ends the job", _POSITIVE
+    )
 
     def __post_init__(self) -> None:
         """Check every field. Raises ConfigurationError naming option, expectation and value."""
@@ -87,7 +111,9 @@ class Config:
             if check and not check[1](value):
                 raise ConfigurationError(f"{_flag(field.name)}: expected {check[0]}, got {value!r}")
             if get_origin(field.type) is Literal and value not in get_args(field.type):
-                raise ConfigurationError(f"{_flag(field.name)}: expected {_expected(field)}, got {value!r}")
+                raise ConfigurationError(
+                    f"{_flag(field.name)}: expected {_expected(field)}, got {value!r}"
+                )
 
     @property
     def held_out(self) -> dict[str, float]:
@@ -102,7 +128,9 @@ def parse_command_line(arguments: Sequence[str], program: str) -> Config:
     """
     try:
         parser = _Parser(prog=program, description=_DESCRIPTION, **_PARSER_OPTIONS)
-        parser.add_argument("--config", action="config", help="TOML file with options; later options win")
+        parser.add_argument(
+            "--config", action="config", help="TOML file with options; later options win"
+        )
         for field in dataclasses.fields(Config):
             parser.add_argument(_flag(field.name), **_argument(field))
         parser.set_defaults(_recipe_values(arguments))
@@ -144,7 +172,9 @@ def _recipe_values(arguments: Sequence[str]) -> dict[str, Any]:
     if name not in known and not Path(name).exists():
         choices = ", ".join(known)
         hint = _did_you_mean(name, known)
-        raise ConfigurationError(f"--recipe: expected one of {choices} or a TOML file, got {name!r}{hint}")
+        raise ConfigurationError(
+            f"--recipe: expected one of {choices} or a TOML file, got {name!r}{hint}"
+        )
     return _read_toml("--recipe", RECIPES / f"{name}.toml" if name in known else Path(name))
 
 
@@ -156,7 +186,9 @@ def _read_toml(flag: str, path: Path) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigurationError(f"{flag}: cannot read {path}: {_one_line(reason)}") from None
     for key in values.keys() - set(_names()):
-        raise ConfigurationError(f"{flag}: {path}: unknown key {key!r}{_did_you_mean(key, _names())}")
+        raise ConfigurationError(
+            f"{flag}: {path}: unknown key {key!r}{_did_you_mean(key, _names())}"
+        )
     return values
 
 
@@ -178,7 +210,9 @@ def _explain(message: str, arguments: list[str]) -> str:
         name = match[1].replace("-", "_")
         if name in _names():
             field = next(field for field in dataclasses.fields(Config) if field.name == name)
-            return f"{_flag(name)}: expected {_expected(field)}{_got(message, _flag(name), arguments)}"
+            return (
+                f"{_flag(name)}: expected {_expected(field)}{_got(message, _flag(name), arguments)}"
+            )
     return _one_line(message)
 
 

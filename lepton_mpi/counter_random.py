@@ -22,7 +22,9 @@ def mix(values: np.ndarray) -> np.ndarray:
 
 def bits(seed: int, stream: int, count: int) -> np.ndarray:
     """``count`` independent uint64, shape (count,), for counters 0 … count-1 of one stream of one seed."""
-    key = np.zeros(1, np.uint64)  # an array: NumPy warns when a scalar wraps around, as it should here
+    key = np.zeros(
+        1, np.uint64
+    )  # an array: NumPy warns when a scalar wraps around, as it should here
     for word in (seed, stream):
         key = mix((key + np.uint64(word & 0xFFFFFFFFFFFFFFFF)) * _WEYL + _WEYL)
     return mix(key + np.arange(1, count + 1, dtype=np.uint64) * _WEYL)

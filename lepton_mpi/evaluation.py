@@ -18,7 +18,12 @@ BATCH_ROWS = 256
 
 
 def evaluate(
-    model: Any, parameters: dict, rows: loader.Rows, class_names: tuple[str, ...], reader: loader.BatchReader, world: World
+    model: Any,
+    parameters: dict,
+    rows: loader.Rows,
+    class_names: tuple[str, ...],
+    reader: loader.BatchReader,
+    world: World,
 ) -> dict[str, Any]:
     """Figures of ``model`` on ``rows``, each row counted once, each rank its part. Collective.
 
@@ -50,7 +55,10 @@ def evaluate(
         "loss": float(world.sum(loss)[0]) / rows.row_count,
         "accuracy": scores.accuracy,
         **{f"macro_{name}": value for name, value in scores.macro.items()},
-        "classes": [{"name": n, "precision": float(p), "recall": float(r), "f1": float(f)} for n, p, r, f in per_class],
+        "classes": [
+            {"name": n, "precision": float(p), "recall": float(r), "f1": float(f)}
+            for n, p, r, f in per_class
+        ],
     }
 
 
@@ -81,8 +89,12 @@ def evaluate_checkpoint(path: Path, data_name: str | None, split: str, world: Wo
     figures = evaluate(model, parameters, data.splits[split], data.class_names, reader, world)
     with world.agreeing():
         if not figures:
-            raise DataError(f"{data.path}: no {split} rows to evaluate on, or a model that cannot evaluate")
+            raise DataError(
+                f"{data.path}: no {split} rows to evaluate on, or a model that cannot evaluate"
+            )
     if world.rank == 0:
         print(f"{split} of {data.path.name}: {sentence(figures)}")
         for values in figures["classes"]:
-            print(f"  {values['name']:<20} precision {values['precision']:.4f}  recall {values['recall']:.4f}  f1 {values['f1']:.4f}")
+            print(
+                f"  {values['name']:<20} precision {values['precision']:.4f}  recall {values['recall']:.4f}  f1 {values['f1']:.4f}"
+            )

@@ -17,7 +17,9 @@ ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON = 0.9, 0.999, 1e-8
 
 def _signatures(vectors: int, numbers: int) -> list[str]:
     """For float32 and for float64: so many vectors, then so many numbers."""
-    return [f"void({', '.join([f'{kind}[::1]'] * vectors + [kind] * numbers)})" for kind in ("f4", "f8")]
+    return [
+        f"void({', '.join([f'{kind}[::1]'] * vectors + [kind] * numbers)})" for kind in ("f4", "f8")
+    ]
 
 
 @njit(_signatures(3, 3), cache=True, nogil=True)
@@ -34,7 +36,17 @@ def sgd_kernel(parameters, gradient, velocity, scale, learning_rate, momentum):
 
 @njit(_signatures(4, 7), cache=True, nogil=True)
 def adam_kernel(
-    parameters, gradient, first, second, scale, beta_1, one_minus_beta_1, beta_2, one_minus_beta_2, step_size, epsilon
+    parameters,
+    gradient,
+    first,
+    second,
+    scale,
+    beta_1,
+    one_minus_beta_1,
+    beta_2,
+    one_minus_beta_2,
+    step_size,
+    epsilon,
 ):
     """``m = b1 m + (1-b1) g``, ``v = b2 v + (1-b2) g g``, ``w = w - step_size m / (sqrt(v) + epsilon)``.
 
@@ -59,7 +71,9 @@ class Optimizer(Protocol):
     def begin_step(self, step: int) -> None:
         """Fix what is common to all slices of optimizer step ``step``, counted from 1."""
 
-    def update(self, parameters: np.ndarray, gradient: np.ndarray, start: int, stop: int, scale: float) -> None:
+    def update(
+        self, parameters: np.ndarray, gradient: np.ndarray, start: int, stop: int, scale: float
+    ) -> None:
         """Update elements [start, stop) of ``parameters`` from the same of ``gradient``, times ``scale``."""
 
 
@@ -74,11 +88,20 @@ class Sgd:
     def begin_step(self, step: int) -> None:
         """Nothing depends on the step."""
 
-    def update(self, parameters: np.ndarray, gradient: np.ndarray, start: int, stop: int, scale: float) -> None:
+    def update(
+        self, parameters: np.ndarray, gradient: np.ndarray, start: int, stop: int, scale: float
+    ) -> None:
         """See Optimizer."""
         velocity = self.state["velocity"][start:stop]
         scale = self._number(scale)
-        sgd_kernel(parameters[start:stop], gradient[start:stop], velocity, scale, self._rate, self._momentum)
+        sgd_kernel(
+            parameters[start:stop],
+            gradient[start:stop],
+            velocity,
+            scale,
+            self._rate,
+            self._momentum,
+        )
 
 
 class Adam:
@@ -98,7 +121,9 @@ class Adam:
         self._step_size = self._number(self._rate * root / (1 - ADAM_BETA_1**step))
         self._epsilon = self._number(ADAM_EPSILON * root)
 
-    def update(self, parameters: np.ndarray, gradient: np.ndarray, start: int, stop: int, scale: float) -> None:
+    def update(
+        self, parameters: np.ndarray, gradient: np.ndarray, start: int, stop: int, scale: float
+    ) -> None:
         """See Optimizer."""
         adam_kernel(
             parameters[start:stop],
@@ -112,7 +137,9 @@ class Adam:
         )
 
 
-def make_optimizer(name: str, size: int, dtype: np.dtype, learning_rate: float, momentum: float) -> Optimizer:
+def make_optimizer(
+    name: str, size: int, dtype: np.dtype, learning_rate: float, momentum: float
+) -> Optimizer:
     """Optimizer by its name in the configuration: adam or sgd."""
     if name == "adam":
         return Adam(size, dtype, learning_rate)

@@ -28,8 +28,12 @@ class Report:
 
     def __init__(self, speaks: bool, progress: str, metrics: str | None) -> None:
         self._prints = speaks and progress != "none"
-        self._bar_wanted = self._prints and (progress == "bar" or (progress == "auto" and _on_terminal()))
-        self._file: TextIO | None = Path(metrics).open("w", encoding="utf-8") if speaks and metrics else None
+        self._bar_wanted = self._prints and (
+            progress == "bar" or (progress == "auto" and _on_terminal())
+        )
+        self._file: TextIO | None = None
+        if speaks and metrics:
+            self._file = Path(metrics).open("w", encoding="utf-8")  # noqa: SIM115  open for the run
         self._bar: Any = None
 
     def say(self, title: str, text: str) -> None:
@@ -47,9 +51,20 @@ class Report:
         """Show a bar for the steps of epoch ``epoch``, counted from 1, if there is a terminal."""
         if self._bar_wanted:
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+            )
 
-            columns = (TextColumn(f"epoch {epoch}/{epochs}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = (
+                TextColumn(f"epoch {epoch}/{epochs}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
             self._bar = Progress(*columns, console=Console(force_terminal=True), transient=True)
             self._task = self._bar.add_task("", total=steps)
             self._bar.start()
@@ -66,7 +81,10 @@ class Report:
             self._bar = None
         if self._prints:
             number = f"epoch {epoch:>{len(str(epochs))}}/{epochs}"
-            print("  ".join([number, *(_formatted(name, value) for name, value in values.items())]), flush=True)
+            print(
+                "  ".join([number, *(_formatted(name, value) for name, value in values.items())]),
+                flush=True,
+            )
         self.record("epoch", epoch=epoch, **values)
 
     def close(self) -> None:
@@ -80,7 +98,11 @@ class Report:
 def _on_terminal() -> bool:
     if os.environ.get(_TERMINAL) == "1":
         return True
-    return launch.launched_size() == 1 and "OMPI_COMM_WORLD_SIZE" not in os.environ and sys.stdout.isatty()
+    return (
+        launch.launched_size() == 1
+        and "OMPI_COMM_WORLD_SIZE" not in os.environ
+        and sys.stdout.isatty()
+    )
 
 
 def _formatted(name: str, value: float) -> str:

@@ -91,7 +91,9 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
     for epoch in range(1, config.epochs + 1):
         report.epoch_begins(epoch, config.epochs, len(steps))
         began, counts = perf_counter(), np.zeros(2)  # summed loss, rows classified correctly
-        rows_in_order = train_rows.indices[order.epoch_order(train_rows.row_count, config.seed, epoch)]
+        rows_in_order = train_rows.indices[
+            order.epoch_order(train_rows.row_count, config.seed, epoch)
+        ]
         for batch_start, batch_stop in steps:
             step += 1
             for number, vector, gradient in strategy.micro_batches:
@@ -100,7 +102,9 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
                 batch = Batch(*reader.read(train_rows, rows_in_order[start:stop]))
                 clock.enter("compute")
                 if start < stop:
-                    counts += _loss_and_correct(model.loss_and_gradient(parameters, batch, gradient))
+                    counts += _loss_and_correct(
+                        model.loss_and_gradient(parameters, batch, gradient)
+                    )
                 else:
                     vector[:] = 0  # the last step of an epoch may be shorter
             strategy.step(step, batch_stop - batch_start)
@@ -109,16 +113,27 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
         loss, correct = world.sum(counts) / train_rows.row_count
         seconds = perf_counter() - began
         _check_finite(world, loss, epoch)
-        values = {"seconds": seconds, "samples_per_second": train_rows.row_count / seconds, "loss": loss}
+        values = {
+            "seconds": seconds,
+            "samples_per_second": train_rows.row_count / seconds,
+            "loss": loss,
+        }
         if not np.isnan(correct):
             values["accuracy"] = correct
-        values |= _prefixed("val_", evaluation.evaluate(model, parameters, data.splits["validation"], data.class_names, reader, world))
+        values |= _prefixed(
+            "val_",
+            evaluation.evaluate(
+                model, parameters, data.splits["validation"], data.class_names, reader, world
+            ),
+        )
         report.epoch_ends(epoch, config.epochs, values)
         if config.checkpoint:
             clock.enter("checkpoint")
             path = _save(config, world, layout, strategy, data, model, step, epoch)
 
-    result = _say_end(config, world, report, data, model, layout, strategy, parameters, reader, path)
+    result = _say_end(
+        config, world, report, data, model, layout, strategy, parameters, reader, path
+    )
     report.close()
     return result
 
@@ -150,20 +165,32 @@ def _make_model(config: Config, world: World, model: Any, data) -> Any:
         return model(data.feature_shape, data.class_count) if callable(model) else model
 
 
-def _make_strategy(config: Config, world: World, layout: Layout, dtype: np.dtype, micro_batch_count: int):
-    from lepton_mpi.collectives.allreduce import make_sliced_sum
+def _make_strategy(
+    config: Config, world: World, layout: Layout, dtype: np.dtype, micro_batch_count: int
+):
+    from lepton_mpi.collectives.sliced_sum import make_sliced_sum
     from lepton_mpi.optimizers import make_optimizer
     from lepton_mpi.strategies.sync import Synchronous
 
     buckets = layout.buckets(max(1, config.bucket_bytes // dtype.itemsize))
     gradients = make_sliced_sum(
-        world, layout.size, dtype, micro_batch_count, buckets, config.allreduce, config.segment_bytes
+        world,
+        layout.size,
+        dtype,
+        micro_batch_count,
+        buckets,
+        config.allreduce,
+        config.segment_bytes,
     )
-    optimizer = make_optimizer(config.optimizer, layout.size, dtype, config.learning_rate, config.momentum)
+    optimizer = make_optimizer(
+        config.optimizer, layout.size, dtype, config.learning_rate, config.momentum
+    )
     return Synchronous(layout, gradients, optimizer, world.clock)
 
 
-def _initialise(config: Config, world: World, layout: Layout, model: Any, vector: np.ndarray) -> None:
+def _initialise(
+    config: Config, world: World, layout: Layout, model: Any, vector: np.ndarray
+) -> None:
     """Random parameters, or those of a checkpoint; the same on every rank."""
     from lepton_mpi.models import initialise_uniform
 
@@ -191,7 +218,9 @@ def _loss_and_correct(returned: Any) -> tuple[float, float]:
 def _check_finite(world: World, loss: float, epoch: int) -> None:
     """The loss is the same sum on every rank, so all of them stop together."""
     if not np.isfinite(loss):
-        error = LeptonError(f"the loss became {loss} in epoch {epoch}: try a smaller --learning-rate")
+        error = LeptonError(
+            f"the loss became {loss} in epoch {epoch}: try a smaller --learning-rate"
+        )
         error.agreed = True
         raise error
 
@@ -209,12 +238,18 @@ def _save(config, world, layout, strategy, data, model, step: int, epoch: int) -
             attributes = {"step": step, "epoch": epoch, "seed": config.seed, "model": str(model)}
             attributes["configuration"] = json.dumps(dataclasses.asdict(config))
             saved = checkpoint.Checkpoint(
-                layout, strategy.parameters, strategy.optimizer.state, data.normalisation, attributes
+                layout,
+                strategy.parameters,
+                strategy.optimizer.state,
+                data.normalisation,
+                attributes,
             )
             try:
                 return checkpoint.save(Path(config.checkpoint), saved)
             except OSError as error:
-                raise LauncherError(f"cannot write a checkpoint to {config.checkpoint}: {error}") from None
+                raise LauncherError(
+                    f"cannot write a checkpoint to {config.checkpoint}: {error}"
+                ) from None
     return None
 
 
@@ -223,9 +258,13 @@ def _say_head(config, world, report, data, model, layout, strategy, micro_batche
     cores = launch.core_count()
     crowded = f", {cores} cores for {world.local_size} ranks" if world.local_size > cores else ""
     report.say("world", f"{ranks}{crowded}, {mpi_library()}, {_threads(config, world)} a rank")
-    counts = ", ".join(f"{grouped(rows.row_count)} {split}" for split, rows in _in_order(data.splits))
+    counts = ", ".join(
+        f"{grouped(rows.row_count)} {split}" for split, rows in _in_order(data.splits)
+    )
     shape = "x".join(map(str, data.feature_shape)) or "1"
-    report.say("data", f"{data.path.name}: {counts} rows of shape {shape}, {data.class_count} classes")
+    report.say(
+        "data", f"{data.path.name}: {counts} rows of shape {shape}, {data.class_count} classes"
+    )
     report.say("model", f"{model}, {grouped(layout.size)} parameters, {config.dtype}")
     buckets = len(strategy.gradients.slices)
     report.say(
@@ -254,11 +293,15 @@ def _in_order(splits: dict[str, Any]) -> list[tuple[str, Any]]:
     return [(name, splits[name]) for name in ("train", "validation", "test")]
 
 
-def _say_end(config, world, report, data, model, layout, strategy, parameters, reader, path) -> dict[str, Any]:
+def _say_end(
+    config, world, report, data, model, layout, strategy, parameters, reader, path
+) -> dict[str, Any]:
     """Test figures, time split, digest: printed, recorded and returned. Collective."""
     from lepton_mpi import evaluation
 
-    test = evaluation.evaluate(model, parameters, data.splits["test"], data.class_names, reader, world)
+    test = evaluation.evaluate(
+        model, parameters, data.splits["test"], data.class_names, reader, world
+    )
     world.clock.enter("end")
     names = ("compute", "communication", "waiting", "input")
     split = world.sum(np.array([world.clock.seconds[name] for name in names])) / world.size
@@ -284,4 +327,3 @@ def _say_end(config, world, report, data, model, layout, strategy, parameters, r
     report.say("weights", f"{digest} (BLAKE2b)")
     report.record("end", **result)
     return result | {"parameters": parameters}
-

@@ -24,7 +24,17 @@ from time import monotonic
 
 import numpy as np
 
-PHASES = ("start", "input", "compute", "communication", "waiting", "evaluation", "checkpoint", "end", "over")
+PHASES = (
+    "start",
+    "input",
+    "compute",
+    "communication",
+    "waiting",
+    "evaluation",
+    "checkpoint",
+    "end",
+    "over",
+)
 # In these a rank depends on its peers, so that its own stack would explain nothing.
 _WAITING = {PHASES.index("communication"), PHASES.index("waiting")}
 

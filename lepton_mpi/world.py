@@ -109,7 +109,9 @@ class World:
             self.clock, timeout_seconds, self._process_ids, self._on_timeout, self._on_death
         )
         sys.excepthook = self._excepthook
-        threading.excepthook = lambda hook: self._excepthook(hook.exc_type, hook.exc_value, hook.exc_traceback)
+        threading.excepthook = lambda hook: self._excepthook(
+            hook.exc_type, hook.exc_value, hook.exc_traceback
+        )
 
     # -- agreement -------------------------------------------------------------------------------
 
@@ -136,7 +138,11 @@ class World:
         values = self.comm.allgather(value)
         for rank, other in enumerate(values):
             if other != values[0]:
-                self.agree(RankError(f"{what} differs between ranks: rank 0 has {values[0]}, rank {rank} has {other}"))
+                self.agree(
+                    RankError(
+                        f"{what} differs between ranks: rank 0 has {values[0]}, rank {rank} has {other}"
+                    )
+                )
 
     def sum(self, values: np.ndarray) -> np.ndarray:
         """Sum of a small array over ranks, in rank order, so that all ranks get the same bits. Collective."""
@@ -207,7 +213,9 @@ class World:
         threading.Timer(2, os._exit, (exit_code,)).start()  # should MPI itself be stuck
         MPI.COMM_WORLD.Abort(exit_code)
 
-    def _excepthook(self, kind: type[BaseException], error: BaseException | None, trace: Any) -> None:
+    def _excepthook(
+        self, kind: type[BaseException], error: BaseException | None, trace: Any
+    ) -> None:
         if issubclass(kind, KeyboardInterrupt):
             self.fail("lepton_mpi: interrupted", 130)
         lines = traceback.format_exception(kind, error, trace)

@@ -17,12 +17,29 @@ ranks. ``cost.py`` counts steps and bytes from the schedules themselves.
 
 from lepton_mpi.collectives.barrier import DISSEMINATION_BARRIER
 from lepton_mpi.collectives.broadcast import BINOMIAL_BROADCAST
-from lepton_mpi.collectives.circulant import CIRCULANT, CIRCULANT_ALLGATHER, CIRCULANT_REDUCE_SCATTER
-from lepton_mpi.collectives.double_binary_tree import DOUBLE_BINARY_TREE, DOUBLE_BINARY_TREE_BROADCAST
-from lepton_mpi.collectives.pairwise import DIRECT, PAIRWISE, PAIRWISE_ALLGATHER, PAIRWISE_REDUCE_SCATTER
+from lepton_mpi.collectives.circulant import (
+    CIRCULANT,
+    CIRCULANT_ALLGATHER,
+    CIRCULANT_REDUCE_SCATTER,
+)
+from lepton_mpi.collectives.double_binary_tree import (
+    DOUBLE_BINARY_TREE,
+    DOUBLE_BINARY_TREE_BROADCAST,
+)
+from lepton_mpi.collectives.pairwise import (
+    DIRECT,
+    PAIRWISE,
+    PAIRWISE_ALLGATHER,
+    PAIRWISE_REDUCE_SCATTER,
+)
 from lepton_mpi.collectives.rabenseifner import RABENSEIFNER
 from lepton_mpi.collectives.recursive_doubling import RECURSIVE_DOUBLING
-from lepton_mpi.collectives.ring import BIDIRECTIONAL_RING, RING, RING_ALLGATHER, RING_REDUCE_SCATTER
+from lepton_mpi.collectives.ring import (
+    BIDIRECTIONAL_RING,
+    RING,
+    RING_ALLGATHER,
+    RING_REDUCE_SCATTER,
+)
 from lepton_mpi.collectives.schedule import Algorithm, Collective
 from lepton_mpi.collectives.two_level import TWO_LEVEL
 
@@ -45,7 +62,9 @@ ALGORITHMS = _by_name(
 
 COLLECTIVES: dict[Collective, dict[str, Algorithm]] = {
     Collective.ALLREDUCE: ALGORITHMS,
-    Collective.REDUCE_SCATTER: _by_name(RING_REDUCE_SCATTER, CIRCULANT_REDUCE_SCATTER, PAIRWISE_REDUCE_SCATTER),
+    Collective.REDUCE_SCATTER: _by_name(
+        RING_REDUCE_SCATTER, CIRCULANT_REDUCE_SCATTER, PAIRWISE_REDUCE_SCATTER
+    ),
     Collective.ALLGATHER: _by_name(RING_ALLGATHER, CIRCULANT_ALLGATHER, PAIRWISE_ALLGATHER),
     Collective.BROADCAST: _by_name(BINOMIAL_BROADCAST, DOUBLE_BINARY_TREE_BROADCAST),
     Collective.BARRIER: _by_name(DISSEMINATION_BARRIER),

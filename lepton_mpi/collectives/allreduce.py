@@ -1,12 +1,12 @@
 """One door to every way of summing a vector over all ranks: ``make_plan``.
 
-    algorithm       by                                         order of additions
-    auto            what was measured to be fastest, or a rule
-    host            memory shared by the one host              canonical
-    two_level       host memory, and lanes between hosts       canonical
-    ring, …         messages, any schedule of algorithms.py    the schedule's
-    mpi             MPI's Allreduce                            the library's
-    mpi_persistent  MPI-4's Allreduce_init                     the library's
+algorithm       by                                         order of additions
+auto            what was measured to be fastest, or a rule
+host            memory shared by the one host              canonical
+two_level       host memory, and lanes between hosts       canonical
+ring, …         messages, any schedule of algorithms.py    the schedule's
+mpi             MPI's Allreduce                            the library's
+mpi_persistent  MPI-4's Allreduce_init                     the library's
 """
 
 from dataclasses import dataclass
@@ -15,16 +15,27 @@ from typing import Any
 import numpy as np
 
 from lepton_mpi.collectives.algorithms import ALGORITHMS
-from lepton_mpi.collectives.host_memory import HostArrayPlan, HostBarrier, HostPlan, HostVectors, Leaves
-from lepton_mpi.collectives.lanes import LaneExchange
+from lepton_mpi.collectives.host_memory import (
+    HostArrayPlan,
+    HostPlan,
+    HostVectors,
+)
 from lepton_mpi.collectives.messages import MessagePlan
 from lepton_mpi.collectives.mpi import MpiAllreducePlan, MpiTransport
+from lepton_mpi.collectives.two_level_plan import TwoLevelPlan
 from lepton_mpi.errors import ConfigurationError
 
 MODES = ("shared", "private", "array")
 OPERATIONS = ("sum", "max", "min")
 DTYPES = ("float32", "float64", "int32", "int64")
-NAMES = ("auto", "host", "two_level", *(name for name in ALGORITHMS if name != "two_level"), "mpi", "mpi_persistent")
+NAMES = (
+    "auto",
+    "host",
+    "two_level",
+    *(name for name in ALGORITHMS if name != "two_level"),
+    "mpi",
+    "mpi_persistent",
+)
 
 
 @dataclass
@@ -95,16 +106,18 @@ def make_plan(
         between ranks, with the ranks and what each of them gave.
     """
     with world.agreeing():
-        _check(mode, array, op, algorithm, world)
+        check_arguments(mode, array, op, algorithm, world)
     if array is not None:
         count, dtype = array.size, array.dtype
     dtype = np.dtype(dtype)
-    world.agree_on("the allreduce (elements, dtype, operation, mode, algorithm)", (count, dtype.name, op, mode, algorithm))
+    world.agree_on(
+        "the allreduce (elements, dtype, operation, mode, algorithm)",
+        (count, dtype.name, op, mode, algorithm),
+    )
     with world.agreeing():
         if dtype.name not in DTYPES:
             raise ConfigurationError(f"allreduce: expected dtype {', '.join(DTYPES)}, got {dtype}")
-    if algorithm == "auto":
-        algorithm = "host" if world.host_count == 1 else "two_level"
+    algorithm = resolve(algorithm, world)
     if algorithm in ("host", "two_level") and world.host_count == 1 and mode == "array":
         executor = HostArrayPlan(world, array, op)
         return Plan(algorithm, [array], array, executor)
@@ -112,105 +125,58 @@ def make_plan(
         return _host_or_two_level(world, count, dtype, mode, array, op, algorithm)
     buffer = np.zeros(count, dtype) if array is None else array
     if algorithm in ("mpi", "mpi_persistent"):
-        executor = MpiAllreducePlan(buffer, world.collective_comm, op, persistent=algorithm == "mpi_persistent")
+        executor = MpiAllreducePlan(
+            buffer, world.collective_comm, op, persistent=algorithm == "mpi_persistent"
+        )
     else:
-        executor = MessagePlan(ALGORITHMS[algorithm], buffer, MpiTransport(world.collective_comm), operation=op)
+        executor = MessagePlan(
+            ALGORITHMS[algorithm], buffer, MpiTransport(world.collective_comm), operation=op
+        )
     return Plan(algorithm, [buffer], buffer, executor)
 
 
-@dataclass
-class SlicedSum:
-    """The sum of many leaves over all ranks, slice by slice: what gradients need.
+def resolve(algorithm: str, world) -> str:
+    """The algorithm that "auto" stands for; any other name as it is.
 
-    Attributes
-    ----------
-    algorithm : str
-        What was chosen.
-    nodes : list of (start, stop)
-        Runs of leaves that this rank adds up by itself, each into one of ``inputs``.
-    inputs : list of arrays, shape (count,)
-    result : array, shape (count,)
-        After ``plans[k].run()``, slice k holds the sum; not to be written to.
-    slices : list of (start, stop)
-    plans : list
-        One per slice, to be run in order by every rank.
+    Host memory was the fastest at every size measured on one host, with 2 to 8 ranks.
     """
-
-    algorithm: str
-    nodes: list[tuple[int, int]]
-    inputs: list[np.ndarray]
-    result: np.ndarray
-    slices: list[tuple[int, int]]
-    plans: list[Any]
+    if algorithm != "auto":
+        return algorithm
+    return "host" if world.host_count == 1 else "two_level"
 
 
-def make_sliced_sum(
-    world, count: int, dtype: np.dtype, leaf_count: int, slices: list[tuple[int, int]], algorithm: str, segment_bytes: int
-) -> SlicedSum:
-    """Plan the sum of ``leaf_count`` vectors, spread evenly over the ranks. Collective over ``world``.
-
-    With "host" and "two_level" the bits of the sum depend on the leaves alone, with the others on the number
-    of ranks too. Parameters as for ``make_plan``; ``segment_bytes`` is the size of one message.
-    """
-    if algorithm == "auto":
-        algorithm = "host" if world.host_count == 1 else "two_level"
-    with world.agreeing():
-        _check("shared", None, "sum", algorithm, world)
-    leaves = Leaves.spread(leaf_count, world.size)
-    if algorithm in ("host", "two_level"):
-        vectors = HostVectors(world, count, dtype, "shared", leaves)
-        plan_kind = HostPlan if world.host_count == 1 else TwoLevelPlan
-        plans = [plan_kind(vectors, start, stop) for start, stop in slices]
-        nodes = leaves.nodes(world.rank)
-        return SlicedSum(algorithm, nodes, vectors.inputs, vectors.result, slices, plans)
-    vector = np.zeros(count, dtype)
-    run = leaves.bounds[world.rank], leaves.bounds[world.rank + 1]
-    nodes = [run] if run[0] < run[1] else []
-    comm = world.collective_comm
-    if algorithm in ("mpi", "mpi_persistent"):
-        persistent = algorithm == "mpi_persistent"
-        plans = [MpiAllreducePlan(vector[start:stop], comm, persistent=persistent) for start, stop in slices]
-    else:
-        transport = MpiTransport(comm)
-        plans = [MessagePlan(ALGORITHMS[algorithm], vector[a:b], transport, segment_bytes) for a, b in slices]
-    if not nodes:
-        plans = [_FromZero(plan, vector[start:stop]) for plan, (start, stop) in zip(plans, slices, strict=True)]
-    return SlicedSum(algorithm, nodes, [vector] * len(nodes), vector, slices, plans)
-
-
-class _FromZero:
-    """For a rank without a leaf: it adds nothing, and its vector holds the sum of the time before."""
-
-    def __init__(self, plan: Any, vector: np.ndarray) -> None:
-        self._plan, self._vector = plan, vector
-
-    @property
-    def wait_seconds(self) -> float:
-        return self._plan.wait_seconds
-
-    def run(self) -> None:
-        self._vector[:] = 0
-        self._plan.run()
-
-
-def _check(mode: str, array: np.ndarray | None, op: str, algorithm: str, world) -> None:
-    for what, value, known in (("mode", mode, MODES), ("op", op, OPERATIONS), ("algorithm", algorithm, NAMES)):
+def check_arguments(mode: str, array: np.ndarray | None, op: str, algorithm: str, world) -> None:
+    for what, value, known in (
+        ("mode", mode, MODES),
+        ("op", op, OPERATIONS),
+        ("algorithm", algorithm, NAMES),
+    ):
         if value not in known:
-            raise ConfigurationError(f"allreduce: {what}: expected one of {', '.join(known)}, got {value!r}")
+            raise ConfigurationError(
+                f"allreduce: {what}: expected one of {', '.join(known)}, got {value!r}"
+            )
     if (array is not None) != (mode == "array"):
         raise ConfigurationError("allreduce: mode array, and no other, takes an array")
-    if array is not None and (array.ndim != 1 or not array.flags.c_contiguous or not array.flags.writeable):
+    if array is not None and (
+        array.ndim != 1 or not array.flags.c_contiguous or not array.flags.writeable
+    ):
         raise ConfigurationError(
             f"allreduce: rank {world.rank}: expected a writable, contiguous vector, got shape {array.shape}, "
             f"strides {array.strides}, writable {array.flags.writeable}; pass array.copy() and copy the sum back"
         )
     if algorithm == "host" and world.host_count > 1:
-        raise ConfigurationError(f"allreduce: algorithm host: expected one host, got {world.host_count}; take two_level")
+        raise ConfigurationError(
+            f"allreduce: algorithm host: expected one host, got {world.host_count}; take two_level"
+        )
 
 
-def _host_or_two_level(world, count: int, dtype: np.dtype, mode: str, array, op: str, algorithm: str) -> Plan:
+def _host_or_two_level(
+    world, count: int, dtype: np.dtype, mode: str, array, op: str, algorithm: str
+) -> Plan:
     one_host = world.host_count == 1
-    vectors = HostVectors(world, count, dtype, "private" if mode == "private" and one_host else "shared")
+    vectors = HostVectors(
+        world, count, dtype, "private" if mode == "private" and one_host else "shared"
+    )
     if one_host:
         return Plan(algorithm, vectors.inputs, vectors.result, HostPlan(vectors, operation=op))
     (own_row,) = vectors.inputs
@@ -221,44 +187,12 @@ def _host_or_two_level(world, count: int, dtype: np.dtype, mode: str, array, op:
     return Plan(algorithm, [own], own, _Copied(executor, own, own_row, vectors.result))
 
 
-class TwoLevelPlan:
-    """Sum [start, stop) of all rows of all hosts into the shared result of every host. Collective over the world.
-
-    Parameters as for ``HostPlan``; ``vectors`` in mode "shared".
-    """
-
-    def __init__(self, vectors: HostVectors, start: int = 0, stop: int | None = None, operation: str = "sum") -> None:
-        world = vectors.world
-        stop = vectors.count if stop is None else stop
-        self.result = vectors.result[start:stop]
-        self.wait_seconds = 0.0
-        self._host = HostPlan(vectors, start, stop, operation)
-        self._barrier = HostBarrier(world)
-        self._lane = None
-        lanes = world.lane_count
-        if world.lane_comm is not None:
-            node_starts = [[first for first, _ in nodes] for nodes in vectors.nodes_of_hosts]
-            rows = vectors.table[vectors.first_result_row :, : vectors.count]
-            length, longer = divmod(stop - start, lanes)
-            lane = world.local_rank
-            first = start + lane * length + min(lane, longer)
-            last = first + length + (lane < longer)
-            transport = MpiTransport(world.lane_comm)
-            nodes = rows[: len(vectors.host_nodes)]
-            self._lane = LaneExchange(transport, nodes, rows[0], node_starts, first, last, operation)
-
-    def run(self) -> None:
-        """Sum once."""
-        self._host.run()
-        if self._lane:
-            self._lane.run()
-        self._barrier.run()
-
-
 class _Copied:
     """Copies a rank's own vector into its row before a sum, and the sum back afterwards."""
 
-    def __init__(self, executor: TwoLevelPlan, own: np.ndarray, row: np.ndarray, result: np.ndarray) -> None:
+    def __init__(
+        self, executor: TwoLevelPlan, own: np.ndarray, row: np.ndarray, result: np.ndarray
+    ) -> None:
         self._executor, self._own, self._row, self._sum = executor, own, row, result
 
     @property

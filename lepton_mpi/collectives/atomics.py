@@ -22,7 +22,9 @@ ABORT, TIMEOUT = 0, LINE_WORDS
 FIRST_FREE_WORD = 2 * LINE_WORDS
 LONGEST_SLEEP_NANOSECONDS = 50_000_000
 
-_FUTEX_NUMBER = {"x86_64": 202, "aarch64": 98, "ppc64le": 221, "riscv64": 98}.get(platform.machine(), 202)
+_FUTEX_NUMBER = {"x86_64": 202, "aarch64": 98, "ppc64le": 221, "riscv64": 98}.get(
+    platform.machine(), 202
+)
 _FUTEX_WAIT, _FUTEX_WAKE = 0, 1
 
 _syscall = types.ExternalFunction("syscall", types.int64(*[types.int64] * 7))
@@ -31,7 +33,11 @@ _sched_yield = types.ExternalFunction("sched_yield", types.int32())
 
 def _pointer(context, builder, array_type, array, index):
     return cgutils.get_item_pointer(
-        context, builder, array_type, context.make_array(array_type)(context, builder, array), [index]
+        context,
+        builder,
+        array_type,
+        context.make_array(array_type)(context, builder, array),
+        [index],
     )
 
 
@@ -103,7 +109,9 @@ def _pause(typing_context):
 @intrinsic
 def _address(typing_context, words, index):
     def generate(context, builder, signature, arguments):
-        return builder.ptrtoint(_pointer(context, builder, signature.args[0], *arguments), ir.IntType(64))
+        return builder.ptrtoint(
+            _pointer(context, builder, signature.args[0], *arguments), ir.IntType(64)
+        )
 
     return types.int64(words, types.intp), generate
 

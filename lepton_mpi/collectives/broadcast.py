@@ -10,7 +10,15 @@ Source: Thakur, Rabenseifner and Gropp, IJHPCA 19 (2005).
 
 from dataclasses import replace
 
-from lepton_mpi.collectives.schedule import Action, Algorithm, Collective, Receive, Send, Step, renumbered
+from lepton_mpi.collectives.schedule import (
+    Action,
+    Algorithm,
+    Collective,
+    Receive,
+    Send,
+    Step,
+    renumbered,
+)
 
 
 def broadcast_steps(world_size: int, rank: int) -> list[Step]:
@@ -38,4 +46,6 @@ def rooted_at(root: int, algorithm: Algorithm) -> Algorithm:
     return replace(algorithm, steps=steps)
 
 
-BINOMIAL_BROADCAST = Algorithm("binomial", lambda world_size: 1, broadcast_steps, Collective.BROADCAST)
+BINOMIAL_BROADCAST = Algorithm(
+    "binomial", lambda world_size: 1, broadcast_steps, Collective.BROADCAST
+)

@@ -14,7 +14,15 @@ further away than in a ring, so a ring suits a network whose far links are share
 Source: Träff, "Optimal, non-pipelined reduce-scatter and allreduce algorithms", arXiv:2410.14234 (2024).
 """
 
-from lepton_mpi.collectives.schedule import Action, Algorithm, Collective, Receive, Send, Step, cyclic
+from lepton_mpi.collectives.schedule import (
+    Action,
+    Algorithm,
+    Collective,
+    Receive,
+    Send,
+    Step,
+    cyclic,
+)
 
 
 def reduce_scatter_steps(world_size: int, rank: int) -> list[Step]:
@@ -51,9 +59,13 @@ def _halvings(world_size: int) -> list[tuple[int, int]]:
     return pairs
 
 
-def _swap(dest: int, given: list, source: int, taken: list, action: Action, world_size: int) -> Step:
+def _swap(
+    dest: int, given: list, source: int, taken: list, action: Action, world_size: int
+) -> Step:
     sends = tuple(Send(dest % world_size, start, stop) for start, stop in given)
-    return Step(sends, tuple(Receive(source % world_size, start, stop, action) for start, stop in taken))
+    return Step(
+        sends, tuple(Receive(source % world_size, start, stop, action) for start, stop in taken)
+    )
 
 
 def _one_per_rank(world_size: int) -> int:
@@ -64,4 +76,6 @@ CIRCULANT = Algorithm("circulant", _one_per_rank, allreduce_steps, symmetric=Tru
 CIRCULANT_REDUCE_SCATTER = Algorithm(
     "circulant", _one_per_rank, reduce_scatter_steps, Collective.REDUCE_SCATTER, symmetric=True
 )
-CIRCULANT_ALLGATHER = Algorithm("circulant", _one_per_rank, allgather_steps, Collective.ALLGATHER, symmetric=True)
+CIRCULANT_ALLGATHER = Algorithm(
+    "circulant", _one_per_rank, allgather_steps, Collective.ALLGATHER, symmetric=True
+)

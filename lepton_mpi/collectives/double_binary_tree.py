@@ -22,7 +22,15 @@ Parallel Computing 35 (2009); the second tree by moving on instead of by colouri
 from dataclasses import dataclass
 
 from lepton_mpi.collectives.recursive_doubling import largest_power_of_two
-from lepton_mpi.collectives.schedule import Action, Algorithm, Collective, Receive, Send, Step, renumbered
+from lepton_mpi.collectives.schedule import (
+    Action,
+    Algorithm,
+    Collective,
+    Receive,
+    Send,
+    Step,
+    renumbered,
+)
 
 
 def allreduce_steps(world_size: int, rank: int) -> list[Step]:
@@ -43,7 +51,9 @@ def broadcast_steps(world_size: int, rank: int) -> list[Step]:
     if rank == 0:
         first = Step(tuple(Send(root, half, half + 1) for half, root in enumerate(roots)))
         return [first, *[Step()] * _height(others)]
-    first = Step((), tuple(Receive(0, half, half + 1, Action.COPY) for half in (0, 1) if roots[half] == rank))
+    first = Step(
+        (), tuple(Receive(0, half, half + 1, Action.COPY) for half in (0, 1) if roots[half] == rank)
+    )
     down = _turned_back(_up_steps(others, rank - 1))
     return [first, *(renumbered(step, lambda other: other + 1) for step in down)]
 
@@ -115,7 +125,12 @@ def _rank_at(place: int, world_size: int, half: int) -> int:
     return place - 1 if half == 0 else place % world_size
 
 
-DOUBLE_BINARY_TREE = Algorithm("double_binary_tree", chunk_count=lambda world_size: 2, steps=allreduce_steps)
+DOUBLE_BINARY_TREE = Algorithm(
+    "double_binary_tree", chunk_count=lambda world_size: 2, steps=allreduce_steps
+)
 DOUBLE_BINARY_TREE_BROADCAST = Algorithm(
-    "double_binary_tree", chunk_count=lambda world_size: 2, steps=broadcast_steps, collective=Collective.BROADCAST
+    "double_binary_tree",
+    chunk_count=lambda world_size: 2,
+    steps=broadcast_steps,
+    collective=Collective.BROADCAST,
 )

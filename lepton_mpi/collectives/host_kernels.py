@@ -12,7 +12,6 @@ A vector of one piece is reduced by the last to arrive at once, and the others w
 Memory traffic: (n + 1) N bytes with a shared result, 2 n N with private ones, the least there can be.
 """
 
-import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
@@ -29,7 +28,9 @@ from lepton_mpi.collectives.atomics import (
 )
 
 # Words of the control block. OPEN and DONE are waited for: the line after each counts its sleepers.
-ARRIVED, TICKET, FINISHED, OPEN, DONE = (FIRST_FREE_WORD + LINE_WORDS * line for line in (0, 1, 2, 3, 5))
+ARRIVED, TICKET, FINISHED, OPEN, DONE = (
+    FIRST_FREE_WORD + LINE_WORDS * line for line in (0, 1, 2, 3, 5)
+)
 CONTROL_WORDS = FIRST_FREE_WORD + LINE_WORDS * 7
 
 # Words of a plan, which belongs to one rank. Groups follow, one for each row of sums: number of additions,
@@ -79,7 +80,9 @@ def _stream_sum(typing_context, a, b, out, start):
         is_float = isinstance(array_type.dtype, types.Float)
         total = builder.fadd(left, right) if is_float else builder.add(left, right)
         stored = builder.store(total, at(arguments[2]), align=64)
-        stored.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        stored.set_metadata(
+            "nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+        )
         return context.get_dummy_value()
 
     return types.none(a, b, out, types.intp), generate

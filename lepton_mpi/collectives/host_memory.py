@@ -56,7 +56,6 @@ class Leaves:
         """Whole nodes (start, stop) of the tree in this rank's run: one row each."""
         return whole_nodes(self.bounds[rank], self.bounds[rank + 1], self.count)
 
-
     def nodes_of_host(self, ranks: Sequence[int]) -> list[tuple[int, int]]:
         """Whole nodes of the run of all ``ranks`` of a host, which must be consecutive numbers."""
         return whole_nodes(self.bounds[ranks[0]], self.bounds[ranks[-1] + 1], self.count)
@@ -100,15 +99,25 @@ class HostVectors:
 
         self.first_result_row = int(offsets[-1])
         result_rows = max(1, len(self.host_nodes)) if mode == "shared" else 0
-        elements = -(-max(1, count) * self.dtype.itemsize // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES // self.dtype.itemsize
-        self.table = world.host_array((max(1, self.first_result_row + result_rows), elements), self.dtype)
+        elements = (
+            -(-max(1, count) * self.dtype.itemsize // _ALIGNMENT_BYTES)
+            * _ALIGNMENT_BYTES
+            // self.dtype.itemsize
+        )
+        self.table = world.host_array(
+            (max(1, self.first_result_row + result_rows), elements), self.dtype
+        )
         self.inputs = [self.table[row, :count] for row in own]
         if mode == "shared":
             self.targets = [self.first_result_row]
         else:
             # A rank without a leaf has no row of its own, and reads the sum in the first row.
-            self.targets = [int(offset) for offset, nodes in zip(offsets, rows_of_rank, strict=False) if nodes]
-        own_target = own.start if mode == "private" and len(own) else self.targets[0] if self.targets else 0
+            self.targets = [
+                int(offset) for offset, nodes in zip(offsets, rows_of_rank, strict=False) if nodes
+            ]
+        own_target = (
+            own.start if mode == "private" and len(own) else self.targets[0] if self.targets else 0
+        )
         self.result = self.table[own_target, :count]
 
 
@@ -125,7 +134,9 @@ class HostPlan:
     operation : {"sum", "max", "min"}
     """
 
-    def __init__(self, vectors: HostVectors, start: int = 0, stop: int | None = None, operation: str = "sum") -> None:
+    def __init__(
+        self, vectors: HostVectors, start: int = 0, stop: int | None = None, operation: str = "sum"
+    ) -> None:
         world = vectors.world
         stop = vectors.count if stop is None else stop
         self.result = vectors.result[start:stop]
@@ -141,14 +152,20 @@ class HostPlan:
         self._plan = encode_plan(world, start, stop, itemsize, operation, stream, groups)
         self._kernel = compiled(world, kernels.host_allreduce, vectors.dtype, _KERNEL)
 
-    def _groups(self, vectors: HostVectors) -> tuple[int, list[tuple[list[tuple[int, int, int]], list[int]]]]:
+    def _groups(
+        self, vectors: HostVectors
+    ) -> tuple[int, list[tuple[list[tuple[int, int, int]], list[int]]]]:
         """Additions and target rows of each node of the host, and the scratch slots that they need."""
         groups, slots = [], 0
         for number, (first, last) in enumerate(vectors.host_nodes):
             rows = [row for row, leaf in enumerate(vectors.node_starts) if first <= leaf < last]
-            used, triples = _place_additions(rows, [vectors.node_starts[row] for row in rows], len(vectors.table))
+            used, triples = _place_additions(
+                rows, [vectors.node_starts[row] for row in rows], len(vectors.table)
+            )
             slots = max(slots, used)
-            targets = [vectors.first_result_row + number] if vectors.mode == "shared" else vectors.targets
+            targets = (
+                [vectors.first_result_row + number] if vectors.mode == "shared" else vectors.targets
+            )
             groups.append((triples, targets if triples else [*rows, *(set(targets) - set(rows))]))
         return slots, groups
 
@@ -173,9 +190,13 @@ class HostArrayPlan:
     def __init__(self, world, array: np.ndarray, operation: str = "sum") -> None:
         width = min(max(1, array.size), STAGING_BYTES // array.itemsize)
         vectors = HostVectors(world, width, array.dtype, "shared")
-        slots, triples = _place_additions(range(world.local_size), range(world.local_size), len(vectors.table))
+        slots, triples = _place_additions(
+            range(world.local_size), range(world.local_size), len(vectors.table)
+        )
         self._table, self._array, self._own_row = vectors.table, array, world.local_rank
-        self._scratch = np.empty((max(1, slots), kernels.BLOCK_BYTES // array.itemsize), array.dtype)
+        self._scratch = np.empty(
+            (max(1, slots), kernels.BLOCK_BYTES // array.itemsize), array.dtype
+        )
         targets = [vectors.first_result_row] if triples else [0, vectors.first_result_row]
         groups = [(triples, targets)]
         self._plan = encode_plan(world, 0, width, array.itemsize, operation, False, groups)
@@ -186,7 +207,9 @@ class HostArrayPlan:
 
     def run(self) -> None:
         """Sum once."""
-        if self._kernel(self._control, self._table, self._scratch, self._plan, self._own_row, self._array):
+        if self._kernel(
+            self._control, self._table, self._scratch, self._plan, self._own_row, self._array
+        ):
             raise InterruptedError("another rank of this host has failed")
 
 
@@ -203,7 +226,9 @@ class HostBarrier:
             raise InterruptedError("another rank of this host has failed")
 
 
-def _place_additions(rows: Sequence[int], leaves: Sequence[int], first_slot: int) -> tuple[int, list[tuple[int, int, int]]]:
+def _place_additions(
+    rows: Sequence[int], leaves: Sequence[int], first_slot: int
+) -> tuple[int, list[tuple[int, int, int]]]:
     """Additions (to, left, right) over table rows, with scratch slots numbered from ``first_slot``."""
     place = dict(zip(leaves, rows, strict=True))
     free: list[int] = []
@@ -226,19 +251,29 @@ def control_block(world) -> np.ndarray:
     return words
 
 
-def encode_plan(world, start: int, stop: int, itemsize: int, operation: str, stream: bool, groups) -> np.ndarray:
+def encode_plan(
+    world, start: int, stop: int, itemsize: int, operation: str, stream: bool, groups
+) -> np.ndarray:
     """What ``host_kernels.host_allreduce`` is to do, as one vector of int64."""
     piece = PIECE_BYTES // itemsize
     crowded = world.local_size > world.cores
     header = np.zeros(kernels.PLAN_HEADER, np.int64)
-    header[kernels.RANKS], header[kernels.OPERATION] = world.local_size, kernels.OPERATIONS[operation]
+    header[kernels.RANKS], header[kernels.OPERATION] = (
+        world.local_size,
+        kernels.OPERATIONS[operation],
+    )
     header[kernels.START], header[kernels.STOP] = start, stop
     header[kernels.PIECE], header[kernels.PIECES] = piece, max(1, -(-(stop - start) // piece))
     header[kernels.POLLS], header[kernels.YIELDS] = 0 if crowded else POLLS, YIELDS
     header[kernels.STREAM], header[kernels.GROUPS] = stream, len(groups)
     body: list[int] = []
     for triples, targets in groups:
-        body += [len(triples), len(targets), *(word for triple in triples for word in triple), *targets]
+        body += [
+            len(triples),
+            len(targets),
+            *(word for triple in triples for word in triple),
+            *targets,
+        ]
     return np.concatenate([header, np.array(body, np.int64)])
 
 

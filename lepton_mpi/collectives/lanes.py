@@ -60,7 +60,9 @@ class LaneExchange:
         elements = max(1, segment_bytes // result.itemsize)
         cuts = [segments(bounds[host], bounds[host + 1], elements) for host in range(hosts)]
         origin, length = bounds[me], bounds[me + 1] - bounds[me]
-        arrived = {host: np.empty((len(node_starts[host]), length), result.dtype) for host in others}
+        arrived = {
+            host: np.empty((len(node_starts[host]), length), result.dtype) for host in others
+        }
 
         def arriving(host: int, first: int, last: int) -> list[np.ndarray]:
             return [row[first - origin : last - origin] for row in arrived[host]]
@@ -71,18 +73,24 @@ class LaneExchange:
             for host in others:
                 if number < len(cuts[host]):
                     piece = slice(*cuts[host][number])
-                    round_.partial_sends += [transport.send_request(row[piece], host) for row in rows]
+                    round_.partial_sends += [
+                        transport.send_request(row[piece], host) for row in rows
+                    ]
                     round_.sum_receives.append(transport.receive_request(result[piece], host))
             if number < len(cuts[me]):
                 first, last = cuts[me][number]
                 sources = {host: arriving(host, first, last) for host in others}
                 sources[me] = [row[first:last] for row in rows]
                 for host in others:
-                    round_.partial_receives += [transport.receive_request(part, host) for part in sources[host]]
+                    round_.partial_receives += [
+                        transport.receive_request(part, host) for part in sources[host]
+                    ]
                 operands = [part for host in range(hosts) for part in sources[host]]
                 leaves = [leaf for starts in node_starts for leaf in starts]
                 round_.fold = _Fold(leaves, operands, result[first:last], _UFUNCS[operation])
-                round_.sum_sends = [transport.send_request(result[first:last], host) for host in others]
+                round_.sum_sends = [
+                    transport.send_request(result[first:last], host) for host in others
+                ]
             self._rounds.append(round_)
 
     def run(self) -> None:
@@ -118,7 +126,9 @@ class _Round:
 class _Fold:
     """The additions of one segment, in the memory of its operands; the last one goes to ``out``."""
 
-    def __init__(self, leaves: list[int], operands: list[np.ndarray], out: np.ndarray, ufunc: np.ufunc) -> None:
+    def __init__(
+        self, leaves: list[int], operands: list[np.ndarray], out: np.ndarray, ufunc: np.ufunc
+    ) -> None:
         held = dict(zip(leaves, operands, strict=True))
         pairs = additions(leaves)
         self._out, self._ufunc = out, ufunc

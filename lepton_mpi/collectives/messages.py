@@ -17,10 +17,10 @@ from lepton_mpi.collectives.schedule import Algorithm
 class Request(Protocol):
     """A transfer that can be started again and again."""
 
-    def Start(self) -> None:  # noqa: N802  MPI's own names, so that mpi4py's requests fit as they are
+    def Start(self) -> None:
         """Begin the transfer; return at once."""
 
-    def Wait(self) -> None:  # noqa: N802
+    def Wait(self) -> None:
         """Return when the transfer is complete and its memory may be used."""
 
 
@@ -91,7 +91,10 @@ class MessagePlan:
         def segment(slot: int, start: int, stop: int) -> np.ndarray:
             return buffer[start:stop] if slot < 0 else scratch[slot, : stop - start]
 
-        folds = [(segment(a.target, a.start, a.stop), segment(a.other, a.start, a.stop)) for a in program.additions]
+        folds = [
+            (segment(a.target, a.start, a.stop), segment(a.other, a.start, a.stop))
+            for a in program.additions
+        ]
         bound = {
             Do.START_SEND: [request.Start for request in sends],
             Do.WAIT_SEND: [request.Wait for request in sends],

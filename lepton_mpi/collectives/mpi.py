@@ -29,7 +29,9 @@ class MpiAllreducePlan:
     ``wait_seconds`` stays 0: waiting cannot be told from communication inside MPI's call.
     """
 
-    def __init__(self, buffer: np.ndarray, comm: MPI.Comm, operation: str = "sum", persistent: bool = False) -> None:
+    def __init__(
+        self, buffer: np.ndarray, comm: MPI.Comm, operation: str = "sum", persistent: bool = False
+    ) -> None:
         self._arguments = MPI.IN_PLACE, buffer, _OPERATIONS[operation]
         self._comm = comm
         self.wait_seconds = 0.0

@@ -50,7 +50,9 @@ def direct_steps(world_size: int, rank: int) -> list[Step]:
     return reduce_scatter_within(range(world_size), rank, lambda member: (0, 1))
 
 
-def reduce_scatter_within(group: Sequence[int], member: int, owned: Callable[[int], Range]) -> list[Step]:
+def reduce_scatter_within(
+    group: Sequence[int], member: int, owned: Callable[[int], Range]
+) -> list[Step]:
     """Every member of a group of ranks gets the sum over the group of the chunks that it owns.
 
     Parameters
@@ -68,13 +70,19 @@ def reduce_scatter_within(group: Sequence[int], member: int, owned: Callable[[in
         dest, source = (member + shift) % size, (member - shift) % size
         given = owned(dest)
         sends = [Send(group[dest], *given)] if _any(given) else []
-        receives = [Receive(group[source], *own, Action.HOLD, leaf=group[source])] if _any(own) else []
-        folds = [Fold(*own, own=group[member], leaves=group)] if _any(own) and shift == size - 1 else []
+        receives = (
+            [Receive(group[source], *own, Action.HOLD, leaf=group[source])] if _any(own) else []
+        )
+        folds = (
+            [Fold(*own, own=group[member], leaves=group)] if _any(own) and shift == size - 1 else []
+        )
         steps.append(Step(tuple(sends), tuple(receives), tuple(folds)))
     return steps
 
 
-def allgather_within(group: Sequence[int], member: int, owned: Callable[[int], Range]) -> list[Step]:
+def allgather_within(
+    group: Sequence[int], member: int, owned: Callable[[int], Range]
+) -> list[Step]:
     """Every member of a group of ranks gets the chunks of every owner; parameters as above."""
     size, own = len(group), owned(member)
     steps = []
@@ -104,4 +112,6 @@ DIRECT = Algorithm("direct", lambda world_size: 1, direct_steps, symmetric=True)
 PAIRWISE_REDUCE_SCATTER = Algorithm(
     "pairwise", _one_per_rank, reduce_scatter_steps, Collective.REDUCE_SCATTER, symmetric=True
 )
-PAIRWISE_ALLGATHER = Algorithm("pairwise", _one_per_rank, allgather_steps, Collective.ALLGATHER, symmetric=True)
+PAIRWISE_ALLGATHER = Algorithm(
+    "pairwise", _one_per_rank, allgather_steps, Collective.ALLGATHER, symmetric=True
+)

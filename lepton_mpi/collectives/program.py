@@ -79,16 +79,24 @@ def compile_program(
     sends, receives = [], []
     scratch = Scratch(steps, bounds, receives_in_flight)
     for number, step in enumerate(steps):
-        step_sends = [Transfer(s.dest, *cut) for s in step.sends for cut in _cut(s, bounds, segment_elements, number)]
+        step_sends = [
+            Transfer(s.dest, *cut)
+            for s in step.sends
+            for cut in _cut(s, bounds, segment_elements, number)
+        ]
         sends += sorted(step_sends, key=lambda transfer: transfer.order)
-        arriving = [(r, cut) for r in step.receives for cut in _cut(r, bounds, segment_elements, number)]
+        arriving = [
+            (r, cut) for r in step.receives for cut in _cut(r, bounds, segment_elements, number)
+        ]
         for receive, (start, stop, order) in sorted(arriving, key=lambda pair: pair[1][2]):
             slot = scratch.arrive(receive, start, stop, number)
             receives.append(Transfer(receive.source, start, stop, order, slot))
     needs = _dependencies(sends, receives, scratch)
     instructions = _instructions(sends, receives, scratch, needs, receives_in_flight)
     additions = tuple(addition for group in scratch.additions for addition in group)
-    return Program(tuple(sends), tuple(receives), additions, tuple(instructions), scratch.slot_count)
+    return Program(
+        tuple(sends), tuple(receives), additions, tuple(instructions), scratch.slot_count
+    )
 
 
 def _cut(move: Send | Receive, bounds: list[int], elements_max: int, step: int) -> list[tuple]:
@@ -105,9 +113,13 @@ class _Dependencies:
     receive_after_sends: list[list[int]]  # these sends read the memory before
 
 
-def _dependencies(sends: list[Transfer], receives: list[Transfer], scratch: Scratch) -> _Dependencies:
+def _dependencies(
+    sends: list[Transfer], receives: list[Transfer], scratch: Scratch
+) -> _Dependencies:
     """Follow every piece of the vector through the steps: who wrote it last, who has read it since."""
-    edges = sorted({edge for transfer in (*sends, *receives) for edge in (transfer.start, transfer.stop)})
+    edges = sorted(
+        {edge for transfer in (*sends, *receives) for edge in (transfer.start, transfer.stop)}
+    )
     place = {edge: index for index, edge in enumerate(edges)}
     written_by = [-1] * len(edges)
     read_by: list[list[int]] = [[] for _ in edges]
@@ -135,7 +147,11 @@ def _dependencies(sends: list[Transfer], receives: list[Transfer], scratch: Scra
 
 
 def _instructions(
-    sends: list[Transfer], receives: list[Transfer], scratch: Scratch, needs: _Dependencies, ahead: int
+    sends: list[Transfer],
+    receives: list[Transfer],
+    scratch: Scratch,
+    needs: _Dependencies,
+    ahead: int,
 ) -> list[tuple[Do, int]]:
     """Walk the receives in order and put every send and every wait at its earliest safe place."""
     program: list[tuple[Do, int]] = []
@@ -160,12 +176,16 @@ def _instructions(
             sends_started += 1
         if due == len(receives):
             break
-        while receives_started < min(due + ahead, len(receives)) and place_is_free(receives_started, due):
+        while receives_started < min(due + ahead, len(receives)) and place_is_free(
+            receives_started, due
+        ):
             if receives[receives_started].scratch < 0:
                 wait_for(needs.receive_after_sends[receives_started])
             program.append((Do.START_RECEIVE, receives_started))
             receives_started += 1
-        assert receives_started > due, "a schedule copies onto a chunk that it sends in the same step"
+        assert receives_started > due, (
+            "a schedule copies onto a chunk that it sends in the same step"
+        )
         program.append((Do.WAIT_RECEIVE, due))
         if receives[due].scratch >= 0:
             # A segment must not change under a send that still reads it.

@@ -24,7 +24,9 @@ from lepton_mpi.collectives.schedule import Action, Algorithm, Receive, Send, St
 
 def allreduce_steps(world_size: int, rank: int) -> list[Step]:
     """See the module."""
-    return steps_of_any_world(world_size, rank, largest_power_of_two(world_size), _power_of_two_steps)
+    return steps_of_any_world(
+        world_size, rank, largest_power_of_two(world_size), _power_of_two_steps
+    )
 
 
 def _power_of_two_steps(world_size: int, rank: int) -> list[Step]:

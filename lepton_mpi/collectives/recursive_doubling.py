@@ -27,7 +27,10 @@ def allreduce_steps(world_size: int, rank: int) -> list[Step]:
 
 
 def steps_of_any_world(
-    world_size: int, rank: int, chunk_count: int, power_of_two_steps: Callable[[int, int], list[Step]]
+    world_size: int,
+    rank: int,
+    chunk_count: int,
+    power_of_two_steps: Callable[[int, int], list[Step]],
 ) -> list[Step]:
     """An allreduce among any number of ranks out of one among the largest power of two of them.
 
@@ -50,9 +53,17 @@ def steps_of_any_world(
     ]
     whole = (0, chunk_count)
     if looks_on:
-        return [Step((Send(rank - 1, *whole),)), *inner, Step((), (Receive(rank - 1, *whole, Action.COPY),))]
+        return [
+            Step((Send(rank - 1, *whole),)),
+            *inner,
+            Step((), (Receive(rank - 1, *whole, Action.COPY),)),
+        ]
     if paired:
-        return [Step((), (Receive(rank + 1, *whole, Action.ADD),)), *inner, Step((Send(rank + 1, *whole),))]
+        return [
+            Step((), (Receive(rank + 1, *whole, Action.ADD),)),
+            *inner,
+            Step((Send(rank + 1, *whole),)),
+        ]
     return [Step(), *inner, Step()]
 
 
@@ -70,4 +81,6 @@ def _power_of_two_steps(world_size: int, rank: int) -> list[Step]:
     return [Step((Send(peer, 0, 1),), (Receive(peer, 0, 1, Action.ADD),)) for peer in peers]
 
 
-RECURSIVE_DOUBLING = Algorithm("recursive_doubling", chunk_count=lambda world_size: 1, steps=allreduce_steps)
+RECURSIVE_DOUBLING = Algorithm(
+    "recursive_doubling", chunk_count=lambda world_size: 1, steps=allreduce_steps
+)

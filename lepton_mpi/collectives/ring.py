@@ -21,17 +21,31 @@ same time. Steps and bytes per rank are those of the ring, twice as many message
 pays where a link carries as much in each direction at once and the neighbours hang on different links.
 """
 
-from lepton_mpi.collectives.schedule import Action, Algorithm, Collective, Receive, Send, Step, renumbered
+from lepton_mpi.collectives.schedule import (
+    Action,
+    Algorithm,
+    Collective,
+    Receive,
+    Send,
+    Step,
+    renumbered,
+)
 
 
 def reduce_scatter_steps(world_size: int, rank: int, ahead: int = 1) -> list[Step]:
     """Steps after which rank r holds the sum of chunk (r + ahead) mod p."""
-    return [_ring_step(world_size, rank, rank + ahead - 1 - step, Action.ADD) for step in range(world_size - 1)]
+    return [
+        _ring_step(world_size, rank, rank + ahead - 1 - step, Action.ADD)
+        for step in range(world_size - 1)
+    ]
 
 
 def allgather_steps(world_size: int, rank: int, ahead: int = 1) -> list[Step]:
     """Steps that start with chunk (r + ahead) mod p on rank r and end with all chunks on all ranks."""
-    return [_ring_step(world_size, rank, rank + ahead - step, Action.COPY) for step in range(world_size - 1)]
+    return [
+        _ring_step(world_size, rank, rank + ahead - step, Action.COPY)
+        for step in range(world_size - 1)
+    ]
 
 
 def allreduce_steps(world_size: int, rank: int) -> list[Step]:
@@ -49,7 +63,9 @@ def bidirectional_steps(world_size: int, rank: int) -> list[Step]:
     rings = allreduce_steps(world_size, rank), allreduce_steps(world_size, mirror(rank))
     for step, opposite in zip(*rings, strict=True):
         one = renumbered(step, lambda r: r, lambda chunk, _: (2 * chunk, 2 * chunk + 1))
-        other = renumbered(opposite, mirror, lambda chunk, _: (2 * mirror(chunk) + 1, 2 * mirror(chunk) + 2))
+        other = renumbered(
+            opposite, mirror, lambda chunk, _: (2 * mirror(chunk) + 1, 2 * mirror(chunk) + 2)
+        )
         steps.append(Step(one.sends + other.sends, one.receives + other.receives))
     return steps
 
@@ -66,7 +82,10 @@ def _one_per_rank(world_size: int) -> int:
 
 RING = Algorithm("ring", chunk_count=_one_per_rank, steps=allreduce_steps, symmetric=True)
 BIDIRECTIONAL_RING = Algorithm(
-    "bidirectional_ring", chunk_count=lambda world_size: 2 * world_size, steps=bidirectional_steps, symmetric=True
+    "bidirectional_ring",
+    chunk_count=lambda world_size: 2 * world_size,
+    steps=bidirectional_steps,
+    symmetric=True,
 )
 RING_REDUCE_SCATTER = Algorithm(
     "ring",

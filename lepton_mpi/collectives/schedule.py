@@ -120,7 +120,8 @@ def renumbered(
     """
     sends = [Send(rank_of(s.dest), *chunks_of(s.start, s.stop)) for s in step.sends]
     receives = [
-        Receive(rank_of(r.source), *chunks_of(r.start, r.stop), r.action, r.leaf) for r in step.receives
+        Receive(rank_of(r.source), *chunks_of(r.start, r.stop), r.action, r.leaf)
+        for r in step.receives
     ]
     folds = [Fold(*chunks_of(f.start, f.stop), f.own, f.leaves) for f in step.folds]
     return Step(tuple(sends), tuple(receives), tuple(folds))

@@ -93,7 +93,9 @@ class Scratch:
     def _sum_of(self, start: int, stop: int, step: int) -> "_SegmentSum":
         """The sum that a segment held in ``step`` is part of: it is due at the next fold of its chunk."""
         due, fold = next(
-            (at, fold) for at, first, last, fold in self._folds if at >= step and first <= start < last
+            (at, fold)
+            for at, first, last, fold in self._folds
+            if at >= step and first <= start < last
         )
         if (due, start, stop) not in self._sums:
             self._sums[due, start, stop] = _SegmentSum(fold, start, stop)

@@ -62,7 +62,11 @@ def whole_nodes(start: int, stop: int, leaf_count: int) -> list[tuple[int, int]]
     while start < stop:
         width = 1
         # The parent of the node at ``start`` lies whole inside as long as it begins there and ends in time.
-        while start % (2 * width) == 0 and min(start + 2 * width, leaf_count) <= stop and width < stop - start:
+        while (
+            start % (2 * width) == 0
+            and min(start + 2 * width, leaf_count) <= stop
+            and width < stop - start
+        ):
             width *= 2
         nodes.append((start, min(start + width, stop)))
         start = nodes[-1][1]
@@ -79,7 +83,9 @@ class EagerSum:
 
     def __init__(self, leaves: Sequence[int]) -> None:
         self._pairs = additions(leaves)
-        value_of = {leaf: -1 - leaf for leaf in leaves}  # a leaf is value -1 - leaf, a pair's sum is its index
+        value_of = {
+            leaf: -1 - leaf for leaf in leaves
+        }  # a leaf is value -1 - leaf, a pair's sum is its index
         self._consumer: dict[int, int] = {}
         for index, (left, right) in enumerate(self._pairs):
             self._consumer[value_of[left]] = self._consumer[value_of[right]] = index

@@ -16,7 +16,9 @@ import numpy as np
 class ThreadWorld:
     """Mailboxes for ``world_size`` ranks; ``transport(rank)`` is one rank's view."""
 
-    def __init__(self, world_size: int, *, rendezvous: bool = False, timeout_seconds: float = 30.0) -> None:
+    def __init__(
+        self, world_size: int, *, rendezvous: bool = False, timeout_seconds: float = 30.0
+    ) -> None:
         self.world_size = world_size
         self.rendezvous = rendezvous
         self.timeout_seconds = timeout_seconds
@@ -36,7 +38,9 @@ class ThreadWorld:
                 return get(timeout=0.05)
             except queue.Empty:
                 waited += 0.05
-        raise TimeoutError("another rank failed" if self.failed.is_set() else f"no message in {waited:.0f} s")
+        raise TimeoutError(
+            "another rank failed" if self.failed.is_set() else f"no message in {waited:.0f} s"
+        )
 
 
 class ThreadTransport:
@@ -54,28 +58,32 @@ class ThreadTransport:
 
 
 class _Send:
-    def __init__(self, transport: ThreadTransport, memory: np.ndarray, mailbox: queue.SimpleQueue) -> None:
+    def __init__(
+        self, transport: ThreadTransport, memory: np.ndarray, mailbox: queue.SimpleQueue
+    ) -> None:
         self.transport, self.memory, self.mailbox = transport, memory, mailbox
 
-    def Start(self) -> None:  # noqa: N802
+    def Start(self) -> None:
         self.received: queue.SimpleQueue = queue.SimpleQueue()
         rendezvous = self.transport.world.rendezvous
         self.mailbox.put((self.memory if rendezvous else self.memory.copy(), self.received))
         self.transport.elements_sent += self.memory.size
 
-    def Wait(self) -> None:  # noqa: N802
+    def Wait(self) -> None:
         if self.transport.world.rendezvous:
             self.transport.world.take(self.received.get)
 
 
 class _Receive:
-    def __init__(self, transport: ThreadTransport, memory: np.ndarray, mailbox: queue.SimpleQueue) -> None:
+    def __init__(
+        self, transport: ThreadTransport, memory: np.ndarray, mailbox: queue.SimpleQueue
+    ) -> None:
         self.transport, self.memory, self.mailbox = transport, memory, mailbox
 
-    def Start(self) -> None:  # noqa: N802
+    def Start(self) -> None:
         pass
 
-    def Wait(self) -> None:  # noqa: N802
+    def Wait(self) -> None:
         sent, received = self.transport.world.take(self.mailbox.get)
         assert sent.shape == self.memory.shape, (sent.shape, self.memory.shape)
         self.memory[...] = sent

@@ -66,16 +66,16 @@ def all_steps(trace: Trace) -> list[str]:
     letters = chunk_letters(trace.chunk_count)
     if trace.algorithm.collective is Collective.BARRIER:
         letters = [""]
-        tables = [_hearsay(step) for step in trace.steps]
+        tables, legend = [_hearsay(step) for step in trace.steps], "every rank knows of itself"
     else:
         # Formulas if they fit everywhere, else only who has contributed, else only how many.
-        for cell in (_formula, _contributors, _contributor_count):
+        for cell, legend in _CELLS.items():
             tables = [_table(step, letters, cell) for step in trace.steps]
             if max(len(line) for table in tables for line in table) <= _COLUMNS:
                 break
     paragraphs = []
     for number, (step, table) in enumerate(zip(trace.steps, tables, strict=True)):
-        title = f"step {number} of {len(trace.steps) - 1}" if number else "at the start"
+        title = f"step {number} of {len(trace.steps) - 1}" if number else f"at the start ({legend})"
         paragraphs.append("\n".join([title, *_moves(step, letters), *table]))
     return paragraphs
 
@@ -122,6 +122,13 @@ def _contributors(value: Sum, kept: list[Sum], letter: str) -> str:
 
 def _contributor_count(value: Sum, kept: list[Sum], letter: str) -> str:
     return f"{letter}:{len(value.ranks)}" + (f"+{len(kept)}" if kept else "")
+
+
+_CELLS = {
+    _formula: "[new], | kept for later",
+    _contributors: "a0-2 is a0+a1+a2 in some order, [new], | kept for later",
+    _contributor_count: "a:3 is a sum of three, [new], +2 kept for later",
+}
 
 
 def _hearsay(step: TracedStep) -> list[str]:

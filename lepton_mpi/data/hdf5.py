@@ -97,7 +97,9 @@ def read_rows(
             if bad.size:
                 row = first + int(bad[0])
                 value = block[bad[0]][~np.isfinite(block[bad[0]])][0]
-                raise DataError(f"{path}: {source.x.name}: row {row}: expected finite numbers, got {value}")
+                raise DataError(
+                    f"{path}: {source.x.name}: row {row}: expected finite numbers, got {value}"
+                )
         labels = source.y[first:last].reshape(-1)
         y[first - start : last - start] = labels
         wrong = np.flatnonzero((labels < 0) | (labels >= class_count))
@@ -141,24 +143,36 @@ def _find(file: h5py.File, path: Path) -> dict[str, tuple[str, str]]:
     if "x" in file or "y" in file:
         return {"train": ("x", "y")}
     there = ", ".join(sorted(file)) or "nothing"
-    raise DataError(f"{path}: expected data sets train/x and train/y, or x_train and y_train, or x and y; got {there}")
+    raise DataError(
+        f"{path}: expected data sets train/x and train/y, or x_train and y_train, or x and y; got {there}"
+    )
 
 
 def _source(file: h5py.File, path: Path, split: str, x_name: str, y_name: str) -> Source:
     for name in (x_name, y_name):
         if not isinstance(file.get(name), h5py.Dataset):
-            raise DataError(f"{path}: {name}: expected a data set beside {x_name if name == y_name else y_name}")
+            raise DataError(
+                f"{path}: {name}: expected a data set beside {x_name if name == y_name else y_name}"
+            )
     x, y = file[x_name], file[y_name]
     if x.dtype.kind not in "iufb" or x.ndim < 1:
-        raise DataError(f"{path}: {x.name}: expected numbers of shape (rows, ...), got {x.dtype} of shape {x.shape}")
+        raise DataError(
+            f"{path}: {x.name}: expected numbers of shape (rows, ...), got {x.dtype} of shape {x.shape}"
+        )
     if y.dtype.kind not in "iub" or y.ndim < 1 or y.shape[1:] not in ((), (1,)):
-        raise DataError(f"{path}: {y.name}: expected whole numbers of shape (rows,), got {y.dtype} of shape {y.shape}")
+        raise DataError(
+            f"{path}: {y.name}: expected whole numbers of shape (rows,), got {y.dtype} of shape {y.shape}"
+        )
     if x.shape[0] != y.shape[0]:
-        raise DataError(f"{path}: {y.name}: expected {x.shape[0]} rows as in {x.name}, got {y.shape[0]}")
+        raise DataError(
+            f"{path}: {y.name}: expected {x.shape[0]} rows as in {x.name}, got {y.shape[0]}"
+        )
     return Source(split, x, y)
 
 
-def _normaliser(file: h5py.File, path: Path, name: str, shape: tuple[int, ...], default: float) -> np.ndarray:
+def _normaliser(
+    file: h5py.File, path: Path, name: str, shape: tuple[int, ...], default: float
+) -> np.ndarray:
     """``normalisation/name`` as float64 of shape (features,)."""
     dataset = file.get(f"normalisation/{name}")
     values = np.asarray(default if dataset is None else dataset[()], np.float64)

@@ -89,15 +89,22 @@ def load(name: str, dtype: np.dtype, held_out: dict[str, float], seed: int, host
         On every rank.
     """
     path = hdf5.locate(name)
-    with host.agreeing():
-        with hdf5.open_file(path) as file:
-            shapes = {s: (source.row_count, hdf5.row_dtype(source, dtype)) for s, source in file.sources.items()}
-            label_names = {s: source.y.name for s, source in file.sources.items()}
-            feature_count = int(np.prod(file.feature_shape, dtype=np.int64))
-            if file.sources["train"].row_count == 0:
-                raise DataError(f"{path}: {file.sources['train'].x.name}: expected rows to train on, got none")
+    with host.agreeing(), hdf5.open_file(path) as file:
+        shapes = {
+            s: (source.row_count, hdf5.row_dtype(source, dtype))
+            for s, source in file.sources.items()
+        }
+        label_names = {s: source.y.name for s, source in file.sources.items()}
+        feature_count = int(np.prod(file.feature_shape, dtype=np.int64))
+        if file.sources["train"].row_count == 0:
+            raise DataError(
+                f"{path}: {file.sources['train'].x.name}: expected rows to train on, got none"
+            )
     tables = {
-        split: (host.host_array((rows, feature_count), kind), host.host_array((rows,), np.dtype(np.int64)))
+        split: (
+            host.host_array((rows, feature_count), kind),
+            host.host_array((rows,), np.dtype(np.int64)),
+        )
         for split, (rows, kind) in shapes.items()
     }
     with host.agreeing(), hdf5.open_file(path) as file:

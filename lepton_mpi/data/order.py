@@ -13,7 +13,9 @@ def epoch_order(row_count: int, seed: int, epoch: int) -> np.ndarray:
     return counter_random.permutation(seed, _EPOCHS + epoch, row_count)
 
 
-def hold_out(row_count: int, fraction: float, seed: int, purpose: str) -> tuple[np.ndarray, np.ndarray]:
+def hold_out(
+    row_count: int, fraction: float, seed: int, purpose: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Split rows at random into (kept, held out), each ascending int64; ``purpose`` is validation or test.
 
     ``round(fraction * row_count)`` rows are held out.
@@ -43,4 +45,6 @@ def step_bounds(row_count: int, batch_rows: int) -> list[tuple[int, int]]:
     >>> step_bounds(10, 4)
     [(0, 4), (4, 8), (8, 10)]
     """
-    return [(start, min(start + batch_rows, row_count)) for start in range(0, row_count, batch_rows)]
+    return [
+        (start, min(start + batch_rows, row_count)) for start in range(0, row_count, batch_rows)
+    ]

@@ -39,7 +39,9 @@ class Batch(NamedTuple):
     y: np.ndarray
 
 
-def make_model(name: str, feature_shape: tuple[int, ...], class_count: int, hidden: tuple[int, ...]) -> Any:
+def make_model(
+    name: str, feature_shape: tuple[int, ...], class_count: int, hidden: tuple[int, ...]
+) -> Any:
     """Model by name, or ``FILE.py:NAME``, called as ``NAME(feature_shape, class_count)``.
 
     Raises ConfigurationError.

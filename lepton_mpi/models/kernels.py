@@ -13,7 +13,8 @@ from numba import njit
 def _signatures(pattern: str) -> list[str]:
     """``pattern`` for float32 and for float64: F is the scalar, V the vector, M the matrix."""
     return [
-        pattern.replace("M", f"{kind}[:,::1]").replace("V", f"{kind}[::1]").replace("F", kind) for kind in ("f4", "f8")
+        pattern.replace("M", f"{kind}[:,::1]").replace("V", f"{kind}[::1]").replace("F", kind)
+        for kind in ("f4", "f8")
     ]
 
 

@@ -34,7 +34,9 @@ class Logistic:
         """Predicted classes and summed loss."""
         x = batch.x.reshape(len(batch.x), -1)
         buffer = self._buffer(batch)
-        return kernels.logistic_predict(x, parameters["weight"], parameters["bias"], batch.y, buffer, predicted)
+        return kernels.logistic_predict(
+            x, parameters["weight"], parameters["bias"], batch.y, buffer, predicted
+        )
 
     def _buffer(self, batch: Batch) -> np.ndarray:
         key = len(batch.x), batch.x.dtype

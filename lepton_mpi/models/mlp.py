@@ -22,7 +22,10 @@ class Mlp:
         self.widths = widths
         self.shapes = {}
         for layer, (inputs, outputs) in enumerate(pairwise(widths)):
-            self.shapes |= {f"layer{layer}/weight": (inputs, outputs), f"layer{layer}/bias": (outputs,)}
+            self.shapes |= {
+                f"layer{layer}/weight": (inputs, outputs),
+                f"layer{layer}/bias": (outputs,),
+            }
         self._scratch: dict[tuple[int, np.dtype], list[np.ndarray]] = {}
 
     def __str__(self) -> str:
@@ -55,7 +58,9 @@ class Mlp:
         inputs = _flat(x)
         for layer, out in enumerate(outputs):
             kernel = kernels.dense if layer == layers - 1 else kernels.dense_relu
-            kernel(inputs, parameters[f"layer{layer}/weight"], parameters[f"layer{layer}/bias"], out)
+            kernel(
+                inputs, parameters[f"layer{layer}/weight"], parameters[f"layer{layer}/bias"], out
+            )
             inputs = out
         return outputs
 

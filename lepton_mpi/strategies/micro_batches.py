@@ -51,7 +51,9 @@ class NodeSums:
         Where the sum of each node is to be.
     """
 
-    def __init__(self, layout: Layout, nodes: list[tuple[int, int]], sums: list[np.ndarray]) -> None:
+    def __init__(
+        self, layout: Layout, nodes: list[tuple[int, int]], sums: list[np.ndarray]
+    ) -> None:
         self._plan: list[tuple[int, int, list[np.ndarray], int, int]] = []
         extra: list[np.ndarray] = []
         for (start, stop), own in zip(nodes, sums, strict=True):

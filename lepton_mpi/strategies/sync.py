@@ -6,7 +6,7 @@ makes the same update; nothing needs to be sent back. Buckets go in index order,
 
 import numpy as np
 
-from lepton_mpi.collectives.allreduce import SlicedSum
+from lepton_mpi.collectives.sliced_sum import SlicedSum
 from lepton_mpi.optimizers import Optimizer
 from lepton_mpi.strategies.micro_batches import NodeSums
 from lepton_mpi.vectors import Layout
@@ -33,7 +33,9 @@ class Synchronous:
         Iterate over it and fill each vector with the summed gradient of that micro-batch, then ``step``.
     """
 
-    def __init__(self, layout: Layout, gradients: SlicedSum, optimizer: Optimizer, clock: PhaseClock) -> None:
+    def __init__(
+        self, layout: Layout, gradients: SlicedSum, optimizer: Optimizer, clock: PhaseClock
+    ) -> None:
         self.parameters = np.zeros(layout.size, gradients.result.dtype)
         self.micro_batches = NodeSums(layout, gradients.nodes, gradients.inputs)
         self.gradients, self.optimizer = gradients, optimizer

@@ -36,12 +36,19 @@ def write(name: str, x: np.ndarray, y: np.ndarray, class_names: list[str], norma
     shift, scale = np.zeros(x.shape[1:]), np.full(x.shape[1:], 1 / 16)
     if normalise == "standard":
         shift, scale = x[~test].mean(axis=0), 1 / x[~test].std(axis=0)
-    with h5py.File(Path(__file__).parent / f"{name}.h5", "w", libver="latest", track_order=False) as file:
+    with h5py.File(
+        Path(__file__).parent / f"{name}.h5", "w", libver="latest", track_order=False
+    ) as file:
         file.attrs["classes"] = class_names
         for split, rows in (("train", ~test), ("test", test)):
             for key, values in (("x", x[rows]), ("y", y[rows].astype(np.uint8))):
                 file.create_dataset(
-                    f"{split}/{key}", data=values, chunks=values.shape, compression="gzip", shuffle=True, fletcher32=True
+                    f"{split}/{key}",
+                    data=values,
+                    chunks=values.shape,
+                    compression="gzip",
+                    shuffle=True,
+                    fletcher32=True,
                 )
         file["normalisation/shift"], file["normalisation/scale"] = shift, scale
 

@@ -1,0 +1,51 @@
+"""The two-level allreduce carried out: host memory inside each host, lanes between them.
+
+    1. every host adds up its own leaves, to one or a few nodes of the tree    (host_memory.py)
+    2. every lane completes its slice of the sum over all hosts                (lanes.py)
+    3. the ranks of a host meet, and all of them see the result
+
+Hosts may have different numbers of ranks: there are as many lanes as the smallest host has ranks, and
+the other ranks of larger hosts wait in step 3.
+"""
+
+from lepton_mpi.collectives.chunks import chunk_bounds
+from lepton_mpi.collectives.host_memory import HostBarrier, HostPlan, HostVectors
+from lepton_mpi.collectives.lanes import LaneExchange
+from lepton_mpi.collectives.mpi import MpiTransport
+
+
+class TwoLevelPlan:
+    """Sum [start, stop) of all rows of all hosts into the shared result of every host. Collective over the world.
+
+    Parameters as for ``HostPlan``; ``vectors`` in mode "shared".
+    """
+
+    def __init__(
+        self, vectors: HostVectors, start: int = 0, stop: int | None = None, operation: str = "sum"
+    ) -> None:
+        world = vectors.world
+        stop = vectors.count if stop is None else stop
+        self.result = vectors.result[start:stop]
+        self.wait_seconds = 0.0
+        self._host = HostPlan(vectors, start, stop, operation)
+        self._barrier = HostBarrier(world)
+        self._lane = None
+        if world.lane_comm is not None:
+            node_starts = [[first for first, _ in nodes] for nodes in vectors.nodes_of_hosts]
+            rows = vectors.table[vectors.first_result_row :, : vectors.count]
+            bounds = chunk_bounds(stop - start, world.lane_count)
+            first, last = (
+                start + bound for bound in bounds[world.local_rank : world.local_rank + 2]
+            )
+            transport = MpiTransport(world.lane_comm)
+            nodes = rows[: len(vectors.host_nodes)]
+            self._lane = LaneExchange(
+                transport, nodes, rows[0], node_starts, first, last, operation
+            )
+
+    def run(self) -> None:
+        """Sum once."""
+        self._host.run()
+        if self._lane:
+            self._lane.run()
+        self._barrier.run()
