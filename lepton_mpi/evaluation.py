@@ -11,6 +11,7 @@ from lepton_mpi.config import Config
 from lepton_mpi.data import loader, order
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.models import Batch, make_model
+from lepton_mpi.vectors import Layout
 from lepton_mpi.world import World
 
 # Rows of one call: enough for BLAS to run at full speed, little memory.
@@ -77,7 +78,7 @@ def evaluate_checkpoint(path: Path, data_name: str | None, split: str, world: Wo
     data = loader.load(data_name or config.data, dtype, config.held_out, config.seed, world)
     with world.agreeing():
         model = make_model(config.model, data.feature_shape, data.class_count, tuple(config.hidden))
-        if dict(model.shapes) != dict(saved.layout.shapes):
+        if Layout(model.shapes) != saved.layout:
             raise ConfigurationError(
                 f"{data.path}: rows of shape {data.feature_shape} and {data.class_count} classes do not fit the "
                 f"checkpoint's model, {saved.attributes['model']}"

@@ -26,6 +26,11 @@ class Layout:
 
     shapes: Mapping[str, tuple[int, ...]]
 
+    def __post_init__(self) -> None:
+        """Write shapes in one way: a user's may be lists, or hold NumPy's integers."""
+        plain = {name: tuple(map(int, shape)) for name, shape in self.shapes.items()}
+        object.__setattr__(self, "shapes", plain)
+
     @cached_property
     def bounds(self) -> tuple[tuple[int, int], ...]:
         """Half-open range (start, stop) of elements of each parameter, in order."""

@@ -20,14 +20,13 @@ from lepton_mpi.collectives.host_memory import (
     HostPlan,
     HostVectors,
 )
-from lepton_mpi.collectives.messages import MessagePlan
+from lepton_mpi.collectives.messages import DTYPES, MessagePlan
 from lepton_mpi.collectives.mpi import MpiAllreducePlan, MpiTransport
 from lepton_mpi.collectives.two_level_plan import TwoLevelPlan
 from lepton_mpi.errors import ConfigurationError
 
 MODES = ("shared", "private", "array")
 OPERATIONS = ("sum", "max", "min")
-DTYPES = ("float32", "float64", "int32", "int64")
 NAMES = (
     "auto",
     "host",
@@ -115,7 +114,7 @@ def make_plan(
         (count, dtype.name, op, mode, algorithm),
     )
     with world.agreeing():
-        if dtype.name not in DTYPES:
+        if dtype.name not in DTYPES or not dtype.isnative:
             raise ConfigurationError(f"allreduce: expected dtype {', '.join(DTYPES)}, got {dtype}")
     algorithm = resolve(algorithm, world)
     if algorithm in ("host", "two_level") and world.host_count == 1 and mode == "array":

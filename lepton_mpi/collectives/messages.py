@@ -14,6 +14,9 @@ from lepton_mpi.collectives.program import Do, compile_program
 from lepton_mpi.collectives.schedule import Algorithm
 
 
+DTYPES = ("float32", "float64", "int32", "int64")
+
+
 class Request(Protocol):
     """A transfer that can be started again and again."""
 
@@ -46,7 +49,7 @@ class MessagePlan:
     ----------
     algorithm : Algorithm
         An allreduce schedule.
-    buffer : float32 or float64, shape (n,), C-contiguous, writable
+    buffer : float32, float64, int32 or int64, shape (n,), C-contiguous, writable
         Bound for the life of the plan. ``n`` may be 0 or below ``world_size``.
     transport : Transport
     segment_bytes : int
@@ -73,6 +76,8 @@ class MessagePlan:
                 "allreduce: expected a writable, contiguous vector of shape (n,), got shape "
                 f"{buffer.shape}, strides {buffer.strides}, writable {buffer.flags.writeable}; pass a copy"
             )
+        if buffer.dtype.name not in DTYPES or not buffer.dtype.isnative:
+            raise TypeError(f"allreduce: expected dtype {', '.join(DTYPES)}, got {buffer.dtype.str}")
         bounds = chunk_bounds(buffer.size, algorithm.chunk_count(transport.world_size))
         steps = algorithm.steps(transport.world_size, transport.rank)
         segment_elements = max(1, segment_bytes // buffer.itemsize)

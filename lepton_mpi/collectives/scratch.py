@@ -2,8 +2,8 @@
 
 A slot is taken when a receive is posted and free again when an addition has used up its contents: at
 once for a segment that is added to the rank's own, later for one that is held. Slots are given in the
-order of the receives and taken again only when they are free in time for the receive to be posted
-ahead, so scratch memory never slows the messages down.
+order of the receives, and taken again only by a receive that cannot be posted before they are free: so
+a slot needs no watching at run time, and scratch memory never holds a message up.
 """
 
 from dataclasses import dataclass
@@ -34,8 +34,6 @@ class Scratch:
 
     Attributes
     ----------
-    free_before : list of int
-        Per receive: its slot is free once this earlier receive is dealt with; -1 for a fresh slot or none.
     added_alone : list of bool
         Per receive: it is added to the rank's own segment as soon as it is complete.
     additions : list of list of Addition
@@ -46,7 +44,6 @@ class Scratch:
     """
 
     def __init__(self, steps: list[Step], bounds: list[int], receives_in_flight: int) -> None:
-        self.free_before: list[int] = []
         self.added_alone: list[bool] = []
         self.additions: list[list[Addition]] = []
         self.changes_vector: list[bool] = []
@@ -65,30 +62,29 @@ class Scratch:
 
     def arrive(self, receive: Receive, start: int, stop: int, step: int) -> int:
         """Take in the next receive: elements [start, stop) of ``receive``. Returns its slot, -1 for none."""
-        index, additions = len(self.free_before), []
-        slot, free_before = (-1, -1) if receive.action is Action.COPY else self._take(index)
+        index, additions = len(self.additions), []
+        slot = -1 if receive.action is Action.COPY else self._take(index)
         if receive.action is Action.ADD:
             self._free_after[slot] = index
         elif receive.action is Action.HOLD:
             additions = self._sum_of(start, stop, step).arrive(receive.leaf, slot)
             for addition in additions:
                 self._free_after[addition.other] = index
-        self.free_before.append(free_before)
         self.added_alone.append(receive.action is Action.ADD)
         self.additions.append(additions)
         own_changes = any(addition.target < 0 for addition in additions)
         self.changes_vector.append(receive.action is not Action.HOLD or own_changes)
         return slot
 
-    def _take(self, index: int) -> tuple[int, int]:
-        """The slot that is free for longest, if in time for receive ``index``; and since which receive."""
+    def _take(self, index: int) -> int:
+        """The slot that is free for longest, if it is free when receive ``index`` may first be posted."""
         slots = self._free_after
         slot = min(range(len(slots)), key=slots.__getitem__, default=-1)
         if slot < 0 or slots[slot] > index - self._ahead:
             slot = len(slots)
-            slots.append(-1)
-        free_before, slots[slot] = slots[slot], _IN_USE
-        return slot, free_before
+            slots.append(_IN_USE)
+        slots[slot] = _IN_USE
+        return slot
 
     def _sum_of(self, start: int, stop: int, step: int) -> "_SegmentSum":
         """The sum that a segment held in ``step`` is part of: it is due at the next fold of its chunk."""

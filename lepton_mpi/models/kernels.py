@@ -18,7 +18,7 @@ def _signatures(pattern: str) -> list[str]:
     ]
 
 
-@njit(_signatures("void(M, M, V, M)"), cache=True, nogil=True)
+@njit(_signatures("void(M, M, V, M)"), cache=True, nogil=True, error_model="numpy")
 def dense(inputs, weight, bias, out):
     """``out = inputs @ weight + bias``. Shapes (rows, m), (m, k), (k,), (rows, k)."""
     np.dot(inputs, weight, out)
@@ -28,7 +28,7 @@ def dense(inputs, weight, bias, out):
             row[j] += bias[j]
 
 
-@njit(_signatures("void(M, M, V, M)"), cache=True, nogil=True)
+@njit(_signatures("void(M, M, V, M)"), cache=True, nogil=True, error_model="numpy")
 def dense_relu(inputs, weight, bias, out):
     """``out = max(inputs @ weight + bias, 0)``. Shapes as in ``dense``."""
     np.dot(inputs, weight, out)
@@ -39,7 +39,7 @@ def dense_relu(inputs, weight, bias, out):
             row[j] = max(row[j] + bias[j], zero)
 
 
-@njit(_signatures("void(M, M, M, V)"), cache=True, nogil=True)
+@njit(_signatures("void(M, M, M, V)"), cache=True, nogil=True, error_model="numpy")
 def dense_gradient(inputs, grad_output, grad_weight, grad_bias):
     """``grad_weight = inputs.T @ grad_output``, ``grad_bias = sum of grad_output's rows``.
 
@@ -53,7 +53,7 @@ def dense_gradient(inputs, grad_output, grad_weight, grad_bias):
             grad_bias[j] += row[j]
 
 
-@njit(_signatures("void(M, M, M, M)"), cache=True, nogil=True)
+@njit(_signatures("void(M, M, M, M)"), cache=True, nogil=True, error_model="numpy")
 def dense_relu_backward(grad_output, weight, activations, grad_input):
     """``grad_input = (grad_output @ weight.T)`` where ``activations > 0``, else 0.
 
@@ -67,7 +67,7 @@ def dense_relu_backward(grad_output, weight, activations, grad_input):
             row[j] = row[j] if active[j] > zero else zero
 
 
-@njit(_signatures("UniTuple(f8, 2)(M, i4[::1])"), cache=True, nogil=True)
+@njit(_signatures("UniTuple(f8, 2)(M, i4[::1])"), cache=True, nogil=True, error_model="numpy")
 def softmax_cross_entropy(logits, labels):
     """Replace ``logits`` by the gradient of the summed loss; return (loss sum, correct count).
 
@@ -87,7 +87,7 @@ def softmax_cross_entropy(logits, labels):
         for j in range(row.size):
             row[j] = math.exp(row[j] - highest)
             total += row[j]
-        loss += math.log(total) + highest - at_label
+        loss += math.log(total) + (highest - at_label)
         for j in range(row.size):
             row[j] /= total
         row[labels[i]] -= 1
@@ -95,7 +95,7 @@ def softmax_cross_entropy(logits, labels):
     return loss, correct
 
 
-@njit(_signatures("f8(M, i4[::1], i4[::1])"), cache=True, nogil=True)
+@njit(_signatures("f8(M, i4[::1], i4[::1])"), cache=True, nogil=True, error_model="numpy")
 def softmax_predict(logits, labels, predicted):
     """Fill ``predicted`` with the class of the highest logit; return the summed cross-entropy.
 
@@ -111,12 +111,12 @@ def softmax_predict(logits, labels, predicted):
         total = 0.0
         for j in range(row.size):
             total += math.exp(row[j] - row[top])
-        loss += math.log(total) + row[top] - row[labels[i]]
+        loss += math.log(total) + (row[top] - row[labels[i]])
         predicted[i] = top
     return loss
 
 
-@njit(_signatures("UniTuple(f8, 2)(M, V, V, i4[::1], V, V, V)"), cache=True, nogil=True)
+@njit(_signatures("UniTuple(f8, 2)(M, V, V, i4[::1], V, V, V)"), cache=True, nogil=True, error_model="numpy")
 def logistic_gradient(inputs, weight, bias, labels, difference, grad_weight, grad_bias):
     """Fill the gradient of the summed binary cross-entropy; return (loss sum, correct count).
 
@@ -138,7 +138,7 @@ def logistic_gradient(inputs, weight, bias, labels, difference, grad_weight, gra
     return loss, correct
 
 
-@njit(_signatures("f8(M, V, V, i4[::1], V, i4[::1])"), cache=True, nogil=True)
+@njit(_signatures("f8(M, V, V, i4[::1], V, i4[::1])"), cache=True, nogil=True, error_model="numpy")
 def logistic_predict(inputs, weight, bias, labels, scratch, predicted):
     """Fill ``predicted`` with ``z > 0``; return the summed loss. Shapes as in ``logistic_gradient``."""
     np.dot(inputs, weight, scratch)

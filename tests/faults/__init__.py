@@ -1,0 +1,1 @@
+"""Jobs in subprocesses that are made to fail: they must end, say why, and leave nothing behind."""

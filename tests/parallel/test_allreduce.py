@@ -1,0 +1,267 @@
+"""Every algorithm behind ``make_plan``, on real ranks, against three oracles."""
+
+import gc
+
+import numpy as np
+import psutil
+import pytest
+from mpi4py import MPI
+
+from lepton_mpi.collectives.allreduce import DTYPES, NAMES, OPERATIONS, make_plan
+from lepton_mpi.errors import ConfigurationError, RankError
+from tests import contributions
+from tests.parallel.together import check, equal_everywhere, refused, together
+
+# Message plans own their vector in both of these, so "shared" would only repeat "private".
+WAYS = [
+    (name, mode)
+    for name in NAMES
+    for mode in ("private", "array", "shared")
+    if mode != "shared" or name in ("auto", "host", "two_level")
+]
+ways = pytest.mark.parametrize(("algorithm", "mode"), WAYS, ids=[f"{n}-{m}" for n, m in WAYS])
+algorithms = pytest.mark.parametrize("algorithm", NAMES)
+
+_NUMPY = {"sum": np.sum, "max": np.max, "min": np.min}
+_MPI = {"sum": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN}
+
+
+@pytest.fixture(autouse=True)
+def _possible(world, request: pytest.FixtureRequest) -> None:
+    wanted = getattr(request.node, "callspec", None)
+    if wanted and wanted.params.get("algorithm") == "host" and world.host_count > 1:
+        pytest.skip("host needs one host")
+
+
+def _lengths(world_size: int) -> list[int]:
+    around_a_rank = {max(0, world_size + shift) for shift in (-1, 0, 1)}
+    return sorted({0, 1, 97, 1000, 65536, 65537, 65538} | around_a_rank)
+
+
+def _fill(rank: int, world_size: int, count: int, dtype: str) -> np.ndarray:
+    """Whole numbers that depend on rank and index, with exact sums also in float32."""
+    return (np.arange(count) % 1000 * world_size + rank).astype(dtype)
+
+
+def _closed_form(world_size: int, count: int, op: str) -> np.ndarray:
+    base = np.arange(count) % 1000 * world_size
+    if op == "sum":
+        return base * world_size + world_size * (world_size - 1) // 2
+    return base + (world_size - 1 if op == "max" else 0)
+
+
+def _plan(world, algorithm: str, mode: str, count: int, dtype: str, op: str = "sum"):
+    """A plan, and the vector into which this rank's contribution goes."""
+    if mode == "array":
+        array = np.empty(count, dtype)
+        return make_plan(world, mode=mode, array=array, op=op, algorithm=algorithm), array
+    plan = make_plan(world, count, dtype, mode=mode, op=op, algorithm=algorithm)
+    return plan, plan.input
+
+
+def _check_numbered(world, algorithm: str, mode: str, count: int, dtype: str, op: str) -> None:
+    """Two runs of one plan, exactly equal to closed form, gathered float64 and MPI's Allreduce."""
+    plan, contribution = _plan(world, algorithm, mode, count, dtype, op)
+    filled = _fill(world.rank, world.size, count, dtype)
+    gathered = np.empty((world.size, count))
+    world.comm.Allgather(filled.astype(np.float64), gathered)
+    of_mpi = np.empty_like(filled)
+    world.comm.Allreduce(filled, of_mpi, _MPI[op])
+    results = []
+    for _ in range(2):
+        # A peer may still read the shared result of the time before.
+        world.comm.Barrier()
+        contribution[:] = filled
+        plan.run()
+        results.append(plan.result.copy())
+    with together(world):
+        for number, result in enumerate(results):
+            what = f"{count} elements of {dtype}, {op}, run {number}"
+            assert result.dtype == dtype, what
+            np.testing.assert_array_equal(result, _closed_form(world.size, count, op), what)
+            np.testing.assert_array_equal(result, _NUMPY[op](gathered, axis=0), what)
+            np.testing.assert_array_equal(result, of_mpi, what)
+
+
+@ways
+def test_every_length(world, algorithm, mode):
+    for count in _lengths(world.size):
+        _check_numbered(world, algorithm, mode, count, "float32", "sum")
+
+
+@ways
+def test_every_dtype_and_operation(world, algorithm, mode):
+    for op in OPERATIONS:
+        for dtype in DTYPES:
+            for count in (97, 4099) if op == "sum" else (997,):
+                _check_numbered(world, algorithm, mode, count, dtype, op)
+
+
+@ways
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_random_floats_within_the_bound_and_equal_everywhere(world, algorithm, mode, dtype):
+    count = 10_007
+    plan, contribution = _plan(world, algorithm, mode, count, dtype)
+    parts = [contributions.random(rank, count, np.dtype(dtype).type) for rank in range(world.size)]
+    contribution[:] = parts[world.rank]
+    plan.run()
+    exact = np.sum(parts, axis=0, dtype=np.longdouble)
+    with together(world):
+        error = np.abs(plan.result - exact)
+        worst = np.argmax(error - contributions.rounding_bound(parts))
+        assert error[worst] <= contributions.rounding_bound(parts)[worst], f"element {worst}"
+    equal_everywhere(world, plan.result.tobytes())
+
+
+@algorithms
+def test_a_changing_vector_a_hundred_times(world, algorithm):
+    """A run that begins before a peer has finished the one before would mix the two."""
+    plan, contribution = _plan(world, algorithm, "private", 1009, "float32")
+    wrong = []
+    for number in range(100):
+        contribution[:] = np.arange(1009) % 50 + number * world.size + world.rank
+        plan.run()
+        ranks = world.size * (world.size - 1) // 2
+        expected = (np.arange(1009) % 50 + number * world.size) * world.size + ranks
+        if not np.array_equal(plan.result, expected):
+            wrong.append(number)
+    check(world, not wrong, f"runs {wrong}")
+
+
+@algorithms
+def test_memory_stays_flat(world, algorithm):
+    plan, contribution = _plan(world, algorithm, "private", 997, "float32")
+    contribution[:] = 0
+    process = psutil.Process()
+    for _ in range(200):
+        plan.run()
+    gc.collect()
+    before = process.memory_info().rss
+    for _ in range(1000):
+        plan.run()
+    gc.collect()
+    grown = process.memory_info().rss - before
+    check(world, grown <= 2 << 20, f"1 000 runs took {grown} bytes")
+
+
+def test_infinities_and_nans_arrive(world):
+    for algorithm in ("auto", "two_level", "ring"):
+        plan, contribution = _plan(world, algorithm, "private", 3, "float64")
+        contribution[:] = [np.inf, np.nan if world.rank == world.size - 1 else 1.0, 2.0]
+        plan.run()
+        with together(world):
+            np.testing.assert_array_equal(plan.result, [np.inf, np.nan, 2.0 * world.size])
+
+
+# -- what is refused, on every rank alike -------------------------------------------------------------
+
+needs_a_peer = pytest.mark.parametrize("algorithm", ["auto", "two_level", "ring", "mpi"])
+
+
+def _skip_alone(world) -> None:
+    if world.size == 1:
+        pytest.skip("one rank cannot differ from itself")
+
+
+@needs_a_peer
+def test_different_lengths(world, algorithm):
+    _skip_alone(world)
+    last = world.size - 1
+    with refused(world, RankError, "rank 0 has (10,", f"rank {last} has (11,"):
+        make_plan(world, 11 if world.rank == last else 10, "float32", algorithm=algorithm)
+
+
+@needs_a_peer
+def test_different_dtypes(world, algorithm):
+    _skip_alone(world)
+    last = world.size - 1
+    with refused(world, RankError, "rank 0 has", "'float32'", f"rank {last} has", "'float64'"):
+        dtype = "float64" if world.rank == last else "float32"
+        make_plan(world, 10, dtype, algorithm=algorithm)
+
+
+@needs_a_peer
+def test_different_operations(world, algorithm):
+    _skip_alone(world)
+    last = world.size - 1
+    with refused(world, RankError, "rank 0 has", "'sum'", f"rank {last} has", "'max'"):
+        op = "max" if world.rank == last else "sum"
+        make_plan(world, 10, "float32", op=op, algorithm=algorithm)
+
+
+def test_different_algorithms_and_modes(world):
+    _skip_alone(world)
+    last = world.size - 1
+    with refused(world, RankError, "'ring'", f"rank {last} has", "'pairwise'"):
+        make_plan(world, 10, algorithm="pairwise" if world.rank == last else "ring")
+    with refused(world, RankError, "'private'", f"rank {last} has", "'shared'"):
+        make_plan(world, 10, mode="shared" if world.rank == last else "private")
+
+
+@needs_a_peer
+def test_arrays_of_different_length(world, algorithm):
+    _skip_alone(world)
+    array = np.zeros(10 + (world.rank == 1), np.float32)
+    with refused(world, RankError, "rank 0 has (10,", "rank 1 has (11,"):
+        make_plan(world, mode="array", array=array, algorithm=algorithm)
+
+
+@needs_a_peer
+@pytest.mark.parametrize("all_ranks", [False, True], ids=["one_rank", "all_ranks"])
+def test_read_only_array(world, algorithm, all_ranks):
+    last = world.size - 1
+    array = np.zeros(10, np.float32)
+    array.flags.writeable = not (all_ranks or world.rank == last)
+    first = 0 if all_ranks else last
+    with refused(world, ConfigurationError, f"rank {first}:", "writable False", "copy()"):
+        make_plan(world, mode="array", array=array, algorithm=algorithm)
+
+
+@needs_a_peer
+@pytest.mark.parametrize("all_ranks", [False, True], ids=["one_rank", "all_ranks"])
+def test_array_with_gaps(world, algorithm, all_ranks):
+    last = world.size - 1
+    bad = all_ranks or world.rank == last
+    array = np.zeros(20, np.float32)[::2] if bad else np.zeros(10, np.float32)
+    first = 0 if all_ranks else last
+    with refused(world, ConfigurationError, f"rank {first}:", "contiguous", "strides (8,)"):
+        make_plan(world, mode="array", array=array, algorithm=algorithm)
+
+
+def test_array_of_two_dimensions(world):
+    with refused(world, ConfigurationError, "vector", "(2, 3)"):
+        make_plan(world, mode="array", array=np.zeros((2, 3), np.float32))
+
+
+@needs_a_peer
+@pytest.mark.parametrize("dtype", ["float16", "int8", "complex64", ">f4"])
+def test_unknown_dtype(world, algorithm, dtype):
+    with refused(world, ConfigurationError, "dtype", "float32"):
+        make_plan(world, 10, dtype, algorithm=algorithm)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "words"),
+    [
+        ({"algorithm": "rnig"}, ("algorithm", "'rnig'", "ring")),
+        ({"mode": "public"}, ("mode", "'public'", "private")),
+        ({"op": "prod"}, ("op", "'prod'", "sum")),
+        ({"mode": "array"}, ("array",)),
+        ({"array": np.zeros(3, np.float32)}, ("array",)),
+    ],
+)
+def test_unknown_names(world, keywords, words):
+    with refused(world, ConfigurationError, *words):
+        make_plan(world, 3, **keywords)
+
+
+def test_unknown_name_on_one_rank(world):
+    last = world.size - 1
+    with refused(world, ConfigurationError, "'rnig'"):
+        make_plan(world, 3, algorithm="rnig" if world.rank == last else "ring")
+
+
+def test_a_refusal_leaves_the_world_usable(world):
+    with refused(world, ConfigurationError):
+        make_plan(world, 3, op="prod")
+    _check_numbered(world, "auto", "private", 97, "float32", "sum")

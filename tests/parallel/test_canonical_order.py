@@ -1,0 +1,102 @@
+"""The sum of micro-batches has the bits of one fixed tree, whoever holds the leaves."""
+
+import numpy as np
+import pytest
+
+from lepton_mpi.collectives.sliced_sum import make_sliced_sum
+from tests.parallel.together import equal_everywhere, together
+
+COUNT = 5003
+SLICES = {"one": [(0, COUNT)], "two": [(2000, COUNT), (0, 2000)]}
+slicings = pytest.mark.parametrize("slices", SLICES.values(), ids=SLICES.keys())
+leaf_counts = pytest.mark.parametrize("leaf_count", [1, 2, 3, 5, 8, 13])
+canonical = pytest.mark.parametrize("algorithm", ["auto", "two_level"])
+
+
+def _leaves(leaf_count: int, run: int, dtype: str = "float32") -> np.ndarray:
+    """Both signs, six orders of magnitude: any other order of additions gives other bits."""
+    generator = np.random.default_rng([leaf_count, run])
+    values = generator.standard_normal((leaf_count, COUNT))
+    return (values * 10.0 ** generator.integers(-3, 4, (leaf_count, COUNT))).astype(dtype)
+
+
+def _tree(vectors: list[np.ndarray]) -> np.ndarray:
+    """Neighbours are added in pairs, level by level; one without a neighbour goes up unchanged."""
+    while len(vectors) > 1:
+        pairs = [vectors[i : i + 2] for i in range(0, len(vectors), 2)]
+        vectors = [pair[0] + pair[1] if len(pair) == 2 else pair[0] for pair in pairs]
+    return vectors[0]
+
+
+def _run(world, sum_, leaves: np.ndarray) -> np.ndarray:
+    """What a step does: fill one vector per node, then one plan after the other."""
+    for (start, stop), vector in zip(sum_.nodes, sum_.inputs, strict=True):
+        vector[:] = _tree(list(leaves[start:stop]))
+    result = np.full(COUNT, np.nan, leaves.dtype)
+    for (start, stop), plan in zip(sum_.slices, sum_.plans, strict=True):
+        plan.run()
+        result[start:stop] = sum_.result[start:stop]
+    return result
+
+
+def test_the_reference_depends_on_the_order():
+    leaves = list(_leaves(8, 0))
+    chain = np.add.reduce(leaves, axis=0)
+    assert not np.array_equal(_tree(leaves), chain)
+    np.testing.assert_allclose(_tree(leaves), chain, rtol=1e-2, atol=1e-2)
+
+
+@canonical
+@slicings
+@leaf_counts
+def test_bits_of_the_tree(world, algorithm, slices, leaf_count):
+    sum_ = make_sliced_sum(
+        world, COUNT, np.dtype(np.float32), leaf_count, slices, algorithm, 256 << 10
+    )
+    results = [_run(world, sum_, _leaves(leaf_count, run)) for run in range(10)]
+    with together(world):
+        for run, result in enumerate(results):
+            expected = _tree(list(_leaves(leaf_count, run)))
+            assert result.tobytes() == expected.tobytes(), f"run {run}"
+
+
+@canonical
+def test_bits_of_the_tree_in_float64(world, algorithm):
+    sum_ = make_sliced_sum(
+        world, COUNT, np.dtype(np.float64), 8, SLICES["two"], algorithm, 256 << 10
+    )
+    result = _run(world, sum_, _leaves(8, 0, "float64"))
+    with together(world):
+        assert result.tobytes() == _tree(list(_leaves(8, 0, "float64"))).tobytes()
+
+
+@slicings
+@leaf_counts
+def test_nodes_of_all_ranks_are_all_leaves_once(world, slices, leaf_count):
+    sum_ = make_sliced_sum(
+        world, COUNT, np.dtype(np.float32), leaf_count, slices, "auto", 256 << 10
+    )
+    runs = [run for nodes in world.comm.allgather(sum_.nodes) for run in nodes]
+    with together(world):
+        assert [leaf for start, stop in runs for leaf in range(start, stop)] == [*range(leaf_count)]
+        assert len(sum_.inputs) == len(sum_.nodes)
+        assert sum_.slices == slices
+
+
+@pytest.mark.parametrize("algorithm", ["ring", "recursive_doubling", "pairwise", "mpi", "mpi_persistent"])
+@slicings
+@leaf_counts
+def test_other_algorithms_sum_the_same_leaves(world, algorithm, slices, leaf_count):
+    """Whole numbers, so any order is exact; a rank without a leaf must add nothing, also the second time."""
+    sum_ = make_sliced_sum(
+        world, COUNT, np.dtype(np.float32), leaf_count, slices, algorithm, 4096
+    )
+    wrong = []
+    for run in range(3):
+        leaves = np.arange(COUNT) % 100 + 100.0 * np.arange(leaf_count)[:, None] + run
+        result = _run(world, sum_, leaves.astype(np.float32))
+        if not np.array_equal(result, leaves.sum(axis=0)):
+            wrong.append(run)
+    with together(world):
+        assert not wrong, f"runs {wrong}"
+    equal_everywhere(world, result.tobytes())

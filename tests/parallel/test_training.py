@@ -1,0 +1,318 @@
+"""Whole runs of ``train`` on all ranks: against a slow reference, on odd sizes, with models of a user's."""
+
+import h5py
+import numpy as np
+import pytest
+
+from lepton_mpi import checkpoint, evaluation
+from lepton_mpi.config import Config
+from lepton_mpi.data import hdf5, loader, order
+from lepton_mpi.errors import ConfigurationError, DataError
+from lepton_mpi.models import initialise_uniform
+from lepton_mpi.train import train
+from tests import reference
+from tests.parallel.together import check, equal_everywhere, refused, together
+
+FIGURES = ("accuracy", "loss", "macro_recall", "macro_precision", "macro_f1")
+
+
+def _config(**options) -> Config:
+    """The digits recipe, three quiet epochs."""
+    return Config(**{"progress": "none", "epochs": 3, "learning_rate": 0.003} | options)
+
+
+def _copy(parameters: dict) -> dict[str, np.ndarray]:
+    return {name: array.copy() for name, array in parameters.items()}
+
+
+def _check_close(world, parameters: dict, expected: dict, atol: float) -> None:
+    with together(world):
+        assert parameters.keys() == expected.keys()
+        for name, array in expected.items():
+            np.testing.assert_allclose(parameters[name], array, rtol=0, atol=atol, err_msg=name)
+
+
+class Softmax:
+    """As plain as a user's model can be: shapes, and a function that fills gradients."""
+
+    def __init__(self, feature_shape, class_count):
+        self.shapes = {"weight": (int(np.prod(feature_shape)), class_count), "bias": (class_count,)}
+        self.row_counts = []
+
+    def probabilities(self, parameters, batch):
+        scores = batch.x.reshape(len(batch.x), -1) @ parameters["weight"] + parameters["bias"]
+        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return scores / scores.sum(axis=1, keepdims=True)
+
+    def loss_and_gradient(self, parameters, batch, gradient):
+        p, rows = self.probabilities(parameters, batch), np.arange(len(batch.y))
+        self.row_counts.append(len(rows))
+        loss = -np.log(p[rows, batch.y]).sum()
+        p[rows, batch.y] -= 1
+        gradient["weight"][:] = batch.x.reshape(len(batch.x), -1).T @ p
+        gradient["bias"][:] = p.sum(axis=0)
+        return loss
+
+
+class EvaluatedSoftmax(Softmax):
+    """The same, and it can be evaluated."""
+
+    def evaluate(self, parameters, batch, predicted):
+        p = self.probabilities(parameters, batch)
+        predicted[:] = p.argmax(axis=1)
+        return -np.log(p[np.arange(len(batch.y)), batch.y]).sum()
+
+
+@pytest.fixture
+def few_rows(world, folder):
+    """A file of 23 training rows in 3 classes, 5 validation and 4 test rows."""
+    path = folder / "few.h5"
+    with world.agreeing():
+        if world.rank == 0:
+            generator = np.random.default_rng(0)
+            with h5py.File(path, "w") as file:
+                for split, rows in (("train", 23), ("validation", 5), ("test", 4)):
+                    y = np.arange(rows) % 3
+                    file[f"{split}/x"] = generator.standard_normal((rows, 4)) + y[:, None]
+                    file[f"{split}/y"] = y
+    return path
+
+
+# -- the result --------------------------------------------------------------------------------------
+
+
+def test_digits_are_learnt_and_every_rank_ends_with_the_same_weights(world):
+    result = train(_config(), world)
+    equal_everywhere(world, result["weights_digest"])
+    equal_everywhere(world, result["parameters"]["layer0/weight"].tobytes())
+    with together(world):
+        assert result["world_size"] == world.size
+        assert result["test_accuracy"] > 0.9
+        assert result["test_macro_recall"] > 0.9
+        assert abs(sum(result["time_split"].values()) - 1) < 1e-9
+        assert result["samples_per_second"] > 0
+
+
+def test_the_same_run_twice_gives_the_same_digest(world):
+    digests = [train(_config(epochs=1), world)["weights_digest"] for _ in range(2)]
+    check(world, digests[0] == digests[1], str(digests))
+
+
+def test_another_seed_gives_another_digest(world):
+    digests = [train(_config(epochs=1, seed=seed), world)["weights_digest"] for seed in (1, 2)]
+    check(world, digests[0] != digests[1], str(digests))
+
+
+def _reference_training(config: Config) -> dict[str, np.ndarray]:
+    """One process, float64, one row order, whole batches, no micro-batch and no rank anywhere."""
+    with h5py.File(hdf5.EMBEDDED / "digits.h5") as file:
+        shift, scale = file["normalisation/shift"][()], file["normalisation/scale"][()]
+        x = ((file["train/x"][()] - shift) * scale).reshape(-1, 64)
+        y = file["train/y"][()].astype(int)
+    kept, _ = order.hold_out(len(y), config.validation_split, config.seed, "validation")
+    shapes = {"layer0/weight": (64, 128), "layer0/bias": (128,)}
+    shapes |= {"layer1/weight": (128, 10), "layer1/bias": (10,)}
+    w = {name: np.zeros(shape) for name, shape in shapes.items()}
+    initialise_uniform(w, config.seed)
+    first = {name: np.zeros(shape) for name, shape in shapes.items()}
+    second = {name: np.zeros(shape) for name, shape in shapes.items()}
+    step = 0
+    for epoch in range(1, config.epochs + 1):
+        rows_in_order = kept[order.epoch_order(len(kept), config.seed, epoch)]
+        for start in range(0, len(kept), config.batch):
+            step += 1
+            rows = rows_in_order[start : start + config.batch]
+            hidden = np.maximum(x[rows] @ w["layer0/weight"] + w["layer0/bias"], 0)
+            scores = hidden @ w["layer1/weight"] + w["layer1/bias"]
+            reference.softmax_cross_entropy(scores, y[rows])  # scores become p - one hot
+            below = np.where(hidden > 0, scores @ w["layer1/weight"].T, 0)
+            gradients = {
+                "layer0/weight": x[rows].T @ below,
+                "layer0/bias": below.sum(axis=0),
+                "layer1/weight": hidden.T @ scores,
+                "layer1/bias": scores.sum(axis=0),
+            }
+            for name, gradient in gradients.items():
+                mean = gradient / len(rows)
+                first[name] = 0.9 * first[name] + 0.1 * mean
+                second[name] = 0.999 * second[name] + 0.001 * mean**2
+                corrected = first[name] / (1 - 0.9**step)
+                root = np.sqrt(second[name] / (1 - 0.999**step))
+                w[name] -= config.learning_rate * corrected / (root + 1e-8)
+    return w
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weights_against_a_slow_reference(world, dtype):
+    config = _config(epochs=1, dtype=dtype)
+    result = train(config, world)
+    tolerance = 1e-4 if dtype == "float32" else 1e-9
+    _check_close(world, result["parameters"], _reference_training(config), tolerance)
+
+
+@pytest.mark.parametrize("allreduce", ["ring", "rabenseifner", "mpi", "mpi_persistent"])
+def test_every_way_of_summing_gives_nearly_the_same_weights(world, allreduce):
+    expected = _copy(train(_config(epochs=1), world)["parameters"])
+    result = train(_config(epochs=1, allreduce=allreduce), world)
+    _check_close(world, result["parameters"], expected, 1e-4)
+    equal_everywhere(world, result["weights_digest"])
+
+
+def test_two_level_gives_the_bits_of_auto(world):
+    digests = [
+        train(_config(epochs=1, allreduce=name), world)["weights_digest"]
+        for name in ("auto", "two_level")
+    ]
+    check(world, digests[0] == digests[1])
+
+
+def test_buckets_do_not_change_the_bits(world):
+    digests = [
+        train(_config(epochs=1, bucket_bytes=size), world)["weights_digest"]
+        for size in (4 << 20, 4096, 1)
+    ]
+    check(world, len(set(digests)) == 1, str(digests))
+
+
+# -- odd sizes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("micro_batch", [0, 1, 2, 100])
+@pytest.mark.parametrize("batch", [1, 2, 3, 7, 23, 1000])
+def test_batches_below_and_beside_the_number_of_ranks(world, few_rows, batch, micro_batch):
+    config = _config(
+        data=str(few_rows), batch=batch, micro_batch=micro_batch, dtype="float64", hidden=()
+    )
+    model = EvaluatedSoftmax((4,), 3)
+    result = train(config, world, model)
+    rows = world.comm.allreduce(sum(model.row_counts))
+    equal_everywhere(world, result["weights_digest"])
+    with together(world):
+        assert rows == 3 * 23, "not every row exactly once an epoch"
+        assert 0 not in model.row_counts, "the model was called without a row"
+    # The built-in network without a hidden layer is the same model.
+    built_in = train(config, world)["parameters"]
+    renamed = {name.removeprefix("layer0/"): array for name, array in built_in.items()}
+    _check_close(world, result["parameters"], renamed, 1e-9)
+
+
+def test_validation_and_test_rows_are_counted_once(world, few_rows):
+    result = train(_config(data=str(few_rows)), world)
+    with together(world):
+        assert result["test_accuracy"] * 4 == round(result["test_accuracy"] * 4)
+
+
+# -- models of a user's ------------------------------------------------------------------------------
+
+
+def test_a_model_without_evaluate(world):
+    result = train(_config(allreduce="auto"), world, Softmax)
+    equal_everywhere(world, result["weights_digest"])
+    with together(world):
+        assert "test_accuracy" not in result
+        assert np.abs(result["parameters"]["weight"]).max() > 0
+
+
+def test_a_model_with_evaluate(world):
+    result = train(_config(epochs=5, learning_rate=0.01), world, EvaluatedSoftmax)
+    equal_everywhere(world, result["weights_digest"])
+    check(world, result["test_accuracy"] > 0.9, str(result))
+
+
+def test_a_model_object_and_its_class_do_the_same(world):
+    by_class = train(_config(epochs=1), world, Softmax)["weights_digest"]
+    by_object = train(_config(epochs=1), world, Softmax((8, 8), 10))["weights_digest"]
+    check(world, by_class == by_object)
+
+
+def test_a_model_of_ones_own_initialisation(world):
+    class Initialised(Softmax):
+        def initialise(self, parameters, seed):
+            for array in parameters.values():
+                array[...] = 1000 + seed
+
+    result = train(_config(epochs=1, seed=3), world, Initialised)
+    check(world, abs(result["parameters"]["bias"].mean() - 1003) < 1)
+
+
+# -- checkpoints -------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_evaluates_to_the_same_numbers(world, folder):
+    result = train(_config(epochs=2, checkpoint=str(folder / "runs")), world)
+    path = world.comm.bcast(result["checkpoint"])
+    with world.agreeing():
+        saved = checkpoint.load(path)
+    data = loader.load("digits", np.dtype("float32"), {"validation": 0.2, "test": 0.2}, 0, world)
+    from lepton_mpi.models.mlp import Mlp
+
+    reader = loader.BatchReader(data, evaluation.BATCH_ROWS)
+    parameters = saved.layout.views(saved.parameters)
+    figures = evaluation.evaluate(
+        Mlp((64, 128, 10)), parameters, data.splits["test"], data.class_names, reader, world
+    )
+    _check_close(world, parameters, result["parameters"], 0)
+    with together(world):
+        assert (result["checkpoint"] is None) == (world.rank != 0)
+        assert saved.layout.digest(saved.parameters) == result["weights_digest"]
+        for name in FIGURES:
+            assert figures[name] == result[f"test_{name}"], name
+        assert saved.attributes["epoch"] == 2
+        assert len(list((folder / "runs").iterdir())) == 2, "something else was left behind"
+
+
+def test_the_evaluate_command_prints_the_same_numbers(world, folder, capsys):
+    from pathlib import Path
+
+    result = train(_config(epochs=1, checkpoint=str(folder / "runs")), world)
+    path = Path(world.comm.bcast(result["checkpoint"]))
+    capsys.readouterr()
+    evaluation.evaluate_checkpoint(path, None, "test", world)
+    printed = capsys.readouterr().out
+    with together(world):
+        figures = {name: result[f"test_{name}"] for name in FIGURES}
+        assert (evaluation.sentence(figures) in printed) == (world.rank == 0)
+        assert printed.count("recall") == (11 if world.rank == 0 else 0)
+
+
+def test_initial_parameters_from_a_checkpoint(world, folder):
+    first = train(_config(epochs=1, checkpoint=str(folder / "runs")), world)
+    before = _copy(first["parameters"])
+    path = world.comm.bcast(first["checkpoint"])
+    second = train(_config(epochs=1, initial=path, learning_rate=1e-12), world)
+    _check_close(world, second["parameters"], before, 1e-6)
+    equal_everywhere(world, second["weights_digest"])
+
+
+def test_a_checkpoint_of_another_model_is_refused(world, folder):
+    path = train(_config(epochs=1, checkpoint=str(folder / "runs")), world)["checkpoint"]
+    path = world.comm.bcast(path)
+    with refused(world, ConfigurationError, path, "128", "64"):
+        train(_config(epochs=1, initial=path, hidden=(64,)), world)
+
+
+def test_a_missing_checkpoint_is_refused(world, folder):
+    with refused(world, DataError, "no such checkpoint"):
+        train(_config(initial=str(folder / "none.h5")), world)
+
+
+# -- what is refused ---------------------------------------------------------------------------------
+
+
+def test_configurations_that_differ_between_ranks(world):
+    if world.size == 1:
+        pytest.skip("one rank cannot differ from itself")
+    from lepton_mpi.errors import RankError
+
+    with refused(world, RankError, "the configuration", "'seed': 0", "'seed': 1"):
+        train(_config(seed=int(world.rank == world.size - 1)), world)
+
+
+def test_logistic_regression_of_ten_classes(world):
+    with refused(world, ConfigurationError, "logistic", "got 10"):
+        train(_config(model="logistic"), world)
+
+
+def test_a_missing_file(world, folder):
+    with refused(world, DataError, str(folder / "none.h5"), "no such file"):
+        train(_config(data=str(folder / "none.h5")), world)

@@ -1,0 +1,1 @@
+"""One process, no MPI: all logic and all edge cases; ranks are threads or are simulated."""

@@ -1,0 +1,237 @@
+"""Checkpoints: what is saved comes back, and damage is never silent."""
+
+import json
+import os
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lepton_mpi import checkpoint
+from lepton_mpi.errors import DataError
+from lepton_mpi.vectors import Layout
+
+SHAPES = {"layer0/weight": (7, 5), "layer0/bias": (5,), "scale": (), "none": (0, 3)}
+
+
+def _checkpoint(step: int, dtype=np.float32, shapes=SHAPES) -> checkpoint.Checkpoint:
+    layout = Layout(shapes)
+    generator = np.random.default_rng(step)
+    vectors = [generator.standard_normal(layout.size).astype(dtype) for _ in range(3)]
+    normalisation = generator.standard_normal(4).astype(dtype), generator.standard_normal(4).astype(dtype)
+    attributes = {"step": step, "epoch": 2, "seed": 3, "model": "mlp 7-5", "configuration": json.dumps({"batch": 64})}
+    state = {"first_moment": vectors[1], "second_moment": vectors[2]}
+    return checkpoint.Checkpoint(layout, vectors[0], state, normalisation, attributes)
+
+
+def _same(a: checkpoint.Checkpoint, b: checkpoint.Checkpoint) -> bool:
+    """Whether all that a run depends on is equal, to the bit."""
+    pairs = [(a.parameters, b.parameters), *zip(a.normalisation, b.normalisation, strict=True)]
+    if list(a.layout.shapes.items()) != list(b.layout.shapes.items()) or a.state.keys() != b.state.keys():
+        return False
+    pairs += [(a.state[name], b.state[name]) for name in a.state]
+    own = {"format", "version", "weights_digest", "content_digest", "names"}
+    attributes = [{key: value for key, value in c.attributes.items() if key not in own} for c in (a, b)]
+    return attributes[0] == attributes[1] and all(
+        x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes() for x, y in pairs
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_loading_gives_what_was_saved(tmp_path, dtype):
+    """Names, their order, shapes, types, bits of all vectors and attributes come back."""
+    saved = _checkpoint(12, dtype)
+    path = checkpoint.save(tmp_path, saved)
+    assert path.name == "step-00000012.h5"
+    assert _same(checkpoint.load(path), saved)
+
+
+@pytest.mark.parametrize("shape", [(np.int64(2), np.int64(3)), [2, 3]], ids=["NumPy numbers", "list"])
+def test_shapes_of_a_users_model_come_back_however_they_are_written(tmp_path, shape):
+    """A checkpoint of a model whose shapes are lists or NumPy integers is not taken for a damaged one."""
+    path = checkpoint.save(tmp_path, _checkpoint(1, shapes={"w": shape}))
+    assert dict(checkpoint.load(path).layout.shapes) == {"w": (2, 3)}
+
+
+def test_not_finite_numbers_come_back(tmp_path):
+    """NaN, infinities and negative zero keep their bits."""
+    saved = _checkpoint(1)
+    saved.parameters[:4] = np.nan, np.inf, -np.inf, -0.0
+    assert _same(checkpoint.load(checkpoint.save(tmp_path, saved)), saved)
+
+
+def test_the_last_two_are_kept(tmp_path):
+    """Older checkpoints are removed, other files are not."""
+    (tmp_path / "notes.txt").write_text("mine")
+    for step in (1, 5, 30, 200):
+        checkpoint.save(tmp_path, _checkpoint(step))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "step-00000030.h5", "step-00000200.h5"]
+
+
+def test_a_new_run_in_an_old_folder_keeps_what_it_saves(tmp_path):
+    """Files of an earlier, longer run do not push out the checkpoint that was just written."""
+    for step in (500, 600):
+        checkpoint.save(tmp_path, _checkpoint(step))
+    path = checkpoint.save(tmp_path, _checkpoint(10))
+    assert path.exists()
+    assert checkpoint.load(path).attributes["step"] == 10
+
+
+@pytest.mark.parametrize("function", ["replace", "fsync"])
+def test_an_interrupted_save_leaves_the_earlier_file(tmp_path, monkeypatch, function):
+    """If writing fails, the checkpoint of that name is the earlier one, whole, and nothing new looks like one."""
+    earlier = _checkpoint(7)
+    path = checkpoint.save(tmp_path, earlier)
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, function, fail)
+        other = _checkpoint(8)
+        with pytest.raises(OSError, match="disk full"):
+            checkpoint.save(tmp_path, checkpoint.Checkpoint(**{**vars(other), "attributes": earlier.attributes}))
+    assert _same(checkpoint.load(path), earlier)
+    assert [file.name for file in tmp_path.glob("*.h5")] == [path.name]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory) -> tuple[bytes, checkpoint.Checkpoint]:
+    """A checkpoint as bytes, and what is in it."""
+    saved = _checkpoint(3)
+    return checkpoint.save(tmp_path_factory.mktemp("whole"), saved).read_bytes(), saved
+
+
+def _load_bytes(folder, content: bytes) -> checkpoint.Checkpoint:
+    path = folder / "damaged.h5"
+    path.write_bytes(content)
+    return checkpoint.load(path)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(position=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255), length=st.integers(1, 4))
+def test_flipped_bytes_are_never_silent(tmp_path, file, position, flip, length):
+    """A file with a few changed bytes raises DataError, or the bytes meant nothing and all comes back."""
+    content, saved = bytearray(file[0]), file[1]
+    start = int(position * len(content))
+    for index in range(start, min(start + length, len(content))):
+        content[index] ^= flip
+    try:
+        loaded = _load_bytes(tmp_path, bytes(content))
+    except DataError as error:
+        assert "damaged.h5" in str(error) and "\n" not in str(error)
+    else:
+        assert _same(loaded, saved)
+
+
+def test_damage_that_a_fletcher_sum_cannot_see_is_found(tmp_path):
+    """A Fletcher sum takes 0x0000 for 0xffff; parameters and optimizer state have a checksum that does not."""
+    saved = _checkpoint(3)
+    for name, vector in {"parameters": saved.parameters, **saved.state}.items():
+        vector[:] = np.arange(1, vector.size + 1)
+        vector[5:35] = 0
+        content = checkpoint.save(tmp_path, saved).read_bytes()
+        place = content.index(vector[3:10].tobytes()) + 12
+        with pytest.raises(DataError):
+            _load_bytes(tmp_path, content[:place] + b"\xff\xff" + content[place + 2 :])
+            pytest.fail(f"a changed element of {name} was not noticed")
+        vector[:] = 0.5
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.floats(0, 1, exclude_max=True))
+def test_truncated_files_are_never_silent(tmp_path, file, part):
+    """A file that ends early raises DataError naming it."""
+    with pytest.raises(DataError, match="damaged.h5"):
+        _load_bytes(tmp_path, file[0][: int(part * len(file[0]))])
+
+
+def _other_format(file: h5py.File) -> None:
+    file.attrs["format"] = "of somebody else"
+
+
+def _no_format(file: h5py.File) -> None:
+    del file.attrs["format"]
+
+
+def _future_version(file: h5py.File) -> None:
+    file.attrs["version"] = 99
+
+
+def _version_in_words(file: h5py.File) -> None:
+    file.attrs["version"] = "one"
+
+
+def _no_digest(file: h5py.File) -> None:
+    del file.attrs["weights_digest"]
+
+
+def _no_names(file: h5py.File) -> None:
+    del file.attrs["names"]
+
+
+def _names_are_no_list(file: h5py.File) -> None:
+    file.attrs["names"] = "3"
+
+
+def _parameter_missing(file: h5py.File) -> None:
+    del file["parameters/layer0/bias"]
+
+
+def _parameter_is_a_group(file: h5py.File) -> None:
+    del file["parameters/scale"]
+    file.create_group("parameters/scale")
+
+
+def _optimizer_is_a_data_set(file: h5py.File) -> None:
+    del file["optimizer"]
+    file["optimizer"] = np.zeros(3)
+
+
+def _state_is_too_short(file: h5py.File) -> None:
+    del file["optimizer/first_moment"]
+    file["optimizer/first_moment"] = np.zeros(3, np.float32)
+
+
+def _no_normalisation(file: h5py.File) -> None:
+    del file["normalisation"]
+
+
+CHANGES = [
+    _other_format,
+    _no_format,
+    _future_version,
+    _version_in_words,
+    _no_digest,
+    _no_names,
+    _names_are_no_list,
+    _parameter_missing,
+    _parameter_is_a_group,
+    _optimizer_is_a_data_set,
+    _state_is_too_short,
+    _no_normalisation,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__.strip("_"))
+def test_files_of_another_kind_are_refused(tmp_path, file, change):
+    """A valid HDF5 file that is no checkpoint, or one with parts missing or of another kind, raises DataError."""
+    path = tmp_path / "changed.h5"
+    path.write_bytes(file[0])
+    with h5py.File(path, "r+") as opened:
+        change(opened)
+    with pytest.raises(DataError, match=r"changed\.h5"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"text\n", None], ids=["empty", "text", "missing"])
+def test_what_is_no_hdf5_file_is_refused(tmp_path, content):
+    """No file, an empty one and a text raise DataError in one line naming the path."""
+    path = tmp_path / "none.h5"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"none\.h5: ") as caught:
+        checkpoint.load(path)
+    assert "\n" not in str(caught.value)

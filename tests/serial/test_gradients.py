@@ -1,0 +1,126 @@
+"""The models' gradients against finite differences in float64."""
+
+import numpy as np
+import pytest
+
+from lepton_mpi.models import Batch, initialise_uniform
+from lepton_mpi.models.logistic import Logistic
+from lepton_mpi.models.mlp import Mlp
+from lepton_mpi.vectors import Layout
+
+MODELS = [
+    pytest.param(Mlp((5, 3)), id="no hidden layer"),
+    pytest.param(Mlp((5, 7, 3)), id="one hidden layer"),
+    pytest.param(Mlp((5, 7, 6, 3)), id="two hidden layers"),
+    pytest.param(Mlp((1, 1, 2)), id="narrow"),
+    pytest.param(Logistic(5), id="logistic"),
+    pytest.param(Logistic(1), id="two parameters"),
+]
+
+
+def _batch(model, rows: int) -> Batch:
+    generator = np.random.default_rng(4)
+    features = model.shapes[next(iter(model.shapes))][0]
+    classes = model.widths[-1] if isinstance(model, Mlp) else 2
+    y = np.resize(np.arange(classes, dtype=np.int32), rows)
+    return Batch(generator.standard_normal((rows, features)), generator.permutation(y))
+
+
+def _parameters(model, seed: int = 1) -> tuple[Layout, np.ndarray]:
+    layout = Layout(model.shapes)
+    vector = np.zeros(layout.size)
+    initialise_uniform(layout.views(vector), seed)
+    # Biases away from 0, so that their gradients depend on them and no unit sits on the kink of its ReLU.
+    return layout, vector + 0.1 * np.random.default_rng(seed).standard_normal(layout.size)
+
+
+def _loss_and_gradient(model, layout, vector, batch) -> tuple[float, np.ndarray]:
+    gradient = np.full(layout.size, np.nan)
+    loss, _ = model.loss_and_gradient(layout.views(vector), batch, layout.views(gradient))
+    return loss, gradient
+
+
+def _numerical_gradient(model, layout, vector, batch, step: float = 1e-5) -> np.ndarray:
+    """Central differences of fourth order: error of order ``step**4`` and ``1e-16 / step``."""
+    result = np.empty(layout.size)
+    for i in range(layout.size):
+        losses = []
+        for shift in (-2, -1, 1, 2):
+            moved = vector.copy()
+            moved[i] += shift * step
+            losses.append(_loss_and_gradient(model, layout, moved, batch)[0])
+        result[i] = (losses[0] - 8 * losses[1] + 8 * losses[2] - losses[3]) / (12 * step)
+    return result
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("rows", [1, 13])
+def test_gradients_are_the_slopes_of_the_loss(model, rows):
+    """Each parameter's gradient differs from the finite difference by at most 1e-6 of its largest element."""
+    layout, vector = _parameters(model)
+    batch = _batch(model, rows)
+    _, gradient = _loss_and_gradient(model, layout, vector, batch)
+    slopes = _numerical_gradient(model, layout, vector, batch)
+    for name, exact in layout.views(slopes).items():
+        mine = layout.views(gradient)[name]
+        assert np.abs(mine - exact).max() <= 1e-6 * np.abs(exact).max(), name
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_losses_and_gradients_are_sums_over_rows(model):
+    """The loss and gradient of a batch are the sums of those of its rows: nothing is averaged."""
+    layout, vector = _parameters(model)
+    batch = _batch(model, 9)
+    loss, gradient = _loss_and_gradient(model, layout, vector, batch)
+    parts = [_loss_and_gradient(model, layout, vector, Batch(batch.x[i : i + 1], batch.y[i : i + 1])) for i in range(9)]
+    np.testing.assert_allclose(loss, sum(part[0] for part in parts), rtol=1e-13)
+    np.testing.assert_allclose(gradient, sum(part[1] for part in parts), rtol=0, atol=1e-13 * np.abs(gradient).max())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_evaluation_gives_the_loss_of_training(model):
+    """``evaluate`` and ``loss_and_gradient`` agree on the loss and on the number of correct rows."""
+    layout, vector = _parameters(model)
+    batch = _batch(model, 40)
+    parameters = layout.views(vector)
+    predicted = np.full(40, -1, np.int32)
+    loss = model.evaluate(parameters, batch, predicted)
+    expected, correct = model.loss_and_gradient(parameters, batch, layout.views(np.empty(layout.size)))
+    np.testing.assert_allclose(loss, expected, rtol=1e-13)
+    assert np.count_nonzero(predicted == batch.y) == correct
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_parameters_and_batch_are_not_changed(model):
+    """A model writes into the gradient only."""
+    layout, vector = _parameters(model)
+    batch = _batch(model, 8)
+    before = vector.tobytes(), batch.x.tobytes(), batch.y.tobytes()
+    _loss_and_gradient(model, layout, vector, batch)
+    model.evaluate(layout.views(vector), batch, np.empty(8, np.int32))
+    assert (vector.tobytes(), batch.x.tobytes(), batch.y.tobytes()) == before
+
+
+def test_rows_of_any_shape_are_flattened():
+    """Images of 2x3 give what vectors of 6 give."""
+    model = Mlp((6, 4, 3))
+    layout, vector = _parameters(model)
+    x, y = np.random.default_rng(0).standard_normal((5, 2, 3)), np.array([0, 1, 2, 1, 0], np.int32)
+    flat = _loss_and_gradient(model, layout, vector, Batch(x.reshape(5, 6), y))
+    shaped = _loss_and_gradient(model, layout, vector, Batch(x, y))
+    assert flat[0] == shaped[0]
+    np.testing.assert_array_equal(flat[1], shaped[1])
+
+
+def test_initial_parameters_are_uniform_within_the_limit_of_glorot():
+    """Weights fill ±sqrt(6 / (in + out)) evenly, biases are 0, other seeds give others, and they are frozen."""
+    layout = Layout(Mlp((300, 200, 10)).shapes)
+    vector, other = np.empty(layout.size), np.empty(layout.size)
+    initialise_uniform(layout.views(vector), 0)
+    initialise_uniform(layout.views(other), 1)
+    first = layout.views(vector)["layer0/weight"]
+    limit = np.sqrt(6 / 500)
+    assert np.abs(first).max() <= limit and abs(first.std() / (limit / np.sqrt(3)) - 1) < 0.01
+    assert not layout.views(vector)["layer0/bias"].any()
+    assert not np.array_equal(vector, other)
+    assert layout.digest(vector) == "af1e9faf236856ec4656da192f47fa50"
