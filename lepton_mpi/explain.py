@@ -20,7 +20,7 @@ from lepton_mpi.errors import ConfigurationError
 
 _PROGRAM = "lepton_mpi explain"
 # Up to so many ranks all of them are shown, and drawn; more do not fit on a page.
-_RANKS_SHOWN = 16
+_RANKS_SHOWN, _CHUNKS_SHOWN = 16, 26
 # Up to so many ranks a schedule is run on symbols; the ring takes 1 s then.
 _RANKS_TRACED = 64
 
@@ -43,16 +43,19 @@ def explain(arguments: Sequence[str]) -> str:
     options = _parse(arguments)
     ranks, collective = options.ranks, Collective(options.collective)
     if options.algorithm is None:
-        return trace_text.comparison([_on_hosts(a, options) for a in COLLECTIVES[collective].values()], ranks)
+        return trace_text.comparison(
+            [_on_hosts(a, options) for a in COLLECTIVES[collective].values()], ranks
+        )
     algorithm = _on_hosts(_named(options.algorithm, collective), options)
     if options.svg is not None:
         _draw(Path(options.svg), algorithm, ranks)
     parts = [trace_text.head(algorithm, ranks, options.count)]
-    if ranks > _RANKS_SHOWN:
+    shows_all = ranks <= _RANKS_SHOWN and algorithm.chunk_count(ranks) <= _CHUNKS_SHOWN
+    if not shows_all:
         parts.append(trace_text.steps_of_rank_0(algorithm, ranks))
     if ranks <= _RANKS_TRACED:
         traced = trace(algorithm, ranks)
-        parts += trace_text.all_steps(traced) if ranks <= _RANKS_SHOWN else []
+        parts += trace_text.all_steps(traced) if shows_all else []
         parts.append(trace_text.end(traced))
     parts.append(trace_text.costs(algorithm, ranks, options.count))
     return "\n\n".join(parts)
@@ -77,31 +80,45 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("algorithm", nargs="?", metavar="ALGORITHM", help=_names_help())
     parser.add_argument("--ranks", metavar="P", default=None, help="number of ranks (default: 4)")
-    parser.add_argument("--collective", default="allreduce", help=", ".join(c.value for c in Collective))
-    parser.add_argument("--hosts", metavar="N,N,…", default=None, help="ranks on each host, for two_level")
-    parser.add_argument("--count", metavar="N", default=None, help="length of the vector; prints elements and bytes")
+    parser.add_argument(
+        "--collective", default="allreduce", help=", ".join(c.value for c in Collective)
+    )
+    parser.add_argument(
+        "--hosts", metavar="N,N,…", default=None, help="ranks on each host, for two_level"
+    )
+    parser.add_argument(
+        "--count", metavar="N", default=None, help="length of the vector; prints elements and bytes"
+    )
     parser.add_argument("--svg", metavar="FILE", default=None, help="draw it")
     options, unknown = parser.parse_known_args(arguments)
     if unknown and not unknown[0].startswith("-"):
         raise ConfigurationError(f"expected one algorithm, got also {unknown[0]!r}")
     if unknown:
         known = [flag for action in parser._actions for flag in action.option_strings]
-        raise ConfigurationError(f"unknown option {unknown[0]}{_did_you_mean(unknown[0], known)} (see --help)")
+        raise ConfigurationError(
+            f"unknown option {unknown[0]}{_did_you_mean(unknown[0], known)} (see --help)"
+        )
     collectives = [collective.value for collective in Collective]
     if options.collective not in collectives:
         raise ConfigurationError(_expected_one_of("--collective", collectives, options.collective))
     options.hosts = _hosts(options.hosts)
     ranks = sum(options.hosts) if options.hosts else 4
-    options.ranks = _whole_number("--ranks", options.ranks, 1) if options.ranks is not None else ranks
+    options.ranks = (
+        _whole_number("--ranks", options.ranks, 1) if options.ranks is not None else ranks
+    )
     if options.count is not None:
         options.count = _whole_number("--count", options.count, 0)
     if options.hosts and options.ranks != sum(options.hosts):
-        raise ConfigurationError(f"--hosts: expected numbers that add up to {options.ranks}, got {options.hosts}")
+        raise ConfigurationError(
+            f"--hosts: expected numbers that add up to {options.ranks}, got {options.hosts}"
+        )
     return options
 
 
 def _names_help() -> str:
-    return "; ".join(f"{collective.value}: {', '.join(names)}" for collective, names in COLLECTIVES.items())
+    return "; ".join(
+        f"{collective.value}: {', '.join(names)}" for collective, names in COLLECTIVES.items()
+    )
 
 
 def _hosts(text: str | None) -> list[int] | None:
@@ -112,14 +129,18 @@ def _hosts(text: str | None) -> list[int] | None:
 
 def _whole_number(flag: str, text: str, least: int) -> int:
     if not text.isdecimal() or int(text) < least:
-        raise ConfigurationError(f"{flag}: expected a whole number of at least {least}, got {text!r}")
+        raise ConfigurationError(
+            f"{flag}: expected a whole number of at least {least}, got {text!r}"
+        )
     return int(text)
 
 
 def _named(name: str, collective: Collective) -> Algorithm:
     known = COLLECTIVES[collective]
     if name.replace("-", "_") not in known:
-        raise ConfigurationError(_expected_one_of(f"{collective.value} algorithm", list(known), name))
+        raise ConfigurationError(
+            _expected_one_of(f"{collective.value} algorithm", list(known), name)
+        )
     return known[name.replace("-", "_")]
 
 
@@ -137,7 +158,9 @@ def _expected_one_of(what: str, known: Sequence[str], got: str) -> str:
 
 
 def _did_you_mean(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word.replace("-", "_") if word[:1] != "-" else word, known, n=1)
+    close = difflib.get_close_matches(
+        word.replace("-", "_") if word[:1] != "-" else word, known, n=1
+    )
     return f", did you mean {close[0]}?" if close else ""
 
 

@@ -41,7 +41,9 @@ def cost(algorithm: Algorithm, world_size: int) -> Cost:
     """Cost of one run; steps in which nobody sends do not count."""
     chunk_count = algorithm.chunk_count(world_size)
     ranks = [[_volume(step) for step in steps] for steps in _schedule(algorithm, world_size)]
-    busy = sum(any(volume.sent or volume.received for volume in step) for step in zip(*ranks, strict=True))
+    busy = sum(
+        any(volume.sent or volume.received for volume in step) for step in zip(*ranks, strict=True)
+    )
     sent, received, added = (
         max(sum(getattr(volume, part) for volume in volumes) for volumes in ranks)
         for part in ("sent", "received", "added")
@@ -53,7 +55,11 @@ def elements_sent_max(algorithm: Algorithm, world_size: int, count: int) -> int:
     """What the busiest rank sends of a vector of ``count`` elements, with chunks as they are cut in earnest."""
     bounds = chunk_bounds(count, algorithm.chunk_count(world_size))
     return max(
-        sum(bounds[send.stop] - bounds[send.start] for step in algorithm.steps(world_size, rank) for send in step.sends)
+        sum(
+            bounds[send.stop] - bounds[send.start]
+            for step in algorithm.steps(world_size, rank)
+            for send in step.sends
+        )
         for rank in range(world_size)
     )
 

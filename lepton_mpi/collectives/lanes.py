@@ -140,7 +140,7 @@ class _Fold:
 
     def run(self) -> None:
         for left, right, to in self._calls:
-            self._ufunc(left, right, to)
+            self._ufunc(left, right, out=to)
         if self._only is not None:
             self._out[:] = self._only
 

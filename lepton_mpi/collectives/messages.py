@@ -129,4 +129,4 @@ _UFUNCS = {"sum": np.add, "max": np.maximum, "min": np.minimum}
 
 
 def _adder(ufunc: np.ufunc, target: np.ndarray, arrived: np.ndarray):
-    return lambda: ufunc(target, arrived, target)
+    return lambda: ufunc(target, arrived, out=target)

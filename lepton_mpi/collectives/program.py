@@ -164,7 +164,7 @@ def _instructions(
 
     def place_is_free(receive: int, due: int) -> bool:
         if receives[receive].scratch >= 0:
-            return True  # by the choice of slots
+            return True  # scratch.py gives out no slot that may still be in use
         return needs.receive_after_receive[receive] < due and all(
             index in waited or (index < sends_started and sends[index].order < receives[due].order)
             for index in needs.receive_after_sends[receive]

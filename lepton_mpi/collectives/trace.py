@@ -96,7 +96,9 @@ def trace(algorithm: Algorithm, world_size: int) -> Trace:
     chunk_count = algorithm.chunk_count(world_size)
     schedule = [algorithm.steps(world_size, rank) for rank in range(world_size)]
     if len({len(steps) for steps in schedule}) > 1:
-        raise ScheduleError(f"{algorithm.name}: ranks have {sorted({len(s) for s in schedule})} steps")
+        raise ScheduleError(
+            f"{algorithm.name}: ranks have {sorted({len(s) for s in schedule})} steps"
+        )
     run = _Run(algorithm, world_size, chunk_count)
     result = Trace(algorithm, world_size, chunk_count, [run.snapshot([], [], set())])
     for number, steps in enumerate(zip(*schedule, strict=True)):
@@ -104,7 +106,9 @@ def trace(algorithm: Algorithm, world_size: int) -> Trace:
             check_step(steps, chunk_count)
             result.steps.append(run.step(steps))
         except ScheduleError as error:
-            raise ScheduleError(f"{algorithm.name}, {world_size} ranks, step {number}: {error}") from None
+            raise ScheduleError(
+                f"{algorithm.name}, {world_size} ranks, step {number}: {error}"
+            ) from None
     try:
         run.check_end()
     except ScheduleError as error:
@@ -119,7 +123,9 @@ def check_step(steps: Sequence[Step], chunk_count: int) -> None:
         for move in (*step.sends, *step.receives):
             peer = move.dest if isinstance(move, Send) else move.source
             _require(peer in range(len(steps)) and peer != rank, f"rank {rank} has no peer {peer}")
-            _require(0 <= move.start < move.stop <= chunk_count, f"rank {rank}: no chunks in {move}")
+            _require(
+                0 <= move.start < move.stop <= chunk_count, f"rank {rank}: no chunks in {move}"
+            )
         for send in step.sends:
             sent[rank, send.dest].append((send.start, send.stop))
         for receive in step.receives:
@@ -127,7 +133,10 @@ def check_step(steps: Sequence[Step], chunk_count: int) -> None:
         _check_use_of_chunks(rank, step)
     for source, dest in sent.keys() | received.keys():
         leaves, arrives = sent[source, dest], received[source, dest]
-        _require(leaves == arrives, f"rank {source} sends {leaves} to rank {dest}, which expects {arrives}")
+        _require(
+            leaves == arrives,
+            f"rank {source} sends {leaves} to rank {dest}, which expects {arrives}",
+        )
 
 
 def _check_use_of_chunks(rank: int, step: Step) -> None:
@@ -139,12 +148,17 @@ def _check_use_of_chunks(rank: int, step: Step) -> None:
         for chunk in range(receive.start, receive.stop):
             if receive.action is Action.COPY:
                 alone = arrivals[chunk] == 1 and chunk not in sent
-                _require(alone, f"rank {rank} copies onto chunk {chunk}, which it also sends or receives")
+                _require(
+                    alone, f"rank {rank} copies onto chunk {chunk}, which it also sends or receives"
+                )
             elif chunk in sent and receive.action is Action.ADD:
-                alone = arrivals[chunk] == 1 and {r for r in sent_ranges if r[0] <= chunk < r[1]} == {
-                    (receive.start, receive.stop)
-                }
-                _require(alone, f"rank {rank} adds to chunk {chunk}, which it also sends or receives otherwise")
+                alone = arrivals[chunk] == 1 and {
+                    r for r in sent_ranges if r[0] <= chunk < r[1]
+                } == {(receive.start, receive.stop)}
+                _require(
+                    alone,
+                    f"rank {rank} adds to chunk {chunk}, which it also sends or receives otherwise",
+                )
 
 
 def _require(kept: bool, broken: str) -> None:
@@ -156,9 +170,15 @@ class _Run:
     """The state of all ranks between two steps."""
 
     def __init__(self, algorithm: Algorithm, world_size: int, chunk_count: int) -> None:
-        self._collective, self._world_size, self._chunk_count = algorithm.collective, world_size, chunk_count
+        self._collective, self._world_size, self._chunk_count = (
+            algorithm.collective,
+            world_size,
+            chunk_count,
+        )
         ranks, chunks = range(world_size), range(chunk_count)
-        self._values = [[Sum((r,)) if self._has_at_start(r, c) else None for c in chunks] for r in ranks]
+        self._values = [
+            [Sum((r,)) if self._has_at_start(r, c) else None for c in chunks] for r in ranks
+        ]
         self._held: dict[tuple[int, int], dict[int, Sum]] = {}
         # What a message says of who has begun: what its sender knew when the chunk in it was complete.
         self._knows = [frozenset([rank]) for rank in ranks]
@@ -179,14 +199,20 @@ class _Run:
         return TracedStep(moves, folds, values, changed, held, list(self._knows))
 
     def step(self, steps: Sequence[Step]) -> TracedStep:
-        before, knew_before = [list(chunks) for chunks in self._values], [list(row) for row in self._knew]
+        before, knew_before = (
+            [list(chunks) for chunks in self._values],
+            [list(row) for row in self._knew],
+        )
         moves = [(rank, receive) for rank, step in enumerate(steps) for receive in step.receives]
         folds = [(rank, fold) for rank, step in enumerate(steps) for fold in step.folds]
         changed = set()
         for rank, receive in moves:
             for chunk in range(receive.start, receive.stop):
                 arrived = before[receive.source][chunk]
-                _require(arrived is not None, f"rank {receive.source} sends chunk {chunk}, which it does not have")
+                _require(
+                    arrived is not None,
+                    f"rank {receive.source} sends chunk {chunk}, which it does not have",
+                )
                 self._take(rank, chunk, arrived, receive)
                 changed.add((rank, chunk))
                 self._knows[rank] |= knew_before[receive.source][chunk]
@@ -200,11 +226,17 @@ class _Run:
     def _take(self, rank: int, chunk: int, arrived: Sum, receive: Receive) -> None:
         if receive.action is Action.HOLD:
             kept = self._held.setdefault((rank, chunk), {})
-            _require(receive.leaf not in kept, f"rank {rank} holds leaf {receive.leaf} of chunk {chunk} twice")
+            _require(
+                receive.leaf not in kept,
+                f"rank {rank} holds leaf {receive.leaf} of chunk {chunk} twice",
+            )
             kept[receive.leaf] = arrived
             return
         own = self._values[rank][chunk]
-        _require((rank, chunk) not in self._held, f"rank {rank} receives chunk {chunk} before it is folded")
+        _require(
+            (rank, chunk) not in self._held,
+            f"rank {rank} receives chunk {chunk} before it is folded",
+        )
         if receive.action is Action.ADD:
             _require(own is not None, f"rank {rank} adds to chunk {chunk}, which it does not have")
             arrived = own + arrived
@@ -212,10 +244,15 @@ class _Run:
 
     def _fold(self, rank: int, chunk: int, fold: Fold) -> None:
         nodes = self._held.pop((rank, chunk), {})
-        _require(fold.own not in nodes, f"rank {rank} holds leaf {fold.own} of chunk {chunk}, its own")
+        _require(
+            fold.own not in nodes, f"rank {rank} holds leaf {fold.own} of chunk {chunk}, its own"
+        )
         nodes[fold.own] = self._values[rank][chunk]
         found, expected = sorted(nodes), sorted(fold.leaves)
-        _require(found == expected, f"rank {rank} folds leaves {found} of chunk {chunk}, expected {expected}")
+        _require(
+            found == expected,
+            f"rank {rank} folds leaves {found} of chunk {chunk}, expected {expected}",
+        )
         for left, right in additions(fold.leaves):
             nodes[left] += nodes.pop(right)
         self._values[rank][chunk] = nodes[fold.leaves[0]]
@@ -226,7 +263,10 @@ class _Run:
         everybody = range(self._world_size)
         if self._collective is Collective.BARRIER:
             for rank, known in enumerate(self._knows):
-                _require(len(known) == len(everybody), f"rank {rank} may end before {set(everybody) - known} began")
+                _require(
+                    len(known) == len(everybody),
+                    f"rank {rank} may end before {set(everybody) - known} began",
+                )
             return
         for chunk in range(self._chunk_count):
             self._check_chunk(chunk)
@@ -235,13 +275,18 @@ class _Run:
         owner = next(rank for rank in range(self._world_size) if self._owned_by(rank, chunk))
         sums = self._collective in (Collective.ALLREDUCE, Collective.REDUCE_SCATTER)
         contributions = tuple(range(self._world_size)) if sums else (owner,)
-        holders = [owner] if self._collective is Collective.REDUCE_SCATTER else range(self._world_size)
+        holders = (
+            [owner] if self._collective is Collective.REDUCE_SCATTER else range(self._world_size)
+        )
         for rank in holders:
             value = self._values[rank][chunk]
             found = value.ranks if value is not None else ()
-            _require(found == contributions, f"rank {rank} holds contributions {found} of chunk {chunk}")
             _require(
-                value == self._values[holders[0]][chunk], f"ranks {holders[0]} and {rank} added chunk {chunk} otherwise"
+                found == contributions, f"rank {rank} holds contributions {found} of chunk {chunk}"
+            )
+            _require(
+                value == self._values[holders[0]][chunk],
+                f"ranks {holders[0]} and {rank} added chunk {chunk} otherwise",
             )
 
     def _owned_by(self, rank: int, chunk: int) -> bool:

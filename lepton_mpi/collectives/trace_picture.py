@@ -102,7 +102,9 @@ def _head(trace: Trace) -> Iterator[str]:
     yield _text(_MARGIN, 64, line, 13, _FAINT)
 
 
-def _state(trace: Trace, step: TracedStep, layout: _Layout, band: int, column: int) -> Iterator[str]:
+def _state(
+    trace: Trace, step: TracedStep, layout: _Layout, band: int, column: int
+) -> Iterator[str]:
     """The strips of all ranks."""
     letters = _letters(trace)
     left = layout.left(column)
@@ -113,11 +115,20 @@ def _state(trace: Trace, step: TracedStep, layout: _Layout, band: int, column: i
         for chunk in range(layout.chunks):
             x, y = left + chunk * layout.cell, middle - _CELL_HEIGHT / 2
             if len(letters[chunk]) == 1:
-                yield _text(x + layout.cell / 2, y - 4, letters[chunk], 11, _colour(chunk, layout.chunks), "middle")
+                yield _text(
+                    x + layout.cell / 2,
+                    y - 4,
+                    letters[chunk],
+                    11,
+                    _colour(chunk, layout.chunks),
+                    "middle",
+                )
             yield from _cell(trace, step, rank, chunk, x, y, layout)
 
 
-def _cell(trace: Trace, step: TracedStep, rank: int, chunk: int, x: float, y: float, layout: _Layout) -> Iterator[str]:
+def _cell(
+    trace: Trace, step: TracedStep, rank: int, chunk: int, x: float, y: float, layout: _Layout
+) -> Iterator[str]:
     width, bar = layout.cell - 2, (layout.cell - 2) / layout.ranks
     colour, value = _colour(chunk, layout.chunks), step.values[rank][chunk]
     changed = (rank, chunk) in step.changed
@@ -129,8 +140,12 @@ def _cell(trace: Trace, step: TracedStep, rank: int, chunk: int, x: float, y: fl
         inside = set(value.ranks)
         kept = {other for held in step.held.get((rank, chunk), {}).values() for other in held.ranks}
     yield _rect(x + 1, y, width, _CELL_HEIGHT, colour, opacity=0.13)
-    for start, stop, opacity in [(*run, 1.0) for run in _runs(inside)] + [(*run, 0.45) for run in _runs(kept)]:
-        yield _rect(x + 1 + start * bar, y, (stop - start) * bar, _CELL_HEIGHT, colour, opacity=opacity)
+    for start, stop, opacity in [(*run, 1.0) for run in _runs(inside)] + [
+        (*run, 0.45) for run in _runs(kept)
+    ]:
+        yield _rect(
+            x + 1 + start * bar, y, (stop - start) * bar, _CELL_HEIGHT, colour, opacity=opacity
+        )
     stroke, line = (_INK, 2.2) if changed else (colour, 0.8)
     yield (
         f'<rect x="{x + 1:.1f}" y="{y:.1f}" width="{width:.1f}" height="{_CELL_HEIGHT}" rx="2" fill="none" '
@@ -149,7 +164,9 @@ def _runs(numbers: set[int] | frozenset[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _arrows(trace: Trace, step: TracedStep, layout: _Layout, band: int, column: int, number: int) -> Iterator[str]:
+def _arrows(
+    trace: Trace, step: TracedStep, layout: _Layout, band: int, column: int, number: int
+) -> Iterator[str]:
     """The transfers that lead from the column before to this one."""
     start, stop = layout.left(column - 1) + layout.strip + 4, layout.left(column) - 4
     title_height = layout.middle(band, 0) - _ROW / 2 - 12
@@ -213,14 +230,20 @@ def _legend(trace: Trace, layout: _Layout) -> Iterator[str]:
         if action not in used:
             continue
         dashes = f' stroke-dasharray="{_DASHES[action]}"' if _DASHES[action] else ""
-        yield (f'<path d="M {x:.0f} {y:.0f} h 34" stroke="{_INK}" stroke-width="1.8" stroke-linecap="round"{dashes}/>')
+        yield (
+            f'<path d="M {x:.0f} {y:.0f} h 34" stroke="{_INK}" stroke-width="1.8" stroke-linecap="round"{dashes}/>'
+        )
         yield _text(x + 42, y + 4, word, 12, _FAINT)
         x += 62 + 7.2 * len(word)
     yield _text(x + 8, y + 4, note, 12, _FAINT)
 
 
 def _letters(trace: Trace) -> list[str]:
-    return [""] if trace.algorithm.collective is Collective.BARRIER else chunk_letters(trace.chunk_count)
+    return (
+        [""]
+        if trace.algorithm.collective is Collective.BARRIER
+        else chunk_letters(trace.chunk_count)
+    )
 
 
 def _colour(chunk: int, chunk_count: int) -> str:
@@ -233,7 +256,13 @@ def _rect(x: float, y: float, width: float, height: float, colour: str, opacity:
 
 
 def _text(
-    x: float, y: float, words: str, size: float, colour: str = _INK, anchor: str = "start", weight: str = "normal"
+    x: float,
+    y: float,
+    words: str,
+    size: float,
+    colour: str = _INK,
+    anchor: str = "start",
+    weight: str = "normal",
 ) -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{colour}" text-anchor="{anchor}" '

@@ -13,7 +13,11 @@ _COLUMNS = 120
 _COUNTED_EXACTLY = 64
 # Of a long list of steps the first and the last few.
 _FIRST, _LAST = 8, 3
-_ACTIONS = {Action.ADD: ("add", "adds"), Action.COPY: ("copy", "copies"), Action.HOLD: ("keep", "keeps")}
+_ACTIONS = {
+    Action.ADD: ("add", "adds"),
+    Action.COPY: ("copy", "copies"),
+    Action.HOLD: ("keep", "keeps"),
+}
 _PROMISES = {
     Collective.ALLREDUCE: "every rank has every contribution to every chunk once, added in the same order everywhere",
     Collective.REDUCE_SCATTER: "every rank has every contribution once in the chunks that it owns",
@@ -68,16 +72,23 @@ def all_steps(trace: Trace) -> list[str]:
         letters = [""]
         tables, legend = [_hearsay(step) for step in trace.steps], "every rank knows of itself"
     else:
-        # Formulas if they fit everywhere, else only who has contributed, else only how many.
-        for cell, legend in _CELLS.items():
-            tables = [_table(step, letters, cell) for step in trace.steps]
-            if max(len(line) for table in tables for line in table) <= _COLUMNS:
-                break
+        tables, legend = _tables(trace, letters)
     paragraphs = []
     for number, (step, table) in enumerate(zip(trace.steps, tables, strict=True)):
         title = f"step {number} of {len(trace.steps) - 1}" if number else f"at the start ({legend})"
         paragraphs.append("\n".join([title, *_moves(step, letters), *table]))
     return paragraphs
+
+
+def _tables(trace: Trace, letters: Sequence[str]) -> tuple[list[list[str]], str]:
+    """What each rank holds: formulas if they fit everywhere, else who has contributed, else how many."""
+    for cell, legend in _CELLS.items():
+        tables = [_table(step, letters, cell) for step in trace.steps]
+        if max(len(line) for table in tables for line in table) <= _COLUMNS:
+            return tables, legend
+    heading = "  chunks   " + "  ".join(f"{letter:<4}" for letter in letters).rstrip()
+    tables = [[heading, *_table(step, letters, _contributor_count, 5)] for step in trace.steps]
+    return tables, "3 is a sum of three contributions, [new], +2 kept for later"
 
 
 def _moves(step: TracedStep, letters: Sequence[str]) -> list[str]:
@@ -98,8 +109,13 @@ def _link(receive: Receive, letters: Sequence[str]) -> str:
     return f"{chunks_text(receive.start, receive.stop, letters)}--" if any(letters) else ""
 
 
-def _table(step: TracedStep, letters: Sequence[str], cell: Callable[[Sum, list[Sum], str], str]) -> list[str]:
-    """What each rank holds of each chunk."""
+def _table(
+    step: TracedStep,
+    letters: Sequence[str],
+    cell: Callable[[Sum, list[Sum], str], str],
+    width_min: int = 0,
+) -> list[str]:
+    """What each rank holds of each chunk, one line a rank."""
     rows = []
     for rank, values in enumerate(step.values):
         row = []
@@ -108,32 +124,39 @@ def _table(step: TracedStep, letters: Sequence[str], cell: Callable[[Sum, list[S
             shown = cell(value, kept, letter) if value is not None else "-"
             row.append(f"[{shown}]" if (rank, chunk) in step.changed else f" {shown} ")
         rows.append(row)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [f"  rank {rank:<3} {' '.join(map(str.ljust, row, widths))}".rstrip() for rank, row in enumerate(rows)]
+    widths = [max(width_min, *map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (" ".join(map(str.ljust, row, widths)) for row in rows)
+    return [f"  rank {rank:<3} {line}".rstrip() for rank, line in enumerate(lines)]
 
 
 def _formula(value: Sum, kept: list[Sum], letter: str) -> str:
-    return " ".join([value.text(letter)] + ["|"] * bool(kept) + [held.text(letter) for held in kept])
+    return " ".join(
+        [value.text(letter)] + ["|"] * bool(kept) + [held.text(letter) for held in kept]
+    )
 
 
 def _contributors(value: Sum, kept: list[Sum], letter: str) -> str:
-    return " ".join([value.short_text(letter)] + ["|"] * bool(kept) + [held.short_text(letter) for held in kept])
+    return " ".join(
+        [value.short_text(letter)] + ["|"] * bool(kept) + [held.short_text(letter) for held in kept]
+    )
 
 
 def _contributor_count(value: Sum, kept: list[Sum], letter: str) -> str:
-    return f"{letter}:{len(value.ranks)}" + (f"+{len(kept)}" if kept else "")
+    return f"{len(value.ranks)}" + (f"+{len(kept)}" if kept else "")
 
 
 _CELLS = {
     _formula: "[new], | kept for later",
     _contributors: "a0-2 is a0+a1+a2 in some order, [new], | kept for later",
-    _contributor_count: "a:3 is a sum of three, [new], +2 kept for later",
 }
 
 
 def _hearsay(step: TracedStep) -> list[str]:
     """In a barrier: of whom each rank has heard."""
-    return [f"  rank {rank:<3} has heard of {' '.join(map(str, sorted(s)))}" for rank, s in enumerate(step.heard_of)]
+    return [
+        f"  rank {rank:<3} has heard of {' '.join(map(str, sorted(s)))}"
+        for rank, s in enumerate(step.heard_of)
+    ]
 
 
 def steps_of_rank_0(algorithm: Algorithm, world_size: int) -> str:
@@ -151,7 +174,10 @@ def steps_of_rank_0(algorithm: Algorithm, world_size: int) -> str:
 
 def _actions(step: Step) -> str:
     parts = [f"sends {_chunks(s.start, s.stop)} to rank {s.dest}" for s in step.sends]
-    parts += [f"{_ACTIONS[r.action][1]} {_chunks(r.start, r.stop)} of rank {r.source}" for r in step.receives]
+    parts += [
+        f"{_ACTIONS[r.action][1]} {_chunks(r.start, r.stop)} of rank {r.source}"
+        for r in step.receives
+    ]
     parts += [f"adds all it kept of {_chunks(f.start, f.stop)}" for f in step.folds]
     return "; ".join(parts) or "nothing"
 
@@ -191,10 +217,14 @@ def comparison(algorithms: Sequence[Algorithm], world_size: int) -> str:
     collective = algorithms[0].collective
     rows = [(algorithm.name, cost(algorithm, world_size)) for algorithm in algorithms]
     rows.append(("at least", lower_bound(collective, world_size)))
-    lines = [f"{collective.value}, {_many(world_size, 'rank')}: steps, and volumes of the busiest rank"]
+    lines = [
+        f"{collective.value}, {_many(world_size, 'rank')}: steps, and volumes of the busiest rank"
+    ]
     lines.append(f"{'algorithm':<20} {'steps':>6} {'sent':>10} {'received':>10} {'added':>10}")
     for name, found in rows:
-        volumes = (f"{f'{float(part):.4g} N':>10}" for part in (found.sent, found.received, found.added))
+        volumes = (
+            f"{f'{float(part):.4g} N':>10}" for part in (found.sent, found.received, found.added)
+        )
         lines.append(f"{name:<20} {found.steps:>6} {' '.join(volumes)}")
     return "\n".join(lines)
 

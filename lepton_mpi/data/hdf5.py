@@ -181,4 +181,4 @@ def _normaliser(
             f"{path}: normalisation/{name}: expected finite numbers of shape {shape} or a single one, "
             f"got shape {values.shape}"
         )
-    return np.ascontiguousarray(np.broadcast_to(values, shape)).reshape(-1)
+    return np.array(np.broadcast_to(values, shape)).reshape(-1)  # a copy that may be written to

@@ -71,4 +71,4 @@ class NodeSums:
         for number, depth, vectors, merges, index in self._plan:
             yield number, vectors[depth], self._views[index]
             for upper in range(depth, depth - merges, -1):
-                np.add(vectors[upper - 1], vectors[upper], vectors[upper - 1])
+                np.add(vectors[upper - 1], vectors[upper], out=vectors[upper - 1])

@@ -42,7 +42,9 @@ class Ended:
         return [line for line in self.text.splitlines() if line.startswith(beginning)]
 
 
-def run(ranks: int, *words: str, cwd: Path, limit_seconds: float = _LIMIT_SECONDS, **variables: str) -> Ended:
+def run(
+    ranks: int, *words: str, cwd: Path, limit_seconds: float = _LIMIT_SECONDS, **variables: str
+) -> Ended:
     """Run ``python WORDS`` on ``ranks`` ranks to its end; on 0 ranks without a launcher.
 
     Fails the test if the job takes longer than ``limit_seconds``.
@@ -52,15 +54,22 @@ def run(ranks: int, *words: str, cwd: Path, limit_seconds: float = _LIMIT_SECOND
         try:
             out, err = job.communicate(timeout=limit_seconds)
         except subprocess.TimeoutExpired as error:
-            shown = "\n".join((part or b"").decode(errors="replace") for part in (error.stdout, error.stderr))
-            raise AssertionError(f"the job still runs after {limit_seconds:g} s; its output:\n{shown}") from None
+            shown = "\n".join(
+                (part or b"").decode(errors="replace") for part in (error.stdout, error.stderr)
+            )
+            raise AssertionError(
+                f"the job still runs after {limit_seconds:g} s; its output:\n{shown}"
+            ) from None
     return Ended(job.returncode, out, err, time.monotonic() - began)
 
 
 @contextmanager
 def started(ranks: int, *words: str, cwd: Path, **variables: str) -> Iterator[subprocess.Popen]:
     """Start ``python WORDS`` on ``ranks`` ranks; at the end of the block kill what is left of it."""
-    launch = shlex.split(os.environ.get("LEPTON_TEST_LAUNCH", "")) or [str(ROOT / "run_local.sh"), "mpi"]
+    launch = shlex.split(os.environ.get("LEPTON_TEST_LAUNCH", "")) or [
+        str(ROOT / "run_local.sh"),
+        "mpi",
+    ]
     command = [*([*launch, str(ranks)] if ranks else []), sys.executable, *words]
     job = subprocess.Popen(
         command,

@@ -85,7 +85,16 @@ def test_an_error_of_the_model_when_it_is_made(tmp_path):
 # -- the launcher ------------------------------------------------------------------------------------
 
 # How MPI libraries name their own files in /dev/shm; a launcher that is killed cannot remove them.
-_FILES_OF_MPI = ("sm_segment.", "vader_segment.", "mpich_", "Intel_MPI", "osc_rdma", "ompi", "pmix", "prte")
+_FILES_OF_MPI = (
+    "sm_segment.",
+    "vader_segment.",
+    "mpich_",
+    "Intel_MPI",
+    "osc_rdma",
+    "ompi",
+    "pmix",
+    "prte",
+)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])

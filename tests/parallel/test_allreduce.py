@@ -128,9 +128,13 @@ def test_a_changing_vector_a_hundred_times(world, algorithm):
     check(world, not wrong, f"runs {wrong}")
 
 
-@algorithms
-def test_memory_stays_flat(world, algorithm):
-    plan, contribution = _plan(world, algorithm, "private", 997, "float32")
+# One of each kind of executor.
+@pytest.mark.parametrize(
+    ("algorithm", "mode"),
+    [("auto", "shared"), ("auto", "array"), ("ring", "private"), ("mpi_persistent", "private")],
+)
+def test_memory_stays_flat(world, algorithm, mode):
+    plan, contribution = _plan(world, algorithm, mode, 997, "float32")
     contribution[:] = 0
     process = psutil.Process()
     for _ in range(200):

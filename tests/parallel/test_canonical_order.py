@@ -83,14 +83,14 @@ def test_nodes_of_all_ranks_are_all_leaves_once(world, slices, leaf_count):
         assert sum_.slices == slices
 
 
-@pytest.mark.parametrize("algorithm", ["ring", "recursive_doubling", "pairwise", "mpi", "mpi_persistent"])
+@pytest.mark.parametrize(
+    "algorithm", ["ring", "recursive_doubling", "pairwise", "mpi", "mpi_persistent"]
+)
 @slicings
 @leaf_counts
 def test_other_algorithms_sum_the_same_leaves(world, algorithm, slices, leaf_count):
     """Whole numbers, so any order is exact; a rank without a leaf must add nothing, also the second time."""
-    sum_ = make_sliced_sum(
-        world, COUNT, np.dtype(np.float32), leaf_count, slices, algorithm, 4096
-    )
+    sum_ = make_sliced_sum(world, COUNT, np.dtype(np.float32), leaf_count, slices, algorithm, 4096)
     wrong = []
     for run in range(3):
         leaves = np.arange(COUNT) % 100 + 100.0 * np.arange(leaf_count)[:, None] + run

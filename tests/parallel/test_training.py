@@ -1,5 +1,7 @@
 """Whole runs of ``train`` on all ranks: against a slow reference, on odd sizes, with models of a user's."""
 
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -7,8 +9,9 @@ import pytest
 from lepton_mpi import checkpoint, evaluation
 from lepton_mpi.config import Config
 from lepton_mpi.data import hdf5, loader, order
-from lepton_mpi.errors import ConfigurationError, DataError
+from lepton_mpi.errors import ConfigurationError, DataError, RankError
 from lepton_mpi.models import initialise_uniform
+from lepton_mpi.models.mlp import Mlp
 from lepton_mpi.train import train
 from tests import reference
 from tests.parallel.together import check, equal_everywhere, refused, together
@@ -214,9 +217,9 @@ def test_a_model_without_evaluate(world):
 
 
 def test_a_model_with_evaluate(world):
-    result = train(_config(epochs=5, learning_rate=0.01), world, EvaluatedSoftmax)
+    result = train(_config(epochs=20, learning_rate=0.01), world, EvaluatedSoftmax)
     equal_everywhere(world, result["weights_digest"])
-    check(world, result["test_accuracy"] > 0.9, str(result))
+    check(world, result["test_accuracy"] > 0.9, str(result["test_accuracy"]))
 
 
 def test_a_model_object_and_its_class_do_the_same(world):
@@ -244,8 +247,6 @@ def test_a_checkpoint_evaluates_to_the_same_numbers(world, folder):
     with world.agreeing():
         saved = checkpoint.load(path)
     data = loader.load("digits", np.dtype("float32"), {"validation": 0.2, "test": 0.2}, 0, world)
-    from lepton_mpi.models.mlp import Mlp
-
     reader = loader.BatchReader(data, evaluation.BATCH_ROWS)
     parameters = saved.layout.views(saved.parameters)
     figures = evaluation.evaluate(
@@ -262,8 +263,6 @@ def test_a_checkpoint_evaluates_to_the_same_numbers(world, folder):
 
 
 def test_the_evaluate_command_prints_the_same_numbers(world, folder, capsys):
-    from pathlib import Path
-
     result = train(_config(epochs=1, checkpoint=str(folder / "runs")), world)
     path = Path(world.comm.bcast(result["checkpoint"]))
     capsys.readouterr()
@@ -302,8 +301,6 @@ def test_a_missing_checkpoint_is_refused(world, folder):
 def test_configurations_that_differ_between_ranks(world):
     if world.size == 1:
         pytest.skip("one rank cannot differ from itself")
-    from lepton_mpi.errors import RankError
-
     with refused(world, RankError, "the configuration", "'seed': 0", "'seed': 1"):
         train(_config(seed=int(world.rank == world.size - 1)), world)
 

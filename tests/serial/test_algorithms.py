@@ -452,6 +452,16 @@ def test_the_elements_sent_are_the_elements_counted(algorithm, world_size):
     )
 
 
+@every_world_size
+def test_the_lower_bounds_can_be_reached(world_size):
+    """They are no lower than they must be: the ring moves and adds the least, doubling takes the fewest steps."""
+    least = lower_bound(Collective.ALLREDUCE, world_size)
+    ring = cost(ALGORITHMS["ring"], world_size)
+    assert (ring.sent, ring.received, ring.added) == (least.sent, least.received, least.added)
+    if world_size == _power(world_size):
+        assert cost(ALGORITHMS["recursive_doubling"], world_size).steps == least.steps
+
+
 ALPHA, BETA, GAMMA = 3e-6, 2e-9, 5e-10
 
 
@@ -716,3 +726,16 @@ def test_held_segments_need_little_scratch(world_size):
         steps = ALGORITHMS["pairwise"].steps(world_size, rank)
         program = compile_program(steps, list(range(world_size + 1)), 1, in_flight)
         assert program.scratch_slots <= min(world_size - 1, 2 * ceil(log2(world_size)) + in_flight)
+
+
+@pytest.mark.parametrize("name", ["ring", "pairwise"])
+def test_receives_are_posted_ahead(name):
+    """Waiting for scratch holds no message up: as many receives are in flight as are allowed."""
+    in_flight = 4
+    steps = ALGORITHMS[name].steps(9, 2)
+    program = compile_program(steps, chunk_bounds(9 * 6, 9), 2, in_flight)
+    posted, most = 0, 0
+    for do, _ in program.instructions:
+        posted += (do is Do.START_RECEIVE) - (do is Do.WAIT_RECEIVE)
+        most = max(most, posted)
+    assert most == in_flight
