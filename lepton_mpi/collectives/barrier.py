@@ -1,10 +1,10 @@
-"""Dissemination barrier: in each step a rank tells another one, twice as far away, that all it has heard of are here.
+"""Dissemination barrier: every rank passes on, in each step twice as far, who it has heard of.
 
     p = 5     step 0: r -> r + 1      step 1: r -> r + 2      step 2: r -> r + 4      (mod p)
               r has heard of          of                      of
               r - 1, r                r - 3, …, r             all
 
-A message is one element, best a zero, and receiving adds it to the rank's own: so a message of step j + 1 cannot
+A message is one element, best a zero, and receiving adds it to the own one: a message of step j + 1 cannot
 leave before that of step j has come, and no executor needs to know that this is a barrier.
 
 Cost per rank: ceil(log2 p) steps, the lower bound, of one element each.
