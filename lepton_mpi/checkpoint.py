@@ -48,7 +48,9 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     os.replace(temporary, path)
     _sync(folder)
     # By age, not by step: a folder may hold the higher steps of an earlier run.
-    others = sorted(set(folder.glob("step-*.h5")) - {path}, key=lambda file: file.stat().st_mtime_ns)
+    others = sorted(
+        set(folder.glob("step-*.h5")) - {path}, key=lambda file: file.stat().st_mtime_ns
+    )
     for old in others[: max(0, len(others) - (_KEPT - 1))]:
         old.unlink()
     return path
@@ -59,7 +61,9 @@ def load(path: Path) -> Checkpoint:
     try:
         with h5py.File(path, "r", locking=False) as file:
             if file.attrs.get("format") != _FORMAT:
-                raise DataError(f"{path}: expected a checkpoint of lepton_mpi, got another HDF5 file")
+                raise DataError(
+                    f"{path}: expected a checkpoint of lepton_mpi, got another HDF5 file"
+                )
             if int(file.attrs["version"]) > _VERSION:
                 version = file.attrs["version"]
                 raise DataError(f"{path}: expected version {_VERSION} or lower, got {version}")
@@ -122,7 +126,9 @@ def _verify(file: h5py.File, checkpoint: Checkpoint) -> None:
             raise ValueError(f"optimizer/{name}: expected shape {expected}, got {vector.shape}")
     found = _content_digest(_named(checkpoint), checkpoint.attributes)
     if found != checkpoint.attributes["content_digest"]:
-        raise ValueError(f"expected content of digest {checkpoint.attributes['content_digest']}, got {found}")
+        raise ValueError(
+            f"expected content of digest {checkpoint.attributes['content_digest']}, got {found}"
+        )
 
 
 def _chunk(array: np.ndarray) -> tuple[int, ...]:

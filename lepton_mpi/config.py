@@ -144,7 +144,12 @@ def parse_command_line(arguments: Sequence[str], program: str) -> Config:
 _DESCRIPTION = "Train one model on all ranks: mpirun -n 8 python -m lepton_mpi.train [options]"
 
 
-_PARSER_OPTIONS = {"parser_mode": "toml", "exit_on_error": False, "allow_abbrev": False}
+_PARSER_OPTIONS = {
+    "parser_mode": "toml",
+    "exit_on_error": False,
+    "allow_abbrev": False,
+    "print_config": None,
+}
 
 
 class _Parser(ArgumentParser):
@@ -227,13 +232,14 @@ def _got(message: str, flag: str, arguments: list[str]) -> str:
 
 
 def _after(flag: str, arguments: list[str]) -> str | None:
-    """The word that stands after ``flag``, in either of its spellings."""
+    """The word that stands after the last ``flag``, in either of its spellings."""
+    found = None
     for index, word in enumerate(arguments):
         if word.startswith(flag + "="):
-            return word.removeprefix(flag + "=")
-        if word == flag and index + 1 < len(arguments):
-            return arguments[index + 1]
-    return None
+            found = word.removeprefix(flag + "=")
+        elif word == flag and index + 1 < len(arguments):
+            found = arguments[index + 1]
+    return found
 
 
 def _names() -> list[str]:

@@ -41,9 +41,7 @@ def _named(config: pytest.Config, floor: str) -> bool:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep MPI out of the serial floor and all ranks but one off the screen."""
-    # This plugin starts MPI in every process, which leaves files in /dev/shm, and is not needed here.
-    config.pluginmanager.unregister(name="mpi-pytest")
+    """Keep all ranks but one off the screen."""
     if launch.launched_rank() > 0:
         chatty = config.pluginmanager.getplugin("terminalreporter")
         config.pluginmanager.unregister(chatty)

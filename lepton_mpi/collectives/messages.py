@@ -13,7 +13,6 @@ from lepton_mpi.collectives.chunks import chunk_bounds
 from lepton_mpi.collectives.program import Do, compile_program
 from lepton_mpi.collectives.schedule import Algorithm
 
-
 DTYPES = ("float32", "float64", "int32", "int64")
 
 
@@ -77,7 +76,9 @@ class MessagePlan:
                 f"{buffer.shape}, strides {buffer.strides}, writable {buffer.flags.writeable}; pass a copy"
             )
         if buffer.dtype.name not in DTYPES or not buffer.dtype.isnative:
-            raise TypeError(f"allreduce: expected dtype {', '.join(DTYPES)}, got {buffer.dtype.str}")
+            raise TypeError(
+                f"allreduce: expected dtype {', '.join(DTYPES)}, got {buffer.dtype.str}"
+            )
         bounds = chunk_bounds(buffer.size, algorithm.chunk_count(transport.world_size))
         steps = algorithm.steps(transport.world_size, transport.rank)
         segment_elements = max(1, segment_bytes // buffer.itemsize)

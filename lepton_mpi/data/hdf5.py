@@ -64,18 +64,25 @@ def locate(name: str) -> Path:
 @contextmanager
 def open_file(path: Path) -> Iterator[OpenFile]:
     """Open ``path`` for reading and check its structure. Raises DataError."""
-    if not path.exists():
+    if not _exists(path):
         known = ", ".join(sorted(file.stem for file in EMBEDDED.glob("*.h5")))
         raise DataError(f"{path}: no such file (embedded data sets: {known})")
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
-        raise DataError(f"{path}: not a readable HDF5 file: {error}") from None
+        raise DataError(f"{path}: not a readable HDF5 file: {one_line(error)}") from None
     with file:
         try:
             yield _describe(file, path)
         except (OSError, RuntimeError, KeyError) as error:  # what h5py raises for damaged content
-            raise DataError(f"{path}: damaged: {error}") from None
+            raise DataError(f"{path}: damaged: {one_line(error)}") from None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def read_rows(
@@ -91,8 +98,16 @@ def read_rows(
         last = min(first + block_rows, stop)
         block = x[first - start : last - start]
         shaped = block.reshape(last - first, *source.x.shape[1:])
-        source.x.read_direct(shaped, np.s_[first:last])
-        if x.dtype.kind == "f" and not np.isfinite(block.sum()):
+        try:
+            source.x.read_direct(shaped, np.s_[first:last])
+            labels = source.y[first:last].reshape(-1)
+        except (OSError, RuntimeError) as error:
+            names = f"{source.x.name} or {source.y.name}"
+            reason = one_line(error)
+            raise DataError(
+                f"{path}: {names}: rows {first} to {last - 1}: damaged: {reason}"
+            ) from None
+        if x.dtype.kind == "f":
             bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
             if bad.size:
                 row = first + int(bad[0])
@@ -100,7 +115,6 @@ def read_rows(
                 raise DataError(
                     f"{path}: {source.x.name}: row {row}: expected finite numbers, got {value}"
                 )
-        labels = source.y[first:last].reshape(-1)
         y[first - start : last - start] = labels
         wrong = np.flatnonzero((labels < 0) | (labels >= class_count))
         if wrong.size:
@@ -129,8 +143,23 @@ def _describe(file: h5py.File, path: Path) -> OpenFile:
     byte_scale = 1 / 255 if all(source.x.dtype == np.uint8 for source in sources.values()) else 1.0
     shift = _normaliser(file, path, "shift", feature_shape, 0.0)
     scale = _normaliser(file, path, "scale", feature_shape, byte_scale)
-    class_names = tuple(str(name) for name in file.attrs.get("classes", ()))
-    return OpenFile(path, sources, feature_shape, (shift, scale), class_names)
+    return OpenFile(path, sources, feature_shape, (shift, scale), _class_names(file, path))
+
+
+def one_line(value: object) -> str:
+    """The text of a value, such as an error of the HDF5 library, whose lines may be several, on one."""
+    return " ".join(str(value).split())
+
+
+def _class_names(file: h5py.File, path: Path) -> tuple[str, ...]:
+    names = file.attrs.get("classes", ())
+    listed = isinstance(names, tuple) or (isinstance(names, np.ndarray) and names.ndim == 1)
+    texts = [name.decode() if isinstance(name, bytes) else name for name in names] if listed else []
+    if not listed or not all(isinstance(text, str) for text in texts):
+        raise DataError(
+            f"{path}: attribute classes: expected a list of texts, got {one_line(names)}"
+        )
+    return tuple(map(str, texts))
 
 
 def _find(file: h5py.File, path: Path) -> dict[str, tuple[str, str]]:
@@ -159,6 +188,10 @@ def _source(file: h5py.File, path: Path, split: str, x_name: str, y_name: str) -
         raise DataError(
             f"{path}: {x.name}: expected numbers of shape (rows, ...), got {x.dtype} of shape {x.shape}"
         )
+    if 0 in x.shape[1:]:
+        raise DataError(
+            f"{path}: {x.name}: expected at least one number in a row, got shape {x.shape}"
+        )
     if y.dtype.kind not in "iub" or y.ndim < 1 or y.shape[1:] not in ((), (1,)):
         raise DataError(
             f"{path}: {y.name}: expected whole numbers of shape (rows,), got {y.dtype} of shape {y.shape}"
@@ -170,11 +203,26 @@ def _source(file: h5py.File, path: Path, split: str, x_name: str, y_name: str) -
     return Source(split, x, y)
 
 
+def _within(file: h5py.File, group_name: str, name: str):
+    """What is in a group of the file; None without it; the group's place itself if it is none."""
+    group = file.get(group_name)
+    return (
+        None
+        if group is None
+        else group.get(name)
+        if isinstance(group, h5py.Group)
+        else group.parent
+    )
+
+
 def _normaliser(
     file: h5py.File, path: Path, name: str, shape: tuple[int, ...], default: float
 ) -> np.ndarray:
     """``normalisation/name`` as float64 of shape (features,)."""
-    dataset = file.get(f"normalisation/{name}")
+    dataset = _within(file, "normalisation", name)
+    is_numbers = isinstance(dataset, h5py.Dataset) and dataset.dtype.kind in "iuf"
+    if dataset is not None and not is_numbers:
+        raise DataError(f"{path}: normalisation/{name}: expected a data set of numbers")
     values = np.asarray(default if dataset is None else dataset[()], np.float64)
     if values.shape not in ((), shape) or not np.isfinite(values).all():
         raise DataError(

@@ -122,6 +122,11 @@ def load(name: str, dtype: np.dtype, held_out: dict[str, float], seed: int, host
             kept, out = order.hold_out(train.row_count, held_out[purpose], seed, purpose)
             splits["train"] = Rows(train.x, train.y, train.indices[kept])
             splits[purpose] = Rows(train.x, train.y, train.indices[out])
+    with host.agreeing():
+        if splits["train"].row_count == 0:
+            raise DataError(
+                f"{path}: expected rows to train on, got none: all are held out, see --test-split"
+            )
     shift, scale = (np.asarray(values, dtype) for values in file.normalisation)
     class_names = file.class_names or tuple(str(number) for number in range(class_count))
     return DataSet(path, file.feature_shape, class_names, (shift, scale), splits)
@@ -150,6 +155,7 @@ class BatchReader:
 
     def read(self, rows: Rows, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows ``indices`` (int64, shape (r,)) of the table: x (r, *row shape), y int32 (r,)."""
+        assert len(indices) <= len(self._y), (len(indices), len(self._y))  # kernels check no bounds
         count = gather_labels(rows.y, indices, self._y)
         gather_rows(rows.x, indices, self._shift, self._scale, self._x)
         return self._x[:count].reshape(count, *self._row_shape), self._y[:count]

@@ -116,7 +116,12 @@ def softmax_predict(logits, labels, predicted):
     return loss
 
 
-@njit(_signatures("UniTuple(f8, 2)(M, V, V, i4[::1], V, V, V)"), cache=True, nogil=True, error_model="numpy")
+@njit(
+    _signatures("UniTuple(f8, 2)(M, V, V, i4[::1], V, V, V)"),
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
 def logistic_gradient(inputs, weight, bias, labels, difference, grad_weight, grad_bias):
     """Fill the gradient of the summed binary cross-entropy; return (loss sum, correct count).
 

@@ -21,7 +21,7 @@ def _write(path, change=None) -> None:
 
 
 def _train(folder, data) -> jobs.Ended:
-    return jobs.run(3, *jobs.TRAIN, "--data", str(data), "--epochs", "1", cwd=folder)
+    return jobs.run(2, *jobs.TRAIN, "--data", str(data), "--epochs", "1", cwd=folder)
 
 
 def _only_line(job: jobs.Ended, code: int) -> str:

@@ -1,6 +1,7 @@
 """Agreement, small sums and the memory that a host's ranks share."""
 
 import time
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ def test_who_is_who(world):
         assert world.size == launch.launched_size()
         assert world.rank == launch.launched_rank()
         assert [rank for rank, _, _ in everybody] == list(range(world.size))
-        assert sum(world.ranks_of_hosts, []) == list(range(world.size))
+        assert [*chain(*world.ranks_of_hosts)] == list(range(world.size))
         assert len(world.ranks_of_hosts) == world.host_count
         assert world.host_ranks == world.ranks_of_hosts[world.host_index]
         assert world.host_ranks[world.local_rank] == world.rank

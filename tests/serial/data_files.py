@@ -1,0 +1,60 @@
+"""HDF5 files for the tests of ``data/``, and a host of one rank to load them on."""
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from lepton_mpi.data import loader
+
+HELD_OUT = {"validation": 0.2, "test": 0.2}
+
+
+class OneRank:
+    """What the loader needs of the world, for one process; ``agreeing`` agrees with nobody."""
+
+    def __init__(self, local_rank: int = 0, local_size: int = 1, arrays: list | None = None) -> None:
+        self.local_rank, self.local_size = local_rank, local_size
+        self._arrays = arrays
+        self.barriers = 0
+
+    def host_array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Zeros; the arrays of another rank of the host, in the order made, if given."""
+        return self._arrays.pop(0) if self._arrays else np.zeros(shape, dtype)
+
+    @contextmanager
+    def agreeing(self):
+        """One rank's errors are everybody's."""
+        yield
+
+    def host_barrier(self) -> None:
+        """Count the calls."""
+        self.barriers += 1
+
+
+def load(path: Path | str, dtype: type = np.float32, held_out: dict = HELD_OUT, seed: int = 0) -> loader.DataSet:
+    """The whole file, on a host of one rank."""
+    return loader.load(str(path), np.dtype(dtype), held_out, seed, OneRank())
+
+
+def table(rows: int, shape: tuple[int, ...] = (3,), classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Float64 rows whose every number tells where it stood, and labels that run through the classes."""
+    x = np.arange(rows * int(np.prod(shape)), dtype=np.float64).reshape(rows, *shape)
+    return x, np.arange(rows) % classes
+
+
+def write(path: Path, contents: dict[str, object], **attributes: object) -> Path:
+    """A file of these data sets and attributes."""
+    with h5py.File(path, "w") as file:
+        for name, values in contents.items():
+            file[name] = values
+        file.attrs.update(attributes)
+    return path
+
+
+def read_all(data: loader.DataSet, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """All rows of a split as one batch, copied."""
+    rows = data.splits[split]
+    x, y = loader.BatchReader(data, max(1, rows.row_count)).read(rows, rows.indices)
+    return x.copy(), y.copy()

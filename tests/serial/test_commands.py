@@ -1,0 +1,89 @@
+"""The commands as processes: what they load, what they print, how they end."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).parents[2]
+
+HELP = [
+    ["-m", "lepton_mpi", "--help"],
+    ["-m", "lepton_mpi.train", "--help"],
+    ["-m", "lepton_mpi", "train", "--help"],
+    ["-m", "lepton_mpi", "evaluate", "--help"],
+    ["-m", "lepton_mpi", "explain", "--help"],
+]
+WRONG = [
+    ["-m", "lepton_mpi"],
+    ["-m", "lepton_mpi", "trian"],
+    ["-m", "lepton_mpi.train", "--epoch", "3"],
+    ["-m", "lepton_mpi.train", "--epochs", "x"],
+    ["-m", "lepton_mpi", "evaluate"],
+]
+
+
+def _run(words: list[str], *flags: str, **variables: str) -> subprocess.CompletedProcess:
+    """``python FLAGS WORDS`` in the root of the repository."""
+    return subprocess.run(
+        [sys.executable, *flags, *words],
+        cwd=_ROOT,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def _name(words: list[str]) -> str:
+    return " ".join(words[1:])
+
+
+@pytest.mark.parametrize("words", HELP, ids=_name)
+def test_help_loads_neither_numpy_nor_mpi(words):
+    """``--help`` of every command ends with 0, prints a usage, and imports no library that takes time."""
+    ended = _run(words, "-X", "importtime")
+    assert ended.returncode == 0
+    assert "usage: " in ended.stdout
+    imported = re.findall(r"^import time:.*\|\s*(\S+)$", ended.stderr, re.MULTILINE)
+    assert "lepton_mpi" in imported
+    heavy = {"numpy", "mpi4py", "mpi4py.MPI", "numba", "h5py", "scipy", "llvmlite"}
+    assert not heavy.intersection(imported)
+
+
+@pytest.mark.parametrize("words", WRONG, ids=_name)
+def test_usage_errors_load_neither_numpy_nor_mpi(words):
+    """A wrong command, option or value ends with 2 before anything heavy is imported, without a traceback."""
+    ended = _run(words, "-X", "importtime")
+    assert ended.returncode == 2
+    own = [line for line in ended.stderr.splitlines() if not line.startswith("import time:")]
+    assert own and "Traceback" not in ended.stderr
+    assert not re.search(r"\| +(numpy|mpi4py)$", ended.stderr, re.MULTILINE)
+
+
+def test_an_unknown_option_is_one_line():
+    """Nothing but that line is printed."""
+    ended = _run(["-m", "lepton_mpi.train", "--epoch", "3"])
+    assert ended.stdout == ""
+    assert ended.stderr == "lepton_mpi.train: unknown option --epoch, did you mean --epochs? (see --help)\n"
+
+
+@pytest.mark.parametrize("words", [*HELP, *WRONG], ids=_name)
+def test_only_the_first_rank_prints(words):
+    """On any other rank help and usage errors are silent, with the same exit code."""
+    ended = _run(words, OMPI_COMM_WORLD_RANK="3", OMPI_COMM_WORLD_SIZE="4")
+    assert (ended.stdout, ended.stderr) == ("", "")
+    assert ended.returncode == (0 if words in HELP else 2)
+
+
+def test_importing_the_package_loads_nothing():
+    """``import lepton_mpi`` is free; its public names load what they need on first use."""
+    code = "import sys, lepton_mpi; print('numpy' in sys.modules, 'mpi4py' in sys.modules, lepton_mpi.__version__)"
+    assert _run(["-c", code]).stdout.split()[:2] == ["False", "False"]
+    code = "import lepton_mpi; print(lepton_mpi.Config().batch); lepton_mpi.nothing"
+    ended = _run(["-c", code])
+    assert ended.stdout == "64\n"
+    assert "module 'lepton_mpi' has no attribute 'nothing'" in ended.stderr
