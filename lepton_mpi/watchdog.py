@@ -126,7 +126,7 @@ class Watchdog:
     ) -> None:
         self._clock, self._limit = clock, limit_seconds
         self._on_timeout, self._on_death = on_timeout, on_death
-        self._stop = threading.Event()
+        self._stop, self._arming = threading.Event(), threading.Lock()
         self._poll = select.poll()
         self._ranks: dict[int, int] = {}
         for local_rank, process_id in enumerate(process_ids):
@@ -139,8 +139,9 @@ class Watchdog:
 
     def stop(self) -> None:
         """No limit any more."""
-        self._stop.set()
-        faulthandler.cancel_dump_traceback_later()
+        with self._arming:
+            self._stop.set()
+            faulthandler.cancel_dump_traceback_later()
 
     def _watch(self) -> None:
         interval_ms = 1000 * min(1.0, self._limit / 4)
@@ -162,4 +163,6 @@ class Watchdog:
 
     def _arm_backstop(self) -> None:
         seconds = self._clock.phase_limit_seconds(self._limit) + _BACKSTOP_SECONDS
-        faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+        with self._arming:  # once stopped, never armed again: the process may live on
+            if not self._stop.is_set():
+                faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)

@@ -131,6 +131,7 @@ def row_dtype(source: Source, dtype: np.dtype) -> np.dtype:
 
 
 def _describe(file: h5py.File, path: Path) -> OpenFile:
+    _refuse_other_files(file, path)
     names = _find(file, path)
     sources = {split: _source(file, path, split, *pair) for split, pair in names.items()}
     feature_shape = sources["train"].x.shape[1:]
@@ -160,6 +161,21 @@ def _class_names(file: h5py.File, path: Path) -> tuple[str, ...]:
             f"{path}: attribute classes: expected a list of texts, got {one_line(names)}"
         )
     return tuple(map(str, texts))
+
+
+def _refuse_other_files(file: h5py.File, path: Path) -> None:
+    """A file must not make this program read other files of its user: all it holds must be in it."""
+
+    def look(name: str, link: object) -> str | None:  # an exception must not cross the HDF5 library
+        if not isinstance(link, h5py.HardLink):
+            return f"{name}: expected data in the file itself, got a link"
+        found = file[name]
+        if isinstance(found, h5py.Dataset) and (found.external or found.is_virtual):
+            return f"{name}: expected data in the file itself, got data of other files"
+        return None
+
+    if wrong := file.visititems_links(look):
+        raise DataError(f"{path}: {wrong}")
 
 
 def _find(file: h5py.File, path: Path) -> dict[str, tuple[str, str]]:

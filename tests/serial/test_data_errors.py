@@ -269,7 +269,6 @@ def _virtual(path, secret):
         file["y"] = Y
 
 
-@pytest.mark.xfail(reason="external storage, links and virtual data sets are still followed")
 @pytest.mark.parametrize("make", [_external, _external_link, _virtual], ids=["external storage", "link", "virtual"])
 def test_files_that_read_other_files_are_refused(tmp_path, make):
     """A file from a stranger cannot make training read other files of the user."""
