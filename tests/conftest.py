@@ -18,14 +18,21 @@ _MANY = launch.launched_size() > 1
 settings.register_profile("serial", deadline=None, print_blob=True)
 # Every rank must draw the same examples, and shrinking would follow one rank's failures.
 settings.register_profile(
-    "parallel", derandomize=True, database=None, deadline=None, phases=(Phase.explicit, Phase.generate)
+    "parallel",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=(Phase.explicit, Phase.generate),
 )
 settings.load_profile("parallel" if _MANY else "serial")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave out the floors that do not fit the way in which this process was started."""
-    floor = next((part for part in ("serial", "parallel", "faults") if collection_path == _TESTS / part), None)
+    floor = next(
+        (part for part in ("serial", "parallel", "faults") if collection_path == _TESTS / part),
+        None,
+    )
     if floor is None:
         return None
     wanted = floor == "parallel" if _MANY else floor != "parallel" or _named(config, floor)

@@ -22,13 +22,19 @@ def numbered_sum(world_size: int, count: int, dtype: type) -> np.ndarray:
 def random(rank: int, count: int, dtype: type, seed: int = 0) -> np.ndarray:
     """Numbers of both signs over six orders of magnitude, others on every rank."""
     generator = np.random.default_rng([seed, rank])
-    return (generator.standard_normal(count) * 10.0 ** generator.integers(-3, 4, count)).astype(dtype)
+    return (generator.standard_normal(count) * 10.0 ** generator.integers(-3, 4, count)).astype(
+        dtype
+    )
 
 
 def rounding_bound(parts: list[np.ndarray]) -> np.ndarray:
     """Largest error of a sum of p floats in any order: ``(p-1) u / (1 - (p-1) u) * sum |x|``."""
     roundings = (len(parts) - 1) * np.finfo(parts[0].dtype).eps / 2
-    return roundings / (1 - roundings) * np.sum([np.abs(part.astype(np.float64)) for part in parts], axis=0)
+    return (
+        roundings
+        / (1 - roundings)
+        * np.sum([np.abs(part.astype(np.float64)) for part in parts], axis=0)
+    )
 
 
 def lengths(world_size: int) -> list[int]:

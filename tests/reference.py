@@ -92,7 +92,17 @@ def sgd_kernel(parameters, gradient, velocity, scale, learning_rate, momentum):
 
 
 def adam_kernel(
-    parameters, gradient, first, second, scale, beta_1, one_minus_beta_1, beta_2, one_minus_beta_2, step_size, epsilon
+    parameters,
+    gradient,
+    first,
+    second,
+    scale,
+    beta_1,
+    one_minus_beta_1,
+    beta_2,
+    one_minus_beta_2,
+    step_size,
+    epsilon,
 ):
     w, g, m, v = _double(parameters, gradient, first, second)
     g = g * float(scale)

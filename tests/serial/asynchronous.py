@@ -30,8 +30,12 @@ class _Message:
 class Simulation:
     """All ranks of one collective; ``buffers[rank]`` are summed in place."""
 
-    def __init__(self, programs: list[Program], buffers: list[np.ndarray], *, eager: bool, seed: int) -> None:
-        self._ranks = [_Rank(rank, *pair) for rank, pair in enumerate(zip(programs, buffers, strict=True))]
+    def __init__(
+        self, programs: list[Program], buffers: list[np.ndarray], *, eager: bool, seed: int
+    ) -> None:
+        self._ranks = [
+            _Rank(rank, *pair) for rank, pair in enumerate(zip(programs, buffers, strict=True))
+        ]
         self._eager = eager
         self._random = np.random.default_rng(seed)
         self._pairs: dict[tuple[int, int], list[_Message]] = defaultdict(list)
@@ -67,20 +71,28 @@ class Simulation:
         elif do is Do.ADD:
             transfer = rank.program.receives[index]
             rank.buffer[transfer.start : transfer.stop] += rank.memory(transfer, Do.START_RECEIVE)
-        if do in (Do.START_SEND, Do.START_RECEIVE) and message.sent is not None and message.target is not None:
+        if (
+            do in (Do.START_SEND, Do.START_RECEIVE)
+            and message.sent is not None
+            and message.target is not None
+        ):
             self._on_way.append(message)
         rank.position += 1
 
     def _match(self, source: int, dest: int, end: str) -> _Message:
         """The oldest message of this pair whose ``end`` is not there yet, or a new one."""
-        waiting = [message for message in self._pairs[source, dest] if getattr(message, end) is None]
+        waiting = [
+            message for message in self._pairs[source, dest] if getattr(message, end) is None
+        ]
         if not waiting:
             waiting = [_Message()]
             self._pairs[source, dest] += waiting
         return waiting[0]
 
     def _deliver(self, message: _Message) -> None:
-        assert message.sent.shape == message.target.shape, "the two ends cut their chunks differently"
+        assert message.sent.shape == message.target.shape, (
+            "the two ends cut their chunks differently"
+        )
         message.target[:] = message.sent
         message.done |= {"sent", "target"}
 

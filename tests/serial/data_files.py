@@ -14,7 +14,9 @@ HELD_OUT = {"validation": 0.2, "test": 0.2}
 class OneRank:
     """What the loader needs of the world, for one process; ``agreeing`` agrees with nobody."""
 
-    def __init__(self, local_rank: int = 0, local_size: int = 1, arrays: list | None = None) -> None:
+    def __init__(
+        self, local_rank: int = 0, local_size: int = 1, arrays: list | None = None
+    ) -> None:
         self.local_rank, self.local_size = local_rank, local_size
         self._arrays = arrays
         self.barriers = 0
@@ -33,12 +35,16 @@ class OneRank:
         self.barriers += 1
 
 
-def load(path: Path | str, dtype: type = np.float32, held_out: dict = HELD_OUT, seed: int = 0) -> loader.DataSet:
+def load(
+    path: Path | str, dtype: type = np.float32, held_out: dict = HELD_OUT, seed: int = 0
+) -> loader.DataSet:
     """The whole file, on a host of one rank."""
     return loader.load(str(path), np.dtype(dtype), held_out, seed, OneRank())
 
 
-def table(rows: int, shape: tuple[int, ...] = (3,), classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
+def table(
+    rows: int, shape: tuple[int, ...] = (3,), classes: int = 3
+) -> tuple[np.ndarray, np.ndarray]:
     """Float64 rows whose every number tells where it stood, and labels that run through the classes."""
     x = np.arange(rows * int(np.prod(shape)), dtype=np.float64).reshape(rows, *shape)
     return x, np.arange(rows) % classes

@@ -40,7 +40,9 @@ def check_allreduce(algorithm: Algorithm, world_size: int) -> None:
         ends = {values[rank][chunk] for rank in range(world_size)}
         assert len(ends) == 1, f"chunk {chunk} was summed in different orders"
         found = expressions.contributions[ends.pop()]
-        assert found == tuple(range(world_size)), f"chunk {chunk} holds the contributions of ranks {found}"
+        assert found == tuple(range(world_size)), (
+            f"chunk {chunk} holds the contributions of ranks {found}"
+        )
 
 
 def check_step(step: tuple[Step, ...], chunk_count: int) -> None:
@@ -51,11 +53,15 @@ def check_step(step: tuple[Step, ...], chunk_count: int) -> None:
             assert 0 <= send.start < send.stop <= chunk_count
             assert send.dest in range(len(step)) and send.dest != rank
             sent[rank, send.dest] += range(send.start, send.stop)
-        arrived = [chunk for receive in mine.receives for chunk in range(receive.start, receive.stop)]
+        arrived = [
+            chunk for receive in mine.receives for chunk in range(receive.start, receive.stop)
+        ]
         for receive in mine.receives:
             received[receive.source, rank] += range(receive.start, receive.stop)
         assert len(set(arrived)) == len(arrived), f"rank {rank} receives a chunk twice"
-        copied = {c for r in mine.receives if r.action is Action.COPY for c in range(r.start, r.stop)}
+        copied = {
+            c for r in mine.receives if r.action is Action.COPY for c in range(r.start, r.stop)
+        }
         leaving = {chunk for send in mine.sends for chunk in range(send.start, send.stop)}
         assert not copied & leaving, f"rank {rank} sends and copies onto chunks {copied & leaving}"
     # Messages between two ranks arrive in the order sent, so the order of chunks counts as well.

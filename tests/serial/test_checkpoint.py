@@ -20,8 +20,17 @@ def _checkpoint(step: int, dtype=np.float32, shapes=SHAPES) -> checkpoint.Checkp
     layout = Layout(shapes)
     generator = np.random.default_rng(step)
     vectors = [generator.standard_normal(layout.size).astype(dtype) for _ in range(3)]
-    normalisation = generator.standard_normal(4).astype(dtype), generator.standard_normal(4).astype(dtype)
-    attributes = {"step": step, "epoch": 2, "seed": 3, "model": "mlp 7-5", "configuration": json.dumps({"batch": 64})}
+    normalisation = (
+        generator.standard_normal(4).astype(dtype),
+        generator.standard_normal(4).astype(dtype),
+    )
+    attributes = {
+        "step": step,
+        "epoch": 2,
+        "seed": 3,
+        "model": "mlp 7-5",
+        "configuration": json.dumps({"batch": 64}),
+    }
     state = {"first_moment": vectors[1], "second_moment": vectors[2]}
     return checkpoint.Checkpoint(layout, vectors[0], state, normalisation, attributes)
 
@@ -29,11 +38,16 @@ def _checkpoint(step: int, dtype=np.float32, shapes=SHAPES) -> checkpoint.Checkp
 def _same(a: checkpoint.Checkpoint, b: checkpoint.Checkpoint) -> bool:
     """Whether all that a run depends on is equal, to the bit."""
     pairs = [(a.parameters, b.parameters), *zip(a.normalisation, b.normalisation, strict=True)]
-    if list(a.layout.shapes.items()) != list(b.layout.shapes.items()) or a.state.keys() != b.state.keys():
+    if (
+        list(a.layout.shapes.items()) != list(b.layout.shapes.items())
+        or a.state.keys() != b.state.keys()
+    ):
         return False
     pairs += [(a.state[name], b.state[name]) for name in a.state]
     own = {"format", "version", "weights_digest", "content_digest", "names"}
-    attributes = [{key: value for key, value in c.attributes.items() if key not in own} for c in (a, b)]
+    attributes = [
+        {key: value for key, value in c.attributes.items() if key not in own} for c in (a, b)
+    ]
     return attributes[0] == attributes[1] and all(
         x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes() for x, y in pairs
     )
@@ -48,7 +62,9 @@ def test_loading_gives_what_was_saved(tmp_path, dtype):
     assert _same(checkpoint.load(path), saved)
 
 
-@pytest.mark.parametrize("shape", [(np.int64(2), np.int64(3)), [2, 3]], ids=["NumPy numbers", "list"])
+@pytest.mark.parametrize(
+    "shape", [(np.int64(2), np.int64(3)), [2, 3]], ids=["NumPy numbers", "list"]
+)
 def test_shapes_of_a_users_model_come_back_however_they_are_written(tmp_path, shape):
     """A checkpoint of a model whose shapes are lists or NumPy integers is not taken for a damaged one."""
     path = checkpoint.save(tmp_path, _checkpoint(1, shapes={"w": shape}))
@@ -67,7 +83,11 @@ def test_the_last_two_are_kept(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     for step in (1, 5, 30, 200):
         checkpoint.save(tmp_path, _checkpoint(step))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "step-00000030.h5", "step-00000200.h5"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "notes.txt",
+        "step-00000030.h5",
+        "step-00000200.h5",
+    ]
 
 
 def test_a_new_run_in_an_old_folder_keeps_what_it_saves(tmp_path):
@@ -92,7 +112,9 @@ def test_an_interrupted_save_leaves_the_earlier_file(tmp_path, monkeypatch, func
         patched.setattr(os, function, fail)
         other = _checkpoint(8)
         with pytest.raises(OSError, match="disk full"):
-            checkpoint.save(tmp_path, checkpoint.Checkpoint(**{**vars(other), "attributes": earlier.attributes}))
+            checkpoint.save(
+                tmp_path, checkpoint.Checkpoint(**{**vars(other), "attributes": earlier.attributes})
+            )
     assert _same(checkpoint.load(path), earlier)
     assert [file.name for file in tmp_path.glob("*.h5")] == [path.name]
 
@@ -117,7 +139,9 @@ def _load_bytes(folder, content: bytes) -> checkpoint.Checkpoint:
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(position=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255), length=st.integers(1, 4))
+@given(
+    position=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255), length=st.integers(1, 4)
+)
 def test_flipped_bytes_are_never_silent(tmp_path, file, position, flip, length):
     """A file with a few changed bytes raises DataError, or the bytes meant nothing and all comes back."""
     content = bytearray(file.content)

@@ -26,4 +26,6 @@ def test_segments_cover_a_range_in_the_fewest_pieces(start, length, elements_max
         assert pieces[0][0] == start and pieces[-1][1] == start + length
         assert all(left[1] == right[0] for left, right in pairwise(pieces))
         lengths = [stop - start for start, stop in pieces]
-        assert min(lengths) > 0 and max(lengths) <= elements_max and max(lengths) - min(lengths) <= 1
+        assert (
+            min(lengths) > 0 and max(lengths) <= elements_max and max(lengths) - min(lengths) <= 1
+        )

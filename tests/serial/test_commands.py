@@ -68,7 +68,10 @@ def test_an_unknown_option_is_one_line():
     """Nothing but that line is printed."""
     ended = _run(["-m", "lepton_mpi.train", "--epoch", "3"])
     assert ended.stdout == ""
-    assert ended.stderr == "lepton_mpi.train: unknown option --epoch, did you mean --epochs? (see --help)\n"
+    assert (
+        ended.stderr
+        == "lepton_mpi.train: unknown option --epoch, did you mean --epochs? (see --help)\n"
+    )
 
 
 @pytest.mark.parametrize("words", [*HELP, *WRONG], ids=_name)

@@ -94,10 +94,14 @@ def test_help_shows_every_option_and_every_default(capsys):
     printed = capsys.readouterr()
     assert ended.value.code == 0 and printed.err == ""
     options = printed.out[printed.out.index("\noptions:") :]
-    described = {text.split()[0]: " ".join(text.split()) for text in re.split(r"\n  (?=-)", options)}
+    described = {
+        text.split()[0]: " ".join(text.split()) for text in re.split(r"\n  (?=-)", options)
+    }
     used = dataclasses.asdict(parse())
     for name, flag in zip(NAMES, FLAGS, strict=True):
-        value = list(used[name]) if name == "hidden" else "null" if used[name] is None else used[name]
+        value = (
+            list(used[name]) if name == "hidden" else "null" if used[name] is None else used[name]
+        )
         assert f"default: {value})" in described[flag]
 
 
@@ -105,12 +109,16 @@ def test_every_option_in_the_help_works(capsys):
     """Whatever --help lists can be used, be it an option of Config or not."""
     with pytest.raises(SystemExit):
         parse("--help")
-    listed = {word.split("[")[0].strip("[],") for word in capsys.readouterr().out.split() if "--" in word}
+    listed = {
+        word.split("[")[0].strip("[],") for word in capsys.readouterr().out.split() if "--" in word
+    }
     listed = {word.split("=")[0] for word in listed if word.startswith("--")}
     assert listed == {*FLAGS, "--help", "--config"}
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--epoch", "3"], ["--epochs", "x"], ["--config", "none.toml"]], ids=str)
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--epoch", "3"], ["--epochs", "x"], ["--config", "none.toml"]], ids=str
+)
 def test_only_one_rank_speaks(capsys, monkeypatch, words):
     """Other ranks end with the same code and print nothing."""
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
@@ -173,7 +181,10 @@ def test_misspelt_keys_are_recognised(capsys, toml):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--learning_rate", "1"], "unknown option --learning_rate, did you mean --learning-rate? (see --help)"),
+        (
+            ["--learning_rate", "1"],
+            "unknown option --learning_rate, did you mean --learning-rate? (see --help)",
+        ),
         (["-epochs", "3"], "unknown option -epochs, did you mean --epochs? (see --help)"),
         (["--epoch=3"], "unknown option --epoch, did you mean --epochs? (see --help)"),
         (["--zzz"], "unknown option --zzz (see --help)"),
@@ -192,4 +203,6 @@ def test_unknown_names_in_other_forms(capsys, words, line):
 
 def test_options_cannot_be_abbreviated(capsys):
     """A shortened option would change its meaning with the next version."""
-    assert "unknown option --learn, did you mean --learning-rate?" in refusal(capsys, "--learn", "1")
+    assert "unknown option --learn, did you mean --learning-rate?" in refusal(
+        capsys, "--learn", "1"
+    )

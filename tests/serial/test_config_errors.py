@@ -8,7 +8,6 @@ from lepton_mpi.config import Config
 from lepton_mpi.errors import ConfigurationError
 from tests.serial.command_line import refusal
 
-
 _WHOLE = "expected a whole number of at least 1"
 _POSITIVE = "expected a number above 0"
 _FRACTION = "expected a number from 0 up to, not including, 1"
@@ -100,7 +99,11 @@ def test_files_that_are_no_good_toml(capsys, toml, option, text, words):
 def test_files_that_cannot_be_read(capsys, tmp_path):
     """A missing file, a folder, and bytes that are no text."""
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
-    for name, reason in (("none.toml", "No such file"), ("", "Is a directory"), ("binary", "utf-8")):
+    for name, reason in (
+        ("none.toml", "No such file"),
+        ("", "Is a directory"),
+        ("binary", "utf-8"),
+    ):
         line = refusal(capsys, "--config", str(tmp_path / name))
         assert line.startswith(f"--config: cannot read {tmp_path / name}: ") and reason in line
 

@@ -56,7 +56,7 @@ def test_infinities_of_both_signs_raise_no_warning(tmp_path):
 
 def test_large_finite_numbers_are_taken_without_a_warning(tmp_path):
     """Numbers whose sum overflows are finite all the same."""
-    x, y = table(12)
+    x, _y = table(12)
     path = write(tmp_path / "a.h5", _with({"x": np.full_like(x, 3e38)}))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -118,7 +118,10 @@ X, Y = table(12)
         ({"y": Y[:-1]}, ["/train/y: expected 12 rows as in /train/x, got 11"]),
         ({"y": Y.astype(float)}, ["/train/y: expected whole numbers", "float64"]),
         ({"y": Y.astype("S1")}, ["/train/y: expected whole numbers", "S1"]),
-        ({"y": np.eye(12, 3, dtype=int)}, ["/train/y: expected whole numbers of shape (rows,)", "(12, 3)"]),
+        (
+            {"y": np.eye(12, 3, dtype=int)},
+            ["/train/y: expected whole numbers of shape (rows,)", "(12, 3)"],
+        ),
         ({"y": 3}, ["/train/y: expected whole numbers of shape (rows,)", "()"]),
         ({"x": X.astype("S8")}, ["/train/x: expected numbers", "S8"]),
         ({"x": X.astype(complex)}, ["/train/x: expected numbers", "complex128"]),
@@ -174,13 +177,18 @@ def test_files_without_training_rows_say_what_they_have(tmp_path, contents):
     """A file without any of the accepted layouts is told which they are, and what was found."""
     message = _message(write(tmp_path / "a.h5", contents))
     assert "expected data sets train/x and train/y, or x_train and y_train, or x and y" in message
-    assert message.endswith("got " + (", ".join(sorted({name.split("/")[0] for name in contents})) or "nothing"))
+    assert message.endswith(
+        "got " + (", ".join(sorted({name.split("/")[0] for name in contents})) or "nothing")
+    )
 
 
 @pytest.mark.parametrize("rows", [1, 2])
 def test_files_too_small_to_be_split_are_refused(tmp_path, rows):
     """If all rows are held out, there is nothing to train on."""
-    message = _message(write(tmp_path / "a.h5", {"x": X[:rows], "y": Y[:rows]}), held_out={"validation": 0.9, "test": 0.9})
+    message = _message(
+        write(tmp_path / "a.h5", {"x": X[:rows], "y": Y[:rows]}),
+        held_out={"validation": 0.9, "test": 0.9},
+    )
     assert "rows" in message
 
 
@@ -211,10 +219,14 @@ def test_wrong_names_of_classes_are_named(tmp_path, classes):
 
 def test_missing_files_are_told_the_embedded_names(tmp_path):
     """A misspelt name of an embedded set comes with the names that there are."""
-    assert _message(tmp_path / "none.h5") == "no such file (embedded data sets: breast_cancer, digits)"
+    assert (
+        _message(tmp_path / "none.h5") == "no such file (embedded data sets: breast_cancer, digits)"
+    )
 
 
-@pytest.mark.parametrize("content", [b"", b"x,y\n1,2\n", b"\x89HDF\r\n\x1a\n"], ids=["empty", "text", "signature only"])
+@pytest.mark.parametrize(
+    "content", [b"", b"x,y\n1,2\n", b"\x89HDF\r\n\x1a\n"], ids=["empty", "text", "signature only"]
+)
 def test_files_that_are_no_hdf5_are_refused(tmp_path, content):
     """An empty file, a text, and a bare signature are not readable HDF5 files."""
     path = tmp_path / "a.h5"
@@ -269,7 +281,9 @@ def _virtual(path, secret):
         file["y"] = Y
 
 
-@pytest.mark.parametrize("make", [_external, _external_link, _virtual], ids=["external storage", "link", "virtual"])
+@pytest.mark.parametrize(
+    "make", [_external, _external_link, _virtual], ids=["external storage", "link", "virtual"]
+)
 def test_files_that_read_other_files_are_refused(tmp_path, make):
     """A file from a stranger cannot make training read other files of the user."""
     if make is _external:

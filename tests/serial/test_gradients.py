@@ -72,9 +72,14 @@ def test_losses_and_gradients_are_sums_over_rows(model):
     layout, vector = _parameters(model)
     batch = _batch(model, 9)
     loss, gradient = _loss_and_gradient(model, layout, vector, batch)
-    parts = [_loss_and_gradient(model, layout, vector, Batch(batch.x[i : i + 1], batch.y[i : i + 1])) for i in range(9)]
+    parts = [
+        _loss_and_gradient(model, layout, vector, Batch(batch.x[i : i + 1], batch.y[i : i + 1]))
+        for i in range(9)
+    ]
     np.testing.assert_allclose(loss, sum(part[0] for part in parts), rtol=1e-13)
-    np.testing.assert_allclose(gradient, sum(part[1] for part in parts), rtol=0, atol=1e-13 * np.abs(gradient).max())
+    np.testing.assert_allclose(
+        gradient, sum(part[1] for part in parts), rtol=0, atol=1e-13 * np.abs(gradient).max()
+    )
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -85,7 +90,9 @@ def test_evaluation_gives_the_loss_of_training(model):
     parameters = layout.views(vector)
     predicted = np.full(40, -1, np.int32)
     loss = model.evaluate(parameters, batch, predicted)
-    expected, correct = model.loss_and_gradient(parameters, batch, layout.views(np.empty(layout.size)))
+    expected, correct = model.loss_and_gradient(
+        parameters, batch, layout.views(np.empty(layout.size))
+    )
     np.testing.assert_allclose(loss, expected, rtol=1e-13)
     assert np.count_nonzero(predicted == batch.y) == correct
 

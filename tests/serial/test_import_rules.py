@@ -34,7 +34,9 @@ def _imported(module: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            start = ["lepton_mpi", *module.parent.parts][: 1 + len(module.parent.parts) - (node.level - 1)]
+            start = ["lepton_mpi", *module.parent.parts][
+                : 1 + len(module.parent.parts) - (node.level - 1)
+            ]
             base = ".".join([*start, *filter(None, [node.module])]) if node.level else node.module
             names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
     return names
@@ -55,7 +57,16 @@ def test_data_models_and_collectives_know_nothing_of_each_other(module):
     folder = module.parts[0]
     if folder not in APART:
         return
-    above = {"train", "world", "evaluation", "strategies", "report", "checkpoint", "explain", "watchdog"}
+    above = {
+        "train",
+        "world",
+        "evaluation",
+        "strategies",
+        "report",
+        "checkpoint",
+        "explain",
+        "watchdog",
+    }
     forbidden = {*APART, *above} - {folder}
     for name in _imported(module):
         parts = name.split(".")
@@ -79,11 +90,14 @@ def test_modules_that_compute_start_no_mpi():
     modules = [
         module.with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
         for module in MODULES
-        if module.parts[0] in APART and module.as_posix() not in ("collectives/mpi.py", "data/embedded/make.py")
+        if module.parts[0] in APART
+        and module.as_posix() not in ("collectives/mpi.py", "data/embedded/make.py")
     ]
     imports = "; ".join(f"import lepton_mpi.{name}" for name in modules if not _needs_mpi(name))
     code = f"import sys, lepton_mpi.optimizers, lepton_mpi.checkpoint; {imports}; print('mpi4py' in sys.modules)"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100
+    )
     assert ended.stdout == "False\n", ended.stderr
 
 

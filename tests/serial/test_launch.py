@@ -8,7 +8,11 @@ import pytest
 
 from lepton_mpi import launch
 
-OPEN_MPI = {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "8", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}
+OPEN_MPI = {
+    "OMPI_COMM_WORLD_RANK": "3",
+    "OMPI_COMM_WORLD_SIZE": "8",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "4",
+}
 MPICH = {"PMI_RANK": "3", "PMI_SIZE": "8", "MPI_LOCALNRANKS": "4"}
 SLURM_STEP = {
     "SLURM_PROCID": "3",
@@ -17,7 +21,12 @@ SLURM_STEP = {
     "SLURM_NTASKS": "16",
 }
 # A batch script or a shell inside salloc: tasks are reserved, and none is started yet.
-SLURM_SCRIPT = {"SLURM_NTASKS": "16", "SLURM_PROCID": "0", "SLURM_TASKS_PER_NODE": "8(x2)", "SLURM_JOB_ID": "1"}
+SLURM_SCRIPT = {
+    "SLURM_NTASKS": "16",
+    "SLURM_PROCID": "0",
+    "SLURM_TASKS_PER_NODE": "8(x2)",
+    "SLURM_JOB_ID": "1",
+}
 
 
 @pytest.mark.parametrize(
@@ -78,7 +87,9 @@ def test_threads_are_set_as_asked(no_thread_counts):
     assert _limited(3) == {"3"}
 
 
-@pytest.mark.parametrize(("cores", "ranks", "threads"), [(8, 1, 8), (8, 2, 4), (8, 3, 2), (2, 8, 1)])
+@pytest.mark.parametrize(
+    ("cores", "ranks", "threads"), [(8, 1, 8), (8, 2, 4), (8, 3, 2), (2, 8, 1)]
+)
 def test_cores_are_divided_among_the_ranks_of_a_host(no_thread_counts, cores, ranks, threads):
     """0 gives each rank its share of the cores, one at least."""
     no_thread_counts.setattr(launch, "core_count", lambda: cores)
@@ -99,5 +110,7 @@ def test_cores_are_those_that_the_process_may_use():
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
         "from lepton_mpi import launch; print(launch.core_count())"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100
+    )
     assert ended.stdout == "1\n", ended.stderr

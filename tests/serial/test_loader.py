@@ -19,7 +19,10 @@ def _splits(layout: str, sizes: dict[str, int]) -> tuple[dict, dict]:
     contents, parts, start = {}, {}, 0
     for split, rows in sizes.items():
         parts[split] = x[start : start + rows], y[start : start + rows]
-        contents |= {NAMES[layout][split].format(name): part for name, part in zip("xy", parts[split], strict=True)}
+        contents |= {
+            NAMES[layout][split].format(name): part
+            for name, part in zip("xy", parts[split], strict=True)
+        }
         start += rows
     return contents, parts
 
@@ -30,7 +33,9 @@ def test_splits_of_the_file_are_taken_as_they_are(tmp_path, layout, dtype):
     """Three splits in groups or under suffixed names come out in the order of the file, in the type asked for."""
     contents, parts = _splits(layout, {"train": 11, "validation": 4, "test": 5})
     data = load(write(tmp_path / "a.h5", contents), dtype)
-    assert data.feature_shape == (3,) and data.class_names == ("0", "1", "2") and data.class_count == 3
+    assert (
+        data.feature_shape == (3,) and data.class_names == ("0", "1", "2") and data.class_count == 3
+    )
     for split, (x, y) in parts.items():
         rows, labels = read_all(data, split)
         assert rows.dtype == dtype and labels.dtype == np.int32
@@ -58,19 +63,27 @@ def test_one_table_is_split_in_three(tmp_path):
     x, y = table(100)
     path = write(tmp_path / "a.h5", {"x": x, "y": y})
     data = load(path)
-    assert {split: rows.row_count for split, rows in data.splits.items()} == {"train": 64, "validation": 16, "test": 20}
+    assert {split: rows.row_count for split, rows in data.splits.items()} == {
+        "train": 64,
+        "validation": 16,
+        "test": 20,
+    }
     used = np.concatenate([rows.indices for rows in data.splits.values()])
     np.testing.assert_array_equal(np.sort(used), np.arange(100))
     rows, labels = read_all(data, "validation")
     np.testing.assert_array_equal(rows[:, 0] // 3 % 3, labels)
     np.testing.assert_array_equal(load(path).splits["test"].indices, data.splits["test"].indices)
-    assert not np.array_equal(load(path, seed=1).splits["test"].indices, data.splits["test"].indices)
+    assert not np.array_equal(
+        load(path, seed=1).splits["test"].indices, data.splits["test"].indices
+    )
 
 
 def test_nothing_is_held_out_where_nothing_is_wanted(tmp_path):
     """Fractions of 0 leave all rows to training and make empty splits."""
     x, y = table(10)
-    data = load(write(tmp_path / "a.h5", {"x": x, "y": y}), held_out={"validation": 0.0, "test": 0.0})
+    data = load(
+        write(tmp_path / "a.h5", {"x": x, "y": y}), held_out={"validation": 0.0, "test": 0.0}
+    )
     assert [data.splits[split].row_count for split in ("train", "validation", "test")] == [10, 0, 0]
 
 
@@ -86,7 +99,9 @@ def test_rows_keep_their_shape(tmp_path, shape):
 def test_labels_may_be_a_column(tmp_path):
     """y of shape (rows, 1) is as good as (rows,)."""
     x, y = table(6)
-    data = load(write(tmp_path / "a.h5", {"train/x": x, "train/y": y[:, None], "test/x": x, "test/y": y}))
+    data = load(
+        write(tmp_path / "a.h5", {"train/x": x, "train/y": y[:, None], "test/x": x, "test/y": y})
+    )
     np.testing.assert_array_equal(data.splits["train"].y[:6], y)
 
 
@@ -94,7 +109,12 @@ def test_labels_may_be_a_column(tmp_path):
 def test_numbers_of_any_type_are_converted(tmp_path, dtype):
     """Whole numbers, floats of any size and byte order, and bool; uint8 alone is scaled."""
     x = np.array([[0, 1], [1, 0], [1, 1], [0, 0]]).astype(dtype)
-    data = load(write(tmp_path / "a.h5", {"train/x": x, "train/y": [0, 1, 0, 1], "test/x": x, "test/y": [0, 1, 0, 1]}))
+    data = load(
+        write(
+            tmp_path / "a.h5",
+            {"train/x": x, "train/y": [0, 1, 0, 1], "test/x": x, "test/y": [0, 1, 0, 1]},
+        )
+    )
     scale = 1 / 255 if dtype == "u1" else 1
     np.testing.assert_allclose(read_all(data, "test")[0], x.astype(float) * scale, rtol=1e-7)
 
@@ -103,7 +123,11 @@ def test_numbers_of_any_type_are_converted(tmp_path, dtype):
 def test_labels_of_any_whole_type_are_taken(tmp_path, dtype):
     """Labels may be signed, unsigned, of either byte order, or bool."""
     x, y = table(6, classes=2)
-    data = load(write(tmp_path / "a.h5", {"train/x": x, "train/y": y.astype(dtype), "test/x": x, "test/y": y}))
+    data = load(
+        write(
+            tmp_path / "a.h5", {"train/x": x, "train/y": y.astype(dtype), "test/x": x, "test/y": y}
+        )
+    )
     np.testing.assert_array_equal(data.splits["train"].y, y)
 
 
@@ -126,7 +150,10 @@ def test_bytes_stay_bytes_and_are_divided_by_255(tmp_path):
 def test_shift_and_scale_are_applied(tmp_path, shape, dtype):
     """``(x - shift) * scale``, of one number for all features or one for each; also for bytes."""
     x, y = table(6, (2, 3))
-    shift, scale = np.full(shape, 2.0) + np.arange(np.prod(shape)).reshape(shape), np.full(shape, 0.5)
+    shift, scale = (
+        np.full(shape, 2.0) + np.arange(np.prod(shape)).reshape(shape),
+        np.full(shape, 0.5),
+    )
     contents = {"train/x": x.astype(dtype), "train/y": y, "test/x": x.astype(dtype), "test/y": y}
     contents |= {"normalisation/shift": shift, "normalisation/scale": scale}
     data = load(write(tmp_path / "a.h5", contents), np.float64)
@@ -136,7 +163,9 @@ def test_shift_and_scale_are_applied(tmp_path, shape, dtype):
 def test_renormalised_data_hold_the_same_rows(tmp_path):
     """Another shift and scale change the batches and nothing else."""
     x, y = table(6)
-    data = load(write(tmp_path / "a.h5", {"train/x": x, "train/y": y, "test/x": x, "test/y": y}), np.float64)
+    data = load(
+        write(tmp_path / "a.h5", {"train/x": x, "train/y": y, "test/x": x, "test/y": y}), np.float64
+    )
     other = loader.renormalised(data, (np.full(3, 1.0), np.full(3, 10.0)))
     np.testing.assert_array_equal(read_all(other, "test")[0], (x - 1) * 10)
     np.testing.assert_array_equal(read_all(data, "test")[0], x)
@@ -148,7 +177,11 @@ def test_renormalised_data_hold_the_same_rows(tmp_path):
 
 @pytest.mark.parametrize(
     "names",
-    [["ham", "spam", "eggs"], np.array([b"ham", b"spam", b"eggs"]), np.array([b"ham", b"spam", b"eggs"], object)],
+    [
+        ["ham", "spam", "eggs"],
+        np.array([b"ham", b"spam", b"eggs"]),
+        np.array([b"ham", b"spam", b"eggs"], object),
+    ],
     ids=["text", "fixed bytes", "variable bytes"],
 )
 def test_names_of_classes_come_from_the_file(tmp_path, names):
@@ -161,7 +194,9 @@ def test_names_of_classes_come_from_the_file(tmp_path, names):
 def test_names_decide_the_number_of_classes(tmp_path):
     """A class that has a name counts, also if no row has it."""
     x, y = table(6, classes=2)
-    assert load(write(tmp_path / "a.h5", {"x": x, "y": y}, classes=["a", "b", "c"])).class_count == 3
+    assert (
+        load(write(tmp_path / "a.h5", {"x": x, "y": y}, classes=["a", "b", "c"])).class_count == 3
+    )
 
 
 def test_there_are_two_classes_at_least(tmp_path):
@@ -177,7 +212,9 @@ def test_there_are_two_classes_at_least(tmp_path):
 def test_ranks_of_a_host_fill_one_table_together(tmp_path, local_size):
     """Each rank reads its part of every split; together they have read all of it, each row once."""
     x, y = table(10)
-    path = write(tmp_path / "a.h5", {"train/x": x + 1, "train/y": y, "test/x": x[:5] + 1, "test/y": y[:5]})
+    path = write(
+        tmp_path / "a.h5", {"train/x": x + 1, "train/y": y, "test/x": x[:5] + 1, "test/y": y[:5]}
+    )
     filled = []
     for local_rank in range(local_size):
         host = OneRank(local_rank, local_size)
@@ -223,7 +260,9 @@ def test_a_batch_longer_than_the_reader_is_refused(tmp_path):
     assert (beyond_x[8:] == -1).all() and (beyond_y[8:] == -1).all()
 
 
-@pytest.mark.parametrize(("source", "target"), [("u1", "f4"), ("u1", "f8"), ("f4", "f4"), ("f8", "f8")])
+@pytest.mark.parametrize(
+    ("source", "target"), [("u1", "f4"), ("u1", "f8"), ("f4", "f4"), ("f8", "f8")]
+)
 @pytest.mark.parametrize("rows", [0, 1, 5])
 def test_gather_kernels_match_their_twins(source, target, rows):
     """Rows and labels are gathered as by NumPy's fancy indexing, to one rounding each of shift and scale."""
@@ -236,7 +275,11 @@ def test_gather_kernels_match_their_twins(source, target, rows):
     reference.gather_rows(x, indices, shift, scale, exact)
     np.testing.assert_allclose(mine, exact, rtol=0, atol=4 * np.finfo(target).eps * 256)
     ours, theirs = np.full(6, -1, np.int32), np.full(6, -1, np.int32)
-    assert kernels.gather_labels(labels, indices, ours) == reference.gather_labels(labels, indices, theirs) == rows
+    assert (
+        kernels.gather_labels(labels, indices, ours)
+        == reference.gather_labels(labels, indices, theirs)
+        == rows
+    )
     np.testing.assert_array_equal(ours, theirs)
 
 

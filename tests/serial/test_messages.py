@@ -9,7 +9,14 @@ import pytest
 from lepton_mpi.collectives.messages import MessagePlan
 from lepton_mpi.collectives.ring import RING
 from lepton_mpi.collectives.threads import ThreadWorld, run_ranks
-from tests.contributions import SEGMENT_ELEMENTS, lengths, numbered, numbered_sum, random, rounding_bound
+from tests.contributions import (
+    SEGMENT_ELEMENTS,
+    lengths,
+    numbered,
+    numbered_sum,
+    random,
+    rounding_bound,
+)
 from tests.serial.algorithms import ALL
 
 CASES = [
@@ -20,7 +27,9 @@ CASES = [
 ]
 
 
-def _sums(algorithm, world_size: int, rendezvous: bool, parts: list[np.ndarray], runs: int = 1) -> list[list]:
+def _sums(
+    algorithm, world_size: int, rendezvous: bool, parts: list[np.ndarray], runs: int = 1
+) -> list[list]:
     """``[rank][run]``: what each run left in each rank's buffer, which starts as ``parts[rank]``."""
 
     def rank_sums(transport):
@@ -47,7 +56,9 @@ def test_whole_numbers_are_summed_exactly_twice_in_a_row(algorithm, world_size, 
 
 
 @pytest.mark.parametrize(("algorithm", "world_size", "rendezvous"), CASES)
-def test_random_numbers_are_summed_within_the_bound_and_to_equal_bits(algorithm, world_size, rendezvous):
+def test_random_numbers_are_summed_within_the_bound_and_to_equal_bits(
+    algorithm, world_size, rendezvous
+):
     """The sum of floats is within the rounding bound of the float64 sum, the same bits on all ranks and runs."""
     count = SEGMENT_ELEMENTS * world_size + 1
     for dtype in (np.float32, np.float64):
@@ -119,7 +130,9 @@ def test_buffers_that_are_no_plain_vector_are_refused(buffer):
         MessagePlan(RING, buffer, ThreadWorld(2).transport(0))
 
 
-@pytest.mark.parametrize("dtype", [np.int16, np.uint32, np.float16, np.complex64, np.bool_, ">f4", object])
+@pytest.mark.parametrize(
+    "dtype", [np.int16, np.uint32, np.float16, np.complex64, np.bool_, ">f4", object]
+)
 def test_types_that_have_no_sum_are_refused(dtype):
     """Only float32 and float64 are summed; anything else is refused when the plan is made."""
     with pytest.raises((ValueError, TypeError), match="float32"):
@@ -136,6 +149,7 @@ def test_infinities_and_nan_pass_through():
 
 def test_waiting_is_counted_on_the_rank_that_waits():
     """``wait_seconds`` holds the time until a late neighbour's first segment arrived."""
+
     def waited(transport):
         plan = MessagePlan(RING, np.ones(100), transport)
         if transport.rank == 0:

@@ -53,7 +53,9 @@ def test_scores_are_those_of_scikit_learn(rows):
     per_class = reference.precision_recall_fscore_support(true, predicted, **both)
     np.testing.assert_allclose([scores.precision, scores.recall, scores.f1], per_class[:3])
     macro = reference.precision_recall_fscore_support(true, predicted, average="macro", **both)
-    np.testing.assert_allclose([scores.macro[name] for name in ("precision", "recall", "f1")], macro[:3])
+    np.testing.assert_allclose(
+        [scores.macro[name] for name in ("precision", "recall", "f1")], macro[:3]
+    )
 
 
 @given(rows, st.integers(1, 5))

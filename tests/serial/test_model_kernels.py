@@ -55,7 +55,13 @@ def test_dense_layers_match_their_twins(dtype, rows, m, k):
     _check(kernels.dense_gradient, reference.dense_gradient, (x, g), outs, rows)
     active = np.maximum(_normal(5, (rows, m), dtype), 0)
     inputs = (g, w, active)
-    _check(kernels.dense_relu_backward, reference.dense_relu_backward, inputs, (_empty(rows, m, dtype=dtype),), k)
+    _check(
+        kernels.dense_relu_backward,
+        reference.dense_relu_backward,
+        inputs,
+        (_empty(rows, m, dtype=dtype),),
+        k,
+    )
 
 
 def test_relu_passes_no_gradient_where_it_is_zero():
@@ -80,7 +86,9 @@ def test_softmax_kernels_match_their_twins(dtype, rows, classes):
     assert correct == expected_correct
     predicted, expected = np.full(rows, -1, np.int32), np.full(rows, -1, np.int32)
     loss = kernels.softmax_predict(logits, labels, predicted)
-    np.testing.assert_allclose(loss, reference.softmax_predict(logits, labels, expected), rtol=tolerance)
+    np.testing.assert_allclose(
+        loss, reference.softmax_predict(logits, labels, expected), rtol=tolerance
+    )
     np.testing.assert_array_equal(predicted, expected)
 
 
@@ -93,7 +101,9 @@ def test_logistic_kernels_match_their_twins(dtype, rows, features):
     b, labels = _normal(3, (1,), dtype), _labels(rows, 2)
     vectors = _empty(rows, dtype=dtype), _empty(features, dtype=dtype), _empty(1, dtype=dtype)
     terms = 4 * (rows + features)
-    _check(kernels.logistic_gradient, reference.logistic_gradient, (x, w, b, labels), vectors, terms)
+    _check(
+        kernels.logistic_gradient, reference.logistic_gradient, (x, w, b, labels), vectors, terms
+    )
     predicted, expected = np.full(rows, -1, np.int32), np.full(rows, -1, np.int32)
     loss = kernels.logistic_predict(x, w, b, labels, vectors[0].copy(), predicted)
     exact = reference.logistic_predict(x, w, b, labels, None, expected)
@@ -124,8 +134,13 @@ def test_softmax_loss_does_not_depend_on_a_common_shift(dtype, data):
     labels, shifted = np.array([0, 1, 3], np.int32), logits + dtype(4096)
     np.testing.assert_array_equal(shifted - dtype(4096), logits)
     predicted = np.empty(3, np.int32)
-    assert kernels.softmax_predict(logits, labels, predicted) == kernels.softmax_predict(shifted, labels, predicted)
-    loss, shifted_loss = kernels.softmax_cross_entropy(logits, labels), kernels.softmax_cross_entropy(shifted, labels)
+    assert kernels.softmax_predict(logits, labels, predicted) == kernels.softmax_predict(
+        shifted, labels, predicted
+    )
+    loss, shifted_loss = (
+        kernels.softmax_cross_entropy(logits, labels),
+        kernels.softmax_cross_entropy(shifted, labels),
+    )
     np.testing.assert_array_equal(logits, shifted)
     assert loss == shifted_loss
 

@@ -71,7 +71,12 @@ def test_adam_is_the_algorithm_of_its_paper(dtype):
 def test_the_first_step_of_adam_has_the_length_of_the_learning_rate():
     """Whatever the gradient's size, the first step is ``learning_rate`` against its sign."""
     for size in (1e-3, 1.0, 1e3):
-        w = _run(optimizers.make_optimizer("adam", 2, np.float64, 0.5, 0.0), np.zeros(2), [np.array([size, -size])], 1)
+        w = _run(
+            optimizers.make_optimizer("adam", 2, np.float64, 0.5, 0.0),
+            np.zeros(2),
+            [np.array([size, -size])],
+            1,
+        )
         np.testing.assert_allclose(w, [-0.5, 0.5], rtol=1e-4)
 
 
@@ -117,16 +122,26 @@ def test_a_slice_leaves_the_rest_alone(dtype, name):
     optimizer.update(w, g, 10, 20, 1.0)
     outside = np.r_[0:10, 20:30]
     np.testing.assert_array_equal(w[outside], before[outside])
-    assert all(not state[outside].any() and state[10:20].any() for state in optimizer.state.values())
+    assert all(
+        not state[outside].any() and state[10:20].any() for state in optimizer.state.values()
+    )
 
 
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="looks for x86-64 instructions")
-@pytest.mark.skipif(not llvm.get_host_cpu_features().get("avx2"), reason="this processor has no wide vectors")
-@pytest.mark.parametrize(("kernel", "operation"), [(optimizers.adam_kernel, "vsqrtp"), (optimizers.sgd_kernel, "vmulp")])
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="looks for x86-64 instructions"
+)
+@pytest.mark.skipif(
+    not llvm.get_host_cpu_features().get("avx2"), reason="this processor has no wide vectors"
+)
+@pytest.mark.parametrize(
+    ("kernel", "operation"), [(optimizers.adam_kernel, "vsqrtp"), (optimizers.sgd_kernel, "vmulp")]
+)
 def test_kernels_are_vectorised(kernel, operation):
     """The machine code of both types works on whole registers: 4 to 5 times slower if it does not."""
     options = {"error_model": kernel.targetoptions["error_model"]}
-    fresh = njit(kernel.signatures, **options)(kernel.py_func)  # code from the cache cannot be inspected
+    fresh = njit(kernel.signatures, **options)(
+        kernel.py_func
+    )  # code from the cache cannot be inspected
     for code in fresh.inspect_asm().values():
         kind = "[sd]"
         assert re.search(rf"{operation}{kind}\s.*%[yz]mm", code)

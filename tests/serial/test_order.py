@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import itertools
 
 import numpy as np
 import pytest
@@ -25,7 +26,9 @@ def test_every_row_of_an_epoch_is_used_exactly_once(world_size, batch_rows):
         rows = order.epoch_order(row_count, 11, 2)
         used = []
         for step_start, step_stop in order.step_bounds(row_count, batch_rows):
-            shares = [order.share(step_start, step_stop, world_size, rank) for rank in range(world_size)]
+            shares = [
+                order.share(step_start, step_stop, world_size, rank) for rank in range(world_size)
+            ]
             used += [rows[start:stop] for start, stop in shares]
         used = np.concatenate([*used, np.empty(0, np.int64)])
         np.testing.assert_array_equal(used, rows)
@@ -37,7 +40,7 @@ def test_shares_are_contiguous_and_differ_by_one(start, length, world_size):
     """Shares follow each other from start to stop, none negative, lengths differing by at most 1."""
     shares = [order.share(start, start + length, world_size, rank) for rank in range(world_size)]
     assert shares[0][0] == start and shares[-1][1] == start + max(0, length)
-    assert all(left[1] == right[0] for left, right in zip(shares, shares[1:], strict=False))
+    assert all(left[1] == right[0] for left, right in itertools.pairwise(shares))
     lengths = [stop - first for first, stop in shares]
     assert min(lengths) >= 0 and max(lengths) - min(lengths) <= 1
 
@@ -54,7 +57,9 @@ def test_steps_are_full_but_for_the_last(row_count, batch_rows):
 def test_the_order_is_a_function_of_seed_and_epoch_alone():
     """Neither rank nor world size can be told to ``epoch_order``; other seeds and epochs give other orders."""
     assert list(inspect.signature(order.epoch_order).parameters) == ["row_count", "seed", "epoch"]
-    orders = {order.epoch_order(100, seed, epoch).tobytes() for seed in range(5) for epoch in range(5)}
+    orders = {
+        order.epoch_order(100, seed, epoch).tobytes() for seed in range(5) for epoch in range(5)
+    }
     assert len(orders) == 25
     np.testing.assert_array_equal(order.epoch_order(100, 3, 4), order.epoch_order(100, 3, 4))
 

@@ -1,5 +1,6 @@
 """Compiled programs: the rules that their instructions keep, and what they do under any timing."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -23,14 +24,20 @@ flights = st.integers(2, 6)
 algorithms = st.sampled_from(ALL)
 
 
-def _programs(algorithm, world_size: int, count: int, segment: int, in_flight: int = 4) -> list[Program]:
+def _programs(
+    algorithm, world_size: int, count: int, segment: int, in_flight: int = 4
+) -> list[Program]:
     bounds = chunk_bounds(count, algorithm.chunk_count(world_size))
     ranks = range(world_size)
-    return [compile_program(algorithm.steps(world_size, r), bounds, segment, in_flight) for r in ranks]
+    return [
+        compile_program(algorithm.steps(world_size, r), bounds, segment, in_flight) for r in ranks
+    ]
 
 
 @given(algorithms, world_sizes, counts, segment_lengths, flights)
-def test_every_request_is_started_once_and_then_waited_for_once(algorithm, size, count, segment, in_flight):
+def test_every_request_is_started_once_and_then_waited_for_once(
+    algorithm, size, count, segment, in_flight
+):
     """START comes before WAIT, WAIT before ADD, each exactly once, and all that arrives in scratch is added."""
     for program in _programs(algorithm, size, count, segment, in_flight):
         assert len(set(program.instructions)) == len(program.instructions)
@@ -61,7 +68,9 @@ def test_scratch_is_reused_only_after_it_was_added(algorithm, size, count, segme
 
 
 @given(algorithms, world_sizes, counts, segment_lengths, flights)
-def test_transfers_start_only_when_their_memory_is_ready(algorithm, size, count, segment, in_flight):
+def test_transfers_start_only_when_their_memory_is_ready(
+    algorithm, size, count, segment, in_flight
+):
     """A send starts after the earlier receives of its elements are complete; memory changes after its reads."""
     for program in _programs(algorithm, size, count, segment, in_flight):
         _check_memory(program)
@@ -92,7 +101,9 @@ def test_receives_in_flight_are_limited(algorithm, size, count, segment, in_flig
             assert posted <= in_flight
 
 
-@given(algorithms, world_sizes, counts, segment_lengths, flights, st.booleans(), st.integers(0, 2**32))
+@given(
+    algorithms, world_sizes, counts, segment_lengths, flights, st.booleans(), st.integers(0, 2**32)
+)
 def test_the_sum_is_right_under_any_timing(algorithm, size, count, segment, in_flight, eager, seed):
     """Whatever the order of events, all ranks end with the exact sum, and twice in a row."""
     programs = _programs(algorithm, size, count, segment, in_flight)
@@ -111,14 +122,20 @@ _COPY_AFTER_SEND = [
 ]
 
 
-@given(schedules(), st.integers(0, 21), segment_lengths, flights, st.booleans(), st.integers(0, 2**32))
+@given(
+    schedules(), st.integers(0, 21), segment_lengths, flights, st.booleans(), st.integers(0, 2**32)
+)
 @example(_COPY_AFTER_SEND, 12, 3, 2, False, 0)
-def test_any_schedule_is_carried_out_as_it_is_written(schedule, count, segment, in_flight, eager, seed):
+def test_any_schedule_is_carried_out_as_it_is_written(
+    schedule, count, segment, in_flight, eager, seed
+):
     """Programs of arbitrary valid schedules give what steps one after the other give, and do not deadlock."""
     bounds = chunk_bounds(count, CHUNK_COUNT)
     size = len(schedule)
     buffers = [numbered(rank, size, count, np.float64) for rank in range(size)]
-    expected = [[buffer[a:b].copy() for a, b in zip(bounds, bounds[1:], strict=False)] for buffer in buffers]
+    expected = [
+        [buffer[a:b].copy() for a, b in itertools.pairwise(bounds)] for buffer in buffers
+    ]
     for step in zip(*schedule, strict=True):
         expected = run_step(step, expected, np.add)
     programs = [compile_program(steps, bounds, segment, in_flight) for steps in schedule]
@@ -131,7 +148,9 @@ def test_any_schedule_is_carried_out_as_it_is_written(schedule, count, segment, 
 def test_empty_chunks_cost_no_message(count):
     """A ring of 4 ranks over fewer than 4 elements moves only the chunks that have one."""
     for program in _programs(ALL[0], 4, count, 8):
-        assert all(transfer.start < transfer.stop for transfer in (*program.sends, *program.receives))
+        assert all(
+            transfer.start < transfer.stop for transfer in (*program.sends, *program.receives)
+        )
     sent = sum(len(program.sends) for program in _programs(ALL[0], 4, count, 8))
     assert sent == count * 2 * 3
 
@@ -140,7 +159,10 @@ def test_empty_chunks_cost_no_message(count):
 def test_the_simulation_finds_broken_programs(first):
     """Programs that send everything at once, or wait before they start, do not survive every timing."""
     programs = _programs(ALL[0], 3, 12, 2)
-    broken = [replace(p, instructions=tuple(sorted(p.instructions, key=lambda i: i[0] is not first))) for p in programs]
+    broken = [
+        replace(p, instructions=tuple(sorted(p.instructions, key=lambda i: i[0] is not first)))
+        for p in programs
+    ]
     with pytest.raises((AssertionError, KeyError)):
         for seed in range(20):
             buffers = [numbered(rank, 3, 12, np.float64) for rank in range(3)]

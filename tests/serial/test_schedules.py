@@ -65,11 +65,16 @@ def _without_last_step(steps: list[Step]) -> list[Step]:
 
 
 def _copies_instead_of_adding(steps: list[Step]) -> list[Step]:
-    return [replace(s, receives=tuple(replace(r, action=Action.COPY) for r in s.receives)) for s in steps]
+    return [
+        replace(s, receives=tuple(replace(r, action=Action.COPY) for r in s.receives))
+        for s in steps
+    ]
 
 
 def _adds_instead_of_copying(steps: list[Step]) -> list[Step]:
-    return [replace(s, receives=tuple(replace(r, action=Action.ADD) for r in s.receives)) for s in steps]
+    return [
+        replace(s, receives=tuple(replace(r, action=Action.ADD) for r in s.receives)) for s in steps
+    ]
 
 
 def _first_step_twice(steps: list[Step]) -> list[Step]:
@@ -100,6 +105,8 @@ MUTANTS = [
 @pytest.mark.parametrize("world_size", [2, 3, 5])
 def test_the_check_finds_broken_schedules(mutate, world_size):
     """A ring with one mistake breaks a promise, so that the tests above can fail."""
-    broken = Algorithm("broken", RING.chunk_count, lambda size, rank: mutate(RING.steps(size, rank)))
+    broken = Algorithm(
+        "broken", RING.chunk_count, lambda size, rank: mutate(RING.steps(size, rank))
+    )
     with pytest.raises(AssertionError):
         check_allreduce(broken, world_size)

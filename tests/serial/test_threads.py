@@ -23,7 +23,9 @@ def test_messages_between_two_ranks_arrive_in_the_order_sent(rendezvous):
             request.Wait()
         return values
 
-    np.testing.assert_array_equal(run_ranks(ThreadWorld(2, rendezvous=rendezvous), exchange)[1], [1, 2, 3])
+    np.testing.assert_array_equal(
+        run_ranks(ThreadWorld(2, rendezvous=rendezvous), exchange)[1], [1, 2, 3]
+    )
 
 
 def test_an_eager_send_carries_the_values_of_its_start():

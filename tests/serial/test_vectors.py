@@ -1,5 +1,6 @@
 """Flat vectors with named views."""
 
+import itertools
 from math import prod
 
 import numpy as np
@@ -27,7 +28,9 @@ def test_views_cover_the_vector_in_order(shapes):
         count += view.size
     np.testing.assert_array_equal(vector, np.arange(layout.size))
     assert count == layout.size == sum(prod(shape) for shape in shapes.values())
-    assert [stop - start for start, stop in layout.bounds] == [prod(shape) for shape in shapes.values()]
+    assert [stop - start for start, stop in layout.bounds] == [
+        prod(shape) for shape in shapes.values()
+    ]
 
 
 @given(shapes, st.integers(1, 60))
@@ -41,7 +44,7 @@ def test_buckets_hold_every_parameter_once_from_the_end(shapes, elements_max):
         assert buckets[0][1] == layout.size and buckets[-1][0] == 0
     else:
         assert buckets == []
-    assert all(later[1] == earlier[0] for earlier, later in zip(buckets, buckets[1:], strict=False))
+    assert all(later[1] == earlier[0] for earlier, later in itertools.pairwise(buckets))
     filled = [bound for bound in layout.bounds if bound[0] < bound[1]]
     for start, stop in buckets:
         assert start < stop and {start, stop} <= edges
@@ -81,7 +84,13 @@ def test_the_digest_changes_with_every_bit(element, bit):
 def test_the_digest_changes_with_names_shapes_order_and_type():
     """The same bytes under another name, shape, order of names or type have another digest."""
     vector = np.zeros(6, np.float32)
-    layouts = [{"a": (6,)}, {"b": (6,)}, {"a": (2, 3)}, {"a": (3,), "b": (3,)}, {"b": (3,), "a": (3,)}]
+    layouts = [
+        {"a": (6,)},
+        {"b": (6,)},
+        {"a": (2, 3)},
+        {"a": (3,), "b": (3,)},
+        {"b": (3,), "a": (3,)},
+    ]
     digests = [Layout(shapes).digest(vector) for shapes in layouts]
     digests.append(Layout(layouts[0]).digest(vector.astype(np.float64)))
     digests.append(Layout({"a": (3,)}).digest(np.zeros(3)))  # the same bytes as the first
@@ -91,10 +100,16 @@ def test_the_digest_changes_with_names_shapes_order_and_type():
 def test_the_digest_never_changes_between_versions():
     """A frozen value, since checkpoints carry digests; the byte order of the machine does not matter."""
     layout, vector = Layout({"w": (2, 2), "b": (1,)}), np.arange(5, dtype=np.float32)
-    assert layout.digest(vector) == layout.digest(vector.astype(">f4")) == "0aeface599184e29dd35ac58fb8a945b"
+    assert (
+        layout.digest(vector)
+        == layout.digest(vector.astype(">f4"))
+        == "0aeface599184e29dd35ac58fb8a945b"
+    )
 
 
-@pytest.mark.parametrize("shape", [(np.int64(2), np.int32(3)), [2, 3]], ids=["NumPy numbers", "list"])
+@pytest.mark.parametrize(
+    "shape", [(np.int64(2), np.int32(3)), [2, 3]], ids=["NumPy numbers", "list"]
+)
 def test_equal_shapes_have_equal_digests_however_they_are_written(shape):
     """A model may give shapes as lists or with NumPy's integers; what a checkpoint reads back are tuples of int."""
     vector = np.zeros(6, np.float32)
