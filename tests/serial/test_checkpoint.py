@@ -174,7 +174,7 @@ def test_damage_that_a_fletcher_sum_cannot_see_is_found(tmp_path):
 @given(st.floats(0, 1, exclude_max=True))
 def test_truncated_files_are_never_silent(tmp_path, file, part):
     """A file that ends early raises DataError naming it."""
-    with pytest.raises(DataError, match="damaged.h5"):
+    with pytest.raises(DataError, match=r"damaged\.h5"):
         _load_bytes(tmp_path, file.content[: int(part * len(file.content))])
 
 

@@ -1,0 +1,113 @@
+"""Ways to leave a job that are neither an exception nor its end, and what is left in the machine afterwards."""
+
+import re
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.faults import jobs
+
+_MODEL = """
+import ctypes, os, signal, sys, time
+import numpy as np
+from lepton_mpi.launch import launched_rank
+
+class Leaving:
+    def __init__(self, feature_shape, class_count):
+        self.shapes = {{"weight": (int(np.prod(feature_shape)), class_count)}}
+        self.calls = 0
+
+    def loss_and_gradient(self, parameters, batch, gradient):
+        self.calls += 1
+        if self.calls == 5 and launched_rank() in {ranks}:
+            {action}
+        gradient["weight"][:] = 0
+        return 0.0
+"""
+
+
+def _train_leaving(folder: Path, action: str, *options: str, ranks=(2,)) -> jobs.Ended:
+    """Train on 4 ranks a model that does ``action`` at its fifth call on ``ranks``."""
+    path = folder / "leaving.py"
+    path.write_text(_MODEL.format(action=action, ranks=ranks))
+    return jobs.run(4, *jobs.TRAIN, "--model", f"{path}:Leaving", *options, cwd=folder)
+
+
+@pytest.mark.parametrize("code", ["0", "3", "'stop here'"])
+def test_sys_exit_in_a_model_ends_the_job(tmp_path, code):
+    """A rank that leaves by ``sys.exit`` does not let the others wait for the time limit; it is named."""
+    job = _train_leaving(tmp_path, f"sys.exit({code})")
+    assert job.code == 5, job.text
+    assert "rank 2 of 4" in job.err, job.text
+    assert "made no progress" not in job.err, job.text
+
+
+def test_sys_exit_on_all_ranks_ends_the_job(tmp_path):
+    """If all ranks leave, none waits; a run that did not reach its end does not look like a good one."""
+    job = _train_leaving(tmp_path, "sys.exit(0)", ranks=(0, 1, 2, 3))
+    assert job.code == 5, job.text
+
+
+def test_an_exception_on_all_ranks_is_shown_once(tmp_path):
+    """Four tracebacks of the same mistake would be three too many."""
+    job = _train_leaving(tmp_path, "raise ValueError('on purpose')", ranks=(0, 1, 2, 3))
+    assert job.code == 5, job.text
+    assert job.text.count("Traceback (most recent call last)") == 1, job.text
+    assert job.text.count("ValueError: on purpose") == 1, job.text
+
+
+@pytest.mark.parametrize("action", ["ctypes.string_at(0)", "os.kill(os.getpid(), signal.SIGTERM)"])
+def test_death_by_a_signal_is_noticed(tmp_path, action):
+    """A crash in compiled code, and the signal with which schedulers end processes."""
+    job = _train_leaving(tmp_path, action)
+    assert job.code != 0, job.text
+    assert re.search(r"rank 2 of 4 \(process \d+\) died", job.err), job.text
+
+
+def test_a_hang_in_compiled_code_is_shown(tmp_path):
+    """A call that never gives the interpreter back is named with its stack, like any other hang."""
+    job = _train_leaving(tmp_path, "ctypes.PyDLL(None).sleep(1000)", "--timeout", "3")
+    assert job.code != 0, job.text
+    assert "leaving.py" in job.err, job.text
+
+
+def test_a_loss_that_is_not_finite_ends_the_job_in_one_line(tmp_path):
+    """The line names the epoch and a remedy, and the exit code is one that the README explains."""
+    job = jobs.run(3, *jobs.TRAIN, "--optimizer", "sgd", "--learning-rate", "1e30", cwd=tmp_path)
+    (line,) = job.lines("lepton_mpi")
+    assert "epoch 1" in line and "--learning-rate" in line
+    assert "Traceback" not in job.text
+    readme = (jobs.ROOT / "README.md").read_text("utf-8")
+    assert str(job.code) in re.findall(r"^\| (\d) \|", readme, re.MULTILINE), job.code
+
+
+def test_a_model_file_may_hold_anything_that_a_module_may(tmp_path):
+    """Dataclasses with postponed annotations look up their module by name."""
+    text = "from __future__ import annotations\nfrom dataclasses import dataclass\n\n@dataclass\nclass Sizes:\n    rows: int = 3\n"
+    (tmp_path / "leaving.py").write_text(text + _MODEL.format(action="pass", ranks=()))
+    model = f"{tmp_path / 'leaving.py'}:Leaving"
+    job = jobs.run(2, *jobs.TRAIN, "--model", model, "--epochs", "1", cwd=tmp_path)
+    assert job.code == 0, job.text
+
+
+def _mapped() -> set[Path]:
+    """Files in /dev/shm that a living process has in its memory."""
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            found |= {Path(part.path) for part in process.memory_maps() if part.path.startswith("/dev/shm/")}
+        except psutil.Error:
+            pass
+    return found
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no /dev/shm")
+@pytest.mark.parametrize("action", ["raise ValueError", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_nothing_is_left_in_shared_memory(tmp_path, action):
+    """After an exception or a kill -9 there is no new file in /dev/shm but those that other jobs use."""
+    before = set(Path("/dev/shm").iterdir())
+    job = _train_leaving(tmp_path, action)
+    assert job.code != 0, job.text
+    left = set(Path("/dev/shm").iterdir()) - before
+    assert not left - _mapped()
