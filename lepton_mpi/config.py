@@ -108,17 +108,25 @@ class Config:
         """Check every field. Raises ConfigurationError naming option, expectation and value."""
         for field in dataclasses.fields(self):
             value, check = getattr(self, field.name), field.metadata["check"]
-            if check and not check[1](value):
-                raise ConfigurationError(f"{_flag(field.name)}: expected {check[0]}, got {value!r}")
-            if get_origin(field.type) is Literal and value not in get_args(field.type):
-                raise ConfigurationError(
-                    f"{_flag(field.name)}: expected {_expected(field)}, got {value!r}"
-                )
+            if not _has_type(value, field.type) or (check and not check[1](value)):
+                expected, flag = _expected(field), _flag(field.name)
+                raise ConfigurationError(f"{flag}: expected {expected}, got {value!r}")
 
     @property
     def held_out(self) -> dict[str, float]:
         """Fraction of the rows kept for each purpose, where the file has no such split."""
         return {"validation": self.validation_split, "test": self.test_split}
+
+
+def _has_type(value: Any, kind: Any) -> bool:
+    """Whether ``value`` is what a field of type ``kind`` may hold; True is no number."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if kind == tuple[int, ...]:
+        return isinstance(value, tuple) and all(_has_type(number, int) for number in value)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def parse_command_line(arguments: Sequence[str], program: str) -> Config:
@@ -194,6 +202,10 @@ def _read_toml(flag: str, path: Path) -> dict[str, Any]:
         raise ConfigurationError(
             f"{flag}: {path}: unknown key {key!r}{_did_you_mean(key, _names())}"
         )
+    if not isinstance(values.get("hidden", []), list):
+        raise ConfigurationError(
+            f"--hidden: expected whole numbers of at least 1 in a list, got {values['hidden']!r}"
+        )
     return values
 
 
@@ -203,7 +215,9 @@ def _parse(parser: ArgumentParser, arguments: list[str]) -> Config:
     except (ArgumentError, TypeError, ValueError) as error:
         raise ConfigurationError(_explain(str(error), arguments)) from None
     values = {field.name: parsed[field.name] for field in dataclasses.fields(Config)}
-    return Config(**values | {"hidden": tuple(values["hidden"])})
+    if isinstance(values["hidden"], list):
+        values["hidden"] = tuple(values["hidden"])
+    return Config(**values)
 
 
 def _explain(message: str, arguments: list[str]) -> str:
@@ -215,20 +229,36 @@ def _explain(message: str, arguments: list[str]) -> str:
         name = match[1].replace("-", "_")
         if name in _names():
             field = next(field for field in dataclasses.fields(Config) if field.name == name)
-            return (
-                f"{_flag(name)}: expected {_expected(field)}{_got(message, _flag(name), arguments)}"
-            )
+            return f"{_flag(name)}: expected {_expected(field)}{_got(name, arguments)}"
     return _one_line(message)
 
 
-def _got(message: str, flag: str, arguments: list[str]) -> str:
-    """``, got 'x'``, from the command line or else from the parser's own words."""
-    if "expected one argument" in message:
-        return ", got none"
-    value = _after(flag, arguments)
-    if value is None and (match := re.search(r"Got value: (.*)|: '([^']*)'$", message)):
-        value = match[1] or match[2]
-    return f", got {value!r}" if value is not None else ""
+def _got(name: str, arguments: list[str]) -> str:
+    """``, got 'x'``: what stands behind the option, or else in the TOML file that was named."""
+    flag = _flag(name)
+    words = _words_after(flag, arguments)
+    if words is not None:
+        return f", got {' '.join(words)!r}" if words else ", got none"
+    for file_flag in ("--config", "--recipe"):
+        path = _after(file_flag, arguments)
+        if path is not None and Path(path).is_file():
+            values = _read_toml(file_flag, Path(path))
+            if name in values:
+                return f", got {values[name]!r}"
+    return ""
+
+
+def _words_after(flag: str, arguments: list[str]) -> list[str] | None:
+    """All words between the last ``flag`` and the next option; None without the flag."""
+    found = None
+    for index, word in enumerate(arguments):
+        if word.startswith(flag + "="):
+            found = [word.removeprefix(flag + "=")]
+        elif word == flag:
+            rest = arguments[index + 1 :]
+            stop = next((i for i, other in enumerate(rest) if other.startswith("--")), len(rest))
+            found = rest[:stop]
+    return found
 
 
 def _after(flag: str, arguments: list[str]) -> str | None:

@@ -50,6 +50,13 @@ def run(function: Callable[["World"], Any], timeout_seconds: float) -> int:
         if world.rank == 0:
             print(f"lepton_mpi: {error}", file=sys.stderr, flush=True)
         return error.exit_code
+    except (
+        SystemExit
+    ) as leaving:  # of one rank: it would wait in MPI's end for the others, and they for it
+        world.fail(
+            f"lepton_mpi: rank {world.rank} of {world.size} left by sys.exit({leaving.code!r})"
+        )
+        raise
     finally:
         world.clock.enter("over")
         world.watchdog.stop()

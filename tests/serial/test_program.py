@@ -133,9 +133,7 @@ def test_any_schedule_is_carried_out_as_it_is_written(
     bounds = chunk_bounds(count, CHUNK_COUNT)
     size = len(schedule)
     buffers = [numbered(rank, size, count, np.float64) for rank in range(size)]
-    expected = [
-        [buffer[a:b].copy() for a, b in itertools.pairwise(bounds)] for buffer in buffers
-    ]
+    expected = [[buffer[a:b].copy() for a, b in itertools.pairwise(bounds)] for buffer in buffers]
     for step in zip(*schedule, strict=True):
         expected = run_step(step, expected, np.add)
     programs = [compile_program(steps, bounds, segment, in_flight) for steps in schedule]

@@ -1,0 +1,1 @@
+"""Benchmarks: one file per question, one shared harness. README.md says what each number means."""

@@ -1,0 +1,71 @@
+"""lepton_mpi's own table, on the ranks that run: one line per size, mode and algorithm."""
+
+import argparse
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+
+from benchmarks.collective_rows import COLUMNS, allreduce_row, cells
+from benchmarks.harness import Row, machine, print_header, print_row, print_titles, write_rows
+from benchmarks.limit import MemoryLimit
+from benchmarks.peers.mpi import MpiRanks
+from benchmarks.timing import Call, measure
+from lepton_mpi.collectives.allreduce import Plan, make_plan
+from lepton_mpi.errors import RankError
+from lepton_mpi.world import World, mpi_library
+
+
+def print_table(world: World, options: argparse.Namespace) -> None:
+    """Measure and print, with ``options`` as in ``allreduce.py``; RankError on wrong sums.
+
+    Collective over ``world``.
+    """
+    facts = {**machine(), "ranks": world.size, "hosts": world.host_count, "version": mpi_library()}
+    if world.rank == 0:
+        print_header("allreduce by lepton_mpi: time in us, bandwidth in GB/s (1e9 bytes)", facts)
+        print_titles(COLUMNS)
+    rows: list[Row] = []
+    for row in measured_rows(world, options):
+        rows.append({**facts, **row})
+        if world.rank == 0:
+            print_row(COLUMNS, cells(row))
+            if options.json:
+                write_rows(options.json, rows)
+    wrong = sum(row["wrong"] for row in rows)
+    world.agree(RankError(f"{wrong} wrong elements; see the table") if wrong else None)
+
+
+def measured_rows(world: World, options: argparse.Namespace) -> Iterator[Row]:
+    """One row per size, mode and algorithm, as soon as it is measured. Collective over ``world``."""
+    dtype = np.dtype(options.dtype)
+    # Between hosts the wire is the limit, and that is another benchmark's subject.
+    limit = MemoryLimit(world, dtype) if world.host_count == 1 else None
+    ranks = MpiRanks(world.comm)
+    for case, (size, mode, name) in enumerate(
+        product(options.sizes, options.modes, options.algorithms)
+    ):
+        world.clock.enter("compute", case)
+        limit_us = limit.seconds(size, mode) * 1e6 if limit else None
+        plan = _plan(world, size // dtype.itemsize, dtype, mode, name)
+        timing = measure(ranks, Call(plan.input, plan.run, plan.result), options.seconds)
+        yield allreduce_row(
+            bytes=plan.input.nbytes,
+            count=plan.input.size,
+            dtype=dtype.name,
+            library="lepton_mpi",
+            algorithm=name,
+            chosen=plan.algorithm,
+            mode=mode,
+            tuned=False,
+            ranks=world.size,
+            hosts=world.host_count,
+            limit_us=limit_us,
+            **vars(timing),
+        )
+
+
+def _plan(world: World, count: int, dtype: np.dtype, mode: str, algorithm: str) -> Plan:
+    if mode == "array":
+        return make_plan(world, mode=mode, array=np.zeros(count, dtype), algorithm=algorithm)
+    return make_plan(world, count, dtype, mode=mode, algorithm=algorithm)

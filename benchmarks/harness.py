@@ -1,0 +1,271 @@
+"""What all benchmarks share: sizes, the header, fresh interleaved launches, rows in JSON, the printed table.
+
+A benchmark is a program that writes rows, one dict per measured case, to the file named by ``--json``.
+A comparison starts such programs again and again, in turn, each time in fresh processes::
+
+    launch 1: A B C    launch 2: A B C    launch 3: A B C    …
+
+so that what drifts (clock frequency, neighbours, memory layout) meets all of them alike, and then takes the
+median over launches. The file is replaced after every case, so what was measured before a launch ran into
+its time limit is kept.
+"""
+
+import ctypes
+import json
+import os
+import platform
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RUN_LOCAL = ROOT / "run_local.sh"
+
+Row = dict[str, Any]
+
+_PR_SET_PDEATHSIG = 1
+
+
+# -- launches ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One command that writes rows to the file given by ``--json``, which ``run`` appends.
+
+    Attributes
+    ----------
+    label : str
+        For the progress line.
+    command : tuple of str
+    environment : mapping
+        Added to this process's own.
+    limit_seconds : float
+        The command is ended after that.
+    """
+
+    label: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    limit_seconds: float = 600.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Rows that a launch wrote, its exit code (None after the time limit) and the end of its output."""
+
+    rows: list[Row]
+    exit_code: int | None
+    output: str
+
+    @property
+    def problem(self) -> str:
+        """Why the launch failed, in one line; empty if it did not."""
+        if self.exit_code == 0:
+            return ""
+        said = [line for line in self.output.splitlines() if line.strip(" -=")]
+        what = (
+            "was ended by the time limit"
+            if self.exit_code is None
+            else f"ended with exit code {self.exit_code}"
+        )
+        return f"{what}: {said[-1].strip()}" if said else what
+
+
+def mpi_command(ranks: int, *arguments: str) -> tuple[str, ...]:
+    """``python`` with ``arguments`` on ``ranks`` ranks of the MPI that LEPTON_MPI names."""
+    return (str(RUN_LOCAL), "mpi", str(ranks), "python", *arguments)
+
+
+def run(launch: Launch) -> Outcome:
+    """Run one launch to its end or time limit; nothing it started outlives this call."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows, output = Path(folder, "rows.json"), Path(folder, "output")
+        with output.open("wb") as sink:
+            process = subprocess.Popen(
+                [*launch.command, "--json", str(rows)],
+                cwd=ROOT,
+                env={**os.environ, **launch.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+        try:
+            exit_code = process.wait(launch.limit_seconds)
+        except subprocess.TimeoutExpired:
+            exit_code = None
+        finally:
+            _end_session(process)
+        written = json.loads(rows.read_text()) if rows.exists() else []
+        return Outcome(written, exit_code, output.read_text(errors="replace"))
+
+
+def run_with_progress(launch: Launch, title: str) -> Outcome:
+    """``run``, with a line on stderr saying what ran, for how long, and what went wrong."""
+    began = time.monotonic()
+    outcome = run(launch)
+    text = f"{title}: {launch.label}, {time.monotonic() - began:.1f} s"
+    print(f"{text}; {outcome.problem}" if outcome.problem else text, file=sys.stderr, flush=True)
+    return outcome
+
+
+def die_with_parent() -> None:
+    """Ask Linux to end this process when its parent dies: then nobody else is left to do it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _end_session(process: subprocess.Popen) -> None:
+    # First politely: a launcher that is killed leaves its ranks behind, one that is told ends them.
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(5)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+# -- rows ----------------------------------------------------------------------------------------
+
+
+def write_rows(path: str | Path, rows: Sequence[Row]) -> None:
+    """Replace the file ``path`` by the list of ``rows``, one row a line, so that a reader never sees half of it."""
+    temporary = Path(f"{path}.{os.getpid()}.part")
+    temporary.write_text(
+        "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n", encoding="utf-8"
+    )
+    temporary.replace(path)
+
+
+def over_launches(rows: Iterable[Row], key: Callable[[Row], Any]) -> list[Row]:
+    """One row per ``key``: of the launches' times the median (``min_us``: the least, ``wrong``: the most)."""
+    groups: dict[Any, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    combined = []
+    for group in groups.values():
+        row = dict(group[0], launches=len(group), launch_us=[row["time_us"] for row in group])
+        for name in ("time_us", "p99_us", "limit_us"):
+            values = [each[name] for each in group if each.get(name) is not None]
+            row[name] = statistics.median(values) if values else None
+        row["min_us"] = min(each["min_us"] for each in group)
+        row["wrong"] = max(each["wrong"] for each in group)
+        combined.append(row)
+    return combined
+
+
+# -- header and table ----------------------------------------------------------------------------
+
+
+def machine() -> dict[str, Any]:
+    """What a reader must know of the machine and the code: CPU, cores, L3 bytes, load, commit, date."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "l3_bytes": l3_bytes(),
+        "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 2),
+        "commit": _commit(),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def l3_bytes() -> int:
+    """Size of the largest cache that core 0 sees; 32 MiB where the system does not say."""
+    sizes = [
+        path.read_text().strip()
+        for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+    ]
+    return max((parse_size(size) for size in sizes), default=32 << 20)
+
+
+def print_header(title: str, facts: Mapping[str, Any]) -> None:
+    """Title and facts as lines that start with #."""
+    print(f"# {title}")
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        print(f"# {name:<{width}}  {value}")
+    print(flush=True)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: where its value is in a row, its title, width and format."""
+
+    key: str
+    title: str
+    width: int
+    form: str = ""
+
+    def cell(self, row: Row) -> str:
+        """The row's value, right-aligned; '-' where there is none."""
+        value = row.get(self.key)
+        return f"{'-' if value is None else format(value, self.form):>{self.width}}"
+
+
+def print_titles(columns: Sequence[Column]) -> None:
+    """First line of a table."""
+    print("  ".join(f"{column.title:>{column.width}}" for column in columns), flush=True)
+
+
+def print_row(columns: Sequence[Column], row: Row) -> None:
+    """One line of a table."""
+    print("  ".join(column.cell(row) for column in columns), flush=True)
+
+
+def parse_size(text: str) -> int:
+    """Bytes; K, M and G are powers of 1024.
+
+    >>> [parse_size(text) for text in ("8", "4K", "64M", "1GiB")]
+    [8, 4096, 67108864, 1073741824]
+    """
+    match = re.fullmatch(r"(\d+)([KMG]?)(?:i?B)?", text)
+    if not match:
+        raise ValueError(f"expected a size such as 8, 4K or 64M, got {text!r}")
+    return int(match[1]) << 10 * "_KMG".index(match[2] or "_")
+
+
+def size_text(byte_count: int) -> str:
+    """The shortest exact form.
+
+    >>> [size_text(size) for size in (8, 1000, 4096, 64 << 20)]
+    ['8 B', '1000 B', '4 KiB', '64 MiB']
+    """
+    for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if byte_count and byte_count % (1 << power) == 0:
+            return f"{byte_count >> power} {unit}"
+    return f"{byte_count} B"
+
+
+def _cpu_model() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next(
+        (line.split(":")[1].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
+
+
+def _commit() -> str:
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ("git", *arguments), cwd=ROOT, capture_output=True, text=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short", "HEAD") + (
+            "+changes" if git("status", "--porcelain") else ""
+        )
+    except FileNotFoundError:
+        return "unknown"
