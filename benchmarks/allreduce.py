@@ -43,7 +43,10 @@ def main() -> int:
         return world.run(lambda ranks: print_table(ranks, options), options.timeout)
     from benchmarks.comparison import compare
 
-    return compare(options)
+    try:
+        return compare(options)
+    except KeyboardInterrupt:
+        return 130
 
 
 def parse_command_line() -> argparse.Namespace:

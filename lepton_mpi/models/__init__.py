@@ -19,6 +19,7 @@ Reading order: kernels.py (Numba), mlp.py, logistic.py.
 """
 
 import importlib.util
+import sys
 from collections.abc import Mapping
 from math import prod, sqrt
 from pathlib import Path
@@ -70,6 +71,7 @@ def _load(path: Path, attribute: str) -> Any:
         raise ConfigurationError(f"--model: {path}: no such file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickling look their module up there
     spec.loader.exec_module(module)
     if not callable(getattr(module, attribute, None)):
         raise ConfigurationError(f"--model: {path} has no callable {attribute!r}")
