@@ -2,7 +2,7 @@
 
 For each number of ranks:
 
-1. A sweep: every tuning of every peer, every way to call it, every size, once and briefly. A case is
+1. A sweep: every tuning of every peer, every way to call it, sizes up to 16 MiB, once and briefly. A case is
    given up after three calls if they take twice as long as the library's best so far.
 2. Rounds of fresh launches in turn: lepton_mpi, then each peer at its defaults and at the tunings that
    won a size in the sweep or came within 15 % of the winner, two at most, for the sizes that they won.
@@ -38,6 +38,8 @@ _KEEP_RATIO, _KEEP_MAX = 1.15, 2
 # A slower call is of no interest, and would take minutes to measure.
 _CALL_SECONDS_MAX = 2.0
 _SWEEP_SHARE = 0.1
+# Larger vectors are as good as certain to have the same winners, and would take most of the sweep's time.
+_SWEEP_BYTES_MAX = 16 << 20
 _SWEEP_LIMIT_SECONDS = 90.0
 
 
@@ -101,11 +103,12 @@ def measure(
 def sweep(candidates: Sequence[Variant], ranks: int, options: argparse.Namespace) -> list[Row]:
     """A rough time of each tuning and form of one library that comes near its best."""
     rows: list[Row] = []
-    best_us = dict.fromkeys(options.sizes, math.inf)
+    sizes = [size for size in options.sizes if size <= _SWEEP_BYTES_MAX] or options.sizes[:1]
+    best_us = dict.fromkeys(sizes, math.inf)
     for variant in candidates:
         cases = [
             f"{size}:{form}:{min(best_us[size] * _GIVE_UP_RATIO, _CALL_SECONDS_MAX * 1e6):.3f}"
-            for size in options.sizes
+            for size in sizes
             for form in variant.forms
         ]
         common = _common(options, _SWEEP_SHARE)
@@ -114,6 +117,10 @@ def sweep(candidates: Sequence[Variant], ranks: int, options: argparse.Namespace
         for row in found:
             best_us[row["bytes"]] = min(best_us[row["bytes"]], row["time_us"])
         rows += found
+    at_largest = [row for row in rows if row["bytes"] == sizes[-1]]
+    for size in options.sizes[len(sizes) :]:
+        longer = size / sizes[-1]
+        rows += [{**row, "bytes": size, "time_us": row["time_us"] * longer} for row in at_largest]
     return rows
 
 

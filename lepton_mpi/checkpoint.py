@@ -69,6 +69,7 @@ def load(path: Path) -> Checkpoint:
     The digest is checked first, so that nothing of a damaged file reaches the HDF5 library, which can
     crash or hang on one.
     """
+    path = Path(path)
     try:
         with path.open("rb") as raw:
             head = raw.read(_HEAD_BYTES)

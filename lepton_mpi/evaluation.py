@@ -73,7 +73,8 @@ def evaluate_checkpoint(path: Path, data_name: str | None, split: str, world: Wo
     """Load a checkpoint and print its figures on one split of its own data, or of another file. Collective."""
     with world.agreeing():
         saved = checkpoint.load(path)
-    config = Config(**json.loads(saved.attributes["configuration"]))
+    options = json.loads(saved.attributes["configuration"])
+    config = Config(**options | {"hidden": tuple(options["hidden"])})
     dtype = np.dtype(config.dtype)
     data = loader.load(data_name or config.data, dtype, config.held_out, config.seed, world)
     with world.agreeing():

@@ -319,6 +319,7 @@ def _say_end(
     }
     if test:
         result |= {"test_" + name: value for name, value in test.items()}
+        result["macro_recall"] = test["macro_recall"]
         report.say("test", evaluation.sentence(test))
     parts = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
     report.say("time", f"{seconds:.2f} s in steps: {parts}")
