@@ -129,6 +129,13 @@ def _has_type(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
+def make_config(options: dict[str, Any]) -> Config:
+    """Configuration from a program's keyword arguments. Raises ConfigurationError, also for unknown names."""
+    for name in options.keys() - set(_names()):
+        raise ConfigurationError(f"unknown option {name!r}{_did_you_mean(name, _names())}")
+    return Config(**options)
+
+
 def parse_command_line(arguments: Sequence[str], program: str) -> Config:
     """Configuration from command-line words. ``--help`` and errors end the process (codes 0 and 2).
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lepton_mpi import launch
+from lepton_mpi.errors import LauncherError
 
 _TERMINAL = "LEPTON_TERMINAL"  # set by run_local.sh, which can see its own terminal
 
@@ -44,8 +45,12 @@ class Report:
     def record(self, event: str, **values: Any) -> None:
         """One line of the metrics file, on disk at once."""
         if self._file:
-            self._file.write(json.dumps({"event": event, **values}) + "\n")
-            self._file.flush()
+            try:
+                self._file.write(json.dumps({"event": event, **values}) + "\n")
+                self._file.flush()
+            except OSError as error:
+                name, self._file = self._file.name, None
+                raise LauncherError(f"cannot write {name}: {error.strerror}") from None
 
     def epoch_begins(self, epoch: int, epochs: int, steps: int) -> None:
         """Show a bar for the steps of epoch ``epoch``, counted from 1, if there is a terminal."""

@@ -17,6 +17,7 @@ if __name__ == "__main__":
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -25,8 +26,8 @@ import numpy as np
 import threadpoolctl
 
 from lepton_mpi import launch
-from lepton_mpi.config import Config
-from lepton_mpi.errors import ConfigurationError, LauncherError, LeptonError
+from lepton_mpi.config import Config, make_config
+from lepton_mpi.errors import ConfigurationError, LauncherError
 from lepton_mpi.report import Report, grouped
 from lepton_mpi.vectors import Layout
 from lepton_mpi.world import World, mpi_library, run
@@ -52,9 +53,11 @@ def fit(model: Any = None, **options: Any) -> dict[str, Any]:
         more, as in the last line of the metrics file; ``parameters``, a dict of name to array.
     """
     try:
-        config = Config(**options)
-    except (ConfigurationError, TypeError) as error:
-        raise SystemExit(f"lepton_mpi: {error}") from None
+        config = make_config(options)
+    except ConfigurationError as error:
+        if launch.launched_rank() == 0:
+            print(f"lepton_mpi: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
     result: dict[str, Any] = {}
     code = run(lambda world: result.update(train(config, world, model)), config.timeout)
     if code:
@@ -218,7 +221,7 @@ def _loss_and_correct(returned: Any) -> tuple[float, float]:
 def _check_finite(world: World, loss: float, epoch: int) -> None:
     """The loss is the same sum on every rank, so all of them stop together."""
     if not np.isfinite(loss):
-        error = LeptonError(
+        error = ConfigurationError(
             f"the loss became {loss} in epoch {epoch}: try a smaller --learning-rate"
         )
         error.agreed = True

@@ -46,7 +46,7 @@ def run(function: Callable[["World"], Any], timeout_seconds: float) -> int:
         return 0
     except LeptonError as error:
         if not error.agreed:
-            world.fail(f"rank {world.rank} of {world.size}: {error}", error.exit_code)
+            world.fail(f"lepton_mpi: rank {world.rank} of {world.size}: {error}", error.exit_code)
         if world.rank == 0:
             print(f"lepton_mpi: {error}", file=sys.stderr, flush=True)
         return error.exit_code

@@ -75,9 +75,6 @@ def test_a_hang_in_compiled_code_is_shown(tmp_path):
     assert "leaving.py" in job.err, job.text
 
 
-@pytest.mark.xfail(
-    strict=False, reason="a loss that is not finite still ends with another code or text"
-)
 def test_a_loss_that_is_not_finite_ends_the_job_in_one_line(tmp_path):
     """The line names the epoch and a remedy, and the exit code is one that the README explains."""
     job = jobs.run(3, *jobs.TRAIN, "--optimizer", "sgd", "--learning-rate", "1e30", cwd=tmp_path)

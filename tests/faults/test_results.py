@@ -1,0 +1,99 @@
+"""What a job leaves for its user: metrics file, checkpoint, exit code; by command line and by ``fit``."""
+
+import re
+
+import pytest
+
+from tests.faults import jobs
+
+
+def _lines_of_ours(job: jobs.Ended) -> list[str]:
+    assert "Traceback" not in job.text, job.text
+    return job.lines("lepton_mpi")
+
+
+def test_the_metrics_file_tells_the_whole_run(tmp_path):
+    """A start, a line for each epoch and an end, with the names that users and tools rely on."""
+    path = tmp_path / "metrics.jsonl"
+    job = jobs.run(2, *jobs.TRAIN, "--epochs", "2", "--metrics", str(path), cwd=tmp_path)
+    assert job.code == 0, job.text
+    start, *epochs, end = jobs.metrics(path)
+    assert start["event"] == "start"
+    assert start["configuration"]["epochs"] == 2
+    assert start["rows"] == {"train": 1150, "validation": 288, "test": 359}
+    assert [record["epoch"] for record in epochs] == [1, 2]
+    figures = {"seconds", "samples_per_second", "loss", "accuracy", "val_loss", "val_accuracy"}
+    assert all(record["event"] == "epoch" and figures <= record.keys() for record in epochs)
+    assert end["event"] == "end"
+    promised = {
+        "test_accuracy",
+        "macro_recall",
+        "samples_per_second",
+        "weights_digest",
+        "world_size",
+    }
+    assert promised <= end.keys()
+    assert end["world_size"] == 2
+    assert 0 < end["test_accuracy"] <= 1 and 0 < end["macro_recall"] <= 1
+
+
+def test_a_checkpoint_evaluates_to_the_figures_of_its_run(tmp_path):
+    """``evaluate`` prints, on another number of ranks, what training printed at its end."""
+    options = ("--epochs", "2", "--checkpoint", "runs")
+    trained = jobs.run(3, *jobs.TRAIN, *options, cwd=tmp_path)
+    assert trained.code == 0, trained.text
+    (figures,) = re.findall(r"^test +(accuracy .*)$", trained.out, re.MULTILINE)
+    newest = max((tmp_path / "runs").glob("*.h5"))
+    assert str(newest.relative_to(tmp_path)) in trained.out
+    evaluated = jobs.run(2, "-m", "lepton_mpi", "evaluate", str(newest), cwd=tmp_path)
+    assert evaluated.code == 0, evaluated.text
+    without_loss = figures.rpartition(", loss ")[0]
+    assert f"test of digits.h5: {without_loss}" in evaluated.out
+    assert evaluated.out.count("test of") == 1
+
+
+def test_a_checkpoint_that_is_not_there(tmp_path):
+    """One line that names it, and the exit code of bad data."""
+    job = jobs.run(2, "-m", "lepton_mpi", "evaluate", "none.h5", cwd=tmp_path)
+    assert job.code == 3, job.text
+    (line,) = _lines_of_ours(job)
+    assert "none.h5" in line
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ("fit(epochs=0)", ["--epochs", "at least 1", "got 0"]),
+        ("fit(epoch=3)", ["epoch", "did you mean epochs?"]),
+        ("fit(data='none.h5')", ["none.h5", "no such file"]),
+    ],
+    ids=["value", "name", "data"],
+)
+def test_fit_ends_as_the_command_line_does(tmp_path, call, words):
+    """Wrong options and data: one line by one rank, and the exit code of the README."""
+    (tmp_path / "own.py").write_text(f"from lepton_mpi import fit\n\n{call}\n")
+    job = jobs.run(3, "own.py", cwd=tmp_path)
+    assert job.code == (3 if "data" in call else 2), job.text
+    (line,) = _lines_of_ours(job)
+    for word in words:
+        assert word in line
+
+
+def test_fit_can_be_called_again(tmp_path):
+    """Two runs in one process give the same weights, and the process ends well."""
+    (tmp_path / "own.py").write_text(
+        "from lepton_mpi import fit\n\n"
+        "digests = {fit(epochs=1, progress='none')['weights_digest'] for _ in range(2)}\n"
+        "print('different digests:', len(digests))\n"
+    )
+    job = jobs.run(2, "own.py", cwd=tmp_path)
+    assert job.code == 0, job.text
+    assert job.out.count("different digests: 1") == 2, job.text
+
+
+def test_a_full_disk_ends_in_one_line(tmp_path):
+    """The metrics file cannot be written any more: the machine lacks something, and the line says where."""
+    job = jobs.run(2, *jobs.TRAIN, "--epochs", "1", "--metrics", "/dev/full", cwd=tmp_path)
+    assert job.code == 4, job.text
+    (line,) = _lines_of_ours(job)
+    assert "/dev/full" in line and "No space left" in line
