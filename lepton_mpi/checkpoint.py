@@ -8,7 +8,8 @@
 
 The first 512 bytes, which HDF5 leaves to its user, hold a magic word and the BLAKE2b of all other bytes.
 A file is written under a temporary name, synced and renamed, and the folder is synced: a kill at any
-moment leaves the previous checkpoint. ``libver='latest'`` and Fletcher32 let other programs see damage too.
+moment leaves the previous checkpoint. The format is that of HDF5 1.10, the oldest with checksums of its metadata,
+and Fletcher32 covers the rest, so that other programs see damage too.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from lepton_mpi.errors import DataError
+from lepton_mpi.errors import DataError, one_line
 from lepton_mpi.vectors import Layout
 
 _FORMAT, _VERSION = "lepton_mpi checkpoint", 1
@@ -47,7 +48,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{checkpoint.attributes['step']:08d}.h5"
     temporary = path.with_suffix(".tmp")
-    with h5py.File(temporary, "w", libver="latest", userblock_size=_HEAD_BYTES) as file:
+    with h5py.File(temporary, "w", libver=("v110", "v110"), userblock_size=_HEAD_BYTES) as file:
         _write(file, checkpoint)
     with temporary.open("r+b") as raw:
         raw.write(_head(temporary))
@@ -85,7 +86,7 @@ def load(path: Path) -> Checkpoint:
     except FileNotFoundError:
         raise DataError(f"{path}: no such checkpoint") from None
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise DataError(f"{path}: not a checkpoint that this version reads: {reason}") from None
 
 

@@ -5,7 +5,6 @@ Adding an option means adding a field to ``Config``: the field carries its help 
 """
 
 import dataclasses
-import difflib
 import re
 import sys
 import tomllib
@@ -18,7 +17,7 @@ from typing import Any, Literal, get_args, get_origin
 from jsonargparse import ArgumentParser
 
 from lepton_mpi import launch
-from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.errors import ConfigurationError, did_you_mean, one_line
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -132,7 +131,7 @@ def _has_type(value: Any, kind: Any) -> bool:
 def make_config(options: dict[str, Any]) -> Config:
     """Configuration from a program's keyword arguments. Raises ConfigurationError, also for unknown names."""
     for name in options.keys() - set(_names()):
-        raise ConfigurationError(f"unknown option {name!r}{_did_you_mean(name, _names())}")
+        raise ConfigurationError(f"unknown option {name!r}{did_you_mean(name, _names())}")
     return Config(**options)
 
 
@@ -144,7 +143,7 @@ def parse_command_line(arguments: Sequence[str], program: str) -> Config:
     try:
         parser = _Parser(prog=program, description=_DESCRIPTION, **_PARSER_OPTIONS)
         parser.add_argument(
-            "--config", action="config", help="TOML file with options; later options win"
+            "--config", action="config", help="TOML file with options; the command line wins"
         )
         for field in dataclasses.fields(Config):
             parser.add_argument(_flag(field.name), **_argument(field))
@@ -191,7 +190,7 @@ def _recipe_values(arguments: Sequence[str]) -> dict[str, Any]:
     known = sorted(path.stem for path in RECIPES.glob("*.toml"))
     if name not in known and not Path(name).exists():
         choices = ", ".join(known)
-        hint = _did_you_mean(name, known)
+        hint = did_you_mean(name, known)
         raise ConfigurationError(
             f"--recipe: expected one of {choices} or a TOML file, got {name!r}{hint}"
         )
@@ -204,10 +203,10 @@ def _read_toml(flag: str, path: Path) -> dict[str, Any]:
         values = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigurationError(f"{flag}: cannot read {path}: {_one_line(reason)}") from None
+        raise ConfigurationError(f"{flag}: cannot read {path}: {one_line(reason)}") from None
     for key in values.keys() - set(_names()):
         raise ConfigurationError(
-            f"{flag}: {path}: unknown key {key!r}{_did_you_mean(key, _names())}"
+            f"{flag}: {path}: unknown key {key!r}{did_you_mean(key, _names())}"
         )
     if not isinstance(values.get("hidden", []), list):
         raise ConfigurationError(
@@ -217,8 +216,11 @@ def _read_toml(flag: str, path: Path) -> dict[str, Any]:
 
 
 def _parse(parser: ArgumentParser, arguments: list[str]) -> Config:
+    config_path = _after("--config", arguments)
+    # The parser takes options in their order; a file put first is overruled by all others.
+    first = [] if config_path is None else ["--config", config_path]
     try:
-        parsed = parser.parse_args(arguments)
+        parsed = parser.parse_args(first + _without("--config", arguments))
     except (ArgumentError, TypeError, ValueError) as error:
         raise ConfigurationError(_explain(str(error), arguments)) from None
     values = {field.name: parsed[field.name] for field in dataclasses.fields(Config)}
@@ -227,17 +229,28 @@ def _parse(parser: ArgumentParser, arguments: list[str]) -> Config:
     return Config(**values)
 
 
+def _without(flag: str, arguments: list[str]) -> list[str]:
+    """``arguments`` without ``flag`` and its word, in either of its spellings."""
+    kept, skip = [], False
+    for index, word in enumerate(arguments):
+        takes_next = word == flag and index + 1 < len(arguments)
+        if not skip and not takes_next and not word.startswith(flag + "="):
+            kept.append(word)
+        skip = takes_next and not skip
+    return kept
+
+
 def _explain(message: str, arguments: list[str]) -> str:
     """One line for the user from the parser's message: the option, what it takes, what came."""
     if match := re.match(r"unrecognized arguments: (\S+)", message):
         word = match[1].split("=")[0]
-        return f"unknown option {word}{_did_you_mean(word, [_flag(name) for name in _names()])} (see --help)"
+        return f"unknown option {word}{did_you_mean(word, [_flag(name) for name in _names()])} (see --help)"
     if match := re.search(r'(?:Parser key "|argument --)([\w-]+)', message):
         name = match[1].replace("-", "_")
         if name in _names():
             field = next(field for field in dataclasses.fields(Config) if field.name == name)
             return f"{_flag(name)}: expected {_expected(field)}{_got(name, arguments)}"
-    return _one_line(message)
+    return one_line(message)
 
 
 def _got(name: str, arguments: list[str]) -> str:
@@ -283,11 +296,6 @@ def _names() -> list[str]:
     return [field.name for field in dataclasses.fields(Config)]
 
 
-def _did_you_mean(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f", did you mean {close[0]}?" if close else ""
-
-
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
@@ -298,7 +306,3 @@ def _expected(field: dataclasses.Field) -> str:
     if field.metadata["check"]:
         return field.metadata["check"][0]
     return "a text"
-
-
-def _one_line(message: object) -> str:
-    return " ".join(str(message).split())

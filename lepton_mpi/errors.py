@@ -4,6 +4,9 @@ A ``LeptonError`` that went through ``World.agree`` is raised on every rank alik
 one line; any other exception on a rank is a failure of that rank and aborts the job with exit code 5.
 """
 
+import difflib
+from collections.abc import Sequence
+
 
 class LeptonError(Exception):
     """Base of all errors with a message meant for the user: what was expected, what came, what to do."""
@@ -34,3 +37,14 @@ class RankError(LeptonError):
     """A rank failed, timed out or disagrees with the others."""
 
     exit_code = 5
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """``, did you mean …?`` if one of ``known`` is close to ``word``, else nothing."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f", did you mean {close[0]}?" if close else ""
+
+
+def one_line(value: object) -> str:
+    """The text of a value, such as another library's error, whose lines may be several, on one."""
+    return " ".join(str(value).split())

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lepton_mpi import checkpoint, metrics
-from lepton_mpi.config import Config
+from lepton_mpi.config import make_config
 from lepton_mpi.data import loader, order
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.models import Batch, make_model
@@ -47,6 +47,7 @@ def evaluate(
     predicted, loss = np.empty(BATCH_ROWS, np.int32), np.zeros(1)
     first, last = order.share(0, rows.row_count, world.size, world.rank)
     for start in range(first, last, BATCH_ROWS):
+        world.clock.enter("evaluation")  # progress, for the time limit
         batch = Batch(*reader.read(rows, rows.indices[start : min(start + BATCH_ROWS, last)]))
         loss += model.evaluate(parameters, batch, predicted[: len(batch.y)])
         metrics.count_confusion(confusion, batch.y, predicted[: len(batch.y)])
@@ -73,8 +74,8 @@ def evaluate_checkpoint(path: Path, data_name: str | None, split: str, world: Wo
     """Load a checkpoint and print its figures on one split of its own data, or of another file. Collective."""
     with world.agreeing():
         saved = checkpoint.load(path)
-    options = json.loads(saved.attributes["configuration"])
-    config = Config(**options | {"hidden": tuple(options["hidden"])})
+        options = json.loads(saved.attributes["configuration"])
+        config = make_config(options | {"hidden": tuple(options["hidden"])})
     dtype = np.dtype(config.dtype)
     data = loader.load(data_name or config.data, dtype, config.held_out, config.seed, world)
     with world.agreeing():

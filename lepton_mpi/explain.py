@@ -4,7 +4,6 @@ Everything printed is read off the schedule that the real run carries out. Start
 """
 
 import argparse
-import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from lepton_mpi.collectives.schedule import Algorithm, Collective
 from lepton_mpi.collectives.trace import trace
 from lepton_mpi.collectives.trace_picture import svg
 from lepton_mpi.collectives.two_level import halves, two_level
-from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.errors import ConfigurationError, did_you_mean
 
 _PROGRAM = "lepton_mpi explain"
 # Up to so many ranks all of them are shown, and drawn; more do not fit on a page.
@@ -158,10 +157,7 @@ def _expected_one_of(what: str, known: Sequence[str], got: str) -> str:
 
 
 def _did_you_mean(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(
-        word.replace("-", "_") if word[:1] != "-" else word, known, n=1
-    )
-    return f", did you mean {close[0]}?" if close else ""
+    return did_you_mean(word if word.startswith("-") else word.replace("-", "_"), known)
 
 
 def _draw(path: Path, algorithm: Algorithm, ranks: int) -> None:

@@ -68,7 +68,7 @@ def fit(model: Any = None, **options: Any) -> dict[str, Any]:
 def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
     """One run from file to checkpoint. Collective over ``world``; see ``fit`` for model and result."""
     world.agree_on("the configuration", dataclasses.asdict(config))
-    threadpoolctl.threadpool_limits(config.threads or max(1, world.cores // world.local_size))
+    threadpoolctl.threadpool_limits(_thread_count(config, world))
     world.first_of_host_first(import_kernels)
     from lepton_mpi import evaluation
     from lepton_mpi.data import loader, order
@@ -238,7 +238,12 @@ def _save(config, world, layout, strategy, data, model, step: int, epoch: int) -
 
     with world.agreeing():
         if world.rank == 0:
-            attributes = {"step": step, "epoch": epoch, "seed": config.seed, "model": str(model)}
+            attributes = {
+                "step": step,
+                "epoch": epoch,
+                "seed": config.seed,
+                "model": _name_of(model),
+            }
             attributes["configuration"] = json.dumps(dataclasses.asdict(config))
             saved = checkpoint.Checkpoint(
                 layout,
@@ -258,9 +263,11 @@ def _save(config, world, layout, strategy, data, model, step: int, epoch: int) -
 
 def _say_head(config, world, report, data, model, layout, strategy, micro_batches) -> None:
     ranks = f"{world.size} rank{'s' * (world.size > 1)} on {world.host_count} host{'s' * (world.host_count > 1)}"
-    cores = launch.core_count()
-    crowded = f", {cores} cores for {world.local_size} ranks" if world.local_size > cores else ""
-    report.say("world", f"{ranks}{crowded}, {mpi_library()}, {_threads(config, world)} a rank")
+    is_crowded = world.local_size > world.cores
+    crowded = f", {world.cores} cores for {world.local_size} ranks" if is_crowded else ""
+    threads = _thread_count(config, world)
+    per_rank = f"{threads} BLAS thread{'s' * (threads > 1)} a rank"
+    report.say("world", f"{ranks}{crowded}, {mpi_library()}, {per_rank}")
     counts = ", ".join(
         f"{grouped(rows.row_count)} {split}" for split, rows in _in_order(data.splits)
     )
@@ -268,7 +275,7 @@ def _say_head(config, world, report, data, model, layout, strategy, micro_batche
     report.say(
         "data", f"{data.path.name}: {counts} rows of shape {shape}, {data.class_count} classes"
     )
-    report.say("model", f"{model}, {grouped(layout.size)} parameters, {config.dtype}")
+    report.say("model", f"{_name_of(model)}, {grouped(layout.size)} parameters, {config.dtype}")
     buckets = len(strategy.gradients.slices)
     report.say(
         "training",
@@ -287,9 +294,14 @@ def _say_head(config, world, report, data, model, layout, strategy, micro_batche
     )
 
 
-def _threads(config: Config, world: World) -> str:
-    count = config.threads or max(1, world.cores // world.local_size)
-    return f"{count} BLAS thread{'s' * (count > 1)}"
+def _thread_count(config: Config, world: World) -> int:
+    return config.threads or max(1, world.cores // world.local_size)
+
+
+def _name_of(model: Any) -> str:
+    """How the model describes itself, or the name of its class: never an address in memory."""
+    described = type(model).__str__ is not object.__str__
+    return str(model) if described else type(model).__name__
 
 
 def _in_order(splits: dict[str, Any]) -> list[tuple[str, Any]]:

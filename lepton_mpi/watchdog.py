@@ -20,6 +20,7 @@ import select
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from time import monotonic
 
 import numpy as np
@@ -129,11 +130,17 @@ class Watchdog:
         self._stop, self._arming = threading.Event(), threading.Lock()
         self._poll = select.poll()
         self._ranks: dict[int, int] = {}
+        self._looked_at: dict[int, int] = {}
         for local_rank, process_id in enumerate(process_ids):
-            if process_id != os.getpid():
+            if process_id == os.getpid():
+                continue
+            try:
                 descriptor = os.pidfd_open(process_id)  # becomes readable when the process ends
-                self._ranks[descriptor] = local_rank
-                self._poll.register(descriptor, select.POLLIN)
+            except (AttributeError, OSError):  # before Linux 5.3: look at it now and then
+                self._looked_at[process_id] = local_rank
+                continue
+            self._ranks[descriptor] = local_rank
+            self._poll.register(descriptor, select.POLLIN)
         self._arm_backstop()
         threading.Thread(target=self._watch, name="lepton_mpi watchdog", daemon=True).start()
 
@@ -149,9 +156,11 @@ class Watchdog:
             ended = self._poll.poll(interval_ms)
             if self._stop.is_set():
                 return
+            gone = [self._ranks[descriptor] for descriptor, _ in ended]
+            gone += [rank for process, rank in self._looked_at.items() if _has_ended(process)]
             for descriptor, _ in ended:
                 self._poll.unregister(descriptor)
-                local_rank = self._ranks[descriptor]
+            for local_rank in gone:
                 if self._clock.phase_of(local_rank) != "over":
                     self._on_death(local_rank)
                     return
@@ -166,3 +175,12 @@ class Watchdog:
         with self._arming:  # once stopped, never armed again: the process may live on
             if not self._stop.is_set():
                 faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+
+
+def _has_ended(process_id: int) -> bool:
+    """Whether a process is gone, or only waits for its parent to take notice of its end."""
+    try:
+        status = Path(f"/proc/{process_id}/stat").read_text()
+    except OSError:
+        return True
+    return status.rpartition(")")[2].split()[0] in "ZX"

@@ -15,6 +15,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from math import prod
 from typing import Any
 
@@ -77,6 +78,9 @@ class World:
         Place among, and number of, the ranks of this host.
     host_ranks, ranks_of_hosts : list of int, list of lists of int
         Ranks of this host, and of all hosts by host_index; ascending.
+    place, places_of_hosts : int, list of ranges
+        Number of this rank, and those of all hosts' ranks, counted host by host: launchers may deal ranks
+        to hosts in turn, and what belongs to a host should be next to each other.
     lane_count : int
         The lowest number of ranks on a host; so many lanes run between hosts.
     lane_comm : MPI.Comm or None
@@ -101,6 +105,8 @@ class World:
         self.host_index, self.host_count = leaders.index(leader), len(leaders)
         ranks_of_hosts = {ranks[0]: ranks for ranks in self.comm.allgather(self.host_ranks)}
         self.ranks_of_hosts = [ranks_of_hosts[leader] for leader in leaders]
+        self.places_of_hosts = places_of_hosts(self.ranks_of_hosts)
+        self.place = self.places_of_hosts[self.host_index][self.local_rank]
         self.lane_count = min(map(len, self.ranks_of_hosts))
         self.lane_comm = None
         if self.host_count > 1:
@@ -248,6 +254,18 @@ class World:
             f"lepton_mpi: rank {self.rank} of {self.size} made no progress for {self.timeout_seconds:g} s "
             f"(--timeout); the ranks of its host:\n{host}\n{stack}"
         )
+
+
+def places_of_hosts(ranks_of_hosts: list[list[int]]) -> list[range]:
+    """Places of each host's ranks: consecutive numbers, in the order of hosts and local ranks.
+
+    >>> places_of_hosts([[0, 2], [1, 3, 4]])
+    [range(0, 2), range(2, 5)]
+    """
+    stops = list(accumulate(map(len, ranks_of_hosts)))
+    return [
+        range(stop - len(ranks), stop) for ranks, stop in zip(ranks_of_hosts, stops, strict=True)
+    ]
 
 
 def mpi_library() -> str:

@@ -203,7 +203,7 @@ def _host_array_allreduce(words, table, scratch, plan, own_row, array):
 host_array_allreduce = njit(cache=True, nogil=True)(_host_array_allreduce)
 
 
-@njit("i8(i8[::1], i8[::1])", cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def host_barrier(words, plan):
     """Return once all ranks of the host have called it; 1 if the wait was aborted. For ``plan`` see above."""
     plan[EPOCH] += 1

@@ -7,8 +7,8 @@ contributions; peers read them where they are. Three ways to hand over a vector,
     private   the sum goes to every rank's own row, as MPI's allreduce does      2 n N
     array     any NumPy array, copied in and out through a narrow table          2 n N, and as much in cache
 
-The order of additions is canonical (``summation_tree``): leaves are numbered over all ranks of the world,
-and a rank that holds a run of leaves contributes one row for each whole node of the tree in it.
+The order of additions is canonical (``summation_tree``): leaves are numbered over all places of the
+world, and a rank that holds a run of leaves contributes one row for each whole node of the tree in it.
 """
 
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ from lepton_mpi.collectives.chunks import chunk_bounds
 from lepton_mpi.collectives.summation_tree import additions, whole_nodes
 
 # Whoever has a core takes the next piece: small enough to share the work evenly, large enough that taking
-# one (about 0.1 us) costs nothing. Measured on 2 cores with 64 KiB to 1 MiB: no difference above the noise.
+# one, an atomic addition, does not count beside adding it. Chosen by that argument, not by a sweep.
 PIECE_BYTES = 128 << 10
 
-# Polls before giving the core away: 2 000 are about 40 us. None with more ranks than cores.
+# Polls before giving the core away, none with more ranks than cores; then yields before sleeping in the
+# kernel. Both are first choices that no sweep has confirmed.
 POLLS = 2_000
-# Yields before sleeping in the kernel; about 0.5 ms on an idle core.
 YIELDS = 1_000
 
 # From this much memory in use a shared result is written past the caches, which saves reading it first.
@@ -42,7 +42,7 @@ _ALIGNMENT_BYTES = 4096
 
 @dataclass(frozen=True)
 class Leaves:
-    """Who contributes what: ``count`` leaves in all, rank r holds [bounds[r], bounds[r + 1])."""
+    """Who contributes what: of ``count`` leaves, place p (see World) holds [bounds[p], bounds[p + 1])."""
 
     count: int
     bounds: tuple[int, ...]
@@ -52,13 +52,13 @@ class Leaves:
         """``count`` leaves over the ranks, as evenly as contiguous runs can be."""
         return cls(count, tuple(chunk_bounds(count, world_size)))
 
-    def nodes(self, rank: int) -> list[tuple[int, int]]:
-        """Whole nodes (start, stop) of the tree in this rank's run: one row each."""
-        return whole_nodes(self.bounds[rank], self.bounds[rank + 1], self.count)
+    def nodes(self, place: int) -> list[tuple[int, int]]:
+        """Whole nodes (start, stop) of the tree in the run of one place: one row each."""
+        return self.nodes_of_host(range(place, place + 1))
 
-    def nodes_of_host(self, ranks: Sequence[int]) -> list[tuple[int, int]]:
-        """Whole nodes of the run of all ``ranks`` of a host, which must be consecutive numbers."""
-        return whole_nodes(self.bounds[ranks[0]], self.bounds[ranks[-1] + 1], self.count)
+    def nodes_of_host(self, places: range) -> list[tuple[int, int]]:
+        """Whole nodes of the run of all ``places`` of a host."""
+        return whole_nodes(self.bounds[places.start], self.bounds[places.stop], self.count)
 
 
 class HostVectors:
@@ -78,7 +78,7 @@ class HostVectors:
     Attributes
     ----------
     inputs : list of arrays, shape (count,)
-        This rank's rows, one for each of ``leaves.nodes(rank)``; may be empty.
+        This rank's rows, one for each of ``leaves.nodes(world.place)``; may be empty.
     result : array, shape (count,)
         Where the sum is after a plan's ``run``. Shared: the same memory on all ranks of the host.
     node_starts : list of int
@@ -90,9 +90,13 @@ class HostVectors:
     def __init__(self, world, count: int, dtype, mode: str, leaves: Leaves | None = None) -> None:
         self.world, self.count, self.dtype, self.mode = world, count, np.dtype(dtype), mode
         self.leaves = leaves or Leaves.spread(world.size, world.size)
-        rows_of_rank = [self.leaves.nodes(rank) for rank in world.host_ranks]
+        rows_of_rank = [
+            self.leaves.nodes(place) for place in world.places_of_hosts[world.host_index]
+        ]
         self.node_starts = [start for nodes in rows_of_rank for start, _ in nodes]
-        self.nodes_of_hosts = [self.leaves.nodes_of_host(ranks) for ranks in world.ranks_of_hosts]
+        self.nodes_of_hosts = [
+            self.leaves.nodes_of_host(places) for places in world.places_of_hosts
+        ]
         self.host_nodes = self.nodes_of_hosts[world.host_index]
         offsets = np.cumsum([0, *map(len, rows_of_rank)])
         own = range(offsets[world.local_rank], offsets[world.local_rank + 1])
@@ -219,10 +223,11 @@ class HostBarrier:
     def __init__(self, world) -> None:
         self._control = control_block(world)
         self._plan = encode_plan(world, 0, 0, 1, "sum", False, [])
+        self._kernel = compiled(world, kernels.host_barrier, np.dtype(np.int64), _BARRIER_KERNEL)
 
     def run(self) -> None:
         """Return once all ranks of the host have called it."""
-        if kernels.host_barrier(self._control, self._plan):
+        if self._kernel(self._control, self._plan):
             raise InterruptedError("another rank of this host has failed")
 
 
@@ -279,6 +284,7 @@ def encode_plan(
 
 # Numba signatures; T is the type of an element.
 _KERNEL = "i8(i8[::1], T[:,::1], T[:,::1], i8[::1])"
+_BARRIER_KERNEL = "i8(T[::1], T[::1])"
 _ARRAY_KERNEL = "i8(i8[::1], T[:,::1], T[:,::1], i8[::1], i8, T[::1])"
 
 

@@ -9,7 +9,8 @@ ranks of local_rank l, carries one slice of the vector, cut into H parts, of whi
 
 With one node a host, that is 2 (H-1)/H N bytes per host on the wire, the lower bound of any allreduce, and
 n lanes share them. Parts are cut into segments: a segment of the sum leaves while the next are still
-arriving, and all first sends are started at once, so the wire never waits for the adder.
+arriving, and all first sends are started at once, so
+that adding overlaps with sending.
 """
 
 from collections.abc import Sequence

@@ -61,10 +61,10 @@ def make_sliced_sum(
         vectors = HostVectors(world, count, dtype, "shared", leaves)
         plan_kind = HostPlan if world.host_count == 1 else TwoLevelPlan
         plans = [plan_kind(vectors, start, stop) for start, stop in slices]
-        nodes = leaves.nodes(world.rank)
+        nodes = leaves.nodes(world.place)
         return SlicedSum(algorithm, nodes, vectors.inputs, vectors.result, slices, plans)
     vector = np.zeros(count, dtype)
-    run = leaves.bounds[world.rank], leaves.bounds[world.rank + 1]
+    run = leaves.bounds[world.place], leaves.bounds[world.place + 1]
     nodes = [run] if run[0] < run[1] else []
     comm = world.collective_comm
     if algorithm in ("mpi", "mpi_persistent"):

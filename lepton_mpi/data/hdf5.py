@@ -22,7 +22,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from lepton_mpi.errors import DataError
+from lepton_mpi.errors import DataError, one_line
 
 EMBEDDED = Path(__file__).parent / "embedded"
 SPLITS = ("train", "validation", "test")
@@ -145,11 +145,6 @@ def _describe(file: h5py.File, path: Path) -> OpenFile:
     shift = _normaliser(file, path, "shift", feature_shape, 0.0)
     scale = _normaliser(file, path, "scale", feature_shape, byte_scale)
     return OpenFile(path, sources, feature_shape, (shift, scale), _class_names(file, path))
-
-
-def one_line(value: object) -> str:
-    """The text of a value, such as an error of the HDF5 library, whose lines may be several, on one."""
-    return " ".join(str(value).split())
 
 
 def _class_names(file: h5py.File, path: Path) -> tuple[str, ...]:

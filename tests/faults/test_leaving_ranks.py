@@ -67,7 +67,7 @@ def test_death_by_a_signal_is_noticed(tmp_path, action):
     assert re.search(r"rank 2 of 4 \(process \d+\) died|BAD TERMINATION", job.text), job.text
 
 
-@pytest.mark.xfail(strict=False, reason="the report of a hang inside a kernel is still incomplete")
+@pytest.mark.xfail(reason="the report of a hang inside a kernel is still incomplete")
 def test_a_hang_in_compiled_code_is_shown(tmp_path):
     """A call that never gives the interpreter back is named with its stack, like any other hang."""
     job = _train_leaving(tmp_path, "ctypes.PyDLL(None).sleep(1000)", "--timeout", "3")

@@ -8,6 +8,7 @@ import pytest
 
 from lepton_mpi import launch
 from lepton_mpi.errors import ConfigurationError, DataError, RankError
+from lepton_mpi.world import places_of_hosts
 from tests.parallel.together import check, equal_everywhere, refused, together
 
 
@@ -152,3 +153,13 @@ def test_first_of_host_first(world):
         for _, began, _, _, host in loads[1:]:
             if host == world.host_index == loads[0][4]:  # clocks of two hosts cannot be compared
                 assert began >= loads[0][2], "another rank loaded before rank 0 was done"
+
+
+def test_places_put_the_ranks_of_a_host_next_to_each_other(world):
+    """Every rank has one place, and a host's places are consecutive, however its ranks are numbered."""
+    places = places_of_hosts([[0, 2], [1, 3, 4]])
+    everybody = world.comm.allgather(world.place)
+    with together(world):
+        assert places == [range(0, 2), range(2, 5)]
+        assert world.ranks_of_hosts[world.host_index][world.local_rank] == world.rank
+        assert sorted(everybody) == list(range(world.size))

@@ -206,3 +206,12 @@ def test_options_cannot_be_abbreviated(capsys):
     assert "unknown option --learn, did you mean --learning-rate?" in refusal(
         capsys, "--learn", "1"
     )
+
+
+@pytest.mark.parametrize("file_first", [True, False])
+def test_the_command_line_wins_over_the_file_wherever_it_stands(toml, file_first):
+    """Options overrule the TOML file before it and behind it; the file overrules the recipe."""
+    file = ["--config", toml("epochs = 7\nbatch = 11\n")]
+    options = ["--epochs", "3"]
+    config = parse(*file, *options) if file_first else parse(*options, *file)
+    assert (config.epochs, config.batch) == (3, 11)

@@ -37,7 +37,7 @@ def write(name: str, x: np.ndarray, y: np.ndarray, class_names: list[str], norma
     if normalise == "standard":
         shift, scale = x[~test].mean(axis=0), 1 / x[~test].std(axis=0)
     with h5py.File(
-        Path(__file__).parent / f"{name}.h5", "w", libver="latest", track_order=False
+        Path(__file__).parent / f"{name}.h5", "w", libver=("v110", "v110"), track_order=False
     ) as file:
         file.attrs["classes"] = class_names
         for split, rows in (("train", ~test), ("test", test)):

@@ -1,0 +1,53 @@
+"""Several hosts, emulated by network namespaces; skipped where there is no root for them."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.faults import jobs
+
+TRAIN = ("-m", "lepton_mpi.train", "--epochs", "2", "--progress", "none", "--metrics")
+
+
+def _digest_over_hosts(folder, ranks_per_host: list[str], **environment: str) -> str:
+    path = folder / "hosts.jsonl"
+    hosts = ["--hosts", "2", "--ranks-per-host", *ranks_per_host, "--rate", "1gbit"]
+    ended = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.emulated_hosts",
+            *hosts,
+            "--",
+            sys.executable,
+            *TRAIN,
+            str(path),
+        ],
+        cwd=jobs.ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    if ended.returncode == 4:
+        pytest.skip(ended.stderr.strip()[-300:])
+    assert ended.returncode == 0, ended.stderr
+    assert jobs.metrics(path)[0]["hosts"] == 2
+    return jobs.metrics(path)[-1]["weights_digest"]
+
+
+@pytest.mark.parametrize(
+    ("ranks_per_host", "policy"),
+    [(["2"], "slot"), (["2"], "node"), (["1", "2"], "slot")],
+    ids=["two and two", "dealt in turn", "one and two"],
+)
+def test_hosts_and_the_order_of_ranks_change_no_bit(tmp_path, ranks_per_host, policy):
+    """The weights are those of one rank, also where the launcher deals ranks to the hosts in turn."""
+    alone = tmp_path / "alone.jsonl"
+    job = jobs.run(1, *TRAIN, str(alone), cwd=tmp_path)
+    assert job.code == 0, job.text
+    mapping = {"PRTE_MCA_rmaps_default_mapping_policy": policy}
+    found = _digest_over_hosts(tmp_path, ranks_per_host, **mapping)
+    assert found == jobs.metrics(alone)[-1]["weights_digest"]
