@@ -6,14 +6,14 @@
 
 Bandwidth is measured in the same run and the same kind of memory (``World.host_array``: a memfd that all
 ranks map, 4 KiB pages), on as many ranks as there are cores, each on its own part, with nothing to wait
-for inside; the other ranks sleep. Two kernels, the faster one counts, and of that the best round:
+for inside; the other ranks sleep. Three kernels, the fastest one counts, and of that the best round:
 
-- the sum: n rows are added in blocks of 1 KiB, and the sum is stored to the first row (shared) or to all
-  rows (private). Stores go to lines that were just read, so what is counted is what moves.
+- a sum of n rows in passes over blocks of 1 KiB, stored to one more row (shared) or to all rows (private);
+- for 2, 4 and 8 rows the same in one pass, with ordinary and with streaming stores;
 - a copy of one half of the rows to the other, counted as read + written. The lines written are read
   first, which is not counted.
 
-The working set is that of the allreduce, n N, if that is at least half of the L3 cache; else n rows that fill
+The working set is that of the allreduce if n N is at least half of the L3 cache; else n rows that fill
 a quarter of it, because a vector that other cores have just written comes from there at best.
 A fraction above 1 therefore says that data stayed in a nearer cache than the limit assumes.
 """
@@ -24,6 +24,7 @@ import numpy as np
 from numba import njit, types
 
 from benchmarks.harness import l3_bytes
+from lepton_mpi.collectives.fold_kernels import LINE_BYTES, SUM, base_address, fold
 from lepton_mpi.world import MPI, World
 
 # 8 rows of 16 MiB on 2 cores: 1 KiB 54 GB/s, 8 KiB 17 GB/s. Short blocks keep all rows' prefetchers going.
@@ -43,7 +44,7 @@ class MemoryLimit:
         self._team = world.host_comm.Split(int(self._works), world.local_rank)
         self._rounds_done = world.host_array((1,), np.int64)
         self._bandwidths: dict[int, dict[str, float]] = {}
-        self._sum_rows, self._copy_rows = world.first_of_host_first(_compiled)
+        self._kernels = world.first_of_host_first(_compiled)
 
     def seconds(self, byte_count: int, mode: str) -> float:
         """Least time for an allreduce of ``byte_count`` bytes in ``mode``. Collective over the host."""
@@ -57,20 +58,27 @@ class MemoryLimit:
     def _measure(self, row_bytes: int) -> dict[str, float]:
         """Bytes per second for each way of handing over."""
         n = max(self.world.local_size, 2)
-        rows = self.world.host_array((n, row_bytes // self.dtype.itemsize), self.dtype)
-        start, stop = (rows.shape[1] * (self.world.local_rank + i) // self.workers for i in (0, 1))
+        line = LINE_BYTES // self.dtype.itemsize
+        columns = -(-row_bytes // LINE_BYTES) * line
+        rows = self.world.host_array((n + 1, columns), self.dtype)
         if not self._works:
             return self._sleep_until_measured()
-        self._sum_rows(rows, start, stop, n, 1)
+        bounds = [columns // line * i // self.workers * line for i in range(self.workers + 1)]
+        start, stop = bounds[self.world.local_rank : self.world.local_rank + 2]
+        sum_rows, fold_rows, copy_rows = self._kernels
         repeats = max(1, int(_ROUND_SECONDS * 50e9 / (2 * rows.nbytes)))
-        moved = n // 2 * 2 * row_bytes
-        copy = moved / self._best(lambda: self._copy_rows(rows, start, stop, repeats), repeats)
+        copy = self._best(lambda: copy_rows(rows[:n], start, stop, repeats), repeats)
+        bandwidth = n // 2 * 2 * row_bytes / copy
         result = {}
-        for kind, targets in (("shared", 1), ("private", n)):
-            sums = self._best(
-                lambda targets=targets: self._sum_rows(rows, start, stop, targets, repeats), repeats
-            )
-            result[kind] = max(copy, _bytes_moved(n, row_bytes, kind) / sums)
+        for kind in ("shared", "private"):
+            targets = np.arange(n, n + 1) if kind == "shared" else np.arange(n)
+            runs = [lambda t=targets: sum_rows(rows, start, stop, t, repeats)]
+            if n in (2, 4, 8):
+                runs.append(lambda t=targets: fold_rows(rows, start, stop, t, False, repeats))
+            if n in (2, 4, 8) and kind == "shared":
+                runs.append(lambda t=targets: fold_rows(rows, start, stop, t, True, repeats))
+            seconds = min(self._best(kernel, repeats) for kernel in runs)
+            result[kind] = max(bandwidth, _bytes_moved(n, row_bytes, kind) / seconds)
         if self.world.local_rank == 0:
             self._rounds_done[0] += 1
         return self._agreed(result)
@@ -78,6 +86,7 @@ class MemoryLimit:
     def _best(self, kernel, repeats: int) -> float:
         """Seconds of the best round, each as long as its slowest rank."""
         seconds = np.empty(_ROUNDS)
+        kernel()
         for number in range(_ROUNDS):
             self._team.Barrier()
             began = time.perf_counter()
@@ -103,17 +112,20 @@ def _bytes_moved(n: int, byte_count: int, kind: str) -> int:
 
 def _compiled():
     """The kernels; compiled or loaded when this is first called."""
-    sums = njit([types.void(t[:, ::1], *[types.intp] * 4) for t in _TYPES], cache=True, nogil=True)(
-        sum_rows
-    )
-    copies = njit(
-        [types.void(t[:, ::1], *[types.intp] * 3) for t in _TYPES], cache=True, nogil=True
-    )(copy_rows)
-    return sums, copies
+    span = [types.intp] * 2
+    signatures = {
+        sum_rows: (*span, types.int64[::1], types.intp),
+        fold_rows: (*span, types.int64[::1], types.boolean, types.intp),
+        copy_rows: (*span, types.intp),
+    }
+    return [
+        njit([types.void(t[:, ::1], *rest) for t in _TYPES], cache=True, nogil=True)(kernel)
+        for kernel, rest in signatures.items()
+    ]
 
 
 def sum_rows(rows, start, stop, targets, repeats):
-    """Replace [start, stop) of the first ``targets`` of n >= 2 rows by the sum of all, ``repeats`` times."""
+    """Store the sum of [start, stop) of all rows but the last to the rows ``targets``, ``repeats`` times."""
     block = _BLOCK_BYTES // rows.itemsize
     total = np.empty(block, rows.dtype)
     for _ in range(repeats):
@@ -122,14 +134,25 @@ def sum_rows(rows, start, stop, targets, repeats):
             out, a, b = total[: last - first], rows[0, first:last], rows[1, first:last]
             for i in range(out.size):
                 out[i] = a[i] + b[i]
-            for row in range(2, rows.shape[0]):
+            for row in range(2, rows.shape[0] - 1):
                 term = rows[row, first:last]
                 for i in range(out.size):
                     out[i] += term[i]
-            for row in range(targets):
+            for row in targets:
                 target = rows[row, first:last]
                 for i in range(out.size):
                     target[i] = out[i]
+
+
+def fold_rows(rows, start, stop, targets, streaming, repeats):
+    """The same for 2, 4 or 8 rows, in one pass; start and stop are multiples of 64 bytes."""
+    n, row_bytes = rows.shape[0] - 1, rows.shape[1] * rows.itemsize
+    addresses = np.empty(n + targets.size, np.int64)
+    for k in range(n + targets.size):
+        row = k if k < n else targets[k - n]
+        addresses[k] = base_address(rows) + row * row_bytes + start * rows.itemsize
+    for _ in range(repeats):
+        fold(rows, addresses, n, SUM, streaming, targets.size, (stop - start) * rows.itemsize)
 
 
 def copy_rows(rows, start, stop, repeats):

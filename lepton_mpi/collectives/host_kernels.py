@@ -12,9 +12,7 @@ A vector of one piece is reduced by the last to arrive at once, and the others w
 Memory traffic: (n + 1) N bytes with a shared result, 2 n N with private ones, the least there can be.
 """
 
-from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from lepton_mpi.collectives.atomics import (
@@ -26,6 +24,7 @@ from lepton_mpi.collectives.atomics import (
     store_release,
     wait_until,
 )
+from lepton_mpi.collectives.fold_kernels import LINE_BYTES, base_address, fold
 
 # Words of the control block. OPEN and DONE are waited for: the line after each counts its sleepers.
 ARRIVED, TICKET, FINISHED, OPEN, DONE = (
@@ -33,59 +32,17 @@ ARRIVED, TICKET, FINISHED, OPEN, DONE = (
 )
 CONTROL_WORDS = FIRST_FREE_WORD + LINE_WORDS * 7
 
-# Words of a plan, which belongs to one rank. Groups follow, one for each row of sums: number of additions,
-# number of targets, the additions as (to, left, right), the target rows. Operands below the number of rows
-# are rows of the table, the others scratch slots. The last addition goes to the first target, whatever it
-# says; a group without additions has its only input as first target.
-EPOCH, RANKS, START, STOP, PIECE, PIECES, OPERATION, POLLS, YIELDS, STREAM, GROUPS = range(11)
-PLAN_HEADER = 11
+# Words of a plan, which belongs to one rank. Groups follow, one for each sum that is wanted: the number of
+# its folds, then for each its arity, its number of targets, its operands and its targets, as numbers of
+# vectors. From word WORK on there is room for the address of every vector, of which those from FIRST_SLOT on
+# are scratch slots, and behind them for the addresses of one fold.
+EPOCH, RANKS, START, STOP, PIECE, PIECES, OPERATION, POLLS, YIELDS, STREAM = range(10)
+GROUPS, FIRST_SLOT, VECTORS, WORK = range(10, 14)
+PLAN_HEADER = 14
 
-SUM, MAX, MIN = 0, 1, 2
-OPERATIONS = {"sum": SUM, "max": MAX, "min": MIN}
-
-# A block of each operand stays in the first-level cache while the additions go over it.
-BLOCK_BYTES = 8 << 10
-
-
-@njit(inline="always")
-def _combine(operation, a, b, out):
-    if operation == SUM:
-        for i in range(out.size):
-            out[i] = a[i] + b[i]
-    elif operation == MAX:
-        for i in range(out.size):
-            out[i] = a[i] if a[i] > b[i] else b[i]
-    else:
-        for i in range(out.size):
-            out[i] = a[i] if a[i] < b[i] else b[i]
-
-
-@intrinsic
-def _stream_sum(typing_context, a, b, out, start):
-    """``out[start:start+w] = a[…] + b[…]`` for 64 bytes, past the caches; ``out`` must be 64-byte aligned."""
-
-    def generate(context, builder, signature, arguments):
-        array_type = signature.args[0]
-        scalar = context.get_data_type(array_type.dtype)
-        width = 64 * 8 // array_type.dtype.bitwidth
-        vector = ir.VectorType(scalar, width)
-
-        def at(array):
-            made = context.make_array(array_type)(context, builder, array)
-            pointer = cgutils.get_item_pointer(context, builder, array_type, made, [arguments[3]])
-            return builder.bitcast(pointer, vector.as_pointer())
-
-        left = builder.load(at(arguments[0]), align=array_type.dtype.bitwidth // 8)
-        right = builder.load(at(arguments[1]), align=array_type.dtype.bitwidth // 8)
-        is_float = isinstance(array_type.dtype, types.Float)
-        total = builder.fadd(left, right) if is_float else builder.add(left, right)
-        stored = builder.store(total, at(arguments[2]), align=64)
-        stored.set_metadata(
-            "nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
-        )
-        return context.get_dummy_value()
-
-    return types.none(a, b, out, types.intp), generate
+# Where a sum takes several folds, they go over it block by block: what they leave to each other stays in
+# the first-level cache.
+BLOCK_BYTES = 2 << 10
 
 
 @intrinsic
@@ -101,42 +58,49 @@ def _stream_fence(typing_context):
 
 
 @njit(inline="always")
-def _operand(table, scratch, number, start, stop):
-    rows = table.shape[0]
-    return table[number][start:stop] if number < rows else scratch[number - rows][: stop - start]
+def place_scratch(plan, scratch):
+    """Note where this rank's scratch slots are."""
+    slot_bytes = scratch.shape[1] * scratch.itemsize
+    for number in range(plan[FIRST_SLOT], plan[VECTORS]):
+        slot = number - plan[FIRST_SLOT]
+        plan[plan[WORK] + number] = base_address(scratch) + slot * slot_bytes
 
 
 @njit(inline="always")
-def _stream(a, b, out):
-    width = 64 // out.itemsize
-    whole = out.size // width * width
-    for i in range(0, whole, width):
-        _stream_sum(a, b, out, i)
-    _combine(SUM, a[whole:], b[whole:], out[whole:])
+def _fold_block(plan, at, is_last, table, start, stop):
+    """The fold that is described from word ``at`` on, of elements [start, stop)."""
+    arity, targets = plan[at], plan[at + 1]
+    vectors = plan[plan[WORK] :]
+    addresses = vectors[plan[VECTORS] :]
+    start_byte, byte_count = start * table.itemsize, (stop - start) * table.itemsize
+    for k in range(arity + targets):
+        number = plan[at + 2 + k]
+        addresses[k] = vectors[number] + (start_byte if number < plan[FIRST_SLOT] else 0)
+    if is_last and plan[STREAM] and addresses[arity] % LINE_BYTES == 0:
+        whole = byte_count // LINE_BYTES * LINE_BYTES
+        fold(table, addresses, arity, plan[OPERATION], True, targets, whole)
+        for k in range(arity + targets):
+            addresses[k] += whole
+        byte_count -= whole
+    fold(table, addresses, arity, plan[OPERATION], False, targets, byte_count)
 
 
 @njit(inline="always")
-def _reduce_block(plan, table, scratch, start, stop):
-    """All groups of one block, [start, stop) of every row."""
-    at = PLAN_HEADER
+def reduce_piece(plan, table, scratch, start, stop):
+    """All groups of one piece, elements [start, stop) of every vector."""
+    if start >= stop:
+        return
+    group = PLAN_HEADER
     for _ in range(plan[GROUPS]):
-        additions, targets = plan[at], plan[at + 1]
-        first, at = at + 2, at + 2 + 3 * additions
-        out = table[plan[at]][start:stop]
-        for k in range(first, first + 3 * additions, 3):
-            a = _operand(table, scratch, plan[k + 1], start, stop)
-            b = _operand(table, scratch, plan[k + 2], start, stop)
-            if k < first + 3 * (additions - 1):
-                _combine(plan[OPERATION], a, b, _operand(table, scratch, plan[k], start, stop))
-            elif plan[STREAM]:
-                _stream(a, b, out)
-            else:
-                _combine(plan[OPERATION], a, b, out)
-        for k in range(at + 1, at + targets):
-            target = table[plan[k]][start:stop]
-            for i in range(target.size):
-                target[i] = out[i]
-        at += targets
+        folds, end = plan[group], group + 1
+        block = stop - start if folds == 1 else scratch.shape[1]
+        for block_start in range(start, stop, block):
+            block_stop, at = min(block_start + block, stop), group + 1
+            for number in range(folds):
+                _fold_block(plan, at, number == folds - 1, table, block_start, block_stop)
+                at += 2 + plan[at] + plan[at + 1]
+            end = at
+        group = end
 
 
 def _host_allreduce(words, table, scratch, plan):
@@ -155,15 +119,17 @@ def _host_allreduce(words, table, scratch, plan):
             publish(words, OPEN, epoch)
         elif wait_until(words, OPEN, epoch, plan[POLLS], plan[YIELDS]):
             return 1
-    block = scratch.shape[1]
+    row_bytes = table.shape[1] * table.itemsize
+    for row in range(table.shape[0]):
+        plan[plan[WORK] + row] = base_address(table) + row * row_bytes
+    place_scratch(plan, scratch)
     while last or pieces > 1:
         piece = fetch_add(words, TICKET, 1) if pieces > 1 else 0
         if piece >= pieces:
             break
         piece_start = plan[START] + piece * plan[PIECE]
         piece_stop = min(piece_start + plan[PIECE], plan[STOP])
-        for start in range(piece_start, piece_stop, block):
-            _reduce_block(plan, table, scratch, start, min(start + block, piece_stop))
+        reduce_piece(plan, table, scratch, piece_start, piece_stop)
         if plan[STREAM]:
             _stream_fence()
         if fetch_add(words, FINISHED, 1) == pieces - 1:
@@ -176,31 +142,6 @@ def _host_allreduce(words, table, scratch, plan):
 
 
 host_allreduce = njit(cache=True, nogil=True)(_host_allreduce)
-
-
-def _host_array_allreduce(words, table, scratch, plan, own_row, array):
-    """The same for ``array`` (n,), through a table whose rows hold a part of it at a time.
-
-    A part may overwrite the last one's sums: its first to reduce is the last to arrive, and whoever has
-    arrived has copied them out.
-    """
-    result = table[table.shape[0] - 1]
-    width = table.shape[1]
-    for start in range(0, max(1, array.size), width):
-        part = array[start : start + width]
-        plan[STOP] = part.size
-        plan[PIECES] = max(1, (part.size + plan[PIECE] - 1) // plan[PIECE])
-        row = table[own_row]
-        for i in range(part.size):
-            row[i] = part[i]
-        if host_allreduce(words, table, scratch, plan):
-            return 1
-        for i in range(part.size):
-            part[i] = result[i]
-    return 0
-
-
-host_array_allreduce = njit(cache=True, nogil=True)(_host_array_allreduce)
 
 
 @njit(cache=True, nogil=True)
