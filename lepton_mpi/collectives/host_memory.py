@@ -251,7 +251,7 @@ def encode_plan(
     piece = PIECE_BYTES // itemsize
     crowded = world.local_size > world.cores
     body = [word for folds in groups for word in (len(folds), *chain(*map(Fold.words, folds)))]
-    slots = max((len(folds) - 1 for folds in groups), default=0)
+    slots = slots_of(groups)
     longest = max((len(fold.words()) for folds in groups for fold in folds), default=0)
     header = np.zeros(kernels.PLAN_HEADER, np.int64)
     header[kernels.RANKS], header[kernels.OPERATION] = world.local_size, OPERATIONS[operation]
@@ -264,10 +264,14 @@ def encode_plan(
     return np.concatenate([header, np.array(body + [0] * (vectors + slots + longest), np.int64)])
 
 
+def slots_of(groups) -> int:
+    """Scratch slots that the folds of ``groups`` need: all but the last fold of a group fill one."""
+    return max((len(folds) - 1 for folds in groups if folds), default=0)
+
+
 def scratch_for(groups, dtype: np.dtype) -> np.ndarray:
     """One rank's own memory for what the folds of ``groups`` leave to each other."""
-    slots = max((len(folds) - 1 for folds in groups), default=0)
-    return np.empty((max(1, slots), kernels.BLOCK_BYTES // dtype.itemsize), dtype)
+    return np.empty((max(1, slots_of(groups)), kernels.BLOCK_BYTES // dtype.itemsize), dtype)
 
 
 def control_block(world, count: int = kernels.CONTROL_WORDS) -> np.ndarray:
