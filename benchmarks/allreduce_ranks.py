@@ -9,9 +9,9 @@ import numpy as np
 from benchmarks.collective_rows import COLUMNS, allreduce_row, cells
 from benchmarks.harness import Row, machine, print_header, print_row, print_titles, write_rows
 from benchmarks.limit import MemoryLimit
-from benchmarks.peers.mpi import MpiRanks
-from benchmarks.timing import Call, measure
 from lepton_mpi.collectives.allreduce import Plan, make_plan
+from lepton_mpi.collectives.mpi import MpiRanks
+from lepton_mpi.collectives.timing import Call, measure
 from lepton_mpi.errors import RankError
 from lepton_mpi.world import World, mpi_library
 

@@ -26,6 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lepton_mpi.launch import cpu_model
+
 ROOT = Path(__file__).resolve().parent.parent
 RUN_LOCAL = ROOT / "run_local.sh"
 
@@ -172,7 +174,7 @@ def over_launches(rows: Iterable[Row], key: Callable[[Row], Any]) -> list[Row]:
 def machine() -> dict[str, Any]:
     """What a reader must know of the machine and the code: CPU, cores, L3 bytes, load, commit, date."""
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "l3_bytes": l3_bytes(),
         "python": platform.python_version(),
@@ -247,14 +249,6 @@ def size_text(byte_count: int) -> str:
         if byte_count and byte_count % (1 << power) == 0:
             return f"{byte_count >> power} {unit}"
     return f"{byte_count} B"
-
-
-def _cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next(
-        (line.split(":")[1].strip() for line in lines if line.startswith("model name")),
-        platform.machine(),
-    )
 
 
 def _commit() -> str:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ _USAGE = """usage: python -m lepton_mpi COMMAND [options]
 commands:
   train      train a model on all ranks (the same as python -m lepton_mpi.train)
   evaluate   evaluate a checkpoint on the test rows of a data set
+  tune       measure every allreduce on these ranks; --allreduce auto goes by it from then on
   explain    show what a collective does, step by step, and what it costs
 
 COMMAND --help lists the options."""
@@ -21,7 +23,12 @@ COMMAND --help lists the options."""
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    commands = {"train": train_command, "evaluate": evaluate_command, "explain": explain_command}
+    commands = {
+        "train": train_command,
+        "evaluate": evaluate_command,
+        "tune": tune_command,
+        "explain": explain_command,
+    }
     if arguments and arguments[0] in commands:
         return commands[arguments[0]](arguments[1:])
     wrong = bool(arguments) and arguments[0] not in ("-h", "--help")
@@ -57,12 +64,7 @@ def evaluate_command(arguments: list[str]) -> int:
     parser.add_argument(
         "--timeout", type=float, default=300.0, help="seconds without progress that end the job"
     )
-    with contextlib.ExitStack() as silence:
-        if launch.launched_rank() > 0:  # one rank speaks
-            nowhere = silence.enter_context(open(os.devnull, "w"))
-            silence.enter_context(contextlib.redirect_stdout(nowhere))
-            silence.enter_context(contextlib.redirect_stderr(nowhere))
-        options = parser.parse_args(arguments)
+    options = _parse(parser, arguments)
     launch.limit_threads(1)
     from lepton_mpi import train, world
 
@@ -73,6 +75,62 @@ def evaluate_command(arguments: list[str]) -> int:
         evaluation.evaluate_checkpoint(options.checkpoint, options.data, options.split, ranks)
 
     return world.run(evaluate, options.timeout)
+
+
+def tune_command(arguments: list[str]) -> int:
+    """``python -m lepton_mpi tune``."""
+    parser = argparse.ArgumentParser(
+        "lepton_mpi tune",
+        description="Measure every allreduce on these ranks and store which is fastest at which size.",
+    )
+    add = parser.add_argument
+    add(
+        "--max",
+        type=parse_size,
+        default="64M",
+        metavar="BYTES",
+        help="largest vector; default: 64M",
+    )
+    add("--seconds", type=float, default=0.05, help="to measure one case for; default: 0.05")
+    add("--dry-run", action="store_true", help="store nothing")
+    add("--timeout", type=float, default=300.0, help="seconds without progress that end the job")
+    options = _parse(parser, arguments)
+    if options.max < 8 or options.seconds <= 0:
+        if launch.launched_rank() == 0:
+            print(
+                "lepton_mpi tune: expected --max of at least 8 and --seconds above 0",
+                file=sys.stderr,
+            )
+        return 2
+    launch.limit_threads(1)
+    from lepton_mpi import tune, world
+
+    return world.run(
+        lambda ranks: tune.tune(ranks, options.max, options.seconds, options.dry_run),
+        options.timeout,
+    )
+
+
+def parse_size(text: str) -> int:
+    """Bytes; K, M and G are powers of 1024.
+
+    >>> [parse_size(text) for text in ("8", "4K", "64M", "1GiB")]
+    [8, 4096, 67108864, 1073741824]
+    """
+    match = re.fullmatch(r"(\d+)([KMG]?)(?:i?B)?", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"expected a size such as 8, 4K or 64M, got {text!r}")
+    return int(match[1]) << 10 * "_KMG".index(match[2] or "_")
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    """Options; help and complaints come from one rank, and all ranks end."""
+    with contextlib.ExitStack() as silence:
+        if launch.launched_rank() > 0:
+            nowhere = silence.enter_context(open(os.devnull, "w"))
+            silence.enter_context(contextlib.redirect_stdout(nowhere))
+            silence.enter_context(contextlib.redirect_stderr(nowhere))
+        return parser.parse_args(arguments)
 
 
 def explain_command(arguments: list[str]) -> int:

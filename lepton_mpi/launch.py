@@ -7,9 +7,11 @@ that the MPI library agrees with them.
 
 import ctypes
 import os
+import platform
 import signal
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 # Each launcher's own names, most specific first. Slurm's are those of a job step: a shell inside
 # `salloc` has SLURM_NTASKS set although it is no rank.
@@ -47,6 +49,16 @@ def launched_local_size(environment: Mapping[str, str] = os.environ) -> int:
 def core_count() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_model() -> str:
+    """Name of the processor, as far as the system says."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def limit_threads(threads: int) -> None:

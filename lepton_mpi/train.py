@@ -280,8 +280,12 @@ def _say_head(config, world, report, data, model, layout, strategy, micro_batche
     report.say(
         "training",
         f"{config.optimizer} {config.learning_rate:g}, global batch {config.batch} in {micro_batches.count} "
-        f"micro-batches of {micro_batches.rows}, allreduce {strategy.gradients.algorithm} in {buckets} "
-        f"bucket{'s' * (buckets > 1)}",
+        f"micro-batches of {micro_batches.rows}",
+    )
+    report.say(
+        "allreduce",
+        f"{strategy.gradients.algorithm} in {buckets} bucket{'s' * (buckets > 1)} "
+        f"({strategy.gradients.reason})",
     )
     report.record(
         "start",
@@ -290,6 +294,8 @@ def _say_head(config, world, report, data, model, layout, strategy, micro_batche
         mpi=mpi_library(),
         rows={split: rows.row_count for split, rows in data.splits.items()},
         parameters=layout.size,
+        allreduce=strategy.gradients.algorithm,
+        allreduce_reason=strategy.gradients.reason,
         configuration=dataclasses.asdict(config),
     )
 

@@ -87,6 +87,10 @@ class World:
         The ranks of the same local_rank, by host_index; None on one host and for ranks on no lane.
     cores : int
         Cores that this rank may run on.
+    mpi, cpu : str
+        The MPI library and, of rank 0, the processor, for people.
+    remembered : dict
+        What other modules keep for the life of the job, each under a name of its own.
     clock : PhaseClock
     """
 
@@ -100,6 +104,8 @@ class World:
         self.local_rank, self.local_size = self.host_comm.rank, self.host_comm.size
         self.host_ranks = self.host_comm.allgather(self.rank)
         self.cores = launch.core_count()
+        self.mpi, self.cpu = mpi_library(), self.comm.bcast(launch.cpu_model())
+        self.remembered: dict[str, Any] = {}
         leader = self.host_comm.bcast(self.rank)
         leaders = sorted(set(self.comm.allgather(leader)))
         self.host_index, self.host_count = leaders.index(leader), len(leaders)

@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from benchmarks.harness import die_with_parent
 from benchmarks.peers.cases import measure_cases, parse_arguments
-from benchmarks.timing import Call
+from lepton_mpi.collectives.timing import Call
 
 
 class GlooRanks:

@@ -9,23 +9,9 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.peers.cases import measure_cases, parse_arguments
-from benchmarks.timing import WARM_UP_CALLS, Call
+from lepton_mpi.collectives.mpi import MpiRanks
+from lepton_mpi.collectives.timing import WARM_UP_CALLS, Call
 from lepton_mpi.world import MPI, mpi_library
-
-
-class MpiRanks:
-    """See ``timing.Ranks``."""
-
-    def __init__(self, comm: MPI.Comm) -> None:
-        self.comm, self.rank, self.size = comm, comm.rank, comm.size
-
-    def barrier(self) -> None:
-        self.comm.Barrier()
-
-    def maximum(self, values: np.ndarray) -> np.ndarray:
-        result = np.empty_like(values)
-        self.comm.Allreduce(values, result, MPI.MAX)
-        return result
 
 
 def in_place(comm: MPI.Comm, vector: np.ndarray) -> Call:

@@ -1,7 +1,7 @@
 """One door to every way of summing a vector over all ranks: ``make_plan``.
 
 algorithm       by                                         order of additions
-auto            host on one host, two_level on several
+auto            what was measured to be fastest; untuned: host on one host, two_level on several
 host            memory shared by the one host              canonical
 two_level       host memory, and lanes between hosts       canonical
 ring, …         messages, any schedule of algorithms.py    the schedule's
@@ -22,6 +22,7 @@ from lepton_mpi.collectives.host_memory import (
 )
 from lepton_mpi.collectives.messages import DTYPES, MessagePlan
 from lepton_mpi.collectives.mpi import MpiAllreducePlan, MpiTransport
+from lepton_mpi.collectives.tuning import Choice, choose
 from lepton_mpi.collectives.two_level_plan import TwoLevelPlan
 from lepton_mpi.errors import ConfigurationError
 
@@ -43,8 +44,8 @@ class Plan:
 
     Attributes
     ----------
-    algorithm : str
-        What was chosen.
+    algorithm, reason : str
+        What was chosen, and why.
     inputs : list of arrays, shape (count,)
         This rank's contributions, to be filled; one unless it holds another number of tree nodes.
     result : array, shape (count,)
@@ -53,6 +54,7 @@ class Plan:
     """
 
     algorithm: str
+    reason: str
     inputs: list[np.ndarray]
     result: np.ndarray
     _executor: Any
@@ -116,12 +118,13 @@ def make_plan(
     with world.agreeing():
         if dtype.name not in DTYPES or not dtype.isnative:
             raise ConfigurationError(f"allreduce: expected dtype {', '.join(DTYPES)}, got {dtype}")
-    algorithm = resolve(algorithm, world)
+    choice = choose(world, algorithm, mode, count * dtype.itemsize, reproducible=False)
+    algorithm, reason = choice.algorithm, choice.reason
     if algorithm in ("host", "two_level") and world.host_count == 1 and mode == "array":
         executor = HostArrayPlan(world, array, op)
-        return Plan(algorithm, [array], array, executor)
+        return Plan(algorithm, reason, [array], array, executor)
     if algorithm in ("host", "two_level"):
-        return _host_or_two_level(world, count, dtype, mode, array, op, algorithm)
+        return _host_or_two_level(world, count, dtype, mode, array, op, choice)
     buffer = np.zeros(count, dtype) if array is None else array
     if algorithm in ("mpi", "mpi_persistent"):
         executor = MpiAllreducePlan(
@@ -131,17 +134,7 @@ def make_plan(
         executor = MessagePlan(
             ALGORITHMS[algorithm], buffer, MpiTransport(world.collective_comm), operation=op
         )
-    return Plan(algorithm, [buffer], buffer, executor)
-
-
-def resolve(algorithm: str, world) -> str:
-    """The algorithm that "auto" stands for; any other name as it is.
-
-    A rule, not a measurement of this cluster: both sum in canonical order, and move the fewest bytes.
-    """
-    if algorithm != "auto":
-        return algorithm
-    return "host" if world.host_count == 1 else "two_level"
+    return Plan(algorithm, reason, [buffer], buffer, executor)
 
 
 def check_arguments(mode: str, array: np.ndarray | None, op: str, algorithm: str, world) -> None:
@@ -170,20 +163,21 @@ def check_arguments(mode: str, array: np.ndarray | None, op: str, algorithm: str
 
 
 def _host_or_two_level(
-    world, count: int, dtype: np.dtype, mode: str, array, op: str, algorithm: str
+    world, count: int, dtype: np.dtype, mode: str, array, op: str, choice: Choice
 ) -> Plan:
     one_host = world.host_count == 1
     vectors = HostVectors(
         world, count, dtype, "private" if mode == "private" and one_host else "shared"
     )
+    words = choice.algorithm, choice.reason
     if one_host:
-        return Plan(algorithm, vectors.inputs, vectors.result, HostPlan(vectors, operation=op))
+        return Plan(*words, vectors.inputs, vectors.result, HostPlan(vectors, operation=op))
     (own_row,) = vectors.inputs
     executor = TwoLevelPlan(vectors, operation=op)
     if mode == "shared":
-        return Plan(algorithm, [own_row], vectors.result, executor)
+        return Plan(*words, [own_row], vectors.result, executor)
     own = own_row if array is None else array
-    return Plan(algorithm, [own], own, _Copied(executor, own, own_row, vectors.result))
+    return Plan(*words, [own], own, _Copied(executor, own, own_row, vectors.result))
 
 
 class _Copied:

@@ -51,6 +51,24 @@ def cost(algorithm: Algorithm, world_size: int) -> Cost:
     return Cost(busy, *(Fraction(chunks, chunk_count) for chunks in (sent, received, added)))
 
 
+def busiest_of_steps(algorithm: Algorithm, world_size: int) -> list[tuple[Fraction, ...]]:
+    """For every step in which anybody sends: the longest message, and what the busiest rank moves and adds.
+
+    Each as a part of N, and each the maximum over ranks; what is moved is the greater of sent and received.
+    """
+    chunk_count = algorithm.chunk_count(world_size)
+    ranks = [[_volume(step) for step in steps] for steps in _schedule(algorithm, world_size)]
+    busiest = [
+        (
+            max(volume.longest for volume in step),
+            max(max(volume.sent, volume.received) for volume in step),
+            max(volume.added for volume in step),
+        )
+        for step in zip(*ranks, strict=True)
+    ]
+    return [tuple(Fraction(c, chunk_count) for c in chunks) for chunks in busiest if chunks[0]]
+
+
 def elements_sent_max(algorithm: Algorithm, world_size: int, count: int) -> int:
     """What the busiest rank sends of a vector of ``count`` elements, with chunks as they are cut in earnest."""
     bounds = chunk_bounds(count, algorithm.chunk_count(world_size))

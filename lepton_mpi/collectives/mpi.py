@@ -46,3 +46,18 @@ class MpiAllreducePlan:
     def _run_persistent(self) -> None:
         self._request.Start()
         self._request.Wait()
+
+
+class MpiRanks:
+    """See ``timing.Ranks``."""
+
+    def __init__(self, comm: MPI.Comm) -> None:
+        self.comm, self.rank, self.size = comm, comm.rank, comm.size
+
+    def barrier(self) -> None:
+        self.comm.Barrier()
+
+    def maximum(self, values: np.ndarray) -> np.ndarray:
+        result = np.empty_like(values)
+        self.comm.Allreduce(values, result, MPI.MAX)
+        return result

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from lepton_mpi.collectives.algorithms import ALGORITHMS
-from lepton_mpi.collectives.allreduce import check_arguments, resolve
+from lepton_mpi.collectives.allreduce import check_arguments
 from lepton_mpi.collectives.host_memory import HostPlan, HostVectors, Leaves
 from lepton_mpi.collectives.messages import MessagePlan
 from lepton_mpi.collectives.mpi import MpiAllreducePlan, MpiTransport
+from lepton_mpi.collectives.tuning import choose
 from lepton_mpi.collectives.two_level_plan import TwoLevelPlan
 
 
@@ -19,8 +20,8 @@ class SlicedSum:
 
     Attributes
     ----------
-    algorithm : str
-        What was chosen.
+    algorithm, reason : str
+        What was chosen, and why.
     nodes : list of (start, stop)
         Runs of leaves that this rank adds up by itself, each into one of ``inputs``.
     inputs : list of arrays, shape (count,)
@@ -32,6 +33,7 @@ class SlicedSum:
     """
 
     algorithm: str
+    reason: str
     nodes: list[tuple[int, int]]
     inputs: list[np.ndarray]
     result: np.ndarray
@@ -53,7 +55,9 @@ def make_sliced_sum(
     With "host" and "two_level" the bits of the sum depend on the leaves alone, with the others on the number
     of ranks too. Parameters as for ``make_plan``; ``segment_bytes`` is the size of one message.
     """
-    algorithm = resolve(algorithm, world)
+    longest = max((stop - start for start, stop in slices), default=0)
+    choice = choose(world, algorithm, "shared", longest * dtype.itemsize, reproducible=True)
+    algorithm, words = choice.algorithm, (choice.algorithm, choice.reason)
     with world.agreeing():
         check_arguments("shared", None, "sum", algorithm, world)
     leaves = Leaves.spread(leaf_count, world.size)
@@ -62,7 +66,7 @@ def make_sliced_sum(
         plan_kind = HostPlan if world.host_count == 1 else TwoLevelPlan
         plans = [plan_kind(vectors, start, stop) for start, stop in slices]
         nodes = leaves.nodes(world.place)
-        return SlicedSum(algorithm, nodes, vectors.inputs, vectors.result, slices, plans)
+        return SlicedSum(*words, nodes, vectors.inputs, vectors.result, slices, plans)
     vector = np.zeros(count, dtype)
     run = leaves.bounds[world.place], leaves.bounds[world.place + 1]
     nodes = [run] if run[0] < run[1] else []
@@ -84,7 +88,7 @@ def make_sliced_sum(
             _FromZero(plan, vector[start:stop])
             for plan, (start, stop) in zip(plans, slices, strict=True)
         ]
-    return SlicedSum(algorithm, nodes, [vector] * len(nodes), vector, slices, plans)
+    return SlicedSum(*words, nodes, [vector] * len(nodes), vector, slices, plans)
 
 
 class _FromZero:

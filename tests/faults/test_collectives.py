@@ -1,0 +1,83 @@
+"""Collectives in the long run, and when a rank dies in the middle of a call."""
+
+import re
+import time
+
+import pytest
+
+from tests.faults import jobs
+
+_LOOP = """
+import os, signal, sys, threading, time
+import numpy as np
+from lepton_mpi.world import run
+
+def loop(world):
+    from lepton_mpi.collectives.allreduce import make_plan
+    mode, algorithm = sys.argv[1], sys.argv[2]
+    array = np.zeros(1 << 20, np.float32) if mode == "array" else None
+    plan = make_plan(world, 1 << 20, np.float32, mode=mode, array=array, algorithm=algorithm)
+    plan.run()
+    if world.rank == 2:
+        def kill():
+            print("killed at", time.time(), flush=True)
+            time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGKILL)
+        threading.Timer(0.3, kill).start()
+    while True:
+        plan.run()
+
+sys.exit(run(loop, 60))
+"""
+
+_MEMORY = """
+import numpy as np
+from lepton_mpi.world import run
+
+def resident_kib():
+    return int(open("/proc/self/statm").read().split()[1]) * 4
+
+def measure(world):
+    from lepton_mpi.collectives.allreduce import make_plan
+    for mode, algorithm in (("shared", "host"), ("private", "host"), ("array", "host"), ("array", "ring")):
+        array = np.zeros(50_000, np.float32) if mode == "array" else None
+        plan = make_plan(world, 50_000, np.float32, mode=mode, array=array, algorithm=algorithm)
+        for _ in range(100):
+            plan.run()
+        before = resident_kib()
+        for _ in range(1000):
+            plan.run()
+        world.comm.Barrier()
+        growth = world.comm.allgather(resident_kib() - before)
+        if world.rank == 0:
+            print("grown", mode, algorithm, max(growth), "KiB", flush=True)
+
+raise SystemExit(run(measure, 60))
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "algorithm"),
+    [("shared", "host"), ("private", "host"), ("array", "host"), ("array", "ring")],
+)
+def test_a_rank_killed_in_the_middle_of_a_call_is_named(tmp_path, mode, algorithm):
+    """All ranks are gone 3 s after a kill -9, and a message says which one it was."""
+    (tmp_path / "loop.py").write_text(_LOOP)
+    job = jobs.run(4, str(tmp_path / "loop.py"), mode, algorithm, cwd=tmp_path)
+    ended = time.time()
+    assert job.code != 0, job.text
+    # Launchers of MPICH's family end the other ranks at once, and may be faster than these can speak.
+    assert re.search(r"rank 2 of 4 \(process \d+\) died|BAD TERMINATION", job.text), job.text
+    killed = float(re.search(r"killed at ([0-9.]+)", job.out)[1])
+    assert ended - killed < 3, f"{ended - killed:.1f} s\n{job.text}"
+    print(f"{mode}, {algorithm}: ended {ended - killed:.2f} s after the kill")
+
+
+def test_a_thousand_calls_leave_memory_flat(tmp_path):
+    """Nothing is allocated by a call: less than 64 bytes of growth each, which is less than any object."""
+    (tmp_path / "memory.py").write_text(_MEMORY)
+    job = jobs.run(2, str(tmp_path / "memory.py"), cwd=tmp_path)
+    assert job.code == 0, job.text
+    grown = [int(line.split()[3]) for line in job.lines("grown")]
+    assert len(grown) == 4, job.text
+    assert max(grown) * 1024 < 64 * 1000, job.text
