@@ -8,6 +8,7 @@ Without ranks, lepton_mpi beside its peers, each in fresh processes and in turn:
 
     ./run_local.sh bench allreduce --ranks 2 4 8 --peers --json FILE
     ./run_local.sh bench allreduce --plot FILE.json OUT.svg
+    ./run_local.sh bench allreduce --table FILE.json
 
 README.md in this folder says what the numbers mean.
 The exit code is 1 (on ranks 5) if a sum was wrong, and 1 if lepton_mpi could not be measured.
@@ -33,6 +34,11 @@ def main() -> int:
         from benchmarks.picture import draw
 
         draw(*options.plot)
+        return 0
+    if options.table:
+        from benchmarks.readme_table import print_readme_table
+
+        print_readme_table(options.table)
         return 0
     if any(name in os.environ for name in _LAUNCHER_VARIABLES):
         launch.limit_threads(1)
@@ -69,6 +75,7 @@ def parse_command_line() -> argparse.Namespace:
     peers_help = f"all, or some of: {', '.join(LIBRARIES)}"
     add("--peers", nargs="*", choices=LIBRARIES, metavar="LIBRARY", help=peers_help)
     add("--launches", type=int, default=5, help="fresh launches of each; default: 5")
+    add("--table", metavar="FILE.json", help="print the README's table of the rows")
     add("--plot", nargs=2, metavar=("FILE.json", "OUT.svg"), help="draw a picture of the rows")
     options = parser.parse_args()
     if (options.min is None) != (options.max is None):

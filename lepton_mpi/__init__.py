@@ -12,12 +12,14 @@ The map, in the order the data flows::
     models/          from batch to gradient; knows nothing of ranks
     collectives/     schedules as data, and what carries them out; knows nothing of gradients
     strategies/      how gradients become new parameters
-    optimizers.py    SGD with momentum, Adam: element-wise kernels on slices
+    optimizers.py    which update rule, with which numbers; optimizer_kernels.py holds the rules
+    learning_rate.py the learning rate by step
     metrics.py       counts that add up over ranks: confusion matrix, loss
     evaluation.py    loss and scores on rows not trained on
     checkpoint.py    parameters, optimizer state and configuration in one HDF5 file
     report.py        what the user sees, on screen and in the metrics file
     explain.py       what a collective does, step by step, for a reader
+    tune.py          which collective is fastest on these ranks
     errors.py        what a user can cause, each with the exit code of the job
     counter_random.py  random numbers that depend on seed and position alone
 

@@ -38,6 +38,8 @@ AllreduceName = Literal[
     "mpi_persistent",
 ]
 
+OptimizerName = Literal["adam", "adamw", "sgd", "nesterov", "lion", "adagrad", "rmsprop"]
+
 _Check = tuple[str, Callable[[Any], bool]]
 _AT_LEAST_0: _Check = ("a number of at least 0", lambda value: value >= 0)
 _AT_LEAST_1: _Check = ("a whole number of at least 1", lambda value: value >= 1)
@@ -74,9 +76,30 @@ class Config:
     micro_batch: int = _option(
         0, "rows of one kernel call, the unit of the sum; 0: an eighth of the batch", _AT_LEAST_0
     )
-    optimizer: Literal["adam", "sgd"] = _option("adam", "sgd is SGD with momentum")
-    learning_rate: float = _option(1e-3, "step size of the optimizer", _POSITIVE)
-    momentum: float = _option(0.9, "of sgd", _FRACTION)
+    optimizer: OptimizerName = _option(  # noqa: RUF009  a frozen field's default
+        "adam",
+        "sgd and nesterov take --momentum; adamw and lion decay weights apart from the gradient",
+    )
+    learning_rate: float = _option(1e-3, "step size of the optimizer, at its peak", _POSITIVE)
+    momentum: float = _option(0.9, "of sgd and nesterov", _FRACTION)
+    weight_decay: float = _option(
+        0.0,
+        "pull of the weights towards 0; arrays of one dimension, such as biases, have none",
+        _AT_LEAST_0,
+    )
+    clip_value: float = _option(
+        0.0, "largest value of an element of the mean gradient; 0: no limit", _AT_LEAST_0
+    )
+    clip_norm: float = _option(0.0, "largest norm of the mean gradient; 0: no limit", _AT_LEAST_0)
+    schedule: Literal["constant", "step", "cosine"] = _option(
+        "constant", "of the learning rate after the warm-up; cosine ends at 0"
+    )
+    warmup_epochs: int = _option(0, "epochs in which the learning rate grows from 0", _AT_LEAST_0)
+    schedule_epochs: int = _option(10, "of schedule step: epochs between two steps", _AT_LEAST_1)
+    schedule_factor: float = _option(0.1, "of schedule step: factor of every step", _POSITIVE)
+    base_batch: int = _option(
+        0, "batch that the learning rate is for: times batch / base_batch; 0: as it is", _AT_LEAST_0
+    )
     validation_split: float = _option(
         0.2, "part of the training rows held out, if the file has none", _FRACTION
     )

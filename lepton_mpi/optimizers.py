@@ -1,147 +1,138 @@
-"""Optimizers: element-wise Numba kernels on slices of the flat vectors.
+"""Optimizers: which kernel updates the parameters, with which numbers, and which state it keeps.
 
-``gradient`` is a sum over rows; ``scale`` is 1 / rows and makes it the mean. Kernels loop over
-``range(array.size)`` of contiguous slices and meet at most four arrays: a fifth, or a loop over part of a
-longer array, or Python's check for a division by 0, keeps LLVM from vectorising (measured: Adam 0.4 ns
-per parameter against 2 to 5).
-Each has a NumPy twin in ``tests/reference.py``.
+The state is one table per optimizer, of shape (states, n). Who holds it decides who updates: all ranks a copy
+each, or one table per host, of which every rank updates slices (``strategies/``).
 """
 
 import math
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
+
+from lepton_mpi import optimizer_kernels as kernels
+from lepton_mpi.vectors import Layout
 
 ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON = 0.9, 0.999, 1e-8
+# Chen et al., section 5: b1 0.9 and b2 0.99.
+LION_BETA_1, LION_BETA_2 = 0.9, 0.99
+ADAGRAD_EPSILON = 1e-10
+RMSPROP_RHO, RMSPROP_EPSILON = 0.99, 1e-8
+
+# By name: the kernel, and the names of the vectors that it keeps.
+KINDS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "sgd": (kernels.SGD, ()),
+    "momentum": (kernels.MOMENTUM, ("velocity",)),
+    "nesterov": (kernels.NESTEROV, ("velocity",)),
+    "adam": (kernels.ADAM, ("first_moment", "second_moment")),
+    "adamw": (kernels.ADAMW, ("first_moment", "second_moment")),
+    "lion": (kernels.LION, ("first_moment",)),
+    "adagrad": (kernels.ADAGRAD, ("squares",)),
+    "rmsprop": (kernels.RMSPROP, ("squares",)),
+}
+# Their weight decay acts on the parameters directly, times the learning rate.
+_DECOUPLED = ("adamw", "lion")
 
 
-def _signatures(vectors: int, numbers: int) -> list[str]:
-    """For float32 and for float64: so many vectors, then so many numbers."""
-    return [
-        f"void({', '.join([f'{kind}[::1]'] * vectors + [kind] * numbers)})" for kind in ("f4", "f8")
-    ]
+@dataclass(frozen=True)
+class Settings:
+    """What a user sets; ``rate`` is the learning rate by step, counted from 1."""
+
+    name: str
+    rate: Callable[[int], float]
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    clip_value: float = math.inf
 
 
-@njit(_signatures(3, 3), cache=True, nogil=True, error_model="numpy")
-def sgd_kernel(parameters, gradient, velocity, scale, learning_rate, momentum):
-    """``v = momentum v - learning_rate g``, ``w = w + v``; vectors of shape (n,), g = scale * gradient.
+class Optimizer:
+    """One way to update parameters of ``layout``.
 
-    Source: Polyak, "Some methods of speeding up the convergence of iteration methods", 1964.
+    Attributes
+    ----------
+    state : shape (states, layout.size)
+        Given by its owner, who may share it.
+    kind, bounds, decays, numbers
+        Arguments of ``optimizer_kernels.update_regions``. Weight decay acts on arrays of two or more dimensions
+        only: shrinking a bias or a scale towards 0 regularises nothing (He et al., CVPR 2019, section 3).
     """
-    for i in range(parameters.size):
-        v = momentum * velocity[i] - learning_rate * (gradient[i] * scale)
-        velocity[i] = v
-        parameters[i] += v
 
-
-@njit(_signatures(4, 7), cache=True, nogil=True, error_model="numpy")
-def adam_kernel(
-    parameters,
-    gradient,
-    first,
-    second,
-    scale,
-    beta_1,
-    one_minus_beta_1,
-    beta_2,
-    one_minus_beta_2,
-    step_size,
-    epsilon,
-):
-    """``m = b1 m + (1-b1) g``, ``v = b2 v + (1-b2) g g``, ``w = w - step_size m / (sqrt(v) + epsilon)``.
-
-    Vectors of shape (n,), g = scale * gradient. The bias corrections are in ``step_size`` and ``epsilon``.
-    The complements come as arguments because ``1 - beta`` in float32 would be computed in float64.
-    Source: Kingma and Ba, "Adam: a method for stochastic optimization", ICLR 2015, end of section 2.
-    """
-    for i in range(parameters.size):
-        g = gradient[i] * scale
-        m = beta_1 * first[i] + one_minus_beta_1 * g
-        v = beta_2 * second[i] + one_minus_beta_2 * (g * g)
-        first[i] = m
-        second[i] = v
-        parameters[i] -= step_size * m / (math.sqrt(v) + epsilon)
-
-
-class Optimizer(Protocol):
-    """Updates slices of the flat parameters; owns its state as flat vectors of the same length."""
-
-    state: dict[str, np.ndarray]
-
-    def begin_step(self, step: int) -> None:
-        """Fix what is common to all slices of optimizer step ``step``, counted from 1."""
-
-    def update(
-        self, parameters: np.ndarray, gradient: np.ndarray, start: int, stop: int, scale: float
+    def __init__(
+        self, settings: Settings, layout: Layout, dtype: np.dtype, state: np.ndarray
     ) -> None:
-        """Update elements [start, stop) of ``parameters`` from the same of ``gradient``, times ``scale``."""
+        self.settings, self.state = settings, state
+        self.kind, self.state_names = kind_of(settings)
+        decays = [
+            settings.weight_decay if len(shape) >= 2 else 0.0 for shape in layout.shapes.values()
+        ]
+        starts, self._decays = [0], []
+        for (start, stop), decay in zip(layout.bounds, decays, strict=True):
+            if start < stop and (not self._decays or self._decays[-1] != decay):
+                self._decays.append(decay)
+                starts.append(stop)
+            elif start < stop:
+                starts[-1] = stop
+        self.bounds = np.array(starts, np.int64)
+        self.decays = np.zeros(len(self._decays), dtype)
+        self.numbers = np.zeros(kernels.NUMBER_COUNT, dtype)
 
+    @property
+    def named_state(self) -> dict[str, np.ndarray]:
+        """Every vector of the state under its name."""
+        return dict(zip(self.state_names, self.state, strict=True))
 
-class Sgd:
-    """SGD with momentum; see ``sgd_kernel``."""
+    def begin_step(self, step: int, scale: float) -> None:
+        """Fix the numbers of step ``step``, counted from 1; ``scale`` makes a summed gradient the mean."""
+        settings, name = self.settings, self.settings.name
+        rate = settings.rate(step)
+        self.decays[:] = self._decays
+        if name in _DECOUPLED:
+            self.decays *= rate
+        numbers = {kernels.SCALE: scale, kernels.CLIP: settings.clip_value, kernels.RATE: rate}
+        if name in ("momentum", "nesterov", "sgd"):
+            numbers |= {kernels.A: settings.momentum}
+        elif name in ("adam", "adamw"):
+            # The corrections 1 - beta**step are folded into rate and epsilon.
+            root = math.sqrt(1 - ADAM_BETA_2**step)
+            numbers |= _betas(ADAM_BETA_1, ADAM_BETA_2)
+            numbers |= {
+                kernels.RATE: rate * root / (1 - ADAM_BETA_1**step),
+                kernels.E: ADAM_EPSILON * root,
+            }
+        elif name == "lion":
+            numbers |= _betas(LION_BETA_1, LION_BETA_2)
+        elif name == "adagrad":
+            numbers |= {kernels.E: ADAGRAD_EPSILON}
+        else:
+            numbers |= _betas(0.0, RMSPROP_RHO) | {kernels.E: RMSPROP_EPSILON}
+        for place, number in numbers.items():
+            self.numbers[place] = number
 
-    def __init__(self, size: int, dtype: np.dtype, learning_rate: float, momentum: float) -> None:
-        self.state = {"velocity": np.zeros(size, dtype)}
-        self._number = np.dtype(dtype).type
-        self._rate, self._momentum = self._number(learning_rate), self._number(momentum)
-
-    def begin_step(self, step: int) -> None:
-        """Nothing depends on the step."""
-
-    def update(
-        self, parameters: np.ndarray, gradient: np.ndarray, start: int, stop: int, scale: float
-    ) -> None:
-        """See Optimizer."""
-        velocity = self.state["velocity"][start:stop]
-        scale = self._number(scale)
-        sgd_kernel(
-            parameters[start:stop],
+    def update(self, parameters: np.ndarray, gradient: np.ndarray, start: int, stop: int) -> None:
+        """Update elements [start, stop) of ``parameters`` from the same of ``gradient``."""
+        kernels.update_regions(
+            self.kind,
+            parameters,
             gradient[start:stop],
-            velocity,
-            scale,
-            self._rate,
-            self._momentum,
+            self.state,
+            self.bounds,
+            self.decays,
+            self.numbers,
+            start,
+            stop,
         )
 
 
-class Adam:
-    """Adam with beta 0.9 and 0.999, epsilon 1e-8; see ``adam_kernel``."""
-
-    def __init__(self, size: int, dtype: np.dtype, learning_rate: float) -> None:
-        self.state = {"first_moment": np.zeros(size, dtype), "second_moment": np.zeros(size, dtype)}
-        self._number = np.dtype(dtype).type
-        self._rate = learning_rate
-        betas = (ADAM_BETA_1, 1 - ADAM_BETA_1, ADAM_BETA_2, 1 - ADAM_BETA_2)
-        self._betas = tuple(self._number(value) for value in betas)
-        self._step_size = self._epsilon = self._number(0)
-
-    def begin_step(self, step: int) -> None:
-        """Fold the corrections ``1 - beta**step`` into step size and epsilon."""
-        root = math.sqrt(1 - ADAM_BETA_2**step)
-        self._step_size = self._number(self._rate * root / (1 - ADAM_BETA_1**step))
-        self._epsilon = self._number(ADAM_EPSILON * root)
-
-    def update(
-        self, parameters: np.ndarray, gradient: np.ndarray, start: int, stop: int, scale: float
-    ) -> None:
-        """See Optimizer."""
-        adam_kernel(
-            parameters[start:stop],
-            gradient[start:stop],
-            self.state["first_moment"][start:stop],
-            self.state["second_moment"][start:stop],
-            self._number(scale),
-            *self._betas,
-            self._step_size,
-            self._epsilon,
-        )
+def kind_of(settings: Settings) -> tuple[int, tuple[str, ...]]:
+    """Kernel and names of the state; "sgd" with momentum is "momentum"."""
+    name = "momentum" if settings.name == "sgd" and settings.momentum else settings.name
+    return KINDS[name]
 
 
-def make_optimizer(
-    name: str, size: int, dtype: np.dtype, learning_rate: float, momentum: float
-) -> Optimizer:
-    """Optimizer by its name in the configuration: adam or sgd."""
-    if name == "adam":
-        return Adam(size, dtype, learning_rate)
-    return Sgd(size, dtype, learning_rate, momentum)
+def _betas(beta_1: float, beta_2: float) -> dict[int, float]:
+    return {
+        kernels.A: beta_1,
+        kernels.B: 1 - beta_1,
+        kernels.C: beta_2,
+        kernels.D: 1 - beta_2,
+    }

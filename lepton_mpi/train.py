@@ -17,6 +17,7 @@ if __name__ == "__main__":
 
 import dataclasses
 import json
+import math
 import sys
 from pathlib import Path
 from time import perf_counter
@@ -81,12 +82,12 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
     model = _make_model(config, world, model, data)
     layout = Layout(model.shapes)
     micro_batches = MicroBatches(config.batch, config.micro_batch or -(-config.batch // 8))
-    strategy = _make_strategy(config, world, layout, dtype, micro_batches.count)
-    parameters = layout.views(strategy.parameters)
-    _initialise(config, world, layout, model, strategy.parameters)
-
     train_rows = data.splits["train"]
     steps = order.step_bounds(train_rows.row_count, config.batch)
+    strategy = _make_strategy(config, world, layout, dtype, micro_batches.count, len(steps))
+    parameters = layout.views(strategy.parameters)
+    _initialise(config, world, layout, model, strategy)
+
     reader = loader.BatchReader(data, max(evaluation.BATCH_ROWS, micro_batches.rows))
     clock, step, path = world.clock, 0, None
     _say_head(config, world, report, data, model, layout, strategy, micro_batches)
@@ -145,7 +146,9 @@ def import_kernels() -> None:
     """Compile, or load from the cache, every kernel of a run."""
     import lepton_mpi.data.kernels
     import lepton_mpi.models.kernels
-    import lepton_mpi.optimizers  # noqa: F401
+    import lepton_mpi.optimizer_kernels
+    import lepton_mpi.strategies.norm_kernels
+    import lepton_mpi.strategies.step_kernels  # noqa: F401
 
 
 def _open_report(config: Config, world: World) -> Report:
@@ -169,43 +172,65 @@ def _make_model(config: Config, world: World, model: Any, data) -> Any:
 
 
 def _make_strategy(
-    config: Config, world: World, layout: Layout, dtype: np.dtype, micro_batch_count: int
+    config: Config,
+    world: World,
+    layout: Layout,
+    dtype: np.dtype,
+    micro_batch_count: int,
+    steps_per_epoch: int,
 ):
-    from lepton_mpi.collectives.sliced_sum import make_sliced_sum
-    from lepton_mpi.optimizers import make_optimizer
-    from lepton_mpi.strategies.sync import Synchronous
+    from lepton_mpi.collectives.sliced_sum import choose_for_gradients, make_sliced_sum
+    from lepton_mpi.learning_rate import Schedule
+    from lepton_mpi.optimizers import Settings
+    from lepton_mpi.strategies.replicated import Replicated
+    from lepton_mpi.strategies.shared_parameters import SharedParameters
 
     buckets = layout.buckets(max(1, config.bucket_bytes // dtype.itemsize))
+    rate = Schedule(
+        config.learning_rate * (config.batch / config.base_batch if config.base_batch else 1.0),
+        config.schedule,
+        config.warmup_epochs * steps_per_epoch,
+        config.epochs * steps_per_epoch,
+        config.schedule_epochs * steps_per_epoch,
+        config.schedule_factor,
+    )
+    settings = Settings(
+        config.optimizer, rate, config.momentum, config.weight_decay, config.clip_value or math.inf
+    )
+    clip_norm = config.clip_norm or math.inf
+    choice = choose_for_gradients(world, config.allreduce, buckets, dtype)
+    if choice.algorithm in ("host", "two_level"):
+        return SharedParameters(
+            world, layout, dtype, micro_batch_count, buckets, settings, choice, clip_norm
+        )
     gradients = make_sliced_sum(
         world,
         layout.size,
         dtype,
         micro_batch_count,
         buckets,
-        config.allreduce,
+        choice.algorithm,
         config.segment_bytes,
     )
-    optimizer = make_optimizer(
-        config.optimizer, layout.size, dtype, config.learning_rate, config.momentum
-    )
-    return Synchronous(layout, gradients, optimizer, world.clock)
+    return Replicated(layout, gradients, choice, settings, world.clock, clip_norm)
 
 
-def _initialise(
-    config: Config, world: World, layout: Layout, model: Any, vector: np.ndarray
-) -> None:
+def _initialise(config: Config, world: World, layout: Layout, model: Any, strategy) -> None:
     """Random parameters, or those of a checkpoint; the same on every rank."""
     from lepton_mpi.models import initialise_uniform
 
-    if config.initial is None:
-        getattr(model, "initialise", initialise_uniform)(layout.views(vector), config.seed)
-    else:
-        from lepton_mpi import checkpoint
+    vector = strategy.parameters
+    with world.agreeing():
+        # One that several ranks share is filled by one of them.
+        if world.local_rank == 0 or not strategy.is_shared:
+            if config.initial is None:
+                getattr(model, "initialise", initialise_uniform)(layout.views(vector), config.seed)
+            else:
+                from lepton_mpi import checkpoint
 
-        with world.agreeing():
-            loaded = checkpoint.load(Path(config.initial))
-            _check_shapes(config.initial, loaded.layout, layout)
-            vector[:] = loaded.parameters
+                loaded = checkpoint.load(Path(config.initial))
+                _check_shapes(config.initial, loaded.layout, layout)
+                vector[:] = loaded.parameters
     world.agree_on("the digest of the initial parameters", layout.digest(vector))
 
 
@@ -248,7 +273,7 @@ def _save(config, world, layout, strategy, data, model, step: int, epoch: int) -
             saved = checkpoint.Checkpoint(
                 layout,
                 strategy.parameters,
-                strategy.optimizer.state,
+                strategy.optimizer.named_state,
                 data.normalisation,
                 attributes,
             )
@@ -276,7 +301,7 @@ def _say_head(config, world, report, data, model, layout, strategy, micro_batche
         "data", f"{data.path.name}: {counts} rows of shape {shape}, {data.class_count} classes"
     )
     report.say("model", f"{_name_of(model)}, {grouped(layout.size)} parameters, {config.dtype}")
-    buckets = len(strategy.gradients.slices)
+    buckets = strategy.bucket_count
     report.say(
         "training",
         f"{config.optimizer} {config.learning_rate:g}, global batch {config.batch} in {micro_batches.count} "
@@ -284,8 +309,8 @@ def _say_head(config, world, report, data, model, layout, strategy, micro_batche
     )
     report.say(
         "allreduce",
-        f"{strategy.gradients.algorithm} in {buckets} bucket{'s' * (buckets > 1)} "
-        f"({strategy.gradients.reason})",
+        f"{strategy.choice.algorithm} in {buckets} bucket{'s' * (buckets > 1)} "
+        f"({strategy.choice.reason})",
     )
     report.record(
         "start",
@@ -294,8 +319,8 @@ def _say_head(config, world, report, data, model, layout, strategy, micro_batche
         mpi=mpi_library(),
         rows={split: rows.row_count for split, rows in data.splits.items()},
         parameters=layout.size,
-        allreduce=strategy.gradients.algorithm,
-        allreduce_reason=strategy.gradients.reason,
+        allreduce=strategy.choice.algorithm,
+        allreduce_reason=strategy.choice.reason,
         configuration=dataclasses.asdict(config),
     )
 

@@ -81,32 +81,72 @@ def logistic_predict(inputs, weight, bias, labels, scratch, predicted):
     return np.logaddexp(0, np.where(labels, -z, z)).sum()
 
 
-# -- optimizers.py ------------------------------------------------------------------------------------
+# -- optimizer_kernels.py ------------------------------------------------------------------------------
 
 
-def sgd_kernel(parameters, gradient, velocity, scale, learning_rate, momentum):
-    w, g, v = _double(parameters, gradient, velocity)
-    v = float(momentum) * v - float(learning_rate) * (g * float(scale))
-    velocity[:] = v
+def _mean(gradient, parameters, decay, numbers):
+    """Mean gradient, clipped, with the pull of the weight decay; and the numbers in float64."""
+    g, w, numbers = _double(gradient, parameters, numbers)
+    return np.clip(g * numbers[0], -numbers[1], numbers[1]) + float(decay) * w, w, numbers
+
+
+def sgd(parameters, gradient, first, second, decay, numbers):
+    g, w, (_, _, rate, *_) = _mean(gradient, parameters, decay, numbers)
+    parameters[:] = w - rate * g
+
+
+def momentum(parameters, gradient, first, second, decay, numbers):
+    g, w, (_, _, rate, mu, *_) = _mean(gradient, parameters, decay, numbers)
+    v = mu * first.astype(np.float64) - rate * g
+    first[:] = v
     parameters[:] = w + v
 
 
-def adam_kernel(
-    parameters,
-    gradient,
-    first,
-    second,
-    scale,
-    beta_1,
-    one_minus_beta_1,
-    beta_2,
-    one_minus_beta_2,
-    step_size,
-    epsilon,
-):
-    w, g, m, v = _double(parameters, gradient, first, second)
-    g = g * float(scale)
-    m = float(beta_1) * m + float(one_minus_beta_1) * g
-    v = float(beta_2) * v + float(one_minus_beta_2) * g**2
+def nesterov(parameters, gradient, first, second, decay, numbers):
+    g, w, (_, _, rate, mu, *_) = _mean(gradient, parameters, decay, numbers)
+    v = mu * first.astype(np.float64) - rate * g
+    first[:] = v
+    parameters[:] = w + mu * v - rate * g
+
+
+def adam(parameters, gradient, first, second, decay, numbers):
+    g, w, (_, _, rate, b1, r1, b2, r2, epsilon) = _mean(gradient, parameters, decay, numbers)
+    m = b1 * first.astype(np.float64) + r1 * g
+    v = b2 * second.astype(np.float64) + r2 * g**2
     first[:], second[:] = m, v
-    parameters[:] = w - float(step_size) * m / (np.sqrt(v) + float(epsilon))
+    parameters[:] = w - rate * m / (np.sqrt(v) + epsilon)
+
+
+def adamw(parameters, gradient, first, second, decay, numbers):
+    shrunk = parameters.astype(np.float64) * (1 - float(decay))
+    rest = np.zeros_like(shrunk)
+    adam(rest, gradient, first, second, 0.0, numbers)
+    parameters[:] = shrunk + rest
+
+
+def lion(parameters, gradient, first, second, decay, numbers):
+    g, w, (_, _, rate, b1, r1, b2, r2, _) = _mean(gradient, parameters, 0.0, numbers)
+    m = first.astype(np.float64)
+    parameters[:] = w * (1 - float(decay)) - rate * np.sign(b1 * m + r1 * g)
+    first[:] = b2 * m + r2 * g
+
+
+def adagrad(parameters, gradient, first, second, decay, numbers):
+    g, w, (_, _, rate, _, _, _, _, epsilon) = _mean(gradient, parameters, decay, numbers)
+    s = first.astype(np.float64) + g**2
+    first[:] = s
+    parameters[:] = w - rate * g / (np.sqrt(s) + epsilon)
+
+
+def rmsprop(parameters, gradient, first, second, decay, numbers):
+    g, w, (_, _, rate, _, _, rho, rest, epsilon) = _mean(gradient, parameters, decay, numbers)
+    s = rho * first.astype(np.float64) + rest * g**2
+    first[:] = s
+    parameters[:] = w - rate * g / (np.sqrt(s) + epsilon)
+
+
+# -- strategies/norm_kernels.py ------------------------------------------------------------------------
+
+
+def sum_of_squares(vector):
+    return float(np.sum(vector.astype(np.float64) ** 2))

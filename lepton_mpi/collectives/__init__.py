@@ -13,12 +13,15 @@ Reading order::
     threads.py         transport between threads of one process, for tests and doctests
     mpi.py             transport over MPI; MPI's own Allreduce as one more algorithm
     atomics.py         words that processes share, and waiting for them, inside Numba
-    host_kernels.py    an allreduce inside a host, as one kernel
+    folds.py           pure: a sum as passes over 2, 4 or 8 vectors; fold_kernels.py carries one out
+    host_kernels.py    an allreduce inside a host, as one kernel; host_array_kernels.py for memory of one rank
     host_memory.py     vectors that a host's ranks share, and the plans that sum them in place
     lanes.py           between hosts: each lane completes its slice
     two_level_plan.py  the last two put together
     allreduce.py       make_plan, the door to all of it
-    sliced_sum.py      the same for gradients: many leaves, slice by slice
+    sliced_sum.py      the same for gradients where every rank gets a sum of its own
+    timing.py          how one call is timed and checked, the same way for every library
+    tuning.py          tables of what was measured, the choice that auto stands for, the fitted cost model
     cost.py, trace*.py what a schedule costs and does, in figures, words and pictures
 
 Nothing in this folder knows what a gradient is. Lengths are in elements unless a name says bytes.

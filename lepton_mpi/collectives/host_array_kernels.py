@@ -17,17 +17,16 @@ Memory traffic: 2 n N bytes; in the caches, where the table stays, 3 (n - 1) N m
 
 from numba import njit
 
-from lepton_mpi.collectives.atomics import FIRST_FREE_WORD, LINE_WORDS, publish, wait_until
+from lepton_mpi.collectives.atomics import FIRST_FREE_WORD, LINE_WORDS, publish
 from lepton_mpi.collectives.fold_kernels import LINE_BYTES, base_address
 from lepton_mpi.collectives.host_kernels import (
     EPOCH,
     PIECE,
-    POLLS,
     RANKS,
     WORK,
-    YIELDS,
     place_scratch,
     reduce_piece,
+    wait,
 )
 
 ROUNDS = 3
@@ -48,7 +47,7 @@ def summed(rank):
 @njit(inline="always")
 def _wait_for_all(words, own, word_of, target, plan):
     for rank in range(plan[RANKS]):
-        if rank != own and wait_until(words, word_of(rank), target, plan[POLLS], plan[YIELDS]):
+        if rank != own and wait(words, word_of(rank), target, plan):
             return 1
     return 0
 

@@ -2,7 +2,7 @@
 
 All vectors of a host are rows of one shared table, so "receive and add" is reading a peer's row. The
 vector is cut into pieces. The last rank to arrive opens the pieces, and whoever has a core takes the next
-one, so that a rank that is not running delays nobody. Each element is summed by a fixed list of additions,
+one of that core's, then of the others', so that a rank that is not running delays nobody. Each element is summed by a fixed list of additions,
 whoever does it, so all calls give the same bits.
 
     rank 0   arrive --- wait ---------- take piece 1 ----- wait -- leave
@@ -19,26 +19,30 @@ from lepton_mpi.collectives.atomics import (
     FIRST_FREE_WORD,
     LINE_WORDS,
     call_on_x86,
+    current_core,
     fetch_add,
+    load_acquire,
+    monotonic_nanoseconds,
     publish,
     store_release,
     wait_until,
 )
 from lepton_mpi.collectives.fold_kernels import LINE_BYTES, base_address, fold
 
-# Words of the control block. OPEN and DONE are waited for: the line after each counts its sleepers.
-ARRIVED, TICKET, FINISHED, OPEN, DONE = (
-    FIRST_FREE_WORD + LINE_WORDS * line for line in (0, 1, 2, 3, 5)
+# Words of the control block. OPEN and DONE are waited for: the line after each counts its sleepers. From
+# TICKETS on there is a line for the ticket of every range of pieces.
+ARRIVED, FINISHED, OPEN, DONE, TICKETS = (
+    FIRST_FREE_WORD + LINE_WORDS * line for line in (0, 1, 2, 4, 6)
 )
-CONTROL_WORDS = FIRST_FREE_WORD + LINE_WORDS * 7
 
 # Words of a plan, which belongs to one rank. Groups follow, one for each sum that is wanted: the number of
 # its folds, then for each its arity, its number of targets, its operands and its targets, as numbers of
 # vectors. From word WORK on there is room for the address of every vector, of which those from FIRST_SLOT on
-# are scratch slots, and behind them for the addresses of one fold.
+# are scratch slots, and behind them for the addresses of one fold. WAITED adds up nanoseconds; CLOCK is two
+# words for reading the time.
 EPOCH, RANKS, START, STOP, PIECE, PIECES, OPERATION, POLLS, YIELDS, STREAM = range(10)
-GROUPS, FIRST_SLOT, VECTORS, WORK = range(10, 14)
-PLAN_HEADER = 14
+GROUPS, FIRST_SLOT, VECTORS, WORK, WORKERS, WAITED, CLOCK = range(10, 17)
+PLAN_HEADER = 18
 
 # Where a sum takes several folds, they go over it block by block: what they leave to each other stays in
 # the first-level cache.
@@ -103,45 +107,108 @@ def reduce_piece(plan, table, scratch, start, stop):
         group = end
 
 
-def _host_allreduce(words, table, scratch, plan):
+@njit(inline="always")
+def wait(words, index, target, plan):
+    """``wait_until``, on the plan's account."""
+    began = monotonic_nanoseconds(plan, CLOCK)
+    aborted = wait_until(words, index, target, plan[POLLS], plan[YIELDS])
+    plan[WAITED] += monotonic_nanoseconds(plan, CLOCK) - began
+    return aborted
+
+
+@njit(inline="always")
+def arrive(words, plan):
+    """Begin a call. Returns, once pieces may be taken, 1 on the last rank to arrive and 0 on the others; -1 if aborted."""
+    plan[EPOCH] += 1
+    is_last = fetch_add(words, ARRIVED, 1) == plan[EPOCH] * plan[RANKS] - 1
+    if plan[PIECES] > 1:
+        if is_last:
+            # All ranks have arrived, so none is still taking pieces of the call before.
+            for worker in range(plan[WORKERS]):
+                store_release(words, TICKETS + LINE_WORDS * worker, 0)
+            publish(words, OPEN, plan[EPOCH])
+        elif wait(words, OPEN, plan[EPOCH], plan):
+            return -1
+    return 1 if is_last else 0
+
+
+@njit(inline="always")
+def take_piece(words, plan, is_last):
+    """The next piece, or -1 if there is none. A piece that is the only one is the last rank's.
+
+    Pieces are cut into as many ranges as there are cores at work. A core takes those of its own range first, so
+    that what it wrote to them the time before still is in its cache, and helps with the others then. Measured
+    while the exchange of lines between two cores was slow: 8 ranks, 1 MiB, shared: 473 us if every core
+    takes whatever piece is next, 4 MiB 3420 us.
+    """
+    pieces, workers = plan[PIECES], plan[WORKERS]
+    if pieces == 1:
+        return 0 if is_last else -1
+    core = current_core() % workers
+    for shift in range(workers):
+        worker = (core + shift) % workers
+        first, ticket = worker * pieces // workers, TICKETS + LINE_WORDS * worker
+        count = (worker + 1) * pieces // workers - first
+        if load_acquire(words, ticket) < count:
+            number = fetch_add(words, ticket, 1)
+            if number < count:
+                return first + number
+    return -1
+
+
+@njit(inline="always")
+def finish_piece(words, plan):
+    """Whether that was the last piece to be finished; then all ranks may leave."""
+    if fetch_add(words, FINISHED, 1) != plan[PIECES] - 1:
+        return False
+    store_release(words, FINISHED, 0)
+    publish(words, DONE, plan[EPOCH])
+    return True
+
+
+@njit(inline="always")
+def leave(words, plan):
+    """Wait until all pieces are finished; returns 1 if the wait was aborted."""
+    return wait(words, DONE, plan[EPOCH], plan)
+
+
+@njit(inline="always")
+def piece_bounds(plan, piece):
+    """Elements [start, stop) of a piece."""
+    start = plan[START] + piece * plan[PIECE]
+    return start, min(start + plan[PIECE], plan[STOP])
+
+
+@njit(inline="always")
+def place_rows(plan, table):
+    """Note where the rows of the table are."""
+    row_bytes = table.shape[1] * table.itemsize
+    for row in range(table.shape[0]):
+        plan[plan[WORK] + row] = base_address(table) + row * row_bytes
+
+
+@njit(cache=True, nogil=True)
+def host_allreduce(words, table, scratch, plan):
     """Reduce rows of ``table``; every rank of the host calls it. Returns 1 if the wait was aborted.
 
     words : int64 (CONTROL_WORDS,), shared; table : (rows, count), shared; scratch : (slots, block), this
     rank's; plan : int64, this rank's, see the constants above.
     """
-    plan[EPOCH] += 1
-    epoch, pieces = plan[EPOCH], plan[PIECES]
-    last = fetch_add(words, ARRIVED, 1) == epoch * plan[RANKS] - 1
-    if pieces > 1:
-        if last:
-            # All ranks have arrived, so none is still taking pieces of the call before.
-            store_release(words, TICKET, 0)
-            publish(words, OPEN, epoch)
-        elif wait_until(words, OPEN, epoch, plan[POLLS], plan[YIELDS]):
-            return 1
-    row_bytes = table.shape[1] * table.itemsize
-    for row in range(table.shape[0]):
-        plan[plan[WORK] + row] = base_address(table) + row * row_bytes
+    is_last = arrive(words, plan)
+    if is_last < 0:
+        return 1
+    place_rows(plan, table)
     place_scratch(plan, scratch)
-    while last or pieces > 1:
-        piece = fetch_add(words, TICKET, 1) if pieces > 1 else 0
-        if piece >= pieces:
-            break
-        piece_start = plan[START] + piece * plan[PIECE]
-        piece_stop = min(piece_start + plan[PIECE], plan[STOP])
-        reduce_piece(plan, table, scratch, piece_start, piece_stop)
+    piece = take_piece(words, plan, is_last)
+    while piece >= 0:
+        start, stop = piece_bounds(plan, piece)
+        reduce_piece(plan, table, scratch, start, stop)
         if plan[STREAM]:
             _stream_fence()
-        if fetch_add(words, FINISHED, 1) == pieces - 1:
-            store_release(words, FINISHED, 0)
-            publish(words, DONE, epoch)
+        if finish_piece(words, plan):
             return 0
-        if pieces == 1:
-            break
-    return wait_until(words, DONE, epoch, plan[POLLS], plan[YIELDS])
-
-
-host_allreduce = njit(cache=True, nogil=True)(_host_allreduce)
+        piece = take_piece(words, plan, 0)
+    return leave(words, plan)
 
 
 @njit(cache=True, nogil=True)
@@ -151,4 +218,4 @@ def host_barrier(words, plan):
     if fetch_add(words, ARRIVED, 1) == plan[EPOCH] * plan[RANKS] - 1:
         publish(words, DONE, plan[EPOCH])
         return 0
-    return wait_until(words, DONE, plan[EPOCH], plan[POLLS], plan[YIELDS])
+    return wait(words, DONE, plan[EPOCH], plan)

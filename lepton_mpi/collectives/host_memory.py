@@ -155,7 +155,6 @@ class HostPlan:
         world = vectors.world
         stop = vectors.count if stop is None else stop
         self.result = vectors.result[start:stop]
-        self.wait_seconds = 0.0
         self._table = vectors.table
         self._control = control_block(world)
         self._operation = operation
@@ -168,6 +167,11 @@ class HostPlan:
             world, start, stop, itemsize, operation, stream, groups, len(vectors.table)
         )
         self._kernel = compiled(world, kernels.host_allreduce, vectors.dtype, _KERNEL)
+
+    @property
+    def wait_seconds(self) -> float:
+        """Time that this rank waited for others, over all calls."""
+        return waited_seconds(self._plan)
 
     def _groups(self, vectors: HostVectors) -> list[list[Fold]]:
         """Folds of each node of the host."""
@@ -220,7 +224,12 @@ class HostArrayPlan:
         )
         self._kernel = compiled(world, kernel, array.dtype, _ARRAY_KERNEL)
         self._own_rank, self._array = world.local_rank, array
-        self.result, self.wait_seconds = array, 0.0
+        self.result = array
+
+    @property
+    def wait_seconds(self) -> float:
+        """Time that this rank waited for others, over all calls."""
+        return waited_seconds(self._plan)
 
     def run(self) -> None:
         """Sum once."""
@@ -238,6 +247,11 @@ class HostBarrier:
         self._plan = encode_plan(world, 0, 0, 1, "sum", False, [], 0)
         self._kernel = compiled(world, kernels.host_barrier, np.dtype(np.int64), _BARRIER_KERNEL)
 
+    @property
+    def wait_seconds(self) -> float:
+        """Time that this rank waited for others, over all calls."""
+        return waited_seconds(self._plan)
+
     def run(self) -> None:
         """Return once all ranks of the host have called it."""
         if self._kernel(self._control, self._plan):
@@ -245,23 +259,51 @@ class HostBarrier:
 
 
 def encode_plan(
-    world, start: int, stop: int, itemsize: int, operation: str, stream: bool, groups, vectors: int
+    world,
+    start: int,
+    stop: int,
+    itemsize: int,
+    operation: str,
+    stream: bool,
+    groups,
+    vectors: int,
+    slots: int = -1,
+    piece_bytes: int = PIECE_BYTES,
 ) -> np.ndarray:
-    """What ``host_kernels.host_allreduce`` is to do, as one vector of int64."""
-    piece = PIECE_BYTES // itemsize
+    """What ``host_kernels.host_allreduce`` is to do, as one vector of int64.
+
+    ``vectors`` and ``slots`` are the numbers of vectors and of scratch slots, by default those that the folds need.
+    Several pieces are as many for each core, and of equal length, so that all cores end together.
+    """
+    pieces = max(1, -(-(stop - start) * itemsize // piece_bytes))
+    if pieces > 1:
+        pieces = -(-pieces // workers_of(world)) * workers_of(world)
+    line = kernels.LINE_BYTES // itemsize
+    piece = max(line, -(-(stop - start) // (pieces * line)) * line)
     crowded = world.local_size > world.cores
     body = [word for folds in groups for word in (len(folds), *chain(*map(Fold.words, folds)))]
-    slots = slots_of(groups)
+    slots = slots_of(groups) if slots < 0 else slots
     longest = max((len(fold.words()) for folds in groups for fold in folds), default=0)
     header = np.zeros(kernels.PLAN_HEADER, np.int64)
     header[kernels.RANKS], header[kernels.OPERATION] = world.local_size, OPERATIONS[operation]
     header[kernels.START], header[kernels.STOP] = start, stop
     header[kernels.PIECE], header[kernels.PIECES] = piece, max(1, -(-(stop - start) // piece))
     header[kernels.POLLS], header[kernels.YIELDS] = 0 if crowded else POLLS, YIELDS
+    header[kernels.WORKERS] = workers_of(world)
     header[kernels.STREAM], header[kernels.GROUPS] = stream, len(groups)
     header[kernels.FIRST_SLOT], header[kernels.VECTORS] = vectors, vectors + slots
     header[kernels.WORK] = len(header) + len(body)
     return np.concatenate([header, np.array(body + [0] * (vectors + slots + longest), np.int64)])
+
+
+def workers_of(world) -> int:
+    """Cores of the host that can be at work for its ranks at once."""
+    return min(world.local_size, world.cores)
+
+
+def waited_seconds(plan: np.ndarray) -> float:
+    """Time that this rank waited for others, over all calls of a plan."""
+    return float(plan[kernels.WAITED]) * 1e-9
 
 
 def slots_of(groups) -> int:
@@ -274,9 +316,10 @@ def scratch_for(groups, dtype: np.dtype) -> np.ndarray:
     return np.empty((max(1, slots_of(groups)), kernels.BLOCK_BYTES // dtype.itemsize), dtype)
 
 
-def control_block(world, count: int = kernels.CONTROL_WORDS) -> np.ndarray:
+def control_block(world, count: int = 0) -> np.ndarray:
     """Words through which the ranks of a host meet; zero but for the longest sleep. Collective over the host."""
-    words = world.host_array((count,), np.int64)
+    needed = kernels.TICKETS + kernels.LINE_WORDS * workers_of(world)
+    words = world.host_array((count or needed,), np.int64)
     words[TIMEOUT + 1] = LONGEST_SLEEP_NANOSECONDS
     world.host_barrier()
     return words

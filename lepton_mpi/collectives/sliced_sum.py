@@ -1,4 +1,4 @@
-"""The sum of many leaves, spread over the ranks, slice by slice: what gradients need."""
+"""The sum of many leaves over all ranks, slice by slice, where every rank gets a sum of its own."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,11 +7,10 @@ import numpy as np
 
 from lepton_mpi.collectives.algorithms import ALGORITHMS
 from lepton_mpi.collectives.allreduce import check_arguments
-from lepton_mpi.collectives.host_memory import HostPlan, HostVectors, Leaves
+from lepton_mpi.collectives.host_memory import Leaves
 from lepton_mpi.collectives.messages import MessagePlan
 from lepton_mpi.collectives.mpi import MpiAllreducePlan, MpiTransport
-from lepton_mpi.collectives.tuning import choose
-from lepton_mpi.collectives.two_level_plan import TwoLevelPlan
+from lepton_mpi.collectives.tuning import Choice, choose
 
 
 @dataclass
@@ -20,8 +19,6 @@ class SlicedSum:
 
     Attributes
     ----------
-    algorithm, reason : str
-        What was chosen, and why.
     nodes : list of (start, stop)
         Runs of leaves that this rank adds up by itself, each into one of ``inputs``.
     inputs : list of arrays, shape (count,)
@@ -32,13 +29,22 @@ class SlicedSum:
         One per slice, to be run in order by every rank.
     """
 
-    algorithm: str
-    reason: str
     nodes: list[tuple[int, int]]
     inputs: list[np.ndarray]
     result: np.ndarray
     slices: list[tuple[int, int]]
     plans: list[Any]
+
+
+def choose_for_gradients(
+    world, algorithm: str, slices: list[tuple[int, int]], dtype: np.dtype
+) -> Choice:
+    """What sums gradients, and why. Collective over ``world``; ConfigurationError for an unfitting name."""
+    longest = max((stop - start for start, stop in slices), default=0)
+    choice = choose(world, algorithm, "shared", longest * dtype.itemsize, reproducible=True)
+    with world.agreeing():
+        check_arguments("shared", None, "sum", choice.algorithm, world)
+    return choice
 
 
 def make_sliced_sum(
@@ -52,21 +58,10 @@ def make_sliced_sum(
 ) -> SlicedSum:
     """Plan the sum of ``leaf_count`` vectors, spread evenly over the ranks. Collective over ``world``.
 
-    With "host" and "two_level" the bits of the sum depend on the leaves alone, with the others on the number
-    of ranks too. Parameters as for ``make_plan``; ``segment_bytes`` is the size of one message.
+    ``algorithm`` is MPI's own or a schedule over messages; ``segment_bytes`` is the size of one message. The bits of
+    the sum depend on the number of ranks.
     """
-    longest = max((stop - start for start, stop in slices), default=0)
-    choice = choose(world, algorithm, "shared", longest * dtype.itemsize, reproducible=True)
-    algorithm, words = choice.algorithm, (choice.algorithm, choice.reason)
-    with world.agreeing():
-        check_arguments("shared", None, "sum", algorithm, world)
     leaves = Leaves.spread(leaf_count, world.size)
-    if algorithm in ("host", "two_level"):
-        vectors = HostVectors(world, count, dtype, "shared", leaves)
-        plan_kind = HostPlan if world.host_count == 1 else TwoLevelPlan
-        plans = [plan_kind(vectors, start, stop) for start, stop in slices]
-        nodes = leaves.nodes(world.place)
-        return SlicedSum(*words, nodes, vectors.inputs, vectors.result, slices, plans)
     vector = np.zeros(count, dtype)
     run = leaves.bounds[world.place], leaves.bounds[world.place + 1]
     nodes = [run] if run[0] < run[1] else []
@@ -88,7 +83,7 @@ def make_sliced_sum(
             _FromZero(plan, vector[start:stop])
             for plan, (start, stop) in zip(plans, slices, strict=True)
         ]
-    return SlicedSum(*words, nodes, [vector] * len(nodes), vector, slices, plans)
+    return SlicedSum(nodes, [vector] * len(nodes), vector, slices, plans)
 
 
 class _FromZero:

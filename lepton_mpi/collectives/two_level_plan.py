@@ -26,7 +26,6 @@ class TwoLevelPlan:
         world = vectors.world
         stop = vectors.count if stop is None else stop
         self.result = vectors.result[start:stop]
-        self.wait_seconds = 0.0
         self._host = HostPlan(vectors, start, stop, operation)
         self._barrier = HostBarrier(world)
         self._lane = None
@@ -42,6 +41,11 @@ class TwoLevelPlan:
             self._lane = LaneExchange(
                 transport, nodes, rows[0], node_starts, first, last, operation
             )
+
+    @property
+    def wait_seconds(self) -> float:
+        """Time that this rank waited for others of its host, over all calls."""
+        return self._host.wait_seconds + self._barrier.wait_seconds
 
     def run(self) -> None:
         """Sum once."""

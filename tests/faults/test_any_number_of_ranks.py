@@ -12,6 +12,20 @@ RUNS = {
     "breast_cancer": ("--recipe", "breast_cancer"),
     "nothing_divides": ("--batch", "37", "--micro-batch", "3", "--bucket-bytes", "5000"),
     "float64_sgd": ("--dtype", "float64", "--optimizer", "sgd", "--learning-rate", "0.1"),
+    "clipped": (
+        *(
+            "--optimizer",
+            "adamw",
+            "--weight-decay",
+            "0.01",
+            "--clip-norm",
+            "0.5",
+            "--clip-value",
+            "0.1",
+        ),
+        *("--schedule", "cosine", "--warmup-epochs", "1", "--bucket-bytes", "9000"),
+    ),
+    "lion": ("--optimizer", "lion", "--learning-rate", "0.0003", "--weight-decay", "0.1"),
 }
 
 
@@ -36,7 +50,7 @@ def _end(folder: Path, ranks: int, run: str) -> dict:
 @pytest.mark.parametrize(
     ("run", "ranks"),
     [(run, ranks) for run in ("digits", "breast_cancer") for ranks in (2, 3, 5, 8)]
-    + [("nothing_divides", 4), ("float64_sgd", 3)],
+    + [("nothing_divides", 4), ("float64_sgd", 3), ("clipped", 3), ("clipped", 8), ("lion", 2)],
 )
 def test_the_digest_is_that_of_one_rank(tmp_path, end_on_one_rank, run, ranks):
     one, many = end_on_one_rank(run), _end(tmp_path, ranks, run)

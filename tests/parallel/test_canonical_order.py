@@ -1,16 +1,40 @@
 """The sum of micro-batches has the bits of one fixed tree, whoever holds the leaves."""
 
+import math
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from lepton_mpi.collectives.host_memory import HostPlan, HostVectors, Leaves
 from lepton_mpi.collectives.sliced_sum import make_sliced_sum
+from lepton_mpi.collectives.tuning import Choice
+from lepton_mpi.collectives.two_level_plan import TwoLevelPlan
+from lepton_mpi.optimizers import Settings
+from lepton_mpi.strategies.shared_parameters import SharedParameters
+from lepton_mpi.vectors import Layout
 from tests.parallel.together import equal_everywhere, together
 
 COUNT = 5003
 SLICES = {"one": [(0, COUNT)], "two": [(2000, COUNT), (0, 2000)]}
 slicings = pytest.mark.parametrize("slices", SLICES.values(), ids=SLICES.keys())
 leaf_counts = pytest.mark.parametrize("leaf_count", [1, 2, 3, 5, 8, 13])
-canonical = pytest.mark.parametrize("algorithm", ["auto", "two_level"])
+plans = pytest.mark.parametrize("plan", [HostPlan, TwoLevelPlan])
+
+
+def _canonical_sum(world, plan, leaf_count: int, slices, dtype=np.float32) -> SimpleNamespace:
+    """The parts of a sum in host memory, by one plan a slice."""
+    if plan is HostPlan and world.host_count > 1:
+        pytest.skip("the ranks are on several hosts")
+    leaves = Leaves.spread(leaf_count, world.size)
+    vectors = HostVectors(world, COUNT, dtype, "shared", leaves)
+    return SimpleNamespace(
+        nodes=leaves.nodes(world.place),
+        inputs=vectors.inputs,
+        result=vectors.result,
+        slices=slices,
+        plans=[plan(vectors, *each) for each in slices],
+    )
 
 
 def _leaves(leaf_count: int, run: int, dtype: str = "float32") -> np.ndarray:
@@ -46,13 +70,11 @@ def test_the_reference_depends_on_the_order():
     np.testing.assert_allclose(_tree(leaves), chain, rtol=1e-2, atol=1e-2)
 
 
-@canonical
+@plans
 @slicings
 @leaf_counts
-def test_bits_of_the_tree(world, algorithm, slices, leaf_count):
-    sum_ = make_sliced_sum(
-        world, COUNT, np.dtype(np.float32), leaf_count, slices, algorithm, 256 << 10
-    )
+def test_bits_of_the_tree(world, plan, slices, leaf_count):
+    sum_ = _canonical_sum(world, plan, leaf_count, slices)
     results = [_run(world, sum_, _leaves(leaf_count, run)) for run in range(10)]
     with together(world):
         for run, result in enumerate(results):
@@ -60,11 +82,9 @@ def test_bits_of_the_tree(world, algorithm, slices, leaf_count):
             assert result.tobytes() == expected.tobytes(), f"run {run}"
 
 
-@canonical
-def test_bits_of_the_tree_in_float64(world, algorithm):
-    sum_ = make_sliced_sum(
-        world, COUNT, np.dtype(np.float64), 8, SLICES["two"], algorithm, 256 << 10
-    )
+@plans
+def test_bits_of_the_tree_in_float64(world, plan):
+    sum_ = _canonical_sum(world, plan, 8, SLICES["two"], np.float64)
     result = _run(world, sum_, _leaves(8, 0, "float64"))
     with together(world):
         assert result.tobytes() == _tree(list(_leaves(8, 0, "float64"))).tobytes()
@@ -73,14 +93,43 @@ def test_bits_of_the_tree_in_float64(world, algorithm):
 @slicings
 @leaf_counts
 def test_nodes_of_all_ranks_are_all_leaves_once(world, slices, leaf_count):
-    sum_ = make_sliced_sum(
-        world, COUNT, np.dtype(np.float32), leaf_count, slices, "auto", 256 << 10
-    )
+    sum_ = _canonical_sum(world, TwoLevelPlan, leaf_count, slices)
     runs = [run for nodes in world.comm.allgather(sum_.nodes) for run in nodes]
     with together(world):
         assert [leaf for start, stop in runs for leaf in range(start, stop)] == [*range(leaf_count)]
         assert len(sum_.inputs) == len(sum_.nodes)
-        assert sum_.slices == slices
+
+
+@slicings
+@leaf_counts
+@pytest.mark.parametrize("clip_norm", [math.inf, 1e30], ids=["fused", "in two phases"])
+def test_an_update_has_the_bits_of_the_tree(world, slices, leaf_count, clip_norm):
+    """From 0, one step of plain gradient descent with rate 1 leaves the negative sum."""
+    choice = Choice("host" if world.host_count == 1 else "two_level", "")
+    strategy = SharedParameters(
+        world,
+        Layout({"a": (3, 1001), "b": (2000,)}),
+        np.dtype(np.float32),
+        leaf_count,
+        slices,
+        Settings("sgd", lambda step: 1.0, momentum=0.0),
+        choice,
+        clip_norm,
+    )
+    wrong = []
+    for run in range(5):
+        leaves = _leaves(leaf_count, run)
+        world.host_barrier()
+        if world.local_rank == 0:
+            strategy.parameters[:] = 0
+        world.host_barrier()
+        for number, vector, _ in strategy.micro_batches:
+            vector[:] = leaves[number]
+        strategy.step(run + 1, 1)
+        if strategy.parameters.tobytes() != (-_tree(list(leaves)) + 0).tobytes():
+            wrong.append(run)
+    with together(world):
+        assert not wrong, f"runs {wrong}"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,109 @@
+"""The models, and rows for them, as functions of fixed numbers. Needs NumPy only."""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.harness import Row
+from lepton_mpi import counter_random
+from lepton_mpi.data.order import epoch_order
+from lepton_mpi.models import initialise_uniform
+
+LEARNING_RATE = 1e-3
+SEED = 0
+# Streams of random numbers, apart from those of the engine.
+_CENTRES, _NOISE, _CLASSES = 5_000, 5_001, 5_002
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model: ``widths`` (features, hidden, …, classes), or (features,) for logistic regression."""
+
+    name: str
+    widths: tuple[int, ...]
+
+    @property
+    def is_logistic(self) -> bool:
+        return len(self.widths) == 1
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """As the engine's own models name their parameters."""
+        if self.is_logistic:
+            return {"weight": self.widths, "bias": (1,)}
+        shapes = {}
+        for layer, (inputs, outputs) in enumerate(
+            zip(self.widths[:-1], self.widths[1:], strict=True)
+        ):
+            shapes |= {
+                f"layer{layer}/weight": (inputs, outputs),
+                f"layer{layer}/bias": (outputs,),
+            }
+        return shapes
+
+    def initial(self) -> Mapping[str, np.ndarray]:
+        """Initial parameters, float32."""
+        parameters = {name: np.zeros(shape, np.float32) for name, shape in self.shapes.items()}
+        initialise_uniform(parameters, SEED)
+        return parameters
+
+    def rows(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Features float32 (count, features) and classes int64 (count,): noise around a centre for each class."""
+        classes, features = (2 if self.is_logistic else self.widths[-1]), self.widths[0]
+        y = (counter_random.bits(SEED, _CLASSES, count) % np.uint64(classes)).astype(np.int64)
+        centres = counter_random.uniform(SEED, _CENTRES, classes * features) - 0.5
+        noise = counter_random.uniform(SEED, _NOISE, count * features) - 0.5
+        x = 0.3 * centres.reshape(classes, features)[y] + noise.reshape(count, features)
+        return x.astype(np.float32), y
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("logistic-30", (30,)),
+        Case("logistic-10000", (10_000,)),
+        Case("mlp-784-128-10", (784, 128, 10)),
+        Case("mlp-10m", (784, 2400, 2400, 980)),
+    )
+}
+
+
+def order(row_count: int, epoch: int) -> np.ndarray:
+    """Rows of an epoch, counted from 1, in the engine's order."""
+    return epoch_order(row_count, SEED, epoch)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Options that every engine's program has."""
+    made = argparse.ArgumentParser()
+    made.add_argument("--case", choices=CASES, required=True)
+    made.add_argument("--rows-per-rank", type=int, required=True)
+    made.add_argument("--steps", type=int, required=True, help="of an epoch")
+    made.add_argument("--epochs", type=int, default=5)
+    made.add_argument("--threads", type=int, default=1)
+    made.add_argument("--json", required=True)
+    return made
+
+
+def training_row(
+    options: argparse.Namespace, engine: str, ranks: int, epochs: list[tuple[float, float]], **more
+) -> Row:
+    """The row of a run from (seconds, mean loss) of its epochs: the first is warm-up, of the others the median."""
+    rows = options.rows_per_rank * ranks
+    step = float(np.median([seconds for seconds, _ in epochs[1:]])) / options.steps
+    return {
+        "engine": engine,
+        "model": options.case,
+        "ranks": ranks,
+        "threads": options.threads,
+        "rows_per_rank": options.rows_per_rank,
+        "samples_per_second": rows / step,
+        "step_us": step * 1e6,
+        "time_us": step * 1e6,
+        "min_us": min(seconds for seconds, _ in epochs[1:]) / options.steps * 1e6,
+        "final_loss": epochs[-1][1],
+        "wrong": 0,
+        **more,
+    }

@@ -1,0 +1,106 @@
+"""This engine's run of a case, through its own training loop: ``mpirun -n 2 python -m benchmarks.engines.lepton …``."""
+
+import json
+import tempfile
+import time
+from pathlib import Path
+
+from lepton_mpi import launch
+
+
+def main() -> int:
+    """Train, then measure the matrix products alone; rank 0 writes the row."""
+    from benchmarks.engines.cases import parser
+
+    made = parser()
+    made.add_argument("--allreduce", default="auto")
+    options = made.parse_args()
+    launch.limit_threads(options.threads)
+    from lepton_mpi import world
+
+    return world.run(lambda ranks: _measure(ranks, options), 600)
+
+
+def _measure(world, options) -> None:
+    from benchmarks.engines.cases import CASES, LEARNING_RATE, SEED, training_row
+    from benchmarks.harness import write_rows
+    from lepton_mpi import train
+    from lepton_mpi.config import Config
+
+    case = CASES[options.case]
+    rows = options.rows_per_rank * world.size
+    made = tempfile.mkdtemp(prefix="lepton-training-") if world.rank == 0 else None
+    folder = Path(world.comm.bcast(made))
+    if world.rank == 0:
+        _write(folder / "rows.h5", *case.rows(rows * options.steps))
+    world.comm.Barrier()
+    config = Config(
+        data=str(folder / "rows.h5"),
+        model="logistic" if case.is_logistic else "mlp",
+        hidden=case.widths[1:-1],
+        batch=rows,
+        micro_batch=options.rows_per_rank,
+        epochs=options.epochs,
+        learning_rate=LEARNING_RATE,
+        validation_split=0.0,
+        test_split=0.0,
+        seed=SEED,
+        allreduce=options.allreduce,
+        threads=options.threads,
+        metrics=str(folder / "metrics.jsonl"),
+        progress="none",
+    )
+    train.train(config, world)
+    products = products_seconds(world, case, options.rows_per_rank)
+    if world.rank == 0:
+        records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        epochs = [(r["seconds"], r["loss"]) for r in records if r["event"] == "epoch"]
+        name = "lepton_mpi" if options.allreduce == "auto" else "lepton_mpi-mpi-allreduce"
+        row = training_row(options, name, world.size, epochs)
+        row |= {"products_us": products * 1e6, "of_limit": products * 1e6 / row["step_us"]}
+        write_rows(options.json, [row])
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+
+
+def _write(path: Path, x, y) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file["x"], file["y"] = x, y
+
+
+def products_seconds(world, case, rows: int) -> float:
+    """Seconds that the matrix products of one step take on all ranks at once, each on ``rows`` rows."""
+    import numpy as np
+
+    from benchmarks.engines import product_kernels as kernels
+
+    def matrix(*shape):
+        return np.ones(shape, np.float32)
+
+    calls = []
+    if case.is_logistic:
+        x, w, z = matrix(rows, case.widths[0]), matrix(case.widths[0]), matrix(rows)
+        calls = [(kernels.product_vector, (x, w, z)), (kernels.product_vector_left, (x, z, w))]
+    for layer, (inputs, outputs) in enumerate(zip(case.widths[:-1], case.widths[1:], strict=True)):
+        x, w, y = matrix(rows, inputs), matrix(inputs, outputs), matrix(rows, outputs)
+        calls += [(kernels.product, (x, w, y)), (kernels.product_left, (x, y, w))]
+        if layer:
+            calls.append((kernels.product_right, (y, w, x)))
+    times = []
+    for _ in range(7):
+        world.comm.Barrier()
+        began, repeats = time.perf_counter(), 0
+        while time.perf_counter() - began < 0.05:
+            for kernel, arguments in calls:
+                kernel(*arguments)
+            repeats += 1
+        times.append((time.perf_counter() - began) / repeats)
+    # With more ranks than cores a rank has only a part of one, and so does the training.
+    return float(np.max(world.comm.allgather(np.median(times))))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

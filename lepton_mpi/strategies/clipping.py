@@ -1,0 +1,62 @@
+"""Clipping by the norm of the whole gradient, the same on any number of ranks.
+
+The squares are added up in blocks of fixed places in the vector, and the sums of blocks in their order, whoever
+adds them, so the norm has the same bits however many ranks there are.
+Source: Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", ICML 2013.
+"""
+
+import math
+
+import numpy as np
+
+from lepton_mpi.collectives.host_memory import HostBarrier
+from lepton_mpi.strategies.norm_kernels import sum_of_squares
+
+_BLOCK_ELEMENTS = 32 << 10
+
+
+class ReplicatedNorm:
+    """Norm of a gradient of which every rank has a copy; every rank computes it alone."""
+
+    def __init__(self, gradient: np.ndarray) -> None:
+        self._blocks = _blocks(gradient)
+        self._squares = np.zeros(len(self._blocks))
+
+    def compute(self) -> float:
+        """The Euclidean norm."""
+        for number, block in enumerate(self._blocks):
+            self._squares[number] = sum_of_squares(block)
+        return math.sqrt(self._squares.sum())
+
+
+class SharedNorm:
+    """Norm of a gradient in memory that the host shares; its ranks share the work, too. Collective over the host."""
+
+    def __init__(self, world, gradient: np.ndarray) -> None:
+        blocks = _blocks(gradient)
+        self._squares = world.host_array((len(blocks),), np.dtype(np.float64))
+        own = range(world.local_rank, len(blocks), world.local_size)
+        self._own = [(number, blocks[number]) for number in own]
+        self._barrier = HostBarrier(world)
+
+    def compute(self) -> float:
+        """The Euclidean norm. All ranks of the host."""
+        for number, block in self._own:
+            self._squares[number] = sum_of_squares(block)
+        self._barrier.run()
+        return math.sqrt(self._squares.sum())
+
+
+def clipped_scale(scale: float, norm_of_sum: float, norm_max: float) -> float:
+    """``scale``, or less, so that ``scale * norm_of_sum`` is at most ``norm_max``; NaN stays NaN.
+
+    >>> clipped_scale(0.5, 8.0, 1.0), clipped_scale(0.5, 1.0, 1.0)
+    (0.125, 0.5)
+    """
+    norm = norm_of_sum * scale
+    return scale * (norm_max / norm) if not norm <= norm_max else scale
+
+
+def _blocks(gradient: np.ndarray) -> list[np.ndarray]:
+    starts = range(0, gradient.size, _BLOCK_ELEMENTS)
+    return [gradient[start : start + _BLOCK_ELEMENTS] for start in starts]

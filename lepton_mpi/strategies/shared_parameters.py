@@ -1,0 +1,165 @@
+"""Synchronous data parallelism with one copy of parameters and state per host, updated slice by slice.
+
+                                one host                              several hosts, or clipping by norm
+    parameters, state           once per host                         once per host
+    gradients                   a row per rank and tree node          the same, and one row for the sum
+    a step                      sum and update in one pass            sum to the row (lanes between hosts), then update
+
+Every host updates all of its parameters: what it needs of the others are sums only, and those are the same
+bits on every host. Memory per host: (n + 1 + s) N bytes on one host, one N more on several.
+"""
+
+import numpy as np
+
+from lepton_mpi.collectives.folds import plan_folds
+from lepton_mpi.collectives.host_memory import (
+    HostPlan,
+    HostVectors,
+    Leaves,
+    control_block,
+    encode_plan,
+    slots_of,
+    waited_seconds,
+)
+from lepton_mpi.collectives.tuning import Choice
+from lepton_mpi.collectives.two_level_plan import TwoLevelPlan
+from lepton_mpi.optimizers import Optimizer, Settings, kind_of
+from lepton_mpi.strategies.clipping import SharedNorm, clipped_scale
+from lepton_mpi.strategies.micro_batches import NodeSums
+from lepton_mpi.strategies.step_kernels import sum_and_update
+from lepton_mpi.vectors import Layout
+
+# Elements of every vector that are summed and updated together: of 8 KiB the sum, the parameters and two
+# vectors of state are as large as the first-level cache.
+_BLOCK_BYTES = 8 << 10
+# An update takes longer than a sum, so that smaller pieces pay: the 9 610 parameters of a small network are three.
+_PIECE_BYTES = 16 << 10
+
+
+class SharedParameters:
+    """See the module. Making one and stepping are collective over the world.
+
+    Parameters
+    ----------
+    world : World
+    layout : Layout
+    dtype : float32 or float64
+    leaf_count : int
+        Micro-batches of a step.
+    buckets : list of (start, stop)
+        Slices that are summed and updated one after the other.
+    settings : optimizers.Settings
+    choice : tuning.Choice
+        "host" or "two_level".
+    clip_norm : float
+        Largest norm of the mean gradient; infinity for none.
+
+    Attributes
+    ----------
+    parameters : shape (layout.size,)
+        The same memory on all ranks of the host. Whoever fills it at the beginning is ``local_rank`` 0.
+    optimizer : Optimizer
+    micro_batches : NodeSums
+        Iterate over it and fill each vector with the summed gradient of that micro-batch, then ``step``.
+    choice : Choice
+    bucket_count : int
+    is_shared : bool
+        Whether ``parameters`` are memory of the host.
+    """
+
+    is_shared = True
+
+    def __init__(
+        self,
+        world,
+        layout: Layout,
+        dtype: np.dtype,
+        leaf_count: int,
+        buckets: list[tuple[int, int]],
+        settings: Settings,
+        choice: Choice,
+        clip_norm: float,
+    ) -> None:
+        self.choice, self.bucket_count, self._clock = choice, len(buckets), world.clock
+        self.parameters = world.host_array((layout.size,), dtype)
+        states = len(kind_of(settings)[1])
+        state = world.host_array((states, layout.size), dtype)
+        self.optimizer = Optimizer(settings, layout, dtype, state)
+        leaves = Leaves.spread(leaf_count, world.size)
+        self._clip_norm = clip_norm
+        is_fused = world.host_count == 1 and clip_norm == float("inf")
+        vectors = HostVectors(
+            world, layout.size, dtype, "private" if is_fused else "shared", leaves
+        )
+        nodes = leaves.nodes(world.place)
+        self.micro_batches = NodeSums(layout, nodes, vectors.inputs)
+        kind = HostPlan if world.host_count == 1 else TwoLevelPlan
+        self._sums = [] if is_fused else [kind(vectors, *bucket) for bucket in buckets]
+        self._updates = [_Update(self, vectors, *bucket, is_fused) for bucket in buckets]
+        self._norm = None if clip_norm == float("inf") else SharedNorm(world, vectors.result)
+
+    def step(self, step: int, row_count: int) -> None:
+        """Sum, divide by ``row_count`` (the rows of all ranks), update. ``step`` counts from 1."""
+        scale, waited = 1.0 / row_count, self._wait_seconds()
+        self._clock.enter("communication")
+        if self._norm:
+            for plan in self._sums:
+                plan.run()
+            scale = clipped_scale(scale, self._norm.compute(), self._clip_norm)
+        self.optimizer.begin_step(step, scale)
+        for number, update in enumerate(self._updates):
+            if self._sums and not self._norm:
+                self._sums[number].run()
+            update.run()
+        self._clock.move("communication", "waiting", self._wait_seconds() - waited)
+        self._clock.enter("compute")
+
+    def _wait_seconds(self) -> float:
+        return sum(plan.wait_seconds for plan in (*self._sums, *self._updates))
+
+
+class _Update:
+    """Sum and update, or only update, of one bucket."""
+
+    def __init__(
+        self, owner: SharedParameters, vectors: HostVectors, start: int, stop: int, is_fused: bool
+    ) -> None:
+        world, dtype = vectors.world, vectors.dtype
+        row, folds = vectors.first_result_row, []
+        first_slot = len(vectors.table)
+        if is_fused:
+            rows = list(range(len(vectors.node_starts)))
+            # The first slot receives the sum, those behind it what folds leave to each other.
+            folds = plan_folds(rows, vectors.node_starts, [first_slot], first_slot + 1)
+            if len(rows) == 1:
+                row, folds = 0, []
+        slots = 1 + slots_of([folds])
+        scratch = np.zeros((slots, _BLOCK_BYTES // dtype.itemsize), dtype)
+        plan = encode_plan(
+            world,
+            start,
+            stop,
+            dtype.itemsize,
+            "sum",
+            False,
+            [folds],
+            first_slot,
+            slots,
+            piece_bytes=_PIECE_BYTES,
+        )
+        optimizer, self._plan = owner.optimizer, plan
+        self._arguments = (
+            *(control_block(world), vectors.table, scratch, plan, row, optimizer.kind),
+            *(owner.parameters, optimizer.state, optimizer.bounds),
+            *(optimizer.decays, optimizer.numbers),
+        )
+
+    @property
+    def wait_seconds(self) -> float:
+        """Time that this rank waited for others, over all calls."""
+        return waited_seconds(self._plan)
+
+    def run(self) -> None:
+        """Once. All ranks of the host."""
+        if sum_and_update(*self._arguments):
+            raise InterruptedError("another rank of this host has failed")
