@@ -17,12 +17,10 @@ from lepton_mpi.collectives import tuning
 from lepton_mpi.collectives.allreduce import MODES, NAMES, make_plan
 from lepton_mpi.collectives.mpi import MpiRanks
 from lepton_mpi.collectives.timing import Call, measure
-from lepton_mpi.collectives.tuning import Measured, bytes_text
+from lepton_mpi.collectives.tuning import Measured, bytes_text, sizes
 from lepton_mpi.errors import LauncherError, RankError
 from lepton_mpi.world import World
 
-# 8, 64, 512 B, … are fitted, and between them 24, 192, 1536 B, … held out.
-_FITTED, _HELD_OUT, _RATIO = 8, 24, 8
 _DTYPE = np.dtype(np.float32)
 # Passes over everything, of which the fastest time counts: the speed at which two cores exchange lines may
 # change for seconds, with what else the machine does or where its cores are.
@@ -61,18 +59,6 @@ def tune(world: World, bytes_max: int, seconds: float, dry_run: bool = False) ->
     if not dry_run:
         _store(world, table)
     return table
-
-
-def sizes(bytes_max: int) -> list[tuple[int, bool]]:
-    """Vector lengths in bytes, ascending, and which of them are held out of the fit.
-
-    >>> sizes(600)
-    [(8, False), (24, True), (64, False), (192, True), (512, False)]
-    """
-    powers = range(bytes_max.bit_length())
-    both = [(_FITTED * _RATIO**p, False) for p in powers]
-    both += [(_HELD_OUT * _RATIO**p, True) for p in powers]
-    return sorted(size for size in both if size[0] <= bytes_max)
 
 
 def measure_size(world: World, byte_count: int, held_out: bool, seconds: float) -> list[Measured]:

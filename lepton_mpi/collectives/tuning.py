@@ -204,6 +204,22 @@ _SHORT_BYTES = 4 << 10
 _ROUNDS, _SMALL_ERROR = 30, 0.02
 
 
+# 8, 64, 512 B, … are fitted, and between them 24, 192, 1536 B, … held out.
+_FITTED, _HELD_OUT, _RATIO = 8, 24, 8
+
+
+def sizes(bytes_max: int) -> list[tuple[int, bool]]:
+    """Vector lengths in bytes, ascending, and which of them are held out of the fit.
+
+    >>> sizes(600)
+    [(8, False), (24, True), (64, False), (192, True), (512, False)]
+    """
+    powers = range(bytes_max.bit_length())
+    both = [(_FITTED * _RATIO**p, False) for p in powers]
+    both += [(_HELD_OUT * _RATIO**p, True) for p in powers]
+    return sorted(size for size in both if size[0] <= bytes_max)
+
+
 @dataclass(frozen=True)
 class Fit:
     """Seconds of a step with short and with long messages, per byte moved and per byte added; factors."""

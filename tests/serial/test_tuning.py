@@ -7,8 +7,7 @@ import pytest
 
 from lepton_mpi.collectives import tuning
 from lepton_mpi.collectives.algorithms import ALGORITHMS
-from lepton_mpi.collectives.tuning import Fit, Job, Measured, Table
-from lepton_mpi.tune import sizes
+from lepton_mpi.collectives.tuning import Fit, Job, Measured, Table, sizes
 
 JOB = Job("Some MPI 1.2", (2,), 2, "A processor")
 CASES = (
