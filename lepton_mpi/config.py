@@ -78,7 +78,7 @@ class Config:
     )
     optimizer: OptimizerName = _option(  # noqa: RUF009  a frozen field's default
         "adam",
-        "sgd and nesterov take --momentum; adamw and lion decay weights apart from the gradient",
+        "sgd and nesterov have momentum; adamw and lion decay weights apart from the gradient",
     )
     learning_rate: float = _option(1e-3, "step size of the optimizer, at its peak", _POSITIVE)
     momentum: float = _option(0.9, "of sgd and nesterov", _FRACTION)

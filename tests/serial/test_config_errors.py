@@ -37,7 +37,7 @@ _FRACTION = "expected a number from 0 up to, not including, 1"
         (["--seed", "-1"], "expected a", "-1"),
         (["--threads", "two"], "expected a", "'two'"),
         (["--timeout", "0"], _POSITIVE, "0.0"),
-        (["--optimizer", "Adam"], "expected one of adam, sgd", "'Adam'"),
+        (["--optimizer", "Adam"], "expected one of adam, adamw, sgd", "'Adam'"),
         (["--dtype", "float16"], "expected one of float32, float64", "'float16'"),
         (["--progress", "no"], "expected one of auto, bar, plain, none", "'no'"),
         (["--data"], "expected a text", "none"),
@@ -65,7 +65,7 @@ def test_wrong_values_on_the_command_line(capsys, words, expected, got):
         ('hidden = ["a"]', "--hidden: expected whole numbers of at least 1", "a"),
         ("data = 5", "--data: expected a text", "5"),
         ("metrics = 5", "--metrics: expected a text", "5"),
-        ('optimizer = "rmsprop"', "--optimizer: expected one of adam, sgd", "'rmsprop'"),
+        ('optimizer = "adamax"', "--optimizer: expected one of adam, adamw, sgd", "'adamax'"),
         ("learning_rate = nan", f"--learning-rate: {_POSITIVE}", "nan"),
     ],
 )
