@@ -137,9 +137,8 @@ def take_piece(words, plan, is_last):
     """The next piece, or -1 if there is none. A piece that is the only one is the last rank's.
 
     Pieces are cut into as many ranges as there are cores at work. A core takes those of its own range first, so
-    that what it wrote to them the time before still is in its cache, and helps with the others then. Measured
-    while the exchange of lines between two cores was slow: 8 ranks, 1 MiB, shared: 473 us if every core
-    takes whatever piece is next, 4 MiB 3420 us.
+    that what it wrote to them the time before still is in its cache, and helps with the others then. 2 ranks,
+    1 MiB: private 15.0 us in place of 17.7, shared 18.3 in place of 21.2; 8 ranks: no difference.
     """
     pieces, workers = plan[PIECES], plan[WORKERS]
     if pieces == 1:
