@@ -46,9 +46,16 @@ def launched_local_size(environment: Mapping[str, str] = os.environ) -> int:
     return _first_number(environment, _LOCAL_SIZE, launched_size(environment))
 
 
-def core_count() -> int:
+def core_numbers() -> set[int]:
     """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def core_count() -> int:
+    """How many cores this process may run on."""
+    return len(core_numbers())
 
 
 def cpu_model() -> str:

@@ -86,7 +86,7 @@ class World:
     lane_comm : MPI.Comm or None
         The ranks of the same local_rank, by host_index; None on one host and for ranks on no lane.
     cores : int
-        Cores that this rank may run on.
+        Cores of this host that its ranks may run on, all together: launchers may bind each rank to its own.
     mpi, cpu : str
         The MPI library and, of rank 0, the processor, for people.
     remembered : dict
@@ -103,7 +103,7 @@ class World:
         self.host_comm = self.comm.Split_type(MPI.COMM_TYPE_SHARED, key=self.rank)
         self.local_rank, self.local_size = self.host_comm.rank, self.host_comm.size
         self.host_ranks = self.host_comm.allgather(self.rank)
-        self.cores = launch.core_count()
+        self.cores = len(set().union(*self.host_comm.allgather(launch.core_numbers())))
         self.mpi, self.cpu = mpi_library(), self.comm.bcast(launch.cpu_model())
         self.remembered: dict[str, Any] = {}
         leader = self.host_comm.bcast(self.rank)
@@ -194,8 +194,7 @@ class World:
         dtype = np.dtype(dtype)
         length = max(1, prod(shape) * dtype.itemsize)
         file = self._open_host_file(length)
-        # All page table entries now: the first call on 8 vectors of 64 MiB would take 150 000 page faults a rank.
-        memory = mmap.mmap(file, length, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        memory = mmap.mmap(file, length)
         os.close(file)
         return np.frombuffer(memory, dtype, prod(shape)).reshape(shape)
 

@@ -24,6 +24,8 @@ from lepton_mpi.collectives.fold_kernels import OPERATIONS
 from lepton_mpi.collectives.folds import Fold, plan_folds
 from lepton_mpi.collectives.summation_tree import whole_nodes
 
+# The four sizes below can be tried out: mpirun -n 2 python -m benchmarks.allreduce --constants PART_BYTES=64K …
+
 # Whoever has a core takes the next piece: small enough to share the work evenly, large enough that taking
 # one, an atomic addition, does not count beside adding it. 2 ranks, 1 MiB, private: 18 us, with pieces of
 # 64 KiB 21 us, of 32 KiB 23 us; no difference from 16 MiB on.
@@ -123,6 +125,7 @@ class HostVectors:
             (max(1, self.first_result_row + result_rows), elements), self.dtype
         )
         self.inputs = [self.table[row, :count] for row in own]
+        map_pages(world, self.table, self.inputs)
         if mode == "shared":
             self.targets = [self.first_result_row]
         else:
@@ -157,7 +160,6 @@ class HostPlan:
         self.result = vectors.result[start:stop]
         self._table = vectors.table
         self._control = control_block(world)
-        self._operation = operation
         groups = self._groups(vectors)
         itemsize = vectors.dtype.itemsize
         self._scratch = scratch_for(groups, vectors.dtype)
@@ -209,6 +211,7 @@ class HostArrayPlan:
         part = max(1, array.size if is_small else PART_BYTES // itemsize)
         width = -(-part * itemsize // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES // itemsize
         self._table = world.host_array(((ranks + 1) * array_kernels.ROUNDS, width), array.dtype)
+        map_pages(world, self._table, [])
         # Vectors: every rank's contribution, the sums, the array.
         rows, sums, own = range(ranks), ranks, ranks + 1
         targets = [own] if is_small else [sums, own]
@@ -268,14 +271,14 @@ def encode_plan(
     groups,
     vectors: int,
     slots: int = -1,
-    piece_bytes: int = PIECE_BYTES,
+    piece_bytes: int = 0,
 ) -> np.ndarray:
     """What ``host_kernels.host_allreduce`` is to do, as one vector of int64.
 
     ``vectors`` and ``slots`` are the numbers of vectors and of scratch slots, by default those that the folds need.
     Several pieces are as many for each core, and of equal length, so that all cores end together.
     """
-    pieces = max(1, -(-(stop - start) * itemsize // piece_bytes))
+    pieces = max(1, -(-(stop - start) * itemsize // (piece_bytes or PIECE_BYTES)))
     if pieces > 1:
         pieces = -(-pieces // workers_of(world)) * workers_of(world)
     line = kernels.LINE_BYTES // itemsize
@@ -314,6 +317,18 @@ def slots_of(groups) -> int:
 def scratch_for(groups, dtype: np.dtype) -> np.ndarray:
     """One rank's own memory for what the folds of ``groups`` leave to each other."""
     return np.empty((max(1, slots_of(groups)), kernels.BLOCK_BYTES // dtype.itemsize), dtype)
+
+
+def map_pages(world, memory: np.ndarray, own: list[np.ndarray]) -> None:
+    """Have all pages of shared ``memory`` in this rank's page table before the first call. Collective over the host.
+
+    Faults would come with the first calls otherwise, 150 000 a rank for 9 vectors of 64 MiB. A page is placed
+    near the core that touches it first, so every rank first writes zeros to what is its ``own``.
+    """
+    for array in own:
+        array[:] = 0
+    world.host_barrier()
+    memory.reshape(-1)[:: _ALIGNMENT_BYTES // memory.itemsize].max(initial=0)
 
 
 def control_block(world, count: int = 0) -> np.ndarray:

@@ -18,6 +18,7 @@ from lepton_mpi.collectives.host_memory import (
     Leaves,
     control_block,
     encode_plan,
+    map_pages,
     slots_of,
     waited_seconds,
 )
@@ -84,10 +85,12 @@ class SharedParameters:
         self.parameters = world.host_array((layout.size,), dtype)
         states = len(kind_of(settings)[1])
         state = world.host_array((states, layout.size), dtype)
+        for memory in (self.parameters, state):
+            map_pages(world, memory, [])
         self.optimizer = Optimizer(settings, layout, dtype, state)
         leaves = Leaves.spread(leaf_count, world.size)
-        self._clip_norm = clip_norm
-        is_fused = world.host_count == 1 and clip_norm == float("inf")
+        self._clip_norm, clips = clip_norm, clip_norm < float("inf")
+        is_fused = world.host_count == 1 and not clips
         vectors = HostVectors(
             world, layout.size, dtype, "private" if is_fused else "shared", leaves
         )
@@ -96,7 +99,7 @@ class SharedParameters:
         kind = HostPlan if world.host_count == 1 else TwoLevelPlan
         self._sums = [] if is_fused else [kind(vectors, *bucket) for bucket in buckets]
         self._updates = [_Update(self, vectors, *bucket, is_fused) for bucket in buckets]
-        self._norm = None if clip_norm == float("inf") else SharedNorm(world, vectors.result)
+        self._norm = SharedNorm(world, vectors.result) if clips else None
 
     def step(self, step: int, row_count: int) -> None:
         """Sum, divide by ``row_count`` (the rows of all ranks), update. ``step`` counts from 1."""

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from lepton_mpi import launch
 from tests.faults import jobs
 
 _LOOP = """
@@ -54,6 +55,45 @@ def measure(world):
 
 raise SystemExit(run(measure, 60))
 """
+
+
+_BOUND = """
+import os, sys
+import numpy as np
+from lepton_mpi.launch import core_numbers, launched_rank
+
+# As launchers do that bind: one rank to one core, another to all.
+if launched_rank() == 0:
+    os.sched_setaffinity(0, {min(core_numbers())})
+
+from lepton_mpi.world import run
+
+def check(world):
+    from lepton_mpi.collectives.allreduce import make_plan
+    for count in (75_000, 1 << 20):
+        plan = make_plan(world, count, np.float32, mode="private")
+        numbers = np.arange(count, dtype=np.float32) % 1000
+        for _ in range(20):
+            plan.input[:] = numbers * (world.rank + 1)
+            plan.run()
+            wrong = world.sum(np.array([np.count_nonzero(plan.result != 3 * numbers)]))[0]
+            assert wrong == 0, wrong
+    if world.rank == 0:
+        print("right, cores", world.cores)
+
+sys.exit(run(check, 30))
+"""
+
+
+def test_ranks_that_are_bound_differently_cut_alike(tmp_path):
+    """What all ranks of a host must agree on follows from the host's cores, not from those of one rank."""
+    cores = launch.core_count()
+    if cores < 2:
+        pytest.skip("needs 2 cores")
+    (tmp_path / "bound.py").write_text(_BOUND)
+    job = jobs.run(2, str(tmp_path / "bound.py"), cwd=tmp_path)
+    assert job.code == 0, job.text
+    assert f"right, cores {cores}" in job.out, job.text
 
 
 @pytest.mark.parametrize(
