@@ -9,13 +9,13 @@ streaming stores 10.4 ms. The combination is element by element, so the bits are
 """
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 LINE_BYTES = 64
-# Greatest number of operands of one pass; the others are its halves.
-ARITY_MAX = 8
+# Numbers of operands of one pass.
+ARITIES = (1, 2, 4, 8)
 
 SUM, MAX, MIN = 0, 1, 2
 OPERATIONS = {"sum": SUM, "max": MAX, "min": MIN}
@@ -47,101 +47,94 @@ def _combined(builder, operation: int, is_float: bool, left, right):
     return builder.select(first, left, right)
 
 
-def _make_fold(arity: int, operation: int, streaming: bool = False):
-    """Fold of ``arity`` vectors of ``byte_count`` bytes.
+@intrinsic
+def fold(
+    typing_context,
+    table,
+    addresses,
+    arity,
+    operation,
+    streaming,
+    target_count,
+    byte_count,
+):
+    """Combine ``arity`` vectors of ``byte_count`` bytes and store the result to ``target_count`` >= 1 targets.
 
-    addresses : int64, first those of the operands, then those of ``target_count`` >= 1 targets
     table : any array of the element type
-    streaming : store past the caches; targets must be 64-byte aligned, and ``byte_count`` a multiple of 64
+    addresses : int64, first those of the operands, then those of the targets
+    arity : 1, 2, 4 or 8; operation : SUM, MAX or MIN
+    streaming : store a sum past the caches; there is one target then, 64-byte aligned, and ``byte_count`` is
+        a multiple of 64
     """
 
-    @intrinsic
-    def fold(typing_context, table, addresses, target_count, byte_count):
-        def generate(context, builder, signature, arguments):
-            scalar = context.get_data_type(signature.args[0].dtype)
-            is_float = isinstance(signature.args[0].dtype, types.Float)
-            width = signature.args[0].dtype.bitwidth // 8
-            words = context.make_array(signature.args[1])(context, builder, arguments[1])
-            _, _, target_count, byte_count = arguments
+    def generate(context, builder, signature, arguments):
+        kind = signature.args[0].dtype
+        words = context.make_array(signature.args[1])(context, builder, arguments[1])
+        _, _, arity, operation, streaming, target_count, byte_count = arguments
+        code = _Fold(context, builder, kind, words.data, target_count, byte_count)
+        for known_arity in ARITIES:
+            with builder.if_then(builder.icmp_signed("==", arity, _word(known_arity))):
+                for known_operation in OPERATIONS.values() if known_arity > 1 else [SUM]:
+                    same = builder.icmp_signed("==", operation, _word(known_operation))
+                    # With one operand there is nothing to combine.
+                    with builder.if_then(same if known_arity > 1 else cgutils.true_bit):
+                        if known_operation == SUM and known_arity > 1:
+                            with builder.if_else(streaming) as (stream, ordinary):
+                                with stream:
+                                    code.loops(known_arity, SUM, True)
+                                with ordinary:
+                                    code.loops(known_arity, SUM, False)
+                        else:
+                            code.loops(known_arity, known_operation, False)
+        return context.get_dummy_value()
 
-            def address(number):
-                return builder.load(builder.gep(words.data, [number]))
-
-            operands = [address(_word(number)) for number in range(arity)]
-            first_target = address(_word(arity))
-            non_temporal = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
-
-            def one(kind, offset):
-                def at(base):
-                    return builder.inttoptr(builder.add(base, offset), kind.as_pointer())
-
-                values = [builder.load(at(base), align=width) for base in operands]
-                while len(values) > 1:
-                    pairs = zip(values[::2], values[1::2], strict=True)
-                    values = [_combined(builder, operation, is_float, *pair) for pair in pairs]
-                stored = builder.store(values[0], at(first_target), align=width)
-                if streaming:
-                    stored.align = LINE_BYTES
-                    stored.set_metadata("nontemporal", non_temporal)
-                else:
-                    with cgutils.for_range(builder, target_count, start=_word(1)) as others:
-                        target = address(builder.add(_word(arity), others.index))
-                        builder.store(values[0], at(target), align=width)
-
-            def loop(kind, start, stop, step):
-                with cgutils.for_range_slice(builder, start, stop, _word(step), _word) as (
-                    offset,
-                    _,
-                ):
-                    one(kind, offset)
-
-            whole = builder.and_(byte_count, _word(-LINE_BYTES))
-            loop(ir.VectorType(scalar, LINE_BYTES // width), _word(0), whole, LINE_BYTES)
-            if not streaming:
-                loop(scalar, whole, byte_count, width)
-            return context.get_dummy_value()
-
-        return types.none(table, addresses, types.int64, types.int64), generate
-
-    return fold
+    number = types.int64
+    signature = types.none(table, addresses, number, number, types.boolean, number, number)
+    return signature, generate
 
 
-_copy = _make_fold(1, SUM)
-_sum_2, _sum_4, _sum_8 = (_make_fold(arity, SUM) for arity in (2, 4, 8))
-_stream_2, _stream_4, _stream_8 = (_make_fold(arity, SUM, streaming=True) for arity in (2, 4, 8))
-_max_2, _max_4, _max_8 = (_make_fold(arity, MAX) for arity in (2, 4, 8))
-_min_2, _min_4, _min_8 = (_make_fold(arity, MIN) for arity in (2, 4, 8))
+class _Fold:
+    """Writes the loops of one fold."""
 
+    def __init__(self, context, builder, kind, addresses, target_count, byte_count) -> None:
+        self.builder, self.addresses = builder, addresses
+        self.target_count, self.byte_count = target_count, byte_count
+        self.scalar, self.width = context.get_data_type(kind), kind.bitwidth // 8
+        self.is_float = isinstance(kind, types.Float)
 
-@njit(inline="always")
-def fold(table, addresses, arity, operation, streaming, target_count, byte_count):
-    """Combine ``arity`` vectors; for addresses, target and byte counts see ``_make_fold``."""
-    if arity == 1:
-        _copy(table, addresses, target_count, byte_count)
-    elif operation == SUM and streaming:
-        if arity == 2:
-            _stream_2(table, addresses, target_count, byte_count)
-        elif arity == 4:
-            _stream_4(table, addresses, target_count, byte_count)
-        else:
-            _stream_8(table, addresses, target_count, byte_count)
-    elif operation == SUM:
-        if arity == 2:
-            _sum_2(table, addresses, target_count, byte_count)
-        elif arity == 4:
-            _sum_4(table, addresses, target_count, byte_count)
-        else:
-            _sum_8(table, addresses, target_count, byte_count)
-    elif operation == MAX:
-        if arity == 2:
-            _max_2(table, addresses, target_count, byte_count)
-        elif arity == 4:
-            _max_4(table, addresses, target_count, byte_count)
-        else:
-            _max_8(table, addresses, target_count, byte_count)
-    elif arity == 2:
-        _min_2(table, addresses, target_count, byte_count)
-    elif arity == 4:
-        _min_4(table, addresses, target_count, byte_count)
-    else:
-        _min_8(table, addresses, target_count, byte_count)
+    def loops(self, arity: int, operation: int, streaming: bool) -> None:
+        """Whole lines, then the elements that are left."""
+        bases = [self._address(_word(number)) for number in range(arity + 1)]
+        whole = self.builder.and_(self.byte_count, _word(-LINE_BYTES))
+        line = ir.VectorType(self.scalar, LINE_BYTES // self.width)
+        parts = [(line, _word(0), whole, LINE_BYTES)]
+        if not streaming:
+            parts.append((self.scalar, whole, self.byte_count, self.width))
+        for kind, start, stop, step in parts:
+            with cgutils.for_range_slice(self.builder, start, stop, _word(step), _word) as (at, _):
+                self._one(kind, at, bases, operation, streaming)
+
+    def _address(self, number):
+        return self.builder.load(self.builder.gep(self.addresses, [number]))
+
+    def _one(self, kind, offset, bases, operation: int, streaming: bool) -> None:
+        """One line or element: load, combine, store."""
+        builder = self.builder
+
+        def at(base):
+            return builder.inttoptr(builder.add(base, offset), kind.as_pointer())
+
+        *operands, first_target = bases
+        values = [builder.load(at(base), align=self.width) for base in operands]
+        while len(values) > 1:
+            pairs = zip(values[::2], values[1::2], strict=True)
+            values = [_combined(builder, operation, self.is_float, *pair) for pair in pairs]
+        if streaming:
+            stored = builder.store(values[0], at(first_target), align=LINE_BYTES)
+            one = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+            stored.set_metadata("nontemporal", one)
+            return
+        builder.store(values[0], at(first_target), align=self.width)
+        with cgutils.for_range(builder, self.target_count, start=_word(1)) as others:
+            target = self._address(builder.add(_word(len(operands)), others.index))
+            builder.store(values[0], at(target), align=self.width)
