@@ -17,12 +17,13 @@ The exit code is 1 (on ranks 5) if a sum was wrong, and 1 if lepton_mpi could no
 import argparse
 import os
 
-from benchmarks.harness import parse_size
 from lepton_mpi import launch
+from lepton_mpi.byte_sizes import parse_size
 
 SIZES = ("8", "64", "512", "4K", "16K", "64K", "256K", "1M", "4M", "16M", "64M")
 MODES = ("shared", "private", "array")
 DTYPES = ("float32", "float64", "int32", "int64")
+CONSTANTS = ("PIECE_BYTES", "STREAM_BYTES", "PART_BYTES", "SMALL_BYTES")
 LIBRARIES = ("openmpi", "mpich", "intel", "gloo")
 _LAUNCHER_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK", "SLURM_STEP_NUM_TASKS")
 
@@ -69,6 +70,14 @@ def parse_command_line() -> argparse.Namespace:
     add("--dtype", choices=DTYPES, default="float32")
     add("--seconds", type=float, default=0.3, help="time to measure one case; default: 0.3")
     add("--timeout", type=float, default=300, help="seconds after which a case counts as hung")
+    add(
+        "--constants",
+        nargs="+",
+        type=_constant,
+        default=[],
+        metavar="NAME=BYTES",
+        help=f"on ranks: other values of constants of host_memory.py: {', '.join(CONSTANTS)}",
+    )
     add("--json", metavar="FILE", help="write the rows there, too")
     add = parser.add_argument_group("without ranks").add_argument
     add("--ranks", nargs="+", type=int, default=[2, 4, 8], metavar="N", help="default: 2 4 8")
@@ -91,6 +100,13 @@ def parse_command_line() -> argparse.Namespace:
         parser.error(f"sizes: expected multiples of {itemsize}, the bytes of a {options.dtype}")
     options.peers = LIBRARIES if options.peers == [] else options.peers or ()
     return options
+
+
+def _constant(text: str) -> tuple[str, int]:
+    name, _, byte_count = text.partition("=")
+    if name not in CONSTANTS:
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(CONSTANTS)}, got {name!r}")
+    return name, parse_size(byte_count)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ import numpy as np
 from benchmarks.collective_rows import COLUMNS, allreduce_row, cells
 from benchmarks.harness import Row, machine, print_header, print_row, print_titles, write_rows
 from benchmarks.limit import MemoryLimit
-from lepton_mpi.collectives.allreduce import Plan, make_plan
+from lepton_mpi.collectives import host_memory
 from lepton_mpi.collectives.mpi import MpiRanks
 from lepton_mpi.collectives.timing import Call, measure
 from lepton_mpi.errors import RankError
+from lepton_mpi.tune import plan_on_zeros
 from lepton_mpi.world import World, mpi_library
 
 
@@ -21,7 +22,15 @@ def print_table(world: World, options: argparse.Namespace) -> None:
 
     Collective over ``world``.
     """
-    facts = {**machine(), "ranks": world.size, "hosts": world.host_count, "version": mpi_library()}
+    for name, byte_count in options.constants:
+        setattr(host_memory, name, byte_count)
+    facts = {
+        **machine(),
+        **dict(options.constants),
+        "ranks": world.size,
+        "hosts": world.host_count,
+        "version": mpi_library(),
+    }
     if world.rank == 0:
         print_header("allreduce by lepton_mpi: time in us, bandwidth in GB/s (1e9 bytes)", facts)
         print_titles(COLUMNS)
@@ -47,7 +56,7 @@ def measured_rows(world: World, options: argparse.Namespace) -> Iterator[Row]:
     ):
         world.clock.enter("compute", case)
         limit_us = limit.seconds(size, mode) * 1e6 if limit else None
-        plan = _plan(world, size // dtype.itemsize, dtype, mode, name)
+        plan = plan_on_zeros(world, size // dtype.itemsize, dtype, mode, name)
         timing = measure(ranks, Call(plan.input, plan.run, plan.result), options.seconds)
         yield allreduce_row(
             bytes=plan.input.nbytes,
@@ -63,9 +72,3 @@ def measured_rows(world: World, options: argparse.Namespace) -> Iterator[Row]:
             limit_us=limit_us,
             **vars(timing),
         )
-
-
-def _plan(world: World, count: int, dtype: np.dtype, mode: str, algorithm: str) -> Plan:
-    if mode == "array":
-        return make_plan(world, mode=mode, array=np.zeros(count, dtype), algorithm=algorithm)
-    return make_plan(world, count, dtype, mode=mode, algorithm=algorithm)

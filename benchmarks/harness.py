@@ -14,7 +14,6 @@ import ctypes
 import json
 import os
 import platform
-import re
 import signal
 import statistics
 import subprocess
@@ -26,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lepton_mpi.byte_sizes import parse_size
 from lepton_mpi.launch import cpu_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -168,6 +168,15 @@ def over_launches(rows: Iterable[Row], key: Callable[[Row], Any]) -> list[Row]:
     return combined
 
 
+def read_rows(path: str | Path) -> list[Row]:
+    """The rows of a file that ``write_rows`` wrote; ends the program in one line if there is none."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SystemExit(f"cannot read rows from {path}: {reason}") from None
+
+
 # -- header and table ----------------------------------------------------------------------------
 
 
@@ -225,30 +234,6 @@ def print_titles(columns: Sequence[Column]) -> None:
 def print_row(columns: Sequence[Column], row: Row) -> None:
     """One line of a table."""
     print("  ".join(column.cell(row) for column in columns), flush=True)
-
-
-def parse_size(text: str) -> int:
-    """Bytes; K, M and G are powers of 1024.
-
-    >>> [parse_size(text) for text in ("8", "4K", "64M", "1GiB")]
-    [8, 4096, 67108864, 1073741824]
-    """
-    match = re.fullmatch(r"(\d+)([KMG]?)(?:i?B)?", text)
-    if not match:
-        raise ValueError(f"expected a size such as 8, 4K or 64M, got {text!r}")
-    return int(match[1]) << 10 * "_KMG".index(match[2] or "_")
-
-
-def size_text(byte_count: int) -> str:
-    """The shortest exact form.
-
-    >>> [size_text(size) for size in (8, 1000, 4096, 64 << 20)]
-    ['8 B', '1000 B', '4 KiB', '64 MiB']
-    """
-    for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
-        if byte_count and byte_count % (1 << power) == 0:
-            return f"{byte_count >> power} {unit}"
-    return f"{byte_count} B"
 
 
 def _commit() -> str:

@@ -29,15 +29,14 @@ from benchmarks.harness import (
     Row,
     machine,
     over_launches,
-    parse_size,
     print_header,
     print_row,
     print_titles,
     run_with_progress,
-    size_text,
     write_rows,
 )
 from benchmarks.wire import Wire, measure_wire
+from lepton_mpi.byte_sizes import parse_size, size_text
 
 SIZES = ("1M", "4M", "16M", "64M")
 _COLUMNS = (

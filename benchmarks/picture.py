@@ -1,10 +1,9 @@
 """The picture of a comparison: bus bandwidth over bytes, one panel per number of ranks. Needs matplotlib."""
 
-import json
-from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Row, size_text
+from benchmarks.harness import Row, read_rows
+from lepton_mpi.byte_sizes import size_text
 
 # Okabe and Ito's colours, which everybody can tell apart; lepton_mpi has the strong ones.
 _MODES = {"shared": "#D55E00", "private": "#0072B2", "array": "#009E73"}
@@ -24,7 +23,7 @@ def draw(source: str, target: str) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "lepton_mpi"
     from matplotlib import pyplot
 
-    rows = json.loads(Path(source).read_text(encoding="utf-8"))
+    rows = read_rows(source)
     rank_counts = sorted({row["ranks"] for row in rows})
     width = 1.2 + 3.6 * len(rank_counts)
     figure, panels = pyplot.subplots(

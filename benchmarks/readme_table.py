@@ -1,11 +1,10 @@
 """The table of the README, from the rows of a comparison."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
-from benchmarks.harness import Row, size_text
+from benchmarks.harness import Row, read_rows
 from benchmarks.verdict import MODES, fastest_peer, is_ours
+from lepton_mpi.byte_sizes import size_text
 
 _BYTES_MIN = 4 << 10
 _NAMES = {"openmpi": "Open MPI", "mpich": "MPICH", "intel": "Intel MPI", "gloo": "gloo"}
@@ -13,7 +12,7 @@ _NAMES = {"openmpi": "Open MPI", "mpich": "MPICH", "intel": "Intel MPI", "gloo":
 
 def print_readme_table(source: str) -> None:
     """Print the Markdown table of the rows in the JSON file ``source``."""
-    print("\n".join(markdown(json.loads(Path(source).read_text(encoding="utf-8")))))
+    print("\n".join(markdown(read_rows(source))))
 
 
 def markdown(rows: Sequence[Row]) -> list[str]:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks.harness import Row, size_text
+from benchmarks.harness import Row
+from lepton_mpi.byte_sizes import size_text
 
 MODES = ("shared", "private", "array")
 

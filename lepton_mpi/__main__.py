@@ -3,11 +3,11 @@
 import argparse
 import contextlib
 import os
-import re
 import sys
 from pathlib import Path
 
 from lepton_mpi import launch
+from lepton_mpi.byte_sizes import parse_size
 
 _USAGE = """usage: python -m lepton_mpi COMMAND [options]
 
@@ -109,18 +109,6 @@ def tune_command(arguments: list[str]) -> int:
         lambda ranks: tune.tune(ranks, options.max, options.seconds, options.dry_run),
         options.timeout,
     )
-
-
-def parse_size(text: str) -> int:
-    """Bytes; K, M and G are powers of 1024.
-
-    >>> [parse_size(text) for text in ("8", "4K", "64M", "1GiB")]
-    [8, 4096, 67108864, 1073741824]
-    """
-    match = re.fullmatch(r"(\d+)([KMG]?)(?:i?B)?", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"expected a size such as 8, 4K or 64M, got {text!r}")
-    return int(match[1]) << 10 * "_KMG".index(match[2] or "_")
 
 
 def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:

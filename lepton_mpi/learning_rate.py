@@ -1,7 +1,6 @@
 """The learning rate by step: a warm-up, then constant, in steps or along a cosine. Pure."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -14,8 +13,8 @@ class Schedule:
     peak : float
         Reached at the end of the warm-up.
     kind : {"constant", "step", "cosine"}
-        "step": times ``factor`` every ``period`` steps. "cosine": half a cosine from ``peak`` to ``floor`` at
-        the last of ``total`` steps (Loshchilov and Hutter, "SGDR", ICLR 2017, without restarts).
+        "step": times ``factor`` every ``period`` steps. "cosine": half a cosine from ``peak`` to 0 at the
+        last of ``total`` steps (Loshchilov and Hutter, "SGDR", ICLR 2017, without restarts).
     warmup : int
         Steps over which the rate grows linearly (Goyal et al., "Accurate, large minibatch SGD", 2017).
     """
@@ -26,7 +25,6 @@ class Schedule:
     total: int = 1
     period: int = 1
     factor: float = 0.1
-    floor: float = 0.0
 
     def __call__(self, step: int) -> float:
         """Rate of step ``step``, counted from 1.
@@ -41,8 +39,5 @@ class Schedule:
             return self.peak * self.factor ** (after // self.period)
         if self.kind == "cosine":
             part = min(1.0, after / max(1, self.total - self.warmup))
-            return self.floor + (self.peak - self.floor) * (1 + math.cos(math.pi * part)) / 2
+            return self.peak * (1 + math.cos(math.pi * part)) / 2
         return self.peak
-
-
-RateOfStep = Callable[[int], float]

@@ -13,11 +13,12 @@ from itertools import chain
 
 import numpy as np
 
+from lepton_mpi.byte_sizes import size_text
 from lepton_mpi.collectives import tuning
-from lepton_mpi.collectives.allreduce import MODES, NAMES, make_plan
+from lepton_mpi.collectives.allreduce import MODES, NAMES, Plan, make_plan
 from lepton_mpi.collectives.mpi import MpiRanks
 from lepton_mpi.collectives.timing import Call, measure
-from lepton_mpi.collectives.tuning import Measured, bytes_text, sizes
+from lepton_mpi.collectives.tuning import Measured, sizes
 from lepton_mpi.errors import LauncherError, RankError
 from lepton_mpi.world import World
 
@@ -34,7 +35,7 @@ def tune(world: World, bytes_max: int, seconds: float, dry_run: bool = False) ->
     job = tuning.job_of(world)
     hosts = f"{world.host_count} host{'s' * (world.host_count > 1)}"
     ranks = f"{world.size} rank{'s' * (world.size > 1)} on {hosts}"
-    _say(world, "tune", f"{ranks}, {job.cores} cores each, {job.mpi}, {job.cpu}")
+    _say(world, "tune", f"{ranks}, {job.cores} cores a host, {job.mpi}, {job.cpu}")
     if not dry_run:
         _check_folder(world)
     passes: list[list[Measured]] = []
@@ -51,7 +52,7 @@ def tune(world: World, bytes_max: int, seconds: float, dry_run: bool = False) ->
     for byte_count, _ in sizes(bytes_max):
         for mode in MODES:
             at_size = [case for case in measured if case.bytes == byte_count]
-            _say(world, bytes_text(byte_count), sentence(at_size, mode))
+            _say(world, size_text(byte_count), sentence(at_size, mode))
     fit = tuning.fit(measured, world.size)
     table = tuning.Table(job, time.strftime("%Y-%m-%dT%H:%M:%S%z"), tuple(measured), fit)
     for line in fit_sentences(table, world.size):
@@ -69,7 +70,8 @@ def measure_size(world: World, byte_count: int, held_out: bool, seconds: float) 
     for mode, name in [*((mode, own) for mode in MODES), *(("any", name) for name in others)]:
         world.clock.enter("compute", byte_count)
         limit = min((case.time_us for case in cases), default=np.inf) * 1e-6 * _GIVE_UP_RATIO
-        plan = _plan(world, byte_count, "array" if mode == "any" else mode, name)
+        count = byte_count // _DTYPE.itemsize
+        plan = plan_on_zeros(world, count, _DTYPE, "array" if mode == "any" else mode, name)
         call = Call(plan.input, plan.run, plan.result)
         timing = measure(MpiRanks(world.comm), call, seconds, limit)
         if timing is None:
@@ -89,11 +91,11 @@ def fastest_of(passes: list[list[Measured]]) -> list[Measured]:
     return sorted(best.values(), key=lambda case: (case.bytes, case.mode, case.algorithm))
 
 
-def _plan(world: World, byte_count: int, mode: str, algorithm: str):
-    count = byte_count // _DTYPE.itemsize
+def plan_on_zeros(world: World, count: int, dtype: np.dtype, mode: str, algorithm: str) -> Plan:
+    """A plan for a vector of its own, however it is handed over. Collective over ``world``."""
     if mode == "array":
-        return make_plan(world, mode=mode, array=np.zeros(count, _DTYPE), algorithm=algorithm)
-    return make_plan(world, count, _DTYPE, mode=mode, algorithm=algorithm)
+        return make_plan(world, mode=mode, array=np.zeros(count, dtype), algorithm=algorithm)
+    return make_plan(world, count, dtype, mode=mode, algorithm=algorithm)
 
 
 def sentence(cases: list[Measured], mode: str) -> str:

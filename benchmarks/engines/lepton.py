@@ -29,8 +29,9 @@ def _measure(world, options) -> None:
 
     case = CASES[options.case]
     rows = options.rows_per_rank * world.size
-    made = tempfile.mkdtemp(prefix="lepton-training-") if world.rank == 0 else None
-    folder = Path(world.comm.bcast(made))
+    # Of rank 0's process, and removed at its end.
+    made = tempfile.TemporaryDirectory(prefix="lepton-training-") if world.rank == 0 else None
+    folder = Path(world.comm.bcast(made and made.name))
     if world.rank == 0:
         _write(folder / "rows.h5", *case.rows(rows * options.steps))
     world.comm.Barrier()
@@ -59,9 +60,7 @@ def _measure(world, options) -> None:
         row = training_row(options, name, world.size, epochs)
         row |= {"products_us": products * 1e6, "of_limit": products * 1e6 / row["step_us"]}
         write_rows(options.json, [row])
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
+        made.cleanup()
 
 
 def _write(path: Path, x, y) -> None:

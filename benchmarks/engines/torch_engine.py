@@ -5,17 +5,15 @@ faster of Adam's implementations that torch has for CPUs (``fused``).
 """
 
 import argparse
-import multiprocessing
-import tempfile
 import time
-from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from benchmarks.engines.cases import CASES, LEARNING_RATE, Case, order, parser, training_row
-from benchmarks.harness import die_with_parent, write_rows
+from benchmarks.harness import write_rows
+from benchmarks.peers.torch_ranks import run_on_ranks
 
 
 def network(case: Case) -> nn.Module:
@@ -70,44 +68,17 @@ def train(options: argparse.Namespace, rank: int, ranks: int) -> list[tuple[floa
     return epochs
 
 
-def run_rank(rank: int, options: argparse.Namespace, meeting_file: str) -> None:
-    """One rank's whole life."""
-    die_with_parent()
-    torch.set_num_threads(options.threads)
-    if options.ranks > 1:
-        dist.init_process_group(
-            "gloo",
-            init_method=f"file://{meeting_file}",
-            rank=rank,
-            world_size=options.ranks,
-            timeout=timedelta(seconds=120),
-        )
+def measure(rank: int, options: argparse.Namespace) -> None:
+    """What every rank does; rank 0 writes the row."""
     epochs = train(options, rank, options.ranks)
     if rank == 0:
         engine = "torch-ddp" if options.ranks > 1 else "torch"
         row = training_row(options, engine, options.ranks, epochs, version=torch.__version__)
         write_rows(options.json, [row])
-    if options.ranks > 1:
-        dist.destroy_process_group()
-
-
-def main() -> int:
-    """Start the ranks; returns the worst of their exit codes."""
-    made = parser()
-    made.add_argument("--ranks", type=int, default=1)
-    options = made.parse_args()
-    spawn = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as folder:
-        ranks = [
-            spawn.Process(target=run_rank, args=(rank, options, f"{folder}/meeting"), daemon=True)
-            for rank in range(options.ranks)
-        ]
-        for process in ranks:
-            process.start()
-        for process in ranks:
-            process.join()
-    return max(abs(process.exitcode or 0) for process in ranks)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    made = parser()
+    made.add_argument("--ranks", type=int, default=1)
+    given = made.parse_args()
+    raise SystemExit(run_on_ranks(given.ranks, given.threads, measure, given))

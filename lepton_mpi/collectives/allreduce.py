@@ -74,10 +74,6 @@ class Plan:
         """Sum once. Collective over the world."""
         self._executor.run()
 
-    def __post_init__(self) -> None:
-        # One call of Python less: 60 ns of the 600 that 8 bytes take on 2 ranks.
-        self.run = self._executor.run
-
 
 def make_plan(
     world,

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lepton_mpi.byte_sizes import size_text
 from lepton_mpi.collectives.algorithms import ALGORITHMS
 from lepton_mpi.collectives.cost import busiest_of_steps
 
@@ -138,8 +139,7 @@ class Choice:
 def choose(world, algorithm: str, mode: str, byte_count: int, reproducible: bool) -> Choice:
     """What ``algorithm`` stands for if it is "auto". Collective over ``world``.
 
-    Without a table, host memory on one host and two levels on several: a rule, which held in every case
-    measured so far (``benchmarks/results``).
+    Without a table, host memory on one host and two levels on several.
 
     Parameters
     ----------
@@ -151,23 +151,22 @@ def choose(world, algorithm: str, mode: str, byte_count: int, reproducible: bool
     if algorithm != "auto":
         return Choice(algorithm, "as asked")
     table = table_of(world)
-    canonical = "host" if world.host_count == 1 else "two_level"
     cases = table.fastest(mode, byte_count) if table else []
-    if not cases and reproducible:
-        return Choice(canonical, "same bits for any number of ranks; this kind of job is not tuned")
+    canonical = "host" if world.host_count == 1 else "two_level"
+    why = "same bits for any number of ranks" if reproducible else "by rule"
     if not cases:
-        return Choice(canonical, "by rule; this kind of job is not tuned")
-    at = f"{bytes_text(cases[0].bytes)}, {table.date[:10]}"
-    if not reproducible:
-        first = cases[0]
-        return Choice(first.algorithm, f"fastest of {len(cases)}: {first.time_us:.3g} us for {at}")
+        remedy = "" if reproducible else "; python -m lepton_mpi tune measures what is fastest"
+        return Choice(canonical, why + remedy)
     times = {case.algorithm: case.time_us for case in cases}
-    figures = ", ".join(
-        f"{name} {times[key]:.3g} us"
-        for key, name in ((canonical, canonical), ("mpi", "MPI's own"))
-        if key in times
-    )
-    return Choice(canonical, f"same bits for any number of ranks; {figures} for {at}")
+    chosen = canonical if reproducible else cases[0].algorithm
+    why = why if reproducible else f"fastest of {len(cases)}"
+    figures = [
+        f"{names} {times[name]:.3g} us"
+        for name, names in ((chosen, chosen), ("mpi", "MPI's own"))
+        if name in times
+    ]
+    at = f"{size_text(cases[0].bytes)}, {table.date[:10]}"
+    return Choice(chosen, f"{why}; {', '.join(dict.fromkeys(figures))} for {at}")
 
 
 def table_of(world) -> Table | None:
@@ -181,18 +180,6 @@ def table_of(world) -> Table | None:
 def job_of(world) -> Job:
     """The kind of job that ``world`` is."""
     return Job(world.mpi, tuple(map(len, world.ranks_of_hosts)), world.cores, world.cpu)
-
-
-def bytes_text(byte_count: int) -> str:
-    """A length for people.
-
-    >>> [bytes_text(count) for count in (24, 12288, 40000, 6291456)]
-    ['24 B', '12 KiB', '39.1 KiB', '6 MiB']
-    """
-    for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
-        if byte_count >= 1 << power:
-            return f"{byte_count / (1 << power):.3g} {unit}"
-    return f"{byte_count} B"
 
 
 # -- the fit -------------------------------------------------------------------------------------

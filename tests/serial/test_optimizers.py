@@ -182,16 +182,15 @@ def test_sum_of_squares_matches_its_twin(dtype, count):
 
 
 def test_schedules():
-    """Warm-up, steps, and a cosine that ends at its floor."""
+    """Warm-up, steps, and a cosine that ends at 0."""
     constant = Schedule(2.0, warmup=4)
     assert [constant(step) for step in (1, 2, 4, 5, 1000)] == [0.5, 1.0, 2.0, 2.0, 2.0]
     steps = Schedule(1.0, "step", period=10, factor=0.5)
     assert [steps(step) for step in (1, 9, 10, 19, 20)] == [1.0, 1.0, 0.5, 0.5, 0.25]
-    cosine = Schedule(1.0, "cosine", warmup=10, total=110, floor=0.1)
+    cosine = Schedule(1.0, "cosine", warmup=10, total=110)
     assert cosine(10) == 1.0
-    assert cosine(60) == pytest.approx(0.55)
-    assert cosine(110) == pytest.approx(0.1)
-    assert cosine(200) == pytest.approx(0.1)
+    assert cosine(60) == pytest.approx(0.5)
+    assert cosine(110) == cosine(200) == 0
     rates = [cosine(step) for step in range(10, 111)]
     assert rates == sorted(rates, reverse=True)
 
