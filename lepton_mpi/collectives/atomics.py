@@ -127,7 +127,7 @@ def current_core():
 
 @njit(inline="always")
 def monotonic_nanoseconds(words, index):
-    """The time, by way of ``words[index]`` and the word after it; 25 ns."""
+    """The time, by way of ``words[index]`` and the word after it."""
     _clock_gettime(_CLOCK_MONOTONIC, _address(words, index))
     return words[index] * 1_000_000_000 + words[index + 1]
 

@@ -2,10 +2,9 @@
 
     for every 64 bytes:  load a line of every operand -> ((a b)(c d))((e f)(g h)) -> store it to every target
 
-LLVM does not vectorise a loop over so many arrays, since it cannot exclude that two of them overlap; and in
-passes of two operands each the processor sees too few streams at a time. Measured: sum of 8 vectors of
-64 MiB in 4 KiB pages on 2 cores: passes over blocks of 4 KiB 20 ms, of 1 KiB 15 ms, this 11.7 ms, with
-streaming stores 10.4 ms. The combination is element by element, so the bits are those of the passes.
+LLVM does not vectorise a loop over so many arrays, since it cannot exclude that two of them overlap; and passes
+of two operands each go over what they add several times, with few streams from memory at once. ``benchmarks/limit.py``
+times both. The combination is element by element, so the bits are those of the passes.
 """
 
 from llvmlite import ir
