@@ -167,7 +167,10 @@ def _make_model(config: Config, world: World, model: Any, data) -> Any:
 
     with world.agreeing():
         if model is None:
-            return make_model(config.model, data.feature_shape, data.class_count, config.hidden)
+            threaded = _thread_count(config, world) > 1
+            return make_model(
+                config.model, data.feature_shape, data.class_count, config.hidden, threaded
+            )
         return model(data.feature_shape, data.class_count) if callable(model) else model
 
 

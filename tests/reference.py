@@ -25,20 +25,30 @@ def gather_labels(labels, rows, out):
     return rows.size
 
 
-# -- models/kernels.py --------------------------------------------------------------------------------
+# -- models/product_kernels.py, models/kernels.py --------------------------------------------------------------------------------
 
 
-def dense(inputs, weight, bias, out):
+def product(a, b, out):
+    a, b = _double(a, b)
+    out[:] = a @ b
+
+
+def product_left(a, b, out):
+    a, b = _double(a, b)
+    out[:] = a.T @ b
+
+
+def dense(inputs, weight, bias, threaded, out):
     x, w, b = _double(inputs, weight, bias)
     out[:] = x @ w + b
 
 
-def dense_relu(inputs, weight, bias, out):
+def dense_relu(inputs, weight, bias, threaded, out):
     x, w, b = _double(inputs, weight, bias)
     out[:] = np.maximum(x @ w + b, 0)
 
 
-def dense_gradient(inputs, grad_output, grad_weight, grad_bias):
+def dense_gradient(inputs, grad_output, threaded, grad_weight, grad_bias):
     x, g = _double(inputs, grad_output)
     grad_weight[:] = x.T @ g
     grad_bias[:] = g.sum(axis=0)

@@ -22,17 +22,6 @@ OPERATIONS = {"sum": SUM, "max": MAX, "min": MIN}
 _word = ir.IntType(64)
 
 
-@intrinsic
-def base_address(typing_context, array):
-    """Address of the first element, as int64."""
-
-    def generate(context, builder, signature, arguments):
-        made = context.make_array(signature.args[0])(context, builder, arguments[0])
-        return builder.ptrtoint(made.data, _word)
-
-    return types.int64(array), generate
-
-
 def _combined(builder, operation: int, is_float: bool, left, right):
     """``left`` and ``right`` combined, as IR; of two equal or unordered values the right one is taken."""
     if operation == SUM:

@@ -27,7 +27,8 @@ from lepton_mpi.collectives.atomics import (
     store_release,
     wait_until,
 )
-from lepton_mpi.collectives.fold_kernels import LINE_BYTES, base_address, fold
+from lepton_mpi.collectives.fold_kernels import LINE_BYTES, fold
+from lepton_mpi.intrinsics import base_address
 
 # Words of the control block. OPEN and DONE are waited for: the line after each counts its sleepers. From
 # TICKETS on there is a line for the ticket of every range of pieces.

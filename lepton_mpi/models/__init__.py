@@ -15,7 +15,8 @@ A model is any object with these attributes; the built-in ones use the same door
 ``initialise(parameters, seed)`` (optional)
     Fill the arrays of ``parameters``; the default is ``initialise_uniform``.
 
-Reading order: kernels.py (Numba), mlp.py, logistic.py.
+Reading order: tile_kernels.py and product_kernels.py (matrix products), kernels.py (layers and losses), mlp.py,
+logistic.py.
 """
 
 import importlib.util
@@ -41,7 +42,11 @@ class Batch(NamedTuple):
 
 
 def make_model(
-    name: str, feature_shape: tuple[int, ...], class_count: int, hidden: tuple[int, ...]
+    name: str,
+    feature_shape: tuple[int, ...],
+    class_count: int,
+    hidden: tuple[int, ...],
+    threaded: bool = False,
 ) -> Any:
     """Model by name, or ``FILE.py:NAME``, called as ``NAME(feature_shape, class_count)``.
 
@@ -50,7 +55,7 @@ def make_model(
     if name == "mlp":
         from lepton_mpi.models.mlp import Mlp
 
-        return Mlp((prod(feature_shape), *hidden, class_count))
+        return Mlp((prod(feature_shape), *hidden, class_count), threaded)
     if name == "logistic":
         from lepton_mpi.models.logistic import Logistic
 

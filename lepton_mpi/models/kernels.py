@@ -1,13 +1,16 @@
 """Numba kernels of the models. Signatures are explicit: importing this module compiles, or loads, them all.
 
 Matrices are C-contiguous, ``rows`` counts the batch, and ``out`` or what is filled comes last. Matrix
-products go through BLAS. A literal 0 beside a float32 would turn a loop to float64, hence ``dtype.type(0)``. Each kernel has a NumPy twin in ``tests/reference.py``.
+products are those of ``product_kernels.py``, or with ``threaded`` those of BLAS, which has threads; the gradient of
+inputs is always BLAS's. A literal 0 beside a float32 would turn a loop to float64, hence ``dtype.type(0)``. Each kernel has a NumPy twin in ``tests/reference.py``.
 """
 
 import math
 
 import numpy as np
 from numba import njit
+
+from lepton_mpi.models.product_kernels import product, product_left
 
 
 def _signatures(pattern: str) -> list[str]:
@@ -18,20 +21,29 @@ def _signatures(pattern: str) -> list[str]:
     ]
 
 
-@njit(_signatures("void(M, M, V, M)"), cache=True, nogil=True, error_model="numpy")
-def dense(inputs, weight, bias, out):
-    """``out = inputs @ weight + bias``. Shapes (rows, m), (m, k), (k,), (rows, k)."""
-    np.dot(inputs, weight, out)
+@njit(inline="always")
+def multiply(left, right, threaded, out):
+    """``out = left @ right``."""
+    if threaded:
+        np.dot(left, right, out)
+    else:
+        product(left, right, out)
+
+
+@njit(_signatures("void(M, M, V, b1, M)"), cache=True, nogil=True, error_model="numpy")
+def dense(inputs, weight, bias, threaded, out):
+    """``out = inputs @ weight + bias``. Shapes (rows, m), (m, k), (k,), bool, (rows, k)."""
+    multiply(inputs, weight, threaded, out)
     for i in range(out.shape[0]):
         row = out[i]
         for j in range(row.size):
             row[j] += bias[j]
 
 
-@njit(_signatures("void(M, M, V, M)"), cache=True, nogil=True, error_model="numpy")
-def dense_relu(inputs, weight, bias, out):
+@njit(_signatures("void(M, M, V, b1, M)"), cache=True, nogil=True, error_model="numpy")
+def dense_relu(inputs, weight, bias, threaded, out):
     """``out = max(inputs @ weight + bias, 0)``. Shapes as in ``dense``."""
-    np.dot(inputs, weight, out)
+    multiply(inputs, weight, threaded, out)
     zero = out.dtype.type(0)
     for i in range(out.shape[0]):
         row = out[i]
@@ -39,13 +51,16 @@ def dense_relu(inputs, weight, bias, out):
             row[j] = max(row[j] + bias[j], zero)
 
 
-@njit(_signatures("void(M, M, M, V)"), cache=True, nogil=True, error_model="numpy")
-def dense_gradient(inputs, grad_output, grad_weight, grad_bias):
+@njit(_signatures("void(M, M, b1, M, V)"), cache=True, nogil=True, error_model="numpy")
+def dense_gradient(inputs, grad_output, threaded, grad_weight, grad_bias):
     """``grad_weight = inputs.T @ grad_output``, ``grad_bias = sum of grad_output's rows``.
 
-    Shapes (rows, m), (rows, k), (m, k), (k,).
+    Shapes (rows, m), (rows, k), bool, (m, k), (k,).
     """
-    np.dot(inputs.T, grad_output, grad_weight)
+    if threaded:
+        np.dot(inputs.T, grad_output, grad_weight)
+    else:
+        product_left(inputs, grad_output, grad_weight)
     grad_bias[:] = 0
     for i in range(grad_output.shape[0]):
         row = grad_output[i]

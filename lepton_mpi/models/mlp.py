@@ -14,12 +14,14 @@ class Mlp:
     ----------
     widths
         Features, hidden widths, classes; at least two numbers. (784, 128, 10) has one hidden layer.
+    threaded
+        Whether matrix products shall use the threads of BLAS.
     """
 
     name = "mlp"
 
-    def __init__(self, widths: tuple[int, ...]) -> None:
-        self.widths = widths
+    def __init__(self, widths: tuple[int, ...], threaded: bool = False) -> None:
+        self.widths, self.threaded = widths, threaded
         self.shapes = {}
         for layer, (inputs, outputs) in enumerate(pairwise(widths)):
             self.shapes |= {
@@ -39,7 +41,9 @@ class Mlp:
         for layer in reversed(range(len(self.widths) - 1)):
             weight, bias = f"layer{layer}/weight", f"layer{layer}/bias"
             inputs = outputs[layer - 1] if layer else _flat(batch.x)
-            kernels.dense_gradient(inputs, grad_output, gradient[weight], gradient[bias])
+            kernels.dense_gradient(
+                inputs, grad_output, self.threaded, gradient[weight], gradient[bias]
+            )
             if layer:
                 # The gradient takes the place of scratch that is as long as the layer's inputs.
                 grad_input = self._buffers(len(batch.x), inputs.dtype)[len(outputs) + layer - 1]
@@ -58,9 +62,8 @@ class Mlp:
         inputs = _flat(x)
         for layer, out in enumerate(outputs):
             kernel = kernels.dense if layer == layers - 1 else kernels.dense_relu
-            kernel(
-                inputs, parameters[f"layer{layer}/weight"], parameters[f"layer{layer}/bias"], out
-            )
+            weight, bias = parameters[f"layer{layer}/weight"], parameters[f"layer{layer}/bias"]
+            kernel(inputs, weight, bias, self.threaded, out)
             inputs = out
         return outputs
 

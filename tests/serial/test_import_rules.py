@@ -17,8 +17,8 @@ MODULES = sorted(path.relative_to(_PACKAGE) for path in _PACKAGE.rglob("*.py"))
 ALLOWED = {
     "mpi4py": ["world.py", "collectives/mpi.py"],
     "h5py": ["data/hdf5.py", "data/embedded/make.py", "checkpoint.py"],
-    "numba": ["*kernels.py", "optimizers.py", "collectives/atomics.py"],
-    "llvmlite": ["*kernels.py", "collectives/atomics.py"],
+    "numba": ["*kernels.py", "intrinsics.py", "collectives/atomics.py"],
+    "llvmlite": ["*kernels.py", "intrinsics.py", "collectives/atomics.py"],
     "sklearn": ["data/embedded/make.py"],
     "matplotlib": [],
     "torch": [],

@@ -44,15 +44,16 @@ def _empty(*shape, dtype):
 @dtypes
 @rows_of_batch
 @pytest.mark.parametrize(("m", "k"), [(1, 1), (3, 2), (64, 10), (30, 1), (785, 128)])
-def test_dense_layers_match_their_twins(dtype, rows, m, k):
+@pytest.mark.parametrize("threaded", [False, True])
+def test_dense_layers_match_their_twins(dtype, rows, m, k, threaded):
     """Forward with and without ReLU, gradient of weights and bias, gradient of the inputs."""
     x, w, b = _normal(1, (rows, m), dtype), _normal(2, (m, k), dtype) / m, _normal(3, (k,), dtype)
     g = _normal(4, (rows, k), dtype)
     out = _empty(rows, k, dtype=dtype)
-    _check(kernels.dense, reference.dense, (x, w, b), (out,), m)
-    _check(kernels.dense_relu, reference.dense_relu, (x, w, b), (out,), m)
+    _check(kernels.dense, reference.dense, (x, w, b, threaded), (out,), m)
+    _check(kernels.dense_relu, reference.dense_relu, (x, w, b, threaded), (out,), m)
     outs = _empty(m, k, dtype=dtype), _empty(k, dtype=dtype)
-    _check(kernels.dense_gradient, reference.dense_gradient, (x, g), outs, rows)
+    _check(kernels.dense_gradient, reference.dense_gradient, (x, g, threaded), outs, rows)
     active = np.maximum(_normal(5, (rows, m), dtype), 0)
     inputs = (g, w, active)
     _check(

@@ -1,0 +1,187 @@
+"""One tile of a matrix product in registers, as explicit vector instructions: what product_kernels.py is made of.
+
+    for every k:  load the vectors of row k of b; for every row of the tile: broadcast a[row, k] and multiply-add
+
+LLVM does not find this form in nested loops: it vectorises one of them and keeps no sums in registers.
+Vectors are 64 bytes, which LLVM splits where registers are shorter.
+Source: Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS 34(3), 2008.
+"""
+
+import llvmlite.binding
+import numba
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+VECTOR_BYTES = 64
+_word, _half_word, _bit = ir.IntType(64), ir.IntType(32), ir.IntType(1)
+
+
+def _has_long_registers() -> bool:
+    """Whether the processor that kernels are compiled for has 32 registers of 64 bytes."""
+    if numba.config.CPU_NAME or numba.config.CPU_FEATURES:
+        return "+avx512f" in (numba.config.CPU_FEATURES or "")
+    return bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
+
+
+# Rows and vectors of the largest tile: 16 sums of 64 bytes, or with 16 registers of 32 bytes 6 of 64.
+ROWS, VECTORS = (8, 2) if _has_long_registers() else (6, 1)
+ROW_COUNTS = tuple(count for count in (8, 6, 4, 2, 1) if count <= ROWS)
+
+
+@intrinsic
+def tile(typing_context, like, rows, columns, c, c_row, a, a_row, a_k, b, b_k, count, is_first):
+    """A tile of ``c = a @ b``, or ``c += a @ b`` unless ``is_first``, of at most ROWS rows and VECTORS vectors.
+
+    like : any array of the element type
+    rows : one of ROW_COUNTS; columns : 1 or more
+    c, a, b : addresses; c_row, a_row, a_k, b_k : bytes from a row, or from a k, to the next
+    count : numbers of k, 1 or more
+    """
+
+    def generate(context, builder, signature, arguments):
+        kind = signature.args[0].dtype
+        _, rows, columns, *rest = arguments
+        code = _Tile(builder, context.get_data_type(kind), kind.bitwidth // 8, columns, *rest)
+        for known_rows in ROW_COUNTS:
+            with builder.if_then(builder.icmp_signed("==", rows, _word(known_rows))):
+                code.choose_columns(known_rows)
+        return context.get_dummy_value()
+
+    number = types.int64
+    return types.none(like, *[number] * 10, types.boolean), generate
+
+
+class _Tile:
+    """Writes the loops of tiles."""
+
+    def __init__(
+        self, builder, scalar, width, columns, c, c_row, a, a_row, a_k, b, b_k, count, is_first
+    ):
+        self.builder, self.scalar, self.width, self.columns = builder, scalar, width, columns
+        self.c, self.c_row, self.a, self.a_row, self.a_k = c, c_row, a, a_row, a_k
+        self.b, self.b_k, self.count, self.is_first = b, b_k, count, is_first
+        self.lanes = VECTOR_BYTES // width
+        self.vector = ir.VectorType(scalar, self.lanes)
+        self.mask_type = ir.VectorType(_bit, self.lanes)
+
+    def choose_columns(self, rows: int) -> None:
+        """The loop for as many vectors as the columns need, the last of which may be short."""
+        builder = self.builder
+        for vectors in range(1, VECTORS + 1):
+            lowest, highest = (vectors - 1) * self.lanes, vectors * self.lanes
+            whole = builder.icmp_signed("==", self.columns, _word(highest))
+            with builder.if_then(whole):
+                self._loop(rows, vectors, None)
+            above = builder.icmp_signed(">", self.columns, _word(lowest))
+            below = builder.icmp_signed("<", self.columns, _word(highest))
+            with builder.if_then(builder.and_(above, below)):
+                self._loop(rows, vectors, self._mask(lowest))
+
+    def _mask(self, lowest: int):
+        """Which lanes of the last vector are columns."""
+        lanes = ir.Constant(ir.VectorType(_half_word, self.lanes), list(range(self.lanes)))
+        rest = self.builder.trunc(self.builder.sub(self.columns, _word(lowest)), _half_word)
+        return self.builder.icmp_signed("<", lanes, self._splat(rest, _half_word))
+
+    def _splat(self, value, kind):
+        builder, vector = self.builder, ir.VectorType(kind, self.lanes)
+        undefined = ir.Constant(vector, ir.Undefined)
+        first = builder.insert_element(undefined, value, _half_word(0))
+        places = ir.Constant(ir.VectorType(_half_word, self.lanes), [0] * self.lanes)
+        return builder.shuffle_vector(first, undefined, places)
+
+    def _loop(self, rows: int, vectors: int, mask) -> None:
+        builder, zero = self.builder, ir.Constant(self.vector, [0.0] * self.lanes)
+        masks = [None] * (vectors - 1) + [mask]
+        targets = [
+            [
+                builder.add(
+                    builder.add(self.c, builder.mul(self.c_row, _word(row))),
+                    _word(VECTOR_BYTES * vector),
+                )
+                for vector in range(vectors)
+            ]
+            for row in range(rows)
+        ]
+        before = builder.block
+        load, body, after = (
+            builder.append_basic_block(name) for name in ("sum_so_far", "tile", "tile_done")
+        )
+        builder.cbranch(self.is_first, body, load)
+        builder.position_at_end(load)
+        so_far = [
+            [self._load(address, m) for address, m in zip(row, masks, strict=True)]
+            for row in targets
+        ]
+        builder.branch(body)
+        builder.position_at_end(body)
+
+        def entering(from_before, from_load):
+            phi = builder.phi(from_before.type)
+            phi.add_incoming(from_before, before)
+            phi.add_incoming(from_load, load)
+            return phi
+
+        k, a, b = (entering(value, value) for value in (_word(0), self.a, self.b))
+        sums = [[entering(zero, value) for value in row] for row in so_far]
+        b_vectors = [
+            self._load(builder.add(b, _word(VECTOR_BYTES * number)), m)
+            for number, m in enumerate(masks)
+        ]
+        added = []
+        for row in range(rows):
+            address = builder.add(a, builder.mul(self.a_row, _word(row)))
+            element = builder.load(
+                builder.inttoptr(address, self.scalar.as_pointer()), align=self.width
+            )
+            left = self._splat(element, self.scalar)
+            added.append(
+                [
+                    self._multiply_add(left, right, old)
+                    for right, old in zip(b_vectors, sums[row], strict=True)
+                ]
+            )
+        following = (builder.add(k, _word(1)), builder.add(a, self.a_k), builder.add(b, self.b_k))
+        for phi, value in zip((k, a, b), following, strict=True):
+            phi.add_incoming(value, body)
+        for old_row, new_row in zip(sums, added, strict=True):
+            for phi, value in zip(old_row, new_row, strict=True):
+                phi.add_incoming(value, body)
+        builder.cbranch(builder.icmp_signed("<", following[0], self.count), body, after)
+        builder.position_at_end(after)
+        for row, values in zip(targets, added, strict=True):
+            for address, value, m in zip(row, values, masks, strict=True):
+                self._store(value, address, m)
+
+    def _multiply_add(self, left, right, old):
+        name = f"llvm.fma.v{self.lanes}f{8 * self.width}"
+        return self.builder.call(
+            self._function(name, self.vector, [self.vector] * 3), [left, right, old]
+        )
+
+    def _load(self, address, mask):
+        pointer = self.builder.inttoptr(address, self.vector.as_pointer())
+        if mask is None:
+            return self.builder.load(pointer, align=self.width)
+        kinds = [pointer.type, _half_word, self.mask_type, self.vector]
+        function = self._function(
+            f"llvm.masked.load.v{self.lanes}f{8 * self.width}.p0", self.vector, kinds
+        )
+        zero = ir.Constant(self.vector, [0.0] * self.lanes)
+        return self.builder.call(function, [pointer, _half_word(self.width), mask, zero])
+
+    def _store(self, value, address, mask) -> None:
+        pointer = self.builder.inttoptr(address, self.vector.as_pointer())
+        if mask is None:
+            self.builder.store(value, pointer, align=self.width)
+            return
+        kinds = [self.vector, pointer.type, _half_word, self.mask_type]
+        function = self._function(
+            f"llvm.masked.store.v{self.lanes}f{8 * self.width}.p0", ir.VoidType(), kinds
+        )
+        self.builder.call(function, [value, pointer, _half_word(self.width), mask])
+
+    def _function(self, name: str, result, kinds):
+        module = self.builder.module
+        return module.globals.get(name) or ir.Function(module, ir.FunctionType(result, kinds), name)

@@ -1,0 +1,95 @@
+"""The matrix products against NumPy, and that their bits depend on row and column alone."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lepton_mpi.models.product_kernels import product, product_left
+from tests import reference
+
+dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f4", "f8"])
+# Around the edges of a tile, 8 rows of 32 columns (float64: 16), and of the blocks of k and of columns.
+SIZES = st.one_of(st.integers(0, 20), st.sampled_from([31, 32, 33, 48, 63, 64, 65, 127, 130]))
+DEPTHS = st.one_of(SIZES, st.sampled_from([255, 256, 257, 1023, 1024, 1026]))
+
+
+def _whole(shape: tuple[int, int], dtype, seed: int) -> np.ndarray:
+    """Small whole numbers, of which sums of products are exact in float32, too."""
+    return np.random.default_rng(seed).integers(-9, 10, shape).astype(dtype)
+
+
+def _guarded(shape: tuple[int, int], dtype) -> tuple[np.ndarray, np.ndarray]:
+    """A matrix of NaN, and the memory in whose middle it lies."""
+    size = int(np.prod(shape))
+    memory = np.full(size + 200, np.nan, dtype)
+    return memory[100 : 100 + size].reshape(shape), memory
+
+
+@dtypes
+@given(m=SIZES, depth=DEPTHS, n=SIZES)
+def test_products_of_whole_numbers_are_exact(dtype, m, depth, n):
+    """Forward and left product of any shape fill their result, and write nothing beside it."""
+    b = _whole((depth, n), dtype, 2)
+    for kernel, twin, a in (
+        (product, reference.product, _whole((m, depth), dtype, 1)),
+        (product_left, reference.product_left, _whole((depth, m), dtype, 1)),
+    ):
+        (out, memory), expected = _guarded((m, n), dtype), np.empty((m, n), dtype)
+        kernel(a, b, out)
+        twin(a, b, expected)
+        np.testing.assert_array_equal(out, expected)
+        assert np.isnan(memory[:100]).all() and np.isnan(memory[100 + m * n :]).all()
+
+
+@dtypes
+@pytest.mark.parametrize("shape", [(64, 784, 128), (7, 300, 45), (64, 1100, 10)])
+def test_products_of_random_numbers_are_within_the_bound(dtype, shape):
+    """Each element differs from the exact one by at most k rounding errors of the sum of magnitudes."""
+    (m, depth, n), generator = shape, np.random.default_rng(3)
+    b = generator.standard_normal((depth, n)).astype(dtype)
+    for kernel, twin, a_shape in (
+        (product, reference.product, (m, depth)),
+        (product_left, reference.product_left, (depth, m)),
+    ):
+        a = generator.standard_normal(a_shape).astype(dtype)
+        out, expected, magnitude = np.empty((m, n), dtype), np.empty((m, n)), np.empty((m, n))
+        kernel(a, b, out)
+        twin(a, b, expected)
+        twin(np.abs(a), np.abs(b), magnitude)
+        unit = np.finfo(dtype).eps / 2
+        assert (np.abs(out - expected) <= (depth + 1) * unit * magnitude).all()
+
+
+@dtypes
+@given(rows=st.lists(st.integers(0, 39), min_size=1, max_size=40), first=st.integers(0, 3))
+def test_bits_of_a_row_do_not_depend_on_its_batch(dtype, rows, first):
+    """A row gives the same bits alone, in any other batch, and beside other columns."""
+    generator = np.random.default_rng(5)
+    x = generator.standard_normal((40, 70)).astype(dtype)
+    w = generator.standard_normal((70, 37)).astype(dtype)
+    whole, part = np.empty((40, 37), dtype), np.empty((len(rows), 37 - first), dtype)
+    product(x, w, whole)
+    product(np.ascontiguousarray(x[rows]), np.ascontiguousarray(w[:, first:]), part)
+    np.testing.assert_array_equal(part, whole[rows, first:])
+
+
+@dtypes
+def test_the_left_product_is_a_chain_over_the_rows(dtype):
+    """The gradient of 300 rows has the bits of the product of the transposed matrix: the same chain of additions."""
+    generator = np.random.default_rng(6)
+    x, g = (generator.standard_normal((300, width)).astype(dtype) for width in (50, 20))
+    left, forward = np.empty((50, 20), dtype), np.empty((50, 20), dtype)
+    product_left(x, g, left)
+    product(np.ascontiguousarray(x.T), g, forward)
+    np.testing.assert_array_equal(left, forward)
+
+
+def test_not_a_number_stays_in_its_row():
+    """What is not finite in one row or column reaches no other."""
+    x, w, out = np.ones((9, 5), np.float32), np.ones((5, 40), np.float32), np.empty((9, 40), "f4")
+    x[3, 1], w[2, 35] = np.nan, np.inf
+    product(x, w, out)
+    assert np.isnan(out[3]).all() and np.isinf(np.delete(out[:, 35], 3)).all()
+    rest = np.delete(np.delete(out, 3, axis=0), 35, axis=1)
+    assert (rest == 5).all()
