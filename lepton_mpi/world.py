@@ -6,7 +6,6 @@ third way: the excepthook set here makes sure of it for code that knows nothing 
 """
 
 import fcntl
-import mmap
 import os
 import sys
 import threading
@@ -22,7 +21,7 @@ from typing import Any
 import mpi4py
 import numpy as np
 
-from lepton_mpi import launch
+from lepton_mpi import host_pages, launch
 from lepton_mpi.errors import LauncherError, LeptonError, RankError
 from lepton_mpi.watchdog import PhaseClock, Watchdog
 
@@ -192,11 +191,23 @@ class World:
         The memory has no name in any file system, so nothing of it outlives the ranks, however they end.
         """
         dtype = np.dtype(dtype)
-        length = max(1, prod(shape) * dtype.itemsize)
+        length = host_pages.file_length(max(1, prod(shape) * dtype.itemsize))
         file = self._open_host_file(length)
-        memory = mmap.mmap(file, length)
+        memory = host_pages.map_file(file, length)
         os.close(file)
-        return np.frombuffer(memory, dtype, prod(shape)).reshape(shape)
+        self._take_large_pages(memory)
+        return memory[: prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
+
+    def _take_large_pages(self, memory: np.ndarray) -> None:
+        """Each rank makes its part of the pages, which are placed near its core; then all map them as they are."""
+        page = host_pages.LARGE_PAGE_BYTES
+        count = memory.size // page
+        if count == 0:
+            return
+        bounds = [count * rank // self.local_size * page for rank in range(self.local_size + 1)]
+        host_pages.collapse(memory[bounds[self.local_rank] : bounds[self.local_rank + 1]])
+        self.host_barrier()
+        host_pages.collapse(memory)
 
     def host_barrier(self) -> None:
         """Wait for all ranks of this host. Collective over the host."""
