@@ -3,6 +3,8 @@
 Every kernel has the same arguments: parameters, gradient and two vectors of state, all of shape (n,), of which
 unused ones are empty; the weight decay; and a vector of numbers, by the names below. The gradient is a sum
 over rows, SCALE makes it the mean, and CLIP bounds each element of the mean.
+State that fades is 0 once it is smaller than TINY, the smallest normal number: below that it would never come
+to 0, since rounding stops the decay, and the update of all that no gradient reaches would take twice as long for ever.
 
 Kernels loop over ``range(array.size)`` of contiguous slices, and numbers are taken out of their vector before
 the loop. A fifth vector in it, a loop over part of a longer array, or Python's check for a division by 0
@@ -15,7 +17,7 @@ import math
 from numba import njit
 
 # Numbers of a step. What those from A on are is told by each kernel.
-SCALE, CLIP, RATE, A, B, C, D, E, NUMBER_COUNT = range(9)
+SCALE, CLIP, RATE, A, B, C, D, E, TINY, NUMBER_COUNT = range(10)
 
 SGD, MOMENTUM, NESTEROV, ADAM, ADAMW, LION, ADAGRAD, RMSPROP = range(8)
 
@@ -30,6 +32,12 @@ def _mean(summed, scale, clip):
     g = summed * scale
     g = -clip if g < -clip else g
     return clip if g > clip else g
+
+
+@njit(inline="always")
+def _faded(value, tiny):
+    """``value``, or 0 if it is subnormal; NaN stays NaN."""
+    return tiny - tiny if abs(value) < tiny else value
 
 
 @njit(_SIGNATURES, **_options)
@@ -48,9 +56,10 @@ def momentum(parameters, gradient, first, second, decay, numbers):
     Source: Polyak, "Some methods of speeding up the convergence of iteration methods", 1964.
     """
     scale, clip, rate, mu = numbers[SCALE], numbers[CLIP], numbers[RATE], numbers[A]
+    tiny = numbers[TINY]
     for i in range(parameters.size):
         g = _mean(gradient[i], scale, clip) + decay * parameters[i]
-        v = mu * first[i] - rate * g
+        v = _faded(mu * first[i] - rate * g, tiny)
         first[i] = v
         parameters[i] += v
 
@@ -63,9 +72,10 @@ def nesterov(parameters, gradient, first, second, decay, numbers):
     learning", ICML 2013, with the parameters stored one half-step ahead, where the gradient is taken.
     """
     scale, clip, rate, mu = numbers[SCALE], numbers[CLIP], numbers[RATE], numbers[A]
+    tiny = numbers[TINY]
     for i in range(parameters.size):
         g = rate * (_mean(gradient[i], scale, clip) + decay * parameters[i])
-        v = mu * first[i] - g
+        v = _faded(mu * first[i] - g, tiny)
         first[i] = v
         parameters[i] += mu * v - g
 
@@ -80,10 +90,11 @@ def adam(parameters, gradient, first, second, decay, numbers):
     """
     scale, clip, rate, epsilon = numbers[SCALE], numbers[CLIP], numbers[RATE], numbers[E]
     beta_1, rest_1, beta_2, rest_2 = numbers[A], numbers[B], numbers[C], numbers[D]
+    tiny = numbers[TINY]
     for i in range(parameters.size):
         g = _mean(gradient[i], scale, clip) + decay * parameters[i]
-        m = beta_1 * first[i] + rest_1 * g
-        v = beta_2 * second[i] + rest_2 * (g * g)
+        m = _faded(beta_1 * first[i] + rest_1 * g, tiny)
+        v = _faded(beta_2 * second[i] + rest_2 * (g * g), tiny)
         first[i] = m
         second[i] = v
         parameters[i] -= rate * m / (math.sqrt(v) + epsilon)
@@ -98,10 +109,11 @@ def adamw(parameters, gradient, first, second, decay, numbers):
     """
     scale, clip, rate, epsilon = numbers[SCALE], numbers[CLIP], numbers[RATE], numbers[E]
     beta_1, rest_1, beta_2, rest_2 = numbers[A], numbers[B], numbers[C], numbers[D]
+    tiny = numbers[TINY]
     for i in range(parameters.size):
         g = _mean(gradient[i], scale, clip)
-        m = beta_1 * first[i] + rest_1 * g
-        v = beta_2 * second[i] + rest_2 * (g * g)
+        m = _faded(beta_1 * first[i] + rest_1 * g, tiny)
+        v = _faded(beta_2 * second[i] + rest_2 * (g * g), tiny)
         first[i] = m
         second[i] = v
         w = parameters[i] - decay * parameters[i]
@@ -117,12 +129,14 @@ def lion(parameters, gradient, first, second, decay, numbers):
     """
     scale, clip, rate = numbers[SCALE], numbers[CLIP], numbers[RATE]
     beta_1, rest_1, beta_2, rest_2 = numbers[A], numbers[B], numbers[C], numbers[D]
+    tiny = numbers[TINY]
     zero = scale - scale
     for i in range(parameters.size):
         g = _mean(gradient[i], scale, clip)
         direction = beta_1 * first[i] + rest_1 * g
-        step = rate if direction > zero else (-rate if direction < zero else zero)
-        first[i] = beta_2 * first[i] + rest_2 * g
+        # What is left is 0, or not a number and to be seen.
+        step = rate if direction > zero else (-rate if direction < zero else direction)
+        first[i] = _faded(beta_2 * first[i] + rest_2 * g, tiny)
         parameters[i] = parameters[i] - decay * parameters[i] - step
 
 
@@ -148,10 +162,10 @@ def rmsprop(parameters, gradient, first, second, decay, numbers):
     Source: Tieleman and Hinton, "Lecture 6.5: rmsprop", Neural networks for machine learning, 2012.
     """
     scale, clip, rate, epsilon = numbers[SCALE], numbers[CLIP], numbers[RATE], numbers[E]
-    rho, rest = numbers[C], numbers[D]
+    rho, rest, tiny = numbers[C], numbers[D], numbers[TINY]
     for i in range(parameters.size):
         g = _mean(gradient[i], scale, clip) + decay * parameters[i]
-        s = rho * first[i] + rest * (g * g)
+        s = _faded(rho * first[i] + rest * (g * g), tiny)
         first[i] = s
         parameters[i] -= rate * g / (math.sqrt(s) + epsilon)
 

@@ -75,6 +75,9 @@ class Optimizer:
         self.bounds = np.array(starts, np.int64)
         self.decays = np.zeros(len(self._decays), dtype)
         self.numbers = np.zeros(kernels.NUMBER_COUNT, dtype)
+        for place, number in _fixed_numbers(settings).items():
+            self.numbers[place] = number
+        self.numbers[kernels.TINY] = np.finfo(dtype).tiny
 
     @property
     def named_state(self) -> dict[str, np.ndarray]:
@@ -83,30 +86,17 @@ class Optimizer:
 
     def begin_step(self, step: int, scale: float) -> None:
         """Fix the numbers of step ``step``, counted from 1; ``scale`` makes a summed gradient the mean."""
-        settings, name = self.settings, self.settings.name
-        rate = settings.rate(step)
+        name, rate = self.settings.name, self.settings.rate(step)
         self.decays[:] = self._decays
         if name in _DECOUPLED:
             self.decays *= rate
-        numbers = {kernels.SCALE: scale, kernels.CLIP: settings.clip_value, kernels.RATE: rate}
-        if name in ("momentum", "nesterov", "sgd"):
-            numbers |= {kernels.A: settings.momentum}
-        elif name in ("adam", "adamw"):
+        if name in ("adam", "adamw"):
             # The corrections 1 - beta**step are folded into rate and epsilon.
             root = math.sqrt(1 - ADAM_BETA_2**step)
-            numbers |= _betas(ADAM_BETA_1, ADAM_BETA_2)
-            numbers |= {
-                kernels.RATE: rate * root / (1 - ADAM_BETA_1**step),
-                kernels.E: ADAM_EPSILON * root,
-            }
-        elif name == "lion":
-            numbers |= _betas(LION_BETA_1, LION_BETA_2)
-        elif name == "adagrad":
-            numbers |= {kernels.E: ADAGRAD_EPSILON}
-        else:
-            numbers |= _betas(0.0, RMSPROP_RHO) | {kernels.E: RMSPROP_EPSILON}
-        for place, number in numbers.items():
-            self.numbers[place] = number
+            rate *= root / (1 - ADAM_BETA_1**step)
+            self.numbers[kernels.E] = ADAM_EPSILON * root
+        self.numbers[kernels.SCALE] = scale
+        self.numbers[kernels.RATE] = rate
 
     def update(self, parameters: np.ndarray, gradient: np.ndarray, start: int, stop: int) -> None:
         """Update elements [start, stop) of ``parameters`` from the same of ``gradient``."""
@@ -127,6 +117,20 @@ def kind_of(settings: Settings) -> tuple[int, tuple[str, ...]]:
     """Kernel and names of the state; "sgd" with momentum is "momentum"."""
     name = "momentum" if settings.name == "sgd" and settings.momentum else settings.name
     return KINDS[name]
+
+
+def _fixed_numbers(settings: Settings) -> dict[int, float]:
+    """Those that are the same in every step."""
+    name, numbers = settings.name, {kernels.CLIP: settings.clip_value}
+    if name in ("momentum", "nesterov", "sgd"):
+        return numbers | {kernels.A: settings.momentum}
+    if name in ("adam", "adamw"):
+        return numbers | _betas(ADAM_BETA_1, ADAM_BETA_2)
+    if name == "lion":
+        return numbers | _betas(LION_BETA_1, LION_BETA_2)
+    if name == "adagrad":
+        return numbers | {kernels.E: ADAGRAD_EPSILON}
+    return numbers | _betas(0.0, RMSPROP_RHO) | {kernels.E: RMSPROP_EPSILON}
 
 
 def _betas(beta_1: float, beta_2: float) -> dict[int, float]:

@@ -120,7 +120,7 @@ def nesterov(parameters, gradient, first, second, decay, numbers):
 
 
 def adam(parameters, gradient, first, second, decay, numbers):
-    g, w, (_, _, rate, b1, r1, b2, r2, epsilon) = _mean(gradient, parameters, decay, numbers)
+    g, w, (_, _, rate, b1, r1, b2, r2, epsilon, _) = _mean(gradient, parameters, decay, numbers)
     m = b1 * first.astype(np.float64) + r1 * g
     v = b2 * second.astype(np.float64) + r2 * g**2
     first[:], second[:] = m, v
@@ -135,21 +135,21 @@ def adamw(parameters, gradient, first, second, decay, numbers):
 
 
 def lion(parameters, gradient, first, second, decay, numbers):
-    g, w, (_, _, rate, b1, r1, b2, r2, _) = _mean(gradient, parameters, 0.0, numbers)
+    g, w, (_, _, rate, b1, r1, b2, r2, *_) = _mean(gradient, parameters, 0.0, numbers)
     m = first.astype(np.float64)
     parameters[:] = w * (1 - float(decay)) - rate * np.sign(b1 * m + r1 * g)
     first[:] = b2 * m + r2 * g
 
 
 def adagrad(parameters, gradient, first, second, decay, numbers):
-    g, w, (_, _, rate, _, _, _, _, epsilon) = _mean(gradient, parameters, decay, numbers)
+    g, w, (_, _, rate, _, _, _, _, epsilon, _) = _mean(gradient, parameters, decay, numbers)
     s = first.astype(np.float64) + g**2
     first[:] = s
     parameters[:] = w - rate * g / (np.sqrt(s) + epsilon)
 
 
 def rmsprop(parameters, gradient, first, second, decay, numbers):
-    g, w, (_, _, rate, _, _, rho, rest, epsilon) = _mean(gradient, parameters, decay, numbers)
+    g, w, (_, _, rate, _, _, rho, rest, epsilon, _) = _mean(gradient, parameters, decay, numbers)
     s = rho * first.astype(np.float64) + rest * g**2
     first[:] = s
     parameters[:] = w - rate * g / (np.sqrt(s) + epsilon)

@@ -38,7 +38,8 @@ def test_kernels_match_their_twins(name, dtype, count, clip, decay):
     """One update of parameters and state, to a few roundings."""
     w, g, m, v = _vectors(count, dtype, 4)
     m, v = (np.abs(m), np.abs(v)) if name in ("adagrad", "rmsprop") else (m, np.abs(v))
-    numbers = np.array([1 / 64, clip, 0.1, 0.9, 0.1, 0.999, 0.001, 1e-8], dtype)
+    tiny = np.finfo(dtype).tiny
+    numbers = np.array([1 / 64, clip, 0.1, 0.9, 0.1, 0.999, 0.001, 1e-8, tiny], dtype)
     assert len(numbers) == kernels.NUMBER_COUNT
     mine, twins = [w.copy(), m.copy(), v.copy()], [w.copy(), m.copy(), v.copy()]
     getattr(kernels, name)(mine[0], g, *mine[1:], dtype(decay), numbers)
@@ -162,6 +163,23 @@ def test_weight_decay_leaves_biases_alone(name):
     shrinks = {name: bool((view < 1).all()) for name, view in layout.views(w).items() if view.size}
     assert shrinks == {"a": True, "b": False, "c": True, "d": True, "e": False}
     assert optimizer.bounds.tolist() == [0, 6, 9, 14, 15]
+
+
+@dtypes
+@names
+def test_state_that_no_gradient_feeds_fades_to_zero(name, dtype):
+    """It never is a subnormal number, which would make every later update slow; it stays where nothing fades."""
+    w, g = _vectors(40, dtype, 2)
+    optimizer = _optimizer(name, 40, dtype)
+    tiny = np.finfo(dtype).tiny
+    optimizer.state[:] = 4 * tiny
+    optimizer.begin_step(1, 1.0)
+    for _ in range(3_000):
+        optimizer.update(w, np.zeros_like(g), 0, 40)
+        assert not ((optimizer.state != 0) & (np.abs(optimizer.state) < tiny)).any()
+    assert (optimizer.state == 0).all() == (name != "adagrad") or not optimizer.state.size
+    optimizer.update(w, np.full_like(g, np.nan), 0, 40)
+    assert np.isnan(w).all()
 
 
 def test_clipping_by_value():
