@@ -94,27 +94,29 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
 
     for epoch in range(1, config.epochs + 1):
         report.epoch_begins(epoch, config.epochs, len(steps))
-        began, counts = perf_counter(), np.zeros(2)  # summed loss, rows classified correctly
+        began, loss, correct = perf_counter(), 0.0, 0.0
         rows_in_order = train_rows.indices[
             order.epoch_order(train_rows.row_count, config.seed, epoch)
         ]
+        reads = micro_batches.reads(strategy.micro_batches.numbers, rows_in_order, steps)
         for batch_start, batch_stop in steps:
             step += 1
-            for number, vector, gradient in strategy.micro_batches:
+            for vector, gradient in strategy.micro_batches:
                 clock.enter("input", step)
-                start, stop = micro_batches.bounds(number, batch_start, batch_stop)
-                batch = Batch(*reader.read(train_rows, rows_in_order[start:stop]))
+                rows, following = next(reads)
+                x, y = reader.read(train_rows, rows)
+                batch = Batch(x, y, ahead=reader.look_ahead(train_rows, following))
                 clock.enter("compute")
-                if start < stop:
-                    counts += _loss_and_correct(
-                        model.loss_and_gradient(parameters, batch, gradient)
-                    )
+                if rows.size:
+                    figures = model.loss_and_gradient(parameters, batch, gradient)
+                    batch_loss, batch_correct = _loss_and_correct(figures)
+                    loss, correct = loss + batch_loss, correct + batch_correct
                 else:
                     vector[:] = 0  # the last step of an epoch may be shorter
             strategy.step(step, batch_stop - batch_start)
             report.step_done()
         clock.enter("waiting")
-        loss, correct = world.sum(counts) / train_rows.row_count
+        loss, correct = world.sum(np.array([loss, correct], np.float64)) / train_rows.row_count
         seconds = perf_counter() - began
         _check_finite(world, loss, epoch)
         values = {

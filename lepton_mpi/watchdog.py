@@ -36,6 +36,7 @@ PHASES = (
     "end",
     "over",
 )
+_NUMBER_OF = {phase: number for number, phase in enumerate(PHASES)}
 # In these a rank depends on its peers, so that its own stack would explain nothing.
 _WAITING = {PHASES.index("communication"), PHASES.index("waiting")}
 
@@ -72,7 +73,7 @@ class PhaseClock:
         self._phase, self._since = phase, now
         if step is not None:
             self._row[0] = step
-        self._row[1] = PHASES.index(phase)
+        self._row[1] = _NUMBER_OF[phase]
         self._row[2] = now
 
     def move(self, source: str, target: str, seconds: float) -> None:

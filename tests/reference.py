@@ -48,7 +48,7 @@ def dense_relu(inputs, weight, bias, threaded, out):
     out[:] = np.maximum(x @ w + b, 0)
 
 
-def dense_gradient(inputs, grad_output, threaded, grad_weight, grad_bias):
+def dense_gradient(inputs, grad_output, threaded, ahead, grad_weight, grad_bias):
     x, g = _double(inputs, grad_output)
     grad_weight[:] = x.T @ g
     grad_bias[:] = g.sum(axis=0)

@@ -12,8 +12,11 @@ from typing import Protocol
 import numpy as np
 
 from lepton_mpi.data import hdf5, order
-from lepton_mpi.data.kernels import gather_labels, gather_rows
+from lepton_mpi.data.kernels import gather_labels, gather_rows, row_addresses
 from lepton_mpi.errors import DataError
+
+# Numbers before the addresses of the rows that will be read.
+_AHEAD_HEADER = 3
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,7 @@ class BatchReader:
         self._row_shape = data.feature_shape
         self._x = np.empty((rows_max, self._shift.size), self._shift.dtype)
         self._y = np.empty(rows_max, np.int32)
+        self._ahead = np.zeros(_AHEAD_HEADER + rows_max, np.int64)
 
     def read(self, rows: Rows, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows ``indices`` (int64, shape (r,)) of the table: x (r, *row shape), y int32 (r,)."""
@@ -159,6 +163,16 @@ class BatchReader:
         count = gather_labels(rows.y, indices, self._y)
         gather_rows(rows.x, indices, self._shift, self._scale, self._x)
         return self._x[:count].reshape(count, *self._row_shape), self._y[:count]
+
+    def look_ahead(self, rows: Rows, indices: np.ndarray) -> np.ndarray:
+        """Where rows lie that will be read next, at most ``rows_max``, so that a model can have them fetched meanwhile.
+
+        Returns int64, shape (3 + r,), overwritten by the next call: bytes of a row, 3, 0, and the address of each.
+        """
+        ahead = self._ahead[: _AHEAD_HEADER + len(indices)]
+        ahead[:_AHEAD_HEADER] = rows.x.strides[0], _AHEAD_HEADER, 0
+        row_addresses(rows.x, indices, ahead[_AHEAD_HEADER:])
+        return ahead
 
 
 def _class_count(path: Path, labels: dict[str, np.ndarray]) -> int:

@@ -34,11 +34,23 @@ from lepton_mpi.errors import ConfigurationError
 _INITIALISATION = 10  # stream of the random numbers; parameter k uses this plus k
 
 
+NOTHING_AHEAD = np.zeros(0, np.int64)
+
+
 class Batch(NamedTuple):
-    """Rows for one call: ``x`` of shape (rows, *row shape), ``y`` int32 of shape (rows,)."""
+    """Rows for one call.
+
+    Attributes
+    ----------
+    x : shape (rows, *row shape)
+    y : int32, shape (rows,)
+    ahead : int64
+        What will be read after this batch, as ``product_kernels.ask_ahead`` takes it; a model may ignore it.
+    """
 
     x: np.ndarray
     y: np.ndarray
+    ahead: np.ndarray = NOTHING_AHEAD
 
 
 def make_model(

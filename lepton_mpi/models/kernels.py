@@ -51,16 +51,16 @@ def dense_relu(inputs, weight, bias, threaded, out):
             row[j] = max(row[j] + bias[j], zero)
 
 
-@njit(_signatures("void(M, M, b1, M, V)"), cache=True, nogil=True, error_model="numpy")
-def dense_gradient(inputs, grad_output, threaded, grad_weight, grad_bias):
+@njit(_signatures("void(M, M, b1, i8[::1], M, V)"), cache=True, nogil=True, error_model="numpy")
+def dense_gradient(inputs, grad_output, threaded, ahead, grad_weight, grad_bias):
     """``grad_weight = inputs.T @ grad_output``, ``grad_bias = sum of grad_output's rows``.
 
-    Shapes (rows, m), (rows, k), bool, (m, k), (k,).
+    Shapes (rows, m), (rows, k), bool, as in ``product_left``, (m, k), (k,).
     """
     if threaded:
         np.dot(inputs.T, grad_output, grad_weight)
     else:
-        product_left(inputs, grad_output, grad_weight)
+        product_left(inputs, grad_output, ahead, grad_weight)
     grad_bias[:] = 0
     for i in range(grad_output.shape[0]):
         row = grad_output[i]

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from lepton_mpi.models import Batch, kernels
+from lepton_mpi.models import NOTHING_AHEAD, Batch, kernels
 
 
 class Mlp:
@@ -41,8 +41,10 @@ class Mlp:
         for layer in reversed(range(len(self.widths) - 1)):
             weight, bias = f"layer{layer}/weight", f"layer{layer}/bias"
             inputs = outputs[layer - 1] if layer else _flat(batch.x)
+            # The first layer's gradient comes last, and then the next batch is read.
+            ahead = NOTHING_AHEAD if layer else batch.ahead
             kernels.dense_gradient(
-                inputs, grad_output, self.threaded, gradient[weight], gradient[bias]
+                inputs, grad_output, self.threaded, ahead, gradient[weight], gradient[bias]
             )
             if layer:
                 # The gradient takes the place of scratch that is as long as the layer's inputs.

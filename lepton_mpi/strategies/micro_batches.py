@@ -15,6 +15,7 @@ micro-batches are empty; their gradient is 0, and they stay in the tree.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, pairwise
 
 import numpy as np
 
@@ -38,6 +39,19 @@ class MicroBatches:
         first = min(start + number * self.rows, stop)
         return first, min(first + self.rows, stop)
 
+    def reads(
+        self, numbers: list[int], rows: np.ndarray, steps: list[tuple[int, int]]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows of the micro-batches ``numbers`` of every step, in turn, each with the rows that follow them.
+
+        >>> reads = MicroBatches(4, 2).reads([1], np.arange(7), [(0, 4), (4, 7)])
+        >>> [(now.tolist(), then.tolist()) for now, then in reads]
+        [([2, 3], [6]), ([6], [])]
+        """
+        bounds = (self.bounds(number, *step) for step in steps for number in numbers)
+        each = (rows[start:stop] for start, stop in bounds)
+        return pairwise(chain(each, [rows[:0]]))
+
 
 class NodeSums:
     """Vectors for the gradients of this rank's micro-batches, and their sums, node by node.
@@ -49,6 +63,11 @@ class NodeSums:
         Runs of micro-batches, one sum each.
     sums : list of arrays, shape (layout.size,)
         Where the sum of each node is to be.
+
+    Attributes
+    ----------
+    numbers : list of int
+        This rank's micro-batches.
     """
 
     def __init__(
@@ -64,11 +83,12 @@ class NodeSums:
                     extra.append(np.zeros_like(own))
                 self._plan.append((number, depth, [own, *extra[:depth]], merges, len(self._plan)))
                 depth += 1 - merges
+        self.numbers = [number for number, *_ in self._plan]
         self._views = [layout.views(vectors[depth]) for _, depth, vectors, _, _ in self._plan]
 
-    def __iter__(self) -> Iterator[tuple[int, np.ndarray, dict[str, np.ndarray]]]:
-        """Yield (micro-batch, vector, named views of the vector); fill it before taking the next."""
-        for number, depth, vectors, merges, index in self._plan:
-            yield number, vectors[depth], self._views[index]
+    def __iter__(self) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """Yield (vector, named views of the vector) for each of ``numbers``; fill it before taking the next."""
+        for _, depth, vectors, merges, index in self._plan:
+            yield vectors[depth], self._views[index]
             for upper in range(depth, depth - merges, -1):
                 np.add(vectors[upper - 1], vectors[upper], out=vectors[upper - 1])

@@ -123,7 +123,9 @@ def test_an_update_has_the_bits_of_the_tree(world, slices, leaf_count, clip_norm
         if world.local_rank == 0:
             strategy.parameters[:] = 0
         world.host_barrier()
-        for number, vector, _ in strategy.micro_batches:
+        for number, (vector, _) in zip(
+            strategy.micro_batches.numbers, strategy.micro_batches, strict=True
+        ):
             vector[:] = leaves[number]
         strategy.step(run + 1, 1)
         if strategy.parameters.tobytes() != (-_tree(list(leaves)) + 0).tobytes():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.special import logsumexp
 
-from lepton_mpi.models import kernels
+from lepton_mpi.models import NOTHING_AHEAD, kernels
 from tests import reference
 
 DTYPES = [np.float32, np.float64]
@@ -53,7 +53,13 @@ def test_dense_layers_match_their_twins(dtype, rows, m, k, threaded):
     _check(kernels.dense, reference.dense, (x, w, b, threaded), (out,), m)
     _check(kernels.dense_relu, reference.dense_relu, (x, w, b, threaded), (out,), m)
     outs = _empty(m, k, dtype=dtype), _empty(k, dtype=dtype)
-    _check(kernels.dense_gradient, reference.dense_gradient, (x, g, threaded), outs, rows)
+    _check(
+        kernels.dense_gradient,
+        reference.dense_gradient,
+        (x, g, threaded, NOTHING_AHEAD),
+        outs,
+        rows,
+    )
     active = np.maximum(_normal(5, (rows, m), dtype), 0)
     inputs = (g, w, active)
     _check(

@@ -5,13 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lepton_mpi.models.product_kernels import product, product_left
+from lepton_mpi.models import NOTHING_AHEAD, product_kernels
+from lepton_mpi.models.product_kernels import ask_ahead, product
 from tests import reference
 
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f4", "f8"])
 # Around the edges of a tile, 8 rows of 32 columns (float64: 16), and of the blocks of k and of columns.
 SIZES = st.one_of(st.integers(0, 20), st.sampled_from([31, 32, 33, 48, 63, 64, 65, 127, 130]))
 DEPTHS = st.one_of(SIZES, st.sampled_from([255, 256, 257, 1023, 1024, 1026]))
+
+
+def product_left(a, b, out):
+    product_kernels.product_left(a, b, NOTHING_AHEAD, out)
 
 
 def _whole(shape: tuple[int, int], dtype, seed: int) -> np.ndarray:
@@ -80,7 +85,7 @@ def test_the_left_product_is_a_chain_over_the_rows(dtype):
     generator = np.random.default_rng(6)
     x, g = (generator.standard_normal((300, width)).astype(dtype) for width in (50, 20))
     left, forward = np.empty((50, 20), dtype), np.empty((50, 20), dtype)
-    product_left(x, g, left)
+    product_left(x, g, out=left)
     product(np.ascontiguousarray(x.T), g, forward)
     np.testing.assert_array_equal(left, forward)
 
@@ -93,3 +98,36 @@ def test_not_a_number_stays_in_its_row():
     assert np.isnan(out[3]).all() and np.isinf(np.delete(out[:, 35], 3)).all()
     rest = np.delete(np.delete(out, 3, axis=0), 35, axis=1)
     assert (rest == 5).all()
+
+
+@pytest.mark.parametrize("part_bytes", [1, 64, 65, 3136])
+def test_what_is_ahead_is_asked_for_once_line_by_line(part_bytes):
+    """Calls go on where the last one stopped, from part to part, and end with the last line."""
+    memory = np.zeros(4 * 3136, np.uint8)
+    parts = memory.ctypes.data + np.array([2, 0, 3]) * 3136
+    ahead = np.array([part_bytes, product_kernels.FIRST_PART, 0, *parts], np.int64)
+    lines, seen = -(-part_bytes // 64), []
+    for _ in range(3 * lines):
+        seen.append((ahead[product_kernels.NEXT_PART], ahead[product_kernels.NEXT_BYTE]))
+        ask_ahead(ahead, 1)
+    first = product_kernels.FIRST_PART
+    assert seen == [(part, 64 * line) for part in range(first, first + 3) for line in range(lines)]
+    ask_ahead(ahead, 5)
+    assert ahead[product_kernels.NEXT_PART] == ahead.size
+
+
+@dtypes
+@pytest.mark.parametrize("shape", [(64, 784, 128), (3, 5, 2), (0, 4, 4), (300, 9, 40)])
+def test_the_left_product_asks_for_all_that_is_ahead(dtype, shape):
+    """Nothing of it is left over, and the result is the same."""
+    (depth, m, n), generator = shape, np.random.default_rng(7)
+    a, b = (generator.standard_normal((depth, width)).astype(dtype) for width in (m, n))
+    table = np.zeros((20, 300), dtype)
+    parts = table.ctypes.data + np.arange(20) * table.strides[0]
+    ahead = np.array([table.strides[0], product_kernels.FIRST_PART, 0, *parts], np.int64)
+    with_it, without = np.empty((m, n), dtype), np.empty((m, n), dtype)
+    product_kernels.product_left(a, b, ahead, with_it)
+    product_kernels.product_left(a, b, NOTHING_AHEAD, without)
+    np.testing.assert_array_equal(with_it, without)
+    if depth and m >= 8:
+        assert ahead[product_kernels.NEXT_PART] == ahead.size
