@@ -146,6 +146,7 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
 
 def import_kernels() -> None:
     """Compile, or load from the cache, every kernel of a run."""
+    import lepton_mpi.collectives.flag_kernels
     import lepton_mpi.data.kernels
     import lepton_mpi.models.kernels
     import lepton_mpi.optimizer_kernels
@@ -187,6 +188,7 @@ def _make_strategy(
     from lepton_mpi.collectives.sliced_sum import choose_for_gradients, make_sliced_sum
     from lepton_mpi.learning_rate import Schedule
     from lepton_mpi.optimizers import Settings
+    from lepton_mpi.strategies.overlapped_parameters import OverlappedParameters
     from lepton_mpi.strategies.replicated import Replicated
     from lepton_mpi.strategies.shared_parameters import SharedParameters
 
@@ -205,9 +207,8 @@ def _make_strategy(
     clip_norm = config.clip_norm or math.inf
     choice = choose_for_gradients(world, config.allreduce, buckets, dtype)
     if choice.algorithm in ("host", "two_level"):
-        return SharedParameters(
-            world, layout, dtype, micro_batch_count, buckets, settings, choice, clip_norm
-        )
+        kind = SharedParameters if world.host_count == 1 else OverlappedParameters
+        return kind(world, layout, dtype, micro_batch_count, buckets, settings, choice, clip_norm)
     gradients = make_sliced_sum(
         world,
         layout.size,
@@ -373,6 +374,12 @@ def _say_end(
         result["macro_recall"] = test["macro_recall"]
         report.say("test", evaluation.sentence(test))
     parts = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    if strategy.exchange_seconds is not None:
+        total, exposed = world.sum(np.array(strategy.exchange_seconds))
+        result["hidden_share"] = float(1 - exposed / total) if total else 0.0
+        parts += (
+            f"; {result['hidden_share']:.0%} of the exchange between hosts hidden behind compute"
+        )
     report.say("time", f"{seconds:.2f} s in steps: {parts}")
     if path:
         report.say("checkpoint", str(path))

@@ -14,6 +14,16 @@ from math import prod
 import numpy as np
 
 
+class Views(dict):
+    """Named, shaped views into a flat vector: a dict of name to array."""
+
+    def done(self, name: str) -> None:
+        """A model may say here, once, that it has filled array ``name``: its sum over the ranks may start then.
+
+        This does nothing; whoever is interested puts a function in its place.
+        """
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where each named parameter lies in a flat vector: one after the other, in the order given.
@@ -42,14 +52,14 @@ class Layout:
         """Elements of the flat vector."""
         return self.bounds[-1][1] if self.bounds else 0
 
-    def views(self, vector: np.ndarray) -> dict[str, np.ndarray]:
+    def views(self, vector: np.ndarray) -> Views:
         """Named, shaped views into ``vector``, shape (size,); they share its memory."""
         if vector.shape != (self.size,):
             raise ValueError(f"expected a vector of shape ({self.size},), got {vector.shape}")
-        return {
-            name: vector[start:stop].reshape(shape)
+        return Views(
+            (name, vector[start:stop].reshape(shape))
             for (name, shape), (start, stop) in zip(self.shapes.items(), self.bounds, strict=True)
-        }
+        )
 
     def buckets(self, elements_max: int) -> list[tuple[int, int]]:
         """Slices (start, stop) that cover the vector from its end to its start, whole parameters each.

@@ -17,7 +17,7 @@ Reading order::
     host_kernels.py    an allreduce inside a host, as one kernel; host_array_kernels.py for memory of one rank
     host_memory.py     vectors that a host's ranks share, and the plans that sum them in place
     lanes.py           between hosts: each lane completes its slice
-    two_level_plan.py  the last two put together
+    two_level_plan.py  the last two put together; overlapped_sum.py does it in the background, bucket by bucket
     allreduce.py       make_plan, the door to all of it
     sliced_sum.py      the same for gradients where every rank gets a sum of its own
     timing.py          how one call is timed and checked, the same way for every library

@@ -211,6 +211,14 @@ def host_allreduce(words, table, scratch, plan):
 
 
 @njit(cache=True, nogil=True)
+def reduce_alone(table, scratch, plan):
+    """Reduce elements [START, STOP) of rows of ``table``, without the other ranks. Arguments as in ``host_allreduce``."""
+    place_rows(plan, table)
+    place_scratch(plan, scratch)
+    reduce_piece(plan, table, scratch, plan[START], plan[STOP])
+
+
+@njit(cache=True, nogil=True)
 def host_barrier(words, plan):
     """Return once all ranks of the host have called it; 1 if the wait was aborted. For ``plan`` see above."""
     plan[EPOCH] += 1

@@ -160,7 +160,7 @@ class HostPlan:
         self.result = vectors.result[start:stop]
         self._table = vectors.table
         self._control = control_block(world)
-        groups = self._groups(vectors)
+        groups = groups_of(vectors)
         itemsize = vectors.dtype.itemsize
         self._scratch = scratch_for(groups, vectors.dtype)
         in_use = (stop - start) * itemsize * (len(vectors.node_starts) + 1)
@@ -174,18 +174,6 @@ class HostPlan:
     def wait_seconds(self) -> float:
         """Time that this rank waited for others, over all calls."""
         return waited_seconds(self._plan)
-
-    def _groups(self, vectors: HostVectors) -> list[list[Fold]]:
-        """Folds of each node of the host."""
-        groups = []
-        for number, (first, last) in enumerate(vectors.host_nodes):
-            rows = [row for row, leaf in enumerate(vectors.node_starts) if first <= leaf < last]
-            leaves = [vectors.node_starts[row] for row in rows]
-            targets = (
-                [vectors.first_result_row + number] if vectors.mode == "shared" else vectors.targets
-            )
-            groups.append(plan_folds(rows, leaves, targets, first_slot=len(vectors.table)))
-        return groups
 
     def run(self) -> None:
         """Sum once."""
@@ -259,6 +247,18 @@ class HostBarrier:
         """Return once all ranks of the host have called it."""
         if self._kernel(self._control, self._plan):
             raise InterruptedError("another rank of this host has failed")
+
+
+def groups_of(vectors: HostVectors) -> list[list[Fold]]:
+    """Folds that add up each node of the host."""
+    groups = []
+    for number, (first, last) in enumerate(vectors.host_nodes):
+        rows = [row for row, leaf in enumerate(vectors.node_starts) if first <= leaf < last]
+        leaves = [vectors.node_starts[row] for row in rows]
+        is_shared = vectors.mode == "shared"
+        targets = [vectors.first_result_row + number] if is_shared else vectors.targets
+        groups.append(plan_folds(rows, leaves, targets, first_slot=len(vectors.table)))
+    return groups
 
 
 def encode_plan(

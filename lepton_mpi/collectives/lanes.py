@@ -9,8 +9,11 @@ ranks of local_rank l, carries one slice of the vector, cut into H parts, of whi
 
 With one node a host, that is 2 (H-1)/H N bytes per host on the wire, the lower bound of any allreduce, and
 n lanes share them. Parts are cut into segments: a segment of the sum leaves while the next are still
-arriving, and all first sends are started at once, so
-that adding overlaps with sending.
+arriving, and all first sends are started at once, so that adding overlaps with sending.
+
+``run`` does all of it; ``start_receiving``, ``start_sending`` and ``poll`` do the same without waiting, so that
+several exchanges can be on their way at once. Then sums need a transport of their own, of the same lane: they are
+sent when parts of the next exchange may already be under way.
 """
 
 from collections.abc import Sequence
@@ -46,6 +49,8 @@ class LaneExchange:
     operation : {"sum", "max", "min"}
     segment_bytes : int
         Upper bound on one message.
+    sum_transport : Transport, optional
+        For the sums; by default that of the parts.
     """
 
     def __init__(
@@ -58,7 +63,9 @@ class LaneExchange:
         stop: int,
         operation: str = "sum",
         segment_bytes: int = SEGMENT_BYTES,
+        sum_transport: Transport | None = None,
     ) -> None:
+        sum_transport = sum_transport or transport
         me, hosts = transport.rank, transport.world_size
         others = [(me + shift) % hosts for shift in range(1, hosts)]
         bounds = [start + bound for bound in chunk_bounds(stop - start, hosts)]
@@ -81,7 +88,7 @@ class LaneExchange:
                     round_.partial_sends += [
                         transport.send_request(row[piece], host) for row in rows
                     ]
-                    round_.sum_receives.append(transport.receive_request(result[piece], host))
+                    round_.sum_receives.append(sum_transport.receive_request(result[piece], host))
             if number < len(cuts[me]):
                 first, last = cuts[me][number]
                 sources = {host: arriving(host, first, last) for host in others}
@@ -94,16 +101,16 @@ class LaneExchange:
                 leaves = [leaf for starts in node_starts for leaf in starts]
                 round_.fold = _Fold(leaves, operands, result[first:last], _UFUNCS[operation])
                 round_.sum_sends = [
-                    transport.send_request(result[first:last], host) for host in others
+                    sum_transport.send_request(result[first:last], host) for host in others
                 ]
             self._rounds.append(round_)
+        # Of ``poll``: the round that is due, whether its sum has been sent, and the first that may be incomplete.
+        self._due, self._sent, self._open = 0, False, 0
 
     def run(self) -> None:
         """Exchange once."""
-        for round_ in self._rounds:
-            _start(round_.partial_receives)
-        for round_ in self._rounds:
-            _start(round_.partial_sends)
+        self.start_receiving()
+        self.start_sending()
         for round_ in self._rounds:
             _wait(round_.partial_receives)
             if round_.fold:
@@ -115,6 +122,39 @@ class LaneExchange:
         for round_ in self._rounds:
             _wait(round_.sum_receives)
             _wait(round_.sum_sends)
+
+    def start_receiving(self) -> None:
+        """Take what the other hosts send from now on."""
+        for round_ in self._rounds:
+            _start(round_.partial_receives)
+
+    def start_sending(self) -> None:
+        """This host's nodes are complete: send them. After ``start_receiving``, before ``poll``."""
+        self._due, self._sent, self._open = 0, False, 0
+        for round_ in self._rounds:
+            _start(round_.partial_sends)
+
+    def poll(self) -> bool:
+        """Go on as far as possible without waiting; whether the exchange is complete."""
+        while self._due < len(self._rounds):
+            round_ = self._rounds[self._due]
+            if not self._sent:
+                if not _are_complete(round_.partial_receives):
+                    return False
+                if round_.fold:
+                    round_.fold.run()
+                _start(round_.sum_sends)
+                self._sent = True
+            if not _are_complete(round_.partial_sends):
+                return False
+            _start(round_.sum_receives)
+            self._due, self._sent = self._due + 1, False
+        while self._open < len(self._rounds):
+            round_ = self._rounds[self._open]
+            if not (_are_complete(round_.sum_receives) and _are_complete(round_.sum_sends)):
+                return False
+            self._open += 1
+        return True
 
 
 class _Round:
@@ -153,6 +193,12 @@ class _Fold:
 def _start(requests: list[Request]) -> None:
     for request in requests:
         request.Start()
+
+
+def _are_complete(requests: list[Request]) -> bool:
+    return all(
+        [request.Test() for request in requests]
+    )  # each of them: a test is what makes MPI go on
 
 
 def _wait(requests: list[Request]) -> None:

@@ -25,6 +25,9 @@ class Request(Protocol):
     def Wait(self) -> None:
         """Return when the transfer is complete and its memory may be used."""
 
+    def Test(self) -> bool:
+        """Whether it is complete; True also where none was started since it last was."""
+
 
 class Transport(Protocol):
     """What an executor needs of the world. Messages between two ranks arrive in the order sent."""

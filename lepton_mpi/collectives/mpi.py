@@ -8,16 +8,16 @@ _TAG = 7
 
 
 class MpiTransport:
-    """See ``messages.Transport``. ``comm`` must carry nothing else: give it a duplicate."""
+    """See ``messages.Transport``. ``comm`` must carry nothing else under ``tag``: give it a duplicate."""
 
-    def __init__(self, comm: MPI.Comm) -> None:
-        self.comm, self.rank, self.world_size = comm, comm.rank, comm.size
+    def __init__(self, comm: MPI.Comm, tag: int = _TAG) -> None:
+        self.comm, self.rank, self.world_size, self._tag = comm, comm.rank, comm.size, tag
 
     def send_request(self, memory: np.ndarray, dest: int) -> MPI.Prequest:
-        return self.comm.Send_init(memory, dest, _TAG)
+        return self.comm.Send_init(memory, dest, self._tag)
 
     def receive_request(self, memory: np.ndarray, source: int) -> MPI.Prequest:
-        return self.comm.Recv_init(memory, source, _TAG)
+        return self.comm.Recv_init(memory, source, self._tag)
 
 
 _OPERATIONS = {"sum": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN}

@@ -62,16 +62,24 @@ class _Send:
         self, transport: ThreadTransport, memory: np.ndarray, mailbox: queue.SimpleQueue
     ) -> None:
         self.transport, self.memory, self.mailbox = transport, memory, mailbox
+        self._is_open = False
 
     def Start(self) -> None:
+        self._is_open = True
         self.received: queue.SimpleQueue = queue.SimpleQueue()
         rendezvous = self.transport.world.rendezvous
         self.mailbox.put((self.memory if rendezvous else self.memory.copy(), self.received))
         self.transport.elements_sent += self.memory.size
 
     def Wait(self) -> None:
-        if self.transport.world.rendezvous:
+        if self._is_open and self.transport.world.rendezvous:
             self.transport.world.take(self.received.get)
+        self._is_open = False
+
+    def Test(self) -> bool:
+        if self._is_open and not (self.transport.world.rendezvous and self.received.empty()):
+            self.Wait()
+        return not self._is_open
 
 
 class _Receive:
@@ -79,15 +87,24 @@ class _Receive:
         self, transport: ThreadTransport, memory: np.ndarray, mailbox: queue.SimpleQueue
     ) -> None:
         self.transport, self.memory, self.mailbox = transport, memory, mailbox
+        self._is_open = False
 
     def Start(self) -> None:
-        pass
+        self._is_open = True
 
     def Wait(self) -> None:
+        if not self._is_open:
+            return
+        self._is_open = False
         sent, received = self.transport.world.take(self.mailbox.get)
         assert sent.shape == self.memory.shape, (sent.shape, self.memory.shape)
         self.memory[...] = sent
         received.put(None)
+
+    def Test(self) -> bool:
+        if self._is_open and not self.mailbox.empty():
+            self.Wait()
+        return not self._is_open
 
 
 def run_ranks(world: ThreadWorld, function: Callable[[ThreadTransport], Any]) -> list[Any]:

@@ -9,6 +9,8 @@ A model is any object with these attributes; the built-in ones use the same door
     averaged: the engine adds the sums of all ranks and divides by the rows of all ranks.
     ``parameters`` and ``gradient`` are dicts of name to array, of the configured dtype; ``parameters``
     must not be changed. ``correct_count``, if given, is the number of rows classified correctly.
+    ``gradient.done(name)`` may be called as soon as an array is filled, best from the last layer to the first: between
+    hosts it is summed while the rest is computed.
 ``evaluate(parameters, batch, predicted) -> loss`` (optional)
     Fill ``predicted``, int32 of shape (rows,), with the predicted classes and return the summed loss.
     Without it the run reports no validation and no test figures.

@@ -46,6 +46,8 @@ class Mlp:
             kernels.dense_gradient(
                 inputs, grad_output, self.threaded, ahead, gradient[weight], gradient[bias]
             )
+            gradient.done(bias)
+            gradient.done(weight)
             if layer:
                 # The gradient takes the place of scratch that is as long as the layer's inputs.
                 grad_input = self._buffers(len(batch.x), inputs.dtype)[len(outputs) + layer - 1]

@@ -13,14 +13,16 @@ so a run of k needs about log2 k vectors beside its own. With fewer rows than a 
 micro-batches are empty; their gradient is 0, and they stay in the tree.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
+from typing import Protocol
 
 import numpy as np
 
 from lepton_mpi.collectives.summation_tree import EagerSum
-from lepton_mpi.vectors import Layout
+from lepton_mpi.vectors import Layout, Views
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,16 @@ class MicroBatches:
         return pairwise(chain(each, [rows[:0]]))
 
 
+class Follower(Protocol):
+    """What goes on with gradients while a step computes the rest of them."""
+
+    def begin(self) -> None:
+        """A step begins."""
+
+    def ready(self, bucket: int) -> None:
+        """All of this rank's sums are complete in ``bucket``; called for every bucket, in order."""
+
+
 class NodeSums:
     """Vectors for the gradients of this rank's micro-batches, and their sums, node by node.
 
@@ -63,6 +75,12 @@ class NodeSums:
         Runs of micro-batches, one sum each.
     sums : list of arrays, shape (layout.size,)
         Where the sum of each node is to be.
+    buckets : list of (start, stop)
+        Slices of the vectors, of whole parameters.
+    follower : optional
+        Its ``begin()`` is called before the first vector, and its ``ready(number)`` for each bucket, in order, as soon as
+        all sums are complete in it: of the last vector the model tells which parameters are (``Views.done``), and
+        what it does not tell is complete when it returns.
 
     Attributes
     ----------
@@ -71,9 +89,14 @@ class NodeSums:
     """
 
     def __init__(
-        self, layout: Layout, nodes: list[tuple[int, int]], sums: list[np.ndarray]
+        self,
+        layout: Layout,
+        nodes: list[tuple[int, int]],
+        sums: list[np.ndarray],
+        buckets: Sequence[tuple[int, int]] = (),
+        follower: Follower | None = None,
     ) -> None:
-        self._plan: list[tuple[int, int, list[np.ndarray], int, int]] = []
+        plan: list[tuple[list[np.ndarray], int]] = []
         extra: list[np.ndarray] = []
         for (start, stop), own in zip(nodes, sums, strict=True):
             tree, depth = EagerSum(range(start, stop)), 0
@@ -81,14 +104,57 @@ class NodeSums:
                 merges = len(tree.arrive(number))
                 while len(extra) < depth:
                     extra.append(np.zeros_like(own))
-                self._plan.append((number, depth, [own, *extra[:depth]], merges, len(self._plan)))
+                # The vector to be filled is the last; as many are then added to the one before them.
+                plan.append(([own, *extra[:depth]], merges))
                 depth += 1 - merges
-        self.numbers = [number for number, *_ in self._plan]
-        self._views = [layout.views(vectors[depth]) for _, depth, vectors, _, _ in self._plan]
+        self.numbers = [number for start, stop in nodes for number in range(start, stop)]
+        self._plan = [(*each, layout.views(each[0][-1])) for each in plan]
+        self._follower, self._buckets = follower, list(buckets)
+        self._bucket_of = {
+            name: number
+            for name, (start, stop) in zip(layout.shapes, layout.bounds, strict=True)
+            for number, bucket in enumerate(buckets)
+            if start < stop and bucket[0] <= start < bucket[1]
+        }
+        self._parameters_of = Counter(self._bucket_of.values())
+        self._missing: list[int] = []
+        self._next = 0
+        if follower and plan:
+            self._plan[-1][-1].done = self._done
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    def __iter__(self) -> Iterator[tuple[np.ndarray, Views]]:
         """Yield (vector, named views of the vector) for each of ``numbers``; fill it before taking the next."""
-        for _, depth, vectors, merges, index in self._plan:
-            yield vectors[depth], self._views[index]
-            for upper in range(depth, depth - merges, -1):
-                np.add(vectors[upper - 1], vectors[upper], out=vectors[upper - 1])
+        self._missing = [self._parameters_of[number] for number in range(len(self._buckets))]
+        self._next = 0
+        if self._follower:
+            self._follower.begin()
+        for position, (vectors, merges, views) in enumerate(self._plan):
+            yield vectors[-1], views
+            if not self._follower or position < len(self._plan) - 1:
+                _merge(vectors, merges, slice(None))
+        if self._follower:
+            self._advance(len(self._buckets))
+
+    def _done(self, name: str) -> None:
+        number = self._bucket_of.get(name)  # none for a parameter without elements
+        if number is None:
+            return
+        self._missing[number] -= 1
+        stop = self._next
+        while stop < len(self._missing) and self._missing[stop] <= 0:
+            stop += 1
+        self._advance(stop)
+
+    def _advance(self, stop: int) -> None:
+        """Buckets before ``stop`` are complete."""
+        for number in range(self._next, stop):
+            if self._plan:
+                vectors, merges, _ = self._plan[-1]
+                _merge(vectors, merges, slice(*self._buckets[number]))
+            self._next = number + 1
+            self._follower.ready(number)
+
+
+def _merge(vectors: list[np.ndarray], merges: int, part: slice) -> None:
+    for upper in range(len(vectors) - 1, len(vectors) - 1 - merges, -1):
+        np.add(vectors[upper - 1][part], vectors[upper][part], out=vectors[upper - 1][part])

@@ -23,7 +23,7 @@ class Replicated:
     its own parameters at the beginning.
     """
 
-    is_shared = False
+    is_shared, exchange_seconds = False, None
 
     def __init__(
         self,

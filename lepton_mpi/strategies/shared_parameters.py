@@ -1,12 +1,10 @@
-"""Synchronous data parallelism with one copy of parameters and state per host, updated slice by slice.
+"""Synchronous data parallelism on one host, with one copy of parameters and state, updated slice by slice.
 
-                                one host                              several hosts, or clipping by norm
-    parameters, state           once per host                         once per host
-    gradients                   a row per rank and tree node          the same, and one row for the sum
-    a step                      sum and update in one pass            sum to the row (lanes between hosts), then update
+    parameters, state    once per host
+    gradients            a row per rank and tree node
+    a step               sum and update in one pass; with clipping by norm first the sum, to one more row
 
-Every host updates all of its parameters: what it needs of the others are sums only, and those are the same
-bits on every host. Memory per host: (n + 1 + s) N bytes on one host, one N more on several.
+Memory per host: (n + 1 + s) N bytes, N more with clipping by norm.
 """
 
 import numpy as np
@@ -23,7 +21,6 @@ from lepton_mpi.collectives.host_memory import (
     waited_seconds,
 )
 from lepton_mpi.collectives.tuning import Choice
-from lepton_mpi.collectives.two_level_plan import TwoLevelPlan
 from lepton_mpi.optimizers import Optimizer, Settings, kind_of
 from lepton_mpi.strategies.clipping import SharedNorm, clipped_scale
 from lepton_mpi.strategies.micro_batches import NodeSums
@@ -43,6 +40,7 @@ class SharedParameters:
     Parameters
     ----------
     world : World
+        All its ranks on one host.
     layout : Layout
     dtype : float32 or float64
     leaf_count : int
@@ -66,9 +64,11 @@ class SharedParameters:
     bucket_count : int
     is_shared : bool
         Whether ``parameters`` are memory of the host.
+    exchange_seconds : None
+        Nothing is sent.
     """
 
-    is_shared = True
+    is_shared, exchange_seconds = True, None
 
     def __init__(
         self,
@@ -90,14 +90,13 @@ class SharedParameters:
         self.optimizer = Optimizer(settings, layout, dtype, state)
         leaves = Leaves.spread(leaf_count, world.size)
         self._clip_norm, clips = clip_norm, clip_norm < float("inf")
-        is_fused = world.host_count == 1 and not clips
+        is_fused = not clips
         vectors = HostVectors(
             world, layout.size, dtype, "private" if is_fused else "shared", leaves
         )
         nodes = leaves.nodes(world.place)
         self.micro_batches = NodeSums(layout, nodes, vectors.inputs)
-        kind = HostPlan if world.host_count == 1 else TwoLevelPlan
-        self._sums = [] if is_fused else [kind(vectors, *bucket) for bucket in buckets]
+        self._sums = [] if is_fused else [HostPlan(vectors, *bucket) for bucket in buckets]
         self._updates = [_Update(self, vectors, *bucket, is_fused) for bucket in buckets]
         self._norm = SharedNorm(world, vectors.result) if clips else None
 
@@ -110,9 +109,7 @@ class SharedParameters:
                 plan.run()
             scale = clipped_scale(scale, self._norm.compute(), self._clip_norm)
         self.optimizer.begin_step(step, scale)
-        for number, update in enumerate(self._updates):
-            if self._sums and not self._norm:
-                self._sums[number].run()
+        for update in self._updates:
             update.run()
         self._clock.move("communication", "waiting", self._wait_seconds() - waited)
         self._clock.enter("compute")
