@@ -115,6 +115,9 @@ class Config:
     )
     segment_bytes: int = _option(256 << 10, "size of one message of the ring", _AT_LEAST_1)
     checkpoint: str | None = _option(None, "folder for checkpoints; default: none are written")
+    report_memory: bool = _option(
+        False, "print at the end what memory the ranks of the host take, by purpose"
+    )
     metrics: str | None = _option(None, "file for the run's numbers, one JSON object a line")
     progress: Literal["auto", "bar", "plain", "none"] = _option(
         "auto", "auto: a bar only on a terminal"
@@ -148,7 +151,7 @@ def _has_type(value: Any, kind: Any) -> bool:
         return isinstance(value, tuple) and all(_has_type(number, int) for number in value)
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, kind) and not isinstance(value, bool)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def make_config(options: dict[str, Any]) -> Config:
@@ -200,6 +203,8 @@ def _argument(field: dataclasses.Field) -> dict[str, Any]:
     """Arguments of ``add_argument`` for one field of Config."""
     default = field.default
     keywords = {"help": field.metadata["help"], "default": default, "type": field.type}
+    if field.type is bool:
+        return {"help": field.metadata["help"], "default": default, "action": "store_true"}
     if field.name == "hidden":
         keywords |= {"type": int, "nargs": "*", "default": list(default)}
     return keywords
@@ -328,4 +333,4 @@ def _expected(field: dataclasses.Field) -> str:
         return "one of " + ", ".join(get_args(field.type))
     if field.metadata["check"]:
         return field.metadata["check"][0]
-    return "a text"
+    return "true or false" if field.type is bool else "a text"

@@ -381,6 +381,11 @@ def _say_end(
             f"; {result['hidden_share']:.0%} of the exchange between hosts hidden behind compute"
         )
     report.say("time", f"{seconds:.2f} s in steps: {parts}")
+    if config.report_memory:
+        from lepton_mpi import memory
+
+        for line in memory.report(world, strategy.vectors, strategy.parameters.nbytes):
+            report.say("memory", line)
     if path:
         report.say("checkpoint", str(path))
     report.say("weights", f"{digest} (BLAKE2b)")

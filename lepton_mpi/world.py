@@ -185,14 +185,15 @@ class World:
 
     # -- memory shared by a host -----------------------------------------------------------------
 
-    def host_array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    def host_array(self, shape: tuple[int, ...], dtype: Any, name: str = "other") -> np.ndarray:
         """Array of zeros that all ranks of this host read and write in place. Collective over the host.
 
-        The memory has no name in any file system, so nothing of it outlives the ranks, however they end.
+        The memory has no name in any file system, so nothing of it outlives the ranks, however they end; ``name`` is
+        what ``memory.py`` counts it under.
         """
         dtype = np.dtype(dtype)
         length = host_pages.file_length(max(1, prod(shape) * dtype.itemsize))
-        file = self._open_host_file(length)
+        file = self._open_host_file(length, name)
         memory = host_pages.map_file(file, length)
         os.close(file)
         self._take_large_pages(memory)
@@ -213,11 +214,11 @@ class World:
         """Wait for all ranks of this host. Collective over the host."""
         self.host_comm.Barrier()
 
-    def _open_host_file(self, length: int = 1) -> int:
+    def _open_host_file(self, length: int = 1, name: str = "other") -> int:
         """Descriptor of one unnamed file, opened by each rank of the host on its own."""
         made = None
         if self.local_rank == 0:
-            made = os.memfd_create("lepton_mpi")
+            made = os.memfd_create(f"lepton_mpi:{name}")
             os.ftruncate(made, length)
         path = self.host_comm.bcast(f"/proc/{os.getpid()}/fd/{made}")
         file = os.open(path, os.O_RDWR)

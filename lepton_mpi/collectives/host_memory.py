@@ -87,6 +87,8 @@ class HostVectors:
         Where sums go: to rows of the host, or to each rank's own row.
     leaves : Leaves, optional
         Default: one leaf a rank.
+    name : str
+        What the table is counted under, see ``World.host_array``.
 
     Attributes
     ----------
@@ -100,7 +102,9 @@ class HostVectors:
         Whole nodes of the host's own run of leaves. With one host that is the root.
     """
 
-    def __init__(self, world, count: int, dtype, mode: str, leaves: Leaves | None = None) -> None:
+    def __init__(
+        self, world, count: int, dtype, mode: str, leaves: Leaves | None = None, name: str = "other"
+    ) -> None:
         self.world, self.count, self.dtype, self.mode = world, count, np.dtype(dtype), mode
         self.leaves = leaves or Leaves.spread(world.size, world.size)
         rows_of_rank = [
@@ -122,7 +126,7 @@ class HostVectors:
             // self.dtype.itemsize
         )
         self.table = world.host_array(
-            (max(1, self.first_result_row + result_rows), elements), self.dtype
+            (max(1, self.first_result_row + result_rows), elements), self.dtype, name
         )
         self.inputs = [self.table[row, :count] for row in own]
         map_pages(world, self.table, self.inputs)

@@ -46,13 +46,15 @@ class OverlappedParameters:
         clip_norm: float,
     ) -> None:
         self.choice, self.bucket_count, self._clock = choice, len(buckets), world.clock
-        self.parameters = world.host_array((layout.size,), dtype)
-        state = world.host_array((len(kind_of(settings)[1]), layout.size), dtype)
+        self.parameters = world.host_array((layout.size,), dtype, "parameters")
+        states = len(kind_of(settings)[1])
+        state = world.host_array((states, layout.size), dtype, "state")
         for memory in (self.parameters, state):
             map_pages(world, memory, [])
         self.optimizer = Optimizer(settings, layout, dtype, state)
         leaves = Leaves.spread(leaf_count, world.size)
-        vectors = HostVectors(world, layout.size, dtype, "shared", leaves)
+        vectors = HostVectors(world, layout.size, dtype, "shared", leaves, "gradients")
+        self.vectors = {"parameters": 1, "state": states, "gradients": len(vectors.table)}
         self._gradient, self._clip_norm = vectors.result, clip_norm
         self._sum = OverlappedSum(vectors, buckets)
         nodes = leaves.nodes(world.place)

@@ -64,6 +64,8 @@ class SharedParameters:
     bucket_count : int
     is_shared : bool
         Whether ``parameters`` are memory of the host.
+    vectors : dict of str to int
+        How many vectors of the length of the parameters a host holds, by purpose.
     exchange_seconds : None
         Nothing is sent.
     """
@@ -82,9 +84,9 @@ class SharedParameters:
         clip_norm: float,
     ) -> None:
         self.choice, self.bucket_count, self._clock = choice, len(buckets), world.clock
-        self.parameters = world.host_array((layout.size,), dtype)
+        self.parameters = world.host_array((layout.size,), dtype, "parameters")
         states = len(kind_of(settings)[1])
-        state = world.host_array((states, layout.size), dtype)
+        state = world.host_array((states, layout.size), dtype, "state")
         for memory in (self.parameters, state):
             map_pages(world, memory, [])
         self.optimizer = Optimizer(settings, layout, dtype, state)
@@ -92,8 +94,9 @@ class SharedParameters:
         self._clip_norm, clips = clip_norm, clip_norm < float("inf")
         is_fused = not clips
         vectors = HostVectors(
-            world, layout.size, dtype, "private" if is_fused else "shared", leaves
+            world, layout.size, dtype, "private" if is_fused else "shared", leaves, "gradients"
         )
+        self.vectors = {"parameters": 1, "state": states, "gradients": len(vectors.table)}
         nodes = leaves.nodes(world.place)
         self.micro_batches = NodeSums(layout, nodes, vectors.inputs)
         self._sums = [] if is_fused else [HostPlan(vectors, *bucket) for bucket in buckets]

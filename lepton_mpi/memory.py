@@ -1,0 +1,68 @@
+"""How much memory a run takes, as Linux counts it: what the ranks of a host share, by purpose, and what each has alone.
+
+Memory that several processes map is counted in parts (Pss of /proc/PID/smaps): a page that n ranks have touched counts
+1/n for each, so the sum over the ranks of a host is what the host gives.
+"""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+_HEAD = re.compile(r"^[0-9a-f]+-[0-9a-f]+ .* /memfd:lepton_mpi:(\w+) ")
+_ANY_HEAD = re.compile(r"^[0-9a-f]+-[0-9a-f]+ ")
+
+
+def shared_bytes() -> dict[str, int]:
+    """This process's part of the memory that the ranks of its host share, by the name given to ``host_array``."""
+    return shared_bytes_of(Path("/proc/self/smaps").read_text())
+
+
+def shared_bytes_of(smaps: str) -> dict[str, int]:
+    """The same from the text of a file ``smaps``.
+
+    >>> shared_bytes_of('''7f00-7f40 rw-s 0 00:01 1 /memfd:lepton_mpi:state (deleted)
+    ... Rss:    8 kB
+    ... Pss:    4 kB
+    ... 7f40-7f50 rw-p 0 00:00 0
+    ... Pss:  100 kB
+    ... ''')
+    {'state': 4096}
+    """
+    found: Counter[str] = Counter()
+    name = None
+    for line in smaps.splitlines():
+        if match := _HEAD.match(line):
+            name = match[1]
+        elif _ANY_HEAD.match(line):
+            name = None
+        elif name and line.startswith("Pss:"):
+            found[name] += 1024 * int(line.split()[1])
+    return dict(found)
+
+
+def own_bytes() -> int:
+    """Memory that no other process maps, in bytes."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Private_"))
+
+
+def report(world, vectors: dict[str, int], vector_bytes: int) -> list[str]:
+    """Two lines for people. Collective over the host.
+
+    vectors : how many vectors of the length of the parameters this host holds for each purpose, by the way of
+        training's formula; vector_bytes : bytes of one.
+    """
+    parts = world.host_comm.allgather((shared_bytes(), own_bytes()))
+    measured = sum((Counter(shared) for shared, _ in parts), Counter())
+    words = [
+        f"{name} {measured.pop(name, 0) / 2**20:.1f} MiB ({count} N)"
+        for name, count in vectors.items()
+    ]
+    words += [f"{name} {size / 2**20:.1f} MiB" for name, size in sorted(measured.items())]
+    count = sum(vectors.values())
+    formula = f"{count} N = {count * vector_bytes / 2**20:.1f} MiB for N = {vector_bytes} bytes"
+    own = max(own for _, own in parts)
+    return [
+        f"of this host's {world.local_size} ranks together: {', '.join(words)}",
+        f"formula {formula}; besides, a rank's own {own / 2**20:.0f} MiB at most",
+    ]

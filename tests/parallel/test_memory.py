@@ -1,0 +1,54 @@
+"""What the ranks of a host share is as large as the formula says, measured by Linux."""
+
+import numpy as np
+import pytest
+
+from lepton_mpi import memory
+from lepton_mpi.collectives.tuning import Choice
+from lepton_mpi.host_pages import LARGE_PAGE_BYTES
+from lepton_mpi.optimizers import Settings
+from lepton_mpi.strategies.overlapped_parameters import OverlappedParameters
+from lepton_mpi.strategies.shared_parameters import SharedParameters
+from lepton_mpi.vectors import Layout
+from tests.parallel.together import together
+
+COUNT = 1_500_000
+
+
+def _step(strategy) -> None:
+    for vector, _ in strategy.micro_batches:
+        vector[:] = 1
+    strategy.step(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "clip_norm", "more"),
+    [
+        (SharedParameters, float("inf"), 0),
+        (SharedParameters, 1.0, 1),
+        (OverlappedParameters, float("inf"), 1),
+    ],
+    ids=["fused", "two phases", "several hosts"],
+)
+def test_a_host_holds_one_copy_of_parameters_and_state(world, kind, clip_norm, more):
+    """With Adam (n + 3) vectors for n ranks, one more where the sum is stored; replicated ranks hold 4 n."""
+    if kind is SharedParameters and world.host_count > 1:
+        pytest.skip("for one host")
+    before = memory.shared_bytes()
+    layout = Layout({"w": (COUNT, 1)})
+    strategy = kind(
+        *(world, layout, np.dtype(np.float32), world.size, [(0, COUNT)]),
+        *(Settings("adam", lambda step: 1e-3), Choice("", ""), clip_norm),
+    )
+    _step(strategy)
+    after = memory.shared_bytes()
+    names = ("parameters", "state", "gradients")
+    own = np.array([after.get(name, 0) - before.get(name, 0) for name in names])
+    measured = dict(zip(names, world.host_comm.allreduce(own).tolist(), strict=True))
+    expected = {"parameters": 1, "state": 2, "gradients": world.local_size + more}
+    with together(world):
+        assert strategy.vectors == expected
+        for name, count in expected.items():
+            least = count * 4 * COUNT
+            assert least <= measured[name] + 4096 * count, (name, measured[name] / least)
+            assert measured[name] <= least + LARGE_PAGE_BYTES, (name, measured[name] / least)
