@@ -1,4 +1,4 @@
-"""Matrix products alone, by the BLAS that the engine's kernels call: the limit of a training step."""
+"""Matrix products alone, by the BLAS that Numba calls: with the engine's own, the limit of a training step."""
 
 import numpy as np
 from numba import njit
