@@ -27,8 +27,8 @@ def prefetch(typing_context, address):
         kind = ir.FunctionType(ir.VoidType(), [pointer.type, _half_word, _half_word, _half_word])
         name = "llvm.prefetch.p0"
         function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-        # To read, into every level of the cache, data and not code.
-        builder.call(function, [pointer, _half_word(0), _half_word(3), _half_word(1)])
+        # To read, into the outer caches, data and not code: the first level has better things to hold.
+        builder.call(function, [pointer, _half_word(0), _half_word(1), _half_word(1)])
         return context.get_dummy_value()
 
     return types.none(types.int64), generate
