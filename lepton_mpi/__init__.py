@@ -21,7 +21,8 @@ The map, in the order the data flows::
     explain.py       what a collective does, step by step, for a reader
     tune.py          which collective is fastest on these ranks
     errors.py        what a user can cause, each with the exit code of the job
-    counter_random.py  random numbers that depend on seed and position alone
+    counter_random.py  random numbers that depend on seed and position alone; counter_random_kernels.py
+                     draws the same ones inside of kernels
 
 The words, one per idea:
 
@@ -31,6 +32,8 @@ host, local_rank   machine; rank within it
 lane               the ranks of equal local_rank on all hosts
 shard              the rows of the data set that belong to one rank
 batch              rows in one kernel call
+target             a number to predict, where rows have no class
+draw               random bits of one step, from which with a row's number all else random follows
 micro_batch        the unit of the gradient sum
 global_batch       rows of one optimizer step over all ranks
 bucket             several gradients in one flat buffer, reduced together

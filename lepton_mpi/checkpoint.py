@@ -3,8 +3,8 @@
     /parameters/<name>      one data set per parameter, in its shape
     /optimizer/<state>      one flat vector per state, in the order of the parameters
     /normalisation/…        shift and scale of the features, as the data file had them
-    attributes              format, version, step, epoch, seed, model, configuration (JSON), names (JSON, the
-                            order of the flat vector), weights_digest (BLAKE2b)
+    attributes              format, version, step, epoch, seed, model, y_kind (classes or targets), configuration
+                            (JSON), names (JSON, the order of the flat vector), weights_digest (BLAKE2b)
 
 The first 512 bytes, which HDF5 leaves to its user, hold a magic word and the BLAKE2b of all other bytes.
 A file is written under a temporary name, synced and renamed, and the folder is synced: a kill at any

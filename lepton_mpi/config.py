@@ -38,6 +38,10 @@ AllreduceName = Literal[
     "mpi_persistent",
 ]
 
+# The names of models/activation_kernels.py, and the losses of models/mlp.py, for the same reason.
+ActivationName = Literal["relu", "gelu", "tanh", "sigmoid", "silu"]
+LossName = Literal["auto", "cross_entropy", "mse", "huber"]
+
 OptimizerName = Literal["adam", "adamw", "sgd", "nesterov", "lion", "adagrad", "rmsprop"]
 
 _Check = tuple[str, Callable[[Any], bool]]
@@ -64,6 +68,20 @@ class Config:
         (128,),
         "widths of the mlp's hidden layers",
         ("whole numbers of at least 1", lambda v: min(v, default=1) >= 1),
+    )
+    activation: ActivationName = _option(  # noqa: RUF009  a frozen field's default
+        "relu", "of the mlp's hidden layers; gelu is the exact one, by the error function"
+    )
+    dropout: float = _option(
+        0.0, "share of the mlp's hidden units dropped in training, in steps of 1/65536", _FRACTION
+    )
+    loss: LossName = _option(  # noqa: RUF009  a frozen field's default
+        "auto",
+        "of the mlp; auto: cross_entropy where y are whole numbers, mse where they are floats; mse and huber "
+        "take y as numbers to predict",
+    )
+    huber_delta: float = _option(
+        1.0, "of loss huber: size from which on an error no longer counts by its square", _POSITIVE
     )
     dtype: Literal["float32", "float64"] = _option(
         "float32", "of parameters, gradients and batches"
@@ -141,6 +159,12 @@ class Config:
     def held_out(self) -> dict[str, float]:
         """Fraction of the rows kept for each purpose, where the file has no such split."""
         return {"validation": self.validation_split, "test": self.test_split}
+
+    @property
+    def y_kind(self) -> Literal["auto", "classes", "targets"]:
+        """What ``y`` of the data must be for the loss."""
+        kinds = {"auto": "auto", "cross_entropy": "classes"}
+        return kinds.get(self.loss, "targets")
 
 
 def _has_type(value: Any, kind: Any) -> bool:

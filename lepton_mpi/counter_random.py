@@ -4,6 +4,9 @@ A generator with a state would have to be advanced past the rows of other ranks;
 needs no state. The hash is the finaliser of SplitMix64 (Steele, Lea, Flood, "Fast splittable
 pseudorandom number generators", OOPSLA 2014), applied to a Weyl sequence. NumPy's own generators are
 not used because their streams may change between NumPy versions.
+
+Words are folded into a key one after the other by ``chain``, and ``numbers`` draws from a key. The same for
+one number at a time, inside of kernels, is ``counter_random_kernels.py``.
 """
 
 import numpy as np
@@ -20,14 +23,20 @@ def mix(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(31))
 
 
-def bits(seed: int, stream: int, count: int) -> np.ndarray:
-    """``count`` independent uint64, shape (count,), for counters 0 … count-1 of one stream of one seed."""
-    key = np.zeros(
-        1, np.uint64
-    )  # an array: NumPy warns when a scalar wraps around, as it should here
-    for word in (seed, stream):
-        key = mix((key + np.uint64(word & 0xFFFFFFFFFFFFFFFF)) * _WEYL + _WEYL)
-    return mix(key + np.arange(1, count + 1, dtype=np.uint64) * _WEYL)
+def chain(key: np.ndarray, word: int) -> np.ndarray:
+    """The keys that follow from ``key``, uint64 of any shape but (), and one more word."""
+    # Arrays only: NumPy warns when a scalar wraps around, as it should here.
+    return mix((key + np.uint64(word & 0xFFFFFFFFFFFFFFFF)) * _WEYL + _WEYL)
+
+
+def numbers(key: np.ndarray, count: int, first: int = 0) -> np.ndarray:
+    """Independent uint64, shape (count,), for counters first, first + 1, … of one key, uint64 of shape (1,)."""
+    return mix(key + np.arange(first + 1, first + count + 1, dtype=np.uint64) * _WEYL)
+
+
+def bits(seed: int, stream: int, count: int, first: int = 0) -> np.ndarray:
+    """``count`` uint64 for counters first, first + 1, … of one stream of one seed."""
+    return numbers(chain(chain(np.zeros(1, np.uint64), seed), stream), count, first)
 
 
 def uniform(seed: int, stream: int, count: int) -> np.ndarray:

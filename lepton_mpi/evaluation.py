@@ -1,6 +1,7 @@
 """Loss and scores on rows that were not trained on, and the command that does it for a checkpoint."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,28 +34,60 @@ def evaluate(
     reader
         Made for at least BATCH_ROWS rows.
 
+    class_names
+        Of the classes of the rows; empty for rows with targets.
+
     Returns
     -------
     dict
-        ``loss`` (mean over rows), ``accuracy``, ``macro_precision``, ``macro_recall``, ``macro_f1``, and
-        ``classes``, a list of dicts with name, precision, recall and f1. Empty if the model cannot
-        evaluate or there are no rows.
+        ``loss`` (mean over rows); with classes ``accuracy``, ``macro_precision``, ``macro_recall``, ``macro_f1``, and
+        ``classes``, a list of dicts with name, precision, recall and f1; with targets ``mse``, ``rmse``, ``mae``
+        and ``r2``. Empty if the model cannot evaluate or there are no rows.
     """
     if not hasattr(model, "evaluate") or rows.row_count == 0:
         return {}
     world.clock.enter("evaluation")
-    confusion = np.zeros((len(class_names), len(class_names)), np.int64)
-    predicted, loss = np.empty(BATCH_ROWS, np.int32), np.zeros(1)
+    batches = _own_batches(rows, reader, world)
+    if class_names:
+        loss, confusion = _count_classes(model, parameters, batches, len(class_names))
+        figures = _class_figures(metrics.scores(world.sum(confusion)), class_names)
+    else:
+        loss, sums = _add_targets(model, parameters, batches, rows)
+        figures = metrics.regression_scores(world.sum(sums), rows.row_count)
+    return {"loss": float(world.sum(loss)[0]) / rows.row_count, **figures}
+
+
+def _own_batches(rows: loader.Rows, reader: loader.BatchReader, world: World) -> Iterator[Batch]:
+    """This rank's part of the rows; a batch lasts until the next."""
     first, last = order.share(0, rows.row_count, world.size, world.rank)
     for start in range(first, last, BATCH_ROWS):
         world.clock.enter("evaluation")  # progress, for the time limit
-        batch = Batch(*reader.read(rows, rows.indices[start : min(start + BATCH_ROWS, last)]))
+        yield Batch(*reader.read(rows, rows.indices[start : min(start + BATCH_ROWS, last)]))
+
+
+def _count_classes(model, parameters, batches, class_count) -> tuple[np.ndarray, np.ndarray]:
+    """Summed loss, shape (1,), and confusion matrix."""
+    confusion = np.zeros((class_count, class_count), np.int64)
+    predicted, loss = np.empty(BATCH_ROWS, np.int32), np.zeros(1)
+    for batch in batches:
         loss += model.evaluate(parameters, batch, predicted[: len(batch.y)])
         metrics.count_confusion(confusion, batch.y, predicted[: len(batch.y)])
-    scores = metrics.scores(world.sum(confusion))
+    return loss, confusion
+
+
+def _add_targets(model, parameters, batches, rows) -> tuple[np.ndarray, np.ndarray]:
+    """Summed loss, shape (1,), and the sums of ``metrics.add_errors``."""
+    origin, sums = rows.y[rows.indices[0]], np.zeros((4, rows.y.shape[1]))
+    predicted, loss = np.empty((BATCH_ROWS, rows.y.shape[1]), rows.y.dtype), np.zeros(1)
+    for batch in batches:
+        loss += model.evaluate(parameters, batch, predicted[: len(batch.y)])
+        metrics.add_errors(sums, origin, batch.y, predicted[: len(batch.y)])
+    return loss, sums
+
+
+def _class_figures(scores: metrics.Scores, class_names: tuple[str, ...]) -> dict[str, Any]:
     per_class = zip(class_names, scores.precision, scores.recall, scores.f1, strict=True)
     return {
-        "loss": float(world.sum(loss)[0]) / rows.row_count,
         "accuracy": scores.accuracy,
         **{f"macro_{name}": value for name, value in scores.macro.items()},
         "classes": [
@@ -66,8 +99,9 @@ def evaluate(
 
 def sentence(figures: dict[str, Any]) -> str:
     """The figures in one line."""
-    names = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "loss")
-    return ", ".join(f"{name.replace('_', ' ')} {figures[name]:.4f}" for name in names)
+    names = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "mse", "rmse", "mae", "r2")
+    shown = [name for name in (*names, "loss") if name in figures]
+    return ", ".join(f"{name.replace('_', ' ')} {figures[name]:.4f}" for name in shown)
 
 
 def evaluate_checkpoint(path: Path, data_name: str | None, split: str, world: World) -> None:
@@ -77,12 +111,14 @@ def evaluate_checkpoint(path: Path, data_name: str | None, split: str, world: Wo
         options = json.loads(saved.attributes["configuration"])
         config = make_config(options | {"hidden": tuple(options["hidden"])})
     dtype = np.dtype(config.dtype)
-    data = loader.load(data_name or config.data, dtype, config.held_out, config.seed, world)
+    # Older checkpoints do not say, and have classes.
+    y_kind = saved.attributes.get("y_kind", "classes")
+    data = loader.load(data_name or config.data, dtype, config.held_out, config.seed, world, y_kind)
     with world.agreeing():
-        model = make_model(config.model, data.feature_shape, data.class_count, tuple(config.hidden))
+        model = make_model(config, data)
         if Layout(model.shapes) != saved.layout:
             raise ConfigurationError(
-                f"{data.path}: rows of shape {data.feature_shape} and {data.class_count} classes do not fit the "
+                f"{data.path}: rows of shape {data.feature_shape} and {data.outputs_text} do not fit the "
                 f"checkpoint's model, {saved.attributes['model']}"
             )
     parameters = saved.layout.views(saved.parameters)
@@ -97,7 +133,7 @@ def evaluate_checkpoint(path: Path, data_name: str | None, split: str, world: Wo
             )
     if world.rank == 0:
         print(f"{split} of {data.path.name}: {sentence(figures)}")
-        for values in figures["classes"]:
+        for values in figures.get("classes", []):
             print(
                 f"  {values['name']:<20} precision {values['precision']:.4f}  recall {values['recall']:.4f}  f1 {values['f1']:.4f}"
             )

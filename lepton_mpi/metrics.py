@@ -1,5 +1,6 @@
-"""Counts that add up over ranks, and the figures computed from their sums. Never a mean of means."""
+"""Counts and sums that add up over ranks, and the figures computed from them. Never a mean of means."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,41 @@ def scores(confusion: np.ndarray) -> Scores:
     recall = _ratio(hits, confusion.sum(axis=1))
     f1 = _ratio(2 * precision * recall, precision + recall)
     return Scores(float(_ratio(hits.sum(), confusion.sum())), precision, recall, f1)
+
+
+def add_errors(
+    sums: np.ndarray, origin: np.ndarray, wanted: np.ndarray, predicted: np.ndarray
+) -> None:
+    """Add rows to ``sums``, float64 of shape (4, targets): what ``regression_scores`` is computed from.
+
+    ``wanted`` and ``predicted`` have shape (rows, targets). ``origin``, shape (targets,), is any row of targets, the
+    same for all calls: distances from it, not from 0, lose no digits where targets are large and differ by little.
+    """
+    errors = predicted.astype(np.float64) - wanted
+    distances = wanted.astype(np.float64) - origin
+    for total, values in zip(
+        sums, (errors**2, np.abs(errors), distances**2, distances), strict=True
+    ):
+        total += values.sum(axis=0)
+
+
+def regression_scores(sums: np.ndarray, row_count: int) -> dict[str, float]:
+    """``mse``, ``rmse`` and ``mae`` over all elements, and ``r2``, the mean over targets, of sums over all ranks.
+
+    r2 is one minus the squared errors' part of the squared distances from the target's mean. For a target that
+    never changes it is 1 without an error, else 0, as in scikit-learn.
+    """
+    squares, sizes, squared_distances, distances = sums
+    spread = squared_distances - distances**2 / row_count
+    unchanging = np.where(squares == 0, 0.0, 1.0)
+    unexplained = np.divide(squares, spread, out=unchanging, where=spread > 0)
+    mse = float(squares.mean()) / row_count
+    return {
+        "mse": mse,
+        "rmse": math.sqrt(mse),
+        "mae": float(sizes.mean()) / row_count,
+        "r2": float(1 - unexplained.mean()),
+    }
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -42,8 +42,9 @@ def fit(model: Any = None, **options: Any) -> dict[str, Any]:
     Parameters
     ----------
     model
-        An object as ``lepton_mpi.models`` describes it, or a callable (feature_shape, class_count) that
-        returns one; None takes the ``model`` option.
+        An object as ``lepton_mpi.models`` describes it, or a callable (feature_shape, output_count) that
+        returns one, or a text, which is the ``model`` option; None takes the default of that. There is an output
+        for each class or each target.
     **options
         Fields of ``Config``.
 
@@ -51,8 +52,11 @@ def fit(model: Any = None, **options: Any) -> dict[str, Any]:
     -------
     dict
         ``test_accuracy``, ``macro_recall``, ``samples_per_second``, ``weights_digest``, ``world_size`` and
-        more, as in the last line of the metrics file; ``parameters``, a dict of name to array.
+        more, as in the last line of the metrics file; ``parameters``, a dict of name to array. Where the data
+        have targets instead of classes, ``test_mse``, ``test_rmse``, ``test_mae`` and ``test_r2``.
     """
+    if isinstance(model, str):
+        options, model = options | {"model": model}, None
     try:
         config = make_config(options)
     except ConfigurationError as error:
@@ -73,12 +77,12 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
     world.first_of_host_first(import_kernels)
     from lepton_mpi import evaluation
     from lepton_mpi.data import loader, order
-    from lepton_mpi.models import Batch
+    from lepton_mpi.models import Batch, draws
     from lepton_mpi.strategies.micro_batches import MicroBatches
 
     report = _open_report(config, world)
     dtype = np.dtype(config.dtype)
-    data = loader.load(config.data, dtype, config.held_out, config.seed, world)
+    data = loader.load(config.data, dtype, config.held_out, config.seed, world, config.y_kind)
     model = _make_model(config, world, model, data)
     layout = Layout(model.shapes)
     micro_batches = MicroBatches(config.batch, config.micro_batch or -(-config.batch // 8))
@@ -99,13 +103,14 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
             order.epoch_order(train_rows.row_count, config.seed, epoch)
         ]
         reads = micro_batches.reads(strategy.micro_batches.numbers, rows_in_order, steps)
-        for batch_start, batch_stop in steps:
+        draws_of_steps = draws(config.seed, step, len(steps))
+        for (batch_start, batch_stop), draw in zip(steps, draws_of_steps, strict=True):
             step += 1
             for vector, gradient in strategy.micro_batches:
                 clock.enter("input", step)
                 rows, following = next(reads)
                 x, y = reader.read(train_rows, rows)
-                batch = Batch(x, y, ahead=reader.look_ahead(train_rows, following))
+                batch = Batch(x, y, rows, draw, reader.look_ahead(train_rows, following))
                 clock.enter("compute")
                 if rows.size:
                     figures = model.loss_and_gradient(parameters, batch, gradient)
@@ -148,7 +153,9 @@ def import_kernels() -> None:
     """Compile, or load from the cache, every kernel of a run."""
     import lepton_mpi.collectives.flag_kernels
     import lepton_mpi.data.kernels
+    import lepton_mpi.models.activation_kernels
     import lepton_mpi.models.kernels
+    import lepton_mpi.models.regression_kernels
     import lepton_mpi.optimizer_kernels
     import lepton_mpi.strategies.norm_kernels
     import lepton_mpi.strategies.step_kernels  # noqa: F401
@@ -170,11 +177,8 @@ def _make_model(config: Config, world: World, model: Any, data) -> Any:
 
     with world.agreeing():
         if model is None:
-            threaded = _thread_count(config, world) > 1
-            return make_model(
-                config.model, data.feature_shape, data.class_count, config.hidden, threaded
-            )
-        return model(data.feature_shape, data.class_count) if callable(model) else model
+            return make_model(config, data, threaded=_thread_count(config, world) > 1)
+        return model(data.feature_shape, data.output_count) if callable(model) else model
 
 
 def _make_strategy(
@@ -260,7 +264,8 @@ def _check_finite(world: World, loss: float, epoch: int) -> None:
 
 
 def _prefixed(prefix: str, figures: dict[str, Any]) -> dict[str, float]:
-    return {prefix + name: figures[name] for name in ("loss", "accuracy") if name in figures}
+    names = ("loss", "accuracy", "r2")
+    return {prefix + name: figures[name] for name in names if name in figures}
 
 
 def _save(config, world, layout, strategy, data, model, step: int, epoch: int) -> Path | None:
@@ -274,6 +279,7 @@ def _save(config, world, layout, strategy, data, model, step: int, epoch: int) -
                 "epoch": epoch,
                 "seed": config.seed,
                 "model": _name_of(model),
+                "y_kind": "targets" if data.target_count else "classes",
             }
             attributes["configuration"] = json.dumps(dataclasses.asdict(config))
             saved = checkpoint.Checkpoint(
@@ -303,9 +309,7 @@ def _say_head(config, world, report, data, model, layout, strategy, micro_batche
         f"{grouped(rows.row_count)} {split}" for split, rows in _in_order(data.splits)
     )
     shape = "x".join(map(str, data.feature_shape)) or "1"
-    report.say(
-        "data", f"{data.path.name}: {counts} rows of shape {shape}, {data.class_count} classes"
-    )
+    report.say("data", f"{data.path.name}: {counts} rows of shape {shape}, {data.outputs_text}")
     report.say("model", f"{_name_of(model)}, {grouped(layout.size)} parameters, {config.dtype}")
     buckets = strategy.bucket_count
     report.say(
@@ -371,7 +375,8 @@ def _say_end(
     }
     if test:
         result |= {"test_" + name: value for name, value in test.items()}
-        result["macro_recall"] = test["macro_recall"]
+        if "macro_recall" in test:
+            result["macro_recall"] = test["macro_recall"]
         report.say("test", evaluation.sentence(test))
     parts = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
     if strategy.exchange_seconds is not None:

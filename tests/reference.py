@@ -5,7 +5,9 @@ compared with the exact result and not with the same rounding errors.
 """
 
 import numpy as np
-from scipy.special import expit, log_softmax
+from scipy.special import erfc, expit, log_softmax
+
+from lepton_mpi import counter_random
 
 
 def _double(*arrays):
@@ -22,6 +24,11 @@ def gather_rows(table, rows, shift, scale, out):
 
 def gather_labels(labels, rows, out):
     out[: rows.size] = labels[rows]
+    return rows.size
+
+
+def gather_targets(targets, rows, out):
+    out[: rows.size] = targets[rows]
     return rows.size
 
 
@@ -89,6 +96,72 @@ def logistic_predict(inputs, weight, bias, labels, scratch, predicted):
     z = x @ w + b
     predicted[:] = z > 0
     return np.logaddexp(0, np.where(labels, -z, z)).sum()
+
+
+# -- models/activation_kernels.py -----------------------------------------------------------------------
+
+
+def _normal(z):
+    """Probability of less than z, and density at z."""
+    return erfc(-z / np.sqrt(2)) / 2, np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+
+
+# (f(z), f'(z)) by the kernel's number.
+ACTIVATIONS = [
+    lambda z: (np.maximum(z, 0), z > 0),
+    lambda z: (z * _normal(z)[0], _normal(z)[0] + z * _normal(z)[1]),
+    lambda z: (np.tanh(z), 1 - np.tanh(z) ** 2),
+    lambda z: (expit(z), expit(z) * expit(-z)),
+    lambda z: (z * expit(z), expit(z) * (1 + z * expit(-z))),
+]
+
+
+def activate(kind, bias, out, slope):
+    z, b = _double(out, bias)
+    out[:], slope[:] = ACTIVATIONS[kind](z + b)
+
+
+def drop(key, dropped, numbers, out, slope):
+    numbers[:] = counter_random.numbers(np.array([key], np.uint64), numbers.size)
+    parts = numbers.astype("<u8").view("<u2")[: out.size]
+    factor = np.where(parts < dropped, 0, 65536 / (65536 - dropped))
+    out[:], slope[:] = _double(out * factor, slope * factor)
+
+
+def dense_activation(kind, inputs, weight, bias, threaded, out, slope):
+    x, w, b = _double(inputs, weight, bias)
+    out[:], slope[:] = ACTIVATIONS[kind](x @ w + b)
+
+
+def dense_dropout(
+    kind, inputs, weight, bias, threaded, draw, layer, rows, dropped, numbers, out, slope
+):
+    dense_activation(kind, inputs, weight, bias, threaded, out, slope)
+    key = counter_random.chain(np.array([draw]).astype(np.uint64), layer)
+    for row, y, s in zip(rows, out, slope, strict=True):
+        drop(counter_random.chain(key, int(row))[0], dropped, numbers, y, s)
+
+
+def dense_slope_backward(grad_output, weight, slope, grad_input):
+    g, w, s = _double(grad_output, weight, slope)
+    grad_input[:] = g @ w.T * s
+
+
+# -- models/regression_kernels.py -----------------------------------------------------------------------
+
+
+def squared_error(outputs, targets):
+    z, t = _double(outputs, targets)
+    e = z - t
+    outputs[:] = 2 * e / t.shape[1]
+    return (e**2).mean(axis=1).sum()
+
+
+def huber(outputs, targets, delta):
+    z, t = _double(outputs, targets)
+    e = np.abs(z - t)
+    outputs[:] = np.clip(z - t, -delta, delta) / t.shape[1]
+    return np.where(e <= delta, e**2 / 2, delta * (e - delta / 2)).mean(axis=1).sum()
 
 
 # -- optimizer_kernels.py ------------------------------------------------------------------------------

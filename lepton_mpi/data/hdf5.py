@@ -1,7 +1,9 @@
 """HDF5 files with rows to learn from: the layouts accepted, and how they are opened, checked and read.
 
-A split is a pair of data sets: ``x``, numbers of shape (rows, ...), and ``y``, whole numbers of shape
-(rows,) or (rows, 1), the class of each row from 0 up. A file holds, tried in this order,
+A split is a pair of data sets: ``x``, numbers of shape (rows, ...), and ``y``. That is either whole numbers of
+shape (rows,) or (rows, 1), the class of each row from 0 up, or targets: numbers to predict, of shape (rows,) or
+(rows, targets). Floats are taken as targets, unless classes are asked for or have names.
+A file holds, tried in this order,
 
 1. groups ``train``, and if present ``validation`` and ``test``, each with ``x`` and ``y``;
 2. ``x_train`` and ``y_train``, and if present ``x_validation``, ``y_validation``, ``x_test``, ``y_test``;
@@ -18,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import h5py
 import numpy as np
@@ -26,6 +29,7 @@ from lepton_mpi.errors import DataError, one_line
 
 EMBEDDED = Path(__file__).parent / "embedded"
 SPLITS = ("train", "validation", "test")
+YKind = Literal["auto", "classes", "targets"]
 
 # Large enough to read at full speed, small enough that a rank's scratch does not matter.
 _BLOCK_BYTES = 8 << 20
@@ -46,13 +50,17 @@ class Source:
 
 @dataclass(frozen=True)
 class OpenFile:
-    """What ``open_file`` found: sources by split, the shape of a row, normalisation, class names."""
+    """What ``open_file`` found: sources by split, the shape of a row, normalisation, class names.
+
+    ``target_count`` is the number of targets of a row, or 0 where ``y`` are classes.
+    """
 
     path: Path
     sources: dict[str, Source]
     feature_shape: tuple[int, ...]
     normalisation: tuple[np.ndarray, np.ndarray]
     class_names: tuple[str, ...]
+    target_count: int
 
 
 def locate(name: str) -> Path:
@@ -62,8 +70,8 @@ def locate(name: str) -> Path:
 
 
 @contextmanager
-def open_file(path: Path) -> Iterator[OpenFile]:
-    """Open ``path`` for reading and check its structure. Raises DataError."""
+def open_file(path: Path, y_kind: YKind = "auto") -> Iterator[OpenFile]:
+    """Open ``path`` for reading and check its structure; ``y_kind`` is what ``y`` must be. Raises DataError."""
     if not _exists(path):
         known = ", ".join(sorted(file.stem for file in EMBEDDED.glob("*.h5")))
         raise DataError(f"{path}: no such file (embedded data sets: {known})")
@@ -73,7 +81,7 @@ def open_file(path: Path) -> Iterator[OpenFile]:
         raise DataError(f"{path}: not a readable HDF5 file: {one_line(error)}") from None
     with file:
         try:
-            yield _describe(file, path)
+            yield _describe(file, path, y_kind)
         except (OSError, RuntimeError, KeyError) as error:  # what h5py raises for damaged content
             raise DataError(f"{path}: damaged: {one_line(error)}") from None
 
@@ -88,9 +96,10 @@ def _exists(path: Path) -> bool:
 def read_rows(
     file: OpenFile, source: Source, start: int, stop: int, x: np.ndarray, y: np.ndarray
 ) -> None:
-    """Read rows [start, stop) into ``x`` (rows, features) and ``y`` int64 (rows,), and check them.
+    """Read rows [start, stop) into ``x`` (rows, features) and ``y``, and check them.
 
-    Raises DataError naming file, data set and row for x that is not finite and y that is no class.
+    ``y`` is int64 (rows,) for classes, float (rows, targets) for targets.
+    Raises DataError naming file, data set and row for numbers that are not finite and y that is no class.
     """
     path, class_count = file.path, len(file.class_names) or np.iinfo(np.int64).max
     block_rows = max(1, _BLOCK_BYTES // max(1, x.itemsize * x.shape[1]))
@@ -100,7 +109,13 @@ def read_rows(
         shaped = block.reshape(last - first, *source.x.shape[1:])
         try:
             source.x.read_direct(shaped, np.s_[first:last])
-            labels = source.y[first:last].reshape(-1)
+            if y.dtype.kind == "f":
+                targets = y[first - start : last - start]
+                source.y.read_direct(
+                    targets.reshape(last - first, *source.y.shape[1:]), np.s_[first:last]
+                )
+            else:
+                labels = source.y[first:last].reshape(-1)
         except (OSError, RuntimeError) as error:
             names = f"{source.x.name} or {source.y.name}"
             reason = one_line(error)
@@ -108,13 +123,10 @@ def read_rows(
                 f"{path}: {names}: rows {first} to {last - 1}: damaged: {reason}"
             ) from None
         if x.dtype.kind == "f":
-            bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
-            if bad.size:
-                row = first + int(bad[0])
-                value = block[bad[0]][~np.isfinite(block[bad[0]])][0]
-                raise DataError(
-                    f"{path}: {source.x.name}: row {row}: expected finite numbers, got {value}"
-                )
+            _check_finite(path, source.x, first, block)
+        if y.dtype.kind == "f":
+            _check_finite(path, source.y, first, targets)
+            continue
         y[first - start : last - start] = labels
         wrong = np.flatnonzero((labels < 0) | (labels >= class_count))
         if wrong.size:
@@ -125,17 +137,35 @@ def read_rows(
             )
 
 
+def _check_finite(path: Path, dataset: h5py.Dataset, first: int, block: np.ndarray) -> None:
+    """``block``, of shape (rows, any), holds rows ``first`` and those behind it."""
+    bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+    if bad.size:
+        row = first + int(bad[0])
+        value = block[bad[0]][~np.isfinite(block[bad[0]])][0]
+        raise DataError(f"{path}: {dataset.name}: row {row}: expected finite numbers, got {value}")
+
+
 def row_dtype(source: Source, dtype: np.dtype) -> np.dtype:
     """Type in which rows are kept in memory: uint8 as it is, a quarter of the bytes; all else ``dtype``."""
     return np.dtype(np.uint8) if source.x.dtype == np.uint8 else dtype
 
 
-def _describe(file: h5py.File, path: Path) -> OpenFile:
+def _describe(file: h5py.File, path: Path, y_kind: YKind) -> OpenFile:
     _refuse_other_files(file, path)
-    names = _find(file, path)
-    sources = {split: _source(file, path, split, *pair) for split, pair in names.items()}
+    names, class_names = _find(file, path), _class_names(file, path)
+    if y_kind == "auto":
+        kind = getattr(file.get(names["train"][1]), "dtype", np.dtype(int)).kind
+        y_kind = "targets" if kind == "f" and not class_names else "classes"
+    sources = {split: _source(file, path, split, *pair, y_kind) for split, pair in names.items()}
     feature_shape = sources["train"].x.shape[1:]
+    target_count = int(np.prod(sources["train"].y.shape[1:])) if y_kind == "targets" else 0
     for source in sources.values():
+        if target_count and np.prod(source.y.shape[1:]) != target_count:
+            raise DataError(
+                f"{path}: {source.y.name}: expected {target_count} targets a row as in "
+                f"{sources['train'].y.name}, got shape {source.y.shape}"
+            )
         if source.x.shape[1:] != feature_shape:
             raise DataError(
                 f"{path}: {source.x.name}: expected rows of shape {feature_shape} as in "
@@ -144,7 +174,8 @@ def _describe(file: h5py.File, path: Path) -> OpenFile:
     byte_scale = 1 / 255 if all(source.x.dtype == np.uint8 for source in sources.values()) else 1.0
     shift = _normaliser(file, path, "shift", feature_shape, 0.0)
     scale = _normaliser(file, path, "scale", feature_shape, byte_scale)
-    return OpenFile(path, sources, feature_shape, (shift, scale), _class_names(file, path))
+    names = () if target_count else class_names
+    return OpenFile(path, sources, feature_shape, (shift, scale), names, target_count)
 
 
 def _class_names(file: h5py.File, path: Path) -> tuple[str, ...]:
@@ -188,7 +219,9 @@ def _find(file: h5py.File, path: Path) -> dict[str, tuple[str, str]]:
     )
 
 
-def _source(file: h5py.File, path: Path, split: str, x_name: str, y_name: str) -> Source:
+def _source(
+    file: h5py.File, path: Path, split: str, x_name: str, y_name: str, y_kind: YKind
+) -> Source:
     for name in (x_name, y_name):
         if not isinstance(file.get(name), h5py.Dataset):
             raise DataError(
@@ -203,15 +236,26 @@ def _source(file: h5py.File, path: Path, split: str, x_name: str, y_name: str) -
         raise DataError(
             f"{path}: {x.name}: expected at least one number in a row, got shape {x.shape}"
         )
-    if y.dtype.kind not in "iub" or y.ndim < 1 or y.shape[1:] not in ((), (1,)):
-        raise DataError(
-            f"{path}: {y.name}: expected whole numbers of shape (rows,), got {y.dtype} of shape {y.shape}"
-        )
+    _check_y(path, y, y_kind)
     if x.shape[0] != y.shape[0]:
         raise DataError(
             f"{path}: {y.name}: expected {x.shape[0]} rows as in {x.name}, got {y.shape[0]}"
         )
     return Source(split, x, y)
+
+
+def _check_y(path: Path, y: h5py.Dataset, y_kind: YKind) -> None:
+    if y_kind == "classes":
+        expected = "whole numbers of shape (rows,)"
+        hint = "; --loss mse takes them as numbers to predict" if y.dtype.kind == "f" else ""
+        is_good = y.dtype.kind in "iub" and y.ndim >= 1 and y.shape[1:] in ((), (1,))
+    else:
+        expected, hint = "numbers of shape (rows,) or (rows, targets)", ""
+        is_good = y.dtype.kind in "iufb" and y.ndim in (1, 2) and 0 not in y.shape[1:]
+    if not is_good:
+        raise DataError(
+            f"{path}: {y.name}: expected {expected}, got {y.dtype} of shape {y.shape}{hint}"
+        )
 
 
 def _within(file: h5py.File, group_name: str, name: str):

@@ -41,3 +41,16 @@ def row_addresses(table, rows, out):
     first, row_bytes = base_address(table), table.shape[1] * table.itemsize
     for i in range(rows.size):
         out[i] = first + rows[i] * row_bytes
+
+
+@njit(
+    [f"i8({kind}[:,::1], i8[::1], {kind}[:,::1])" for kind in ("f4", "f8")], cache=True, nogil=True
+)
+def gather_targets(targets, rows, out):
+    """``out[i] = targets[rows[i]]``; returns the number of rows. Shapes (n, k), (r,), (at least r, k)."""
+    for i in range(rows.size):
+        source = targets[rows[i]]
+        target = out[i]
+        for j in range(target.size):
+            target[j] = source[j]
+    return rows.size

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from lepton_mpi.data import hdf5, order
-from lepton_mpi.data.kernels import gather_labels, gather_rows, row_addresses
+from lepton_mpi.data.kernels import gather_labels, gather_rows, gather_targets, row_addresses
 from lepton_mpi.errors import DataError
 
 # Numbers before the addresses of the rows that will be read.
@@ -26,7 +26,7 @@ class Rows:
     Attributes
     ----------
     x : uint8, float32 or float64, shape (n, features)
-    y : int64, shape (n,)
+    y : int64, shape (n,), classes; or float32 or float64, shape (n, targets)
     indices : int64, shape (row_count,)
     """
 
@@ -41,17 +41,33 @@ class Rows:
 
 @dataclass(frozen=True)
 class DataSet:
-    """Everything that training needs of a file; the same on every rank."""
+    """Everything that training needs of a file; the same on every rank.
+
+    Rows have classes, which have names, or else targets, which are counted.
+    """
 
     path: Path
     feature_shape: tuple[int, ...]
     class_names: tuple[str, ...]
     normalisation: tuple[np.ndarray, np.ndarray]
     splits: dict[str, Rows]
+    target_count: int = 0
 
     @property
-    def class_count(self) -> int:
-        return len(self.class_names)
+    def class_count(self) -> int | None:
+        """Number of classes; None for targets."""
+        return len(self.class_names) or None
+
+    @property
+    def output_count(self) -> int:
+        """Numbers that a model gives for a row: one for each class, or for each target."""
+        return self.class_count or self.target_count
+
+    @property
+    def outputs_text(self) -> str:
+        """As in ``10 classes`` or ``1 target``."""
+        kind = "classes" if self.class_count else "targets" if self.target_count > 1 else "target"
+        return f"{self.output_count} {kind}"
 
 
 class Host(Protocol):
@@ -70,7 +86,14 @@ class Host(Protocol):
         """Wait for all ranks of this host."""
 
 
-def load(name: str, dtype: np.dtype, held_out: dict[str, float], seed: int, host: Host) -> DataSet:
+def load(
+    name: str,
+    dtype: np.dtype,
+    held_out: dict[str, float],
+    seed: int,
+    host: Host,
+    y_kind: hdf5.YKind = "auto",
+) -> DataSet:
     """Read a file into the host's memory and split its rows. Collective over the world.
 
     Parameters
@@ -85,6 +108,8 @@ def load(name: str, dtype: np.dtype, held_out: dict[str, float], seed: int, host
         Decides which rows are held out.
     host
         The host's memory and this rank's place in it.
+    y_kind
+        Whether rows have classes or targets; "auto" takes floats as targets.
 
     Raises
     ------
@@ -92,7 +117,7 @@ def load(name: str, dtype: np.dtype, held_out: dict[str, float], seed: int, host
         On every rank.
     """
     path = hdf5.locate(name)
-    with host.agreeing(), hdf5.open_file(path) as file:
+    with host.agreeing(), hdf5.open_file(path, y_kind) as file:
         shapes = {
             s: (source.row_count, hdf5.row_dtype(source, dtype))
             for s, source in file.sources.items()
@@ -103,21 +128,24 @@ def load(name: str, dtype: np.dtype, held_out: dict[str, float], seed: int, host
             raise DataError(
                 f"{path}: {file.sources['train'].x.name}: expected rows to train on, got none"
             )
+        targets = file.target_count
     tables = {
         split: (
             host.host_array((rows, feature_count), kind),
-            host.host_array((rows,), np.dtype(np.int64)),
+            host.host_array((rows, targets), dtype)
+            if targets
+            else host.host_array((rows,), np.dtype(np.int64)),
         )
         for split, (rows, kind) in shapes.items()
     }
-    with host.agreeing(), hdf5.open_file(path) as file:
+    with host.agreeing(), hdf5.open_file(path, y_kind) as file:
         for split, (x, y) in tables.items():
             start, stop = order.share(0, len(y), host.local_size, host.local_rank)
             hdf5.read_rows(file, file.sources[split], start, stop, x[start:stop], y[start:stop])
     host.host_barrier()
     labels = {label_names[split]: y for split, (_, y) in tables.items()}
     with host.agreeing():
-        class_count = len(file.class_names) or _class_count(path, labels)
+        class_count = 0 if targets else len(file.class_names) or _class_count(path, labels)
     splits = {split: Rows(x, y, np.arange(len(y))) for split, (x, y) in tables.items()}
     for purpose in ("test", "validation"):
         if purpose not in splits:
@@ -132,7 +160,7 @@ def load(name: str, dtype: np.dtype, held_out: dict[str, float], seed: int, host
             )
     shift, scale = (np.asarray(values, dtype) for values in file.normalisation)
     class_names = file.class_names or tuple(str(number) for number in range(class_count))
-    return DataSet(path, file.feature_shape, class_names, (shift, scale), splits)
+    return DataSet(path, file.feature_shape, class_names, (shift, scale), splits, targets)
 
 
 def renormalised(data: DataSet, normalisation: tuple[np.ndarray, np.ndarray]) -> DataSet:
@@ -154,13 +182,19 @@ class BatchReader:
         self._shift, self._scale = data.normalisation
         self._row_shape = data.feature_shape
         self._x = np.empty((rows_max, self._shift.size), self._shift.dtype)
-        self._y = np.empty(rows_max, np.int32)
+        has_targets = data.target_count > 0
+        self._gather_y = gather_targets if has_targets else gather_labels
+        self._y = (
+            np.empty((rows_max, data.target_count), self._x.dtype)
+            if has_targets
+            else np.empty(rows_max, np.int32)
+        )
         self._ahead = np.zeros(_AHEAD_HEADER + rows_max, np.int64)
 
     def read(self, rows: Rows, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows ``indices`` (int64, shape (r,)) of the table: x (r, *row shape), y int32 (r,)."""
+        """Rows ``indices`` (int64, shape (r,)) of the table: x (r, *row shape), y int32 (r,) or x's dtype (r, targets)."""
         assert len(indices) <= len(self._y), (len(indices), len(self._y))  # kernels check no bounds
-        count = gather_labels(rows.y, indices, self._y)
+        count = self._gather_y(rows.y, indices, self._y)
         gather_rows(rows.x, indices, self._shift, self._scale, self._x)
         return self._x[:count].reshape(count, *self._row_shape), self._y[:count]
 

@@ -11,14 +11,23 @@ A model is any object with these attributes; the built-in ones use the same door
     must not be changed. ``correct_count``, if given, is the number of rows classified correctly.
     ``gradient.done(name)`` may be called as soon as an array is filled, best from the last layer to the first: between
     hosts it is summed while the rest is computed.
+    Random numbers, if any, should be a function of ``batch.draw`` and ``batch.rows``, never of a generator
+    with a state: then the weights do not depend on the number of ranks.
 ``evaluate(parameters, batch, predicted) -> loss`` (optional)
-    Fill ``predicted``, int32 of shape (rows,), with the predicted classes and return the summed loss.
+    Fill ``predicted`` with the predicted classes, int32 of shape (rows,), or the predicted targets, of the
+    dtype and shape of ``batch.y``, and return the summed loss.
     Without it the run reports no validation and no test figures.
 ``initialise(parameters, seed)`` (optional)
     Fill the arrays of ``parameters``; the default is ``initialise_uniform``.
 
-Reading order: tile_kernels.py and product_kernels.py (matrix products), kernels.py (layers and losses), mlp.py,
-logistic.py.
+Reading order::
+
+    tile_kernels.py        a tile of a matrix product
+    product_kernels.py     matrix products of a batch with a layer
+    kernels.py             dense layers with ReLU, softmax and logistic loss
+    activation_kernels.py  dense layers with any activation, dropout
+    regression_kernels.py  squared error, Huber's loss
+    mlp.py, logistic.py    the models
 """
 
 import importlib.util
@@ -33,7 +42,8 @@ import numpy as np
 from lepton_mpi import counter_random
 from lepton_mpi.errors import ConfigurationError
 
-_INITIALISATION = 10  # stream of the random numbers; parameter k uses this plus k
+# Streams of random numbers: parameter k uses the first plus k, and every step has one number of the second.
+_INITIALISATION, _DRAWS = 10, 3
 
 
 NOTHING_AHEAD = np.zeros(0, np.int64)
@@ -45,44 +55,64 @@ class Batch(NamedTuple):
     Attributes
     ----------
     x : shape (rows, *row shape)
-    y : int32, shape (rows,)
+    y : int32, shape (rows,), classes; or of x's dtype, shape (rows, targets)
+    rows : int64, shape (rows,), or None
+        Number of each row in its data set, in training; with ``draw`` it names this row in this step. Not its place
+        in the epoch's order: the number is what rows are read by, and stays however batches are cut.
+    draw : int
+        64 random bits of the step, the same on every rank, from -2**63 up; see ``draws``.
     ahead : int64
         What will be read after this batch, as ``product_kernels.ask_ahead`` takes it; a model may ignore it.
     """
 
     x: np.ndarray
     y: np.ndarray
+    rows: np.ndarray | None = None
+    draw: int = 0
     ahead: np.ndarray = NOTHING_AHEAD
 
 
-def make_model(
-    name: str,
-    feature_shape: tuple[int, ...],
-    class_count: int,
-    hidden: tuple[int, ...],
-    threaded: bool = False,
-) -> Any:
-    """Model by name, or ``FILE.py:NAME``, called as ``NAME(feature_shape, class_count)``.
+def draws(seed: int, first_step: int, count: int) -> list[int]:
+    """``Batch.draw`` of ``count`` steps from ``first_step`` on: a function of seed and step."""
+    return counter_random.bits(seed, _DRAWS, count, first_step).view(np.int64).tolist()
 
-    Raises ConfigurationError.
+
+def make_model(config: Any, data: Any, threaded: bool = False) -> Any:
+    """The model that ``config.model`` names, or ``FILE.py:NAME``, called as ``NAME(feature_shape, output_count)``.
+
+    Parameters
+    ----------
+    config : lepton_mpi.config.Config
+    data : lepton_mpi.data.loader.DataSet
+        Of its ``class_count`` and ``target_count``, the one that is not None or 0 is the number of outputs.
+    threaded
+        Whether matrix products shall use the threads of BLAS.
+
+    Raises
+    ------
+    ConfigurationError
     """
+    name, features, loss = config.model, prod(data.feature_shape), config.loss
     if name == "mlp":
         from lepton_mpi.models.mlp import Mlp
 
-        return Mlp((prod(feature_shape), *hidden, class_count), threaded)
+        if loss == "auto":
+            loss = "cross_entropy" if data.class_count else "mse"
+        widths = (features, *config.hidden, data.output_count)
+        return Mlp(widths, threaded, config.activation, config.dropout, loss, config.huber_delta)
     if name == "logistic":
         from lepton_mpi.models.logistic import Logistic
 
-        if class_count != 2:
+        if data.class_count != 2:
             raise ConfigurationError(
-                f"--model logistic: expected data of 2 classes, got {class_count}; take --model mlp --hidden "
+                f"--model logistic: expected data of 2 classes, got {data.outputs_text}; take --model mlp --hidden "
                 "(no width) for more"
             )
-        return Logistic(prod(feature_shape))
+        return Logistic(features)
     path, _, attribute = name.rpartition(":")
     if not path.endswith(".py"):
         raise ConfigurationError(f"--model: expected mlp, logistic or FILE.py:NAME, got {name!r}")
-    return _load(Path(path), attribute)(feature_shape, class_count)
+    return _load(Path(path), attribute)(data.feature_shape, data.output_count)
 
 
 def _load(path: Path, attribute: str) -> Any:

@@ -1,10 +1,11 @@
-"""Multilayer perceptron: dense layers with ReLU between them, softmax cross-entropy at the end."""
+"""Multilayer perceptron: dense layers, an activation and perhaps dropout between them, a loss at the end."""
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
-from lepton_mpi.models import NOTHING_AHEAD, Batch, kernels
+from lepton_mpi.models import NOTHING_AHEAD, Batch, activation_kernels, kernels, regression_kernels
 
 
 class Mlp:
@@ -13,71 +14,151 @@ class Mlp:
     Parameters
     ----------
     widths
-        Features, hidden widths, classes; at least two numbers. (784, 128, 10) has one hidden layer.
-    threaded
+        Features, hidden widths, outputs; at least two numbers. (784, 128, 10) has one hidden layer. There is an
+        output for each class, or for each target of a regression.
+    threaded : bool
         Whether matrix products shall use the threads of BLAS.
+    activation : {"relu", "gelu", "tanh", "sigmoid", "silu"}
+        Of the hidden layers. gelu is the exact one, made of the error function.
+    dropout : float
+        From 0 up to, not including, 1: the share of hidden units that a row of a training batch does without, in
+        steps of 1/65536; the others are divided by the share that is kept. Which units is a function of the
+        batch's ``draw``, the row's number in ``rows``, the layer and the unit. None in evaluation.
+    loss : {"cross_entropy", "mse", "huber"}
+        The first for classes, the others for targets: means over the targets of a row.
+    huber_delta : float
+        Size of an error from which on it no longer counts by its square.
     """
 
     name = "mlp"
 
-    def __init__(self, widths: tuple[int, ...], threaded: bool = False) -> None:
+    def __init__(
+        self,
+        widths: tuple[int, ...],
+        threaded: bool = False,
+        activation: str = "relu",
+        dropout: float = 0.0,
+        loss: str = "cross_entropy",
+        huber_delta: float = 1.0,
+    ) -> None:
         self.widths, self.threaded = widths, threaded
+        self.activation, self.dropout, self.loss = activation, dropout, loss
         self.shapes = {}
         for layer, (inputs, outputs) in enumerate(pairwise(widths)):
             self.shapes |= {
                 f"layer{layer}/weight": (inputs, outputs),
                 f"layer{layer}/bias": (outputs,),
             }
-        self._scratch: dict[tuple[int, np.dtype], list[np.ndarray]] = {}
+        self._kind, self._huber_delta = activation_kernels.KINDS[activation], float(huber_delta)
+        levels = activation_kernels.DROPOUT_LEVELS
+        self._dropped = min(round(dropout * levels), levels - 1) if len(widths) > 2 else 0
+        self._plans: dict[tuple[int, np.dtype], _Plan] = {}
 
     def __str__(self) -> str:
-        return f"mlp {'-'.join(map(str, self.widths))}"
+        words = [f"mlp {'-'.join(map(str, self.widths))}"]
+        if len(self.widths) > 2:
+            words += [self.activation] * (self.activation != "relu")
+            words += [f"dropout {self.dropout:g}"] * (self.dropout > 0)
+        return ", ".join(words + [self.loss] * (self.loss != "cross_entropy"))
 
-    def loss_and_gradient(self, parameters, batch: Batch, gradient) -> tuple[float, int]:
-        """Summed cross-entropy and number of rows classified correctly."""
-        outputs = self._forward(parameters, batch.x)
-        loss, correct = kernels.softmax_cross_entropy(outputs[-1], batch.y)
-        grad_output = outputs[-1]
-        for layer in reversed(range(len(self.widths) - 1)):
-            weight, bias = f"layer{layer}/weight", f"layer{layer}/bias"
-            inputs = outputs[layer - 1] if layer else _flat(batch.x)
-            # The first layer's gradient comes last, and then the next batch is read.
-            ahead = NOTHING_AHEAD if layer else batch.ahead
-            kernels.dense_gradient(
-                inputs, grad_output, self.threaded, ahead, gradient[weight], gradient[bias]
-            )
-            gradient.done(bias)
-            gradient.done(weight)
-            if layer:
-                # The gradient takes the place of scratch that is as long as the layer's inputs.
-                grad_input = self._buffers(len(batch.x), inputs.dtype)[len(outputs) + layer - 1]
+    def loss_and_gradient(self, parameters, batch: Batch, gradient) -> tuple[float, int] | float:
+        """Summed loss; with classes also the number of rows classified correctly."""
+        plan = self._plan(batch.x)
+        grad_output = self._forward(plan, parameters, batch, self._dropped)
+        if self.loss == "cross_entropy":
+            loss, correct = kernels.softmax_cross_entropy(grad_output, batch.y)
+            result = loss, int(correct)
+        else:
+            result = self._regression_loss(grad_output, batch.y)
+        for weight, bias, inputs, slope, grad_input in plan.backward:
+            self._fill(gradient, weight, bias, inputs, grad_output, NOTHING_AHEAD)
+            if slope is None:
                 kernels.dense_relu_backward(grad_output, parameters[weight], inputs, grad_input)
-                grad_output = grad_input
-        return loss, int(correct)
+            else:
+                activation_kernels.dense_slope_backward(
+                    grad_output, parameters[weight], slope, grad_input
+                )
+            grad_output = grad_input
+        # This comes last, and then the next batch is read.
+        names = "layer0/weight", "layer0/bias"
+        self._fill(gradient, *names, _flat(batch.x), grad_output, batch.ahead)
+        return result
 
     def evaluate(self, parameters, batch: Batch, predicted) -> float:
-        """Predicted classes and summed cross-entropy."""
-        return kernels.softmax_predict(self._forward(parameters, batch.x)[-1], batch.y, predicted)
+        """Predicted classes, or targets, and summed loss."""
+        outputs = self._forward(self._plan(batch.x), parameters, batch, 0)
+        if self.loss == "cross_entropy":
+            return kernels.softmax_predict(outputs, batch.y, predicted)
+        predicted[:] = outputs
+        return self._regression_loss(outputs, batch.y)
 
-    def _forward(self, parameters, x: np.ndarray) -> list[np.ndarray]:
-        """Outputs of all layers, each of shape (rows, width)."""
-        layers = len(self.widths) - 1
-        outputs = self._buffers(len(x), x.dtype)[:layers]
-        inputs = _flat(x)
-        for layer, out in enumerate(outputs):
-            kernel = kernels.dense if layer == layers - 1 else kernels.dense_relu
-            weight, bias = parameters[f"layer{layer}/weight"], parameters[f"layer{layer}/bias"]
-            kernel(inputs, weight, bias, self.threaded, out)
+    def _forward(self, plan: "_Plan", parameters, batch: Batch, dropped: int) -> np.ndarray:
+        """What the last layer gives, shape (rows, outputs)."""
+        if dropped and batch.rows is None:
+            raise ValueError("dropout goes by the numbers of the rows: expected Batch.rows")
+        inputs, threaded = _flat(batch.x), self.threaded
+        for layer, (weight, bias, numbers, out, slope) in enumerate(plan.hidden):
+            w, b = parameters[weight], parameters[bias]
+            if slope is None:
+                kernels.dense_relu(inputs, w, b, threaded, out)
+            elif dropped:
+                key = batch.draw, layer, batch.rows
+                activation_kernels.dense_dropout(
+                    self._kind, inputs, w, b, threaded, *key, dropped, numbers, out, slope
+                )
+            else:
+                activation_kernels.dense_activation(self._kind, inputs, w, b, threaded, out, slope)
             inputs = out
-        return outputs
+        weight, bias, out = plan.output
+        kernels.dense(inputs, parameters[weight], parameters[bias], threaded, out)
+        return out
 
-    def _buffers(self, rows: int, dtype: np.dtype) -> list[np.ndarray]:
-        """Outputs of every layer and gradients of every hidden layer, made once per batch length."""
-        if (rows, dtype) not in self._scratch:
-            widths = [*self.widths[1:], *self.widths[1:-1]]
-            self._scratch[rows, dtype] = [np.empty((rows, width), dtype) for width in widths]
-        return self._scratch[rows, dtype]
+    def _fill(self, gradient, weight: str, bias: str, inputs, grad_output, ahead) -> None:
+        """Gradient of one layer."""
+        arrays = gradient[weight], gradient[bias]
+        kernels.dense_gradient(inputs, grad_output, self.threaded, ahead, *arrays)
+        gradient.done(bias)
+        gradient.done(weight)
+
+    def _regression_loss(self, outputs: np.ndarray, targets: np.ndarray) -> float:
+        """Summed loss; ``outputs`` become its gradient."""
+        if self.loss == "mse":
+            return regression_kernels.squared_error(outputs, targets)
+        return regression_kernels.huber(outputs, targets, self._huber_delta)
+
+    def _plan(self, x: np.ndarray) -> "_Plan":
+        """What the layers do to batches of this length, made once."""
+        key = len(x), x.dtype
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = self._make_plan(*key)
+        return plan
+
+    def _make_plan(self, rows: int, dtype: np.dtype) -> "_Plan":
+        names = [(f"layer{n}/weight", f"layer{n}/bias") for n in range(len(self.widths) - 1)]
+        needs_slope = self.activation != "relu" or self._dropped
+        hidden, backward = [], []
+        for layer, width in enumerate(self.widths[1:-1]):
+            numbers = np.empty(-(-width // activation_kernels.UNITS_PER_NUMBER), np.uint64)
+            out, grad = (np.empty((rows, width), dtype) for _ in range(2))
+            slope = np.empty_like(out) if needs_slope else None
+            hidden.append((*names[layer], numbers, out, slope))
+            backward.append((*names[layer + 1], out, slope, grad))
+        return _Plan(hidden, (*names[-1], np.empty((rows, self.widths[-1]), dtype)), backward[::-1])
+
+
+class _Plan(NamedTuple):
+    """Parameters by name, and memory, of every layer, in the order in which a batch of one length needs them.
+
+    hidden: (weight, bias, numbers for dropout, output, slope); output: (weight, bias, output); backward, last
+    layer first, without the first: (weight, bias, inputs, slope of the inputs, gradient by the inputs). The slope
+    is None for ReLU without dropout.
+    """
+
+    hidden: list[tuple]
+    output: tuple
+    backward: list[tuple]
 
 
 def _flat(x: np.ndarray) -> np.ndarray:
-    return x.reshape(len(x), -1)
+    return x if x.ndim == 2 else x.reshape(len(x), -1)

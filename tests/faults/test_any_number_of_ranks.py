@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults import jobs
+from tests.split_runs import RUNS as SPLIT_RUNS
+from tests.split_runs import digests_program, printed_digests
 
 RUNS = {
     "digits": ("--recipe", "digits"),
@@ -56,6 +58,15 @@ def test_the_digest_is_that_of_one_rank(tmp_path, end_on_one_rank, run, ranks):
     one, many = end_on_one_rank(run), _end(tmp_path, ranks, run)
     assert many["weights_digest"] == one["weights_digest"]
     assert many["test_accuracy"] == one["test_accuracy"]
+
+
+def test_every_model_has_the_digest_of_one_rank_on_eight(tmp_path):
+    """Activations, dropout, clipping and regression, with Adam and with momentum, after 3 epochs."""
+    (tmp_path / "runs.py").write_text(digests_program())
+    one, eight = (jobs.run(ranks, "runs.py", cwd=tmp_path) for ranks in (1, 8))
+    assert one.code == eight.code == 0, one.text + eight.text
+    assert printed_digests(eight.out) == printed_digests(one.out)
+    assert len({*printed_digests(one.out).values()}) == len(SPLIT_RUNS)
 
 
 def test_other_runs_have_other_digests(end_on_one_rank):

@@ -7,24 +7,17 @@ import sys
 import pytest
 
 from tests.faults import jobs
+from tests.split_runs import digests_program, printed_digests
 
 TRAIN = ("-m", "lepton_mpi.train", "--epochs", "2", "--progress", "none", "--metrics")
 
 
-def _digest_over_hosts(folder, ranks_per_host: list[str], **environment: str) -> str:
-    path = folder / "hosts.jsonl"
+def _run_over_hosts(ranks_per_host: list[str], *words: str, **environment: str) -> str:
+    """Standard output of ``python WORDS`` on two hosts."""
     hosts = ["--hosts", "2", "--ranks-per-host", *ranks_per_host, "--rate", "1gbit"]
+    command = [sys.executable, "-m", "benchmarks.emulated_hosts", *hosts, "--", sys.executable]
     ended = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "benchmarks.emulated_hosts",
-            *hosts,
-            "--",
-            sys.executable,
-            *TRAIN,
-            str(path),
-        ],
+        [*command, *words],
         cwd=jobs.ROOT,
         env=os.environ | environment,
         capture_output=True,
@@ -34,6 +27,12 @@ def _digest_over_hosts(folder, ranks_per_host: list[str], **environment: str) ->
     if ended.returncode == 4:
         pytest.skip(ended.stderr.strip()[-300:])
     assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def _digest_over_hosts(folder, ranks_per_host: list[str], **environment: str) -> str:
+    path = folder / "hosts.jsonl"
+    _run_over_hosts(ranks_per_host, *TRAIN, str(path), **environment)
     assert jobs.metrics(path)[0]["hosts"] == 2
     return jobs.metrics(path)[-1]["weights_digest"]
 
@@ -51,3 +50,13 @@ def test_hosts_and_the_order_of_ranks_change_no_bit(tmp_path, ranks_per_host, po
     mapping = {"PRTE_MCA_rmaps_default_mapping_policy": policy}
     found = _digest_over_hosts(tmp_path, ranks_per_host, **mapping)
     assert found == jobs.metrics(alone)[-1]["weights_digest"]
+
+
+def test_every_model_has_the_digest_of_one_rank_on_two_hosts(tmp_path):
+    """Activations, dropout, clipping and regression, with Adam and with momentum, after 3 epochs."""
+    program = tmp_path / "runs.py"
+    program.write_text(digests_program())
+    alone = jobs.run(1, str(program), cwd=tmp_path)
+    assert alone.code == 0, alone.text
+    found = _run_over_hosts(["2"], str(program), PYTHONPATH=str(jobs.ROOT))
+    assert printed_digests(found) == printed_digests(alone.out)

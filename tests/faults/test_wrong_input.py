@@ -67,15 +67,33 @@ def test_text_file(tmp_path):
         (lambda x, y: (x, _set(y, 23, -1)), ("train/y", "row 23", "-1")),
         (lambda x, y: (x, _set(y, 31, 1_000_000)), ("train/y", "row 31", "1000000")),
         (lambda x, y: (x, y[:-1]), ("train/y", "40 rows", "train/x", "got 39")),
-        (lambda x, y: (x, y + 0.5), ("train/y", "whole numbers", "float64")),
+        (lambda x, y: (x, _set(y + 0.5, 9, np.nan)), ("train/y", "row 9", "nan")),
+        (lambda x, y: (x, y.astype("S1")), ("train/y", "whole numbers", "S1")),
     ],
-    ids=["nan", "inf", "negative_label", "large_label", "lengths", "no_label"],
+    ids=["nan", "inf", "negative_label", "large_label", "lengths", "nan_target", "no_label"],
 )
 def test_wrong_rows(tmp_path, change, words):
     path = tmp_path / "rows.h5"
     _write(path, change)
     line = _only_line(_train(tmp_path, path), 3)
     for word in (str(path), *words):
+        assert word in line
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "expected"),
+    [
+        (("--loss", "cross_entropy"), 3, ("train/y", "whole numbers", "float64", "--loss mse")),
+        (("--model", "logistic"), 2, ("--model logistic", "2 classes", "1 target")),
+    ],
+    ids=["loss", "model"],
+)
+def test_targets_where_classes_are_needed(tmp_path, words, code, expected):
+    path = tmp_path / "rows.h5"
+    _write(path, lambda x, y: (x, y + 0.5))
+    job = jobs.run(2, *jobs.TRAIN, "--data", str(path), *words, cwd=tmp_path)
+    line = _only_line(job, code)
+    for word in expected:
         assert word in line
 
 

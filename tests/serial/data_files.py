@@ -36,10 +36,14 @@ class OneRank:
 
 
 def load(
-    path: Path | str, dtype: type = np.float32, held_out: dict = HELD_OUT, seed: int = 0
+    path: Path | str,
+    dtype: type = np.float32,
+    held_out: dict = HELD_OUT,
+    seed: int = 0,
+    y_kind: str = "auto",
 ) -> loader.DataSet:
     """The whole file, on a host of one rank."""
-    return loader.load(str(path), np.dtype(dtype), held_out, seed, OneRank())
+    return loader.load(str(path), np.dtype(dtype), held_out, seed, OneRank(), y_kind)
 
 
 def table(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lepton_mpi import counter_random
+from lepton_mpi import counter_random, counter_random_kernels
 
 _WEYL = 0x9E3779B97F4A7C15
 
@@ -33,6 +33,25 @@ def test_a_longer_draw_begins_with_the_shorter_one(seed, stream, count, more):
     """Number k does not depend on how many are drawn."""
     longer = counter_random.bits(seed, stream, count + more)
     np.testing.assert_array_equal(longer[:count], counter_random.bits(seed, stream, count))
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(-(2**63), 2**64 - 1), st.integers(0, 2**40))
+def test_kernels_draw_the_same_bits(key, word, counter):
+    """The scalar form inside of kernels and the array form agree, for keys, words and counters of any size."""
+    keys, word64 = np.array([key], np.uint64), np.uint64(word % 2**64)
+    assert counter_random_kernels.mix(np.uint64(key)) == counter_random.mix(keys)[0]
+    chained = counter_random.chain(keys, word)
+    assert counter_random_kernels.chain(np.uint64(key), word64) == chained[0]
+    drawn = counter_random.numbers(chained, 2, first=counter)
+    for place in range(2):
+        one = counter_random_kernels.number(chained[0], np.uint64(counter + place))
+        assert one == drawn[place]
+
+
+def test_numbers_from_a_later_counter_on_are_the_end_of_those_from_0():
+    """``first`` skips without drawing."""
+    whole = counter_random.bits(5, 6, 100)
+    np.testing.assert_array_equal(counter_random.bits(5, 6, 30, first=70), whole[70:])
 
 
 def test_streams_and_seeds_do_not_share_numbers():

@@ -205,6 +205,65 @@ def test_there_are_two_classes_at_least(tmp_path):
     assert load(write(tmp_path / "a.h5", {"x": x, "y": y})).class_count == 2
 
 
+# -- targets -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(12,), (12, 1), (12, 3)], ids=str)
+@pytest.mark.parametrize("source", ["f4", ">f8", "f2"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_floats_are_targets(tmp_path, shape, source, dtype):
+    """One number a row or several come out as a matrix of the type asked for, in the order asked for."""
+    x, _ = table(12)
+    y = np.random.default_rng(0).standard_normal(shape).astype(source)
+    contents = {"train/x": x, "train/y": y, "test/x": x, "test/y": y}
+    data = load(write(tmp_path / "a.h5", contents), dtype)
+    targets = int(np.prod(shape[1:]))
+    assert (data.class_count, data.target_count, data.class_names) == (None, targets, ())
+    assert data.output_count == targets
+    assert data.outputs_text == ("1 target" if targets == 1 else "3 targets")
+    reader, indices = loader.BatchReader(data, 8), np.array([5, 5, 0, 11])
+    rows, predicted = reader.read(data.splits["test"], indices)
+    assert predicted.dtype == dtype and predicted.flags.c_contiguous
+    np.testing.assert_array_equal(predicted, y.astype(dtype).reshape(12, targets)[indices])
+    np.testing.assert_array_equal(rows, x[indices])
+
+
+@pytest.mark.parametrize("dtype", ["i8", "u1", "?"])
+def test_whole_numbers_are_targets_where_they_are_asked_for(tmp_path, dtype):
+    """Counts and negative numbers are predicted, not taken for classes."""
+    x, y = table(10)
+    y = (y - (dtype == "i8")).astype(dtype)
+    path = write(tmp_path / "a.h5", {"train/x": x, "train/y": y, "test/x": x, "test/y": y})
+    data = load(path, y_kind="targets")
+    np.testing.assert_array_equal(read_all(data, "test")[1], y[:, None].astype(np.float32))
+
+
+@pytest.mark.parametrize("local_size", [1, 3])
+def test_ranks_of_a_host_fill_the_targets_together(tmp_path, local_size):
+    """Each its part, in blocks of any size; of one table the held out rows have their own targets."""
+    x, y = table(10)
+    path = write(tmp_path / "a.h5", {"x": x, "y": y[:, None] + [[0.5, 1.5]]})
+    filled = 0
+    for local_rank in range(local_size):
+        data = loader.load(
+            str(path), np.dtype(np.float64), HELD_OUT, 0, OneRank(local_rank, local_size)
+        )
+        filled = filled + data.splits["train"].y
+    np.testing.assert_array_equal(filled, y[:, None] + [[0.5, 1.5]])
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_the_kernel_that_gathers_targets_matches_its_twin(dtype):
+    """And leaves what is behind the batch."""
+    targets = np.random.default_rng(0).standard_normal((9, 3)).astype(dtype)
+    mine, exact = np.full((6, 3), -1, dtype), np.full((6, 3), -1, dtype)
+    for rows in ([], [8, 0, 8]):
+        indices = np.array(rows, np.int64)
+        count = kernels.gather_targets(targets, indices, mine)
+        assert count == reference.gather_targets(targets, indices, exact) == len(rows)
+        np.testing.assert_array_equal(mine, exact)
+
+
 # -- sharing and reading -----------------------------------------------------------------------------
 
 

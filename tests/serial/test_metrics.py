@@ -68,3 +68,48 @@ def test_counts_of_parts_add_up(rows, parts):
     whole = np.zeros((4, 4), np.int64)
     metrics.count_confusion(whole, true, predicted)
     np.testing.assert_array_equal(confusion.sum(axis=0), whole)
+
+
+# -- targets -----------------------------------------------------------------------------------------
+
+
+def _regression_scores(wanted, predicted, parts: int = 1) -> dict[str, float]:
+    sums = np.zeros((parts, 4, wanted.shape[1]))
+    for part in range(parts):
+        rows = slice(part, None, parts)
+        metrics.add_errors(sums[part], wanted[0], wanted[rows], predicted[rows])
+    return metrics.regression_scores(sums.sum(axis=0), len(wanted))
+
+
+@pytest.mark.parametrize("parts", [1, 3, 50])
+@pytest.mark.parametrize("centre", [0.0, 1e6])
+def test_regression_scores_are_those_of_scikit_learn(parts, centre):
+    """Several targets of different spread, also far from 0, in parts of any number; sums of parts add up."""
+    reference = pytest.importorskip("sklearn.metrics")
+    generator = np.random.default_rng(0)
+    wanted = centre + generator.standard_normal((40, 3)) * [1, 10, 0.1]
+    predicted = wanted + generator.standard_normal((40, 3)) * [0.1, 5, 1]
+    scores = _regression_scores(wanted, predicted, parts)
+    mse = reference.mean_squared_error(wanted, predicted)
+    expected = {
+        "mse": mse,
+        "rmse": np.sqrt(mse),
+        "mae": reference.mean_absolute_error(wanted, predicted),
+        "r2": reference.r2_score(wanted, predicted),
+    }
+    assert scores.keys() == expected.keys()
+    for name, value in expected.items():
+        assert scores[name] == pytest.approx(value, rel=1e-9), name
+
+
+def test_a_target_that_never_changes():
+    """Its r2 is 1 if it is predicted without error, else 0: neither NaN nor minus infinity."""
+    wanted = np.full((5, 2), 0.1)
+    predicted = wanted + np.array([0, 0.3])
+    assert _regression_scores(wanted, predicted)["r2"] == 0.5
+
+
+def test_float32_targets_are_summed_in_float64():
+    """Of 10**6 rows no digit is lost."""
+    wanted, predicted = np.zeros((10**6, 1), np.float32), np.full((10**6, 1), 0.1, np.float32)
+    assert _regression_scores(wanted, predicted)["mae"] == pytest.approx(np.float32(0.1), rel=1e-12)

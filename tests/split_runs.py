@@ -1,0 +1,39 @@
+"""Runs whose weights must be the same on any split, as options of ``Config``: every model with two optimizers.
+
+``parallel/test_any_split.py`` compares them with a training without ranks; ``digests_program`` is for jobs.
+"""
+
+import json
+
+_MODELS = {
+    "digits": {},
+    "breast_cancer": {"data": "breast_cancer", "model": "logistic", "batch": 32},
+    "dropout, clipped": {"hidden": (48, 30), "dropout": 0.3, "clip_norm": 0.5, "batch": 60},
+    "gelu": {"activation": "gelu"},
+    "regression": {"loss": "huber", "activation": "tanh", "dropout": 0.1},
+}
+_OPTIMIZERS = {
+    "adam": {"optimizer": "adam", "learning_rate": 0.003},
+    "momentum": {"optimizer": "sgd", "learning_rate": 0.05},
+}
+RUNS = {
+    f"{model}, {optimizer}": {"epochs": 3, "progress": "none", **options, **more}
+    for model, options in _MODELS.items()
+    for optimizer, more in _OPTIMIZERS.items()
+}
+
+
+def digests_program() -> str:
+    """A program that makes all runs one after the other and prints their digests by name, as JSON."""
+    return (
+        "import json\nfrom lepton_mpi import fit\nfrom lepton_mpi.launch import launched_rank\n\n"
+        f"runs = {RUNS!r}\n"
+        "digests = {name: fit(**options)['weights_digest'] for name, options in runs.items()}\n"
+        "if launched_rank() == 0:\n    print(json.dumps(digests))\n"
+    )
+
+
+def printed_digests(text: str) -> dict[str, str]:
+    """What the program printed."""
+    (line,) = [line for line in text.splitlines() if line.startswith("{")]
+    return json.loads(line)
