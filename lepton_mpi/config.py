@@ -90,9 +90,13 @@ class Config:
         None, "checkpoint to take the initial parameters from; default: random"
     )
     epochs: int = _option(30, "passes over the training rows", _AT_LEAST_1)
-    batch: int = _option(64, "rows of one optimizer step, over all ranks together", _AT_LEAST_1)
+    global_batch: int = _option(
+        64, "rows of one optimizer step, over all ranks together", _AT_LEAST_1
+    )
     micro_batch: int = _option(
-        0, "rows of one kernel call, the unit of the sum; 0: an eighth of the batch", _AT_LEAST_0
+        0,
+        "rows of one kernel call, the unit of the sum; 0: an eighth of the global batch",
+        _AT_LEAST_0,
     )
     optimizer: OptimizerName = _option(  # noqa: RUF009  a frozen field's default
         "adam",
@@ -116,7 +120,9 @@ class Config:
     schedule_epochs: int = _option(10, "of schedule step: epochs between two steps", _AT_LEAST_1)
     schedule_factor: float = _option(0.1, "of schedule step: factor of every step", _POSITIVE)
     base_batch: int = _option(
-        0, "batch that the learning rate is for: times batch / base_batch; 0: as it is", _AT_LEAST_0
+        0,
+        "global batch that the learning rate is for, which grows in proportion; 0: as it is",
+        _AT_LEAST_0,
     )
     validation_split: float = _option(
         0.2, "part of the training rows held out, if the file has none", _FRACTION

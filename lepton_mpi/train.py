@@ -85,9 +85,11 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
     data = loader.load(config.data, dtype, config.held_out, config.seed, world, config.y_kind)
     model = _make_model(config, world, model, data)
     layout = Layout(model.shapes)
-    micro_batches = MicroBatches(config.batch, config.micro_batch or -(-config.batch // 8))
+    micro_batches = MicroBatches(
+        config.global_batch, config.micro_batch or -(-config.global_batch // 8)
+    )
     train_rows = data.splits["train"]
-    steps = order.step_bounds(train_rows.row_count, config.batch)
+    steps = order.step_bounds(train_rows.row_count, config.global_batch)
     strategy = _make_strategy(config, world, layout, dtype, micro_batches.count, len(steps))
     parameters = layout.views(strategy.parameters)
     _initialise(config, world, layout, model, strategy)
@@ -198,7 +200,8 @@ def _make_strategy(
 
     buckets = layout.buckets(max(1, config.bucket_bytes // dtype.itemsize))
     rate = Schedule(
-        config.learning_rate * (config.batch / config.base_batch if config.base_batch else 1.0),
+        config.learning_rate
+        * (config.global_batch / config.base_batch if config.base_batch else 1.0),
         config.schedule,
         config.warmup_epochs * steps_per_epoch,
         config.epochs * steps_per_epoch,
@@ -314,7 +317,7 @@ def _say_head(config, world, report, data, model, layout, strategy, micro_batche
     buckets = strategy.bucket_count
     report.say(
         "training",
-        f"{config.optimizer} {config.learning_rate:g}, global batch {config.batch} in {micro_batches.count} "
+        f"{config.optimizer} {config.learning_rate:g}, global batch {config.global_batch} in {micro_batches.count} "
         f"micro-batches of {micro_batches.rows}",
     )
     report.say(

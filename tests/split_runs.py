@@ -7,8 +7,8 @@ import json
 
 _MODELS = {
     "digits": {},
-    "breast_cancer": {"data": "breast_cancer", "model": "logistic", "batch": 32},
-    "dropout, clipped": {"hidden": (48, 30), "dropout": 0.3, "clip_norm": 0.5, "batch": 60},
+    "breast_cancer": {"data": "breast_cancer", "model": "logistic", "global_batch": 32},
+    "dropout, clipped": {"hidden": (48, 30), "dropout": 0.3, "clip_norm": 0.5, "global_batch": 60},
     "gelu": {"activation": "gelu"},
     "regression": {"loss": "huber", "activation": "tanh", "dropout": 0.1},
 }

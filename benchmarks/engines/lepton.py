@@ -39,7 +39,7 @@ def _measure(world, options) -> None:
         data=str(folder / "rows.h5"),
         model="logistic" if case.is_logistic else "mlp",
         hidden=case.widths[1:-1],
-        batch=rows,
+        global_batch=rows,
         micro_batch=options.rows_per_rank,
         epochs=options.epochs,
         learning_rate=LEARNING_RATE,

@@ -12,7 +12,7 @@ from tests.split_runs import digests_program, printed_digests
 RUNS = {
     "digits": ("--recipe", "digits"),
     "breast_cancer": ("--recipe", "breast_cancer"),
-    "nothing_divides": ("--batch", "37", "--micro-batch", "3", "--bucket-bytes", "5000"),
+    "nothing_divides": ("--global-batch", "37", "--micro-batch", "3", "--bucket-bytes", "5000"),
     "float64_sgd": ("--dtype", "float64", "--optimizer", "sgd", "--learning-rate", "0.1"),
     "clipped": (
         *(

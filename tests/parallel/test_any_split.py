@@ -43,12 +43,12 @@ def _trained_alone(config: Config) -> str:
     settings = Settings(config.optimizer, lambda step: config.learning_rate, config.momentum)
     state = np.zeros((len(kind_of(settings)[1]), layout.size), dtype)
     optimizer = Optimizer(settings, layout, dtype, state)
-    micro_batches = MicroBatches(config.batch, -(-config.batch // 8))
+    micro_batches = MicroBatches(config.global_batch, -(-config.global_batch // 8))
     rows, step = data.splits["train"], 0
     reader = loader.BatchReader(data, micro_batches.rows)
     for epoch in range(1, config.epochs + 1):
         in_order = rows.indices[order.epoch_order(rows.row_count, config.seed, epoch)]
-        for start, stop in order.step_bounds(rows.row_count, config.batch):
+        for start, stop in order.step_bounds(rows.row_count, config.global_batch):
             gradients = []
             for number in range(micro_batches.count):
                 gradients.append(np.zeros(layout.size, dtype))

@@ -122,9 +122,9 @@ def _reference_training(config: Config) -> dict[str, np.ndarray]:
     step = 0
     for epoch in range(1, config.epochs + 1):
         rows_in_order = kept[order.epoch_order(len(kept), config.seed, epoch)]
-        for start in range(0, len(kept), config.batch):
+        for start in range(0, len(kept), config.global_batch):
             step += 1
-            rows = rows_in_order[start : start + config.batch]
+            rows = rows_in_order[start : start + config.global_batch]
             hidden = np.maximum(x[rows] @ w["layer0/weight"] + w["layer0/bias"], 0)
             scores = hidden @ w["layer1/weight"] + w["layer1/bias"]
             reference.softmax_cross_entropy(scores, y[rows])  # scores become p - one hot
@@ -184,7 +184,7 @@ def test_buckets_do_not_change_the_bits(world):
 @pytest.mark.parametrize("batch", [1, 2, 3, 7, 23, 1000])
 def test_batches_below_and_beside_the_number_of_ranks(world, few_rows, batch, micro_batch):
     config = _config(
-        data=str(few_rows), batch=batch, micro_batch=micro_batch, dtype="float64", hidden=()
+        data=str(few_rows), global_batch=batch, micro_batch=micro_batch, dtype="float64", hidden=()
     )
     model = EvaluatedSoftmax((4,), 3)
     result = train(config, world, model)

@@ -29,7 +29,7 @@ def _checkpoint(step: int, dtype=np.float32, shapes=SHAPES) -> checkpoint.Checkp
         "epoch": 2,
         "seed": 3,
         "model": "mlp 7-5",
-        "configuration": json.dumps({"batch": 64}),
+        "configuration": json.dumps({"global_batch": 64}),
     }
     state = {"first_moment": vectors[1], "second_moment": vectors[2]}
     return checkpoint.Checkpoint(layout, vectors[0], state, normalisation, attributes)

@@ -19,10 +19,10 @@ FLAGS = ["--" + name.replace("_", "-") for name in NAMES]
 
 def test_the_recipe_comes_first_then_the_file_then_the_command_line(toml):
     """Each source replaces what the ones before it say, and leaves the rest."""
-    path = toml("epochs = 5\nbatch = 16\n")
-    assert parse().batch == 64 and parse().learning_rate == 0.003
-    config = parse("--recipe", "breast_cancer", "--config", path, "--batch", "8")
-    assert (config.model, config.epochs, config.batch) == ("logistic", 5, 8)
+    path = toml("epochs = 5\nglobal_batch = 16\n")
+    assert parse().global_batch == 64 and parse().learning_rate == 0.003
+    config = parse("--recipe", "breast_cancer", "--config", path, "--global-batch", "8")
+    assert (config.model, config.epochs, config.global_batch) == ("logistic", 5, 8)
     assert config.momentum == Config().momentum
 
 
@@ -57,7 +57,7 @@ def test_the_mnist_recipe_is_the_classic_network():
     """784-128-10 with Adam at 1e-3, batches of 64, a fifth for validation, 10 epochs."""
     config = parse("--recipe", "mnist")
     assert (config.hidden, config.optimizer, config.learning_rate) == ((128,), "adam", 1e-3)
-    assert (config.batch, config.validation_split, config.epochs) == (64, 0.2, 10)
+    assert (config.global_batch, config.validation_split, config.epochs) == (64, 0.2, 10)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_options_cannot_be_abbreviated(capsys):
 @pytest.mark.parametrize("file_first", [True, False])
 def test_the_command_line_wins_over_the_file_wherever_it_stands(toml, file_first):
     """Options overrule the TOML file before it and behind it; the file overrules the recipe."""
-    file = ["--config", toml("epochs = 7\nbatch = 11\n")]
+    file = ["--config", toml("epochs = 7\nglobal_batch = 11\n")]
     options = ["--epochs", "3"]
     config = parse(*file, *options) if file_first else parse(*options, *file)
-    assert (config.epochs, config.batch) == (3, 11)
+    assert (config.epochs, config.global_batch) == (3, 11)
