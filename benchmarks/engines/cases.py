@@ -31,6 +31,10 @@ class Case:
         return len(self.widths) == 1
 
     @property
+    def class_count(self) -> int:
+        return 2 if self.is_logistic else self.widths[-1]
+
+    @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """As the engine's own models name their parameters."""
         if self.is_logistic:
@@ -53,7 +57,7 @@ class Case:
 
     def rows(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Features float32 (count, features) and classes int64 (count,): noise around a centre for each class."""
-        classes, features = (2 if self.is_logistic else self.widths[-1]), self.widths[0]
+        classes, features = self.class_count, self.widths[0]
         y = (counter_random.bits(SEED, _CLASSES, count) % np.uint64(classes)).astype(np.int64)
         centres = 0.3 * (counter_random.uniform(SEED, _CENTRES, classes * features) - 0.5)
         centres = centres.astype(np.float32).reshape(classes, features)

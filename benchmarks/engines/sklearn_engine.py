@@ -40,9 +40,7 @@ def network(case: Case, batch: int, x: np.ndarray, y: np.ndarray) -> MLPClassifi
         shuffle=False,
     )
     # Arrays are made by the first step only. Then parameters are set, and what Adam remembers of the step is forgotten.
-    model.partial_fit(
-        x[:batch], y[:batch], classes=np.arange(2 if case.is_logistic else case.widths[-1])
-    )
+    model.partial_fit(x[:batch], y[:batch], classes=np.arange(case.class_count))
     arrays = [
         array for layer in zip(model.coefs_, model.intercepts_, strict=True) for array in layer
     ]
