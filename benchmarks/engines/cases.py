@@ -11,10 +11,12 @@ from lepton_mpi import counter_random
 from lepton_mpi.data.order import epoch_order
 from lepton_mpi.models import initialise_uniform
 
-LEARNING_RATE = 1e-3
+LEARNING_RATE, EPSILON = 1e-3, 1e-8
 SEED = 0
-# Streams of random numbers, apart from those of the engine.
-_CENTRES, _NOISE, _CLASSES = 5_000, 5_001, 5_002
+# Streams of random numbers, apart from those of the engine; noise has one for each block of rows.
+_CENTRES, _CLASSES, _NOISE = 5_000, 5_001, 5_002
+# All of them at once would take ten times the memory of the rows, and every process of a peer makes them.
+_BLOCK_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,10 @@ class Case:
     @property
     def is_logistic(self) -> bool:
         return len(self.widths) == 1
+
+    @property
+    def class_count(self) -> int:
+        return 2 if self.is_logistic else self.widths[-1]
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -43,20 +49,27 @@ class Case:
             }
         return shapes
 
-    def initial(self) -> Mapping[str, np.ndarray]:
-        """Initial parameters, float32."""
-        parameters = {name: np.zeros(shape, np.float32) for name, shape in self.shapes.items()}
+    def initial(self, dtype: type = np.float32) -> Mapping[str, np.ndarray]:
+        """Initial parameters, those of the engine with seed ``SEED``."""
+        parameters = {name: np.zeros(shape, dtype) for name, shape in self.shapes.items()}
         initialise_uniform(parameters, SEED)
         return parameters
 
     def rows(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Features float32 (count, features) and classes int64 (count,): noise around a centre for each class."""
-        classes, features = (2 if self.is_logistic else self.widths[-1]), self.widths[0]
+        classes, features = self.class_count, self.widths[0]
         y = (counter_random.bits(SEED, _CLASSES, count) % np.uint64(classes)).astype(np.int64)
-        centres = counter_random.uniform(SEED, _CENTRES, classes * features) - 0.5
-        noise = counter_random.uniform(SEED, _NOISE, count * features) - 0.5
-        x = 0.3 * centres.reshape(classes, features)[y] + noise.reshape(count, features)
-        return x.astype(np.float32), y
+        centres = 0.3 * (counter_random.uniform(SEED, _CENTRES, classes * features) - 0.5)
+        centres = centres.astype(np.float32).reshape(classes, features)
+        x = np.empty((count, features), np.float32)
+        for block, start in enumerate(range(0, count, _BLOCK_ROWS)):
+            part = x[start : start + _BLOCK_ROWS]
+            # Four numbers of 16 bits from each hash: for noise they are fine enough.
+            hashes = counter_random.bits(SEED, _NOISE + block, -(-part.size // 4))
+            part[:] = hashes.view(np.uint16)[: part.size].reshape(part.shape)
+            part *= np.float32(2.0**-16)
+            part += centres[y[start : start + _BLOCK_ROWS]] - np.float32(0.5)
+        return x, y
 
 
 CASES = {

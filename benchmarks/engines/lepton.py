@@ -33,7 +33,7 @@ def _measure(world, options) -> None:
     made = tempfile.TemporaryDirectory(prefix="lepton-training-") if world.rank == 0 else None
     folder = Path(world.comm.bcast(made and made.name))
     if world.rank == 0:
-        _write(folder / "rows.h5", *case.rows(rows * options.steps))
+        _write(folder / "rows.h5", case, rows * options.steps)
     world.comm.Barrier()
     config = Config(
         data=str(folder / "rows.h5"),
@@ -63,11 +63,13 @@ def _measure(world, options) -> None:
         made.cleanup()
 
 
-def _write(path: Path, x, y) -> None:
+def _write(path: Path, case, row_count: int) -> None:
     import h5py
 
     with h5py.File(path, "w") as file:
-        file["x"], file["y"] = x, y
+        file["x"], file["y"] = case.rows(row_count)
+        # Without names there would be as many classes as the rows have, and a large model more than there are rows.
+        file.attrs["classes"] = [str(number) for number in range(case.class_count)]
 
 
 def products_seconds(world, case, rows: int) -> float:

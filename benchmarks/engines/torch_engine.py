@@ -7,6 +7,7 @@ faster of Adam's implementations that torch has for CPUs (``fused``).
 import argparse
 import time
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -16,16 +17,16 @@ from benchmarks.harness import write_rows
 from benchmarks.peers.torch_ranks import run_on_ranks
 
 
-def network(case: Case) -> nn.Module:
+def network(case: Case, dtype: str = "float32") -> nn.Module:
     """The case's model with its initial parameters."""
-    parameters = case.initial()
+    parameters, kind = case.initial(np.dtype(dtype).type), getattr(torch, dtype)
     if case.is_logistic:
-        layer = nn.Linear(case.widths[0], 1)
+        layer = nn.Linear(case.widths[0], 1, dtype=kind)
         _fill(layer, parameters["weight"].reshape(-1, 1), parameters["bias"])
         return layer
     modules: list[nn.Module] = []
     for number, (inputs, outputs) in enumerate(zip(case.widths[:-1], case.widths[1:], strict=True)):
-        layer = nn.Linear(inputs, outputs)
+        layer = nn.Linear(inputs, outputs, dtype=kind)
         _fill(layer, parameters[f"layer{number}/weight"], parameters[f"layer{number}/bias"])
         modules += [layer, nn.ReLU()]
     return nn.Sequential(*modules[:-1])
@@ -37,6 +38,13 @@ def _fill(layer: nn.Linear, weight, bias) -> None:
         layer.bias.copy_(torch.from_numpy(bias))
 
 
+def loss_and_targets(case: Case, y: torch.Tensor, dtype: str = "float32"):
+    """The case's mean loss, and the classes as it takes them."""
+    if case.is_logistic:
+        return nn.BCEWithLogitsLoss(), y.to(getattr(torch, dtype)).reshape(-1, 1)
+    return nn.CrossEntropyLoss(), y
+
+
 def train(options: argparse.Namespace, rank: int, ranks: int) -> list[tuple[float, float]]:
     """(seconds, mean loss) of every epoch."""
     case = CASES[options.case]
@@ -46,8 +54,7 @@ def train(options: argparse.Namespace, rank: int, ranks: int) -> list[tuple[floa
     if ranks > 1:
         model = nn.parallel.DistributedDataParallel(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
-    loss_of = nn.BCEWithLogitsLoss() if case.is_logistic else nn.CrossEntropyLoss()
-    targets = y.float().reshape(-1, 1) if case.is_logistic else y
+    loss_of, targets = loss_and_targets(case, y)
     epochs = []
     for epoch in range(1, options.epochs + 1):
         rows = torch.from_numpy(order(len(x), epoch))

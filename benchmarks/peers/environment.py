@@ -1,15 +1,35 @@
-"""The command that starts a peer, and the environment that it runs in."""
+"""The environments that peers run in, and the command that starts a peer of an allreduce."""
 
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.harness import ROOT, Launch, mpi_command, run
 from benchmarks.peers import Variant, variants
 
-FOLDER = ROOT / ".venv-peers"
-_TORCH = "torch==2.13.0"
-_SET_UP_LIMIT_SECONDS = 1800.0
+SET_UP_LIMIT_SECONDS = 1800.0
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A folder of Python packages, which pip fills once."""
+
+    folder: Path
+    packages: tuple[str, ...]
+
+    @property
+    def python(self) -> str:
+        """What runs programs in it."""
+        return str(self.folder / "bin" / "python")
+
+
+# One each, so that what cannot be installed takes no other with it.
+TORCH = Environment(ROOT / ".venv-peers", ("numpy", "torch==2.13.0"))
+# TensorFlow asks for any Keras from 3.12 on, which would be another one every month.
+KERAS = Environment(ROOT / ".venv-keras", ("tensorflow-cpu==2.21.0", "keras==3.15.1"))
+SKLEARN = Environment(ROOT / ".venv-sklearn", ("scikit-learn==1.9.1",))
 
 
 def peer_launch(
@@ -18,8 +38,7 @@ def peer_launch(
     """Launch of a peer's program for ``cases``, as ``peers/cases.py`` tells them."""
     arguments = (*options, "--cases", *cases)
     if variant.library == "gloo":
-        python = str(FOLDER / "bin" / "python")
-        command = (python, "-m", "benchmarks.peers.gloo", "--ranks", str(ranks), *arguments)
+        command = (TORCH.python, "-m", "benchmarks.peers.gloo", "--ranks", str(ranks), *arguments)
     else:
         command = mpi_command(ranks, "-m", "benchmarks.peers.mpi", *arguments)
     label = f"{variant.library} {variant.tuning}"
@@ -27,36 +46,45 @@ def peer_launch(
 
 
 def set_up(library: str) -> str | None:
-    """Make the peer's environment if need be and try it out.
+    """Make the environment of an allreduce's peer if need be, and try it out.
 
     Returns its version, or None after printing why it has to be left out.
     """
-    if library == "gloo" and (problem := _install_torch()):
-        print(f"gloo left out: pip could not install torch: {problem}", file=sys.stderr)
-        return None
     default = variants(library, ranks=2, cores=2)[0]
     trial = peer_launch(
-        default, 2, ["8:in_place"], "--seconds", "0.01", limit_seconds=_SET_UP_LIMIT_SECONDS
+        default, 2, ["8:in_place"], "--seconds", "0.01", limit_seconds=SET_UP_LIMIT_SECONDS
     )
+    return try_out(library, TORCH if library == "gloo" else None, trial)
+
+
+def try_out(name: str, environment: Environment | None, trial: Launch) -> str | None:
+    """Install ``environment``, if there is one to be installed, and run ``trial`` in it.
+
+    Returns the ``version`` in the trial's first row, or None after printing why ``name`` has to be left out.
+    """
+    if environment and (problem := install(environment)):
+        wanted = " ".join(environment.packages)
+        print(f"{name} left out: pip could not install {wanted}: {problem}", file=sys.stderr)
+        return None
     outcome = run(trial)
     if not outcome.rows:
         problem = outcome.problem or "gave no result"
-        print(f"{library} left out: its trial launch {problem}", file=sys.stderr)
+        print(f"{name} left out: its trial launch {problem}", file=sys.stderr)
         return None
     return outcome.rows[0]["version"]
 
 
-def _install_torch() -> str:
-    """Why it failed; empty if it did not, or had been done before."""
+def install(environment: Environment) -> str:
+    """Fill the folder; why it failed, or empty if it did not or had been done before."""
     # Written last, so that an interrupted installation is taken up again.
-    complete = FOLDER / ".complete"
+    complete = environment.folder / ".complete"
     if complete.exists():
         return ""
-    print(f"setting up {FOLDER.name} with torch for gloo; a few minutes", file=sys.stderr)
-    python = str(FOLDER / "bin" / "python")
+    wanted = " ".join(environment.packages)
+    print(f"setting up {environment.folder.name} with {wanted}; a few minutes", file=sys.stderr)
     for command in (
-        (sys.executable, "-m", "venv", str(FOLDER)),
-        (python, "-m", "pip", "install", "--quiet", "numpy", _TORCH),
+        (sys.executable, "-m", "venv", str(environment.folder)),
+        (environment.python, "-m", "pip", "install", "--quiet", *environment.packages),
     ):
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
