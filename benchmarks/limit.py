@@ -15,9 +15,12 @@ for inside; the other ranks sleep. Three kernels, the fastest one counts, and of
 - a copy of one half of the rows to the other, counted as read + written. The lines written are read
   first, which is not counted.
 
-For a sum and update: a sum in passes over blocks of 1 or 4 KiB, or in one pass, which is added to each of the
-other vectors block by block; and an addition to all vectors, counted as read + written. Its arithmetic is the
-least there can be, so that memory is what is measured.
+For a sum and update three more, whose arithmetic is the least there can be, so that memory is what is measured. All of
+them read and write what an update does, since bytes read and bytes written do not take the same time:
+
+- a sum of the gradients in passes over blocks of 1 or 4 KiB, which is added to each of the other vectors;
+- for 1, 2, 4 and 8 gradients the same with the sum in one pass;
+- one vector after the other, which is what cores prefetch best.
 
 The working set is that of the allreduce if n N is at least half of the L3 cache; else n rows that fill
 a quarter of it, because a vector that other cores have just written comes from there at best. Of an update all
@@ -119,16 +122,14 @@ class MemoryLimit:
     def _update(self, rows: np.ndarray, start: int, stop: int, repeats: int) -> float:
         """Bytes per second; the gradients are the first rows, one a rank."""
         n = self.world.local_size
-        *_, add_sum, add_fold, add_one = self._kernels
-        kernels = [add_sum, *([add_fold] if n in ARITIES else [])]
+        *_, add_sum, add_fold, add_passes = self._kernels
+        kernels = [add_sum, add_passes, *([add_fold] if n in ARITIES else [])]
         seconds = [
             self._best(lambda k=kernel, b=block: k(rows, n, start, stop, b, repeats), repeats)
             for kernel in kernels
             for block in _UPDATE_BLOCKS_BYTES
         ]
-        every = self._best(lambda: add_one(rows, start, stop, repeats), repeats)
-        moved = _update_bytes(n, rows[0].nbytes, len(rows) - n - 1)
-        return max(moved / min(seconds), 2 * rows.nbytes / every)
+        return _update_bytes(n, rows[0].nbytes, len(rows) - n - 1) / min(seconds)
 
     def _best(self, kernel, repeats: int) -> float:
         """Seconds of the best round, each as long as its slowest rank."""
@@ -176,7 +177,7 @@ def _compiled():
         copy_rows: (*span, types.intp),
         add_sum: (types.intp, *span, types.intp, types.intp),
         add_fold: (types.intp, *span, types.intp, types.intp),
-        add_one: (*span, types.intp),
+        add_passes: (types.intp, *span, types.intp, types.intp),
     }
     return [
         njit([types.void(t[:, ::1], *rest) for t in _TYPES], cache=True, nogil=True)(kernel)
@@ -263,10 +264,21 @@ def add_fold(rows, n, start, stop, block_bytes, repeats):
                     target[i] += out[i]
 
 
-def add_one(rows, start, stop, repeats):
-    """Add 1 to [start, stop) of every row, ``repeats`` times."""
+def add_passes(rows, n, start, stop, block_bytes, repeats):
+    """The same traffic with one row after the other: the first n are read, the others read and overwritten.
+
+    What is added is a sum over blocks, and of no use.
+    """
+    block = block_bytes // rows.itemsize
+    total = np.zeros(block, rows.dtype)
     for _ in range(repeats):
         for row in range(rows.shape[0]):
-            target = rows[row, start:stop]
-            for i in range(target.size):
-                target[i] += 1
+            for first in range(start, stop, block):
+                part = rows[row, first : min(first + block, stop)]
+                out = total[: part.size]
+                if row < n:
+                    for i in range(out.size):
+                        out[i] += part[i]
+                else:
+                    for i in range(out.size):
+                        part[i] += out[i]
