@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.engines.update import Case
 from benchmarks.harness import Launch, Row, mpi_command, over_launches, run_with_progress
-from benchmarks.peers import Variant, variants
+from benchmarks.peers import Variant, update_variants
 from lepton_mpi.optimizers import KINDS
 
 OURS, LIBRARIES = "lepton_mpi", ("openmpi", "mpich", "intel")
@@ -47,7 +47,7 @@ def measure(
     ]
     entrants = [_ours(fitting, options.optimizer)]
     for library in libraries:
-        found = sweep(variants(library, ranks, cores), ranks, fitting, options)
+        found = sweep(update_variants(library, ranks, cores), ranks, fitting, options)
         entrants += winners(found, fitting, options.optimizer)
     measured: list[Row] = []
     for number in range(1, options.launches + 1):
