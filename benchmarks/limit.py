@@ -7,7 +7,7 @@
     limit                  these bytes / bandwidth           "of limit" = limit / measured time
 
 Bandwidth is measured in the same run and the same kind of memory (``World.host_array``: a memfd that all
-ranks map, 4 KiB pages), on as many ranks as there are cores, each on its own part, with nothing to wait
+ranks map), on as many ranks as there are cores, each on its own part, with nothing to wait
 for inside; the other ranks sleep. Three kernels, the fastest one counts, and of that the best round:
 
 - a sum of n rows in passes over blocks of 1 KiB, stored to one more row (shared) or to all rows (private);

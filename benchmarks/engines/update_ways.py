@@ -68,7 +68,7 @@ class Shared:
         strategy = SharedParameters(
             world, layout, DTYPE, world.size, buckets, settings, choice, clip_norm=inf
         )
-        ((_, self.gradient, _),) = strategy.micro_batches
+        ((self.gradient, _),) = strategy.micro_batches
         self.parameters, self.step = strategy.parameters, strategy.step
         if world.local_rank == 0:
             fill_parameters(self.parameters)
