@@ -2,10 +2,12 @@
 
     bytes that must move   one shared result   (n + 1) N    every input read once, the sum written once
                            private results     2 n N        every input read once and overwritten once
+                           sum and update      (n + 2 + 2 s) N   every gradient read once, parameters and s
+                                                             vectors of state read and overwritten once
     limit                  these bytes / bandwidth           "of limit" = limit / measured time
 
 Bandwidth is measured in the same run and the same kind of memory (``World.host_array``: a memfd that all
-ranks map, 4 KiB pages), on as many ranks as there are cores, each on its own part, with nothing to wait
+ranks map), on as many ranks as there are cores, each on its own part, with nothing to wait
 for inside; the other ranks sleep. Three kernels, the fastest one counts, and of that the best round:
 
 - a sum of n rows in passes over blocks of 1 KiB, stored to one more row (shared) or to all rows (private);
@@ -13,8 +15,16 @@ for inside; the other ranks sleep. Three kernels, the fastest one counts, and of
 - a copy of one half of the rows to the other, counted as read + written. The lines written are read
   first, which is not counted.
 
+For a sum and update three more, whose arithmetic is the least there can be, so that memory is what is measured. All of
+them read and write what an update does, since bytes read and bytes written do not take the same time:
+
+- a sum of the gradients in passes over blocks of 1 or 4 KiB, which is added to each of the other vectors;
+- for 1, 2, 4 and 8 gradients the same with the sum in one pass;
+- one vector after the other, which is what cores prefetch best.
+
 The working set is that of the allreduce if n N is at least half of the L3 cache; else n rows that fill
-a quarter of it, because a vector that other cores have just written comes from there at best.
+a quarter of it, because a vector that other cores have just written comes from there at best. Of an update all
+n + 1 + s vectors count, and 512 MiB of them are enough.
 A fraction above 1 therefore says that data stayed in a nearer cache than the limit assumes.
 """
 
@@ -24,7 +34,7 @@ import numpy as np
 from numba import njit, types
 
 from benchmarks.harness import l3_bytes
-from lepton_mpi.collectives.fold_kernels import LINE_BYTES, SUM, fold
+from lepton_mpi.collectives.fold_kernels import ARITIES, LINE_BYTES, SUM, fold
 from lepton_mpi.intrinsics import base_address
 from lepton_mpi.world import MPI, World
 
@@ -32,6 +42,9 @@ from lepton_mpi.world import MPI, World
 _BLOCK_BYTES = 1 << 10
 _ROUNDS = 7
 _ROUND_SECONDS = 1e-3
+_UPDATE_BLOCKS_BYTES = (1 << 10, 4 << 10)
+# More would take seconds and memory that the measured case needs, and comes from memory alike.
+_UPDATE_BYTES_MAX = 512 << 20
 _TYPES = (types.float32, types.float64, types.int32, types.int64)
 
 
@@ -44,30 +57,54 @@ class MemoryLimit:
         self._works = world.local_rank < self.workers
         self._team = world.host_comm.Split(int(self._works), world.local_rank)
         self._rounds_done = world.host_array((1,), np.int64)
-        self._bandwidths: dict[int, dict[str, float]] = {}
+        self._bandwidths: dict[tuple[int, int | None], dict[str, float]] = {}
         self._kernels = world.first_of_host_first(_compiled)
 
     def seconds(self, byte_count: int, mode: str) -> float:
         """Least time for an allreduce of ``byte_count`` bytes in ``mode``. Collective over the host."""
-        n, half_l3 = self.world.local_size, l3_bytes() // 2
-        row_bytes = byte_count if n * byte_count >= half_l3 else half_l3 // 2 // n
-        if row_bytes not in self._bandwidths:
-            self._bandwidths[row_bytes] = self._measure(row_bytes)
+        n = self.world.local_size
         kind = "shared" if mode == "shared" else "private"
-        return _bytes_moved(n, byte_count, kind) / self._bandwidths[row_bytes][kind]
+        bandwidth = self._bandwidth(_row_bytes(n, byte_count), None)[kind]
+        return _bytes_moved(n, byte_count, kind) / bandwidth
 
-    def _measure(self, row_bytes: int) -> dict[str, float]:
-        """Bytes per second for each way of handing over."""
-        n = max(self.world.local_size, 2)
-        line = LINE_BYTES // self.dtype.itemsize
+    def update_seconds(self, byte_count: int, states: int) -> float:
+        """Least time to sum gradients of ``byte_count`` bytes and update as many of parameters. Collective over the host.
+
+        ``states`` is the number of vectors of state that the optimizer keeps.
+        """
+        n = self.world.local_size
+        row_bytes = _row_bytes(n + 1 + states, byte_count)
+        row_bytes = min(row_bytes, _UPDATE_BYTES_MAX // (n + 1 + states))
+        return _update_bytes(n, byte_count, states) / self._bandwidth(row_bytes, states)["update"]
+
+    def _bandwidth(self, row_bytes: int, states: int | None) -> dict[str, float]:
+        """Bytes per second: of an update, or without ``states`` for each way of handing over."""
+        if (row_bytes, states) not in self._bandwidths:
+            self._bandwidths[row_bytes, states] = self._measure(row_bytes, states)
+        return self._bandwidths[row_bytes, states]
+
+    def _measure(self, row_bytes: int, states: int | None) -> dict[str, float]:
+        n, line = self.world.local_size, LINE_BYTES // self.dtype.itemsize
         columns = -(-row_bytes // LINE_BYTES) * line
-        rows = self.world.host_array((n + 1, columns), self.dtype)
+        vectors = max(n, 2) + 1 if states is None else n + 1 + states
+        rows = self.world.host_array((vectors, columns), self.dtype)
         if not self._works:
             return self._sleep_until_measured()
         bounds = [columns // line * i // self.workers * line for i in range(self.workers + 1)]
-        start, stop = bounds[self.world.local_rank : self.world.local_rank + 2]
-        sum_rows, fold_rows, copy_rows = self._kernels
+        span = bounds[self.world.local_rank : self.world.local_rank + 2]
         repeats = max(1, int(_ROUND_SECONDS * 50e9 / (2 * rows.nbytes)))
+        if states is None:
+            result = self._allreduce(rows, *span, repeats)
+        else:
+            result = {"update": self._update(rows, *span, repeats)}
+        if self.world.local_rank == 0:
+            self._rounds_done[0] += 1
+        return self._agreed(result)
+
+    def _allreduce(self, rows: np.ndarray, start: int, stop: int, repeats: int) -> dict[str, float]:
+        """Bytes per second for each way of handing over."""
+        n, row_bytes = len(rows) - 1, rows[0].nbytes
+        sum_rows, fold_rows, copy_rows, *_ = self._kernels
         copy = self._best(lambda: copy_rows(rows[:n], start, stop, repeats), repeats)
         bandwidth = n // 2 * 2 * row_bytes / copy
         result = {}
@@ -80,9 +117,19 @@ class MemoryLimit:
                 runs.append(lambda t=targets: fold_rows(rows, start, stop, t, True, repeats))
             seconds = min(self._best(kernel, repeats) for kernel in runs)
             result[kind] = max(bandwidth, _bytes_moved(n, row_bytes, kind) / seconds)
-        if self.world.local_rank == 0:
-            self._rounds_done[0] += 1
-        return self._agreed(result)
+        return result
+
+    def _update(self, rows: np.ndarray, start: int, stop: int, repeats: int) -> float:
+        """Bytes per second; the gradients are the first rows, one a rank."""
+        n = self.world.local_size
+        *_, add_sum, add_fold, add_passes = self._kernels
+        kernels = [add_sum, add_passes, *([add_fold] if n in ARITIES else [])]
+        seconds = [
+            self._best(lambda k=kernel, b=block: k(rows, n, start, stop, b, repeats), repeats)
+            for kernel in kernels
+            for block in _UPDATE_BLOCKS_BYTES
+        ]
+        return _update_bytes(n, rows[0].nbytes, len(rows) - n - 1) / min(seconds)
 
     def _best(self, kernel, repeats: int) -> float:
         """Seconds of the best round, each as long as its slowest rank."""
@@ -107,6 +154,16 @@ class MemoryLimit:
         return self.world.host_comm.bcast(result)
 
 
+def _row_bytes(vectors: int, byte_count: int) -> int:
+    """Length at which ``vectors`` rows are measured for rows of ``byte_count`` bytes."""
+    half_l3 = l3_bytes() // 2
+    return byte_count if vectors * byte_count >= half_l3 else half_l3 // 2 // vectors
+
+
+def _update_bytes(n: int, byte_count: int, states: int) -> int:
+    return (n + 2 + 2 * states) * byte_count
+
+
 def _bytes_moved(n: int, byte_count: int, kind: str) -> int:
     return (n + 1 if kind == "shared" else 2 * n) * byte_count
 
@@ -118,6 +175,9 @@ def _compiled():
         sum_rows: (*span, types.int64[::1], types.intp),
         fold_rows: (*span, types.int64[::1], types.boolean, types.intp),
         copy_rows: (*span, types.intp),
+        add_sum: (types.intp, *span, types.intp, types.intp),
+        add_fold: (types.intp, *span, types.intp, types.intp),
+        add_passes: (types.intp, *span, types.intp, types.intp),
     }
     return [
         njit([types.void(t[:, ::1], *rest) for t in _TYPES], cache=True, nogil=True)(kernel)
@@ -164,3 +224,61 @@ def copy_rows(rows, start, stop, repeats):
             source, target = rows[row, start:stop], rows[half + row, start:stop]
             for i in range(source.size):
                 target[i] = source[i]
+
+
+def add_sum(rows, n, start, stop, block_bytes, repeats):
+    """Add the sum of [start, stop) of the first n rows to each of the others, block by block, ``repeats`` times."""
+    block = block_bytes // rows.itemsize
+    total = np.empty(block, rows.dtype)
+    for _ in range(repeats):
+        for first in range(start, stop, block):
+            last = min(first + block, stop)
+            out, term = total[: last - first], rows[0, first:last]
+            for i in range(out.size):
+                out[i] = term[i]
+            for row in range(1, n):
+                term = rows[row, first:last]
+                for i in range(out.size):
+                    out[i] += term[i]
+            for row in range(n, rows.shape[0]):
+                target = rows[row, first:last]
+                for i in range(out.size):
+                    target[i] += out[i]
+
+
+def add_fold(rows, n, start, stop, block_bytes, repeats):
+    """The same for 1, 2, 4 or 8 rows, with the sum of a block in one pass."""
+    row_bytes, block = rows.shape[1] * rows.itemsize, block_bytes // rows.itemsize
+    total, addresses = np.empty(block, rows.dtype), np.empty(n + 1, np.int64)
+    addresses[n] = base_address(total)
+    for _ in range(repeats):
+        for first in range(start, stop, block):
+            last = min(first + block, stop)
+            for row in range(n):
+                addresses[row] = base_address(rows) + row * row_bytes + first * rows.itemsize
+            fold(rows, addresses, n, SUM, False, 1, (last - first) * rows.itemsize)
+            out = total[: last - first]
+            for row in range(n, rows.shape[0]):
+                target = rows[row, first:last]
+                for i in range(out.size):
+                    target[i] += out[i]
+
+
+def add_passes(rows, n, start, stop, block_bytes, repeats):
+    """The same traffic with one row after the other: the first n are read, the others read and overwritten.
+
+    What is added is a sum over blocks, and of no use.
+    """
+    block = block_bytes // rows.itemsize
+    total = np.zeros(block, rows.dtype)
+    for _ in range(repeats):
+        for row in range(rows.shape[0]):
+            for first in range(start, stop, block):
+                part = rows[row, first : min(first + block, stop)]
+                out = total[: part.size]
+                if row < n:
+                    for i in range(out.size):
+                        out[i] += part[i]
+                else:
+                    for i in range(out.size):
+                        part[i] += out[i]

@@ -49,6 +49,64 @@ def variants(library: str, ranks: int, cores: int) -> list[Variant]:
     return [Variant(library, name, {**common, **settings}) for name, settings in named.items()]
 
 
+def update_variants(library: str, ranks: int, cores: int) -> list[Variant]:
+    """``variants``, and those of an MPI that act on Reduce_scatter and Allgather, for ``benchmarks/update.py``."""
+    common = variants(library, ranks, cores)
+    settings = {"openmpi": _openmpi_slices, "mpich": _mpich_slices, "intel": _intel_slices}[library]
+    for name, more in settings(ranks > cores).items():
+        common.append(Variant(library, name, {**common[0].environment, **more}))
+    return common
+
+
+def _openmpi_slices(crowded: bool) -> dict[str, dict[str, str]]:
+    def tuned(
+        scatter: int, scatter_block: int, gather: int, gather_by_counts: int
+    ) -> dict[str, str]:
+        numbers = {
+            "reduce_scatter": scatter,
+            "reduce_scatter_block": scatter_block,
+            "allgather": gather,
+            "allgatherv": gather_by_counts,
+        }
+        algorithms = {f"OMPI_MCA_coll_tuned_{k}_algorithm": str(v) for k, v in numbers.items()}
+        return {
+            **({} if crowded else {"OMPI_MCA_mpi_yield_when_idle": "0"}),
+            "OMPI_MCA_coll_tuned_use_dynamic_rules": "1",
+            "OMPI_MCA_btl_sm_eager_limit": "32768",
+            **algorithms,
+        }
+
+    return {
+        "slices, halving": tuned(2, 3, 3, 3),
+        "slices, ring": tuned(3, 3, 4, 3),
+        "slices, butterfly": tuned(4, 4, 5, 4),
+    }
+
+
+def _mpich_slices(crowded: bool) -> dict[str, dict[str, str]]:
+    def tuned(scatter: str, gather: str) -> dict[str, str]:
+        chosen = {"REDUCE_SCATTER": scatter, "REDUCE_SCATTER_BLOCK": scatter}
+        chosen |= {"ALLGATHER": gather, "ALLGATHERV": gather}
+        return {f"MPIR_CVAR_{name}_INTRA_ALGORITHM": value for name, value in chosen.items()}
+
+    return {
+        "slices, pairwise": tuned("pairwise", "ring"),
+        "slices, halving": tuned("recursive_halving", "recursive_doubling"),
+    }
+
+
+def _intel_slices(crowded: bool) -> dict[str, dict[str, str]]:
+    names = ("REDUCE_SCATTER", "REDUCE_SCATTER_BLOCK", "ALLGATHER", "ALLGATHERV")
+    shm = _intel(crowded)["shm, yield" if crowded else "shm"]
+    return {
+        f"slices, preset {number}": {
+            **shm,
+            **{f"I_MPI_ADJUST_{name}": str(number) for name in names},
+        }
+        for number in range(1, 5)
+    }
+
+
 def _openmpi(crowded: bool) -> dict[str, dict[str, str]]:
     # run_local.sh lets waiting ranks yield in any case.
     waiting = {} if crowded else {"OMPI_MCA_mpi_yield_when_idle": "0"}
