@@ -7,6 +7,8 @@ from pathlib import Path
 
 from lepton_mpi import launch
 
+_BARE_STEPS = 1_000
+
 
 def main() -> int:
     """Train, then measure the matrix products alone; rank 0 writes the row."""
@@ -22,10 +24,8 @@ def main() -> int:
 
 
 def _measure(world, options) -> None:
-    from benchmarks.engines.cases import CASES, LEARNING_RATE, SEED, training_row
+    from benchmarks.engines.cases import CASES, training_row
     from benchmarks.harness import write_rows
-    from lepton_mpi import train
-    from lepton_mpi.config import Config
 
     case = CASES[options.case]
     rows = options.rows_per_rank * world.size
@@ -35,32 +35,64 @@ def _measure(world, options) -> None:
     if world.rank == 0:
         _write(folder / "rows.h5", case, rows * options.steps)
     world.comm.Barrier()
+    epochs = _train(
+        world, options, case, rows, options.rows_per_rank, folder / "rows.h5", options.epochs
+    )
+    products = products_seconds(world, case, options.rows_per_rank)
+    bare = _bare_step_seconds(world, options, case, folder)
+    if world.rank == 0:
+        name = "lepton_mpi" if options.allreduce == "auto" else "lepton_mpi-mpi-allreduce"
+        row = training_row(options, name, world.size, epochs)
+        row |= {"products_us": products * 1e6, "of_limit": products * 1e6 / row["step_us"]}
+        row["python_us"] = bare * 1e6
+        write_rows(options.json, [row])
+        made.cleanup()
+
+
+def _train(world, options, case, rows: int, micro_batch: int, path: Path, epochs: int):
+    """(seconds, mean loss) of every epoch, on rank 0; [] on the others."""
+    from benchmarks.engines.cases import LEARNING_RATE, SEED
+    from lepton_mpi import train
+    from lepton_mpi.config import Config
+
+    metrics = path.with_suffix(".jsonl")
     config = Config(
-        data=str(folder / "rows.h5"),
+        data=str(path),
         model="logistic" if case.is_logistic else "mlp",
         hidden=case.widths[1:-1],
         global_batch=rows,
-        micro_batch=options.rows_per_rank,
-        epochs=options.epochs,
+        micro_batch=micro_batch,
+        epochs=epochs,
         learning_rate=LEARNING_RATE,
         validation_split=0.0,
         test_split=0.0,
         seed=SEED,
         allreduce=options.allreduce,
         threads=options.threads,
-        metrics=str(folder / "metrics.jsonl"),
+        metrics=str(metrics),
         progress="none",
     )
     train.train(config, world)
-    products = products_seconds(world, case, options.rows_per_rank)
+    if world.rank:
+        return []
+    records = [json.loads(line) for line in metrics.read_text().splitlines()]
+    return [(r["seconds"], r["loss"]) for r in records if r["event"] == "epoch"]
+
+
+def _bare_step_seconds(world, options, case, folder: Path) -> float:
+    """A step of as many layers, all of width 1, on one row a rank: what is no arithmetic, on rank 0.
+
+    That is the interpreter, the calls of kernels, and the ranks' meeting.
+    """
+    from benchmarks.engines.cases import Case
+
+    widths = (1,) if case.is_logistic else (1,) * (len(case.widths) - 1) + (2,)
+    small = Case("bare", widths)
     if world.rank == 0:
-        records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        epochs = [(r["seconds"], r["loss"]) for r in records if r["event"] == "epoch"]
-        name = "lepton_mpi" if options.allreduce == "auto" else "lepton_mpi-mpi-allreduce"
-        row = training_row(options, name, world.size, epochs)
-        row |= {"products_us": products * 1e6, "of_limit": products * 1e6 / row["step_us"]}
-        write_rows(options.json, [row])
-        made.cleanup()
+        _write(folder / "bare.h5", small, world.size * _BARE_STEPS)
+    world.comm.Barrier()
+    epochs = _train(world, options, small, world.size, 1, folder / "bare.h5", 4)
+    return min((seconds for seconds, _ in epochs[1:]), default=0.0) / _BARE_STEPS
 
 
 def _write(path: Path, case, row_count: int) -> None:
