@@ -8,10 +8,14 @@ from pathlib import Path
 
 from lepton_mpi import launch
 from lepton_mpi.byte_sizes import parse_size
+from lepton_mpi.command_line import Parser
+from lepton_mpi.errors import ConfigurationError, LeptonError
 
 _USAGE = """usage: python -m lepton_mpi COMMAND [options]
 
 commands:
+  prepare    make an HDF5 file to train on from CSV, images, text and other files
+  inspect    show what is in an HDF5 file to train on
   train      train a model on all ranks (the same as python -m lepton_mpi.train)
   evaluate   evaluate a checkpoint on the test rows of a data set
   tune       measure every allreduce on these ranks; --allreduce auto goes by it from then on
@@ -24,6 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     commands = {
+        "prepare": prepare_command,
+        "inspect": inspect_command,
         "train": train_command,
         "evaluate": evaluate_command,
         "tune": tune_command,
@@ -49,6 +55,51 @@ def train_command(arguments: list[str] | None = None) -> int:
     from lepton_mpi import train, world
 
     return world.run(lambda ranks: train.train(config, ranks), config.timeout)
+
+
+def prepare_command(arguments: list[str]) -> int:
+    """``python -m lepton_mpi prepare INPUT… OUTPUT.h5``."""
+    from lepton_mpi.prepare import options
+
+    try:
+        chosen = options.parse(arguments)
+    except ConfigurationError as error:
+        return _refuse("prepare", error)
+    launch.limit_threads(1)
+    from lepton_mpi import world
+    from lepton_mpi.prepare import pipeline
+
+    return world.run(lambda ranks: pipeline.prepare(chosen, ranks), chosen.timeout)
+
+
+def inspect_command(arguments: list[str]) -> int:
+    """``python -m lepton_mpi inspect FILE.h5``; the first rank alone, if there are several."""
+    parser = Parser(
+        prog="python -m lepton_mpi inspect",
+        description="Show what is in an HDF5 file to train on, with a histogram of every column.",
+    )
+    parser.add_argument("file", type=Path, help="HDF5 file, or the name of an embedded data set")
+    parser.add_argument(
+        "--columns", type=int, default=40, help="histograms at most; default: 40", metavar="N"
+    )
+    try:
+        chosen = parser.parse(arguments, "one FILE")
+        if launch.launched_rank() > 0:
+            return 0
+        launch.limit_threads(1)
+        from lepton_mpi.prepare import inspection
+
+        print(inspection.text(chosen.file, chosen.columns))
+    except LeptonError as error:
+        return _refuse("inspect", error)
+    return 0
+
+
+def _refuse(command: str, error: LeptonError) -> int:
+    """One line, from one rank; returns the exit code."""
+    if launch.launched_rank() == 0:
+        print(f"lepton_mpi {command}: {error}", file=sys.stderr)
+    return error.exit_code
 
 
 def evaluate_command(arguments: list[str]) -> int:

@@ -15,6 +15,7 @@ from lepton_mpi.collectives.schedule import Algorithm, Collective
 from lepton_mpi.collectives.trace import trace
 from lepton_mpi.collectives.trace_picture import svg
 from lepton_mpi.collectives.two_level import halves, two_level
+from lepton_mpi.command_line import Parser
 from lepton_mpi.errors import ConfigurationError, did_you_mean
 
 _PROGRAM = "lepton_mpi explain"
@@ -60,19 +61,8 @@ def explain(arguments: Sequence[str]) -> str:
     return "\n\n".join(parts)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        """One line instead of usage and message."""
-        raise ConfigurationError(message.removeprefix("argument "))
-
-    def print_help(self, file=None) -> None:
-        """Print once per job, not once per rank."""
-        if launch.launched_rank() == 0:
-            super().print_help(file)
-
-
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(
+    parser = Parser(
         prog=f"python -m {_PROGRAM}",
         description="Show what a collective does step by step and what it costs; without ALGORITHM, compare all.",
         allow_abbrev=False,
@@ -89,14 +79,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--count", metavar="N", default=None, help="length of the vector; prints elements and bytes"
     )
     parser.add_argument("--svg", metavar="FILE", default=None, help="draw it")
-    options, unknown = parser.parse_known_args(arguments)
-    if unknown and not unknown[0].startswith("-"):
-        raise ConfigurationError(f"expected one algorithm, got also {unknown[0]!r}")
-    if unknown:
-        known = [flag for action in parser._actions for flag in action.option_strings]
-        raise ConfigurationError(
-            f"unknown option {unknown[0]}{_did_you_mean(unknown[0], known)} (see --help)"
-        )
+    options = parser.parse(list(arguments), "one algorithm")
     collectives = [collective.value for collective in Collective]
     if options.collective not in collectives:
         raise ConfigurationError(_expected_one_of("--collective", collectives, options.collective))

@@ -3,6 +3,7 @@
 Reading order::
 
     order.py      pure: which rows form a step of an epoch, which of them belong to a rank
+    file_format.py  what ``prepare`` writes: the data file in full
     hdf5.py       the accepted file layouts; opening, checking, reading rows
     loader.py     rows in memory, once per host, and batches gathered from them
     kernels.py    Numba: gather rows, convert, normalise

@@ -11,7 +11,8 @@ A file holds, tried in this order,
 
 Optional: ``normalisation/shift`` and ``normalisation/scale``, of the shape of one row or scalar, applied
 as ``(x - shift) * scale``; without them, uint8 is divided by 255 and all else is taken as it is. The
-attribute ``classes`` of the file may hold the names of the classes.
+attribute ``classes`` of the file may hold the names of the classes. ``file_format.py`` describes all that
+``python -m lepton_mpi prepare`` writes.
 
 Every rank opens the file by itself, read-only and without a lock: many cluster file systems refuse locks.
 """
@@ -25,10 +26,10 @@ from typing import Literal
 import h5py
 import numpy as np
 
+from lepton_mpi.data.file_format import SPLITS, check_version
 from lepton_mpi.errors import DataError, one_line
 
 EMBEDDED = Path(__file__).parent / "embedded"
-SPLITS = ("train", "validation", "test")
 YKind = Literal["auto", "classes", "targets"]
 
 # Large enough to read at full speed, small enough that a rank's scratch does not matter.
@@ -152,7 +153,8 @@ def row_dtype(source: Source, dtype: np.dtype) -> np.dtype:
 
 
 def _describe(file: h5py.File, path: Path, y_kind: YKind) -> OpenFile:
-    _refuse_other_files(file, path)
+    refuse_other_files(file, path)
+    check_version(file.attrs, path)
     names, class_names = _find(file, path), _class_names(file, path)
     if y_kind == "auto":
         kind = getattr(file.get(names["train"][1]), "dtype", np.dtype(int)).kind
@@ -189,7 +191,7 @@ def _class_names(file: h5py.File, path: Path) -> tuple[str, ...]:
     return tuple(map(str, texts))
 
 
-def _refuse_other_files(file: h5py.File, path: Path) -> None:
+def refuse_other_files(file: h5py.File, path: Path) -> None:
     """A file must not make this program read other files of its user: all it holds must be in it."""
 
     def look(name: str, link: object) -> str | None:  # an exception must not cross the HDF5 library

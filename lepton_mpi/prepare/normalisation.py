@@ -1,0 +1,71 @@
+"""Shift and scale, fitted on training rows as they are stored; a value is read as (x - shift) * scale."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.prepare.options import Options
+from lepton_mpi.prepare.readers import Source
+from lepton_mpi.prepare.statistics import Moments
+from lepton_mpi.prepare.training_rows import TrainingRows
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """``shift`` and ``scale`` are float64 (units,); ``method`` and ``per`` say how they came about."""
+
+    method: str
+    per: str
+    shift: np.ndarray
+    scale: np.ndarray
+
+    def of_rows(self, row_shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Both in the shape of a row."""
+        repeats = int(np.prod(row_shape)) // len(self.shift)
+        return tuple(np.tile(v, repeats).reshape(row_shape) for v in (self.shift, self.scale))
+
+
+def unit_count(per: str, row_shape: tuple[int, ...]) -> int:
+    """Numbers of a row with statistics of their own. A channel is the last dimension of three; two have one channel."""
+    if per == "feature":
+        return int(np.prod(row_shape))
+    return row_shape[-1] if per == "channel" and len(row_shape) == 3 else 1
+
+
+def choose_per(options: Options, row_shape: tuple[int, ...]) -> str:
+    """``--per``, or what fits the rows. Raises ConfigurationError."""
+    if options.per == "auto":
+        return "channel" if len(row_shape) in (2, 3) else "feature"
+    if options.per == "channel" and len(row_shape) not in (2, 3):
+        raise ConfigurationError(
+            f"--per channel: expected rows of 2 or 3 dimensions, got {row_shape}"
+        )
+    return options.per
+
+
+def choose_method(options: Options, source: Source, dtype: np.dtype) -> str:
+    """``--normalise``, or what fits the source."""
+    if options.normalise != "auto":
+        return options.normalise
+    if source.vocabulary:
+        return "none"
+    return "pixels" if dtype == np.uint8 and not source.is_table else "standard"
+
+
+def fit_normalisation(method: str, per: str, rows: TrainingRows, moments: Moments) -> Normalisation:
+    """Fit on ``rows``. Collective. What does not vary is shifted and not scaled, as scikit-learn does."""
+    units = len(moments.mean)
+    shift, spread = np.zeros(units), np.ones(units)
+    if method == "standard":
+        shift, spread = moments.mean, moments.std
+    elif method == "minmax":
+        shift, spread = moments.minimum, moments.maximum - moments.minimum
+    elif method == "robust":
+        quarter, shift, three_quarters = rows.quantiles((0.25, 0.5, 0.75), moments.count)
+        spread = three_quarters - quarter
+    elif method == "pixels":
+        spread = np.full(units, 255.0)
+    with np.errstate(divide="ignore", over="ignore"):
+        scale = 1 / spread
+    return Normalisation(method, per, shift, np.where(np.isfinite(scale), scale, 1.0))

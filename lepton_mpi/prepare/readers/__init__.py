@@ -1,0 +1,135 @@
+"""One file per format. A reader cuts its files into blocks of rows, and reads any block by itself.
+
+A reader is a function ``open_…(inputs, options, world) -> Source``, collective over ``world``; ``opening.py`` chooses
+one by the names of the inputs. All of them yield the same form, a ``Block``; tables (CSV, Parquet, a matrix) come to it
+by ``columns.py``, which knows the roles of columns: features, label, group, split.
+
+What a reader promises: the blocks, their order and their bounds depend on inputs and options alone, not on the number
+of ranks; ``read`` may be called for any block, at any time, again and again, and raises DataError naming file and place.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Words:
+    """Cells that are texts, of one column of one block.
+
+    Attributes
+    ----------
+    codes : int32, shape (rows,)
+        Place of each cell in ``texts``; -1 where it is missing.
+    texts : tuple of str
+        All different.
+    """
+
+    codes: np.ndarray
+    texts: tuple[str, ...]
+
+    @staticmethod
+    def of(cells: Sequence[str | None]) -> "Words":
+        """Number the texts in the order in which they first come; None is missing."""
+        index: dict[str, int] = {}
+        codes = [-1 if cell is None else index.setdefault(cell, len(index)) for cell in cells]
+        return Words(np.array(codes, np.int32), tuple(index))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows of a part.
+
+    Attributes
+    ----------
+    x : array, shape (rows, *row shape)
+        In the type that the source has; of tables float64, NaN where a cell is missing or a text.
+    words : dict of int to Words
+        Of tables: the features of which some cells here are texts.
+    y : Words, or array
+        Words: the class of each row. Else int64 of shape (rows,), where the source names the classes; or float64 of
+        shape (rows, targets), for regression, NaN where missing.
+    group, split : Words or None
+        Cells of ``--group`` and ``--split-column``.
+    lines : int64, shape (rows,), or None
+        Line of each row in its file, from 1; None where the file has no lines, and its rows are counted from
+        ``first_row``.
+    """
+
+    x: np.ndarray
+    y: "Words | np.ndarray"
+    words: dict[int, Words]
+    group: Words | None = None
+    split: Words | None = None
+    lines: np.ndarray | None = None
+    first_row: int = 0
+
+    def place(self, row: int) -> str:
+        """Where a row stands, for a message."""
+        if self.lines is None:
+            return f"row {self.first_row + row}"
+        return f"line {self.lines[row]}"
+
+
+class Part(Protocol):
+    """One file, or one array or folder of it."""
+
+    name: str  # for messages, as the user would find it
+    split: str | None  # train, validation or test, if the input says which
+    block_count: int
+
+    def read(self, index: int) -> Block:
+        """Block ``index`` of this part. Raises DataError."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """All inputs together.
+
+    Attributes
+    ----------
+    parts : tuple of Part
+        In the order of their rows.
+    row_shape : tuple of int
+    columns : tuple of str
+        Names of the features of a table; else empty, and the rows are arrays.
+    label : str
+        What the label is called, for messages.
+    class_names : tuple of str
+        If the source names the classes: those of y = 0, 1, ….
+    categorical : set of int
+        Features of a table that are categories by the user's word.
+    vocabulary : tuple of str
+        Of text: the tokens by id.
+    overlapping : bool
+        Rows share content by design, as windows of a text do, so duplicates mean nothing.
+    notes : tuple of str
+        What was found or decided that the user should see.
+    """
+
+    parts: tuple[Part, ...]
+    format: str
+    row_shape: tuple[int, ...]
+    columns: tuple[str, ...] = ()
+    label: str = "the label"
+    class_names: tuple[str, ...] = ()
+    categorical: frozenset[int] = frozenset()
+    vocabulary: tuple[str, ...] = ()
+    overlapping: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_table(self) -> bool:
+        return bool(self.columns)
+
+
+def block_bounds(row_count: int, row_bytes: int, block_bytes: int) -> list[tuple[int, int]]:
+    """Ranges of rows, each of about ``block_bytes``.
+
+    >>> block_bounds(5, 400, 1000)
+    [(0, 2), (2, 4), (4, 5)]
+    """
+    rows = max(1, block_bytes // max(1, row_bytes))
+    return [(start, min(start + rows, row_count)) for start in range(0, row_count, rows)]

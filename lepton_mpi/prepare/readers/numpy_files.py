@@ -1,0 +1,101 @@
+"""NumPy's .npy and .npz. Nothing is unpickled: arrays of objects are refused."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from lepton_mpi.errors import ConfigurationError, DataError, one_line
+from lepton_mpi.prepare.options import Options
+from lepton_mpi.prepare.readers import Source
+from lepton_mpi.prepare.readers.arrays import (
+    ArrayPart,
+    MatrixPart,
+    array_source,
+    check_features,
+    find_pairs,
+)
+from lepton_mpi.prepare.readers.columns import choose_roles
+from lepton_mpi.prepare.readers.inputs import Input
+
+_DAMAGE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+)
+
+
+def open_numpy(inputs: tuple[Input, ...], options: Options, world) -> Source:
+    """Archives with features and labels; or ``x.npy y.npy``, or one matrix with the label in a column. Collective."""
+    with world.agreeing():
+        if all(given.path.suffix == ".npz" for given in inputs):
+            parts = [part for given in inputs for part in _archive_parts(given, options)]
+            return array_source(parts, "NumPy archive")
+        if len(inputs) == 1:
+            return _matrix(inputs[0], options)
+        if len(inputs) == 2:
+            x, y = (_load(given.path) for given in inputs)
+            check_features(str(inputs[0].path), x)
+            name, split = inputs[0].path.name, inputs[0].split
+            return array_source([ArrayPart(name, split, x, y, options)], "NumPy arrays")
+        raise ConfigurationError(
+            f"expected one .npy file or two, features and labels, got {len(inputs)} files"
+        )
+
+
+def _archive_parts(given: Input, options: Options) -> list[ArrayPart]:
+    try:
+        archive = np.load(given.path, allow_pickle=False)
+        names = list(archive.files)
+    except _DAMAGE as error:
+        raise DataError(f"{given.path}: not a NumPy archive: {_reason(error)}") from None
+    parts = []
+    for split, (x_name, y_name) in find_pairs(names, options, str(given.path)).items():
+        try:
+            x, y = archive[x_name], archive[y_name]
+        except _DAMAGE as error:
+            raise DataError(f"{given.path}: {x_name} or {y_name}: {_reason(error)}") from None
+        check_features(f"{given.path}: {x_name}", x)
+        name = f"{given.path.name}: {x_name}"
+        parts.append(ArrayPart(name, given.split or split, x, y, options))
+    return parts
+
+
+def _matrix(given: Input, options: Options) -> Source:
+    matrix = _load(given.path)
+    if matrix.ndim != 2 or matrix.dtype.kind not in "iufb":
+        raise DataError(
+            f"{given.path}: expected a matrix of numbers with the label in a column, or a second file with the "
+            f"labels, got {matrix.dtype} of shape {matrix.shape}"
+        )
+    names = tuple(f"column {i}" for i in range(matrix.shape[1]))
+    roles = choose_roles(names, options, given.path.name)
+    return Source(
+        (MatrixPart(given.path.name, given.split, matrix, roles, options),),
+        "NumPy matrix",
+        (len(roles.features),),
+        roles.feature_names,
+        f"the label column {roles.label_name!r}",
+        categorical=roles.categorical_features,
+    )
+
+
+def _load(path: Path) -> np.ndarray:
+    """Mapped, so that a block is read when it is wanted."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except _DAMAGE as error:
+        raise DataError(f"{path}: not a NumPy array: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    if "allow_pickle" in str(error):
+        return (
+            "it holds Python objects, which are not read because reading them could run a program"
+        )
+    return one_line(getattr(error, "strerror", None) or error)

@@ -1,0 +1,157 @@
+"""Which split a row is in: by its input, by a column, or at random; a function of the seed, never of the ranks."""
+
+import numpy as np
+
+from lepton_mpi import counter_random
+from lepton_mpi.data.file_format import SPLITS
+from lepton_mpi.errors import DataError
+from lepton_mpi.prepare.labels import Labels
+from lepton_mpi.prepare.options import Options
+from lepton_mpi.prepare.readers import Words
+from lepton_mpi.prepare.survey import Survey
+
+DEFAULT = (0.8, 0.1, 0.1)
+_WORDS = {
+    "train": 0,
+    "training": 0,
+    "validation": 1,
+    "valid": 1,
+    "val": 1,
+    "dev": 1,
+    "test": 2,
+    "testing": 2,
+}
+# Streams of the random numbers; class c uses the first plus c.
+_ROWS, _GROUPS = 1_000_000, 3
+
+
+def given_splits(found: Survey, options: Options) -> np.ndarray:
+    """Split that the input or a column says for each row, int8, -1 where nothing does. Raises DataError."""
+    if found.split_cells is not None:
+        words = found.split_cells
+        known = [_WORDS.get(text.strip().lower(), -1) for text in words.texts]
+        for text, number in zip(words.texts, known, strict=True):
+            if number < 0:
+                raise DataError(
+                    f"--split-column {options.split_column}: expected train, validation or test, got {text[:40]!r}"
+                )
+        if (words.codes < 0).any():
+            row = int(np.argmax(words.codes < 0))
+            raise DataError(
+                f"--split-column {options.split_column}: expected a value in every row, got none in row {row}"
+            )
+        return np.array(known, np.int8)[words.codes]
+    each = [SPLITS.index(split) if split else -1 for split in found.row_splits]
+    return np.repeat(np.array(each, np.int8), found.row_counts)
+
+
+def split_rows(
+    kept: np.ndarray, given: np.ndarray, labels: Labels, group: Words | None, options: Options
+) -> tuple[np.ndarray, str]:
+    """Split of every row, int8, -1 where not kept; and how it came about, in words.
+
+    Rows without a split are divided by the fractions. If the inputs say which rows are for testing but not which are
+    for validation, those for training are divided, so that nothing is fitted on validation rows.
+    """
+    splits = np.where(kept, given, -1).astype(np.int8)
+    there = {int(split) for split in np.unique(given[kept])}
+    fractions = np.array(options.split or DEFAULT)
+    free, how = kept & (given < 0), []
+    if there - {-1}:
+        how.append("as in the source")
+        if 2 in there:
+            fractions[2] = 0
+        if 1 in there:
+            fractions[1] = 0
+        elif 0 in there and -1 not in there and found_by_input(options):
+            free = kept & (given == 0)
+    fractions = fractions / fractions.sum()
+    if free.any() and (fractions[0] < 1 or (given[free] < 0).any()):
+        method = (
+            _by_group if group is not None else _by_class if _stratifies(labels, options) else _all
+        )
+        splits[free] = method(free, labels, group, fractions, options.seed)
+        what = {
+            _by_group: f"by {options.group}",
+            _by_class: "stratified by class",
+            _all: "at random",
+        }
+        how.append(f"{what[method]}, seed {options.seed}")
+    return splits, ", training rows divided ".join(how) if len(how) > 1 else "".join(how)
+
+
+def found_by_input(options: Options) -> bool:
+    """Whether splits come from the inputs; a split column says all there is to say."""
+    return options.split_column is None
+
+
+def _stratifies(labels: Labels, options: Options) -> bool:
+    return labels.codes is not None and not options.no_stratify
+
+
+def _by_class(free, labels: Labels, group, fractions, seed: int) -> np.ndarray:
+    """Of each class its part goes to each split; what rounding leaves goes by largest remainder over all classes."""
+    rows = np.flatnonzero(free)
+    out = np.zeros(len(rows), np.int8)
+    codes = labels.codes[rows]
+    present = np.unique(codes)
+    counts = _apportioned(np.array([(codes == c).sum() for c in present]), fractions)
+    for code, parts in zip(present, counts, strict=True):
+        of_class = np.flatnonzero(codes == code)
+        shuffled = of_class[counter_random.permutation(seed, _ROWS + int(code), len(of_class))]
+        out[shuffled] = np.repeat(np.arange(3, dtype=np.int8), parts)
+    return out
+
+
+def _all(free, labels, group, fractions, seed: int) -> np.ndarray:
+    rows = np.flatnonzero(free)
+    out = np.zeros(len(rows), np.int8)
+    (parts,) = _apportioned(np.array([len(rows)]), fractions)
+    out[counter_random.permutation(seed, _ROWS, len(rows))] = np.repeat(
+        np.arange(3, dtype=np.int8), parts
+    )
+    return out
+
+
+def _apportioned(sizes: np.ndarray, fractions: np.ndarray) -> np.ndarray:
+    """Whole numbers near ``sizes[i] * fractions[j]``, whose rows add up to ``sizes``; int64 (len(sizes), 3).
+
+    Every split gets the round of its fraction of all rows, up to one row a class; a class with any rows keeps one for
+    training.
+
+    >>> _apportioned(np.array([50, 50, 50]), np.array([0.8, 0.1, 0.1])).tolist()
+    [[40, 5, 5], [40, 5, 5], [40, 5, 5]]
+    >>> _apportioned(np.array([3, 3, 4]), np.array([0.8, 0.1, 0.1])).tolist()
+    [[2, 1, 0], [2, 0, 1], [4, 0, 0]]
+    """
+    exact = np.outer(sizes, fractions)
+    parts = np.floor(exact + 1e-9).astype(np.int64)
+    wanted = np.round(sizes.sum() * fractions).astype(np.int64)
+    for split in (1, 2):
+        short = wanted[split] - parts[:, split].sum()
+        remainder = exact[:, split] - parts[:, split]
+        room = sizes - parts[:, 1:].sum(axis=1) > 1
+        order = [
+            i for i in np.argsort(-remainder, kind="stable") if room[i] and remainder[i] > 1e-9
+        ]
+        parts[order[: max(0, short)], split] += 1
+    parts[:, 0] = sizes - parts[:, 1:].sum(axis=1)
+    return parts
+
+
+def _by_group(free, labels, group: Words, fractions, seed: int) -> np.ndarray:
+    """Whole groups, in random order, each to the split that lacks most of its part."""
+    rows = np.flatnonzero(free)
+    codes = group.codes[rows]
+    if (codes < 0).any():
+        raise DataError(
+            f"--group: expected a value in every row, got none in row {rows[int(np.argmax(codes < 0))]}"
+        )
+    sizes = np.bincount(codes, minlength=len(group.texts))
+    wanted, filled = fractions * len(rows), np.zeros(3)
+    split_of = np.zeros(len(sizes), np.int8)
+    for number in counter_random.permutation(seed, _GROUPS, len(sizes)):
+        lack = np.where(fractions > 0, (wanted - filled) / np.maximum(wanted, 1), -np.inf)
+        split_of[number] = int(np.argmax(lack))
+        filled[split_of[number]] += sizes[number]
+    return split_of[codes]

@@ -1,0 +1,224 @@
+"""What ``prepare`` did, as facts that go into the file and as the table made of them, here and by ``inspect``."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lepton_mpi.data.file_format import SPLITS
+from lepton_mpi.prepare.normalisation import Normalisation
+from lepton_mpi.prepare.statistics import Moments
+from lepton_mpi.report import grouped
+
+if TYPE_CHECKING:
+    from lepton_mpi.prepare.pipeline import Plan
+
+# More columns or classes than this are not printed one a line.
+SHOWN = 40
+# Options that say where, not what; the file has none of them.
+_NOT_STORED = {"inputs", "output", "force", "dry_run", "memory", "timeout"}
+
+
+def facts_of(
+    plan: "Plan",
+    raw: Moments | None,
+    moments: Moments,
+    normaliser: Normalisation,
+    changed: np.ndarray,
+    version: str,
+) -> dict[str, Any]:
+    """Everything that the report says, as JSON can hold it. Paths are left out, so that moved inputs make the same file."""
+    options = dataclasses.asdict(plan.options)
+    return {
+        "made_by": f"lepton_mpi {version}",
+        "sources": [list(source) for source in plan.found.sources],
+        "format": plan.source.format,
+        "notes": [*plan.source.notes],
+        "options": {name: value for name, value in options.items() if name not in _NOT_STORED},
+        "task": "regression" if plan.labels.codes is None else "classification",
+        "label": plan.source.label,
+        "row_shape": list(plan.row_shape),
+        "dtype": str(plan.dtype),
+        "rows_read": plan.found.row_count,
+        "dropped": plan.chosen.dropped,
+        "duplicates": plan.chosen.duplicates,
+        "leaked": plan.chosen.leaked,
+        "missing_cells": int(plan.found.missing_cells.sum()),
+        "filled_cells": int(changed[0].sum()),
+        "clipped_cells": int(changed[1].sum()),
+        "repeated": int(np.maximum(plan.chosen.repeats - 1, 0).sum()),
+        "splits": plan.chosen.counts(),
+        "how_split": plan.chosen.how_split,
+        "classes": _classes(plan),
+        "columns": _columns(plan, raw, changed),
+        "units": _units(moments),
+        "constant_units": int(moments.is_constant.sum()),
+        "normalisation": {"method": normaliser.method, "per": normaliser.per},
+    }
+
+
+def _classes(plan: "Plan") -> list[dict[str, Any]]:
+    """Name and rows of each class, by split."""
+    if plan.labels.codes is None:
+        return []
+    counts = []
+    for number in range(len(SPLITS)):
+        rows = plan.chosen.splits == number
+        weights = plan.chosen.repeats[rows]
+        counts.append(np.bincount(plan.labels.codes[rows], weights, len(plan.labels.class_names)))
+    by_class = zip(
+        plan.labels.class_names, *(count.astype(int).tolist() for count in counts), strict=True
+    )
+    return [{"name": name, "rows": list(rows)} for name, *rows in by_class]
+
+
+def _columns(plan: "Plan", raw: Moments | None, changed: np.ndarray) -> list[dict[str, Any]]:
+    """Of a table: every feature that was read, in order, dropped ones too."""
+    columns = []
+    for feature, name in enumerate(plan.source.columns):
+        dropped = plan.fitted.kept is not None and not plan.fitted.kept[feature]
+        columns.append(
+            {
+                "name": name,
+                "kind": "category" if feature in plan.fitted.categories else "number",
+                "categories": len(plan.fitted.categories.get(feature, ())),
+                "missing": int(plan.found.missing_cells[feature]),
+                "filled": int(changed[0, feature]),
+                "clipped": int(changed[1, feature]),
+                "constant": bool(raw.is_constant[feature]),
+                "dropped": bool(dropped),
+            }
+        )
+    return columns
+
+
+def _units(moments: Moments) -> dict[str, list[float]]:
+    """Range, mean and standard deviation of the training rows as stored; only as many as are printed."""
+    if len(moments.mean) > SHOWN:
+        return {}
+    return {
+        name: [float(value) for value in getattr(moments, name)]
+        for name in ("minimum", "maximum", "mean", "std")
+    }
+
+
+def line(title: str, text: str) -> str:
+    """One line of the report."""
+    return f"{title:<10} {text}"
+
+
+def text(facts: dict[str, Any]) -> str:
+    """The table, made of the facts alone."""
+    lines = [*_source_lines(facts), *_row_lines(facts), *_class_lines(facts), *_column_lines(facts)]
+    normalisation = facts["normalisation"]
+    how = f"{normalisation['method']} per {normalisation['per']}"
+    fixed = normalisation["method"] in ("pixels", "none")
+    rows = grouped(facts["splits"]["train"])
+    lines.append(line("normalise", how if fixed else f"{how}, fitted on {rows} training rows"))
+    return "\n".join(lines)
+
+
+def _source_lines(facts: dict[str, Any]) -> list[str]:
+    shown = facts["sources"][:SHOWN]
+    lines = [
+        line("source", f"{name}: {grouped(rows)} rows" + (f" of {split}" if split else ""))
+        for name, split, rows in shown
+    ]
+    if len(shown) < len(facts["sources"]):
+        lines.append(line("", f"and {len(facts['sources']) - len(shown)} more"))
+    shape = "x".join(map(str, facts["row_shape"]))
+    what = f"{facts['format']}, rows of shape {shape}, stored as {facts['dtype']}"
+    return [*lines, line("format", "; ".join([what, *facts["notes"]]))]
+
+
+def _row_lines(facts: dict[str, Any]) -> list[str]:
+    kept = facts["rows_read"] - sum(facts["dropped"].values())
+    lines = [line("rows", f"{grouped(facts['rows_read'])} read, {grouped(kept)} kept")]
+    lines += [
+        line("", f"{grouped(count)} dropped: {why}") for why, count in facts["dropped"].items()
+    ]
+    if facts["duplicates"] and "duplicates" not in facts["dropped"]:
+        lines.append(
+            line(
+                "", f"{_rows(facts['duplicates'], 'duplicate')} kept; --drop-duplicates drops them"
+            )
+        )
+    if facts["repeated"]:
+        lines.append(line("", f"{grouped(facts['repeated'])} training rows repeated for balance"))
+    if facts["missing_cells"]:
+        lines.append(
+            line(
+                "cells",
+                f"{grouped(facts['missing_cells'])} missing, {grouped(facts['filled_cells'])} filled",
+            )
+        )
+    if facts["clipped_cells"]:
+        lines.append(line("cells", f"{grouped(facts['clipped_cells'])} clipped"))
+    counts = ", ".join(f"{grouped(count)} {name}" for name, count in facts["splits"].items())
+    lines.append(line("splits", f"{counts}; {facts['how_split'] or 'all in training'}"))
+    if facts["leaked"]:
+        lines.append(
+            line(
+                "",
+                f"warning: {_rows(facts['leaked'])} of validation and test that also stand in training",
+            )
+        )
+    return lines
+
+
+def _rows(count: int, kind: str = "row") -> str:
+    return f"{grouped(count)} {kind}{'s' * (count != 1)}"
+
+
+def _class_lines(facts: dict[str, Any]) -> list[str]:
+    classes = facts["classes"]
+    if not classes:
+        return [line("task", f"regression on {facts['label']}")]
+    lines = [line("classes", f"{len(classes)}, rows by train, validation, test:")]
+    lines += [
+        line("", f"{c['name']:<20} {'  '.join(grouped(n) for n in c['rows'])}")
+        for c in classes[:SHOWN]
+    ]
+    if len(classes) > SHOWN:
+        lines.append(line("", f"and {len(classes) - SHOWN} more"))
+    return lines
+
+
+def _column_lines(facts: dict[str, Any]) -> list[str]:
+    columns, units = facts["columns"], facts["units"]
+    lines = []
+    if facts["constant_units"]:
+        what = "of the columns" if columns else f"of {facts['normalisation']['per']} statistics"
+        lines.append(
+            line(
+                "constant",
+                f"{facts['constant_units']} {what} have one value in all training rows; kept",
+            )
+        )
+    dropped = [column["name"] for column in columns if column["dropped"]]
+    if dropped:
+        lines.append(
+            line("dropped", f"{len(dropped)} constant columns: {', '.join(dropped[:SHOWN])}")
+        )
+    if not units:
+        return lines
+    kept = [column for column in columns if not column["dropped"]]
+    names = [column["name"] for column in kept]
+    if len(names) != len(units["mean"]):
+        kept, names = [], [f"channel {i}" for i in range(len(units["mean"]))]
+    lines.append(
+        line("columns", f"{'':<20} {'minimum':>11} {'maximum':>11} {'mean':>11} {'std':>11}")
+    )
+    for i, name in enumerate(names):
+        figures = " ".join(f"{units[k][i]:>11.5g}" for k in ("minimum", "maximum", "mean", "std"))
+        lines.append(line("", f"{name[:20]:<20} {figures}{_remarks(kept[i]) if kept else ''}"))
+    return lines
+
+
+def _remarks(column: dict[str, Any]) -> str:
+    remarks = [f"{column['categories']} categories"] if column["kind"] == "category" else []
+    remarks += [
+        f"{column[what]} {what}" for what in ("missing", "filled", "clipped") if column[what]
+    ]
+    remarks += ["constant"] if column["constant"] else []
+    return "  " + ", ".join(remarks) if remarks else ""

@@ -1,0 +1,323 @@
+"""Pass 1: what is in the source. Every rank ends with the same ``Survey``.
+
+A column of a table is numbers or texts; one that has both is refused by the place of its first odd cell, because
+whichever is the mistake, guessing would change the data silently.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+
+from lepton_mpi.counter_random import bits, mix
+from lepton_mpi.errors import DataError, LeptonError
+from lepton_mpi.prepare.options import Options
+from lepton_mpi.prepare.passes import Blocks
+from lepton_mpi.prepare.readers import Block, Source, Words
+
+# A column with more different texts than this, and more than half as many as rows, holds names rather than categories.
+_CATEGORIES_MAX = 50
+# Streams of the random numbers behind the two halves of a row's hash.
+_HASHES = (20, 21)
+
+
+@dataclass(frozen=True)
+class BlockFacts:
+    """What the survey keeps of a block. Arrays are of shape (rows, …) or (features,)."""
+
+    name: str
+    split: str | None
+    missing: np.ndarray  # bool (rows,): some feature is missing
+    missing_cells: np.ndarray  # int64 (features,)
+    number_cells: np.ndarray  # int64 (features,), of tables
+    words: dict[int, tuple[str, ...]]
+    first_text: dict[int, tuple[str, str]]  # feature: (place, text)
+    first_number: dict[int, str]  # feature: place; of features that have texts
+    first_missing: tuple[int, str] | None  # (feature, place)
+    hashes: np.ndarray  # uint64 (rows, 2)
+    y: Words | np.ndarray
+    group: Words | None
+    split_cells: Words | None
+    first_row_without_label: str | None
+    dtype: np.dtype
+    fits: tuple[bool, bool]  # every number unchanged as uint8, as float32
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Facts about the whole source.
+
+    Attributes
+    ----------
+    row_counts : list of int
+        Of each block.
+    row_splits : list of str or None
+        Of each block: the split that its input says.
+    missing, label_missing : bool, shape (rows,)
+    missing_cells : int64, shape (features,)
+    categories : dict of int to tuple of str
+        Of the features of a table that are categories: their texts, sorted; a text's place is its code.
+    hashes : uint64, shape (rows, 2)
+    y : Words, int64 (rows,) or float64 (rows, targets)
+    group, split_cells : Words or None
+    dtype : np.dtype
+        The smallest that holds all features unchanged.
+    first_missing : (str, str) or None
+        Place and name of the first missing cell.
+    """
+
+    row_counts: list[int]
+    row_splits: list[str | None]
+    sources: list[tuple[str, str | None, int]]
+    missing: np.ndarray
+    missing_cells: np.ndarray
+    categories: dict[int, tuple[str, ...]]
+    hashes: np.ndarray
+    y: Words | np.ndarray
+    label_missing: np.ndarray
+    group: Words | None
+    split_cells: Words | None
+    dtype: np.dtype
+    first_missing: tuple[str, str] | None
+    first_row_without_label: str | None
+
+    @property
+    def row_count(self) -> int:
+        return len(self.missing)
+
+
+def survey(source: Source, blocks: Blocks, options: Options) -> Survey:
+    """Look at every block. Collective. Raises DataError on every rank."""
+    facts = list(blocks.all_results(lambda number: _look(blocks, number, source)))
+    try:
+        return _together(facts, source, options)
+    except LeptonError as error:
+        error.agreed = True  # all ranks have the same facts
+        raise
+
+
+def _look(blocks: Blocks, number: int, source: Source) -> BlockFacts:
+    block, (part, _) = blocks.read(number), blocks.places[number]
+    x = block.x.reshape(len(block.x), -1)
+    holes = np.isnan(x) if x.dtype.kind == "f" else np.zeros((len(x), 1), bool)
+    if x.dtype.kind == "f" and np.isinf(x).any():
+        row, column = np.argwhere(np.isinf(x))[0]
+        raise DataError(
+            f"{part.name}: {block.place(row)}, {_column(source, column)}: expected a finite number, got {x[row, column]}"
+        )
+    first_text, first_number, numbers = {}, {}, (~holes).sum(axis=0)
+    for feature, words in block.words.items():
+        if words.texts:
+            row = int(np.argmax(words.codes >= 0))
+            first_text[feature] = block.place(row), words.texts[words.codes[row]]
+        if numbers[feature]:
+            first_number[feature] = block.place(int(np.argmax(~holes[:, feature])))
+        holes[:, feature] &= words.codes < 0
+    missing = holes.any(axis=1)
+    first = np.argwhere(holes)[0] if missing.any() else None
+    without = _label_missing(block.y)
+    words = {feature: w.texts for feature, w in block.words.items()}
+    return BlockFacts(
+        part.name,
+        part.split,
+        missing,
+        holes.sum(axis=0),
+        numbers,
+        words,
+        first_text,
+        first_number,
+        (int(first[1]), f"{part.name}: {block.place(first[0])}") if first is not None else None,
+        _hashes(block, x),
+        block.y,
+        block.group,
+        block.split,
+        f"{part.name}: {block.place(int(np.argmax(without)))}" if without.any() else None,
+        x.dtype,
+        _fits(x),
+    )
+
+
+def _column(source: Source, feature: int) -> str:
+    return (
+        f"column {source.columns[feature]!r}" if source.is_table else f"number {feature} of the row"
+    )
+
+
+def _label_missing(y: Words | np.ndarray) -> np.ndarray:
+    if isinstance(y, Words):
+        return y.codes < 0
+    return np.isnan(y).any(axis=1) if y.dtype.kind == "f" else np.zeros(len(y), bool)
+
+
+def _fits(x: np.ndarray) -> tuple[bool, bool]:
+    """Whether uint8, and whether float32, hold every number unchanged; missing ones do not count."""
+    if x.dtype.kind != "f":
+        return x.dtype == np.uint8, x.dtype.itemsize < 4
+    with np.errstate(invalid="ignore", over="ignore"):
+        small = np.where(np.isnan(x), 0, x)
+        byte = bool(((small >= 0) & (small <= 255) & (small == np.floor(small))).all())
+        single = x.dtype == np.float32 or bool((small.astype(np.float32) == small).all())
+    return byte, single
+
+
+# -- the hash of a row -------------------------------------------------------------------------------
+
+
+def _hashes(block: Block, x: np.ndarray) -> np.ndarray:
+    """Two independent 64-bit hashes of each row, features and label; equal rows have equal ones wherever they stand.
+
+    Each word of a row is mixed with a random key of its place and the results are added up. 128 bits: a billion rows
+    have two different ones with the same hash by a chance of 1e-21.
+    """
+    if not x.size:
+        return np.zeros((len(x), 2), np.uint64)
+    values = x.astype(np.float64) + 0.0 if x.dtype.kind == "f" else x  # +0.0: minus zero is zero
+    words = _as_words(values)
+    out = np.empty((len(x), 2), np.uint64)
+    for half, stream in enumerate(_HASHES):
+        keys = bits(0, stream, words.shape[1] + 1)
+        out[:, half] = mix(words ^ keys[1:]).sum(axis=1, dtype=np.uint64)
+        texts = [*((1 + feature, w) for feature, w in block.words.items()), (0, block.y)]
+        for place, column in texts:
+            out[:, half] += mix(_column_words(column) ^ mix(keys[:1] + np.uint64(place)))
+    return out
+
+
+def _as_words(values: np.ndarray) -> np.ndarray:
+    """The bytes of each row as uint64, filled up with zeros. Missing cells are all the same."""
+    if values.dtype.kind == "f":
+        values = np.where(np.isnan(values), np.nan, values)
+    raw = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), -1)
+    spare = -raw.shape[1] % 8
+    if spare:
+        raw = np.concatenate([raw, np.zeros((len(raw), spare), np.uint8)], axis=1)
+    return raw.view(np.uint64)
+
+
+def _column_words(column: Words | np.ndarray) -> np.ndarray:
+    """One uint64 a row: of texts their own hash, whatever their codes in this block."""
+    if isinstance(column, Words):
+        of_texts = np.array([_text_hash(text) for text in column.texts] + [0], np.uint64)
+        return of_texts[column.codes]
+    words = _as_words(column.reshape(len(column), -1) + 0)
+    return mix(words ^ bits(0, _HASHES[0] + 2, words.shape[1])).sum(axis=1, dtype=np.uint64)
+
+
+def _text_hash(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+# -- all blocks together -----------------------------------------------------------------------------
+
+
+def _together(facts: list[BlockFacts], source: Source, options: Options) -> Survey:
+    if not any(len(fact.missing) for fact in facts):
+        raise DataError(f"{source.parts[0].name}: expected rows, got none")
+    features = int(np.prod(source.row_shape))
+    y = [fact.y for fact in facts]
+    first = next((fact.first_missing for fact in facts if fact.first_missing), None)
+    return Survey(
+        [len(fact.missing) for fact in facts],
+        [fact.split for fact in facts],
+        _sources(facts),
+        np.concatenate([fact.missing for fact in facts]),
+        sum(
+            (np.broadcast_to(fact.missing_cells, features) for fact in facts),
+            np.zeros(features, np.int64),
+        ),
+        _categories(facts, source) if source.is_table else {},
+        np.concatenate([fact.hashes for fact in facts]),
+        joined(y) if isinstance(y[0], Words) else np.concatenate(y),
+        np.concatenate([_label_missing(part) for part in y]),
+        joined([fact.group for fact in facts]) if facts[0].group else None,
+        joined([fact.split_cells for fact in facts]) if facts[0].split_cells else None,
+        _smallest_dtype(facts),
+        first and (first[1], _column(source, first[0])),
+        next(
+            (fact.first_row_without_label for fact in facts if fact.first_row_without_label), None
+        ),
+    )
+
+
+def joined(parts: Iterable[Words]) -> Words:
+    """One column of all blocks; its texts in the order in which they first come."""
+    index: dict[str, int] = {}
+    codes = []
+    for words in parts:
+        places = [index.setdefault(text, len(index)) for text in words.texts]
+        codes.append(np.array([*places, -1], np.int32)[words.codes])
+    return Words(np.concatenate(codes), tuple(index))
+
+
+def _sources(facts: list[BlockFacts]) -> list[tuple[str, str | None, int]]:
+    """Name, split and rows of each part, in order."""
+    rows: dict[tuple[str, str | None], int] = {}
+    for fact in facts:
+        rows[fact.name, fact.split] = rows.get((fact.name, fact.split), 0) + len(fact.missing)
+    return [(name, split, count) for (name, split), count in rows.items()]
+
+
+def _smallest_dtype(facts: list[BlockFacts]) -> np.dtype:
+    dtypes = {fact.dtype for fact in facts}
+    if len(dtypes) == 1 and next(iter(dtypes)).kind != "f":
+        return next(iter(dtypes))
+    if all(fact.fits[0] for fact in facts):
+        return np.dtype(np.uint8)
+    return np.dtype(np.float32 if all(fact.fits[1] for fact in facts) else np.float64)
+
+
+def _categories(facts: list[BlockFacts], source: Source) -> dict[int, tuple[str, ...]]:
+    """Texts of every column that is categories. Raises DataError for a column of both numbers and texts."""
+    found = {}
+    rows = sum(len(fact.missing) for fact in facts)
+    for feature in sorted({feature for fact in facts for feature in fact.words}):
+        texts = sorted({text for fact in facts for text in fact.words.get(feature, ())})
+        if feature not in source.categorical:
+            _check_one_kind(facts, source, feature)
+            if len(texts) > max(_CATEGORIES_MAX, rows // 2):
+                raise DataError(
+                    f"{facts[0].name}: {_column(source, feature)}: {len(texts)} different texts in {rows} rows are no "
+                    f"categories; --drop-columns leaves the column out, --categorical takes it as it is"
+                )
+        found[feature] = tuple(_in_order(texts))
+    return found
+
+
+def _in_order(texts: list[str]) -> list[str]:
+    """By their numbers if all are numbers, else by their letters."""
+    try:
+        return sorted(texts, key=float)
+    except ValueError:
+        return sorted(texts)
+
+
+def _check_one_kind(facts: list[BlockFacts], source: Source, feature: int) -> None:
+    numbers = sum(int(fact.number_cells[feature]) for fact in facts)
+    if not numbers:
+        return
+    fact = next(fact for fact in facts if feature in fact.first_text)
+    place, text = fact.first_text[feature]
+    name = source.columns[feature]
+    raise DataError(
+        f"{fact.name}: {place}, {_column(source, feature)}: expected a number as in {numbers} other rows, got "
+        f"{text[:40]!r}; --missing-words takes such words as missing, --categorical {name!r} the column as categories"
+    )
+
+
+def check_missing(found: Survey, options: Options) -> None:
+    """Raise DataError for missing cells if the user has not said what to do with them."""
+    if options.missing != "error":
+        return
+    hint = "; --missing drop, mean, median or constant=VALUE says what to do"
+    if found.first_missing:
+        place, column = found.first_missing
+        count = int(found.missing_cells.sum())
+        raise DataError(
+            f"{place}, {column}: expected a value, got none ({count} missing in all){hint}"
+        )
+    if found.first_row_without_label:
+        raise DataError(
+            f"{found.first_row_without_label}: expected a label, got none ({int(found.label_missing.sum())} missing in "
+            f"all); --missing drop drops such rows"
+        )

@@ -1,0 +1,183 @@
+"""From a block as read to rows as stored: codes for categories, gaps filled, outliers clipped, columns dropped.
+
+Everything is fitted on training rows and applied to all. A transformation that has nothing to do passes rows on as they are,
+in the type of the source.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lepton_mpi.errors import ConfigurationError, DataError
+from lepton_mpi.prepare.options import Options
+from lepton_mpi.prepare.readers import Block, Source
+from lepton_mpi.prepare.statistics import Moments
+from lepton_mpi.prepare.survey import Survey
+from lepton_mpi.prepare.training_rows import TrainingRows
+
+
+@dataclass(frozen=True)
+class Transformation:
+    """What is done to every row; arrays are of shape (features,), before columns are dropped.
+
+    Attributes
+    ----------
+    categories : dict of int to tuple of str
+        Texts by code, of the features that are categories.
+    fill : float64
+        In place of missing values.
+    low, high : float64
+        Clipped to these; infinite for features that are not clipped.
+    kept : bool
+        False for columns that are dropped.
+    """
+
+    categories: dict[int, tuple[str, ...]]
+    fill: np.ndarray | None = None
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+    kept: np.ndarray | None = None
+
+    @property
+    def changes_numbers(self) -> bool:
+        return self.fill is not None or self.low is not None
+
+    def encoded(self, block: Block) -> np.ndarray:
+        """Rows (rows, features) with codes for texts; NaN is missing."""
+        x = block.x.reshape(len(block.x), -1)
+        if not self.categories:
+            return x
+        x = x.copy()
+        for feature, texts in self.categories.items():
+            x[:, feature] = np.nan
+            if words := block.words.get(feature):
+                code = {text: number for number, text in enumerate(texts)}
+                of_texts = np.array([*(code[text] for text in words.texts), np.nan])
+                x[:, feature] = of_texts[words.codes]
+        return x
+
+    def applied(self, block: Block) -> np.ndarray:
+        """Rows as stored, still in the source's type if nothing changes: (rows, kept features)."""
+        return self.finished(self.encoded(block))
+
+    def finished(self, x: np.ndarray) -> np.ndarray:
+        """``encoded`` rows, filled, clipped and without the dropped columns."""
+        if self.fill is not None:
+            x = np.where(np.isnan(x), self.fill, x)
+        if self.low is not None:
+            x = np.clip(x, self.low, self.high)
+        return x if self.kept is None else np.ascontiguousarray(x[:, self.kept])
+
+    def counts(self, x: np.ndarray) -> np.ndarray:
+        """Cells of ``encoded`` rows that are filled, and clipped: int64 (2, features)."""
+        out = np.zeros((2, x.shape[1]), np.int64)
+        if self.fill is not None:
+            out[0] = np.isnan(x).sum(axis=0)
+        if self.low is not None:
+            out[1] = ((x < self.low) | (x > self.high)).sum(axis=0)
+        return out
+
+
+def fit_transformation(
+    rows: TrainingRows, raw: Moments | None, found: Survey, source: Source, options: Options
+) -> Transformation:
+    """Columns to drop, then what fills gaps, then bounds. Collective. Raises DataError, ConfigurationError."""
+    fitted = Transformation(found.categories)
+    if options.constant_columns == "drop":
+        if not source.is_table:
+            raise ConfigurationError(
+                f"--constant-columns drop: expected a table, got rows of shape {source.row_shape}"
+            )
+        fitted = _without_constants(fitted, raw, source)
+    if options.missing not in ("error", "drop") and found.missing_cells.any():
+        fitted = _with_fill(fitted, rows, raw, found, source, options)
+    kind, limit = options.outlier_limit
+    if kind != "none":
+        low, high = _bounds(kind, limit, rows, raw)
+        numbers = np.array([feature not in found.categories for feature in range(len(low))])
+        fitted = replace(
+            fitted, low=np.where(numbers, low, -np.inf), high=np.where(numbers, high, np.inf)
+        )
+    return fitted
+
+
+def needs_moments(options: Options, found: Survey, source: Source) -> bool:
+    """Whether the transformation, or the report of a table, goes by the moments of the numbers as read."""
+    fills = options.missing not in ("error", "drop") and bool(found.missing_cells.any())
+    return source.is_table or fills or options.outliers != "none"
+
+
+def _without_constants(fitted: Transformation, raw: Moments, source: Source) -> Transformation:
+    kept = ~raw.is_constant
+    if not kept.any():
+        raise DataError(
+            f"{source.parts[0].name}: expected columns that differ between training rows, got constants only"
+        )
+    return replace(fitted, kept=kept) if not kept.all() else fitted
+
+
+def _with_fill(
+    fitted: Transformation,
+    rows: TrainingRows,
+    raw: Moments,
+    found: Survey,
+    source: Source,
+    options: Options,
+) -> Transformation:
+    holes = found.missing_cells > 0
+    categories = dict(fitted.categories)
+    if options.missing_constant is not None:
+        fill, categories = _constants(options.missing_constant, holes, fitted, source)
+    elif options.missing == "mean":
+        fill = raw.mean.copy()
+    else:
+        fill = rows.quantiles((0.5,), raw.count)[0]
+    if options.missing_constant is None:
+        for feature, code in rows.most_frequent(fitted.categories).items():
+            fill[feature] = code
+        kept = np.ones(len(fill), bool) if fitted.kept is None else fitted.kept
+        empty = np.flatnonzero(holes & kept & (raw.count == 0))
+        if empty.size:
+            raise DataError(
+                f"{source.parts[0].name}: {_name(source, empty[0])}: expected a value in some training row to fill gaps "
+                "from, got none; --drop-columns leaves the column out"
+            )
+    return replace(fitted, fill=np.where(holes, fill, 0.0), categories=categories)
+
+
+def _name(source: Source, feature: int) -> str:
+    return (
+        f"column {source.columns[feature]!r}" if source.is_table else f"number {feature} of the row"
+    )
+
+
+def _constants(
+    text: str, holes: np.ndarray, fitted: Transformation, source: Source
+) -> tuple[np.ndarray, dict[int, tuple[str, ...]]]:
+    """The constant, as a number for numbers, and for categories as one of them, added at the end if it is new."""
+    categories, fill = dict(fitted.categories), np.zeros(len(holes))
+    try:
+        number = float(text)
+    except ValueError:
+        number = np.nan
+    for feature in np.flatnonzero(holes).tolist():
+        if feature in categories:
+            if text not in categories[feature]:
+                categories[feature] = (*categories[feature], text)
+            fill[feature] = categories[feature].index(text)
+        elif np.isfinite(number):
+            fill[feature] = number
+        else:
+            raise ConfigurationError(
+                f"--missing: {_name(source, feature)} holds numbers: expected constant=NUMBER, got {text!r}"
+            )
+    return fill, categories
+
+
+def _bounds(
+    kind: str, limit: float, rows: TrainingRows, raw: Moments
+) -> tuple[np.ndarray, np.ndarray]:
+    if kind == "quantile":
+        low, high = rows.quantiles((limit, 1 - limit), raw.count)
+        return np.where(raw.count > 0, low, -np.inf), np.where(raw.count > 0, high, np.inf)
+    return raw.mean - limit * raw.std, raw.mean + limit * raw.std

@@ -1,0 +1,132 @@
+"""Writes the file that ``data/file_format.py`` describes. One rank calls it."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from lepton_mpi.data.file_format import FORMAT, VERSION
+from lepton_mpi.errors import LauncherError, one_line
+
+# Long enough to read at full speed, short enough that a batch of neighbours does not unpack much else.
+_CHUNK_BYTES = 1 << 20
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[h5py.File]:
+    """A file that is whole at the end of the block, or not there. Raises LauncherError if it cannot be written."""
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        # The format of HDF5 1.10: the oldest with checksums of its metadata, and h5py 3.11 reads it.
+        with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
+            yield file
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError as error:
+        raise LauncherError(f"cannot write {path}: {one_line(error.strerror or error)}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class RowWriter:
+    """Rows of one data set, written chunk by chunk as they come.
+
+    Parameters
+    ----------
+    file : h5py.File
+    name : str
+    shape : tuple of int
+        Rows, and the shape of one.
+    dtype : np.dtype
+    layout : {"chunked", "contiguous"}
+    compress : {"none", "gzip"}
+    """
+
+    def __init__(
+        self,
+        file: h5py.File,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        layout: str,
+        compress: str,
+    ) -> None:
+        self._rows_per_chunk = chunk_rows(shape, dtype)
+        storage: dict[str, Any] = {}
+        if layout == "chunked":
+            storage = {"chunks": (self._rows_per_chunk, *shape[1:]), "fletcher32": True}
+            if compress == "gzip":
+                storage |= {"compression": "gzip", "shuffle": True}
+        self._dataset = file.create_dataset(name, shape, dtype, **storage)
+        self._pending: list[np.ndarray] = []
+        self._pending_rows, self._written = 0, 0
+
+    def append(self, rows: np.ndarray) -> None:
+        """Add rows; whole chunks are written."""
+        self._pending.append(rows)
+        self._pending_rows += len(rows)
+        if self._pending_rows >= self._rows_per_chunk:
+            self._write(self._pending_rows - self._pending_rows % self._rows_per_chunk)
+
+    def close(self) -> None:
+        """Write what is left; as many rows must have come as the data set has."""
+        self._write(self._pending_rows)
+        assert self._written == len(self._dataset), (self._dataset.name, self._written)
+
+    def _write(self, count: int) -> None:
+        if count:
+            rows = np.concatenate(self._pending)
+            self._dataset[self._written : self._written + count] = rows[:count]
+            self._pending, self._pending_rows = [rows[count:]], self._pending_rows - count
+            self._written += count
+
+
+def chunk_rows(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    """Rows of a chunk: about 1 MiB, at most all there are.
+
+    >>> chunk_rows((60000, 28, 28), np.dtype("uint8")), chunk_rows((10, 4), np.dtype("float64"))
+    (1337, 10)
+    """
+    row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+    return max(1, min(shape[0], _CHUNK_BYTES // max(1, row_bytes)))
+
+
+def write_facts(
+    file: h5py.File,
+    facts: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    class_names: tuple[str, ...],
+) -> None:
+    """Attributes, and everything that is not rows: ``arrays`` by name, ``facts`` as ``about/report``."""
+    file.attrs["format"] = np.bytes_(FORMAT)
+    file.attrs["format_version"] = VERSION
+    if class_names:
+        file.attrs["classes"] = fixed_texts(class_names)
+    report = json.dumps(facts, ensure_ascii=False).encode()
+    for name, values in {"about/report": np.frombuffer(report, np.uint8), **arrays}.items():
+        # A checksum needs chunks, and data sets that are assigned would have the time in them.
+        checked = (
+            {"chunks": values.shape, "fletcher32": True} if values.size and values.ndim else {}
+        )
+        file.create_dataset(name, data=values, **checked)
+
+
+def fixed_texts(texts: tuple[str, ...]) -> np.ndarray:
+    """Texts of fixed length in UTF-8, shape (texts,): those of variable length lie in a heap of the file."""
+    encoded = [text.encode() for text in texts]
+    length = max(1, *map(len, encoded), 1)
+    return np.array(encoded, h5py.string_dtype("utf-8", length))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
