@@ -4,12 +4,14 @@ START HERE, then pipeline.py, then the rest in the order of the data flow::
 
     options.py        every option, checked before NumPy and MPI are loaded
     readers/          one file per format: parts (files) cut into blocks of rows; read(block) -> Block
-    survey.py         pass 1: kinds of columns, categories, labels, missing cells, hash of every row
+    passes.py         all blocks, in rounds of one a rank
+    survey.py         pass 1: kinds of columns, categories, labels, missing cells; row_hashes.py
+    labels.py         label cells as classes or targets
     selection.py      which rows stay, and why the others do not; splitting.py: which split each is in
     statistics.py     mean, variance, extremes, exact quantiles of training rows; a pass each
     transformation.py fill, clip and drop columns, fitted on training rows
     normalisation.py  shift and scale, fitted on training rows after that
-    writing.py        last pass: the file of ``data/file_format.py``, written by rank 0
+    last_pass.py      rows to rank 0, which writes the file of ``data/file_format.py`` by writing.py
     summary.py        the table printed at the end, and again by ``inspect``
     inspection.py     ``python -m lepton_mpi inspect FILE.h5``
 

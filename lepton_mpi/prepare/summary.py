@@ -11,7 +11,7 @@ from lepton_mpi.prepare.statistics import Moments
 from lepton_mpi.report import grouped
 
 if TYPE_CHECKING:
-    from lepton_mpi.prepare.pipeline import Plan
+    from lepton_mpi.prepare.last_pass import Plan
 
 # More columns or classes than this are not printed one a line.
 SHOWN = 40

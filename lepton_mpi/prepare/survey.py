@@ -6,20 +6,17 @@ whichever is the mistake, guessing would change the data silently.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from hashlib import blake2b
 
 import numpy as np
 
-from lepton_mpi.counter_random import bits, mix
 from lepton_mpi.errors import DataError, LeptonError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.passes import Blocks
-from lepton_mpi.prepare.readers import Block, Source, Words
+from lepton_mpi.prepare.readers import Source, Words
+from lepton_mpi.prepare.row_hashes import hashes_of_rows
 
 # A column with more different texts than this, and more than half as many as rows, holds names rather than categories.
 _CATEGORIES_MAX = 50
-# Streams of the random numbers behind the two halves of a row's hash.
-_HASHES = (20, 21)
 
 
 @dataclass(frozen=True)
@@ -128,7 +125,7 @@ def _look(blocks: Blocks, number: int, source: Source) -> BlockFacts:
         first_text,
         first_number,
         (int(first[1]), f"{part.name}: {block.place(first[0])}") if first is not None else None,
-        _hashes(block, x),
+        hashes_of_rows(block, x),
         block.y,
         block.group,
         block.split,
@@ -159,53 +156,6 @@ def _fits(x: np.ndarray) -> tuple[bool, bool]:
         byte = bool(((small >= 0) & (small <= 255) & (small == np.floor(small))).all())
         single = x.dtype == np.float32 or bool((small.astype(np.float32) == small).all())
     return byte, single
-
-
-# -- the hash of a row -------------------------------------------------------------------------------
-
-
-def _hashes(block: Block, x: np.ndarray) -> np.ndarray:
-    """Two independent 64-bit hashes of each row, features and label; equal rows have equal ones wherever they stand.
-
-    Each word of a row is mixed with a random key of its place and the results are added up. 128 bits: a billion rows
-    have two different ones with the same hash by a chance of 1e-21.
-    """
-    if not x.size:
-        return np.zeros((len(x), 2), np.uint64)
-    values = x.astype(np.float64) + 0.0 if x.dtype.kind == "f" else x  # +0.0: minus zero is zero
-    words = _as_words(values)
-    out = np.empty((len(x), 2), np.uint64)
-    for half, stream in enumerate(_HASHES):
-        keys = bits(0, stream, words.shape[1] + 1)
-        out[:, half] = mix(words ^ keys[1:]).sum(axis=1, dtype=np.uint64)
-        texts = [*((1 + feature, w) for feature, w in block.words.items()), (0, block.y)]
-        for place, column in texts:
-            out[:, half] += mix(_column_words(column) ^ mix(keys[:1] + np.uint64(place)))
-    return out
-
-
-def _as_words(values: np.ndarray) -> np.ndarray:
-    """The bytes of each row as uint64, filled up with zeros. Missing cells are all the same."""
-    if values.dtype.kind == "f":
-        values = np.where(np.isnan(values), np.nan, values)
-    raw = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), -1)
-    spare = -raw.shape[1] % 8
-    if spare:
-        raw = np.concatenate([raw, np.zeros((len(raw), spare), np.uint8)], axis=1)
-    return raw.view(np.uint64)
-
-
-def _column_words(column: Words | np.ndarray) -> np.ndarray:
-    """One uint64 a row: of texts their own hash, whatever their codes in this block."""
-    if isinstance(column, Words):
-        of_texts = np.array([_text_hash(text) for text in column.texts] + [0], np.uint64)
-        return of_texts[column.codes]
-    words = _as_words(column.reshape(len(column), -1) + 0)
-    return mix(words ^ bits(0, _HASHES[0] + 2, words.shape[1])).sum(axis=1, dtype=np.uint64)
-
-
-def _text_hash(text: str) -> int:
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 # -- all blocks together -----------------------------------------------------------------------------

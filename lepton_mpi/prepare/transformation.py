@@ -42,6 +42,10 @@ class Transformation:
     def changes_numbers(self) -> bool:
         return self.fill is not None or self.low is not None
 
+    @property
+    def changes_anything(self) -> bool:
+        return self.changes_numbers or self.kept is not None
+
     def encoded(self, block: Block) -> np.ndarray:
         """Rows (rows, features) with codes for texts; NaN is missing."""
         x = block.x.reshape(len(block.x), -1)

@@ -97,10 +97,7 @@ def split_cells(text, delimiter, quote, starts, stops, doubled, record_cells, re
                 after = position
                 while after < size and (text[after] == _SPACE or text[after] == _RETURN):
                     after += 1
-                if after == size or text[after] == _NEWLINE:
-                    position = after
-                else:
-                    position = after - 1
+                position = after if after == size or text[after] == _NEWLINE else after - 1
             in_record = position < size and text[position] == delimiter
             if position < size:
                 position += 1

@@ -1,0 +1,197 @@
+"""The last pass: every row that stays goes to rank 0, in the order of the blocks, and into the file."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lepton_mpi.data.file_format import SPLITS
+from lepton_mpi.errors import DataError, LauncherError
+from lepton_mpi.prepare.labels import Labels
+from lepton_mpi.prepare.normalisation import Normalisation
+from lepton_mpi.prepare.options import Options
+from lepton_mpi.prepare.passes import Blocks
+from lepton_mpi.prepare.readers import Source
+from lepton_mpi.prepare.selection import Selection
+from lepton_mpi.prepare.statistics import Moments
+from lepton_mpi.prepare.survey import Survey
+from lepton_mpi.prepare.transformation import Transformation
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything that is decided before the rows are written."""
+
+    options: Options
+    source: Source
+    found: Survey
+    labels: Labels
+    chosen: Selection
+    fitted: Transformation
+    bounds: np.ndarray
+    row_shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def y(self) -> np.ndarray:
+        """Labels of all rows, as stored."""
+        y = self.labels.y
+        return (
+            y.astype(np.float32) if self.options.dtype == "float32" and y.dtype.kind == "f" else y
+        )
+
+
+def write_rows(plan: Plan, blocks: Blocks, writers: dict[str, Any]) -> np.ndarray:
+    """Send every row that stays to rank 0, which writes it. Collective.
+
+    Returns the cells filled and clipped in rows that stay, int64 (2, features).
+    """
+    world, features = blocks.world, int(np.prod(plan.source.row_shape))
+    changed = np.zeros((2, features), np.int64)
+
+    def visit(number: int) -> list[np.ndarray]:
+        arrays, counts = _rows_of(plan, blocks, number)
+        changed[:] += counts
+        return arrays
+
+    for numbers, mine in blocks.rounds(visit):
+        received = _gathered(plan, numbers, mine, world)
+        with world.agreeing():
+            for number, arrays in zip(numbers, received, strict=False):
+                _append(writers, _splits_in(plan, number), arrays)
+    with world.agreeing(), _disk_errors(plan):
+        for writer in writers.values():
+            if hasattr(writer, "append"):
+                writer.close()
+    total = np.empty_like(changed)
+    world.comm.Allreduce(changed, total)
+    return total
+
+
+def _splits_in(plan: Plan, number: int) -> list[tuple[str, np.ndarray]]:
+    """Splits that get rows of a block, and which: positions in all rows, repeated as they are written."""
+    start, stop = plan.bounds[number], plan.bounds[number + 1]
+    rows = np.repeat(np.arange(start, stop), plan.chosen.repeats[start:stop])
+    splits = plan.chosen.splits[rows]
+    found = [(name, rows[splits == i]) for i, name in enumerate(SPLITS)]
+    return [(name, of_split) for name, of_split in found if of_split.size]
+
+
+def _rows_of(plan: Plan, blocks: Blocks, number: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """x and y of each split of a block, as stored, and the cells changed."""
+    block = blocks.read(number)
+    encoded = plan.fitted.encoded(block)
+    x = plan.fitted.finished(encoded)
+    arrays, start = [], plan.bounds[number]
+    for _, rows in _splits_in(plan, number):
+        chosen = _as_dtype(x[rows - start], plan.dtype, blocks.places[number][0].name)
+        arrays += [chosen.reshape(-1, *plan.row_shape), np.ascontiguousarray(plan.y[rows])]
+    stays = plan.chosen.repeats[start : start + len(x)] > 0
+    return arrays, plan.fitted.counts(encoded[stays])
+
+
+def _as_dtype(x: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
+    with np.errstate(invalid="ignore", over="ignore"):
+        out = np.ascontiguousarray(x, dtype)
+        wrong = out != x if dtype == np.uint8 else ~np.isfinite(out) if dtype.kind == "f" else None
+    if wrong is not None and wrong.any():
+        value = x[wrong].reshape(-1)[0]
+        raise DataError(f"{name}: expected numbers that --dtype {dtype} can hold, got {value}")
+    return out
+
+
+def _gathered(
+    plan: Plan, numbers: range, mine: list[np.ndarray] | None, world: Any
+) -> list[list[np.ndarray]]:
+    """On rank 0 the arrays of all blocks of a round, received in the order of the blocks. Collective."""
+    if plan.options.dry_run:
+        return []
+    if world.rank > 0:
+        for array in mine or ():
+            world.comm.Send(array, 0)
+        return []
+    received = [mine]
+    for sender, number in enumerate(numbers[1:], start=1):
+        arrays = []
+        for _, rows in _splits_in(plan, number):
+            arrays += [
+                np.empty((len(rows), *plan.row_shape), plan.dtype),
+                np.empty((len(rows), *plan.y.shape[1:]), plan.y.dtype),
+            ]
+        for array in arrays:
+            world.comm.Recv(array, sender)
+        received.append(arrays)
+    return received
+
+
+def _append(
+    writers: dict[str, Any], splits: list[tuple[str, np.ndarray]], arrays: list[np.ndarray]
+) -> None:
+    for (split, _), x, y in zip(splits, arrays[::2], arrays[1::2], strict=True):
+        writers[f"{split}/x"].append(x)
+        writers[f"{split}/y"].append(y)
+
+
+@contextmanager
+def _disk_errors(plan: Plan) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LauncherError(f"cannot write {plan.options.output}: {error}") from None
+
+
+# -- the file ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def output(plan: Plan, world: Any) -> Iterator[dict[str, Any]]:
+    """On rank 0 the file, under the key ``file``, and a writer of each data set; elsewhere, and in a dry run, nothing."""
+    with ExitStack() as stack:
+        writers: dict[str, Any] = {}
+        with world.agreeing():
+            if world.rank == 0 and not plan.options.dry_run:
+                writers = _open_writers(plan, stack)
+        yield writers
+        with world.agreeing():
+            stack.close()
+
+
+def _open_writers(plan: Plan, stack: ExitStack) -> dict[str, Any]:
+    from lepton_mpi.prepare.writing import RowWriter, new_file
+
+    file = stack.enter_context(new_file(Path(plan.options.output)))
+    writers, storage = {"file": file}, (plan.options.layout, plan.options.compress)
+    for split, count in plan.chosen.counts().items():
+        if count:
+            x_shape, y_shape = (count, *plan.row_shape), (count, *plan.y.shape[1:])
+            writers[f"{split}/x"] = RowWriter(file, f"{split}/x", x_shape, plan.dtype, *storage)
+            writers[f"{split}/y"] = RowWriter(file, f"{split}/y", y_shape, plan.y.dtype, *storage)
+    return writers
+
+
+def write_everything_else(
+    plan: Plan,
+    facts: dict[str, Any],
+    moments: Moments,
+    normaliser: Normalisation,
+    writers: dict[str, Any],
+) -> None:
+    from lepton_mpi.prepare.writing import fixed_texts, write_facts
+
+    shift, scale = normaliser.of_rows(plan.row_shape)
+    arrays = {"normalisation/shift": shift, "normalisation/scale": scale}
+    for name in ("count", "mean", "std", "minimum", "maximum"):
+        arrays[f"about/statistics/{name}"] = getattr(moments, name)
+    kept = plan.fitted.kept
+    features = [f for f in range(len(plan.source.columns)) if kept is None or kept[f]]
+    if features:
+        arrays["about/columns"] = fixed_texts(tuple(plan.source.columns[f] for f in features))
+    for place, feature in enumerate(features):
+        if feature in plan.fitted.categories:
+            arrays[f"about/categories/{place}"] = fixed_texts(plan.fitted.categories[feature])
+    if plan.source.vocabulary:
+        arrays["about/vocabulary"] = fixed_texts(plan.source.vocabulary)
+    write_facts(writers["file"], facts, arrays, plan.labels.class_names)

@@ -1,0 +1,94 @@
+"""Where a CSV file is cut into blocks: at newlines that are in no quotes.
+
+Whether a newline is in quotes depends on all quotes before it, but only on whether their number is odd. So every rank
+counts the quotes of its own pieces of a file and notes the first newline of each piece for both cases; from the notes of all
+pieces, every rank knows where the lines begin at which blocks are cut, and their numbers. (The idea is that of Ge, Li,
+Eilebrecht, Chandramouli and Kossmann, "Speculative distributed CSV data parsing", SIGMOD 2019, without speculation.)
+A gzipped file has to be unpacked from its beginning: rank 0 cuts it, and each rank unpacks it once in a pass.
+"""
+
+import gzip
+import itertools
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lepton_mpi.prepare.readers.csv_dialect import Dialect, open_raw, read_raw
+
+
+class Piece(NamedTuple):
+    """What a piece of a file tells of where its lines begin."""
+
+    quotes: int
+    newlines: int
+    # First byte behind a newline, and newlines up to it, if the piece begins outside quotes, or inside; -1: none.
+    begins: tuple[int, int]
+    lines: tuple[int, int]
+
+
+def block_bounds(
+    path: Path, dialect: Dialect, block_bytes: int, world
+) -> list[tuple[int, int, int]]:
+    """(start, stop, line of the first record) of each block. Collective."""
+    with world.agreeing():
+        mine = _pieces(path, dialect, block_bytes, world.rank, world.size)
+    pieces: dict[int, Piece] = {}
+    for some in world.comm.allgather(mine):
+        pieces |= some
+    in_order = [pieces[number] for number in sorted(pieces)]
+    return cut(in_order, dialect.start, block_bytes, dialect.first_line)[0]
+
+
+def _pieces(
+    path: Path, dialect: Dialect, block_bytes: int, rank: int, world_size: int
+) -> dict[int, Piece]:
+    """This rank's pieces by their numbers."""
+    pieces = {}
+    with open_raw(path) as file:
+        packed = isinstance(file, gzip.GzipFile)
+        if packed and rank > 0:
+            return pieces
+        for number in itertools.count(rank, 1 if packed else world_size):
+            raw = read_raw(file, path, dialect.start + number * block_bytes, block_bytes)
+            if not raw:
+                return pieces
+            pieces[number] = look_at_piece(raw, dialect.quote)
+
+
+def look_at_piece(raw: bytes, quote: int) -> Piece:
+    """Quotes, newlines, and the first newline outside quotes for both cases."""
+    newlines, mark = raw.count(b"\n"), bytes([quote])
+    quotes = raw.count(mark) if quote else 0
+    if not quotes:
+        begin = raw.find(b"\n") + 1
+        return Piece(0, newlines, (begin or -1, -1), (1 if begin else 0, 0))
+    data = np.frombuffer(raw, np.uint8)
+    at = np.flatnonzero(data == 10)
+    odd = np.searchsorted(np.flatnonzero(data == quote), at) % 2 == 1
+    begins, lines = [], []
+    for inside in (False, True):
+        outside = np.flatnonzero(odd == inside)
+        begins.append(int(at[outside[0]]) + 1 if outside.size else -1)
+        lines.append(int(outside[0]) + 1 if outside.size else 0)
+    return Piece(quotes, newlines, tuple(begins), tuple(lines))
+
+
+def cut(
+    pieces: list[Piece], start: int, piece_bytes: int, first_line: int
+) -> tuple[list[tuple[int, int, int]], bool]:
+    """(start, stop, first line) of each block, and whether the file ends in quotes. Pure.
+
+    A block begins behind the first newline outside quotes of its piece, and ends where the next begins; a piece without
+    such a newline belongs to the block before. The last block's stop is -1, for the end of the file.
+    """
+    begins, inside, line = [(start, first_line)] if pieces else [], False, first_line
+    for number, piece in enumerate(pieces):
+        if number and piece.begins[inside] >= 0:
+            begins.append(
+                (start + number * piece_bytes + piece.begins[inside], line + piece.lines[inside])
+            )
+        inside ^= piece.quotes % 2 == 1
+        line += piece.newlines
+    stops = [begin for begin, _ in begins[1:]] + [-1]
+    return [(begin, stop, at) for (begin, at), stop in zip(begins, stops, strict=False)], inside
