@@ -4,6 +4,10 @@ They compute in float64 whatever they are given and store in the arrays' own typ
 compared with the exact result and not with the same rounding errors.
 """
 
+import csv
+import io
+import re
+
 import numpy as np
 from scipy.special import erfc, expit, log_softmax
 
@@ -233,3 +237,27 @@ def rmsprop(parameters, gradient, first, second, decay, numbers):
 
 def sum_of_squares(vector):
     return float(np.sum(vector.astype(np.float64) ** 2))
+
+
+# -- prepare/readers/csv_kernels.py ------------------------------------------------------------------
+
+
+def split_cells(raw, delimiter=",", quote='"'):
+    """Records of cells, by the standard library's reader, which knows neither spaces around cells nor wrong quotes."""
+    reader = csv.reader(io.StringIO(raw.decode(), newline=""), delimiter=delimiter, quotechar=quote)
+    return [record for record in reader if record]
+
+
+def parse_number(cell):
+    """The number of a cell, or None: Python's conversion of what is written in digits."""
+    return float(cell) if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", cell) else None
+
+
+# -- prepare/statistics_kernels.py -------------------------------------------------------------------
+
+
+def count_digits(keys, prefixes, shift, bits, counts):
+    for j, t in np.ndindex(prefixes.shape):
+        rest = [int(key) >> shift for key in keys[:, j]]
+        digits = [r % 2**bits for r in rest if r >> bits == int(prefixes[j, t])]
+        counts[j, t] += np.bincount(np.array(digits, int), minlength=2**bits)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,16 @@ def prepare(options: Options, world: Any) -> dict[str, Any]:
     world.agree_on("the options", dataclasses.asdict(options))
     _check_output(options, world)
     world.first_of_host_first(_import_kernels)
-    source = open_inputs(options, world)
+    with closing(open_inputs(options, world)) as source:
+        facts = _prepare(source, options, world)
+    if world.rank == 0:
+        print(summary.text(facts), flush=True)
+        print(_last_line(options), flush=True)
+    return facts
+
+
+def _prepare(source: Source, options: Options, world: Any) -> dict[str, Any]:
+    """All passes. Collective."""
     blocks = Blocks(source, world, options.memory // world.local_size)
     found = survey(source, blocks, options)
     with _same_on_all_ranks():
@@ -46,9 +55,6 @@ def prepare(options: Options, world: Any) -> dict[str, Any]:
         with world.agreeing():
             if writers:
                 write_everything_else(plan, facts, moments, normaliser, writers)
-    if world.rank == 0:
-        print(summary.text(facts), flush=True)
-        print(_last_line(options), flush=True)
     return facts
 
 

@@ -16,6 +16,8 @@ HELP = [
     ["-m", "lepton_mpi", "train", "--help"],
     ["-m", "lepton_mpi", "evaluate", "--help"],
     ["-m", "lepton_mpi", "explain", "--help"],
+    ["-m", "lepton_mpi", "prepare", "--help"],
+    ["-m", "lepton_mpi", "inspect", "--help"],
 ]
 WRONG = [
     ["-m", "lepton_mpi"],
@@ -23,6 +25,10 @@ WRONG = [
     ["-m", "lepton_mpi.train", "--epoch", "3"],
     ["-m", "lepton_mpi.train", "--epochs", "x"],
     ["-m", "lepton_mpi", "evaluate"],
+    ["-m", "lepton_mpi", "prepare", "one.h5"],
+    ["-m", "lepton_mpi", "prepare", "a.csv", "b.h5", "--labels", "3"],
+    ["-m", "lepton_mpi", "prepare", "a.csv", "b.h5", "--split", "1,1"],
+    ["-m", "lepton_mpi", "inspect"],
 ]
 
 

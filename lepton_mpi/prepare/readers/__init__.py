@@ -83,6 +83,9 @@ class Part(Protocol):
     def read(self, index: int) -> Block:
         """Block ``index`` of this part. Raises DataError."""
 
+    def close(self) -> None:
+        """Let go of the file."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -123,6 +126,11 @@ class Source:
     @property
     def is_table(self) -> bool:
         return bool(self.columns)
+
+    def close(self) -> None:
+        """Let go of all files."""
+        for part in self.parts:
+            part.close()
 
 
 def block_bounds(row_count: int, row_bytes: int, block_bytes: int) -> list[tuple[int, int]]:

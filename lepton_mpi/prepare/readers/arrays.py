@@ -1,6 +1,6 @@
 """Sources that hold features and labels as arrays: .npy, .npz, IDX, CIFAR, HDF5."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,9 @@ class ArrayPart:
         y: Any,
         options: Options,
         class_names: tuple[str, ...] = (),
+        close: Callable[[], None] = lambda: None,
     ) -> None:
+        self.close = close
         self.name, self.split, self._x, self._y = name, split, x, y
         self._class_count, self._is_regression = len(class_names), options.task == "regression"
         if x.shape[0] != y.shape[0]:
@@ -113,6 +115,9 @@ class MatrixPart:
     @property
     def block_count(self) -> int:
         return len(self._bounds)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
 
     def read(self, index: int) -> Block:
         """Block ``index``. Raises DataError."""

@@ -89,6 +89,12 @@ class CsvPart:
         raw = read_raw(self._file, self.path, start, stop - start if stop >= 0 else -1)
         return block_of(self._cells(raw, line), self._roles, self.path)
 
+    def close(self) -> None:
+        """Close the file, which a later ``read`` opens again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
     def _cells(self, raw: bytes, first_line: int) -> Cells:
         dialect = self._dialect
         text = np.frombuffer(raw, np.uint8).copy()  # the kernels take arrays that may be written to

@@ -31,7 +31,7 @@ def _parts(given: Input, options: Options) -> list[ArrayPart]:
             x, y = file[x_name], file[y_name]
             check_features(f"{path}: {x_name}", x)
             name = f"{path.name}: {x_name}"
-            parts.append(ArrayPart(name, given.split or split, x, y, options))
+            parts.append(ArrayPart(name, given.split or split, x, y, options, close=file.close))
         return parts
     except (OSError, RuntimeError, KeyError) as error:
         raise DataError(f"{path}: damaged: {one_line(error)}") from None

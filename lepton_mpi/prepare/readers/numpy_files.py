@@ -52,8 +52,13 @@ def _archive_parts(given: Input, options: Options) -> list[ArrayPart]:
     try:
         archive = np.load(given.path, allow_pickle=False)
         names = list(archive.files)
-    except _DAMAGE as error:
+    except (*_DAMAGE, AttributeError) as error:  # a plain array has no files
         raise DataError(f"{given.path}: not a NumPy archive: {_reason(error)}") from None
+    with archive:
+        return _pairs_of(archive, names, given, options)
+
+
+def _pairs_of(archive, names: list[str], given: Input, options: Options) -> list[ArrayPart]:
     parts = []
     for split, (x_name, y_name) in find_pairs(names, options, str(given.path)).items():
         try:
