@@ -56,7 +56,7 @@ def select(found: Survey, labels: Labels, source: Source, options: Options) -> S
     if options.missing == "drop":
         dropped["with missing values"] = int((kept & found.missing).sum())
         kept &= ~found.missing
-    given = given_splits(found, options)
+    given = given_splits(found)
     first = _first_of_equals(found.hashes, kept, given)
     repeated = kept & ~first & (not source.overlapping)
     if options.drop_duplicates:

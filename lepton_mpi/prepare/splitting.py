@@ -4,42 +4,22 @@ import numpy as np
 
 from lepton_mpi import counter_random
 from lepton_mpi.data.file_format import SPLITS
-from lepton_mpi.errors import DataError
 from lepton_mpi.prepare.labels import Labels
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Words
+from lepton_mpi.prepare.readers.inputs import split_of_word
 from lepton_mpi.prepare.survey import Survey
 
 DEFAULT = (0.8, 0.1, 0.1)
-_WORDS = {
-    "train": 0,
-    "training": 0,
-    "validation": 1,
-    "valid": 1,
-    "val": 1,
-    "dev": 1,
-    "test": 2,
-    "testing": 2,
-}
 # Streams of the random numbers; class c uses the first plus c.
 _ROWS, _GROUPS = 1_000_000, 3
 
 
-def given_splits(found: Survey, options: Options) -> np.ndarray:
-    """Split that the input or a column says for each row, int8, -1 where nothing does. Raises DataError."""
+def given_splits(found: Survey) -> np.ndarray:
+    """Split that the input or a column says for each row, int8, -1 where nothing does."""
     if found.split_cells is not None:
         words = found.split_cells
-        known = [_WORDS.get(text.strip().lower(), -1) for text in words.texts]
-        for text, number in zip(words.texts, known, strict=True):
-            if number < 0:
-                raise DataError(
-                    f"--split-column {options.split_column}: expected train, validation or test, got {text[:40]!r}"
-                )
-        if (words.codes < 0).any():
-            row = int(np.argmax(words.codes < 0))
-            raise DataError(
-                f"--split-column {options.split_column}: expected a value in every row, got none in row {row}"
-            )
+        known = [SPLITS.index(split_of_word(text)) for text in words.texts]
         return np.array(known, np.int8)[words.codes]
     each = [SPLITS.index(split) if split else -1 for split in found.row_splits]
     return np.repeat(np.array(each, np.int8), found.row_counts)
@@ -143,10 +123,6 @@ def _by_group(free, labels, group: Words, fractions, seed: int) -> np.ndarray:
     """Whole groups, in random order, each to the split that lacks most of its part."""
     rows = np.flatnonzero(free)
     codes = group.codes[rows]
-    if (codes < 0).any():
-        raise DataError(
-            f"--group: expected a value in every row, got none in row {rows[int(np.argmax(codes < 0))]}"
-        )
     sizes = np.bincount(codes, minlength=len(group.texts))
     wanted, filled = fractions * len(rows), np.zeros(3)
     split_of = np.zeros(len(sizes), np.int8)

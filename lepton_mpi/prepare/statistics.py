@@ -23,10 +23,15 @@ _COUNTER_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Moments:
-    """Of the numbers that are there, by column; float64 of shape (columns,). ``m2``: summed squares about the mean."""
+    """Of the numbers that are there, by column; float64 of shape (columns,).
+
+    ``m2`` is the sum of squares about the mean; ``mean + mean_rest`` is the mean to twice the digits, without which a
+    column whose mean is a million times its deviation would lose five digits of it in the merging.
+    """
 
     count: np.ndarray
     mean: np.ndarray
+    mean_rest: np.ndarray
     m2: np.ndarray
     minimum: np.ndarray
     maximum: np.ndarray
@@ -47,27 +52,37 @@ def moments_of(x: np.ndarray) -> Moments:
     present = ~np.isnan(x)
     count = present.sum(axis=0).astype(np.float64)
     divisor = np.maximum(count, 1)
-    known = np.where(present, x, 0.0)
-    mean = known.sum(axis=0) / divisor
+    mean = np.where(present, x, 0.0).sum(axis=0) / divisor
     deviation = np.where(present, x - mean, 0.0)
     correction = deviation.sum(axis=0)
-    mean = mean + correction / divisor
     m2 = (deviation * deviation).sum(axis=0) - correction * correction / divisor
     minimum = np.where(present, x, np.inf).min(axis=0, initial=np.inf)
     maximum = np.where(present, x, -np.inf).max(axis=0, initial=-np.inf)
-    return Moments(count, mean, np.maximum(m2, 0.0), minimum, maximum)
+    mean, rest = _sum_and_rest(mean, correction / divisor)
+    return Moments(count, mean, rest, np.maximum(m2, 0.0), minimum, maximum)
 
 
 def merged(a: Moments, b: Moments) -> Moments:
     """Of two sets of rows together."""
     count = a.count + b.count
-    divisor = np.maximum(count, 1)
-    delta = b.mean - a.mean
-    mean = np.where(a.count == 0, b.mean, a.mean + delta * (b.count / divisor))
-    m2 = a.m2 + b.m2 + delta * delta * (a.count * (b.count / divisor))
-    return Moments(
-        count, mean, m2, np.minimum(a.minimum, b.minimum), np.maximum(a.maximum, b.maximum)
+    weight = b.count / np.maximum(count, 1)
+    delta = np.where(
+        (a.count == 0) | (b.count == 0), 0.0, (b.mean - a.mean) + (b.mean_rest - a.mean_rest)
     )
+    base = np.where(a.count == 0, b.mean, a.mean)
+    base_rest = np.where(a.count == 0, b.mean_rest, a.mean_rest)
+    mean, rest = _sum_and_rest(base, delta * weight + base_rest)
+    m2 = a.m2 + b.m2 + delta * delta * a.count * weight
+    return Moments(
+        count, mean, rest, m2, np.minimum(a.minimum, b.minimum), np.maximum(a.maximum, b.maximum)
+    )
+
+
+def _sum_and_rest(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rounded sum and what was rounded away (Knuth's TwoSum)."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
 
 
 class MergeTree:

@@ -12,7 +12,8 @@ import numpy as np
 from lepton_mpi.errors import DataError, LeptonError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.passes import Blocks
-from lepton_mpi.prepare.readers import Source, Words
+from lepton_mpi.prepare.readers import Block, Source, Words
+from lepton_mpi.prepare.readers.inputs import split_of_word
 from lepton_mpi.prepare.row_hashes import hashes_of_rows
 
 # A column with more different texts than this, and more than half as many as rows, holds names rather than categories.
@@ -86,7 +87,7 @@ class Survey:
 
 def survey(source: Source, blocks: Blocks, options: Options) -> Survey:
     """Look at every block. Collective. Raises DataError on every rank."""
-    facts = list(blocks.all_results(lambda number: _look(blocks, number, source)))
+    facts = list(blocks.all_results(lambda number: _look(blocks, number, source, options)))
     try:
         return _together(facts, source, options)
     except LeptonError as error:
@@ -94,7 +95,7 @@ def survey(source: Source, blocks: Blocks, options: Options) -> Survey:
         raise
 
 
-def _look(blocks: Blocks, number: int, source: Source) -> BlockFacts:
+def _look(blocks: Blocks, number: int, source: Source, options: Options) -> BlockFacts:
     block, (part, _) = blocks.read(number), blocks.places[number]
     x = block.x.reshape(len(block.x), -1)
     holes = np.isnan(x) if x.dtype.kind == "f" else np.zeros((len(x), 1), bool)
@@ -111,8 +112,16 @@ def _look(blocks: Blocks, number: int, source: Source) -> BlockFacts:
         if numbers[feature]:
             first_number[feature] = block.place(int(np.argmax(~holes[:, feature])))
         holes[:, feature] &= words.codes < 0
+    _check_split_cells(block, part.name, options)
     missing = holes.any(axis=1)
-    first = np.argwhere(holes)[0] if missing.any() else None
+    if block.group is not None:
+        missing |= block.group.codes < 0
+        if options.missing != "drop" and (block.group.codes < 0).any():
+            place = block.place(int(np.argmax(block.group.codes < 0)))
+            raise DataError(
+                f"{part.name}: {place}, column {options.group!r}: expected a group, got none; --missing drop drops the row"
+            )
+    first = np.argwhere(holes)[0] if holes.any() else None
     without = _label_missing(block.y)
     words = {feature: w.texts for feature, w in block.words.items()}
     return BlockFacts(
@@ -133,6 +142,21 @@ def _look(blocks: Blocks, number: int, source: Source) -> BlockFacts:
         x.dtype,
         _fits(x),
     )
+
+
+def _check_split_cells(block: Block, name: str, options: Options) -> None:
+    """Each must say a split, also in rows that are dropped for another reason."""
+    if block.split is None:
+        return
+    known = [split_of_word(text) is not None for text in block.split.texts]
+    wrong = np.flatnonzero(~np.array([*known, False])[block.split.codes])
+    if wrong.size:
+        code = block.split.codes[wrong[0]]
+        got = repr(block.split.texts[code][:40]) if code >= 0 else "none"
+        raise DataError(
+            f"{name}: {block.place(wrong[0])}, column {options.split_column!r}: expected train, validation or test, "
+            f"got {got}"
+        )
 
 
 def _column(source: Source, feature: int) -> str:
