@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from lepton_mpi import launch
@@ -67,9 +68,13 @@ def prepare_command(arguments: list[str]) -> int:
         return _refuse("prepare", error)
     launch.limit_threads(1)
     from lepton_mpi import world
-    from lepton_mpi.prepare import pipeline
 
-    return world.run(lambda ranks: pipeline.prepare(chosen, ranks), chosen.timeout)
+    def prepare(ranks: world.World) -> None:
+        # Importing it compiles kernels, or loads them.
+        pipeline = ranks.first_of_host_first(lambda: import_module("lepton_mpi.prepare.pipeline"))
+        pipeline.prepare(chosen, ranks)
+
+    return world.run(prepare, chosen.timeout)
 
 
 def inspect_command(arguments: list[str]) -> int:

@@ -31,7 +31,6 @@ def prepare(options: Options, world: Any) -> dict[str, Any]:
     """
     world.agree_on("the options", dataclasses.asdict(options))
     _check_output(options, world)
-    world.first_of_host_first(_import_kernels)
     with closing(open_inputs(options, world)) as source:
         facts = _prepare(source, options, world)
     if world.rank == 0:
@@ -87,10 +86,6 @@ def _fit(
     normaliser = normalisation.fit_normalisation(method, per, as_stored, moments)
     plan = Plan(options, source, found, labels, chosen, fitted, bounds, row_shape, dtype)
     return plan, raw, moments, normaliser
-
-
-def _import_kernels() -> None:
-    import lepton_mpi.prepare.statistics_kernels  # noqa: F401
 
 
 @contextmanager

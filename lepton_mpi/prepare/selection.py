@@ -62,7 +62,8 @@ def select(found: Survey, labels: Labels, source: Source, options: Options) -> S
     if options.drop_duplicates:
         dropped["duplicates"] = int(repeated.sum())
         kept &= ~repeated
-    splits, how = split_rows(kept, given, labels, found.group, options)
+    is_final = found.split_cells is not None or source.overlapping
+    splits, how = split_rows(kept, given, labels, found.group, options, is_final)
     repeats = (splits >= 0).astype(np.int32)
     if options.balance != "none" and labels.codes is not None:
         chosen = _balanced(splits == 0, labels, options)
@@ -96,7 +97,12 @@ def _first_of_equals(hashes: np.ndarray, kept: np.ndarray, given: np.ndarray) ->
 
 def _equal_rows(hashes: np.ndarray) -> np.ndarray:
     """A number for each row, the same for rows with the same hash."""
-    return np.unique(hashes, axis=0, return_inverse=True)[1].reshape(-1)
+    order = np.lexsort((hashes[:, 1], hashes[:, 0]))
+    in_order = hashes[order]
+    differs = np.concatenate([[False], (in_order[1:] != in_order[:-1]).any(axis=1)])[: len(order)]
+    number = np.empty(len(order), np.int64)
+    number[order] = np.cumsum(differs)
+    return number
 
 
 def _leaked(hashes: np.ndarray, splits: np.ndarray) -> int:

@@ -26,12 +26,18 @@ def given_splits(found: Survey) -> np.ndarray:
 
 
 def split_rows(
-    kept: np.ndarray, given: np.ndarray, labels: Labels, group: Words | None, options: Options
+    kept: np.ndarray,
+    given: np.ndarray,
+    labels: Labels,
+    group: Words | None,
+    options: Options,
+    is_final: bool,
 ) -> tuple[np.ndarray, str]:
     """Split of every row, int8, -1 where not kept; and how it came about, in words.
 
     Rows without a split are divided by the fractions. If the inputs say which rows are for testing but not which are
-    for validation, those for training are divided, so that nothing is fitted on validation rows.
+    for validation, those for training are divided, so that nothing is fitted on validation rows; unless what is given
+    ``is_final``.
     """
     splits = np.where(kept, given, -1).astype(np.int8)
     there = {int(split) for split in np.unique(given[kept])}
@@ -43,7 +49,7 @@ def split_rows(
             fractions[2] = 0
         if 1 in there:
             fractions[1] = 0
-        elif 0 in there and -1 not in there and found_by_input(options):
+        elif 0 in there and -1 not in there and not is_final:
             free = kept & (given == 0)
     fractions = fractions / fractions.sum()
     if free.any() and (fractions[0] < 1 or (given[free] < 0).any()):
@@ -58,11 +64,6 @@ def split_rows(
         }
         how.append(f"{what[method]}, seed {options.seed}")
     return splits, ", training rows divided ".join(how) if len(how) > 1 else "".join(how)
-
-
-def found_by_input(options: Options) -> bool:
-    """Whether splits come from the inputs; a split column says all there is to say."""
-    return options.split_column is None
 
 
 def _stratifies(labels: Labels, options: Options) -> bool:
@@ -102,7 +103,7 @@ def _apportioned(sizes: np.ndarray, fractions: np.ndarray) -> np.ndarray:
     >>> _apportioned(np.array([50, 50, 50]), np.array([0.8, 0.1, 0.1])).tolist()
     [[40, 5, 5], [40, 5, 5], [40, 5, 5]]
     >>> _apportioned(np.array([3, 3, 4]), np.array([0.8, 0.1, 0.1])).tolist()
-    [[2, 1, 0], [2, 0, 1], [4, 0, 0]]
+    [[3, 0, 0], [3, 0, 0], [2, 1, 1]]
     """
     exact = np.outer(sizes, fractions)
     parts = np.floor(exact + 1e-9).astype(np.int64)

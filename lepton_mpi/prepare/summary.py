@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lepton_mpi.data.file_format import SPLITS
-from lepton_mpi.prepare.normalisation import Normalisation
-from lepton_mpi.prepare.statistics import Moments
 from lepton_mpi.report import grouped
 
 if TYPE_CHECKING:
+    from lepton_mpi.prepare.normalisation import Normalisation
+    from lepton_mpi.prepare.statistics import Moments
     from lepton_mpi.prepare.last_pass import Plan
 
 # More columns or classes than this are not printed one a line.
@@ -21,9 +21,9 @@ _NOT_STORED = {"inputs", "output", "force", "dry_run", "memory", "timeout"}
 
 def facts_of(
     plan: "Plan",
-    raw: Moments | None,
-    moments: Moments,
-    normaliser: Normalisation,
+    raw: "Moments | None",
+    moments: "Moments",
+    normaliser: "Normalisation",
     changed: np.ndarray,
     version: str,
 ) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def _classes(plan: "Plan") -> list[dict[str, Any]]:
     return [{"name": name, "rows": list(rows)} for name, *rows in by_class]
 
 
-def _columns(plan: "Plan", raw: Moments | None, changed: np.ndarray) -> list[dict[str, Any]]:
+def _columns(plan: "Plan", raw: "Moments | None", changed: np.ndarray) -> list[dict[str, Any]]:
     """Of a table: every feature that was read, in order, dropped ones too."""
     columns = []
     for feature, name in enumerate(plan.source.columns):
@@ -92,7 +92,7 @@ def _columns(plan: "Plan", raw: Moments | None, changed: np.ndarray) -> list[dic
     return columns
 
 
-def _units(moments: Moments) -> dict[str, list[float]]:
+def _units(moments: "Moments") -> dict[str, list[float]]:
     """Range, mean and standard deviation of the training rows as stored; only as many as are printed."""
     if len(moments.mean) > SHOWN:
         return {}
@@ -179,6 +179,10 @@ def _class_lines(facts: dict[str, Any]) -> list[str]:
         line("", f"{c['name']:<20} {'  '.join(grouped(n) for n in c['rows'])}")
         for c in classes[:SHOWN]
     ]
+    unseen = [c["name"] for c in classes if not c["rows"][0]]
+    if unseen:
+        names = ", ".join(unseen[:SHOWN])
+        lines.append(line("", f"warning: {len(unseen)} without training rows: {names}"))
     if len(classes) > SHOWN:
         lines.append(line("", f"and {len(classes) - SHOWN} more"))
     return lines

@@ -31,7 +31,6 @@ class BlockFacts:
     number_cells: np.ndarray  # int64 (features,), of tables
     words: dict[int, tuple[str, ...]]
     first_text: dict[int, tuple[str, str]]  # feature: (place, text)
-    first_number: dict[int, str]  # feature: place; of features that have texts
     first_missing: tuple[int, str] | None  # (feature, place)
     hashes: np.ndarray  # uint64 (rows, 2)
     y: Words | np.ndarray
@@ -104,13 +103,11 @@ def _look(blocks: Blocks, number: int, source: Source, options: Options) -> Bloc
         raise DataError(
             f"{part.name}: {block.place(row)}, {_column(source, column)}: expected a finite number, got {x[row, column]}"
         )
-    first_text, first_number, numbers = {}, {}, (~holes).sum(axis=0)
+    first_text, numbers = {}, (~holes).sum(axis=0)
     for feature, words in block.words.items():
         if words.texts:
             row = int(np.argmax(words.codes >= 0))
             first_text[feature] = block.place(row), words.texts[words.codes[row]]
-        if numbers[feature]:
-            first_number[feature] = block.place(int(np.argmax(~holes[:, feature])))
         holes[:, feature] &= words.codes < 0
     _check_split_cells(block, part.name, options)
     missing = holes.any(axis=1)
@@ -132,9 +129,8 @@ def _look(blocks: Blocks, number: int, source: Source, options: Options) -> Bloc
         numbers,
         words,
         first_text,
-        first_number,
         (int(first[1]), f"{part.name}: {block.place(first[0])}") if first is not None else None,
-        hashes_of_rows(block, x),
+        np.zeros((len(x), 2), np.uint64) if source.overlapping else hashes_of_rows(block, x),
         block.y,
         block.group,
         block.split,

@@ -108,7 +108,7 @@ def write_facts(
     file.attrs["format_version"] = VERSION
     if class_names:
         file.attrs["classes"] = fixed_texts(class_names)
-    report = json.dumps(facts, ensure_ascii=False).encode()
+    report = json.dumps(facts, ensure_ascii=False).encode("utf-8", "replace")
     for name, values in {"about/report": np.frombuffer(report, np.uint8), **arrays}.items():
         # A checksum needs chunks, and data sets that are assigned would have the time in them.
         checked = (

@@ -18,7 +18,6 @@ _POWERS = 10.0 ** np.arange(23)
 
 def open_csv(inputs: tuple[Input, ...], options: Options, world) -> Source:
     """All files as one table: they must have the same columns. Collective."""
-    world.first_of_host_first(_import_kernels)
     parts, dialects = [], []
     for given in inputs:
         with world.agreeing():
@@ -43,10 +42,6 @@ def open_csv(inputs: tuple[Input, ...], options: Options, world) -> Source:
         categorical=roles.categorical_features,
         notes=(dialects[0].header,),
     )
-
-
-def _import_kernels() -> None:
-    assert csv_kernels.split_cells.signatures
 
 
 def _other_columns(given: Input, first: Input, got: Dialect, wanted: Dialect) -> str:

@@ -3,6 +3,7 @@
 import zipfile
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -33,6 +34,8 @@ _DAMAGE = (
 def open_numpy(inputs: tuple[Input, ...], options: Options, world) -> Source:
     """Archives with features and labels; or ``x.npy y.npy``, or one matrix with the label in a column. Collective."""
     with world.agreeing():
+        if len(inputs) > 1 or inputs[0].path.suffix == ".npz":
+            _refuse_table_options(options)
         if all(given.path.suffix == ".npz" for given in inputs):
             parts = [part for given in inputs for part in _archive_parts(given, options)]
             return array_source(parts, "NumPy archive")
@@ -48,14 +51,29 @@ def open_numpy(inputs: tuple[Input, ...], options: Options, world) -> Source:
         )
 
 
+def _refuse_table_options(options: Options) -> None:
+    for name in ("label", "split_column", "group", "categorical", "drop_columns"):
+        if getattr(options, name):
+            raise ConfigurationError(
+                f"--{name.replace('_', '-')}: is for tables, got arrays; --x and --y name arrays"
+            )
+
+
 def _archive_parts(given: Input, options: Options) -> list[ArrayPart]:
-    try:
-        archive = np.load(given.path, allow_pickle=False)
-        names = list(archive.files)
-    except (*_DAMAGE, AttributeError) as error:  # a plain array has no files
-        raise DataError(f"{given.path}: not a NumPy archive: {_reason(error)}") from None
-    with archive:
+    with _opened(given.path) as raw:
+        try:
+            archive = np.load(raw, allow_pickle=False)
+            names = list(archive.files)
+        except (*_DAMAGE, AttributeError) as error:  # a plain array has no files
+            raise DataError(f"{given.path}: not a NumPy archive: {_reason(error)}") from None
         return _pairs_of(archive, names, given, options)
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _pairs_of(archive, names: list[str], given: Input, options: Options) -> list[ArrayPart]:

@@ -1,11 +1,13 @@
 """Which reader opens the inputs: by --format, or by the names of the files and what a folder holds."""
 
+import dataclasses
 from importlib import import_module
 from pathlib import Path
 
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Source
+from lepton_mpi.prepare.readers.class_folders import IMAGES
 from lepton_mpi.prepare.readers.inputs import Input
 
 # Format: module of this package and function in it.
@@ -14,6 +16,36 @@ _READERS = {
     "numpy": ("numpy_files", "open_numpy"),
     "idx": ("idx", "open_idx"),
     "hdf5": ("hdf5_files", "open_hdf5"),
+    "cifar": ("cifar", "open_cifar"),
+    "images": ("image_folders", "open_images"),
+    "wav": ("wav_folders", "open_wav"),
+    "parquet": ("parquet", "open_parquet"),
+    "text": ("text", "open_text"),
+}
+_TABLES = ("csv", "parquet", "numpy")
+# Options that only some formats know.
+_OPTIONS_OF = {
+    "label": (*_TABLES, "cifar"),
+    "split_column": _TABLES,
+    "group": _TABLES,
+    "categorical": _TABLES,
+    "drop_columns": _TABLES,
+    "header": ("csv",),
+    "delimiter": ("csv",),
+    "decimal": ("csv",),
+    "quote": ("csv",),
+    "encoding": ("csv", "text"),
+    "x": ("numpy", "hdf5"),
+    "y": ("numpy", "hdf5"),
+    "context": ("text",),
+    "stride": ("text",),
+    "tokens": ("text",),
+    "drop_duplicates": tuple(name for name in _READERS if name != "text"),
+    "image_size": ("images",),
+    "colour": ("images",),
+    "sample_rate": ("wav",),
+    "seconds": ("wav",),
+    "mel_bands": ("wav",),
 }
 _SUFFIXES = {
     ".csv": "csv",
@@ -33,7 +65,6 @@ _SUFFIXES = {
     ".he5": "hdf5",
     ".nc": "hdf5",
 }
-_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
 
 def open_inputs(options: Options, world) -> Source:
@@ -51,20 +82,34 @@ def open_inputs(options: Options, world) -> Source:
                 raise ConfigurationError(
                     f"expected inputs of one format, got {formats[0]} of {inputs[0].path} and {name} of {given.path}"
                 )
+        _check_options(options, formats[0])
     module, function = _READERS[formats[0]]
-    opened = getattr(import_module(f"lepton_mpi.prepare.readers.{module}"), function)
-    return opened(inputs, options, world)
+    # Importing a reader may compile kernels.
+    reader = world.first_of_host_first(
+        lambda: import_module(f"lepton_mpi.prepare.readers.{module}")
+    )
+    return getattr(reader, function)(inputs, options, world)
+
+
+def _check_options(options: Options, format_name: str) -> None:
+    """Raise ConfigurationError for an option that this format knows nothing of: it must not be ignored silently."""
+    for field in dataclasses.fields(options):
+        formats = _OPTIONS_OF.get(field.name)
+        if formats and format_name not in formats and getattr(options, field.name) != field.default:
+            raise ConfigurationError(
+                f"--{field.name.replace('_', '-')}: is for {', '.join(formats)}, got inputs of format {format_name}"
+            )
 
 
 def _format(path: Path) -> str:
     if path.is_dir():
         for file in sorted(path.rglob("*")):
-            if file.suffix.lower() in _IMAGES:
+            if file.suffix.lower() in IMAGES:
                 return "images"
-            if file.suffix.lower() == ".wav":
-                return "wav"
+            if file.suffix.lower() in (".wav", ".bin"):
+                return {".wav": "wav", ".bin": "cifar"}[file.suffix.lower()]
         raise DataError(
-            f"{path}: expected a folder of images or .wav files by class, got none; see --format"
+            f"{path}: expected images or .wav files by class, or CIFAR's .bin files; got none; see --format"
         )
     name = path.name.lower().removesuffix(".gz")
     if name.endswith(("-ubyte", ".ubyte")):

@@ -1,0 +1,83 @@
+"""CIFAR-10 and CIFAR-100 in their binary version: records of one or two labels and 3072 bytes, colour by colour.
+
+Rows become (32, 32, 3), the layout of other images (Krizhevsky, "Learning multiple layers of features from tiny images", 2009).
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from lepton_mpi.errors import DataError
+from lepton_mpi.prepare.options import Options
+from lepton_mpi.prepare.readers import Source
+from lepton_mpi.prepare.readers.arrays import ArrayPart, array_source
+from lepton_mpi.prepare.readers.inputs import Input
+
+_PIXELS = 3 * 32 * 32
+
+
+def open_cifar(inputs: tuple[Input, ...], options: Options, world) -> Source:
+    """Files, or a folder of them; names that begin by test are the test rows. ``--label coarse`` takes the 20 classes of
+    CIFAR-100. Collective."""
+    with world.agreeing():
+        files = [one for given in inputs for one in _files(given)]
+        records = [(given, *_records(given.path)) for given in files]
+        label_bytes = records[0][2]
+        for given, _, count in records:
+            if count != label_bytes:
+                raise DataError(
+                    f"{given.path}: expected records of {label_bytes + _PIXELS} bytes as in {files[0].path}"
+                )
+        coarse = label_bytes == 2 and options.label == ("coarse",)
+        names = _class_names(files[0].path.parent, label_bytes, coarse)
+        parts = []
+        for given, array, count in sorted(records, key=lambda r: _split(r[0]) == "test"):
+            x = array[:, count:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+            y = array[:, 0 if coarse else count - 1]
+            parts.append(ArrayPart(given.path.name, _split(given), x, y, options, names))
+        return array_source(
+            parts, "CIFAR-100" if label_bytes == 2 else "CIFAR-10", class_names=names
+        )
+
+
+def _files(given: Input) -> list[Input]:
+    if not given.path.is_dir():
+        return [given]
+    found = [Input(path, given.split) for path in sorted(given.path.glob("*.bin"))]
+    if not found:
+        raise DataError(f"{given.path}: expected .bin files in it, got none")
+    return found
+
+
+def _split(given: Input) -> str:
+    return given.split or ("test" if given.path.name.startswith("test") else "train")
+
+
+def _records(path: Path) -> tuple[np.ndarray, int]:
+    """Records of a file, mapped, uint8 (rows, bytes), and the bytes of their labels. Raises DataError."""
+    try:
+        size = path.stat().st_size
+        for label_bytes in (1, 2):
+            if size and size % (label_bytes + _PIXELS) == 0:
+                shape = (size // (label_bytes + _PIXELS), label_bytes + _PIXELS)
+                return np.memmap(path, np.uint8, "r", shape=shape), label_bytes
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    raise DataError(
+        f"{path}: expected whole records of {1 + _PIXELS} or {2 + _PIXELS} bytes, got {size} bytes"
+    )
+
+
+def _class_names(folder: Path, label_bytes: int, coarse: bool) -> tuple[str, ...]:
+    """As the file beside the data lists them; else their numbers."""
+    file = (
+        "batches.meta.txt"
+        if label_bytes == 1
+        else f"{'coarse' if coarse else 'fine'}_label_names.txt"
+    )
+    count = 10 if label_bytes == 1 else 20 if coarse else 100
+    path = folder / file
+    names = path.read_text("utf-8").split() if path.is_file() else [str(i) for i in range(count)]
+    if len(names) != count:
+        raise DataError(f"{path}: expected {count} names of classes, got {len(names)}")
+    return tuple(names)
