@@ -9,9 +9,9 @@ from lepton_mpi.data.file_format import SPLITS
 from lepton_mpi.report import grouped
 
 if TYPE_CHECKING:
+    from lepton_mpi.prepare.last_pass import Plan
     from lepton_mpi.prepare.normalisation import Normalisation
     from lepton_mpi.prepare.statistics import Moments
-    from lepton_mpi.prepare.last_pass import Plan
 
 # More columns or classes than this are not printed one a line.
 SHOWN = 40

@@ -6,12 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from lepton_mpi.prepare import options, pipeline
+from lepton_mpi.prepare import options
 from tests.serial.thread_ranks import on_ranks
 
 
 def prepare(*words: object, ranks: int = 1) -> dict:
     """``python -m lepton_mpi prepare WORDS`` on threads; returns the facts. Raises what the command would say."""
+    from lepton_mpi.prepare import (
+        pipeline,  # not above: under MPI the first rank imports kernels first
+    )
+
     chosen = options.parse([str(word) for word in words])
     return on_ranks(ranks, lambda world: pipeline.prepare(chosen, world))[0]
 
