@@ -30,7 +30,7 @@ def text(path: Path, columns_max: int) -> str:
             facts, names = _facts(raw, path), _names(raw)
         lines = [summary.text(facts)] if facts else _plain_lines(file)
         train = file.sources["train"].x
-        units = _unit_count(facts, file.feature_shape)
+        units = _unit_count(file.feature_shape)
         shown = min(units, columns_max)
         lines += _histograms(train, units, shown, names)
         if shown < units:
@@ -84,7 +84,7 @@ def _plain_lines(file: hdf5.OpenFile) -> list[str]:
     return [*lines, summary.line("normalise", given)]
 
 
-def _unit_count(facts: dict[str, Any] | None, row_shape: tuple[int, ...]) -> int:
+def _unit_count(row_shape: tuple[int, ...]) -> int:
     """Histograms: one a feature of a flat row, one a channel of an image."""
     if len(row_shape) <= 1:
         return int(np.prod(row_shape))

@@ -6,7 +6,7 @@ import numpy as np
 
 from lepton_mpi.errors import DataError
 from lepton_mpi.prepare.options import Options
-from lepton_mpi.prepare.readers import Source, Words
+from lepton_mpi.prepare.readers import Source, Words, printable
 from lepton_mpi.prepare.survey import Survey
 
 # More classes than this, or more than half as many as rows, are asked about before they are believed.
@@ -50,7 +50,7 @@ def _classes(words: Words) -> tuple[tuple[str, ...], list[int]]:
     numbers = [_number(text) for text in words.texts]
     if not all(number is not None for number in numbers):
         names = sorted(words.texts)
-        return tuple(names), [names.index(text) for text in words.texts]
+        return tuple(map(printable, names)), [names.index(text) for text in words.texts]
     values = sorted(set(numbers))  # so 1 and 1.0 are one class
     return tuple(_text(value) for value in values), [values.index(number) for number in numbers]
 

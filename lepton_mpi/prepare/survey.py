@@ -97,47 +97,71 @@ def survey(source: Source, blocks: Blocks, options: Options) -> Survey:
 def _look(blocks: Blocks, number: int, source: Source, options: Options) -> BlockFacts:
     block, (part, _) = blocks.read(number), blocks.places[number]
     x = block.x.reshape(len(block.x), -1)
-    holes = np.isnan(x) if x.dtype.kind == "f" else np.zeros((len(x), 1), bool)
-    if x.dtype.kind == "f" and np.isinf(x).any():
-        row, column = np.argwhere(np.isinf(x))[0]
-        raise DataError(
-            f"{part.name}: {block.place(row)}, {_column(source, column)}: expected a finite number, got {x[row, column]}"
-        )
-    first_text, numbers = {}, (~holes).sum(axis=0)
-    for feature, words in block.words.items():
-        if words.texts:
-            row = int(np.argmax(words.codes >= 0))
-            first_text[feature] = block.place(row), words.texts[words.codes[row]]
-        holes[:, feature] &= words.codes < 0
+    _check_finite(block, x, part.name, source)
     _check_split_cells(block, part.name, options)
+    _check_group_cells(block, part.name, options)
+    holes = np.isnan(x) if x.dtype.kind == "f" else np.zeros((len(x), 1), bool)
+    numbers = (~holes).sum(axis=0)
+    for feature, words in block.words.items():
+        holes[:, feature] &= words.codes < 0
     missing = holes.any(axis=1)
     if block.group is not None:
         missing |= block.group.codes < 0
-        if options.missing != "drop" and (block.group.codes < 0).any():
-            place = block.place(int(np.argmax(block.group.codes < 0)))
-            raise DataError(
-                f"{part.name}: {place}, column {options.group!r}: expected a group, got none; --missing drop drops the row"
-            )
     first = np.argwhere(holes)[0] if holes.any() else None
     without = _label_missing(block.y)
-    words = {feature: w.texts for feature, w in block.words.items()}
     return BlockFacts(
-        part.name,
-        part.split,
-        missing,
-        holes.sum(axis=0),
-        numbers,
-        words,
-        first_text,
-        (int(first[1]), f"{part.name}: {block.place(first[0])}") if first is not None else None,
-        np.zeros((len(x), 2), np.uint64) if source.overlapping else hashes_of_rows(block, x),
-        block.y,
-        block.group,
-        block.split,
-        f"{part.name}: {block.place(int(np.argmax(without)))}" if without.any() else None,
-        x.dtype,
-        _fits(x),
+        name=part.name,
+        split=part.split,
+        missing=missing,
+        missing_cells=holes.sum(axis=0),
+        number_cells=numbers,
+        words={feature: words.texts for feature, words in block.words.items()},
+        first_text=_first_texts(block),
+        first_missing=None
+        if first is None
+        else (int(first[1]), f"{part.name}: {block.place(first[0])}"),
+        hashes=np.zeros((len(x), 2), np.uint64) if source.overlapping else hashes_of_rows(block, x),
+        y=block.y,
+        group=block.group,
+        split_cells=block.split,
+        first_row_without_label=f"{part.name}: {block.place(int(np.argmax(without)))}"
+        if without.any()
+        else None,
+        dtype=x.dtype,
+        fits=_fits(x),
     )
+
+
+def _first_texts(block: Block) -> dict[int, tuple[str, str]]:
+    """Place and text of the first cell of each feature that is a text."""
+    found = {}
+    for feature, words in block.words.items():
+        if words.texts:
+            row = int(np.argmax(words.codes >= 0))
+            found[feature] = block.place(row), words.texts[words.codes[row]]
+    return found
+
+
+def _check_finite(block: Block, x: np.ndarray, name: str, source: Source) -> None:
+    if x.dtype.kind == "f" and np.isinf(x).any():
+        row, column = np.argwhere(np.isinf(x))[0]
+        raise DataError(
+            f"{name}: {block.place(row)}, {_column(source, column)}: expected a finite number, got {x[row, column]}"
+        )
+    y = block.y
+    if not isinstance(y, Words) and y.dtype.kind == "f" and np.isinf(y).any():
+        row = int(np.argmax(np.isinf(y).any(axis=1)))
+        raise DataError(
+            f"{name}: {block.place(row)}, {source.label}: expected a finite number, got inf"
+        )
+
+
+def _check_group_cells(block: Block, name: str, options: Options) -> None:
+    if block.group is not None and options.missing != "drop" and (block.group.codes < 0).any():
+        place = block.place(int(np.argmax(block.group.codes < 0)))
+        raise DataError(
+            f"{name}: {place}, column {options.group!r}: expected a group, got none; --missing drop drops the row"
+        )
 
 
 def _check_split_cells(block: Block, name: str, options: Options) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.prepare.readers import csv_cuts, csv_kernels
 from tests import reference
+from tests.serial.data_files import load
 from tests.serial.raw_files import prepare, write_csv
 
 _POWERS = 10.0 ** np.arange(23)
@@ -285,3 +286,24 @@ def test_long_numbers_are_exact(tmp_path):
     prepare(tmp_path / "long.csv", tmp_path / "long.h5", "--label", "-1", "--split", "1,0,0")
     with h5py.File(tmp_path / "long.h5") as file:
         assert np.array_equal(file["train/x"][()], x)
+
+
+def test_names_that_cannot_be_printed(tmp_path):
+    """Columns and classes are shown as Python writes them, and training reads the file."""
+    (tmp_path / "t.csv").write_text('"a\nb",label\n1,"x\ny"\n2,z\n3,"x\ny"\n4,z\n')
+    facts = prepare(tmp_path / "t.csv", tmp_path / "a.h5", "--split", "1")
+    assert [column["name"] for column in facts["columns"]] == ["a\\nb"]
+    assert load(tmp_path / "a.h5").class_names == ("x\\ny", "z")
+
+
+def test_a_packed_file_of_many_rounds(tmp_path, monkeypatch):
+    """Rank 0 cuts it, some pieces at a time."""
+    monkeypatch.setattr(csv_cuts, "_PIECES_PER_ROUND", 2)
+    rows = [[i, i % 2] for i in range(500)]
+    seen = set()
+    for name in ("t.csv", "t.csv.gz"):
+        path = write_csv(tmp_path / name, rows, "x", "y")
+        facts = prepare(path, tmp_path / "a.h5", "--block", "100", "--force", ranks=3)
+        assert facts["rows_read"] == 500
+        seen.add(str(facts["units"]))
+    assert len(seen) == 1

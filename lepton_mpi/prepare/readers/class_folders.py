@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lepton_mpi.data.file_format import SPLITS
 from lepton_mpi.errors import DataError
+from lepton_mpi.prepare.readers import printable
 from lepton_mpi.prepare.readers.inputs import Input, split_of_word
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
@@ -45,7 +46,7 @@ def list_classes(
             out.append(ClassFiles(split, *map(tuple, zip(*files, strict=True))))
     if not out:
         raise DataError(f"{inputs[0].path}: expected files of {', '.join(suffixes)}, got none")
-    return out, tuple(names)
+    return out, tuple(map(printable, names))
 
 
 def _splits(given: Input) -> list[tuple[str | None, Path]]:

@@ -8,13 +8,16 @@ A gzipped file has to be unpacked from its beginning: rank 0 cuts it, and each r
 """
 
 import gzip
-import itertools
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from lepton_mpi.prepare.readers.csv_dialect import Dialect, open_raw, read_raw
+
+# So that ranks that wait for rank 0 to unpack a file hear from it.
+_PIECES_PER_ROUND = 64
 
 
 class Piece(NamedTuple):
@@ -31,29 +34,38 @@ def block_bounds(
     path: Path, dialect: Dialect, block_bytes: int, world
 ) -> list[tuple[int, int, int]]:
     """(start, stop, line of the first record) of each block. Collective."""
-    with world.agreeing():
-        mine = _pieces(path, dialect, block_bytes, world.rank, world.size)
     pieces: dict[int, Piece] = {}
-    for some in world.comm.allgather(mine):
-        pieces |= some
+    with ExitStack() as stack:
+        with world.agreeing():
+            file = stack.enter_context(open_raw(path))
+        is_packed = isinstance(file, gzip.GzipFile)
+        first, per_round = 0, _PIECES_PER_ROUND * world.size
+        while len(pieces) == first:
+            world.clock.enter("compute", first)  # a round is progress; the whole file may take long
+            numbers = range(first, first + per_round)
+            own = numbers[world.rank :: world.size]
+            if is_packed:
+                own = numbers if world.rank == 0 else range(0)
+            with world.agreeing():
+                mine = _pieces(file, path, dialect, block_bytes, own)
+            for some in world.comm.allgather(mine):
+                pieces |= some
+            first += per_round
     in_order = [pieces[number] for number in sorted(pieces)]
     return cut(in_order, dialect.start, block_bytes, dialect.first_line)[0]
 
 
 def _pieces(
-    path: Path, dialect: Dialect, block_bytes: int, rank: int, world_size: int
+    file: BinaryIO, path: Path, dialect: Dialect, block_bytes: int, numbers: range
 ) -> dict[int, Piece]:
-    """This rank's pieces by their numbers."""
+    """Pieces by their numbers, as far as the file goes."""
     pieces = {}
-    with open_raw(path) as file:
-        packed = isinstance(file, gzip.GzipFile)
-        if packed and rank > 0:
-            return pieces
-        for number in itertools.count(rank, 1 if packed else world_size):
-            raw = read_raw(file, path, dialect.start + number * block_bytes, block_bytes)
-            if not raw:
-                return pieces
-            pieces[number] = look_at_piece(raw, dialect.quote)
+    for number in numbers:
+        raw = read_raw(file, path, dialect.start + number * block_bytes, block_bytes)
+        if not raw:
+            break
+        pieces[number] = look_at_piece(raw, dialect.quote)
+    return pieces
 
 
 def look_at_piece(raw: bytes, quote: int) -> Piece:

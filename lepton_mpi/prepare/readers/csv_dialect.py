@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import BinaryIO
 
 from lepton_mpi.errors import ConfigurationError, DataError, one_line
 from lepton_mpi.prepare.options import Options
+from lepton_mpi.prepare.readers import printable
 
 # The first records are looked for in so many bytes.
 _HEAD_BYTES = 4 << 20
@@ -66,7 +68,7 @@ def sniff(path: Path, options: Options) -> Dialect:
         return Dialect(
             *_bytes(delimiter, options), options.encoding, names, start, first_line, "no header"
         )
-    names = tuple(_unique([name.strip() for name in records[0]]))
+    names = tuple(_unique([printable(name.strip()) for name in records[0]]))
     lines, end = _end_of_first_record(head, start, options.quote)
     return Dialect(
         *_bytes(delimiter, options),
@@ -96,7 +98,9 @@ def _decoded(raw: bytes, encoding: str, path: Path) -> str:
 def _delimiter(text: str, options: Options, path: Path) -> str:
     if options.delimiter != "auto":
         return {"tab": "\t", "space": " "}.get(options.delimiter, options.delimiter)
-    first = text.lstrip("\r\n").split("\n", 1)[0]
+    quote = re.escape(options.quote)
+    bare = text if options.quote == "none" else re.sub(f"{quote}[^{quote}]*{quote}", "", text)
+    first = bare.lstrip("\r\n").split("\n", 1)[0]
     candidates = [c for c in _DELIMITERS if c != options.decimal]
     found = max(candidates, key=first.count)
     if first.count(found) == 0:
