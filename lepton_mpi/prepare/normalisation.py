@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Source
 from lepton_mpi.prepare.statistics import Moments
@@ -54,18 +54,26 @@ def choose_method(options: Options, source: Source, dtype: np.dtype) -> str:
 
 
 def fit_normalisation(method: str, per: str, rows: TrainingRows, moments: Moments) -> Normalisation:
-    """Fit on ``rows``. Collective. What does not vary is shifted and not scaled, as scikit-learn does."""
+    """Fit on ``rows``. Collective. Raises DataError for numbers too large. What does not vary is shifted and not scaled, as scikit-learn does."""
     units = len(moments.mean)
     shift, spread = np.zeros(units), np.ones(units)
     if method == "standard":
         shift, spread = moments.mean, moments.std
     elif method == "minmax":
-        shift, spread = moments.minimum, moments.maximum - moments.minimum
+        with np.errstate(over="ignore"):
+            shift, spread = moments.minimum, moments.maximum - moments.minimum
     elif method == "robust":
         quarter, shift, three_quarters = rows.quantiles((0.25, 0.5, 0.75), moments.count)
         spread = three_quarters - quarter
     elif method == "pixels":
         spread = np.full(units, 255.0)
+    if not (np.isfinite(shift).all() and np.isfinite(spread).all()):
+        unit = int(np.argmin(np.isfinite(shift) & np.isfinite(spread)))
+        raise DataError(
+            f"--normalise {method}: expected numbers whose squares float64 can hold, got up to "
+            f"{max(abs(moments.minimum[unit]), abs(moments.maximum[unit])):g} in number {unit} of the row; "
+            "--outliers clips, --drop-columns leaves a column out"
+        )
     with np.errstate(divide="ignore", over="ignore"):
         scale = 1 / spread
     return Normalisation(method, per, shift, np.where(np.isfinite(scale), scale, 1.0))

@@ -83,7 +83,8 @@ def _fit(
     unchanged = raw is not None and per == "feature" and not fitted.changes_anything
     moments = raw if unchanged else as_stored.moments()
     method = normalisation.choose_method(options, source, dtype)
-    normaliser = normalisation.fit_normalisation(method, per, as_stored, moments)
+    with _same_on_all_ranks():
+        normaliser = normalisation.fit_normalisation(method, per, as_stored, moments)
     plan = Plan(options, source, found, labels, chosen, fitted, bounds, row_shape, dtype)
     return plan, raw, moments, normaliser
 

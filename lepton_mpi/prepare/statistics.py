@@ -47,6 +47,11 @@ class Moments:
         return self.minimum >= self.maximum
 
 
+# Squares of numbers beyond 1e154 are infinite; whoever goes by them says so, see normalisation.py.
+_may_overflow = np.errstate(over="ignore", invalid="ignore")
+
+
+@_may_overflow
 def moments_of(x: np.ndarray) -> Moments:
     """Of a block float64 (rows, columns); NaN is missing."""
     present = ~np.isnan(x)
@@ -62,6 +67,7 @@ def moments_of(x: np.ndarray) -> Moments:
     return Moments(count, mean, rest, np.maximum(m2, 0.0), minimum, maximum)
 
 
+@_may_overflow
 def merged(a: Moments, b: Moments) -> Moments:
     """Of two sets of rows together."""
     count = a.count + b.count

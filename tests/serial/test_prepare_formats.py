@@ -3,6 +3,7 @@
 import gzip
 import importlib.util
 import io
+import random
 from pathlib import Path
 
 import h5py
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.io import wavfile
 
-from lepton_mpi.errors import ConfigurationError, DataError, LauncherError
+from lepton_mpi.errors import ConfigurationError, DataError, LauncherError, LeptonError
 from lepton_mpi.prepare.readers import wav_folders
 from tests.serial.data_files import load, read_all
 from tests.serial.raw_files import digest, images, prepare, write_csv, write_idx
@@ -526,3 +527,61 @@ def test_a_stream_of_bytes_is_not_kept(tmp_path):
     (tmp_path / "a.csv.gz").write_bytes(buffer.getvalue()[:-20])
     with pytest.raises(DataError, match=r"a.csv.gz: damaged"):
         prepare(tmp_path / "a.csv.gz", tmp_path / "a.h5")
+
+
+# -- damage ------------------------------------------------------------------------------------------
+
+
+def _damaged(good: bytes, rng: random.Random) -> bytes:
+    """Cut, with other bytes in some places, or with bytes put in."""
+    raw, how = bytearray(good), rng.randrange(4)
+    at = rng.randrange(len(raw) if how else min(200, len(raw)))
+    if how == 0:
+        raw[at] ^= 1 << rng.randrange(8)
+    elif how == 1:
+        del raw[at:]
+    elif how == 2:
+        raw[at:at] = rng.randbytes(rng.randrange(1, 50))
+    else:
+        for _ in range(10):
+            raw[rng.randrange(len(raw))] = rng.randrange(256)
+    return bytes(raw)
+
+
+def _one_of_each(folder: Path) -> dict[str, tuple[Path, tuple]]:
+    """Of every format the file to damage, and the words that prepare it."""
+    x, y = images(24)
+    np.savez_compressed(folder / "a.npz", x=x, y=y)
+    np.save(folder / "m.npy", np.column_stack([x.reshape(24, -1), y]))
+    pair = [write_idx(folder / "x.idx", x), write_idx(folder / "y.idx", y)]
+    rows = [[f"{i * 0.37:.3f}", f'"k, {i % 3}"', i % 2] for i in range(60)]
+    table = write_csv(folder / "t.csv", rows, "a", "b", "label")
+    packed = write_csv(folder / "t.csv.gz", rows, "a", "b", "label")
+    _cifar(folder / "data.bin", 4)
+    (folder / "s.txt").write_text("Und der Mond scheint helle. " * 30)
+    sounds = _sounds(folder / "sounds")
+    return {
+        "npz": (folder / "a.npz", (folder / "a.npz",)),
+        "npy": (folder / "m.npy", (folder / "m.npy", "--label", "-1")),
+        "idx": (pair[0], pair),
+        "csv": (table, (table,)),
+        "gzip": (packed, (packed,)),
+        "cifar": (folder / "data.bin", (folder / "data.bin",)),
+        "text": (folder / "s.txt", (folder / "s.txt",)),
+        "wav": (sounds / "low" / "0.wav", (sounds,)),
+    }
+
+
+@pytest.mark.parametrize("kind", ["npz", "npy", "idx", "csv", "gzip", "cifar", "text", "wav"])
+def test_damaged_files_are_told_in_one_line(tmp_path, kind):
+    """Or are still good; never another exception."""
+    path, words = _one_of_each(tmp_path)[kind]
+    good, rng, refused = path.read_bytes(), random.Random(kind), 0
+    for _ in range(40):
+        path.write_bytes(_damaged(good, rng))
+        try:
+            prepare(*words, tmp_path / "out.h5", "--force")
+        except LeptonError as error:
+            refused += 1
+            assert error.exit_code in (2, 3) and "\n" not in str(error), error
+    assert refused > 2

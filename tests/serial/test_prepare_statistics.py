@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 
+from lepton_mpi.errors import DataError
 from lepton_mpi.prepare import statistics, statistics_kernels
 from tests import reference
 from tests.serial.raw_files import digest, prepare, write_csv
@@ -127,6 +128,17 @@ def test_normalisation_is_that_of_scikit_learn(table, tmp_path, method):
         assert np.allclose(1 / scale, np.where(spread == 0, 1, spread), rtol=1e-12, atol=0)
         rows = (file["test/x"][()] - shift) * scale
         assert np.allclose(rows, scaler.transform(file["test/x"][()]), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["standard", "minmax"])
+def test_numbers_too_large_for_statistics_are_refused(tmp_path, method):
+    """Rather than scaled by 0; without normalisation they are taken as they are."""
+    rows = [[f"{(-1) ** i * 1.7e308}", 1, i % 2] for i in range(0, 40)]
+    rows += [[f"{(-1) ** (i // 2) * 1.7e308}", 1, i % 2] for i in range(40)]
+    path = write_csv(tmp_path / "t.csv", rows, "a", "b", "label")
+    with pytest.raises(DataError, match=r"got up to 1\.7e\+308 in number 0"):
+        prepare(path, tmp_path / "a.h5", "--normalise", method, ranks=2)
+    prepare(path, tmp_path / "a.h5", "--normalise", "none", "--block", "100")
 
 
 @pytest.mark.parametrize("per", ["channel", "all", "feature"])

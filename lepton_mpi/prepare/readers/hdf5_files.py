@@ -5,7 +5,7 @@ from pathlib import Path
 import h5py
 
 from lepton_mpi.data import hdf5
-from lepton_mpi.errors import DataError, one_line
+from lepton_mpi.errors import DataError, LeptonError, one_line
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Source
 from lepton_mpi.prepare.readers.arrays import ArrayPart, array_source, check_features, find_pairs
@@ -33,7 +33,11 @@ def _parts(given: Input, options: Options) -> list[ArrayPart]:
             name = f"{path.name}: {x_name}"
             parts.append(ArrayPart(name, given.split or split, x, y, options, close=file.close))
         return parts
-    except (OSError, RuntimeError, KeyError) as error:
+    except LeptonError:
+        file.close()
+        raise
+    except Exception as error:  # h5py raises whatever a damaged file leads it to
+        file.close()
         raise DataError(f"{path}: damaged: {one_line(error)}") from None
 
 
