@@ -93,7 +93,10 @@ class Options:
         metavar="NAME|NUMBER",
     )
     task: str = _choice(
-        "auto", "auto: classification, or a question back", "classification", "regression"
+        "auto",
+        "auto: whole numbers and texts are classes, other labels are asked about",
+        "classification",
+        "regression",
     )
     header: str = _option(
         "auto", "auto, none, or the number of the line, from 1", metavar="auto|none|LINE"
@@ -130,7 +133,7 @@ class Options:
     drop_columns: tuple[str, ...] = _option((), "columns to leave out", **_LIST)
     missing_words: tuple[str, ...] = _option(
         MISSING_WORDS,
-        f"cells that are missing, beside empty ones; default: {','.join(MISSING_WORDS)}",
+        f"cells that are missing, beside empty ones, such as -999; default: {','.join(MISSING_WORDS)}",
         type=_names,
         metavar="WORD,…",
     )
@@ -140,14 +143,19 @@ class Options:
         metavar="error|drop|mean|median|constant=VALUE",
     )
     drop_duplicates: bool = _option(False, "drop rows that stand in the data before")
-    constant_columns: str = _choice("keep", "columns with one value in all training rows", "drop")
+    constant_columns: str = _choice(
+        "keep", "drop columns with one value in all training rows", "drop"
+    )
     outliers: str = _option(
         "none",
         "numbers are clipped to the quantiles Q and 1-Q, or to Z standard deviations around the mean",
         metavar="none|quantile=Q|zscore=Z",
     )
     balance: str = _choice(
-        "none", "training rows of all classes as many as of the rarest, of the commonest", "undersample", "oversample"
+        "none",
+        "as many training rows of each class as of the rarest (undersample), of the commonest (oversample)",
+        "undersample",
+        "oversample",
     )  # fmt: skip
     normalise: str = _choice(
         "auto",
@@ -160,7 +168,7 @@ class Options:
     )
     per: str = _choice(
         "auto",
-        "numbers that share their statistics; auto: channel for rows of 2 or 3 dimensions, else feature",
+        "what has statistics of its own; auto: a channel of rows of 2 or 3 dimensions, else a feature",
         "feature",
         "channel",
         "all",
@@ -182,9 +190,9 @@ class Options:
     mel_bands: int = _option(40, "sound: bands of the spectrogram", **_WHOLE, metavar="N")
 
     dtype: str = _choice(
-        "auto", "auto: the smallest that holds every number unchanged", "uint8", "float32", "float64"
+        "auto", "of x; auto: the smallest that holds every number unchanged", "uint8", "float32", "float64"
     )  # fmt: skip
-    compress: str = _choice("none", "none reads fastest", "gzip")
+    compress: str = _choice("none", "gzip takes less space, none reads fastest", "gzip")
     layout: str = _choice("chunked", "contiguous has no checksums, and can be mapped", "contiguous")
     block: int = _option(
         1 << 20, "unit of work of a rank, and of the sums; default: 1M", type=parse_size, metavar="BYTES"

@@ -149,6 +149,19 @@ def test_gaps_in_categories_are_filled_by_the_commonest(tmp_path):
         assert file["about/categories/0"].asstr()[:].tolist() == ["a", "b", "unknown"]
 
 
+def test_numbers_may_mean_missing(tmp_path):
+    """As -999 in the files of instruments, however it is written; in texts as well."""
+    rows = [
+        [["1", "-999", "3", "-999.0"][i % 4], i, ["a", "-999"][i % 2], i % 2] for i in range(40)
+    ]
+    path = write_csv(tmp_path / "t.csv", rows, "v", "n", "kind", "label")
+    words = ("--missing-words", "-999", "--missing", "drop", "--split", "1")
+    with pytest.raises(DataError, match="'kind': expected a number"):
+        prepare(path, tmp_path / "a.h5", "--missing", "drop", "--label", "label")
+    facts = prepare(path, tmp_path / "a.h5", *words, "--task", "classification", "--label", "n")
+    assert [column["missing"] for column in facts["columns"]] == [20, 20, 0]
+
+
 def test_rows_with_gaps_are_dropped(tmp_path):
     """Those and no others, in order."""
     path, x = numbers(tmp_path)

@@ -87,6 +87,39 @@ class Part(Protocol):
         """Let go of the file."""
 
 
+class RowPart:
+    """A part whose blocks are runs of rows; see ``Part``. A subclass says what ``read_rows`` reads.
+
+    Parameters
+    ----------
+    name, split
+        As in ``Part``.
+    row_count, row_bytes, block_bytes : int
+        What decides the blocks.
+    """
+
+    def __init__(
+        self, name: str, split: str | None, row_count: int, row_bytes: int, block_bytes: int
+    ) -> None:
+        self.name, self.split = name, split
+        self._bounds = block_bounds(row_count, row_bytes, block_bytes)
+
+    @property
+    def block_count(self) -> int:
+        return len(self._bounds)
+
+    def read(self, index: int) -> Block:
+        """Block ``index``. Raises DataError."""
+        return self.read_rows(*self._bounds[index])
+
+    def read_rows(self, start: int, stop: int) -> Block:
+        """Rows [start, stop). Raises DataError."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of the file, if there is one."""
+
+
 @dataclass(frozen=True)
 class Source:
     """All inputs together.

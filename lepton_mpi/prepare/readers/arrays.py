@@ -8,7 +8,7 @@ import numpy as np
 from lepton_mpi.data.file_format import SPLITS
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.prepare.options import Options
-from lepton_mpi.prepare.readers import Block, Source, Words, block_bounds
+from lepton_mpi.prepare.readers import Block, RowPart, Source, Words
 from lepton_mpi.prepare.readers.columns import Cells, Roles, block_of
 
 # Names of the features and labels of a split, as people write them; tried in this order.
@@ -32,7 +32,7 @@ _PAIRS = (
 _ALIASES = {"validation": ("validation", "valid", "val"), "train": ("train",), "test": ("test",)}
 
 
-class ArrayPart:
+class ArrayPart(RowPart):
     """Rows of a pair of arrays; see ``Part``. ``x`` and ``y`` need a shape, a dtype, and slices of rows."""
 
     def __init__(
@@ -45,27 +45,25 @@ class ArrayPart:
         class_names: tuple[str, ...] = (),
         close: Callable[[], None] = lambda: None,
     ) -> None:
-        self.close = close
-        self.name, self.split, self._x, self._y = name, split, x, y
+        row_bytes = int(np.prod(x.shape[1:], dtype=np.int64)) * x.dtype.itemsize
+        super().__init__(name, split, x.shape[0], row_bytes, options.block)
+        self._x, self._y, self._close = x, y, close
         self._class_count, self._is_regression = len(class_names), options.task == "regression"
         if x.shape[0] != y.shape[0]:
             raise DataError(
                 f"{name}: expected a label for each of {x.shape[0]} rows, got {y.shape[0]}"
             )
-        row_bytes = int(np.prod(x.shape[1:], dtype=np.int64)) * x.dtype.itemsize
-        self._bounds = block_bounds(x.shape[0], row_bytes, options.block)
 
-    @property
-    def block_count(self) -> int:
-        return len(self._bounds)
+    def close(self) -> None:
+        """Let go of the file."""
+        self._close()
 
     @property
     def row_shape(self) -> tuple[int, ...]:
         return tuple(self._x.shape[1:])
 
-    def read(self, index: int) -> Block:
-        """Block ``index``. Raises DataError."""
-        start, stop = self._bounds[index]
+    def read_rows(self, start: int, stop: int) -> Block:
+        """Rows [start, stop). Raises DataError."""
         try:
             x, y = np.asarray(self._x[start:stop]), np.asarray(self._y[start:stop])
         except (OSError, RuntimeError, ValueError) as error:
@@ -101,27 +99,18 @@ class ArrayPart:
         return y.astype(np.int64)
 
 
-class MatrixPart:
+class MatrixPart(RowPart):
     """A matrix of numbers taken as a table; see ``Part``."""
 
     def __init__(
         self, name: str, split: str | None, matrix: Any, roles: Roles, options: Options
     ) -> None:
-        self.name, self.split, self._matrix, self._roles = name, split, matrix, roles
-        self._missing = frozenset(options.missing_words)
         row_bytes = matrix.shape[1] * matrix.dtype.itemsize
-        self._bounds = block_bounds(matrix.shape[0], row_bytes, options.block)
+        super().__init__(name, split, matrix.shape[0], row_bytes, options.block)
+        self._matrix, self._roles = matrix, roles
 
-    @property
-    def block_count(self) -> int:
-        return len(self._bounds)
-
-    def close(self) -> None:
-        """Nothing to let go of."""
-
-    def read(self, index: int) -> Block:
-        """Block ``index``. Raises DataError."""
-        start, stop = self._bounds[index]
+    def read_rows(self, start: int, stop: int) -> Block:
+        """Rows [start, stop). Raises DataError."""
         numbers = np.asarray(self._matrix[start:stop]).astype(np.float64)
         words = {
             column: labels_as_words(numbers[:, column], self.name, start, as_text=True)

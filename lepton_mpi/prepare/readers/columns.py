@@ -1,5 +1,6 @@
 """What the columns of a table are for: features, label, group, split; and blocks made of them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -24,6 +25,7 @@ class Roles:
     split: int | None
     categorical: frozenset[int]  # of the columns
     numeric_label: bool  # for regression
+    missing_numbers: tuple[float, ...]  # such as -999, among the missing words
 
     @property
     def texts(self) -> set[int]:
@@ -77,15 +79,26 @@ def choose_roles(names: Sequence[str], options: Options, where: str) -> Roles:
     for column in categorical & other:
         raise ConfigurationError(f"--categorical: expected a feature, got {names[column]!r}")
     numeric = options.task == "regression"
-    return Roles(tuple(names), features, labels, group, split, categorical, numeric)
+    missing = tuple(filter(math.isfinite, map(_number, options.missing_words)))
+    return Roles(tuple(names), features, labels, group, split, categorical, numeric, missing)
+
+
+def _number(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        return math.nan
 
 
 def block_of(cells: Cells, roles: Roles, path: object) -> Block:
     """The rows with every column in its place. Raises DataError for a label that should be a number and is none."""
+    numbers = cells.numbers
+    if roles.missing_numbers:
+        numbers = np.where(np.isin(numbers, roles.missing_numbers), np.nan, numbers)
     words = {i: cells.words[c] for i, c in enumerate(roles.features) if c in cells.words}
-    y = cells.numbers[:, list(roles.labels)]
+    y = numbers[:, list(roles.labels)]
     block = Block(
-        np.ascontiguousarray(cells.numbers[:, list(roles.features)]),
+        np.ascontiguousarray(numbers[:, list(roles.features)]),
         y if roles.numeric_label else cells.words[roles.labels[0]],
         words,
         cells.words.get(roles.group),

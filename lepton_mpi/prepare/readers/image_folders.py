@@ -7,7 +7,7 @@ import numpy as np
 
 from lepton_mpi.errors import DataError, LauncherError, LeptonError, one_line
 from lepton_mpi.prepare.options import Options
-from lepton_mpi.prepare.readers import Block, Source, block_bounds
+from lepton_mpi.prepare.readers import Block, RowPart, Source
 from lepton_mpi.prepare.readers.class_folders import IMAGES, ClassFiles, list_classes
 from lepton_mpi.prepare.readers.inputs import Input
 
@@ -110,27 +110,18 @@ def read_image(
     return pixels
 
 
-class ImagePart:
+class ImagePart(RowPart):
     """Images of one split; see ``Part``."""
 
     def __init__(
         self, files: ClassFiles, folder: Path, colour: str, shape: tuple[int, ...], options: Options
     ) -> None:
-        self.name = folder.name + (f"/{files.split}" if files.split else "")
-        self.split, self._files, self._colour, self._shape = files.split, files, colour, shape
-        self._options = options
-        self._bounds = block_bounds(len(files.paths), int(np.prod(shape)), options.block)
+        name = folder.name + (f"/{files.split}" if files.split else "")
+        super().__init__(name, files.split, len(files.paths), int(np.prod(shape)), options.block)
+        self._files, self._colour, self._shape, self._options = files, colour, shape, options
 
-    @property
-    def block_count(self) -> int:
-        return len(self._bounds)
-
-    def close(self) -> None:
-        """Nothing to let go of."""
-
-    def read(self, index: int) -> Block:
-        """Block ``index``. Raises DataError."""
-        start, stop = self._bounds[index]
+    def read_rows(self, start: int, stop: int) -> Block:
+        """Rows [start, stop). Raises DataError."""
         size, asked = self._options.image_size, self._options.colour
         images = [
             read_image(path, self._colour, size, self._shape, asked)

@@ -11,7 +11,7 @@ import numpy as np
 
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.prepare.options import Options
-from lepton_mpi.prepare.readers import Block, Source, block_bounds
+from lepton_mpi.prepare.readers import Block, RowPart, Source
 from lepton_mpi.prepare.readers.inputs import Input
 from lepton_mpi.prepare.splitting import DEFAULT
 
@@ -100,26 +100,17 @@ def _parts(
     ]
 
 
-class WindowPart:
+class WindowPart(RowPart):
     """Windows of a run of tokens; see ``Part``."""
 
     def __init__(self, name: str, split: str, tokens: np.ndarray, options: Options) -> None:
-        self.name, self.split, self._tokens = name, split, tokens
-        self._context, self._stride = options.context, options.stride
         rows = max(0, (len(tokens) - options.context - 1) // options.stride + 1)
         row_bytes = options.context * tokens.dtype.itemsize
-        self._bounds = block_bounds(rows, row_bytes, options.block)
+        super().__init__(name, split, rows, row_bytes, options.block)
+        self._tokens, self._context, self._stride = tokens, options.context, options.stride
 
-    @property
-    def block_count(self) -> int:
-        return len(self._bounds)
-
-    def close(self) -> None:
-        """Nothing to let go of."""
-
-    def read(self, index: int) -> Block:
-        """Block ``index``."""
-        start, stop = self._bounds[index]
+    def read_rows(self, start: int, stop: int) -> Block:
+        """Rows [start, stop)."""
         first = start * self._stride
         tokens = self._tokens[first : (stop - 1) * self._stride + self._context + 1]
         windows = np.lib.stride_tricks.sliding_window_view(tokens, self._context + 1)

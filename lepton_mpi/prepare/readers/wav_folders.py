@@ -15,7 +15,7 @@ from scipy.signal import resample_poly
 
 from lepton_mpi.errors import ConfigurationError, DataError, one_line
 from lepton_mpi.prepare.options import Options
-from lepton_mpi.prepare.readers import Block, Source, block_bounds
+from lepton_mpi.prepare.readers import Block, RowPart, Source
 from lepton_mpi.prepare.readers.class_folders import ClassFiles, list_classes
 from lepton_mpi.prepare.readers.inputs import Input
 
@@ -110,7 +110,7 @@ def mel_triangles(rate: int, size: int, bands: int) -> np.ndarray:
     return np.maximum(0, np.minimum(rising, falling))
 
 
-class WavPart:
+class WavPart(RowPart):
     """Sounds of one split; see ``Part``."""
 
     def __init__(
@@ -122,21 +122,13 @@ class WavPart:
         shape: tuple[int, int],
         options: Options,
     ) -> None:
-        self.name = folder.name + (f"/{files.split}" if files.split else "")
-        self.split, self._files, self._rate, self._length = files.split, files, rate, length
-        self._bands = shape[1]
-        self._bounds = block_bounds(len(files.paths), 4 * shape[0] * shape[1], options.block)
+        name = folder.name + (f"/{files.split}" if files.split else "")
+        row_bytes = 4 * shape[0] * shape[1]
+        super().__init__(name, files.split, len(files.paths), row_bytes, options.block)
+        self._files, self._rate, self._length, self._bands = files, rate, length, shape[1]
 
-    @property
-    def block_count(self) -> int:
-        return len(self._bounds)
-
-    def close(self) -> None:
-        """Nothing to let go of."""
-
-    def read(self, index: int) -> Block:
-        """Block ``index``. Raises DataError."""
-        start, stop = self._bounds[index]
+    def read_rows(self, start: int, stop: int) -> Block:
+        """Rows [start, stop). Raises DataError."""
         rows = [self._row(path) for path in self._files.paths[start:stop]]
         codes = np.array(self._files.codes[start:stop], np.int64)
         return Block(np.stack(rows), codes, {}, first_row=start)
