@@ -3,13 +3,14 @@
 import dataclasses
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lepton_mpi.data.file_format import SPLITS
-from lepton_mpi.errors import DataError, LauncherError
+from lepton_mpi.errors import DataError, LauncherError, one_line
 from lepton_mpi.prepare.labels import Labels
 from lepton_mpi.prepare.normalisation import Normalisation
 from lepton_mpi.prepare.options import Options
@@ -19,6 +20,7 @@ from lepton_mpi.prepare.selection import Selection
 from lepton_mpi.prepare.statistics import Moments
 from lepton_mpi.prepare.survey import Survey
 from lepton_mpi.prepare.transformation import Transformation
+from lepton_mpi.prepare.writing import RowWriter, fixed_texts, new_file, write_facts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Plan:
     row_shape: tuple[int, ...]
     dtype: np.dtype
 
-    @property
+    @cached_property
     def y(self) -> np.ndarray:
         """Labels of all rows, as stored."""
         y = self.labels.y
@@ -44,7 +46,15 @@ class Plan:
         )
 
 
-def write_rows(plan: Plan, blocks: Blocks, writers: dict[str, Any]) -> np.ndarray:
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """The file, an ``h5py.File``, and what writes its rows, by data set. Rank 0 has one, unless it is a dry run."""
+
+    file: Any
+    writers: dict[str, RowWriter]
+
+
+def write_rows(plan: Plan, blocks: Blocks, out: Output | None) -> np.ndarray:
     """Send every row that stays to rank 0, which writes it. Collective.
 
     Returns the cells filled and clipped in rows that stay, int64 (2, features).
@@ -59,13 +69,12 @@ def write_rows(plan: Plan, blocks: Blocks, writers: dict[str, Any]) -> np.ndarra
 
     for numbers, mine in blocks.rounds(visit):
         received = _gathered(plan, numbers, mine, world)
-        with world.agreeing():
+        with world.agreeing(), _disk_errors(plan):
             for number, arrays in zip(numbers, received, strict=False):
-                _append(writers, _splits_in(plan, number), arrays)
+                _append(out, _splits_in(plan, number), arrays)
     with world.agreeing(), _disk_errors(plan):
-        for writer in writers.values():
-            if hasattr(writer, "append"):
-                writer.close()
+        for writer in out.writers.values() if out else ():
+            writer.close()
     total = np.empty_like(changed)
     world.comm.Allreduce(changed, total)
     return total
@@ -127,60 +136,51 @@ def _gathered(
     return received
 
 
-def _append(
-    writers: dict[str, Any], splits: list[tuple[str, np.ndarray]], arrays: list[np.ndarray]
-) -> None:
+def _append(out: Output, splits: list[tuple[str, np.ndarray]], arrays: list[np.ndarray]) -> None:
     for (split, _), x, y in zip(splits, arrays[::2], arrays[1::2], strict=True):
-        writers[f"{split}/x"].append(x)
-        writers[f"{split}/y"].append(y)
+        out.writers[f"{split}/x"].append(x)
+        out.writers[f"{split}/y"].append(y)
 
 
 @contextmanager
 def _disk_errors(plan: Plan) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        raise LauncherError(f"cannot write {plan.options.output}: {error}") from None
+    except (OSError, RuntimeError) as error:  # h5py raises either when a disk is full
+        raise LauncherError(f"cannot write {plan.options.output}: {one_line(error)}") from None
 
 
 # -- the file ----------------------------------------------------------------------------------------
 
 
 @contextmanager
-def output(plan: Plan, world: Any) -> Iterator[dict[str, Any]]:
-    """On rank 0 the file, under the key ``file``, and a writer of each data set; elsewhere, and in a dry run, nothing."""
+def output(plan: Plan, world: Any) -> Iterator[Output | None]:
+    """The file on rank 0, whole at the end of the block or not there; None elsewhere, and in a dry run. Collective."""
     with ExitStack() as stack:
-        writers: dict[str, Any] = {}
+        out = None
         with world.agreeing():
             if world.rank == 0 and not plan.options.dry_run:
-                writers = _open_writers(plan, stack)
-        yield writers
+                out = _open_output(plan, stack)
+        yield out
         with world.agreeing():
             stack.close()
 
 
-def _open_writers(plan: Plan, stack: ExitStack) -> dict[str, Any]:
-    from lepton_mpi.prepare.writing import RowWriter, new_file
-
+def _open_output(plan: Plan, stack: ExitStack) -> Output:
     file = stack.enter_context(new_file(Path(plan.options.output)))
-    writers, storage = {"file": file}, (plan.options.layout, plan.options.compress)
+    writers, storage = {}, (plan.options.layout, plan.options.compress)
     for split, count in plan.chosen.counts().items():
         if count:
             x_shape, y_shape = (count, *plan.row_shape), (count, *plan.y.shape[1:])
             writers[f"{split}/x"] = RowWriter(file, f"{split}/x", x_shape, plan.dtype, *storage)
             writers[f"{split}/y"] = RowWriter(file, f"{split}/y", y_shape, plan.y.dtype, *storage)
-    return writers
+    return Output(file, writers)
 
 
 def write_everything_else(
-    plan: Plan,
-    facts: dict[str, Any],
-    moments: Moments,
-    normaliser: Normalisation,
-    writers: dict[str, Any],
+    plan: Plan, facts: dict[str, Any], moments: Moments, normaliser: Normalisation, out: Output
 ) -> None:
-    from lepton_mpi.prepare.writing import fixed_texts, write_facts
-
+    """What the file holds besides its rows. One rank calls it."""
     shift, scale = normaliser.of_rows(plan.row_shape)
     arrays = {"normalisation/shift": shift, "normalisation/scale": scale}
     for name in ("count", "mean", "std", "minimum", "maximum"):
@@ -194,4 +194,4 @@ def write_everything_else(
             arrays[f"about/categories/{place}"] = fixed_texts(plan.fitted.categories[feature])
     if plan.source.vocabulary:
         arrays["about/vocabulary"] = fixed_texts(plan.source.vocabulary)
-    write_facts(writers["file"], facts, arrays, plan.labels.class_names)
+    write_facts(out.file, facts, arrays, plan.labels.class_names)

@@ -48,12 +48,12 @@ def _prepare(source: Source, options: Options, world: Any) -> dict[str, Any]:
         labels = make_labels(found, source, options)
         chosen = select(found, labels, source, options)
     plan, raw, moments, normaliser = _fit(blocks, source, found, labels, chosen, options)
-    with output(plan, world) as writers:
-        changed = write_rows(plan, blocks, writers)
+    with output(plan, world) as out:
+        changed = write_rows(plan, blocks, out)
         facts = summary.facts_of(plan, raw, moments, normaliser, changed, __version__)
         with world.agreeing():
-            if writers:
-                write_everything_else(plan, facts, moments, normaliser, writers)
+            if out:
+                write_everything_else(plan, facts, moments, normaliser, out)
     return facts
 
 

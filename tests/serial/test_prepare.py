@@ -12,7 +12,7 @@ from sklearn.impute import SimpleImputer
 
 from lepton_mpi.data.file_format import SPLITS
 from lepton_mpi.errors import ConfigurationError, DataError, LauncherError
-from lepton_mpi.prepare import inspection, summary
+from lepton_mpi.prepare import inspection, summary, writing
 from lepton_mpi.prepare.splitting import _apportioned
 from tests.serial.data_files import load, read_all
 from tests.serial.raw_files import digest, images, prepare, write_csv
@@ -428,6 +428,24 @@ def test_an_output_that_exists_is_kept(messy, tmp_path):
         prepare(messy, tmp_path / "none" / "a.h5", *WORDS, "--missing", "drop")
     with pytest.raises(ConfigurationError, match=r"ends by \.h5"):
         prepare(messy, messy)
+
+
+def test_a_full_disk_ends_on_all_ranks_alike(messy, tmp_path, monkeypatch):
+    """With one line, and without a part of a file."""
+    written = []
+
+    def write(self, count):
+        written.append(count)
+        if len(written) == 4:
+            raise OSError(28, "No space left on device")
+        return original(self, count)
+
+    original = writing.RowWriter._write
+    monkeypatch.setattr(writing, "_CHUNK_BYTES", 200)
+    monkeypatch.setattr(writing.RowWriter, "_write", write)
+    with pytest.raises(LauncherError, match=r"cannot write .*a\.h5: .*No space left"):
+        prepare(messy, tmp_path / "a.h5", *WORDS, "--missing", "drop", ranks=3)
+    assert [path.name for path in tmp_path.iterdir()] == ["messy.csv"]
 
 
 def test_numbers_that_the_type_cannot_hold(messy, tmp_path):

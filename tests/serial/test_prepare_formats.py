@@ -219,6 +219,13 @@ def test_several_targets(tmp_path):
     assert targets["train"].shape == (32,) and targets["train"].dtype == np.float64
     with h5py.File(tmp_path / "c.h5") as file:
         assert "classes" not in file.attrs
+    assert load(tmp_path / "b.h5", np.float64).target_count == 2
+    assert load(tmp_path / "c.h5").target_count == 1
+    counts = write_csv(tmp_path / "u.csv", [[i, 3 * i] for i in range(40)], "x", "y")
+    prepare(counts, tmp_path / "d.h5", "--task", "regression")
+    assert (
+        load(tmp_path / "d.h5").target_count == 1
+    )  # whole numbers are targets, too, if they are said to be
 
 
 def test_a_gzipped_table_of_images(tmp_path):
