@@ -58,9 +58,9 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("mlp-784-128-10", 64, 100),
-    Setting("mlp-784-128-10", 256, 50),
-    Setting("logistic-30", 64, 200),
+    Setting("mlp-784-128-10", 64, 60),
+    Setting("mlp-784-128-10", 256, 30),
+    Setting("logistic-30", 64, 150),
     # Every process of torch holds all rows: 410 MB on 8 ranks.
     Setting("logistic-10000", 64, 20),
     Setting("mlp-10m", 64, 6, (1, 2)),

@@ -45,7 +45,7 @@ def _losses(world, run: Run, path, allreduce: str) -> np.ndarray:
     """Mean loss of every step of the engine's own training. Collective."""
     config = Config(
         data=str(path),
-        batch=BATCH,
+        global_batch=BATCH,
         epochs=EPOCHS,
         optimizer="sgd" if run.optimizer == "momentum" else run.optimizer,
         momentum=0.9,
