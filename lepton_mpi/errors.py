@@ -46,5 +46,10 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
 
 
 def one_line(value: object) -> str:
-    """The text of a value, such as another library's error, whose lines may be several, on one."""
-    return " ".join(str(value).split())
+    """The text of a value, such as another library's error, on one line."""
+    return printable(" ".join(str(value).split()))
+
+
+def printable(text: str) -> str:
+    """The text with letters only: what would move a terminal's cursor, or worse, is written as in Python."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -14,10 +14,11 @@ as ``(x - shift) * scale``; without them, uint8 is divided by 255 and all else i
 attribute ``classes`` of the file may hold the names of the classes. ``file_format.py`` describes all that
 ``python -m lepton_mpi prepare`` writes.
 
+What a file must not hold, since it may come from anybody, is said in ``trust.py``.
 Every rank opens the file by itself, read-only and without a lock: many cluster file systems refuse locks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from typing import Literal
 import h5py
 import numpy as np
 
+from lepton_mpi.data import probe, trust
 from lepton_mpi.data.file_format import SPLITS, check_version
 from lepton_mpi.errors import DataError, one_line
 
@@ -73,25 +75,50 @@ def locate(name: str) -> Path:
 @contextmanager
 def open_file(path: Path, y_kind: YKind = "auto") -> Iterator[OpenFile]:
     """Open ``path`` for reading and check its structure; ``y_kind`` is what ``y`` must be. Raises DataError."""
-    if not _exists(path):
-        known = ", ".join(sorted(file.stem for file in EMBEDDED.glob("*.h5")))
-        raise DataError(f"{path}: no such file (embedded data sets: {known})")
+    _check_there(path)
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
         raise DataError(f"{path}: not a readable HDF5 file: {one_line(error)}") from None
     with file:
+        check_structure(file, path)
         try:
             yield _describe(file, path, y_kind)
         except (OSError, RuntimeError, KeyError) as error:  # what h5py raises for damaged content
             raise DataError(f"{path}: damaged: {one_line(error)}") from None
 
 
-def _exists(path: Path) -> bool:
+def probe_file(path: Path, only: Collection[str] | None = None, unpack: bool = True) -> None:
+    """Have ``path`` looked at by a process of its own before this one opens it, see ``Probe.check``. Raises DataError.
+
+    To be called by one rank of each host. Does nothing for the files of the package.
+    """
+    _check_there(path)
+    if path.parent != EMBEDDED:
+        probe.check(path, only, unpack)
+
+
+def check_structure(file: h5py.File, path: Path, only: Collection[str] | None = None) -> list[str]:
+    """Refuse what an open file must not hold, before anything of it is read; see ``trust.check``. Raises DataError.
+
+    Returns the names of its data sets, or of those of ``only`` that it has.
+    """
     try:
-        return path.exists()
+        things = trust.check(file, path.stat().st_size, only)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    return [name.strip("/") for name, thing in things.items() if trust.is_data_set(thing)]
+
+
+def _check_there(path: Path) -> None:
+    try:
+        is_there = path.exists()
     except (OSError, ValueError):  # a name that no file can have
-        return False
+        is_there = False
+    if not is_there:
+        known = ", ".join(sorted(file.stem for file in EMBEDDED.glob("*.h5")))
+        raise DataError(f"{path}: no such file (embedded data sets: {known})")
+    probe.check_regular(path)
 
 
 def read_rows(
@@ -153,7 +180,6 @@ def row_dtype(source: Source, dtype: np.dtype) -> np.dtype:
 
 
 def _describe(file: h5py.File, path: Path, y_kind: YKind) -> OpenFile:
-    refuse_other_files(file, path)
     check_version(file.attrs, path)
     names, class_names = _find(file, path), _class_names(file, path)
     if y_kind == "auto":
@@ -184,26 +210,11 @@ def _class_names(file: h5py.File, path: Path) -> tuple[str, ...]:
     names = file.attrs.get("classes", ())
     listed = isinstance(names, tuple) or (isinstance(names, np.ndarray) and names.ndim == 1)
     texts = [name.decode() if isinstance(name, bytes) else name for name in names] if listed else []
-    if not listed or not all(isinstance(text, str) for text in texts):
+    if not listed or not all(isinstance(text, str) and text.isprintable() for text in texts):
         raise DataError(
-            f"{path}: attribute classes: expected a list of texts, got {one_line(names)}"
+            f"{path}: attribute classes: expected a list of printable texts, got {one_line(names)}"
         )
     return tuple(map(str, texts))
-
-
-def refuse_other_files(file: h5py.File, path: Path) -> None:
-    """A file must not make this program read other files of its user: all it holds must be in it."""
-
-    def look(name: str, link: object) -> str | None:  # an exception must not cross the HDF5 library
-        if not isinstance(link, h5py.HardLink):
-            return f"{name}: expected data in the file itself, got a link"
-        found = file[name]
-        if isinstance(found, h5py.Dataset) and (found.external or found.is_virtual):
-            return f"{name}: expected data in the file itself, got data of other files"
-        return None
-
-    if wrong := file.visititems_links(look):
-        raise DataError(f"{path}: {wrong}")
 
 
 def _find(file: h5py.File, path: Path) -> dict[str, tuple[str, str]]:
@@ -215,7 +226,7 @@ def _find(file: h5py.File, path: Path) -> dict[str, tuple[str, str]]:
             return found
     if "x" in file or "y" in file:
         return {"train": ("x", "y")}
-    there = ", ".join(sorted(file)) or "nothing"
+    there = ", ".join(sorted(file)[:10]) or "nothing"
     raise DataError(
         f"{path}: expected data sets train/x and train/y, or x_train and y_train, or x and y; got {there}"
     )
@@ -280,10 +291,12 @@ def _normaliser(
     is_numbers = isinstance(dataset, h5py.Dataset) and dataset.dtype.kind in "iuf"
     if dataset is not None and not is_numbers:
         raise DataError(f"{path}: normalisation/{name}: expected a data set of numbers")
+    expected = (
+        f"{path}: normalisation/{name}: expected finite numbers of shape {shape} or a single one"
+    )
+    if dataset is not None and dataset.shape not in ((), shape):
+        raise DataError(f"{expected}, got shape {dataset.shape}")
     values = np.asarray(default if dataset is None else dataset[()], np.float64)
-    if values.shape not in ((), shape) or not np.isfinite(values).all():
-        raise DataError(
-            f"{path}: normalisation/{name}: expected finite numbers of shape {shape} or a single one, "
-            f"got shape {values.shape}"
-        )
+    if not np.isfinite(values).all():
+        raise DataError(f"{expected}, got {values[~np.isfinite(values)][0]}")
     return np.array(np.broadcast_to(values, shape)).reshape(-1)  # a copy that may be written to

@@ -93,6 +93,7 @@ def load(
     seed: int,
     host: Host,
     y_kind: hdf5.YKind = "auto",
+    unpack_first: bool = True,
 ) -> DataSet:
     """Read a file into the host's memory and split its rows. Collective over the world.
 
@@ -110,6 +111,8 @@ def load(
         The host's memory and this rank's place in it.
     y_kind
         Whether rows have classes or targets; "auto" takes floats as targets.
+    unpack_first
+        Whether all packed chunks are unpacked by the process that looks at the file first, see ``probe.py``.
 
     Raises
     ------
@@ -117,6 +120,9 @@ def load(
         On every rank.
     """
     path = hdf5.locate(name)
+    with host.agreeing():
+        if host.local_rank == 0:
+            hdf5.probe_file(path, unpack=unpack_first)
     with host.agreeing(), hdf5.open_file(path, y_kind) as file:
         shapes = {
             s: (source.row_count, hdf5.row_dtype(source, dtype))
@@ -158,7 +164,12 @@ def load(
             raise DataError(
                 f"{path}: expected rows to train on, got none: all are held out, see --test-split"
             )
-    shift, scale = (np.asarray(values, dtype) for values in file.normalisation)
+        with np.errstate(over="ignore"):
+            shift, scale = (np.asarray(values, dtype) for values in file.normalisation)
+        if not (np.isfinite(shift).all() and np.isfinite(scale).all()):
+            raise DataError(
+                f"{path}: normalisation: expected numbers within {dtype}, got larger ones"
+            )
     class_names = file.class_names or tuple(str(number) for number in range(class_count))
     return DataSet(path, file.feature_shape, class_names, (shift, scale), splits, targets)
 

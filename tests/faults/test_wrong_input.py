@@ -68,7 +68,7 @@ def test_text_file(tmp_path):
         (lambda x, y: (x, _set(y, 31, 1_000_000)), ("train/y", "row 31", "1000000")),
         (lambda x, y: (x, y[:-1]), ("train/y", "40 rows", "train/x", "got 39")),
         (lambda x, y: (x, _set(y + 0.5, 9, np.nan)), ("train/y", "row 9", "nan")),
-        (lambda x, y: (x, y.astype("S1")), ("train/y", "whole numbers", "S1")),
+        (lambda x, y: (x, y.astype("S1")), ("train/y", "numbers", "texts")),
     ],
     ids=["nan", "inf", "negative_label", "large_label", "lengths", "nan_target", "no_label"],
 )
