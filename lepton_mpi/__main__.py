@@ -118,6 +118,11 @@ def evaluate_command(arguments: list[str]) -> int:
     )
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test")
     parser.add_argument(
+        "--model",
+        metavar="FILE.py:NAME",
+        help="needed for a model of your own: a program that the checkpoint names is not run",
+    )
+    parser.add_argument(
         "--timeout", type=float, default=300.0, help="seconds without progress that end the job"
     )
     options = _parse(parser, arguments)
@@ -128,7 +133,9 @@ def evaluate_command(arguments: list[str]) -> int:
         ranks.first_of_host_first(train.import_kernels)
         from lepton_mpi import evaluation
 
-        evaluation.evaluate_checkpoint(options.checkpoint, options.data, options.split, ranks)
+        evaluation.evaluate_checkpoint(
+            options.checkpoint, options.data, options.split, ranks, options.model
+        )
 
     return world.run(evaluate, options.timeout)
 

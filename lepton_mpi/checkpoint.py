@@ -21,7 +21,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from lepton_mpi.errors import DataError, one_line
+from lepton_mpi.config import Config, make_config
+from lepton_mpi.data import probe, trust
+from lepton_mpi.errors import ConfigurationError, DataError, one_line
 from lepton_mpi.vectors import Layout
 
 _FORMAT, _VERSION = "lepton_mpi checkpoint", 1
@@ -65,10 +67,17 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
 
 
 def load(path: Path) -> Checkpoint:
-    """Read and verify a checkpoint. Raises DataError.
+    """Verify and read a checkpoint. Raises DataError."""
+    verify(path)
+    return read(path)
 
-    The digest is checked first, so that nothing of a damaged file reaches the HDF5 library, which can
-    crash or hang on one.
+
+def verify(path: Path) -> None:
+    """Refuse a file that is not a whole checkpoint, or not one to be read. Raises DataError.
+
+    To be called by one rank of each host before any of them reads it. The digest comes first, so that
+    damage is called by its name. Anybody can write one that fits, so the rest is looked at like any file
+    from elsewhere, see ``data/probe.py``.
     """
     path = Path(path)
     try:
@@ -78,16 +87,40 @@ def load(path: Path) -> Checkpoint:
             raise DataError(f"{path}: expected a checkpoint of lepton_mpi, got another file")
         if head.rstrip(b"\0") != _head(path):
             raise DataError(f"{path}: damaged, its digest does not fit; take an earlier checkpoint")
-        with h5py.File(path, "r", locking=False) as file:
-            if int(file.attrs["version"]) > _VERSION:
-                version = file.attrs["version"]
-                raise DataError(f"{path}: expected version {_VERSION} or lower, got {version}")
-            return _read(file)
     except FileNotFoundError:
         raise DataError(f"{path}: no such checkpoint") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a readable file: {one_line(error)}") from None
+    probe.check(path)
+
+
+def read(path: Path) -> Checkpoint:
+    """Read a checkpoint that ``verify`` has let pass. Raises DataError."""
+    path = Path(path)
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            trust.check(file, path.stat().st_size)
+            if int(file.attrs["version"]) > _VERSION:
+                version = file.attrs["version"]
+                raise DataError(f"expected version {_VERSION} or lower, got {version}")
+            found = _read(file)
+        _check(found)
+        return found
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         reason = one_line(error)
         raise DataError(f"{path}: not a checkpoint that this version reads: {reason}") from None
+
+
+def configuration(saved: Checkpoint, path: Path) -> Config:
+    """What a checkpoint says that it was trained with, checked like a command line. Raises DataError."""
+    try:
+        options = json.loads(saved.attributes["configuration"])
+        return make_config(options | {"hidden": tuple(options["hidden"])})
+    except (ConfigurationError, ValueError, TypeError, KeyError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise DataError(f"{path}: attribute configuration: {reason}") from None
 
 
 def _head(path: Path) -> bytes:
@@ -127,6 +160,8 @@ def _chunk(array: np.ndarray) -> tuple[int, ...]:
 def _read(file: h5py.File) -> Checkpoint:
     arrays = {name: file[f"parameters/{name}"][()] for name in json.loads(file.attrs["names"])}
     layout = Layout({name: array.shape for name, array in arrays.items()})
+    if len({array.dtype for array in arrays.values()}) > 1:
+        raise DataError("parameters: expected numbers of one type, got several")
     return Checkpoint(
         layout,
         np.concatenate([array.reshape(-1) for array in arrays.values()]),
@@ -137,6 +172,32 @@ def _read(file: h5py.File) -> Checkpoint:
             for key, value in file.attrs.items()
         },
     )
+
+
+def _check(found: Checkpoint) -> None:
+    """Whether everything has the type and the shape that it is used with, whoever wrote it."""
+    expected = dict.fromkeys(("step", "epoch", "seed"), int) | dict.fromkeys(
+        ("format", "weights_digest", "model", "configuration"), str
+    )
+    for key, kind in expected.items():
+        if not isinstance(found.attributes[key], kind):
+            raise DataError(f"attribute {key}: expected {kind.__name__}, got something else")
+    if found.attributes["format"] != _FORMAT:
+        raise DataError(f"expected format {_FORMAT}, got {one_line(found.attributes['format'])}")
+    shift, scale = found.normalisation
+    for name, array, shape in (
+        ("parameters", found.parameters, (found.layout.size,)),
+        *((f"optimizer/{key}", state, (found.layout.size,)) for key, state in found.state.items()),
+        ("normalisation/shift", shift, (shift.size,)),
+        ("normalisation/scale", scale, (shift.size,)),
+    ):
+        if array.dtype not in (np.float32, np.float64) or array.shape != shape:
+            raise DataError(
+                f"{name}: expected float32 or float64 of shape {shape}, got {array.dtype} of shape {array.shape}"
+            )
+    is_finite = np.isfinite(shift).all() and np.isfinite(scale).all()
+    if not is_finite or not shift.dtype == scale.dtype == found.parameters.dtype:
+        raise DataError(f"normalisation: expected finite {found.parameters.dtype}, got others")
 
 
 def _sync(path: Path) -> None:

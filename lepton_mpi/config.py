@@ -130,6 +130,11 @@ class Config:
     test_split: float = _option(
         0.2, "part of all rows kept for the final test, if the file has none", _FRACTION
     )
+    data_check: Literal["full", "structure"] = _option(
+        "full",
+        "of files from elsewhere, before they are read; structure does not unpack what is packed, which spares time "
+        "with many gigabytes of it, and the ranks believe what it says of its length",
+    )
     seed: int = _option(0, "decides initial parameters, splits and the order of rows", _AT_LEAST_0)
     allreduce: AllreduceName = _option(  # noqa: RUF009  a frozen field's default
         "auto", "how gradients are summed; auto, host, two_level: same bits on any ranks"

@@ -1,16 +1,16 @@
 """Loss and scores on rows that were not trained on, and the command that does it for a checkpoint."""
 
-import json
+import dataclasses
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lepton_mpi import checkpoint, metrics
-from lepton_mpi.config import make_config
 from lepton_mpi.data import loader, order
-from lepton_mpi.errors import ConfigurationError, DataError
+from lepton_mpi.errors import ConfigurationError, DataError, one_line
 from lepton_mpi.models import Batch, make_model
 from lepton_mpi.vectors import Layout
 from lepton_mpi.world import World
@@ -104,23 +104,36 @@ def sentence(figures: dict[str, Any]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {figures[name]:.4f}" for name in shown)
 
 
-def evaluate_checkpoint(path: Path, data_name: str | None, split: str, world: World) -> None:
-    """Load a checkpoint and print its figures on one split of its own data, or of another file. Collective."""
+def evaluate_checkpoint(
+    path: Path, data_name: str | None, split: str, world: World, model_name: str | None = None
+) -> None:
+    """Load a checkpoint and print its figures on one split of its own data, or of another file. Collective.
+
+    ``model_name`` is needed where the checkpoint names a program: one that a file names is not run.
+    """
     with world.agreeing():
-        saved = checkpoint.load(path)
-        options = json.loads(saved.attributes["configuration"])
-        config = make_config(options | {"hidden": tuple(options["hidden"])})
+        if world.local_rank == 0:
+            checkpoint.verify(path)
+    with world.agreeing():
+        saved = checkpoint.read(path)
+        config = checkpoint.configuration(saved, path)
+        # Older checkpoints do not say, and have classes.
+        y_kind = saved.attributes.get("y_kind", "classes")
+        if y_kind not in ("classes", "targets") or config.y_kind not in ("auto", y_kind):
+            raise DataError(
+                f"{path}: attribute y_kind: expected classes or targets as loss {config.loss} has them, got "
+                f"{one_line(y_kind)}"
+            )
+        if model_name is None and config.model.rpartition(":")[0].endswith(".py"):
+            raise DataError(
+                f"{path}: trained a model of your own: expected --model {one_line(config.model)}, got none; "
+                "a file that names a program is not reason enough to run it"
+            )
     dtype = np.dtype(config.dtype)
-    # Older checkpoints do not say, and have classes.
-    y_kind = saved.attributes.get("y_kind", "classes")
     data = loader.load(data_name or config.data, dtype, config.held_out, config.seed, world, y_kind)
     with world.agreeing():
-        model = make_model(config, data)
-        if Layout(model.shapes) != saved.layout:
-            raise ConfigurationError(
-                f"{data.path}: rows of shape {data.feature_shape} and {data.outputs_text} do not fit the "
-                f"checkpoint's model, {saved.attributes['model']}"
-            )
+        model = make_model(dataclasses.replace(config, model=model_name or config.model), data)
+        _check_fits(path, saved, Layout(model.shapes), data, dtype)
     parameters = saved.layout.views(saved.parameters)
     # The checkpoint was trained with its own normalisation, whatever the file says.
     data = loader.renormalised(data, tuple(values.astype(dtype) for values in saved.normalisation))
@@ -137,3 +150,19 @@ def evaluate_checkpoint(path: Path, data_name: str | None, split: str, world: Wo
             print(
                 f"  {values['name']:<20} precision {values['precision']:.4f}  recall {values['recall']:.4f}  f1 {values['f1']:.4f}"
             )
+
+
+def _check_fits(path: Path, saved, layout: Layout, data: loader.DataSet, dtype: np.dtype) -> None:
+    """Whether the checkpoint's arrays are those of the model and of the rows; kernels check nothing."""
+    if layout != saved.layout:
+        raise ConfigurationError(
+            f"{data.path}: rows of shape {data.feature_shape} and {data.outputs_text} do not fit the "
+            f"checkpoint's model, {one_line(saved.attributes['model'])}"
+        )
+    if saved.parameters.dtype != dtype:
+        raise DataError(f"{path}: expected parameters of {dtype}, got {saved.parameters.dtype}")
+    if saved.normalisation[0].size != prod(data.feature_shape):
+        raise DataError(
+            f"{path}: expected a normalisation of {prod(data.feature_shape)} features, got "
+            f"{saved.normalisation[0].size}"
+        )

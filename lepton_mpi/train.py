@@ -82,7 +82,10 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
 
     report = _open_report(config, world)
     dtype = np.dtype(config.dtype)
-    data = loader.load(config.data, dtype, config.held_out, config.seed, world, config.y_kind)
+    unpack_first = config.data_check == "full"
+    data = loader.load(
+        config.data, dtype, config.held_out, config.seed, world, config.y_kind, unpack_first
+    )
     model = _make_model(config, world, model, data)
     layout = Layout(model.shapes)
     micro_batches = MicroBatches(
@@ -230,18 +233,20 @@ def _make_strategy(
 
 def _initialise(config: Config, world: World, layout: Layout, model: Any, strategy) -> None:
     """Random parameters, or those of a checkpoint; the same on every rank."""
+    from lepton_mpi import checkpoint
     from lepton_mpi.models import initialise_uniform
 
     vector = strategy.parameters
+    with world.agreeing():
+        if config.initial is not None and world.local_rank == 0:
+            checkpoint.verify(Path(config.initial))
     with world.agreeing():
         # One that several ranks share is filled by one of them.
         if world.local_rank == 0 or not strategy.is_shared:
             if config.initial is None:
                 getattr(model, "initialise", initialise_uniform)(layout.views(vector), config.seed)
             else:
-                from lepton_mpi import checkpoint
-
-                loaded = checkpoint.load(Path(config.initial))
+                loaded = checkpoint.read(Path(config.initial))
                 _check_shapes(config.initial, loaded.layout, layout)
                 vector[:] = loaded.parameters
     world.agree_on("the digest of the initial parameters", layout.digest(vector))

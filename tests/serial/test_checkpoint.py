@@ -1,7 +1,9 @@
 """Checkpoints: what is saved comes back, and damage is never silent."""
 
+import dataclasses
 import json
 import os
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from lepton_mpi import checkpoint
 from lepton_mpi.errors import DataError
 from lepton_mpi.vectors import Layout
+from tests.serial import attacks, hostile_files, hostile_outcomes
 
 SHAPES = {"layer0/weight": (7, 5), "layer0/bias": (5,), "scale": (), "none": (0, 3)}
 
@@ -245,15 +248,95 @@ CHANGES = [
 ]
 
 
+def _changed(folder, file: _File, change, *rest) -> Path:
+    """A changed copy of a checkpoint, with a digest that fits, as anybody can write one."""
+    path = folder / "changed.h5"
+    path.write_bytes(file.content)
+    with h5py.File(path, "r+") as opened:
+        change(opened, *rest)
+    with path.open("r+b") as raw:
+        raw.write(checkpoint._head(path))
+    return path
+
+
+def _refusal(path: Path) -> str:
+    """The one line in which a checkpoint is refused, without its beginning, the path."""
+    with pytest.raises(DataError) as caught:
+        checkpoint.load(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ") and "\n" not in text
+    return text.removeprefix(f"{path}: ")
+
+
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__.strip("_"))
 def test_files_of_another_kind_are_refused(tmp_path, file, change):
     """A valid HDF5 file that is no checkpoint, or one with parts missing or of another kind, raises DataError."""
-    path = tmp_path / "changed.h5"
-    path.write_bytes(file.content)
-    with h5py.File(path, "r+") as opened:
-        change(opened)
-    with pytest.raises(DataError, match=r"changed\.h5"):
-        checkpoint.load(path)
+    assert "digest does not fit" not in _refusal(_changed(tmp_path, file, change))
+
+
+def _set(place: str, value):
+    def change(file: h5py.File) -> None:
+        del file[place]
+        file[place] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        ("parameters/layer0/bias", np.zeros(5, int), "parameters: expected numbers of one type"),
+        ("parameters/layer0/bias", np.zeros(5, "S1"), "expected numbers, got texts"),
+        (
+            "optimizer/first_moment",
+            np.zeros((1, 2), np.float32),
+            "optimizer/first_moment: expected",
+        ),
+        ("optimizer/first_moment", np.zeros(3, np.float32), "optimizer/first_moment: expected"),
+        ("normalisation/shift", np.float32(0), "normalisation/shift: expected"),
+        ("normalisation/shift", np.zeros((2, 2), np.float32), "normalisation/shift: expected"),
+        ("normalisation/scale", np.zeros(3, np.float32), "normalisation/scale: expected"),
+        ("normalisation/scale", np.full(4, np.nan, np.float32), "expected finite float32"),
+        ("normalisation/scale", np.full(4, 1e300), "expected finite float32"),
+        ("normalisation/scale", np.zeros(4, int), "normalisation/scale: expected float32"),
+    ],
+)
+def test_arrays_of_another_kind_are_refused(tmp_path, file, place, value, words):
+    """Kernels check neither types nor lengths, so a file from elsewhere must not decide them."""
+    assert words in _refusal(_changed(tmp_path, file, _set(place, value)))
+
+
+@pytest.mark.parametrize("attack", attacks.ANYWHERE, ids=lambda attack: attack.__name__)
+def test_hostile_checkpoints_are_refused(tmp_path, file, attack):
+    """What must not be in a data file must not be in a checkpoint, whatever its digest says."""
+    secret = hostile_files.make_secret(tmp_path)
+    with hostile_outcomes.watched(secret) as events:
+        path = _changed(tmp_path, file, attack, "optimizer/mine", secret)
+        assert "secret" not in _refusal(path) and events() == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "Expecting value"),
+        ("[1, 2]", "TypeError"),
+        ("{}", "hidden"),
+        ('{"hidden": 3}', "int"),
+        ('{"hidden": [], "epoch": 3}', "did you mean epochs"),
+        ('{"hidden": [], "data": 3}', "--data: expected"),
+        ('{"hidden": [], "model": "mlp", "seed": -1}', "--seed"),
+        ("[" * 100_000, "recursion"),
+    ],
+    ids=["empty", "list", "nothing", "number", "unknown", "no path", "negative", "deep"],
+)
+def test_configurations_of_another_kind_are_refused(file, text, words):
+    """Of a checkpoint that is a good one in all else."""
+    saved = dataclasses.replace(
+        file.saved, attributes=file.saved.attributes | {"configuration": text}
+    )
+    with pytest.raises(DataError, match=r"a\.h5: attribute configuration: ") as caught:
+        checkpoint.configuration(saved, Path("a.h5"))
+    assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"text\n", None], ids=["empty", "text", "missing"])
