@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from lepton_mpi.data import hdf5
-from lepton_mpi.errors import DataError, one_line
+from lepton_mpi.errors import DataError, one_line, printable
 from lepton_mpi.prepare import summary
 from lepton_mpi.report import grouped
 
@@ -25,6 +25,7 @@ def text(path: Path, columns_max: int) -> str:
     Raises DataError.
     """
     path = hdf5.locate(str(path))
+    hdf5.probe_file(path)
     with hdf5.open_file(path) as file:
         with h5py.File(path, "r", locking=False) as raw:
             facts, names = _facts(raw, path), _names(raw)
@@ -35,7 +36,7 @@ def text(path: Path, columns_max: int) -> str:
         lines += _histograms(train, units, shown, names)
         if shown < units:
             lines.append(summary.line("", f"and {units - shown} more; --columns {units} shows all"))
-    return "\n".join(lines)
+    return "\n".join(map(printable, "\n".join(lines).split("\n")))
 
 
 def _facts(file: h5py.File, path: Path) -> dict[str, Any] | None:
@@ -51,7 +52,14 @@ def _facts(file: h5py.File, path: Path) -> dict[str, Any] | None:
         facts = json.loads(report[()].tobytes())
         summary.text(facts)
         return facts
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise DataError(
             f"{path}: about/report: expected the JSON of a report: {one_line(error)}"
         ) from None

@@ -183,10 +183,12 @@ def test_cifar_100(tmp_path):
 
 
 def test_hdf5_of_an_instrument(tmp_path):
-    """Any names in any group; labels as numbers or texts."""
+    """Any names in any group, beside whatever else is in the file; labels as numbers or texts."""
     x = np.random.default_rng(0).standard_normal((50, 3, 4))
     with h5py.File(tmp_path / "raw.h5", "w") as file:
         file["run7/detector"], file["run7/kind"] = x, [b"up", b"down"] * 25
+        file["run7/log"], file["latest"] = np.zeros(3, "f4,f4"), h5py.SoftLink("/run7")
+        file["run7/detector"].attrs["scale"] = file["run7/log"].ref
     words = (tmp_path / "raw.h5", "--x", "run7/detector", "--y", "run7/kind", "--block", "200")
     facts = same_on_ranks(tmp_path / "a.h5", *words)
     assert [c["name"] for c in facts["classes"]] == ["down", "up"]
@@ -200,6 +202,8 @@ def test_hdf5_that_points_elsewhere_is_refused(tmp_path):
         file["x"] = h5py.ExternalLink("secret.h5", "/x")
     with pytest.raises(DataError, match="expected data in the file itself, got a link"):
         prepare(tmp_path / "raw.h5", tmp_path / "a.h5")
+    with pytest.raises(DataError, match="expected data in the file itself, got a link"):
+        prepare(tmp_path / "raw.h5", tmp_path / "a.h5", "--x", "x", "--y", "y")
 
 
 def test_several_targets(tmp_path):

@@ -29,7 +29,11 @@ _PAIRS = (
     ("data", "labels"),
     ("data", "label"),
 )
-_ALIASES = {"validation": ("validation", "valid", "val"), "train": ("train",), "test": ("test",)}
+SPLIT_ALIASES = {
+    "validation": ("validation", "valid", "val"),
+    "train": ("train",),
+    "test": ("test",),
+}
 
 
 class ArrayPart(RowPart):
@@ -168,7 +172,7 @@ def _named_pairs(names: Collection[str], x: str, y: str) -> dict[str | None, tup
         return {None: (x, y)} if x in names and y in names else {}
     pairs: dict[str | None, tuple[str, str]] = {}
     for split in SPLITS:
-        for alias in _ALIASES[split]:
+        for alias in SPLIT_ALIASES[split]:
             pair = x.replace("{split}", alias), y.replace("{split}", alias)
             if all(name in names for name in pair):
                 pairs.setdefault(split, pair)

@@ -8,26 +8,53 @@ from lepton_mpi.data import hdf5
 from lepton_mpi.errors import DataError, LeptonError, one_line
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Source
-from lepton_mpi.prepare.readers.arrays import ArrayPart, array_source, check_features, find_pairs
+from lepton_mpi.prepare.readers.arrays import (
+    SPLIT_ALIASES,
+    ArrayPart,
+    array_source,
+    check_features,
+    find_pairs,
+)
 from lepton_mpi.prepare.readers.inputs import Input
 
 
 def open_hdf5(inputs: tuple[Input, ...], options: Options, world) -> Source:
-    """Every pair of data sets found. Collective."""
+    """Every pair of data sets found. Collective.
+
+    Where --x and --y name them, nothing else of a file is touched, so it may hold what it likes.
+    """
+    only = _wanted(options)
     with world.agreeing():
-        return array_source([part for given in inputs for part in _parts(given, options)], "HDF5")
+        if world.local_rank == 0:
+            for given in inputs:
+                hdf5.probe_file(given.path, only)
+    with world.agreeing():
+        parts = [part for given in inputs for part in _parts(given, options, only)]
+        return array_source(parts, "HDF5")
 
 
-def _parts(given: Input, options: Options) -> list[ArrayPart]:
+def _wanted(options: Options) -> list[str] | None:
+    """Names of data sets that --x and --y may mean; None without them."""
+    if not (options.x or options.y):
+        return None
+    return [
+        name.replace("{split}", alias)
+        for name in (options.x or "x", options.y or "y")
+        for aliases in SPLIT_ALIASES.values()
+        for alias in aliases
+    ]
+
+
+def _parts(given: Input, options: Options, only: list[str] | None) -> list[ArrayPart]:
     path = given.path
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
         raise DataError(f"{path}: not a readable HDF5 file: {one_line(error)}") from None
     try:
-        hdf5.refuse_other_files(file, path)
+        names = hdf5.check_structure(file, path, only)
         parts = []
-        for split, (x_name, y_name) in find_pairs(_data_sets(file), options, str(path)).items():
+        for split, (x_name, y_name) in find_pairs(names, options, str(path)).items():
             x, y = file[x_name], file[y_name]
             check_features(f"{path}: {x_name}", x)
             name = f"{path.name}: {x_name}"
@@ -39,17 +66,6 @@ def _parts(given: Input, options: Options) -> list[ArrayPart]:
     except Exception as error:  # h5py raises whatever a damaged file leads it to
         file.close()
         raise DataError(f"{path}: damaged: {one_line(error)}") from None
-
-
-def _data_sets(file: h5py.File) -> list[str]:
-    names: list[str] = []
-
-    def look(name: str, found: object) -> None:
-        if isinstance(found, h5py.Dataset):
-            names.append(name)
-
-    file.visititems(look)
-    return names
 
 
 def is_hdf5(path: Path) -> bool:
