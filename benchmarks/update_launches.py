@@ -22,7 +22,7 @@ from benchmarks.peers import Variant, update_variants
 from lepton_mpi.optimizers import KINDS
 
 OURS, LIBRARIES = "lepton_mpi", ("openmpi", "mpich", "intel")
-_OUR_FORMS = {"shared": ("buckets",), "allreduce": ("private",)}
+_OUR_FORMS = {"shared": ("whole",), "allreduce": ("private",)}
 _MPI_FORMS = {"allreduce": ("whole", "buckets"), "reduce_scatter": ("whole", "counts", "buckets")}
 _WAYS = {**_OUR_FORMS, **_MPI_FORMS}
 _ITEM_BYTES = 4

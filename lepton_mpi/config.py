@@ -140,7 +140,9 @@ class Config:
         "auto", "how gradients are summed; auto, host, two_level: same bits on any ranks"
     )
     bucket_bytes: int = _option(
-        4 << 20, "gradients are summed in buckets of at most this size", _AT_LEAST_1
+        4 << 20,
+        "between hosts, and over messages, gradients are summed in buckets of at most this size",
+        _AT_LEAST_1,
     )
     segment_bytes: int = _option(256 << 10, "size of one message of the ring", _AT_LEAST_1)
     checkpoint: str | None = _option(None, "folder for checkpoints; default: none are written")

@@ -217,7 +217,10 @@ def _make_strategy(
     clip_norm = config.clip_norm or math.inf
     choice = choose_for_gradients(world, config.allreduce, buckets, dtype)
     if choice.algorithm in ("host", "two_level"):
-        kind = SharedParameters if world.host_count == 1 else OverlappedParameters
+        kind = OverlappedParameters
+        if world.host_count == 1:
+            # Nothing overlaps inside a host, and every bucket is one more meeting of its ranks.
+            kind, buckets = SharedParameters, [(0, layout.size)]
         return kind(world, layout, dtype, micro_batch_count, buckets, settings, choice, clip_norm)
     gradients = make_sliced_sum(
         world,

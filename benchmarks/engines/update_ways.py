@@ -62,7 +62,7 @@ class Shared:
 
     def __init__(self, world: World, problem: Problem) -> None:
         layout = problem.layout
-        buckets = layout.buckets(problem.bucket)
+        buckets = [(0, layout.size)]  # as train.py does on one host
         choice = choose_for_gradients(world, "auto", buckets, DTYPE)
         settings = settings_of(problem.optimizer)
         strategy = SharedParameters(
@@ -170,7 +170,7 @@ class ReduceScatter:
 
 # By library, way and form.
 _OURS: dict[tuple[str, str], Callable[[World, Problem], Way]] = {
-    ("shared", "buckets"): Shared,
+    ("shared", "whole"): Shared,
     ("allreduce", "private"): private_allreduce,
 }
 _MPI: dict[tuple[str, str], Callable[[World, Problem], Way]] = {

@@ -97,7 +97,7 @@ def test_the_ratio_is_to_the_fastest_way_of_all():
             _row("intel", "allreduce", "whole", 700.0, tuning="preset 9", tuned=True),
             _row("mpich", "reduce_scatter", "whole", 600.0),
             _row("lepton_mpi", "allreduce", "private", 400.0, limit_us=100.0),
-            _row("lepton_mpi", "shared", "buckets", 200.0, limit_us=100.0),
+            _row("lepton_mpi", "shared", "whole", 200.0, limit_us=100.0),
         ]
     )
     assert [row["library"][0] for row in rows] == ["l", "l", "m", "i", "i"]
