@@ -35,7 +35,7 @@ def _measure(world, options) -> None:
     if world.rank == 0:
         _write(folder / "rows.h5", case, rows * options.steps)
     world.comm.Barrier()
-    epochs = _train(
+    epochs, end = _train(
         world, options, case, rows, options.rows_per_rank, folder / "rows.h5", options.epochs
     )
     products = products_seconds(world, case, options.rows_per_rank)
@@ -45,12 +45,14 @@ def _measure(world, options) -> None:
         row = training_row(options, name, world.size, epochs)
         row |= {"products_us": products * 1e6, "of_limit": products * 1e6 / row["step_us"]}
         row["python_us"] = bare * 1e6
+        # Between hosts: how much of the exchange went on behind compute.
+        row["hidden_share"] = end.get("hidden_share")
         write_rows(options.json, [row])
         made.cleanup()
 
 
 def _train(world, options, case, rows: int, micro_batch: int, path: Path, epochs: int):
-    """(seconds, mean loss) of every epoch, on rank 0; [] on the others."""
+    """(seconds, mean loss) of every epoch, and what the end reports, on rank 0; nothing on the others."""
     from benchmarks.engines.cases import LEARNING_RATE, SEED
     from lepton_mpi import train
     from lepton_mpi.config import Config
@@ -74,9 +76,9 @@ def _train(world, options, case, rows: int, micro_batch: int, path: Path, epochs
     )
     train.train(config, world)
     if world.rank:
-        return []
+        return [], {}
     records = [json.loads(line) for line in metrics.read_text().splitlines()]
-    return [(r["seconds"], r["loss"]) for r in records if r["event"] == "epoch"]
+    return [(r["seconds"], r["loss"]) for r in records if r["event"] == "epoch"], records[-1]
 
 
 def _bare_step_seconds(world, options, case, folder: Path) -> float:
@@ -91,7 +93,7 @@ def _bare_step_seconds(world, options, case, folder: Path) -> float:
     if world.rank == 0:
         _write(folder / "bare.h5", small, world.size * _BARE_STEPS)
     world.comm.Barrier()
-    epochs = _train(world, options, small, world.size, 1, folder / "bare.h5", 4)
+    epochs, _ = _train(world, options, small, world.size, 1, folder / "bare.h5", 4)
     return min((seconds for seconds, _ in epochs[1:]), default=0.0) / _BARE_STEPS
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.harness import Row
 from benchmarks.readme_table import markdown, time_text
+from benchmarks.training_table import training_markdown
 
 _ROOT = Path(__file__).parents[2]
 
@@ -43,3 +44,10 @@ def test_the_fastest_peer_is_shown_tuned_or_not():
         {**common, "library": "intel", "time_us": 2.0, "tuned": True},
     ]
     assert markdown(rows)[-1] == "| 4 KiB | 1 us, -, - | 2 us, Intel MPI tuned |"
+
+
+def test_the_training_table_is_that_of_the_results():
+    """Line for line, as ``bench training --table`` prints it, and losses agree with torch's."""
+    rows = json.loads((_ROOT / "benchmarks/results/training.json").read_text("utf-8"))
+    assert "\n".join(training_markdown(rows)) in (_ROOT / "README.md").read_text("utf-8")
+    assert all(row["loss_off"] < 1e-4 for row in rows if row["engine"].startswith("lepton"))
