@@ -6,6 +6,7 @@ The map, in the order the data flows::
     config.py        every option, checked once; recipes/ holds ready ones as TOML
     launch.py        what the launcher tells a process before NumPy and MPI are loaded
     world.py         ranks, hosts, memory shared by a host; agreement; the end of a failing job
+    host_pages.py    how that memory is mapped, in large pages; memory.py counts it
     prepare/         from raw files to a data file; START in its __init__.py
     watchdog.py      phase clock, heartbeats and the time limit on a step
     vectors.py       flat vectors with named views, buckets, digest
@@ -22,6 +23,7 @@ The map, in the order the data flows::
     explain.py       what a collective does, step by step, for a reader
     tune.py          which collective is fastest on these ranks
     command_line.py  command lines whose mistakes are one line
+    intrinsics.py    addresses and hints to the cache, for kernels
     errors.py        what a user can cause, each with the exit code of the job
     counter_random.py  random numbers that depend on seed and position alone; counter_random_kernels.py
                      draws the same ones inside of kernels
