@@ -217,11 +217,10 @@ def _make_strategy(
     clip_norm = config.clip_norm or math.inf
     choice = choose_for_gradients(world, config.allreduce, buckets, dtype)
     if choice.algorithm in ("host", "two_level"):
-        kind = OverlappedParameters
+        common = world, layout, dtype, micro_batch_count, settings, choice, clip_norm
         if world.host_count == 1:
-            # Nothing overlaps inside a host, and every bucket is one more meeting of its ranks.
-            kind, buckets = SharedParameters, [(0, layout.size)]
-        return kind(world, layout, dtype, micro_batch_count, buckets, settings, choice, clip_norm)
+            return SharedParameters(*common)
+        return OverlappedParameters(*common, buckets)
     gradients = make_sliced_sum(
         world,
         layout.size,

@@ -62,11 +62,10 @@ class Shared:
 
     def __init__(self, world: World, problem: Problem) -> None:
         layout = problem.layout
-        buckets = [(0, layout.size)]  # as train.py does on one host
-        choice = choose_for_gradients(world, "auto", buckets, DTYPE)
+        choice = choose_for_gradients(world, "auto", [(0, layout.size)], DTYPE)
         settings = settings_of(problem.optimizer)
         strategy = SharedParameters(
-            world, layout, DTYPE, world.size, buckets, settings, choice, clip_norm=inf
+            world, layout, DTYPE, world.size, settings, choice, clip_norm=inf
         )
         ((self.gradient, _),) = strategy.micro_batches
         self.parameters, self.step = strategy.parameters, strategy.step

@@ -13,18 +13,19 @@ Memory per host: (n + 2 + s) N bytes, s vectors of state, and what arrives, N (H
 
 import numpy as np
 
-from lepton_mpi.collectives.host_memory import HostBarrier, HostVectors, Leaves, map_pages
+from lepton_mpi.collectives.host_memory import HostBarrier, HostVectors, Leaves
 from lepton_mpi.collectives.overlapped_sum import OverlappedSum
 from lepton_mpi.collectives.tuning import Choice
-from lepton_mpi.optimizers import Optimizer, Settings, kind_of
+from lepton_mpi.optimizers import Settings
 from lepton_mpi.strategies.clipping import SharedNorm, clipped_scale
+from lepton_mpi.strategies.host_state import host_state, host_vectors
 from lepton_mpi.strategies.micro_batches import NodeSums
 from lepton_mpi.vectors import Layout
 
 
 class OverlappedParameters:
-    """See the module. Parameters and attributes are those of ``SharedParameters``; making one and stepping are
-    collective over the world. Iterate over ``micro_batches`` once before every ``step``.
+    """See the module. Parameters and attributes are those of ``SharedParameters``, and ``buckets``, a list of (start,
+    stop), to be summed one after the other; making one and stepping are collective over the world. Iterate over ``micro_batches`` once before every ``step``.
 
     Attributes
     ----------
@@ -40,21 +41,16 @@ class OverlappedParameters:
         layout: Layout,
         dtype: np.dtype,
         leaf_count: int,
-        buckets: list[tuple[int, int]],
         settings: Settings,
         choice: Choice,
         clip_norm: float,
+        buckets: list[tuple[int, int]],
     ) -> None:
         self.choice, self.bucket_count, self._clock = choice, len(buckets), world.clock
-        self.parameters = world.host_array((layout.size,), dtype, "parameters")
-        states = len(kind_of(settings)[1])
-        state = world.host_array((states, layout.size), dtype, "state")
-        for memory in (self.parameters, state):
-            map_pages(world, memory, [])
-        self.optimizer = Optimizer(settings, layout, dtype, state)
+        self.parameters, self.optimizer = host_state(world, layout, dtype, settings)
         leaves = Leaves.spread(leaf_count, world.size)
         vectors = HostVectors(world, layout.size, dtype, "shared", leaves, "gradients")
-        self.vectors = {"parameters": 1, "state": states, "gradients": len(vectors.table)}
+        self.vectors = host_vectors(self.optimizer, vectors)
         self._gradient, self._clip_norm = vectors.result, clip_norm
         self._sum = OverlappedSum(vectors, buckets)
         nodes = leaves.nodes(world.place)

@@ -16,24 +16,24 @@ from lepton_mpi.collectives.host_memory import (
     Leaves,
     control_block,
     encode_plan,
-    map_pages,
     slots_of,
     waited_seconds,
 )
 from lepton_mpi.collectives.tuning import Choice
-from lepton_mpi.optimizers import Optimizer, Settings, kind_of
+from lepton_mpi.optimizers import Settings
 from lepton_mpi.strategies.clipping import SharedNorm, clipped_scale
+from lepton_mpi.strategies.host_state import host_state, host_vectors
 from lepton_mpi.strategies.micro_batches import NodeSums
 from lepton_mpi.strategies.step_kernels import sum_and_update
 from lepton_mpi.vectors import Layout
 
 # Bytes of every vector that are summed and updated together, and of a piece that a rank takes. While all vectors lie in
 # caches, long blocks pay, of which the sum, the parameters and two vectors of state are as large as the first-level
-# cache, and small pieces: the 9 610 parameters of a small network are three. From _LARGE_BYTES of vectors on memory
-# is what counts, and then short blocks do better. 2 ranks, Adam, blocks of 8 and of 2 KiB: 101 770 parameters 34 and
-# 40 us, 1 million 675 and 590 us, 10 million 7.5 and 5.0 to 6.6 ms.
-_BLOCK_BYTES, _PIECE_BYTES = 8 << 10, 16 << 10
-_LARGE_BYTES, _LARGE_BLOCK_BYTES, _LARGE_PIECE_BYTES = 8 << 20, 2 << 10, 64 << 10
+# cache, and small pieces: the 9 610 parameters of a small network are three. From LARGE_BYTES of vectors on memory
+# is what counts, and then short blocks do better. To try others:
+# mpirun -n 2 python -m benchmarks.engines.update --constants LARGE_BYTES=1G --cases 10000000:adam:shared:whole …
+BLOCK_BYTES, PIECE_BYTES = 8 << 10, 16 << 10
+LARGE_BYTES, LARGE_BLOCK_BYTES, LARGE_PIECE_BYTES = 8 << 20, 2 << 10, 64 << 10
 
 
 class SharedParameters:
@@ -47,8 +47,6 @@ class SharedParameters:
     dtype : float32 or float64
     leaf_count : int
         Micro-batches of a step.
-    buckets : list of (start, stop)
-        Slices that are summed and updated one after the other.
     settings : optimizers.Settings
     choice : tuning.Choice
         "host" or "two_level".
@@ -63,7 +61,8 @@ class SharedParameters:
     micro_batches : NodeSums
         Iterate over it and fill each vector with the summed gradient of that micro-batch, then ``step``.
     choice : Choice
-    bucket_count : int
+    bucket_count : 1
+        Nothing overlaps inside a host, and every bucket would be one more meeting of its ranks.
     is_shared : bool
         Whether ``parameters`` are memory of the host.
     vectors : dict of str to int
@@ -72,7 +71,7 @@ class SharedParameters:
         Nothing is sent.
     """
 
-    is_shared, exchange_seconds = True, None
+    is_shared, bucket_count, exchange_seconds = True, 1, None
 
     def __init__(
         self,
@@ -80,55 +79,41 @@ class SharedParameters:
         layout: Layout,
         dtype: np.dtype,
         leaf_count: int,
-        buckets: list[tuple[int, int]],
         settings: Settings,
         choice: Choice,
         clip_norm: float,
     ) -> None:
-        self.choice, self.bucket_count, self._clock = choice, len(buckets), world.clock
-        self.parameters = world.host_array((layout.size,), dtype, "parameters")
-        states = len(kind_of(settings)[1])
-        state = world.host_array((states, layout.size), dtype, "state")
-        for memory in (self.parameters, state):
-            map_pages(world, memory, [])
-        self.optimizer = Optimizer(settings, layout, dtype, state)
-        leaves = Leaves.spread(leaf_count, world.size)
-        self._clip_norm, clips = clip_norm, clip_norm < float("inf")
-        is_fused = not clips
-        vectors = HostVectors(
-            world, layout.size, dtype, "private" if is_fused else "shared", leaves, "gradients"
-        )
-        self.vectors = {"parameters": 1, "state": states, "gradients": len(vectors.table)}
-        nodes = leaves.nodes(world.place)
-        self.micro_batches = NodeSums(layout, nodes, vectors.inputs)
-        self._sums = [] if is_fused else [HostPlan(vectors, *bucket) for bucket in buckets]
-        self._updates = [_Update(self, vectors, *bucket, is_fused) for bucket in buckets]
+        self.choice, self._clock, self._clip_norm = choice, world.clock, clip_norm
+        self.parameters, self.optimizer = host_state(world, layout, dtype, settings)
+        leaves, clips = Leaves.spread(leaf_count, world.size), clip_norm < float("inf")
+        mode = "shared" if clips else "private"
+        vectors = HostVectors(world, layout.size, dtype, mode, leaves, "gradients")
+        self.vectors = host_vectors(self.optimizer, vectors)
+        self.micro_batches = NodeSums(layout, leaves.nodes(world.place), vectors.inputs)
+        self._sum = HostPlan(vectors) if clips else None
         self._norm = SharedNorm(world, vectors.result) if clips else None
+        self._update = _Update(self, vectors, is_fused=not clips)
 
     def step(self, step: int, row_count: int) -> None:
         """Sum, divide by ``row_count`` (the rows of all ranks), update. ``step`` counts from 1."""
         scale, waited = 1.0 / row_count, self._wait_seconds()
         self._clock.enter("communication")
         if self._norm:
-            for plan in self._sums:
-                plan.run()
+            self._sum.run()
             scale = clipped_scale(scale, self._norm.compute(), self._clip_norm)
         self.optimizer.begin_step(step, scale)
-        for update in self._updates:
-            update.run()
+        self._update.run()
         self._clock.move("communication", "waiting", self._wait_seconds() - waited)
         self._clock.enter("compute")
 
     def _wait_seconds(self) -> float:
-        return sum(plan.wait_seconds for plan in (*self._sums, *self._updates))
+        return self._update.wait_seconds + (self._sum.wait_seconds if self._sum else 0.0)
 
 
 class _Update:
-    """Sum and update, or only update, of one bucket."""
+    """Sum and update, or only update."""
 
-    def __init__(
-        self, owner: SharedParameters, vectors: HostVectors, start: int, stop: int, is_fused: bool
-    ) -> None:
+    def __init__(self, owner: SharedParameters, vectors: HostVectors, is_fused: bool) -> None:
         world, dtype = vectors.world, vectors.dtype
         row, folds = vectors.first_result_row, []
         first_slot = len(vectors.table)
@@ -140,20 +125,12 @@ class _Update:
                 row, folds = 0, []
         slots = 1 + slots_of([folds])
         vector_count = sum(owner.vectors.values())
-        is_large = vector_count * owner.parameters.nbytes >= _LARGE_BYTES
-        block_bytes = _LARGE_BLOCK_BYTES if is_large else _BLOCK_BYTES
-        piece_bytes = _LARGE_PIECE_BYTES if is_large else _PIECE_BYTES
+        is_large = vector_count * owner.parameters.nbytes >= LARGE_BYTES
+        block_bytes = LARGE_BLOCK_BYTES if is_large else BLOCK_BYTES
+        piece_bytes = LARGE_PIECE_BYTES if is_large else PIECE_BYTES
         scratch = np.zeros((slots, block_bytes // dtype.itemsize), dtype)
         plan = encode_plan(
-            world,
-            start,
-            stop,
-            dtype.itemsize,
-            "sum",
-            False,
-            [folds],
-            first_slot,
-            slots,
+            *(world, 0, vectors.count, dtype.itemsize, "sum", False, [folds], first_slot, slots),
             piece_bytes=piece_bytes,
         )
         optimizer, self._plan = owner.optimizer, plan

@@ -37,8 +37,9 @@ def test_a_host_holds_one_copy_of_parameters_and_state(world, kind, clip_norm, m
     before = memory.shared_bytes()
     layout = Layout({"w": (COUNT, 1)})
     strategy = kind(
-        *(world, layout, np.dtype(np.float32), world.size, [(0, COUNT)]),
+        *(world, layout, np.dtype(np.float32), world.size),
         *(Settings("adam", lambda step: 1e-3), Choice("", ""), clip_norm),
+        **({"buckets": [(0, COUNT)]} if kind is OverlappedParameters else {}),
     )
     _step(strategy)
     after = memory.shared_bytes()
