@@ -17,6 +17,7 @@ The exit code is 1 (on ranks 5) if a sum was wrong, and 1 if lepton_mpi could no
 import argparse
 import os
 
+from benchmarks.harness import constant_of
 from lepton_mpi import launch
 from lepton_mpi.byte_sizes import parse_size
 
@@ -73,7 +74,7 @@ def parse_command_line() -> argparse.Namespace:
     add(
         "--constants",
         nargs="+",
-        type=_constant,
+        type=constant_of(CONSTANTS),
         default=[],
         metavar="NAME=BYTES",
         help=f"on ranks: other values of constants of host_memory.py: {', '.join(CONSTANTS)}",
@@ -100,13 +101,6 @@ def parse_command_line() -> argparse.Namespace:
         parser.error(f"sizes: expected multiples of {itemsize}, the bytes of a {options.dtype}")
     options.peers = LIBRARIES if options.peers == [] else options.peers or ()
     return options
-
-
-def _constant(text: str) -> tuple[str, int]:
-    name, _, byte_count = text.partition("=")
-    if name not in CONSTANTS:
-        raise argparse.ArgumentTypeError(f"expected one of {', '.join(CONSTANTS)}, got {name!r}")
-    return name, parse_size(byte_count)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ median over launches. The file is replaced after every case, so what was measure
 its time limit is kept.
 """
 
+import argparse
 import ctypes
 import json
 import os
@@ -175,6 +176,21 @@ def read_rows(path: str | Path) -> list[Row]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise SystemExit(f"cannot read rows from {path}: {reason}") from None
+
+
+# -- options -------------------------------------------------------------------------------------
+
+
+def constant_of(names: Sequence[str]) -> Callable[[str], tuple[str, int]]:
+    """Type of an option NAME=BYTES, with one of ``names``, for argparse."""
+
+    def parse(text: str) -> tuple[str, int]:
+        name, _, byte_count = text.partition("=")
+        if name not in names:
+            raise argparse.ArgumentTypeError(f"expected one of {', '.join(names)}, got {name!r}")
+        return name, parse_size(byte_count)
+
+    return parse
 
 
 # -- header and table ----------------------------------------------------------------------------

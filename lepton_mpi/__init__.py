@@ -19,11 +19,12 @@ The map, in the order the data flows::
     metrics.py       counts that add up over ranks: confusion matrix, loss
     evaluation.py    loss and scores on rows not trained on
     checkpoint.py    parameters, optimizer state and configuration in one HDF5 file
-    report.py        what the user sees, on screen and in the metrics file
+    report.py        what the user sees, on screen and in the metrics file; run_report.py a run's head and end
     explain.py       what a collective does, step by step, for a reader
     tune.py          which collective is fastest on these ranks
     command_line.py  command lines whose mistakes are one line
-    intrinsics.py    addresses and hints to the cache, for kernels
+    intrinsics.py    addresses and hints to the cache, for kernels; look_ahead_kernels.py asks for what is read next
+    durable.py       a file in full or not at all
     errors.py        what a user can cause, each with the exit code of the job
     counter_random.py  random numbers that depend on seed and position alone; counter_random_kernels.py
                      draws the same ones inside of kernels

@@ -15,7 +15,6 @@ and Fletcher32 covers the rest, so that other programs see damage too.
 import dataclasses
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import h5py
@@ -23,6 +22,7 @@ import numpy as np
 
 from lepton_mpi.config import Config, make_config
 from lepton_mpi.data import probe, trust
+from lepton_mpi.durable import replace_durably
 from lepton_mpi.errors import ConfigurationError, DataError, one_line
 from lepton_mpi.vectors import Layout
 
@@ -54,9 +54,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         _write(file, checkpoint)
     with temporary.open("r+b") as raw:
         raw.write(_head(temporary))
-    _sync(temporary)
-    os.replace(temporary, path)
-    _sync(folder)
+    replace_durably(temporary, path)
     # By age, not by step: a folder may hold the higher steps of an earlier run.
     others = sorted(
         set(folder.glob("step-*.h5")) - {path}, key=lambda file: file.stat().st_mtime_ns
@@ -198,11 +196,3 @@ def _check(found: Checkpoint) -> None:
     is_finite = np.isfinite(shift).all() and np.isfinite(scale).all()
     if not is_finite or not shift.dtype == scale.dtype == found.parameters.dtype:
         raise DataError(f"normalisation: expected finite {found.parameters.dtype}, got others")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -47,10 +47,10 @@ def own_bytes() -> int:
 
 
 def report(world, vectors: dict[str, int], vector_bytes: int) -> list[str]:
-    """Two lines for people. Collective over the host.
+    """Lines for people. Collective over the host.
 
-    vectors : how many vectors of the length of the parameters this host holds for each purpose, by the way of
-        training's formula; vector_bytes : bytes of one.
+    vectors : how many vectors of the length of the parameters this host should hold for each purpose, none where every
+        rank has its own; vector_bytes : bytes of one.
     """
     parts = world.host_comm.allgather((shared_bytes(), own_bytes()))
     measured = sum((Counter(shared) for shared, _ in parts), Counter())
@@ -59,10 +59,10 @@ def report(world, vectors: dict[str, int], vector_bytes: int) -> list[str]:
         for name, count in vectors.items()
     ]
     words += [f"{name} {size / 2**20:.1f} MiB" for name, size in sorted(measured.items())]
-    count = sum(vectors.values())
-    formula = f"{count} N = {count * vector_bytes / 2**20:.1f} MiB for N = {vector_bytes} bytes"
+    lines = [f"shared by this host's ranks: {', '.join(words)}"]
+    if vectors:
+        count = sum(vectors.values())
+        size = f"{count * vector_bytes / 2**20:.1f} MiB"
+        lines.append(f"by the formula: {count} N = {size}, N = {vector_bytes} bytes")
     own = max(own for _, own in parts)
-    return [
-        f"of this host's {world.local_size} ranks together: {', '.join(words)}",
-        f"formula {formula}; besides, a rank's own {own / 2**20:.0f} MiB at most",
-    ]
+    return [*lines, f"of a rank alone: {own / 2**20:.0f} MiB at most"]

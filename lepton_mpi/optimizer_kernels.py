@@ -4,7 +4,7 @@ Every kernel has the same arguments: parameters, gradient and two vectors of sta
 unused ones are empty; the weight decay; and a vector of numbers, by the names below. The gradient is a sum
 over rows, SCALE makes it the mean, and CLIP bounds each element of the mean.
 State that fades is 0 once it is smaller than TINY, the smallest normal number: below that it would never come
-to 0, since rounding stops the decay, and the update of all that no gradient reaches would take twice as long for ever.
+to 0, since rounding stops the decay, and the update of all that no gradient reaches would be slow for ever.
 
 Kernels loop over ``range(array.size)`` of contiguous slices, and numbers are taken out of their vector before
 the loop. A fifth vector in it, a loop over part of a longer array, or Python's check for a division by 0

@@ -26,12 +26,12 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
-from lepton_mpi import launch
+from lepton_mpi import launch, run_report
 from lepton_mpi.config import Config, make_config
 from lepton_mpi.errors import ConfigurationError, LauncherError
-from lepton_mpi.report import Report, grouped
+from lepton_mpi.report import Report
 from lepton_mpi.vectors import Layout
-from lepton_mpi.world import World, mpi_library, run
+from lepton_mpi.world import World, run
 
 
 def fit(model: Any = None, **options: Any) -> dict[str, Any]:
@@ -73,14 +73,15 @@ def fit(model: Any = None, **options: Any) -> dict[str, Any]:
 def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
     """One run from file to checkpoint. Collective over ``world``; see ``fit`` for model and result."""
     world.agree_on("the configuration", dataclasses.asdict(config))
-    threadpoolctl.threadpool_limits(_thread_count(config, world))
-    world.first_of_host_first(import_kernels)
+    threadpoolctl.threadpool_limits(run_report.thread_count(config, world))
+    report = _open_report(config, world)
+    with run_report.told_if_long(report, "kernels", "compiling for this processor, only once"):
+        world.first_of_host_first(import_kernels)
     from lepton_mpi import evaluation
     from lepton_mpi.data import loader, order
     from lepton_mpi.models import Batch, draws
     from lepton_mpi.strategies.micro_batches import MicroBatches
 
-    report = _open_report(config, world)
     dtype = np.dtype(config.dtype)
     unpack_first = config.data_check == "full"
     data = loader.load(
@@ -99,7 +100,7 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
 
     reader = loader.BatchReader(data, max(evaluation.BATCH_ROWS, micro_batches.rows))
     clock, step, path = world.clock, 0, None
-    _say_head(config, world, report, data, model, layout, strategy, micro_batches)
+    run_report.say_head(config, world, report, data, model, layout, strategy, micro_batches)
 
     for epoch in range(1, config.epochs + 1):
         report.epoch_begins(epoch, config.epochs, len(steps))
@@ -147,7 +148,7 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
             clock.enter("checkpoint")
             path = _save(config, world, layout, strategy, data, model, step, epoch)
 
-    result = _say_end(
+    result = run_report.say_end(
         config, world, report, data, model, layout, strategy, parameters, reader, path
     )
     report.close()
@@ -158,6 +159,7 @@ def import_kernels() -> None:
     """Compile, or load from the cache, every kernel of a run."""
     import lepton_mpi.collectives.flag_kernels
     import lepton_mpi.data.kernels
+    import lepton_mpi.look_ahead_kernels
     import lepton_mpi.models.activation_kernels
     import lepton_mpi.models.kernels
     import lepton_mpi.models.regression_kernels
@@ -182,7 +184,7 @@ def _make_model(config: Config, world: World, model: Any, data) -> Any:
 
     with world.agreeing():
         if model is None:
-            return make_model(config, data, threaded=_thread_count(config, world) > 1)
+            return make_model(config, data, threaded=run_report.thread_count(config, world) > 1)
         return model(data.feature_shape, data.output_count) if callable(model) else model
 
 
@@ -288,7 +290,7 @@ def _save(config, world, layout, strategy, data, model, step: int, epoch: int) -
                 "step": step,
                 "epoch": epoch,
                 "seed": config.seed,
-                "model": _name_of(model),
+                "model": run_report.name_of(model),
                 "y_kind": "targets" if data.target_count else "classes",
             }
             attributes["configuration"] = json.dumps(dataclasses.asdict(config))
@@ -306,103 +308,3 @@ def _save(config, world, layout, strategy, data, model, step: int, epoch: int) -
                     f"cannot write a checkpoint to {config.checkpoint}: {error}"
                 ) from None
     return None
-
-
-def _say_head(config, world, report, data, model, layout, strategy, micro_batches) -> None:
-    ranks = f"{world.size} rank{'s' * (world.size > 1)} on {world.host_count} host{'s' * (world.host_count > 1)}"
-    is_crowded = world.local_size > world.cores
-    crowded = f", {world.cores} cores for {world.local_size} ranks" if is_crowded else ""
-    threads = _thread_count(config, world)
-    per_rank = f"{threads} BLAS thread{'s' * (threads > 1)} a rank"
-    report.say("world", f"{ranks}{crowded}, {mpi_library()}, {per_rank}")
-    counts = ", ".join(
-        f"{grouped(rows.row_count)} {split}" for split, rows in _in_order(data.splits)
-    )
-    shape = "x".join(map(str, data.feature_shape)) or "1"
-    report.say("data", f"{data.path.name}: {counts} rows of shape {shape}, {data.outputs_text}")
-    report.say("model", f"{_name_of(model)}, {grouped(layout.size)} parameters, {config.dtype}")
-    buckets = strategy.bucket_count
-    report.say(
-        "training",
-        f"{config.optimizer} {config.learning_rate:g}, global batch {config.global_batch} in {micro_batches.count} "
-        f"micro-batches of {micro_batches.rows}",
-    )
-    report.say(
-        "allreduce",
-        f"{strategy.choice.algorithm} in {buckets} bucket{'s' * (buckets > 1)} "
-        f"({strategy.choice.reason})",
-    )
-    report.record(
-        "start",
-        world_size=world.size,
-        hosts=world.host_count,
-        mpi=mpi_library(),
-        rows={split: rows.row_count for split, rows in data.splits.items()},
-        parameters=layout.size,
-        allreduce=strategy.choice.algorithm,
-        allreduce_reason=strategy.choice.reason,
-        configuration=dataclasses.asdict(config),
-    )
-
-
-def _thread_count(config: Config, world: World) -> int:
-    return config.threads or max(1, world.cores // world.local_size)
-
-
-def _name_of(model: Any) -> str:
-    """How the model describes itself, or the name of its class: never an address in memory."""
-    described = type(model).__str__ is not object.__str__
-    return str(model) if described else type(model).__name__
-
-
-def _in_order(splits: dict[str, Any]) -> list[tuple[str, Any]]:
-    return [(name, splits[name]) for name in ("train", "validation", "test")]
-
-
-def _say_end(
-    config, world, report, data, model, layout, strategy, parameters, reader, path
-) -> dict[str, Any]:
-    """Test figures, time split, digest: printed, recorded and returned. Collective."""
-    from lepton_mpi import evaluation
-
-    test = evaluation.evaluate(
-        model, parameters, data.splits["test"], data.class_names, reader, world
-    )
-    world.clock.enter("end")
-    names = ("compute", "communication", "waiting", "input")
-    split = world.sum(np.array([world.clock.seconds[name] for name in names])) / world.size
-    shares = dict(zip(names, (split / split.sum()).tolist(), strict=True))
-    digest = layout.digest(strategy.parameters)
-    world.agree_on("the digest of the final parameters", digest)
-    seconds = float(split.sum())
-    result = {
-        "world_size": world.size,
-        "samples_per_second": config.epochs * data.splits["train"].row_count / seconds,
-        "seconds": seconds,
-        "time_split": shares,
-        "weights_digest": digest,
-        "checkpoint": str(path) if path else None,
-    }
-    if test:
-        result |= {"test_" + name: value for name, value in test.items()}
-        if "macro_recall" in test:
-            result["macro_recall"] = test["macro_recall"]
-        report.say("test", evaluation.sentence(test))
-    parts = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-    if strategy.exchange_seconds is not None:
-        total, exposed = world.sum(np.array(strategy.exchange_seconds))
-        result["hidden_share"] = float(1 - exposed / total) if total else 0.0
-        parts += (
-            f"; {result['hidden_share']:.0%} of the exchange between hosts hidden behind compute"
-        )
-    report.say("time", f"{seconds:.2f} s in steps: {parts}")
-    if config.report_memory:
-        from lepton_mpi import memory
-
-        for line in memory.report(world, strategy.vectors, strategy.parameters.nbytes):
-            report.say("memory", line)
-    if path:
-        report.say("checkpoint", str(path))
-    report.say("weights", f"{digest} (BLAKE2b)")
-    report.record("end", **result)
-    return result | {"parameters": parameters}

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from math import inf
 from time import perf_counter
 
+from benchmarks.harness import constant_of
 from lepton_mpi import launch
 
 
@@ -53,6 +54,7 @@ WARM_UP_STEPS, WARM_UP_STEPS_SLOW = 10, 2
 _STEPS_MIN, _STEPS_MIN_SLOW, _STEPS_MAX = 5, 3, 400
 # A library's first calls on a communicator have no part in any case.
 _FIRST_CALLS = 10
+CONSTANTS = ("BLOCK_BYTES", "PIECE_BYTES", "LARGE_BYTES", "LARGE_BLOCK_BYTES", "LARGE_PIECE_BYTES")
 
 
 def main() -> int:
@@ -62,6 +64,14 @@ def main() -> int:
     parser.add_argument("--bucket-bytes", type=int, required=True)
     parser.add_argument("--seconds", type=float, default=0.3)
     parser.add_argument("--timeout", type=float, default=300)
+    parser.add_argument(
+        "--constants",
+        nargs="+",
+        type=constant_of(CONSTANTS),
+        default=[],
+        metavar="NAME=BYTES",
+        help=f"other values of constants of shared_parameters.py: {', '.join(CONSTANTS)}",
+    )
     parser.add_argument("--limit", action="store_true", help="measure what memory allows, too")
     parser.add_argument("--json", required=True)
     options = parser.parse_args()
@@ -77,6 +87,10 @@ def measure_cases(world, options: argparse.Namespace) -> None:
 
     A case that was given up has no row.
     """
+    from lepton_mpi.strategies import shared_parameters
+
+    for name, byte_count in options.constants:
+        setattr(shared_parameters, name, byte_count)
     world.first_of_host_first(_import_kernels)
     from benchmarks.engines.update_ways import DTYPE
     from benchmarks.harness import write_rows

@@ -2,8 +2,6 @@
 
 from numba import njit
 
-from lepton_mpi.intrinsics import base_address
-
 _GATHER = [
     f"void({source}[:,::1], i8[::1], {target}[::1], {target}[::1], {target}[:,::1])"
     for source, target in (("u1", "f4"), ("u1", "f8"), ("f4", "f4"), ("f8", "f8"))
@@ -29,18 +27,6 @@ def gather_labels(labels, rows, out):
     for i in range(rows.size):
         out[i] = labels[rows[i]]
     return rows.size
-
-
-@njit(
-    [f"void({kind}[:,::1], i8[::1], i8[::1])" for kind in ("u1", "f4", "f8")],
-    cache=True,
-    nogil=True,
-)
-def row_addresses(table, rows, out):
-    """``out[i]`` becomes the address of ``table[rows[i]]``. Shapes (n, features), (r,), (r,)."""
-    first, row_bytes = base_address(table), table.shape[1] * table.itemsize
-    for i in range(rows.size):
-        out[i] = first + rows[i] * row_bytes
 
 
 @njit(

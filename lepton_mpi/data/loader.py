@@ -12,11 +12,9 @@ from typing import Protocol
 import numpy as np
 
 from lepton_mpi.data import hdf5, order
-from lepton_mpi.data.kernels import gather_labels, gather_rows, gather_targets, row_addresses
+from lepton_mpi.data.kernels import gather_labels, gather_rows, gather_targets
 from lepton_mpi.errors import DataError
-
-# Numbers before the addresses of the rows that will be read.
-_AHEAD_HEADER = 3
+from lepton_mpi.look_ahead_kernels import FIRST_PART, tell_rows
 
 
 @dataclass(frozen=True)
@@ -200,7 +198,7 @@ class BatchReader:
             if has_targets
             else np.empty(rows_max, np.int32)
         )
-        self._ahead = np.zeros(_AHEAD_HEADER + rows_max, np.int64)
+        self._ahead = np.zeros(FIRST_PART + rows_max, np.int64)
 
     def read(self, rows: Rows, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows ``indices`` (int64, shape (r,)) of the table: x (r, *row shape), y int32 (r,) or x's dtype (r, targets)."""
@@ -212,11 +210,10 @@ class BatchReader:
     def look_ahead(self, rows: Rows, indices: np.ndarray) -> np.ndarray:
         """Where rows lie that will be read next, at most ``rows_max``, so that a model can have them fetched meanwhile.
 
-        Returns int64, shape (3 + r,), overwritten by the next call: bytes of a row, 3, 0, and the address of each.
+        Returns what ``look_ahead_kernels.ask_ahead`` takes, overwritten by the next call.
         """
-        ahead = self._ahead[: _AHEAD_HEADER + len(indices)]
-        ahead[:_AHEAD_HEADER] = rows.x.strides[0], _AHEAD_HEADER, 0
-        row_addresses(rows.x, indices, ahead[_AHEAD_HEADER:])
+        ahead = self._ahead[: FIRST_PART + len(indices)]
+        tell_rows(rows.x, indices, ahead)
         return ahead
 
 

@@ -62,7 +62,7 @@ class Batch(NamedTuple):
     draw : int
         64 random bits of the step, the same on every rank, from -2**63 up; see ``draws``.
     ahead : int64
-        What will be read after this batch, as ``product_kernels.ask_ahead`` takes it; a model may ignore it.
+        What will be read after this batch, as ``look_ahead_kernels.ask_ahead`` takes it; a model may ignore it.
     """
 
     x: np.ndarray

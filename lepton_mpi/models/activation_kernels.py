@@ -8,7 +8,7 @@ included. The backward kernel multiplies by the slope and need not know which ac
 After the product the rows are worked on one at a time, while they are in the nearest cache. ReLU without
 dropout needs no slope and has kernels of its own in kernels.py.
 
-float32: a loop that calls a C library's exp, tanh or erf is not vectorised, and takes 3 to 7 ns an element.
+float32: a loop that calls a C library's exp, tanh or erf is not vectorised, and takes several times as long.
 Here they are made of polynomials and one division, in one loop without a branch, and are right to a few units
 in the last place. No product is fused with a sum, so vector and scalar code, and machines with and without
 fused operations, give the same bits: those of a unit depend on its input alone. float64 calls the C library.

@@ -10,7 +10,8 @@ on its row and its column alone: not on the tile, on the place of a row in its b
 
 from numba import njit
 
-from lepton_mpi.intrinsics import base_address, prefetch
+from lepton_mpi.intrinsics import base_address
+from lepton_mpi.look_ahead_kernels import ask_ahead, line_count
 from lepton_mpi.models.tile_kernels import ROW_COUNTS, ROWS, VECTOR_BYTES, VECTORS, tile
 
 # Of ``product``: numbers of k between two visits of a tile. A panel of b of so many rows, 128 KiB, stays in the
@@ -26,36 +27,6 @@ _PANELS = [f"void({kind}[:,::1], {', '.join(['i8'] * 10)}, b1)" for kind in ("f4
 _MATRICES_AHEAD = [
     f"void({kind}[:,::1], {kind}[:,::1], i8[::1], {kind}[:,::1])" for kind in ("f4", "f8")
 ]
-
-# Memory that will be read soon, as a vector of int64: bytes of each part, the part and the byte in it that is asked
-# for next, and from FIRST_PART on the addresses of the parts.
-PART_BYTES, NEXT_PART, NEXT_BYTE, FIRST_PART = range(4)
-_LINE_BYTES = 64
-
-
-@njit("void(i8[::1], i8)", **_options)
-def ask_ahead(ahead, line_count):
-    """Ask for the next ``line_count`` cache lines of what is ``ahead``, without waiting for them."""
-    if ahead.size <= FIRST_PART:
-        return
-    part, byte = ahead[NEXT_PART], ahead[NEXT_BYTE]
-    for _ in range(line_count):
-        if part >= ahead.size:
-            break
-        prefetch(ahead[part] + byte)
-        byte += _LINE_BYTES
-        if byte >= ahead[PART_BYTES]:
-            part, byte = part + 1, 0
-    ahead[NEXT_PART], ahead[NEXT_BYTE] = part, byte
-
-
-@njit("i8(i8[::1])", **_options)
-def _line_count(ahead):
-    return (
-        max(0, ahead.size - FIRST_PART) * (1 + ahead[PART_BYTES] // _LINE_BYTES)
-        if ahead.size
-        else 0
-    )
 
 
 @njit(_PANELS, **_options)
@@ -105,7 +76,7 @@ def product_left(a, b, ahead, out):
     a_row, b_row = m * size, n * size
     at_a, at_b, at_out = base_address(a), base_address(b), base_address(out)
     panels = max(1, -(-m // _LEFT_COLUMNS) * -(-n // width) * -(-depth // _LEFT_DEPTH))
-    lines_ahead = _line_count(ahead) // panels + 1
+    lines_ahead = line_count(ahead) // panels + 1
     for k in range(0, depth, _LEFT_DEPTH):
         count = min(_LEFT_DEPTH, depth - k)
         for row in range(0, m, _LEFT_COLUMNS):

@@ -1,7 +1,6 @@
 """Writes the file that ``data/file_format.py`` describes. One rank calls it."""
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ import h5py
 import numpy as np
 
 from lepton_mpi.data.file_format import FORMAT, VERSION
+from lepton_mpi.durable import replace_durably
 from lepton_mpi.errors import LauncherError, one_line
 
 # Long enough to read at full speed, short enough that a batch of neighbours does not unpack much else.
@@ -25,9 +25,7 @@ def new_file(path: Path) -> Iterator[h5py.File]:
         # The format of HDF5 1.10: the oldest with checksums of its metadata, and h5py 3.11 reads it.
         with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
             yield file
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
+        replace_durably(temporary, path)
     except OSError as error:
         raise LauncherError(f"cannot write {path}: {one_line(error.strerror or error)}") from None
     finally:
@@ -122,11 +120,3 @@ def fixed_texts(texts: tuple[str, ...]) -> np.ndarray:
     encoded = [text.encode() for text in texts]
     length = max(1, *map(len, encoded), 1)
     return np.array(encoded, h5py.string_dtype("utf-8", length))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

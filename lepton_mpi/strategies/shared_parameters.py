@@ -31,7 +31,8 @@ from lepton_mpi.vectors import Layout
 # caches, long blocks pay, of which the sum, the parameters and two vectors of state are as large as the first-level
 # cache, and small pieces: the 9 610 parameters of a small network are three. From LARGE_BYTES of vectors on memory
 # is what counts, and then short blocks do better. To try others:
-# mpirun -n 2 python -m benchmarks.engines.update --constants LARGE_BYTES=1G --cases 10000000:adam:shared:whole …
+# mpirun -n 2 python -m benchmarks.engines.update --bucket-bytes 4194304 --cases 10000000:adam:shared:whole --json FILE
+# --constants LARGE_BYTES=1G
 BLOCK_BYTES, PIECE_BYTES = 8 << 10, 16 << 10
 LARGE_BYTES, LARGE_BLOCK_BYTES, LARGE_PIECE_BYTES = 8 << 20, 2 << 10, 64 << 10
 

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lepton_mpi.look_ahead_kernels import FIRST_PART, NEXT_BYTE, NEXT_PART, ask_ahead
 from lepton_mpi.models import NOTHING_AHEAD, product_kernels
-from lepton_mpi.models.product_kernels import ask_ahead, product
+from lepton_mpi.models.product_kernels import product
 from tests import reference
 
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f4", "f8"])
@@ -105,15 +106,15 @@ def test_what_is_ahead_is_asked_for_once_line_by_line(part_bytes):
     """Calls go on where the last one stopped, from part to part, and end with the last line."""
     memory = np.zeros(4 * 3136, np.uint8)
     parts = memory.ctypes.data + np.array([2, 0, 3]) * 3136
-    ahead = np.array([part_bytes, product_kernels.FIRST_PART, 0, *parts], np.int64)
+    ahead = np.array([part_bytes, FIRST_PART, 0, *parts], np.int64)
     lines, seen = -(-part_bytes // 64), []
     for _ in range(3 * lines):
-        seen.append((ahead[product_kernels.NEXT_PART], ahead[product_kernels.NEXT_BYTE]))
+        seen.append((ahead[NEXT_PART], ahead[NEXT_BYTE]))
         ask_ahead(ahead, 1)
-    first = product_kernels.FIRST_PART
+    first = FIRST_PART
     assert seen == [(part, 64 * line) for part in range(first, first + 3) for line in range(lines)]
     ask_ahead(ahead, 5)
-    assert ahead[product_kernels.NEXT_PART] == ahead.size
+    assert ahead[NEXT_PART] == ahead.size
 
 
 @dtypes
@@ -124,10 +125,10 @@ def test_the_left_product_asks_for_all_that_is_ahead(dtype, shape):
     a, b = (generator.standard_normal((depth, width)).astype(dtype) for width in (m, n))
     table = np.zeros((20, 300), dtype)
     parts = table.ctypes.data + np.arange(20) * table.strides[0]
-    ahead = np.array([table.strides[0], product_kernels.FIRST_PART, 0, *parts], np.int64)
+    ahead = np.array([table.strides[0], FIRST_PART, 0, *parts], np.int64)
     with_it, without = np.empty((m, n), dtype), np.empty((m, n), dtype)
     product_kernels.product_left(a, b, ahead, with_it)
     product_kernels.product_left(a, b, NOTHING_AHEAD, without)
     np.testing.assert_array_equal(with_it, without)
     if depth and m >= 8:
-        assert ahead[product_kernels.NEXT_PART] == ahead.size
+        assert ahead[NEXT_PART] == ahead.size

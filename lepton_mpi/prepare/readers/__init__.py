@@ -8,6 +8,7 @@ What a reader promises: the blocks, their order and their bounds depend on input
 of ranks; ``read`` may be called for any block, at any time, again and again, and raises DataError naming file and place.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -87,7 +88,7 @@ class Part(Protocol):
         """Let go of the file."""
 
 
-class RowPart:
+class RowPart(ABC):
     """A part whose blocks are runs of rows; see ``Part``. A subclass says what ``read_rows`` reads.
 
     Parameters
@@ -112,11 +113,11 @@ class RowPart:
         """Block ``index``. Raises DataError."""
         return self.read_rows(*self._bounds[index])
 
+    @abstractmethod
     def read_rows(self, start: int, stop: int) -> Block:
         """Rows [start, stop). Raises DataError."""
-        raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  most have no file
         """Let go of the file, if there is one."""
 
 
