@@ -1,8 +1,5 @@
 """python -m lepton_mpi COMMAND; --help of every command starts neither NumPy nor MPI."""
 
-import argparse
-import contextlib
-import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -38,11 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
     }
     if arguments and arguments[0] in commands:
         return commands[arguments[0]](arguments[1:])
-    wrong = bool(arguments) and arguments[0] not in ("-h", "--help")
-    if launch.launched_rank() == 0:
-        text = f"lepton_mpi: unknown command {arguments[0]!r}\n\n{_USAGE}" if wrong else _USAGE
-        print(text, file=sys.stderr if wrong or not arguments else sys.stdout)
-    return 2 if wrong or not arguments else 0
+    if arguments and arguments[0] in ("-h", "--help"):
+        if launch.launched_rank() == 0:
+            print(_USAGE)
+        return 0
+    wrong = f"lepton_mpi: unknown command {arguments[0]!r}\n\n" if arguments else ""
+    launch.complain(wrong + _USAGE)
+    return 2
 
 
 def train_command(arguments: list[str] | None = None) -> int:
@@ -102,15 +101,15 @@ def inspect_command(arguments: list[str]) -> int:
 
 def _refuse(command: str, error: LeptonError) -> int:
     """One line, from one rank; returns the exit code."""
-    if launch.launched_rank() == 0:
-        print(f"lepton_mpi {command}: {error}", file=sys.stderr)
+    launch.complain(f"lepton_mpi {command}: {error}")
     return error.exit_code
 
 
 def evaluate_command(arguments: list[str]) -> int:
     """``python -m lepton_mpi evaluate CHECKPOINT``."""
-    parser = argparse.ArgumentParser(
-        "lepton_mpi evaluate", description="Evaluate a checkpoint, on any number of ranks."
+    parser = Parser(
+        prog="python -m lepton_mpi evaluate",
+        description="Evaluate a checkpoint, on any number of ranks.",
     )
     parser.add_argument("checkpoint", type=Path, help="file that training wrote")
     parser.add_argument(
@@ -125,7 +124,10 @@ def evaluate_command(arguments: list[str]) -> int:
     parser.add_argument(
         "--timeout", type=float, default=300.0, help="seconds without progress that end the job"
     )
-    options = _parse(parser, arguments)
+    try:
+        options = parser.parse(arguments, "one CHECKPOINT")
+    except ConfigurationError as error:
+        return _refuse("evaluate", error)
     launch.limit_threads(1)
     from lepton_mpi import train, world
 
@@ -142,8 +144,8 @@ def evaluate_command(arguments: list[str]) -> int:
 
 def tune_command(arguments: list[str]) -> int:
     """``python -m lepton_mpi tune``."""
-    parser = argparse.ArgumentParser(
-        "lepton_mpi tune",
+    parser = Parser(
+        prog="python -m lepton_mpi tune",
         description="Measure every allreduce on these ranks and store which is fastest at which size.",
     )
     add = parser.add_argument
@@ -157,14 +159,12 @@ def tune_command(arguments: list[str]) -> int:
     add("--seconds", type=float, default=0.05, help="to measure one case for; default: 0.05")
     add("--dry-run", action="store_true", help="store nothing")
     add("--timeout", type=float, default=300.0, help="seconds without progress that end the job")
-    options = _parse(parser, arguments)
-    if options.max < 8 or options.seconds <= 0:
-        if launch.launched_rank() == 0:
-            print(
-                "lepton_mpi tune: expected --max of at least 8 and --seconds above 0",
-                file=sys.stderr,
-            )
-        return 2
+    try:
+        options = parser.parse(arguments, "options only")
+        if options.max < 8 or options.seconds <= 0:
+            raise ConfigurationError("expected --max of at least 8 and --seconds above 0")
+    except ConfigurationError as error:
+        return _refuse("tune", error)
     launch.limit_threads(1)
     from lepton_mpi import tune, world
 
@@ -172,16 +172,6 @@ def tune_command(arguments: list[str]) -> int:
         lambda ranks: tune.tune(ranks, options.max, options.seconds, options.dry_run),
         options.timeout,
     )
-
-
-def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
-    """Options; help and complaints come from one rank, and all ranks end."""
-    with contextlib.ExitStack() as silence:
-        if launch.launched_rank() > 0:
-            nowhere = silence.enter_context(open(os.devnull, "w"))
-            silence.enter_context(contextlib.redirect_stdout(nowhere))
-            silence.enter_context(contextlib.redirect_stderr(nowhere))
-        return parser.parse_args(arguments)
 
 
 def explain_command(arguments: list[str]) -> int:

@@ -6,7 +6,6 @@ Adding an option means adding a field to ``Config``: the field carries its help 
 
 import dataclasses
 import re
-import sys
 import tomllib
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
@@ -213,8 +212,7 @@ def parse_command_line(arguments: Sequence[str], program: str) -> Config:
         parser.set_defaults(_recipe_values(arguments))
         return _parse(parser, list(arguments))
     except ConfigurationError as error:
-        if launch.launched_rank() == 0:
-            print(f"{program}: {error}", file=sys.stderr)
+        launch.complain(f"{program}: {error}")
         raise SystemExit(error.exit_code) from None
 
 

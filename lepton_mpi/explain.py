@@ -30,8 +30,7 @@ def explain_command(arguments: Sequence[str] | None = None) -> int:
     try:
         text = explain(sys.argv[1:] if arguments is None else arguments)
     except ConfigurationError as error:
-        if launch.launched_rank() == 0:
-            print(f"{_PROGRAM}: {error}", file=sys.stderr)
+        launch.complain(f"{_PROGRAM}: {error}")
         return error.exit_code
     if launch.launched_rank() == 0:
         print(text)

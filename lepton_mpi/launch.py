@@ -10,6 +10,7 @@ import os
 import platform
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +22,9 @@ _LOCAL_SIZE = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_TASK
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 _PR_SET_PDEATHSIG = 1
+
+# Longer than ranks that start at the same time are apart on a busy machine.
+_COMPLAINT_SECONDS = 2.0
 
 
 def _first_number(environment: Mapping[str, str], names: tuple[str, ...], default: int) -> int:
@@ -82,3 +86,15 @@ def die_with_launcher() -> None:
     """Ask Linux to end this process when its launcher dies, so that a killed ``mpirun`` leaves no orphans."""
     if launched_size() > 1 and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def complain(text: str) -> None:
+    """Print ``text`` to standard error, once for the job, before MPI is there to agree by. Every rank calls it.
+
+    The others wait for the first one: launchers end a job as soon as one process leaves with an error code, and
+    the reason would be lost if that process was not the one that tells it.
+    """
+    if launched_rank() == 0:
+        print(text, file=sys.stderr, flush=True)
+    else:
+        time.sleep(_COMPLAINT_SECONDS)  # until the launcher ends this process

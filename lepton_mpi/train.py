@@ -18,7 +18,6 @@ if __name__ == "__main__":
 import dataclasses
 import json
 import math
-import sys
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -60,8 +59,7 @@ def fit(model: Any = None, **options: Any) -> dict[str, Any]:
     try:
         config = make_config(options)
     except ConfigurationError as error:
-        if launch.launched_rank() == 0:
-            print(f"lepton_mpi: {error}", file=sys.stderr)
+        launch.complain(f"lepton_mpi: {error}")
         raise SystemExit(error.exit_code) from None
     result: dict[str, Any] = {}
     code = run(lambda world: result.update(train(config, world, model)), config.timeout)

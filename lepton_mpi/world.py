@@ -38,8 +38,7 @@ def run(function: Callable[["World"], Any], timeout_seconds: float) -> int:
     try:
         world = World(timeout_seconds)
     except LauncherError as error:
-        if launch.launched_rank() == 0:
-            print(f"lepton_mpi: {error}", file=sys.stderr)
+        launch.complain(f"lepton_mpi: {error}")
         return error.exit_code
     try:
         function(world)
