@@ -4,7 +4,9 @@
     /optimizer/<state>      one flat vector per state, in the order of the parameters
     /normalisation/…        shift and scale of the features, as the data file had them
     attributes              format, version, step, epoch, seed, model, y_kind (classes or targets), configuration
-                            (JSON), names (JSON, the order of the flat vector), weights_digest (BLAKE2b)
+                            (JSON), names (JSON, the order of the flat vector), weights_digest (BLAKE2b);
+                            to go on from: row, how many rows of the epoch were used, order (JSON, how rows are
+                            shuffled), loss_sum and correct_sum over those rows
 
 The first 512 bytes, which HDF5 leaves to its user, hold a magic word and the BLAKE2b of all other bytes.
 A file is written under a temporary name, synced and renamed, and the folder is synced: a kill at any
@@ -15,7 +17,10 @@ and Fletcher32 covers the rest, so that other programs see damage too.
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -55,13 +60,15 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     with temporary.open("r+b") as raw:
         raw.write(_head(temporary))
     replace_durably(temporary, path)
-    # By age, not by step: a folder may hold the higher steps of an earlier run.
-    others = sorted(
-        set(folder.glob("step-*.h5")) - {path}, key=lambda file: file.stat().st_mtime_ns
-    )
-    for old in others[: max(0, len(others) - (_KEPT - 1))]:
+    for old in newest_first(folder)[_KEPT:]:
         old.unlink()
     return path
+
+
+def newest_first(folder: Path) -> list[Path]:
+    """Checkpoints in a folder, by age and not by step: it may hold the higher steps of an earlier run."""
+    files = [(file.stat().st_mtime_ns, file.name, file) for file in folder.glob("step-*.h5")]
+    return [file for _, _, file in sorted(files, reverse=True)]
 
 
 def load(path: Path) -> Checkpoint:
@@ -94,16 +101,22 @@ def verify(path: Path) -> None:
 
 def read(path: Path) -> Checkpoint:
     """Read a checkpoint that ``verify`` has let pass. Raises DataError."""
-    path = Path(path)
+    with _opened(Path(path)) as file:
+        found = _read(file)
+        _check(found)
+        return found
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """The file, in a block whose errors of any kind become a DataError that names it."""
     try:
         with h5py.File(path, "r", locking=False) as file:
             trust.check(file, path.stat().st_size)
             if int(file.attrs["version"]) > _VERSION:
                 version = file.attrs["version"]
                 raise DataError(f"expected version {_VERSION} or lower, got {version}")
-            found = _read(file)
-        _check(found)
-        return found
+            yield file
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -111,11 +124,25 @@ def read(path: Path) -> Checkpoint:
         raise DataError(f"{path}: not a checkpoint that this version reads: {reason}") from None
 
 
-def configuration(saved: Checkpoint, path: Path) -> Config:
+def read_attributes(path: Path) -> dict[str, Any]:
+    """Those of a checkpoint that ``verify`` has let pass, and nothing else of it. Raises DataError."""
+    with _opened(Path(path)) as file:
+        found = _attributes(file)
+        _check_attributes(found)
+        return found
+
+
+def digest_of(array: np.ndarray) -> str:
+    """BLAKE2b of the bytes of an array that is contiguous, in hexadecimal."""
+    return hashlib.blake2b(array.data, digest_size=16).hexdigest()
+
+
+def configuration(attributes: dict[str, Any], path: Path) -> Config:
     """What a checkpoint says that it was trained with, checked like a command line. Raises DataError."""
     try:
-        options = json.loads(saved.attributes["configuration"])
-        return make_config(options | {"hidden": tuple(options["hidden"])})
+        options = json.loads(attributes["configuration"])
+        options.pop("data_check", None)  # an option of earlier versions
+        return make_config(options)
     except (ConfigurationError, ValueError, TypeError, KeyError, RecursionError) as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise DataError(f"{path}: attribute configuration: {reason}") from None
@@ -165,23 +192,35 @@ def _read(file: h5py.File) -> Checkpoint:
         np.concatenate([array.reshape(-1) for array in arrays.values()]),
         {name: dataset[()] for name, dataset in file["optimizer"].items()},
         (file["normalisation/shift"][()], file["normalisation/scale"][()]),
-        {
-            key: value.item() if isinstance(value, np.generic) else value
-            for key, value in file.attrs.items()
-        },
+        _attributes(file),
     )
+
+
+def _attributes(file: h5py.File) -> dict[str, Any]:
+    return {
+        key: value.item() if isinstance(value, np.generic) else value
+        for key, value in file.attrs.items()
+    }
 
 
 def _check(found: Checkpoint) -> None:
     """Whether everything has the type and the shape that it is used with, whoever wrote it."""
+    _check_attributes(found.attributes)
+    _check_arrays(found)
+
+
+def _check_attributes(attributes: dict[str, Any]) -> None:
     expected = dict.fromkeys(("step", "epoch", "seed"), int) | dict.fromkeys(
         ("format", "weights_digest", "model", "configuration"), str
     )
     for key, kind in expected.items():
-        if not isinstance(found.attributes[key], kind):
+        if not isinstance(attributes[key], kind):
             raise DataError(f"attribute {key}: expected {kind.__name__}, got something else")
-    if found.attributes["format"] != _FORMAT:
-        raise DataError(f"expected format {_FORMAT}, got {one_line(found.attributes['format'])}")
+    if attributes["format"] != _FORMAT:
+        raise DataError(f"expected format {_FORMAT}, got {one_line(attributes['format'])}")
+
+
+def _check_arrays(found: Checkpoint) -> None:
     shift, scale = found.normalisation
     for name, array, shape in (
         ("parameters", found.parameters, (found.layout.size,)),

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 from jsonargparse import ArgumentParser
 
 from lepton_mpi import launch
+from lepton_mpi.data import augmentation
 from lepton_mpi.errors import ConfigurationError, did_you_mean, one_line
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -59,7 +60,30 @@ class Config:
     """Everything that decides a run; equal on every rank (``World.agree_on`` checks it)."""
 
     recipe: str = _option("digits", "ready-made options, or the path of a TOML file with options")
-    data: str = _option("digits", "HDF5 file, or one of the embedded sets digits, breast_cancer")
+    data: tuple[str, ...] = _option(
+        ("digits",),
+        "HDF5 files, which make one data set together, patterns of them, or an embedded set: digits, breast_cancer",
+        ("one file at least", lambda value: len(value) > 0),
+    )
+    loader: Literal["auto", "memory", "mapped", "streamed"] = _option(
+        "auto",
+        "where rows are: copied into memory once per host, mapped from the file, or read ahead in windows; "
+        "auto: by their size and the memory that is free",
+    )
+    shuffle: Literal["auto", "full", "blocks"] = _option(
+        "auto",
+        "order of an epoch; blocks: runs of rows, then rows within windows of some of them, as streaming needs it; "
+        "auto: full unless rows are streamed",
+    )
+    shuffle_buffer: int = _option(
+        64 << 20,
+        "bytes of rows that shuffle blocks mixes at a time, in all ranks together",
+        _AT_LEAST_1,
+    )
+    augment: tuple[str, ...] = _option(
+        (),
+        "what is done to training rows at random: flip (left to right), crop=PIXELS, noise=DEVIATION",
+    )
     model: str = _option(
         "mlp", "mlp, logistic, or FILE.py:NAME, a callable that returns your own model"
     )
@@ -129,11 +153,6 @@ class Config:
     test_split: float = _option(
         0.2, "part of all rows kept for the final test, if the file has none", _FRACTION
     )
-    data_check: Literal["full", "structure"] = _option(
-        "full",
-        "of files from elsewhere, before they are read; structure does not unpack what is packed, which spares time "
-        "with many gigabytes of it, and the ranks believe what it says of its length",
-    )
     seed: int = _option(0, "decides initial parameters, splits and the order of rows", _AT_LEAST_0)
     allreduce: AllreduceName = _option(  # noqa: RUF009  a frozen field's default
         "auto", "how gradients are summed; auto, host, two_level: same bits on any ranks"
@@ -144,7 +163,17 @@ class Config:
         _AT_LEAST_1,
     )
     segment_bytes: int = _option(256 << 10, "size of one message of the ring", _AT_LEAST_1)
-    checkpoint: str | None = _option(None, "folder for checkpoints; default: none are written")
+    checkpoint: str | None = _option(
+        None, "folder for checkpoints, one after every epoch; default: none are written"
+    )
+    checkpoint_steps: int = _option(
+        0, "write a checkpoint after so many steps, too; 0: only after epochs", _AT_LEAST_0
+    )
+    resume: str | None = _option(
+        None,
+        "checkpoint to go on from, or a folder of them, of which the newest is taken; a folder with none, or none yet, "
+        "begins anew",
+    )
     report_memory: bool = _option(
         False, "print at the end what memory the ranks of the host take, by purpose"
     )
@@ -166,6 +195,11 @@ class Config:
             if not _has_type(value, field.type) or (check and not check[1](value)):
                 expected, flag = _expected(field), _flag(field.name)
                 raise ConfigurationError(f"{flag}: expected {expected}, got {value!r}")
+        augmentation.check_words(self.augment)
+        if self.checkpoint_steps and not self.checkpoint:
+            raise ConfigurationError(
+                "--checkpoint-steps: expected a folder for checkpoints, --checkpoint, got none"
+            )
 
     @property
     def held_out(self) -> dict[str, float]:
@@ -179,12 +213,19 @@ class Config:
         return kinds.get(self.loss, "targets")
 
 
+_FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+# Options that take several words.
+_LISTS = {name for name, field in _FIELDS.items() if get_origin(field.type) is tuple}
+
+
 def _has_type(value: Any, kind: Any) -> bool:
     """Whether ``value`` is what a field of type ``kind`` may hold; True is no number."""
     if get_origin(kind) is Literal:
         return value in get_args(kind)
-    if kind == tuple[int, ...]:
-        return isinstance(value, tuple) and all(_has_type(number, int) for number in value)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(
+            _has_type(each, get_args(kind)[0]) for each in value
+        )
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
@@ -194,7 +235,19 @@ def make_config(options: dict[str, Any]) -> Config:
     """Configuration from a program's keyword arguments. Raises ConfigurationError, also for unknown names."""
     for name in options.keys() - set(_names()):
         raise ConfigurationError(f"unknown option {name!r}{did_you_mean(name, _names())}")
-    return Config(**options)
+    return Config(**_listed(options))
+
+
+def _listed(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with tuples where lists came from JSON or TOML, or a single text stands for one."""
+    listed = {}
+    for name in _LISTS & options.keys():
+        value = options[name]
+        if isinstance(value, str):
+            listed[name] = (value,)
+        elif isinstance(value, list):
+            listed[name] = tuple(value)
+    return options | listed
 
 
 def parse_command_line(arguments: Sequence[str], program: str) -> Config:
@@ -240,8 +293,8 @@ def _argument(field: dataclasses.Field) -> dict[str, Any]:
     keywords = {"help": field.metadata["help"], "default": default, "type": field.type}
     if field.type is bool:
         return {"help": field.metadata["help"], "default": default, "action": "store_true"}
-    if field.name == "hidden":
-        keywords |= {"type": int, "nargs": "*", "default": list(default)}
+    if field.name in _LISTS:
+        keywords |= {"type": get_args(field.type)[0], "nargs": "*", "default": list(default)}
     return keywords
 
 
@@ -271,6 +324,9 @@ def _read_toml(flag: str, path: Path) -> dict[str, Any]:
         raise ConfigurationError(
             f"{flag}: {path}: unknown key {key!r}{did_you_mean(key, _names())}"
         )
+    for name in _LISTS & values.keys():
+        if isinstance(values[name], str) and _FIELDS[name].type == tuple[str, ...]:
+            values[name] = [values[name]]  # as the parser wants it
     if not isinstance(values.get("hidden", []), list):
         raise ConfigurationError(
             f"--hidden: expected whole numbers of at least 1 in a list, got {values['hidden']!r}"
@@ -287,9 +343,7 @@ def _parse(parser: ArgumentParser, arguments: list[str]) -> Config:
     except (ArgumentError, TypeError, ValueError) as error:
         raise ConfigurationError(_explain(str(error), arguments)) from None
     values = {field.name: parsed[field.name] for field in dataclasses.fields(Config)}
-    if isinstance(values["hidden"], list):
-        values["hidden"] = tuple(values["hidden"])
-    return Config(**values)
+    return Config(**_listed(values))
 
 
 def _without(flag: str, arguments: list[str]) -> list[str]:
@@ -311,8 +365,7 @@ def _explain(message: str, arguments: list[str]) -> str:
     if match := re.search(r'(?:Parser key "|argument --)([\w-]+)', message):
         name = match[1].replace("-", "_")
         if name in _names():
-            field = next(field for field in dataclasses.fields(Config) if field.name == name)
-            return f"{_flag(name)}: expected {_expected(field)}{_got(name, arguments)}"
+            return f"{_flag(name)}: expected {_expected(_FIELDS[name])}{_got(name, arguments)}"
     return one_line(message)
 
 
@@ -356,7 +409,7 @@ def _after(flag: str, arguments: list[str]) -> str | None:
 
 
 def _names() -> list[str]:
-    return [field.name for field in dataclasses.fields(Config)]
+    return list(_FIELDS)
 
 
 def _flag(name: str) -> str:

@@ -44,9 +44,14 @@ def uniform(seed: int, stream: int, count: int) -> np.ndarray:
     return (bits(seed, stream, count) >> np.uint64(11)) * 2.0**-53
 
 
-def permutation(seed: int, stream: int, count: int) -> np.ndarray:
-    """The integers 0 … count-1 in random order, int64, shape (count,).
+def shuffled(key: np.ndarray, count: int) -> np.ndarray:
+    """The integers 0 … count-1 in random order, int64, shape (count,), for one key, uint64 of shape (1,).
 
-    Rows are sorted by their hash, in O(count log count); equal hashes keep their order.
+    They are sorted by their hash, in O(count log count); equal hashes keep their order.
     """
-    return np.argsort(bits(seed, stream, count), kind="stable")
+    return np.argsort(numbers(key, count), kind="stable")
+
+
+def permutation(seed: int, stream: int, count: int) -> np.ndarray:
+    """``shuffled`` by the numbers of one stream of one seed."""
+    return shuffled(chain(chain(np.zeros(1, np.uint64), seed), stream), count)

@@ -10,6 +10,8 @@ import numpy as np
 
 from lepton_mpi import checkpoint, metrics
 from lepton_mpi.data import loader, order
+from lepton_mpi.data.batches import BatchReader, Rows
+from lepton_mpi.data.reads import reads_in_order
 from lepton_mpi.errors import ConfigurationError, DataError, one_line
 from lepton_mpi.models import Batch, make_model
 from lepton_mpi.vectors import Layout
@@ -22,9 +24,9 @@ BATCH_ROWS = 256
 def evaluate(
     model: Any,
     parameters: dict,
-    rows: loader.Rows,
+    rows: Rows,
     class_names: tuple[str, ...],
-    reader: loader.BatchReader,
+    reader: BatchReader,
     world: World,
 ) -> dict[str, Any]:
     """Figures of ``model`` on ``rows``, each row counted once, each rank its part. Collective.
@@ -57,12 +59,12 @@ def evaluate(
     return {"loss": float(world.sum(loss)[0]) / rows.row_count, **figures}
 
 
-def _own_batches(rows: loader.Rows, reader: loader.BatchReader, world: World) -> Iterator[Batch]:
+def _own_batches(rows: Rows, reader: BatchReader, world: World) -> Iterator[Batch]:
     """This rank's part of the rows; a batch lasts until the next."""
     first, last = order.share(0, rows.row_count, world.size, world.rank)
-    for start in range(first, last, BATCH_ROWS):
+    for read in reads_in_order(rows, first, last, BATCH_ROWS):
         world.clock.enter("evaluation")  # progress, for the time limit
-        yield Batch(*reader.read(rows, rows.indices[start : min(start + BATCH_ROWS, last)]))
+        yield Batch(*reader.read(read))
 
 
 def _count_classes(model, parameters, batches, class_count) -> tuple[np.ndarray, np.ndarray]:
@@ -77,7 +79,7 @@ def _count_classes(model, parameters, batches, class_count) -> tuple[np.ndarray,
 
 def _add_targets(model, parameters, batches, rows) -> tuple[np.ndarray, np.ndarray]:
     """Summed loss, shape (1,), and the sums of ``metrics.add_errors``."""
-    origin, sums = rows.y[rows.indices[0]], np.zeros((4, rows.y.shape[1]))
+    origin, sums = rows.y[rows.numbers(0, 1)[0]], np.zeros((4, rows.y.shape[1]))
     predicted, loss = np.empty((BATCH_ROWS, rows.y.shape[1]), rows.y.dtype), np.zeros(1)
     for batch in batches:
         loss += model.evaluate(parameters, batch, predicted[: len(batch.y)])
@@ -116,7 +118,7 @@ def evaluate_checkpoint(
             checkpoint.verify(path)
     with world.agreeing():
         saved = checkpoint.read(path)
-        config = checkpoint.configuration(saved, path)
+        config = checkpoint.configuration(saved.attributes, path)
         # Older checkpoints do not say, and have classes.
         y_kind = saved.attributes.get("y_kind", "classes")
         if y_kind not in ("classes", "targets") or config.y_kind not in ("auto", y_kind):
@@ -137,15 +139,15 @@ def evaluate_checkpoint(
     parameters = saved.layout.views(saved.parameters)
     # The checkpoint was trained with its own normalisation, whatever the file says.
     data = loader.renormalised(data, tuple(values.astype(dtype) for values in saved.normalisation))
-    reader = loader.BatchReader(data, BATCH_ROWS)
+    reader = BatchReader(data, BATCH_ROWS)
     figures = evaluate(model, parameters, data.splits[split], data.class_names, reader, world)
     with world.agreeing():
         if not figures:
             raise DataError(
-                f"{data.path}: no {split} rows to evaluate on, or a model that cannot evaluate"
+                f"{data.name}: no {split} rows to evaluate on, or a model that cannot evaluate"
             )
     if world.rank == 0:
-        print(f"{split} of {data.path.name}: {sentence(figures)}")
+        print(f"{split} of {data.name}: {sentence(figures)}")
         for values in figures.get("classes", []):
             print(
                 f"  {values['name']:<20} precision {values['precision']:.4f}  recall {values['recall']:.4f}  f1 {values['f1']:.4f}"
@@ -156,7 +158,7 @@ def _check_fits(path: Path, saved, layout: Layout, data: loader.DataSet, dtype: 
     """Whether the checkpoint's arrays are those of the model and of the rows; kernels check nothing."""
     if layout != saved.layout:
         raise ConfigurationError(
-            f"{data.path}: rows of shape {data.feature_shape} and {data.outputs_text} do not fit the "
+            f"{data.name}: rows of shape {data.feature_shape} and {data.outputs_text} do not fit the "
             f"checkpoint's model, {one_line(saved.attributes['model'])}"
         )
     if saved.parameters.dtype != dtype:

@@ -46,6 +46,51 @@ def own_bytes() -> int:
     return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Private_"))
 
 
+def available_bytes(root: Path = Path("/")) -> int:
+    """Memory that this process could still use: what Linux counts as available, and what its control groups leave.
+
+    ``root`` is where proc and sys are; another one is for tests.
+    """
+    lines = (root / "proc/meminfo").read_text().splitlines()
+    amounts = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    for line in _lines(root / "proc/self/cgroup"):
+        _, kinds, path = line.split(":", 2)
+        if kinds == "":
+            base, names = "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in kinds.split(","):
+            base = "sys/fs/cgroup/memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        # A group is limited by those that it is in, too.
+        place = root / base / path.strip("/")
+        for group in (place, *place.parents):
+            if not group.is_relative_to(root / base):
+                break
+            amounts += _left_in_group(group, *names)
+    return max(0, min(amounts, default=0))
+
+
+def _left_in_group(group: Path, limit: str, used: str, idle: str) -> list[int]:
+    """What a control group leaves; nothing where it has no limit. Idle pages of files are given up when asked for."""
+    numbers = [line for name in (limit, used) for line in _lines(group / name)[:1]]
+    if len(numbers) < 2 or not all(number.isdigit() for number in numbers):
+        return []
+    idle_bytes = [
+        int(line.split()[1])
+        for line in _lines(group / "memory.stat")
+        if line.startswith(f"{idle} ")
+    ]
+    return [int(numbers[0]) - int(numbers[1]) + sum(idle_bytes)]
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
 def report(world, vectors: dict[str, int], vector_bytes: int) -> list[str]:
     """Lines for people. Collective over the host.
 

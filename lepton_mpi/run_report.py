@@ -25,7 +25,9 @@ def told_if_long(report: Report, title: str, text: str, seconds: float = 2.0) ->
         timer.cancel()
 
 
-def say_head(config, world, report, data, model, layout, strategy, micro_batches) -> None:
+def say_head(
+    config, world, report, data, model, layout, strategy, micro_batches, shuffle, start
+) -> None:
     """World, data, model, training and allreduce, a line each; every rank calls it, ``report`` knows who speaks."""
     ranks = f"{world.size} rank{'s' * (world.size > 1)} on {world.host_count} host{'s' * (world.host_count > 1)}"
     is_crowded = world.local_size > world.cores
@@ -37,7 +39,10 @@ def say_head(config, world, report, data, model, layout, strategy, micro_batches
         f"{grouped(rows.row_count)} {split}" for split, rows in _in_order(data.splits)
     )
     shape = "x".join(map(str, data.feature_shape)) or "1"
-    report.say("data", f"{data.path.name}: {counts} rows of shape {shape}, {data.outputs_text}")
+    report.say("data", f"{data.name}: {counts} rows of shape {shape}, {data.outputs_text}")
+    report.say("loader", f"{data.way.name} ({data.way.reason}), {_shuffled(shuffle)}")
+    for note in start.notes:
+        report.say("resume", note)
     report.say("model", f"{name_of(model)}, {grouped(layout.size)} parameters, {config.dtype}")
     buckets = strategy.bucket_count
     report.say(
@@ -56,6 +61,8 @@ def say_head(config, world, report, data, model, layout, strategy, micro_batches
         hosts=world.host_count,
         mpi=mpi_library(),
         rows={split: rows.row_count for split, rows in data.splits.items()},
+        loader=data.way.name,
+        shuffle=shuffle.name,
         parameters=layout.size,
         allreduce=strategy.choice.algorithm,
         allreduce_reason=strategy.choice.reason,
@@ -64,7 +71,7 @@ def say_head(config, world, report, data, model, layout, strategy, micro_batches
 
 
 def say_end(
-    config, world, report, data, model, layout, strategy, parameters, reader, path
+    config, world, report, data, model, layout, strategy, parameters, reader, path, rows_trained
 ) -> dict[str, Any]:
     """Test figures, time split, digest: printed, recorded and returned. Collective."""
     from lepton_mpi import evaluation
@@ -75,13 +82,14 @@ def say_end(
     world.clock.enter("end")
     names = ("compute", "communication", "waiting", "input")
     split = world.sum(np.array([world.clock.seconds[name] for name in names])) / world.size
-    shares = dict(zip(names, (split / split.sum()).tolist(), strict=True))
+    total = split.sum() or 1.0  # of a run that had nothing left to train
+    shares = dict(zip(names, (split / total).tolist(), strict=True))
     digest = layout.digest(strategy.parameters)
     world.agree_on("the digest of the final parameters", digest)
     seconds = float(split.sum())
     result = {
         "world_size": world.size,
-        "samples_per_second": config.epochs * data.splits["train"].row_count / seconds,
+        "samples_per_second": rows_trained / seconds if seconds else 0.0,
         "seconds": seconds,
         "time_split": shares,
         "weights_digest": digest,
@@ -110,6 +118,16 @@ def say_end(
     report.say("weights", f"{digest} (BLAKE2b)")
     report.record("end", **result)
     return result | {"parameters": parameters}
+
+
+def _shuffled(shuffle) -> str:
+    if shuffle.name == "full":
+        return "all rows shuffled"
+    blocks = len(shuffle.blocks) - 1
+    return (
+        f"{grouped(blocks)} block{'s' * (blocks != 1)} shuffled, rows within windows of {grouped(shuffle.window_rows)} "
+        "for each micro-batch"
+    )
 
 
 def thread_count(config: Config, world: World) -> int:

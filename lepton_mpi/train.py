@@ -16,7 +16,6 @@ if __name__ == "__main__":
     raise SystemExit(train_command())
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 from time import perf_counter
@@ -75,15 +74,17 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
     report = _open_report(config, world)
     with run_report.told_if_long(report, "kernels", "compiling for this processor, only once"):
         world.first_of_host_first(import_kernels)
-    from lepton_mpi import evaluation
-    from lepton_mpi.data import loader, order
+    from lepton_mpi import evaluation, resume
+    from lepton_mpi.data import augmentation, loader
+    from lepton_mpi.data.batches import BatchReader
+    from lepton_mpi.data.order import MicroBatches
+    from lepton_mpi.data.reads import TrainingReads
     from lepton_mpi.models import Batch, draws
-    from lepton_mpi.strategies.micro_batches import MicroBatches
 
     dtype = np.dtype(config.dtype)
-    unpack_first = config.data_check == "full"
+    start = resume.find(config, world)
     data = loader.load(
-        config.data, dtype, config.held_out, config.seed, world, config.y_kind, unpack_first
+        config.data, dtype, config.held_out, config.seed, world, config.y_kind, config.loader
     )
     model = _make_model(config, world, model, data)
     layout = Layout(model.shapes)
@@ -91,46 +92,69 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
         config.global_batch, config.micro_batch or -(-config.global_batch // 8)
     )
     train_rows = data.splits["train"]
-    steps = order.step_bounds(train_rows.row_count, config.global_batch)
-    strategy = _make_strategy(config, world, layout, dtype, micro_batches.count, len(steps))
+    steps = micro_batches.step_count(train_rows.row_count)
+    with world.agreeing():
+        kind = start.order.get("shuffle", config.shuffle)
+        shuffle = loader.training_order(
+            data, micro_batches, config.seed, kind, config.shuffle_buffer
+        )
+        order = resume.order_facts(shuffle, train_rows.row_count)
+        resume.check_order(start, order)
+        augment = augmentation.parse(config.augment, data.feature_shape)
+    strategy = _make_strategy(config, world, layout, dtype, micro_batches.count, steps)
     parameters = layout.views(strategy.parameters)
-    _initialise(config, world, layout, model, strategy)
+    _initialise(config, world, layout, model, strategy, start, data)
 
-    reader = loader.BatchReader(data, max(evaluation.BATCH_ROWS, micro_batches.rows))
-    clock, step, path = world.clock, 0, None
-    run_report.say_head(config, world, report, data, model, layout, strategy, micro_batches)
+    reader = BatchReader(data, max(evaluation.BATCH_ROWS, micro_batches.rows), augment)
+    reads = TrainingReads(
+        train_rows,
+        shuffle,
+        strategy.micro_batches.numbers,
+        range(start.epoch, config.epochs + 1),
+        start.row // config.global_batch,
+    )
+    clock, step, path = world.clock, start.step, start.path
+    run_report.say_head(
+        config, world, report, data, model, layout, strategy, micro_batches, shuffle, start
+    )
 
-    for epoch in range(1, config.epochs + 1):
-        report.epoch_begins(epoch, config.epochs, len(steps))
-        began, loss, correct = perf_counter(), 0.0, 0.0
-        rows_in_order = train_rows.indices[
-            order.epoch_order(train_rows.row_count, config.seed, epoch)
-        ]
-        reads = micro_batches.reads(strategy.micro_batches.numbers, rows_in_order, steps)
-        draws_of_steps = draws(config.seed, step, len(steps))
-        for (batch_start, batch_stop), draw in zip(steps, draws_of_steps, strict=True):
+    for epoch in range(start.epoch, config.epochs + 1):
+        report.epoch_begins(epoch, config.epochs, steps)
+        began, first_row = perf_counter(), start.row if epoch == start.epoch else 0
+        # The sums of the part of an epoch that was trained before the run was resumed count once.
+        is_heir = first_row > 0 and world.rank == 0
+        loss, correct = (start.loss, start.correct) if is_heir else (0.0, 0.0)
+        first_step = first_row // config.global_batch
+        draws_of_steps = draws(config.seed, step, steps - first_step)
+        for number, draw in enumerate(draws_of_steps, first_step):
             step += 1
             for vector, gradient in strategy.micro_batches:
                 clock.enter("input", step)
-                rows, following = next(reads)
-                x, y = reader.read(train_rows, rows)
-                batch = Batch(x, y, rows, draw, reader.look_ahead(train_rows, following))
+                read, following = next(reads)
+                x, y = reader.read_for_training(read, draw)
+                batch = Batch(x, y, read.numbers, draw, reader.look_ahead(following))
                 clock.enter("compute")
-                if rows.size:
+                if read.numbers.size:
                     figures = model.loss_and_gradient(parameters, batch, gradient)
                     batch_loss, batch_correct = _loss_and_correct(figures)
                     loss, correct = loss + batch_loss, correct + batch_correct
                 else:
                     vector[:] = 0  # the last step of an epoch may be shorter
-            strategy.step(step, batch_stop - batch_start)
+            strategy.step(step, micro_batches.step_rows(train_rows.row_count, number))
             report.step_done()
+            is_due = config.checkpoint_steps and step % config.checkpoint_steps == 0
+            if is_due and number < steps - 1:  # after an epoch there is one anyway
+                row, sums = (number + 1) * config.global_batch, world.sum(np.array([loss, correct]))
+                state = resume.attributes(config, epoch, row, step, sums, order)
+                path = _save(config, world, layout, strategy, data, model, state)
         clock.enter("waiting")
-        loss, correct = world.sum(np.array([loss, correct], np.float64)) / train_rows.row_count
+        sums = world.sum(np.array([loss, correct], np.float64))
+        loss, correct = sums / train_rows.row_count
         seconds = perf_counter() - began
         _check_finite(world, loss, epoch)
         values = {
             "seconds": seconds,
-            "samples_per_second": train_rows.row_count / seconds,
+            "samples_per_second": (train_rows.row_count - first_row) / seconds,
             "loss": loss,
         }
         if not np.isnan(correct):
@@ -143,11 +167,13 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
         )
         report.epoch_ends(epoch, config.epochs, values)
         if config.checkpoint:
-            clock.enter("checkpoint")
-            path = _save(config, world, layout, strategy, data, model, step, epoch)
+            state = resume.attributes(config, epoch, train_rows.row_count, step, sums, order)
+            path = _save(config, world, layout, strategy, data, model, state)
 
+    reads.close()
+    trained = max(0, config.epochs + 1 - start.epoch) * train_rows.row_count - start.row
     result = run_report.say_end(
-        config, world, report, data, model, layout, strategy, parameters, reader, path
+        config, world, report, data, model, layout, strategy, parameters, reader, path, trained
     )
     report.close()
     return result
@@ -156,6 +182,8 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
 def import_kernels() -> None:
     """Compile, or load from the cache, every kernel of a run."""
     import lepton_mpi.collectives.flag_kernels
+    import lepton_mpi.data.augmentation_kernels
+    import lepton_mpi.data.checksum_kernels
     import lepton_mpi.data.kernels
     import lepton_mpi.look_ahead_kernels
     import lepton_mpi.models.activation_kernels
@@ -233,19 +261,24 @@ def _make_strategy(
     return Replicated(layout, gradients, choice, settings, world.clock, clip_norm)
 
 
-def _initialise(config: Config, world: World, layout: Layout, model: Any, strategy) -> None:
-    """Random parameters, or those of a checkpoint; the same on every rank."""
-    from lepton_mpi import checkpoint
+def _initialise(
+    config: Config, world: World, layout: Layout, model: Any, strategy, start, data
+) -> None:
+    """Random parameters, or those of a checkpoint, with its state if the run goes on; the same on every rank."""
+    from lepton_mpi import checkpoint, resume
     from lepton_mpi.models import initialise_uniform
 
     vector = strategy.parameters
     with world.agreeing():
-        if config.initial is not None and world.local_rank == 0:
+        if config.initial is not None and not start.path and world.local_rank == 0:
             checkpoint.verify(Path(config.initial))
     with world.agreeing():
         # One that several ranks share is filled by one of them.
         if world.local_rank == 0 or not strategy.is_shared:
-            if config.initial is None:
+            if start.path:
+                state = strategy.optimizer.named_state
+                resume.load_state(start, layout, vector, state, data.normalisation)
+            elif config.initial is None:
                 getattr(model, "initialise", initialise_uniform)(layout.views(vector), config.seed)
             else:
                 loaded = checkpoint.read(Path(config.initial))
@@ -278,20 +311,18 @@ def _prefixed(prefix: str, figures: dict[str, Any]) -> dict[str, float]:
     return {prefix + name: figures[name] for name in names if name in figures}
 
 
-def _save(config, world, layout, strategy, data, model, step: int, epoch: int) -> Path | None:
-    """Rank 0 writes; every rank learns whether it worked. Collective."""
+def _save(config, world, layout, strategy, data, model, state: dict[str, Any]) -> Path | None:
+    """Rank 0 writes; every rank learns whether it worked. Collective. ``state`` is what the run goes on from."""
     from lepton_mpi import checkpoint
 
+    world.clock.enter("checkpoint")
     with world.agreeing():
         if world.rank == 0:
-            attributes = {
-                "step": step,
-                "epoch": epoch,
+            attributes = state | {
                 "seed": config.seed,
                 "model": run_report.name_of(model),
                 "y_kind": "targets" if data.target_count else "classes",
             }
-            attributes["configuration"] = json.dumps(dataclasses.asdict(config))
             saved = checkpoint.Checkpoint(
                 layout,
                 strategy.parameters,

@@ -21,7 +21,7 @@ from typing import Any
 import mpi4py
 import numpy as np
 
-from lepton_mpi import host_pages, launch
+from lepton_mpi import host_pages, launch, memory
 from lepton_mpi.errors import LauncherError, LeptonError, RankError
 from lepton_mpi.watchdog import PhaseClock, Watchdog
 
@@ -166,6 +166,14 @@ class World:
         everybody = np.empty((self.size, *values.shape), values.dtype)
         self.comm.Allgather(np.ascontiguousarray(values), everybody)
         return everybody.sum(axis=0)
+
+    def least(self, value: int) -> int:
+        """The least of all ranks' whole numbers. Collective."""
+        return min(self.comm.allgather(value))
+
+    def memory_available(self) -> int:
+        """Bytes of memory that this host has free for this job."""
+        return memory.available_bytes()
 
     def first_of_host_first(self, load: Callable[[], Any]) -> Any:
         """``load()`` on rank 0, then on each host's first rank, then on the others. Collective.

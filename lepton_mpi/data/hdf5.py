@@ -18,7 +18,8 @@ What a file must not hold, since it may come from anybody, is said in ``trust.py
 Every rank opens the file by itself, read-only and without a lock: many cluster file systems refuse locks.
 """
 
-from collections.abc import Collection, Iterator
+import glob
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +35,8 @@ from lepton_mpi.errors import DataError, one_line
 EMBEDDED = Path(__file__).parent / "embedded"
 YKind = Literal["auto", "classes", "targets"]
 
-# Large enough to read at full speed, small enough that a rank's scratch does not matter.
-_BLOCK_BYTES = 8 << 20
+# What HDF5 itself reads of a file whose rows are trained on.
+_NOT_ROWS = ("/normalisation/shift", "/normalisation/scale")
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,23 @@ def locate(name: str) -> Path:
     return embedded if Path(name).name == name and embedded.exists() else Path(name)
 
 
+def locate_all(names: Sequence[str]) -> list[Path]:
+    """Paths of all ``names``, of which some may be patterns such as ``shards/*.h5``. Raises DataError."""
+    paths = []
+    for name in names:
+        path = locate(name)
+        found = [path]
+        if any(sign in name for sign in "*?[") and not _is_there(path):
+            found = [Path(match) for match in sorted(glob.glob(name))]
+            if not found:
+                raise DataError(f"{name}: no file has such a name")
+        paths += found
+    for path in paths:
+        if paths.count(path) > 1:
+            raise DataError(f"{path}: expected every file once, got it {paths.count(path)} times")
+    return paths
+
+
 @contextmanager
 def open_file(path: Path, y_kind: YKind = "auto") -> Iterator[OpenFile]:
     """Open ``path`` for reading and check its structure; ``y_kind`` is what ``y`` must be. Raises DataError."""
@@ -88,14 +106,15 @@ def open_file(path: Path, y_kind: YKind = "auto") -> Iterator[OpenFile]:
             raise DataError(f"{path}: damaged: {one_line(error)}") from None
 
 
-def probe_file(path: Path, only: Collection[str] | None = None, unpack: bool = True) -> None:
+def probe_file(path: Path, only: Collection[str] | None = None, for_rows: bool = False) -> None:
     """Have ``path`` looked at by a process of its own before this one opens it, see ``Probe.check``. Raises DataError.
 
-    To be called by one rank of each host. Does nothing for the files of the package.
+    To be called by one rank of each host. Does nothing for the files of the package. ``for_rows`` is for files whose rows
+    are read by ``stored_rows.py``, which does not trust what is packed, so that it need not be unpacked twice.
     """
     _check_there(path)
     if path.parent != EMBEDDED:
-        probe.check(path, only, unpack)
+        probe.check(path, only, _NOT_ROWS if for_rows else None)
 
 
 def check_structure(file: h5py.File, path: Path, only: Collection[str] | None = None) -> list[str]:
@@ -110,73 +129,43 @@ def check_structure(file: h5py.File, path: Path, only: Collection[str] | None = 
     return [name.strip("/") for name, thing in things.items() if trust.is_data_set(thing)]
 
 
-def _check_there(path: Path) -> None:
+def check_alike(files: Sequence[OpenFile]) -> None:
+    """Refuse files that do not make one data set together. Raises DataError."""
+    first = files[0]
+    for file in files[1:]:
+        pairs = {
+            "rows of shape": (first.feature_shape, file.feature_shape),
+            "classes": (first.class_names, file.class_names),
+            "targets a row": (first.target_count, file.target_count),
+            "splits": (", ".join(first.sources), ", ".join(file.sources)),
+        }
+        for what, (expected, came) in pairs.items():
+            if expected != came:
+                raise DataError(
+                    f"{file.path}: expected {what} {one_line(expected)} as in {first.path}, got {one_line(came)}"
+                )
+        for name, mine, other in zip(
+            ("shift", "scale"), first.normalisation, file.normalisation, strict=True
+        ):
+            if not np.array_equal(mine, other):
+                raise DataError(
+                    f"{file.path}: normalisation/{name}: expected the numbers of {first.path}, got others: prepare the "
+                    "files together, or write one normalisation into all of them"
+                )
+
+
+def _is_there(path: Path) -> bool:
     try:
-        is_there = path.exists()
+        return path.exists()
     except (OSError, ValueError):  # a name that no file can have
-        is_there = False
-    if not is_there:
+        return False
+
+
+def _check_there(path: Path) -> None:
+    if not _is_there(path):
         known = ", ".join(sorted(file.stem for file in EMBEDDED.glob("*.h5")))
         raise DataError(f"{path}: no such file (embedded data sets: {known})")
     probe.check_regular(path)
-
-
-def read_rows(
-    file: OpenFile, source: Source, start: int, stop: int, x: np.ndarray, y: np.ndarray
-) -> None:
-    """Read rows [start, stop) into ``x`` (rows, features) and ``y``, and check them.
-
-    ``y`` is int64 (rows,) for classes, float (rows, targets) for targets.
-    Raises DataError naming file, data set and row for numbers that are not finite and y that is no class.
-    """
-    path, class_count = file.path, len(file.class_names) or np.iinfo(np.int64).max
-    block_rows = max(1, _BLOCK_BYTES // max(1, x.itemsize * x.shape[1]))
-    for first in range(start, stop, block_rows):
-        last = min(first + block_rows, stop)
-        block = x[first - start : last - start]
-        shaped = block.reshape(last - first, *source.x.shape[1:])
-        try:
-            source.x.read_direct(shaped, np.s_[first:last])
-            if y.dtype.kind == "f":
-                targets = y[first - start : last - start]
-                source.y.read_direct(
-                    targets.reshape(last - first, *source.y.shape[1:]), np.s_[first:last]
-                )
-            else:
-                labels = source.y[first:last].reshape(-1)
-        except (OSError, RuntimeError) as error:
-            names = f"{source.x.name} or {source.y.name}"
-            reason = one_line(error)
-            raise DataError(
-                f"{path}: {names}: rows {first} to {last - 1}: damaged: {reason}"
-            ) from None
-        if x.dtype.kind == "f":
-            _check_finite(path, source.x, first, block)
-        if y.dtype.kind == "f":
-            _check_finite(path, source.y, first, targets)
-            continue
-        y[first - start : last - start] = labels
-        wrong = np.flatnonzero((labels < 0) | (labels >= class_count))
-        if wrong.size:
-            expected = f"0 to {class_count - 1}" if file.class_names else "0 up"
-            raise DataError(
-                f"{path}: {source.y.name}: row {first + wrong[0]}: expected a class from {expected}, "
-                f"got {labels[wrong[0]]}"
-            )
-
-
-def _check_finite(path: Path, dataset: h5py.Dataset, first: int, block: np.ndarray) -> None:
-    """``block``, of shape (rows, any), holds rows ``first`` and those behind it."""
-    bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
-    if bad.size:
-        row = first + int(bad[0])
-        value = block[bad[0]][~np.isfinite(block[bad[0]])][0]
-        raise DataError(f"{path}: {dataset.name}: row {row}: expected finite numbers, got {value}")
-
-
-def row_dtype(source: Source, dtype: np.dtype) -> np.dtype:
-    """Type in which rows are kept in memory: uint8 as it is, a quarter of the bytes; all else ``dtype``."""
-    return np.dtype(np.uint8) if source.x.dtype == np.uint8 else dtype
 
 
 def _describe(file: h5py.File, path: Path, y_kind: YKind) -> OpenFile:

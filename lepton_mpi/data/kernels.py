@@ -21,7 +21,7 @@ def gather_rows(table, rows, shift, scale, out):
             target[j] = (source[j] - shift[j]) * scale[j]
 
 
-@njit("i8(i8[::1], i8[::1], i4[::1])", cache=True, nogil=True)
+@njit("i8(i4[::1], i8[::1], i4[::1])", cache=True, nogil=True)
 def gather_labels(labels, rows, out):
     """``out[i] = labels[rows[i]]``; returns the number of rows. Shapes (n,), (r,), (at least r,)."""
     for i in range(rows.size):
@@ -40,3 +40,16 @@ def gather_targets(targets, rows, out):
         for j in range(target.size):
             target[j] = source[j]
     return rows.size
+
+
+@njit(["b1(f4[:,::1])", "b1(f8[:,::1])"], cache=True, nogil=True)
+def all_finite(block):
+    """Whether no number of ``block``, shape (rows, any), is infinite or none."""
+    for i in range(block.shape[0]):
+        row = block[i]
+        wrong = 0
+        for j in range(row.size):
+            wrong += row[j] - row[j] != 0
+        if wrong:
+            return False
+    return True

@@ -1,10 +1,11 @@
-"""Rows in memory, once per host, and the batches gathered from them.
+"""Opens the files of a data set and makes their rows ready: in the host's memory, mapped, or to be streamed.
 
-All ranks of a host fill the host's memory together, each its part of the file, and all read from it
-afterwards: any row of an epoch's order can be gathered by any rank, and the host holds one copy.
+In memory all ranks of a host fill one table together, each its part of the file, and all read from it afterwards: any
+row of an epoch's order can be gathered by any rank, and the host holds one copy. Classes and targets are always so.
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -12,44 +13,37 @@ from typing import Protocol
 import numpy as np
 
 from lepton_mpi.data import hdf5, order
-from lepton_mpi.data.kernels import gather_labels, gather_rows, gather_targets
-from lepton_mpi.errors import DataError
-from lepton_mpi.look_ahead_kernels import FIRST_PART, tell_rows
+from lepton_mpi.data.batches import Rows
+from lepton_mpi.data.order import BlockShuffle, FullShuffle, MicroBatches
+from lepton_mpi.data.stored_rows import StoredRows
+from lepton_mpi.data.tables import BLOCK_BYTES, Table, check_finite
+from lepton_mpi.data.ways import Way, WayName, choose
+from lepton_mpi.errors import ConfigurationError, DataError
 
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of one purpose: a table shared by the host and the indices of its rows that count.
-
-    Attributes
-    ----------
-    x : uint8, float32 or float64, shape (n, features)
-    y : int64, shape (n,), classes; or float32 or float64, shape (n, targets)
-    indices : int64, shape (row_count,)
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    indices: np.ndarray
-
-    @property
-    def row_count(self) -> int:
-        return self.indices.size
+# Shorter runs are read at a fraction of the speed from disks and file servers.
+_BLOCK_BYTES_MIN = 128 << 10
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Everything that training needs of a file; the same on every rank.
+    """Everything that training needs of its files; the same on every rank.
 
-    Rows have classes, which have names, or else targets, which are counted.
+    Rows have classes, which have names, or else targets, which are counted. ``way`` is where they are.
     """
 
-    path: Path
+    paths: tuple[Path, ...]
     feature_shape: tuple[int, ...]
     class_names: tuple[str, ...]
     normalisation: tuple[np.ndarray, np.ndarray]
     splits: dict[str, Rows]
-    target_count: int = 0
+    target_count: int
+    way: Way
+
+    @property
+    def name(self) -> str:
+        """Of the file, or of the first and how many more."""
+        more = f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else ""
+        return self.paths[0].name + more
 
     @property
     def class_count(self) -> int | None:
@@ -69,12 +63,12 @@ class DataSet:
 
 
 class Host(Protocol):
-    """What the loader needs of the world: this host's memory and this rank's place in it."""
+    """What the loader needs of the world: this host's memory, this rank's place in it, and agreement."""
 
     local_rank: int
     local_size: int
 
-    def host_array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    def host_array(self, shape: tuple[int, ...], dtype: np.dtype, name: str = "") -> np.ndarray:
         """Array shared by the ranks of this host."""
 
     def agreeing(self) -> AbstractContextManager:
@@ -83,93 +77,98 @@ class Host(Protocol):
     def host_barrier(self) -> None:
         """Wait for all ranks of this host."""
 
+    def least(self, value: int) -> int:
+        """The least of all ranks' numbers."""
+
+    def memory_available(self) -> int:
+        """Bytes of memory that this host has free for this job."""
+
 
 def load(
-    name: str,
+    names: str | Sequence[str],
     dtype: np.dtype,
     held_out: dict[str, float],
     seed: int,
     host: Host,
     y_kind: hdf5.YKind = "auto",
-    unpack_first: bool = True,
+    way: WayName = "auto",
 ) -> DataSet:
-    """Read a file into the host's memory and split its rows. Collective over the world.
+    """Make the rows of some files ready, as one data set, and split them. Collective over the world.
 
     Parameters
     ----------
-    name
-        Path, or name of an embedded data set.
+    names
+        Paths, patterns of paths, or names of embedded data sets. Splits of several files follow each other.
     dtype
         float32 or float64, of the batches.
     held_out
-        Fractions for ``validation`` and ``test``, used where the file has no such split.
+        Fractions for ``validation`` and ``test``, used where the files have no such split.
     seed
         Decides which rows are held out.
     host
         The host's memory and this rank's place in it.
     y_kind
         Whether rows have classes or targets; "auto" takes floats as targets.
-    unpack_first
-        Whether all packed chunks are unpacked by the process that looks at the file first, see ``probe.py``.
+    way
+        Where rows are to be; "auto" takes the fastest that the memory of every host allows.
 
     Raises
     ------
-    DataError
+    DataError, ConfigurationError
         On every rank.
     """
-    path = hdf5.locate(name)
+    with host.agreeing():
+        paths = hdf5.locate_all([names] if isinstance(names, str) else names)
     with host.agreeing():
         if host.local_rank == 0:
-            hdf5.probe_file(path, unpack=unpack_first)
-    with host.agreeing(), hdf5.open_file(path, y_kind) as file:
-        shapes = {
-            s: (source.row_count, hdf5.row_dtype(source, dtype))
-            for s, source in file.sources.items()
-        }
-        label_names = {s: source.y.name for s, source in file.sources.items()}
-        feature_count = int(np.prod(file.feature_shape, dtype=np.int64))
-        if file.sources["train"].row_count == 0:
-            raise DataError(
-                f"{path}: {file.sources['train'].x.name}: expected rows to train on, got none"
-            )
-        targets = file.target_count
-    tables = {
-        split: (
-            host.host_array((rows, feature_count), kind),
-            host.host_array((rows, targets), dtype)
-            if targets
-            else host.host_array((rows,), np.dtype(np.int64)),
-        )
-        for split, (rows, kind) in shapes.items()
-    }
-    with host.agreeing(), hdf5.open_file(path, y_kind) as file:
-        for split, (x, y) in tables.items():
-            start, stop = order.share(0, len(y), host.local_size, host.local_rank)
-            hdf5.read_rows(file, file.sources[split], start, stop, x[start:stop], y[start:stop])
-    host.host_barrier()
-    labels = {label_names[split]: y for split, (_, y) in tables.items()}
+            for path in paths:
+                hdf5.probe_file(path, for_rows=True)
+    with host.agreeing(), ExitStack() as files:
+        opened = [files.enter_context(hdf5.open_file(path, y_kind)) for path in paths]
+        hdf5.check_alike(opened)
+        tables = _tables(opened)
+        first = opened[0]
+        feature_count = int(np.prod(first.feature_shape, dtype=np.int64))
+    targets = first.target_count
+    is_bytes = all(table.is_bytes for table in tables.values())
+    row_dtype = np.dtype(np.uint8) if is_bytes else dtype
+    size = sum(table.row_count for table in tables.values()) * feature_count * row_dtype.itemsize
+    why_not = _why_not_mapped(tables, row_dtype)
+    chosen = choose(way, size, why_not, host.least(host.memory_available()))
     with host.agreeing():
-        class_count = 0 if targets else len(file.class_names) or _class_count(path, labels)
-    splits = {split: Rows(x, y, np.arange(len(y))) for split, (x, y) in tables.items()}
-    for purpose in ("test", "validation"):
-        if purpose not in splits:
-            train = splits["train"]
-            kept, out = order.hold_out(train.row_count, held_out[purpose], seed, purpose)
-            splits["train"] = Rows(train.x, train.y, train.indices[kept])
-            splits[purpose] = Rows(train.x, train.y, train.indices[out])
+        if chosen.name == "mapped" and why_not:
+            raise ConfigurationError(f"--loader mapped: {paths[0]}: {why_not}")
+    splits = {}
+    for split, table in tables.items():
+        shape = (table.row_count, targets) if targets else (table.row_count,)
+        y = host.host_array(shape, dtype if targets else np.dtype(np.int32), "rows")
+        x = None
+        if chosen.name == "memory":
+            x = host.host_array((table.row_count, feature_count), row_dtype, "rows")
+        elif chosen.name == "mapped":
+            x = _map(table, feature_count)
+        splits[split] = Rows(table, feature_count, row_dtype, y, x)
+    with host.agreeing():
+        for rows in splits.values():
+            _fill(rows, host, is_mapped=chosen.name == "mapped")
+    host.host_barrier()
+    with host.agreeing():
+        class_count = 0 if targets else len(first.class_names) or _class_count(splits)
+    _hold_out(splits, held_out, seed)
     with host.agreeing():
         if splits["train"].row_count == 0:
             raise DataError(
-                f"{path}: expected rows to train on, got none: all are held out, see --test-split"
+                f"{paths[0]}: expected rows to train on, got none: all are held out, see --test-split"
             )
         with np.errstate(over="ignore"):
-            shift, scale = (np.asarray(values, dtype) for values in file.normalisation)
+            shift, scale = (np.asarray(values, dtype) for values in first.normalisation)
         if not (np.isfinite(shift).all() and np.isfinite(scale).all()):
             raise DataError(
-                f"{path}: normalisation: expected numbers within {dtype}, got larger ones"
+                f"{paths[0]}: normalisation: expected numbers within {dtype}, got larger ones"
             )
-    class_names = file.class_names or tuple(str(number) for number in range(class_count))
-    return DataSet(path, file.feature_shape, class_names, (shift, scale), splits, targets)
+    class_names = first.class_names or tuple(str(number) for number in range(class_count))
+    shape = first.feature_shape
+    return DataSet(tuple(paths), shape, class_names, (shift, scale), splits, targets, chosen)
 
 
 def renormalised(data: DataSet, normalisation: tuple[np.ndarray, np.ndarray]) -> DataSet:
@@ -177,59 +176,122 @@ def renormalised(data: DataSet, normalisation: tuple[np.ndarray, np.ndarray]) ->
     return replace(data, normalisation=normalisation)
 
 
-class BatchReader:
-    """Gathers rows into a batch of its own, which the next call overwrites.
+def training_order(
+    data: DataSet, micro_batches: MicroBatches, seed: int, kind: str, window_bytes: int
+) -> FullShuffle | BlockShuffle:
+    """The order of the training rows.
 
     Parameters
     ----------
-    data : DataSet
-    rows_max : int
-        Longest batch that will be asked for.
+    kind : {"auto", "full", "blocks"}
+        auto: blocks where rows are streamed, else full.
+    window_bytes
+        Memory of one window of each micro-batch's stream, all together.
+
+    Raises
+    ------
+    ConfigurationError
+        For the full shuffle of rows that are streamed.
     """
-
-    def __init__(self, data: DataSet, rows_max: int) -> None:
-        self._shift, self._scale = data.normalisation
-        self._row_shape = data.feature_shape
-        self._x = np.empty((rows_max, self._shift.size), self._shift.dtype)
-        has_targets = data.target_count > 0
-        self._gather_y = gather_targets if has_targets else gather_labels
-        self._y = (
-            np.empty((rows_max, data.target_count), self._x.dtype)
-            if has_targets
-            else np.empty(rows_max, np.int32)
-        )
-        self._ahead = np.zeros(FIRST_PART + rows_max, np.int64)
-
-    def read(self, rows: Rows, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows ``indices`` (int64, shape (r,)) of the table: x (r, *row shape), y int32 (r,) or x's dtype (r, targets)."""
-        assert len(indices) <= len(self._y), (len(indices), len(self._y))  # kernels check no bounds
-        count = self._gather_y(rows.y, indices, self._y)
-        gather_rows(rows.x, indices, self._shift, self._scale, self._x)
-        return self._x[:count].reshape(count, *self._row_shape), self._y[:count]
-
-    def look_ahead(self, rows: Rows, indices: np.ndarray) -> np.ndarray:
-        """Where rows lie that will be read next, at most ``rows_max``, so that a model can have them fetched meanwhile.
-
-        Returns what ``look_ahead_kernels.ask_ahead`` takes, overwritten by the next call.
-        """
-        ahead = self._ahead[: FIRST_PART + len(indices)]
-        tell_rows(rows.x, indices, ahead)
-        return ahead
+    rows = data.splits["train"]
+    if kind == "auto":
+        kind = "blocks" if data.way.name == "streamed" else "full"
+    if kind == "full":
+        if data.way.name == "streamed":
+            raise ConfigurationError(
+                f"--shuffle full: expected rows in memory or mapped, got {data.way.reason}; take --shuffle blocks"
+            )
+        return FullShuffle(rows.indices, micro_batches, seed)
+    window_bytes //= micro_batches.count
+    # Some blocks in a window, so that neighbours in the file come apart.
+    blocks = rows.table.blocks(min(BLOCK_BYTES, max(_BLOCK_BYTES_MIN, window_bytes // 8)))
+    if rows.chosen is not None:
+        blocks = np.unique(np.searchsorted(rows.chosen, blocks))
+    window_rows = window_bytes // max(1, rows.features * rows.dtype.itemsize)
+    return BlockShuffle(rows.chosen, blocks, micro_batches, seed, window_rows)
 
 
-def _class_count(path: Path, labels: dict[str, np.ndarray]) -> int:
-    """One more than the highest class of the training rows, which come first; at least 2."""
-    (train_name, train), *others = labels.items()
-    count = max(2, int(train.max()) + 1)
-    if count > max(2, train.size):
+def _tables(opened: list[hdf5.OpenFile]) -> dict[str, Table]:
+    """Tables by split, of all files that have some of its rows."""
+    tables = {}
+    for split in hdf5.SPLITS:
+        sources = [(file, file.sources[split]) for file in opened if split in file.sources]
+        if sources:
+            x, y = (
+                [StoredRows(file.path, getattr(source, name)) for file, source in sources]
+                for name in ("x", "y")
+            )
+            tables[split] = Table(x, y, len(opened[0].class_names))
+    if tables["train"].row_count == 0:
+        stored = tables["train"].x[0]
+        raise DataError(f"{stored.path}: {stored.name}: expected rows to train on, got none")
+    return tables
+
+
+def _why_not_mapped(tables: dict[str, Table], row_dtype: np.dtype) -> str:
+    """Why kernels cannot read the rows where they lie in the file; empty if they can."""
+    for table in tables.values():
+        if len(table.x) > 1:
+            return f"expected one file, got {len(table.x)}"
+        (stored,) = table.x
+        if stored.row_count and stored.map_offset is None:
+            return f"{stored.name}: expected rows in one piece, as prepare --layout contiguous writes them, got chunks"
+        if stored.dtype != row_dtype:
+            return f"{stored.name}: expected {row_dtype} as in memory, got {stored.dtype}"
+        if (stored.map_offset or 0) % row_dtype.itemsize:
+            return f"{stored.name}: expected rows from a multiple of {row_dtype.itemsize} bytes"
+    return ""
+
+
+def _map(table: Table, features: int) -> np.ndarray:
+    """Rows of a table where the system has them in memory, or reads them when they are touched."""
+    (stored,) = table.x
+    if table.row_count == 0:
+        return np.zeros((0, features), stored.dtype)
+    shape = (table.row_count, features)
+    return stored.mapped(shape)
+
+
+def _fill(rows: Rows, host: Host, is_mapped: bool) -> None:
+    """This rank's part of what is kept in memory; rows that are mapped are looked at. Raises DataError."""
+    blocks = rows.table.blocks()
+    first, last = order.share(0, len(blocks) - 1, host.local_size, host.local_rank)
+    for start, stop in zip(blocks[first:last], blocks[first + 1 : last + 1], strict=True):
+        rows.table.read_y(start, stop, rows.y[start:stop])
+        if rows.x is None:
+            continue
+        part = rows.x[start:stop]
+        if not is_mapped:
+            rows.table.read_x(start, stop, part)
+        elif part.dtype.kind == "f":
+            check_finite(rows.table.x[0], start, part)
+
+
+def _hold_out(splits: dict[str, Rows], held_out: dict[str, float], seed: int) -> None:
+    """Make the splits that are missing of training rows."""
+    for purpose in ("test", "validation"):
+        if purpose not in splits:
+            train = splits["train"]
+            kept, out = order.hold_out(train.row_count, held_out[purpose], seed, purpose)
+            before = train.indices
+            splits["train"] = replace(train, chosen=before[kept])
+            splits[purpose] = replace(train, chosen=before[out])
+
+
+def _class_count(splits: dict[str, Rows]) -> int:
+    """One more than the highest class of the training rows; at least 2."""
+    train = splits["train"]
+    count = max(2, int(train.y.max()) + 1)
+    if count > max(2, train.y.size):
         raise DataError(
-            f"{path}: {train_name}: row {train.argmax()}: expected fewer classes than the {train.size} rows, "
+            f"{train.table.place_of(int(train.y.argmax()))}: expected fewer classes than the {train.y.size} rows, "
             f"got class {count - 1}"
         )
-    for name, y in others:
-        if y.max(initial=0) >= count:
+    for split in ("validation", "test"):
+        rows = splits.get(split)
+        if rows is not None and rows.y.max(initial=0) >= count:
             raise DataError(
-                f"{path}: {name}: row {y.argmax()}: expected a class of {train_name}, from 0 to {count - 1}, "
-                f"got {y.max()}"
+                f"{rows.table.place_of(int(rows.y.argmax()))}: expected a class of {train.table.y[0].name}, from 0 to "
+                f"{count - 1}, got {rows.y.max()}"
             )
     return count

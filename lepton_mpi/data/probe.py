@@ -8,7 +8,8 @@ one would take the job with it, so one rank of each host has the file looked at 
 
 The look is limited in memory and in processor time and writes no core file.
 What it has seen is what the ranks will ask HDF5 for: every description, every index of chunks, every text, and the last
-elements of every data set; packed chunks are all unpacked, see ``stored.py``.
+elements of every data set; packed chunks are unpacked, see ``stored.py``, but for those of rows, whose reader
+(``stored_rows.py``) is as careful as the look.
 After it, damage of rows can still make HDF5 raise an error, by a wrong checksum for one, and that is a line with the
 name of the data set. What the look cannot see is a file that changes afterwards, and numbers that no checksum covers.
 
@@ -68,7 +69,9 @@ class Probe:
         self._server.kill()
         self._server.communicate()
 
-    def check(self, path: Path, only: Collection[str] | None = None, unpack: bool = True) -> None:
+    def check(
+        self, path: Path, only: Collection[str] | None = None, unpack: Collection[str] | None = None
+    ) -> None:
         """Look at a file. Raises DataError if it is not to be read, LauncherError if there is no looking.
 
         Parameters
@@ -77,10 +80,13 @@ class Probe:
         only
             Names of the data sets that will be touched, if not the whole file must be good; see ``trust.check``.
         unpack
-            Whether all packed chunks are unpacked, or only the last of each data set.
+            Names of the data sets of which all packed chunks are unpacked, of the others only the last; None for all.
         """
         check_regular(path)
-        asked = [os.fsdecode(path), None if only is None else list(only), unpack]
+        asked = [
+            os.fsdecode(path),
+            *(None if names is None else list(names) for names in (only, unpack)),
+        ]
         try:
             self._server.stdin.write(json.dumps(asked).encode() + b"\n")
             self._server.stdin.flush()
@@ -96,7 +102,9 @@ class Probe:
             raise DataError(wrong)
 
 
-def check(path: Path, only: Collection[str] | None = None, unpack: bool = True) -> None:
+def check(
+    path: Path, only: Collection[str] | None = None, unpack: Collection[str] | None = None
+) -> None:
     """Look at one file, see ``Probe.check``."""
     with Probe() as probe:
         probe.check(path, only, unpack)
@@ -123,7 +131,9 @@ def serve() -> None:
         sys.stdout.buffer.flush()
 
 
-def look(path: Path, only: Collection[str] | None = None, unpack: bool = True) -> None:
+def look(
+    path: Path, only: Collection[str] | None = None, unpack: Collection[str] | None = None
+) -> None:
     """All checks of a file. Raises DataError, and may end the process, whose limits it leaves changed."""
     import h5py
 
@@ -147,7 +157,11 @@ def look(path: Path, only: Collection[str] | None = None, unpack: bool = True) -
 
 
 def _look_into(
-    file, descriptor: int, size: int, only: Collection[str] | None, unpack: bool
+    file,
+    descriptor: int,
+    size: int,
+    only: Collection[str] | None,
+    unpack: Collection[str] | None,
 ) -> None:
     from lepton_mpi.data import stored, trust
 
@@ -155,8 +169,9 @@ def _look_into(
     data_sets = {name: thing for name, thing in things.items() if trust.is_data_set(thing)}
     chunks = stored.check_places(data_sets, size)
     _limit(None)  # zlib does what it is told and no more
-    for found in chunks.values():
-        numbers = range(len(found.lengths)) if unpack else [found.last]
+    for name, found in chunks.items():
+        is_whole = unpack is None or name in unpack
+        numbers = range(len(found.lengths)) if is_whole else [found.last]
         stored.check_packed(found, numbers, descriptor, len(os.sched_getaffinity(0)))
     _limit(size)
     trust.check_texts(things, attributes=only is None)

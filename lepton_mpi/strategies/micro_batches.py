@@ -1,4 +1,4 @@
-"""The unit of the gradient sum: which rows form it, and how a rank adds up those it holds.
+"""How a rank adds up the gradients of the micro-batches it holds; which rows form one is said in ``data/order.py``.
 
 A step's global batch is a fixed number of micro-batches, whatever the number of ranks, and the sum of
 their gradients runs along one fixed tree (``collectives/summation_tree.py``). A rank holds a contiguous run
@@ -15,44 +15,12 @@ micro-batches are empty; their gradient is 0, and they stay in the tree.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain, pairwise
 from typing import Protocol
 
 import numpy as np
 
 from lepton_mpi.collectives.summation_tree import EagerSum
 from lepton_mpi.vectors import Layout, Views
-
-
-@dataclass(frozen=True)
-class MicroBatches:
-    """How a batch of ``batch_rows`` is cut into ``count`` micro-batches of ``rows``; the last may be shorter."""
-
-    batch_rows: int
-    rows: int
-
-    @property
-    def count(self) -> int:
-        return -(-self.batch_rows // self.rows)
-
-    def bounds(self, number: int, start: int, stop: int) -> tuple[int, int]:
-        """Rows of micro-batch ``number`` of a step of rows [start, stop); equal numbers if it has none."""
-        first = min(start + number * self.rows, stop)
-        return first, min(first + self.rows, stop)
-
-    def reads(
-        self, numbers: list[int], rows: np.ndarray, steps: list[tuple[int, int]]
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Rows of the micro-batches ``numbers`` of every step, in turn, each with the rows that follow them.
-
-        >>> reads = MicroBatches(4, 2).reads([1], np.arange(7), [(0, 4), (4, 7)])
-        >>> [(now.tolist(), then.tolist()) for now, then in reads]
-        [([2, 3], [6]), ([6], [])]
-        """
-        bounds = (self.bounds(number, *step) for step in steps for number in numbers)
-        each = (rows[start:stop] for start, stop in bounds)
-        return pairwise(chain(each, [rows[:0]]))
 
 
 class Follower(Protocol):

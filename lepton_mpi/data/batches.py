@@ -1,0 +1,137 @@
+"""From rows to a batch: which rows of which memory (``Read``), gathered, converted and normalised into one place."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from lepton_mpi.data.augmentation import Augmentation, image_size
+from lepton_mpi.data.augmentation_kernels import gather_augmented
+from lepton_mpi.data.kernels import gather_labels, gather_rows, gather_targets
+from lepton_mpi.data.tables import Table
+from lepton_mpi.look_ahead_kernels import FIRST_PART, tell_rows
+
+
+class Read(NamedTuple):
+    """Rows that form a batch.
+
+    Attributes
+    ----------
+    x : uint8, float32 or float64, shape (any, features)
+        Memory that holds their features: all rows of a table, or a window of it.
+    places : int64, shape (rows,)
+        Where in ``x`` each one is.
+    y : int32, shape (n,), or floats, shape (n, targets)
+        Classes or targets of all rows of the table.
+    numbers : int64, shape (rows,)
+        Number of each in the table: its place in ``y``, and what its random numbers depend on.
+    """
+
+    x: np.ndarray
+    places: np.ndarray
+    y: np.ndarray
+    numbers: np.ndarray
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one purpose: a table and which of its rows count.
+
+    Attributes
+    ----------
+    table : Table
+        Where they are stored.
+    features, dtype : int, np.dtype
+        Length of a row's features and their type in memory.
+    y : int32, shape (n,), classes; or float32 or float64, shape (n, targets)
+        Of the whole table, in memory that the host shares.
+    x : uint8, float32 or float64, shape (n, features), or None
+        Likewise; None where rows are streamed.
+    chosen : int64, shape (row_count,), or None
+        The rows that count, ascending; None for all.
+    """
+
+    table: Table
+    features: int
+    dtype: np.dtype
+    y: np.ndarray
+    x: np.ndarray | None = None
+    chosen: np.ndarray | None = None
+
+    @property
+    def row_count(self) -> int:
+        return len(self.y) if self.chosen is None else self.chosen.size
+
+    @property
+    def indices(self) -> np.ndarray:
+        """The rows that count, ascending int64, shape (row_count,); made anew where all do."""
+        return np.arange(len(self.y)) if self.chosen is None else self.chosen
+
+    def numbers(self, start: int, stop: int) -> np.ndarray:
+        """Numbers of the rows that count in places [start, stop) among them."""
+        return np.arange(start, stop) if self.chosen is None else self.chosen[start:stop]
+
+    def read_of(self, numbers: np.ndarray) -> Read:
+        """How rows ``numbers``, int64 (r,), are read, if they are in memory."""
+        return Read(self.x, numbers, self.y, numbers)
+
+
+class BatchReader:
+    """Gathers rows into a batch of its own, which the next call overwrites.
+
+    Parameters
+    ----------
+    data : DataSet
+        Of ``loader.py``.
+    rows_max : int
+        Longest batch that will be asked for.
+    augmentation : Augmentation, optional
+        What ``read_for_training`` does to rows.
+    """
+
+    def __init__(self, data, rows_max: int, augmentation: Augmentation | None = None) -> None:
+        self._shift, self._scale = data.normalisation
+        self._row_shape, self._changes = data.feature_shape, None
+        if augmentation:
+            size = image_size(data.feature_shape)
+            self._changes = *size, augmentation.flip, augmentation.crop, augmentation.noise
+        self._x = np.empty((rows_max, self._shift.size), self._shift.dtype)
+        has_targets = data.target_count > 0
+        self._gather_y = gather_targets if has_targets else gather_labels
+        self._y = (
+            np.empty((rows_max, data.target_count), self._x.dtype)
+            if has_targets
+            else np.empty(rows_max, np.int32)
+        )
+        self._ahead = np.zeros(FIRST_PART + rows_max, np.int64)
+
+    def read(self, read: Read) -> tuple[np.ndarray, np.ndarray]:
+        """The rows as they are: x (r, *row shape), y int32 (r,) or x's dtype (r, targets)."""
+        count = self._read_y(read)
+        gather_rows(read.x, read.places, self._shift, self._scale, self._x)
+        return self._x[:count].reshape(count, *self._row_shape), self._y[:count]
+
+    def read_for_training(self, read: Read, draw: int) -> tuple[np.ndarray, np.ndarray]:
+        """The rows as they are trained on in the step of ``draw``: augmented, if that is asked for."""
+        if self._changes is None:
+            return self.read(read)
+        count = self._read_y(read)
+        normaliser, out = (self._shift, self._scale), self._x
+        gather_augmented(read.x, read.places, read.numbers, draw, *normaliser, *self._changes, out)
+        return self._x[:count].reshape(count, *self._row_shape), self._y[:count]
+
+    def look_ahead(self, read: Read | None) -> np.ndarray:
+        """Where rows lie that will be read next, at most ``rows_max``, so that a model can have them fetched meanwhile.
+
+        Returns what ``look_ahead_kernels.ask_ahead`` takes, overwritten by the next call.
+        """
+        if read is None:
+            return self._ahead[:FIRST_PART]
+        ahead = self._ahead[: FIRST_PART + read.places.size]
+        tell_rows(read.x, read.places, ahead)
+        return ahead
+
+    def _read_y(self, read: Read) -> int:
+        count = read.places.size
+        assert count <= len(self._y), (count, len(self._y))  # kernels check no bounds
+        return self._gather_y(read.y, read.numbers, self._y)

@@ -1,0 +1,191 @@
+"""The reads of a run, in turn: from memory at once, or from a file, ahead of their use.
+
+Streaming keeps, on each rank, one window of every stream that it takes micro-batches from, and fills as many as two more
+meanwhile (``prefetch.py``)::
+
+    step      0   1   2   3   4   5   6   7
+    stream 0  |──window 0──|──────window 1──────|──
+    stream 1  |──────window 0──────|──────window 1
+
+A window is read in the order of its blocks and used in random order. Nothing is shared between ranks: by ``order.py``
+no block belongs to two streams, but for those at their ends.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import chain, pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from lepton_mpi.data.batches import Read, Rows
+from lepton_mpi.data.order import BlockEpoch, BlockShuffle, FullShuffle, Window
+from lepton_mpi.data.prefetch import Prefetch
+
+# Windows that are filled ahead, at most; on a rank of one stream one is enough.
+_AHEAD_MAX = 2
+
+
+class TrainingReads:
+    """This rank's micro-batches of every step of every epoch, in turn. An iterator of pairs.
+
+    Yields (read, following): the rows of a micro-batch, and those of the one after it, or None where they are not known
+    yet. A read holds until the next is asked for.
+
+    Parameters
+    ----------
+    rows : Rows
+    shuffle : FullShuffle or BlockShuffle
+        The latter where rows are streamed.
+    numbers : sequence of int
+        Micro-batches of a step that this rank computes, ascending.
+    epochs : range
+    first_step : int
+        Step, counted from 0, to begin with in the first epoch.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        shuffle: FullShuffle | BlockShuffle,
+        numbers: Sequence[int],
+        epochs: range,
+        first_step: int,
+    ) -> None:
+        self._rows, self._shuffle, self._numbers = rows, shuffle, list(numbers)
+        self._places = [(epoch, first_step if epoch == epochs.start else 0) for epoch in epochs]
+        self._prefetch: Prefetch | None = None
+        if rows.x is not None:
+            each = self._reads_from_memory()
+            self._pairs = pairwise(chain(each, [None]))
+            return
+        slots = [
+            np.empty((shuffle.window_rows, rows.features), rows.dtype)
+            for _ in range(len(self._numbers) + min(_AHEAD_MAX, len(self._numbers)))
+        ]
+        self._prefetch = Prefetch(self._windows(), slots, self._fill)
+        self._pairs = self._reads_from_windows()
+
+    def __iter__(self) -> "TrainingReads":
+        return self
+
+    def __next__(self) -> tuple[Read, Read | None]:
+        return next(self._pairs)
+
+    @property
+    def wait_seconds(self) -> float:
+        """Time that this rank has waited for rows."""
+        return self._prefetch.wait_seconds if self._prefetch else 0.0
+
+    def close(self) -> None:
+        """End the thread, if there is one."""
+        if self._prefetch:
+            self._prefetch.close()
+
+    def _reads_from_memory(self) -> Iterator[Read]:
+        for number, first_step in self._places:
+            epoch = self._shuffle.epoch(number)
+            for step in range(first_step, epoch.step_count):
+                for micro_batch in self._numbers:
+                    yield self._rows.read_of(epoch.micro_batch(micro_batch, step))
+
+    def _windows(self) -> Iterator[tuple[BlockEpoch, Window]]:
+        for number, first_step in self._places:
+            epoch = self._shuffle.epoch(number)
+            for window in epoch.windows(self._numbers, first_step):
+                yield epoch, window
+
+    def _fill(self, job: tuple[BlockEpoch, Window], slot: np.ndarray) -> "_Filled":
+        epoch, window = job
+        _read_runs(self._rows, window.runs, slot)
+        places = window.places()
+        return _Filled(epoch, window, places, epoch.window_numbers(window)[places])
+
+    def _reads_from_windows(self) -> Iterator[tuple[Read, Read | None]]:
+        for _number, first_step in self._places:
+            taken: dict[int, tuple[_Filled, np.ndarray]] = {}
+            for step in range(first_step, self._shuffle.epoch_steps):
+                for index, micro_batch in enumerate(self._numbers):
+                    self._take(taken, micro_batch, step)
+                    is_last = index == len(self._numbers) - 1
+                    following = self._numbers[0 if is_last else index + 1]
+                    yield (
+                        self._read(taken, micro_batch, step),
+                        self._read(taken, following, step + is_last),
+                    )
+            for _, slot in taken.values():
+                self._prefetch.give_back(slot)
+
+    def _take(self, taken: dict, micro_batch: int, step: int) -> None:
+        """See to it that the window of a micro-batch is there."""
+        if micro_batch in taken:
+            if step < taken[micro_batch][0].window.stop_step:
+                return
+            self._prefetch.give_back(taken.pop(micro_batch)[1])
+        filled, slot = self._prefetch.take()
+        assert filled.window.number == micro_batch and filled.window.start_step <= step
+        taken[micro_batch] = filled, slot
+
+    def _read(self, taken: dict, micro_batch: int, step: int) -> Read | None:
+        if micro_batch not in taken or step >= taken[micro_batch][0].window.stop_step:
+            return None
+        filled, slot = taken[micro_batch]
+        part = slice(*filled.epoch.bounds(filled.window, step))
+        return Read(slot, filled.places[part], self._rows.y, filled.numbers[part])
+
+
+class _Filled(NamedTuple):
+    """A window whose rows are in memory: where, and which, in the order of their use."""
+
+    epoch: BlockEpoch
+    window: Window
+    places: np.ndarray
+    numbers: np.ndarray
+
+
+def reads_in_order(rows: Rows, start: int, stop: int, batch_rows: int) -> Iterator[Read]:
+    """Batches of the rows that count in places [start, stop), in their order; each holds until the next."""
+    batches = [(first, min(first + batch_rows, stop)) for first in range(start, stop, batch_rows)]
+    if rows.x is not None:
+        for batch in batches:
+            yield rows.read_of(rows.numbers(*batch))
+        return
+
+    def fill(batch: tuple[int, int], slot: np.ndarray) -> Read:
+        _read_runs(rows, [batch], slot)
+        return Read(slot, np.arange(batch[1] - batch[0]), rows.y, rows.numbers(*batch))
+
+    slots = [np.empty((batch_rows, rows.features), rows.dtype) for _ in range(3)]
+    prefetch = Prefetch(batches, slots, fill)
+    try:
+        for _ in batches:
+            read, slot = prefetch.take()
+            yield read
+            prefetch.give_back(slot)
+    finally:
+        prefetch.close()
+
+
+def _read_runs(rows: Rows, runs: Sequence[tuple[int, int]], out: np.ndarray) -> None:
+    """Features of the rows that count in these places into the first rows of ``out``."""
+    wanted = [rows.numbers(*run) for run in runs] if rows.chosen is not None else None
+    spans = (
+        list(runs)
+        if wanted is None
+        else [(int(numbers[0]), int(numbers[-1]) + 1) for numbers in wanted]
+    )
+    with suppress(OSError):  # advice, which a file system may refuse
+        for span in spans:
+            rows.table.will_need(*span)
+    filled = 0
+    for index, (start, stop) in enumerate(spans):
+        if wanted is None:
+            rows.table.read_x(start, stop, out[filled : filled + stop - start])
+            filled += stop - start
+            continue
+        # Those of other purposes, that lie between them, are read with them.
+        whole = np.empty((stop - start, out.shape[1]), out.dtype)
+        rows.table.read_x(start, stop, whole)
+        count = wanted[index].size
+        np.take(whole, wanted[index] - start, axis=0, out=out[filled : filled + count])
+        filled += count

@@ -1,0 +1,191 @@
+"""Going on from a checkpoint as if the run had never stopped, on any number of ranks.
+
+What decides the rest of a run is parameters, optimizer state, step, epoch, and the rows of the epoch that were used, a
+number: the order of rows follows from the seed and from how they are shuffled, whatever the ranks. So a run that is
+ended in the middle of an epoch and resumed has the weights of one that was not, bit for bit, if the options that decide
+weights are the same; they are compared.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lepton_mpi import checkpoint
+from lepton_mpi.config import Config
+from lepton_mpi.errors import ConfigurationError, DataError, one_line
+from lepton_mpi.vectors import Layout
+
+# Options that do not decide what the weights become, or only how far training goes.
+_FREE = {
+    *("recipe", "data", "initial", "epochs", "loader", "shuffle", "shuffle_buffer", "checkpoint"),
+    *("checkpoint_steps", "resume", "report_memory", "metrics", "progress", "threads", "timeout"),
+    *("allreduce", "bucket_bytes", "segment_bytes"),
+}
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins.
+
+    Attributes
+    ----------
+    epoch, row, step : int
+        Epoch to train next, from 1; rows of it that have been used; optimizer steps that have been made.
+    loss, correct : float
+        Sums over the rows of the epoch that have been used.
+    order : dict
+        How rows are shuffled, as ``order_facts`` has it; empty for a new run.
+    path : Path or None
+        The checkpoint; None for a new run.
+    notes : list of str
+        For people.
+    """
+
+    epoch: int = 1
+    row: int = 0
+    step: int = 0
+    loss: float = 0.0
+    correct: float = 0.0
+    order: dict[str, Any] = dataclasses.field(default_factory=dict)
+    path: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+def find(config: Config, world) -> Start:
+    """Where ``config.resume`` says that the run begins. Collective.
+
+    Raises DataError for a file that is damaged, ConfigurationError where the options are others than those it was made
+    with. In a folder the newest file that is whole is taken.
+    """
+    if config.resume is None:
+        return Start()
+    start = Start()
+    with world.agreeing():
+        if world.rank == 0:
+            start = _find(config, Path(config.resume))
+    start = world.comm.bcast(start)
+    with world.agreeing():
+        if start.path and world.local_rank == 0 and world.rank != 0:
+            checkpoint.verify(start.path)
+    return start
+
+
+def attributes(
+    config: Config, epoch: int, row: int, step: int, sums: tuple[float, float], order: dict
+) -> dict[str, Any]:
+    """What ``find`` will read from a checkpoint: ``row`` rows of ``epoch`` have been used."""
+    return {
+        "step": step,
+        "epoch": epoch,
+        "row": row,
+        "loss_sum": float(sums[0]),
+        "correct_sum": float(sums[1]),
+        "order": json.dumps(order),
+        "configuration": json.dumps(dataclasses.asdict(config)),
+    }
+
+
+def order_facts(shuffle, row_count: int) -> dict[str, Any]:
+    """All that the order of rows follows from, beside the seed and the micro-batches."""
+    facts = {"shuffle": shuffle.name, "rows": row_count}
+    if shuffle.name == "blocks":
+        blocks = np.ascontiguousarray(shuffle.blocks, "<i8")
+        facts |= {
+            "blocks": len(blocks) - 1,
+            "blocks_digest": checkpoint.digest_of(blocks),
+            "window_rows": shuffle.window_rows,
+        }
+    return facts
+
+
+def check_order(start: Start, now: dict[str, Any]) -> None:
+    """Raises DataError if rows would come in another order than before."""
+    if start.order and start.order != now:
+        differing = ", ".join(
+            f"{key} {start.order.get(key)} to {now.get(key)}"
+            for key in sorted(start.order.keys() | now.keys())
+            if start.order.get(key) != now.get(key)
+        )
+        raise DataError(
+            f"{start.path}: expected the rows in the order in which training began, which changed: {differing}; give "
+            "--data, --shuffle and --shuffle-buffer as before"
+        )
+
+
+def load_state(
+    start: Start,
+    layout: Layout,
+    parameters: np.ndarray,
+    state: dict[str, np.ndarray],
+    normalisation: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """Fill parameters and optimizer state. Raises DataError for a checkpoint of another model or other data."""
+    found = checkpoint.read(start.path)
+    if found.layout.shapes != layout.shapes:
+        raise DataError(
+            f"{start.path}: expected parameters {layout.shapes}, got {found.layout.shapes}"
+        )
+    if found.state.keys() != state.keys():
+        expected, came = (", ".join(sorted(names)) for names in (state, found.state))
+        raise DataError(f"{start.path}: expected optimizer state {expected}, got {came}")
+    for name, mine, now in zip(("shift", "scale"), found.normalisation, normalisation, strict=True):
+        if not np.array_equal(mine, now):
+            raise DataError(
+                f"{start.path}: normalisation/{name}: expected that of --data, got another: the data were prepared anew"
+            )
+    parameters[:] = found.parameters
+    for name, vector in state.items():
+        vector[:] = found.state[name]
+
+
+def _find(config: Config, place: Path) -> Start:
+    notes: list[str] = []
+    if not place.is_dir():
+        if not place.exists() and place.suffix != ".h5":  # the folder of a first run
+            return Start(notes=(f"nothing to go on from in {place}: begins anew",))
+        return _read(config, place, notes)
+    for path in checkpoint.newest_first(place):
+        try:
+            return _read(config, path, notes)
+        except DataError as error:
+            notes.append(f"skipped {error}")
+    if notes:
+        raise DataError(
+            f"{place}: expected a checkpoint that is whole, got none: {'; '.join(notes)}"
+        )
+    return Start(notes=(f"nothing to go on from in {place}: begins anew",))
+
+
+def _read(config: Config, path: Path, notes: list[str]) -> Start:
+    checkpoint.verify(path)
+    found = checkpoint.read_attributes(path)
+    _check_options(config, checkpoint.configuration(found, path), path)
+    epoch = int(found["epoch"])
+    try:
+        order = json.loads(found.get("order", "{}"))
+        row, loss, correct = (found.get(name, 0) for name in ("row", "loss_sum", "correct_sum"))
+        is_good = isinstance(order, dict) and isinstance(row, int) and row >= 0
+        is_good = is_good and isinstance(loss, float | int) and isinstance(correct, float | int)
+    except ValueError:
+        is_good = False
+    if not is_good or found["step"] < 0 or epoch < 0:
+        raise DataError(f"{path}: attributes order, row or step: expected where a run stopped")
+    if "row" not in found or row >= order.get("rows", 0):  # the epoch is over
+        epoch, row, loss, correct = epoch + 1, 0, 0.0, 0.0
+    notes.append(f"goes on from {path}, epoch {epoch}, row {row}, step {found['step']}")
+    return Start(epoch, row, found["step"], float(loss), float(correct), order, path, tuple(notes))
+
+
+def _check_options(now: Config, before: Config, path: Path) -> None:
+    for field in dataclasses.fields(Config):
+        mine, theirs = getattr(now, field.name), getattr(before, field.name)
+        if field.name not in _FREE and mine != theirs:
+            flag = "--" + field.name.replace("_", "-")
+            raise ConfigurationError(
+                f"{flag}: expected {one_line(theirs)} as in {path}, got {one_line(mine)}; a run that goes on keeps its "
+                "options, and --initial takes the parameters alone"
+            )
