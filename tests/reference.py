@@ -36,6 +36,45 @@ def gather_targets(targets, rows, out):
     return rows.size
 
 
+# -- data/augmentation_kernels.py ---------------------------------------------------------------------------
+
+
+def add_noise(key, deviation, out):
+    """The bits to u and angle go as in the kernel, by float32; all that follows is float64."""
+    half = np.float32(0.5)
+    bits = counter_random.numbers(np.array([key], np.uint64), (out.size + 1) // 2, first=1)
+    low = bits.astype(np.uint32).view(np.int32)
+    u, angle = _double(
+        (bits >> np.uint64(33)).astype(np.float32) + half, (low >> 2).astype(np.float32) + half
+    )
+    distance = np.sqrt(-2 * np.log(u * 2.0**-31))
+    sine, cosine = np.sin(angle * np.pi * 2.0**-31), np.cos(angle * np.pi * 2.0**-31)
+    cosine = np.where(low & 2, -cosine, cosine)
+    x, y = np.where(low & 1, [sine, cosine], [cosine, sine])
+    out += deviation * np.concatenate([distance * x, distance * y])[: out.size]
+
+
+def gather_augmented(
+    table, places, rows, draw, shift, scale, height, width, channels, flip, crop, noise, out
+):
+    draw_key = counter_random.chain(np.array([draw]).astype(np.uint64), 0x6175676D656E74)
+    for place, row, target in zip(places, rows, out, strict=False):
+        key = counter_random.chain(draw_key, int(row))
+        bits = int(counter_random.numbers(key, 1)[0])
+        top = (bits >> 32) * (2 * crop + 1) >> 32
+        left = (bits % 2**32 >> 1) * (2 * crop + 1) >> 31
+        image = np.pad(
+            table[place].reshape(height, width, channels), ((crop, crop), (crop, crop), (0, 0))
+        )
+        image = image[top : top + height, left : left + width]
+        image = image[:, ::-1] if flip and bits & 1 else image
+        x, shift, scale = _double(image.reshape(-1), shift, scale)
+        moved = (x - shift) * scale
+        if noise > 0:
+            add_noise(key[0], noise, moved)
+        target[:] = moved
+
+
 # -- models/product_kernels.py, models/kernels.py --------------------------------------------------------------------------------
 
 

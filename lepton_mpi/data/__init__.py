@@ -10,5 +10,6 @@ Reading order::
     probe.py      a process that looks at a file first, and may die of it
     loader.py     rows in memory, once per host, and batches gathered from them
     kernels.py    Numba: gather rows, convert, normalise
+    augmentation.py  what ``--augment`` asks for; augmentation_kernels.py gathers rows and does it
     embedded/     real data sets that come with the package, and the script that made them
 """
