@@ -142,7 +142,7 @@ def configuration(attributes: dict[str, Any], path: Path) -> Config:
     try:
         options = json.loads(attributes["configuration"])
         options.pop("data_check", None)  # an option of earlier versions
-        return make_config(options)
+        return make_config(options | {"hidden": options["hidden"]})
     except (ConfigurationError, ValueError, TypeError, KeyError, RecursionError) as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise DataError(f"{path}: attribute configuration: {reason}") from None

@@ -63,7 +63,7 @@ class Config:
     data: tuple[str, ...] = _option(
         ("digits",),
         "HDF5 files, which make one data set together, patterns of them, or an embedded set: digits, breast_cancer",
-        ("one file at least", lambda value: len(value) > 0),
+        ("names of files, one at least", lambda value: len(value) > 0),
     )
     loader: Literal["auto", "memory", "mapped", "streamed"] = _option(
         "auto",
@@ -189,7 +189,15 @@ class Config:
     )
 
     def __post_init__(self) -> None:
-        """Check every field. Raises ConfigurationError naming option, expectation and value."""
+        """Check every field. Raises ConfigurationError naming option, expectation and value.
+
+        Lists, as JSON and TOML have them, become tuples, and a single text where several may stand a tuple of one.
+        """
+        for name in _LISTS:
+            value = getattr(self, name)
+            if isinstance(value, str | list):
+                listed = (value,) if isinstance(value, str) else tuple(value)
+                object.__setattr__(self, name, listed)
         for field in dataclasses.fields(self):
             value, check = getattr(self, field.name), field.metadata["check"]
             if not _has_type(value, field.type) or (check and not check[1](value)):
@@ -235,19 +243,7 @@ def make_config(options: dict[str, Any]) -> Config:
     """Configuration from a program's keyword arguments. Raises ConfigurationError, also for unknown names."""
     for name in options.keys() - set(_names()):
         raise ConfigurationError(f"unknown option {name!r}{did_you_mean(name, _names())}")
-    return Config(**_listed(options))
-
-
-def _listed(options: dict[str, Any]) -> dict[str, Any]:
-    """Options with tuples where lists came from JSON or TOML, or a single text stands for one."""
-    listed = {}
-    for name in _LISTS & options.keys():
-        value = options[name]
-        if isinstance(value, str):
-            listed[name] = (value,)
-        elif isinstance(value, list):
-            listed[name] = tuple(value)
-    return options | listed
+    return Config(**options)
 
 
 def parse_command_line(arguments: Sequence[str], program: str) -> Config:
@@ -327,10 +323,9 @@ def _read_toml(flag: str, path: Path) -> dict[str, Any]:
     for name in _LISTS & values.keys():
         if isinstance(values[name], str) and _FIELDS[name].type == tuple[str, ...]:
             values[name] = [values[name]]  # as the parser wants it
-    if not isinstance(values.get("hidden", []), list):
-        raise ConfigurationError(
-            f"--hidden: expected whole numbers of at least 1 in a list, got {values['hidden']!r}"
-        )
+        if not isinstance(values[name], list):
+            expected = f"{_expected(_FIELDS[name])} in a list"
+            raise ConfigurationError(f"{_flag(name)}: expected {expected}, got {values[name]!r}")
     return values
 
 
@@ -343,7 +338,7 @@ def _parse(parser: ArgumentParser, arguments: list[str]) -> Config:
     except (ArgumentError, TypeError, ValueError) as error:
         raise ConfigurationError(_explain(str(error), arguments)) from None
     values = {field.name: parsed[field.name] for field in dataclasses.fields(Config)}
-    return Config(**_listed(values))
+    return Config(**values)
 
 
 def _without(flag: str, arguments: list[str]) -> list[str]:

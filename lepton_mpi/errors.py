@@ -40,8 +40,9 @@ class RankError(LeptonError):
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """``, did you mean …?`` if one of ``known`` is close to ``word``, else nothing."""
-    close = difflib.get_close_matches(word, known, n=1)
+    """``, did you mean …?`` if one of ``known`` begins with ``word`` or is close to it, else nothing."""
+    begun = [name for name in known if len(word) > 3 and name.startswith(word)]
+    close = begun or difflib.get_close_matches(word, known, n=1)
     return f", did you mean {close[0]}?" if close else ""
 
 

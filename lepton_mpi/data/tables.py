@@ -92,11 +92,13 @@ class Table:
         limit = self.class_count or np.iinfo(np.int32).max
         wrong = np.flatnonzero((labels < 0) | (labels >= limit))
         if wrong.size:
-            expected = f"0 to {self.class_count - 1}" if self.class_count else "0 up"
-            raise DataError(
-                f"{stored.path}: {stored.name}: row {first + wrong[0]}: expected a class from {expected}, "
-                f"got {labels[wrong[0]]}"
-            )
+            row, label = first + wrong[0], labels[wrong[0]]
+            expected = f"a class from 0 to {self.class_count - 1}, got"
+            if not self.class_count:
+                expected = "a class from 0 up, got"
+                if label >= limit:
+                    expected = f"fewer classes than the {self.row_count} rows, got class"
+            raise DataError(f"{stored.path}: {stored.name}: row {row}: expected {expected} {label}")
 
 
 def check_finite(stored: StoredRows, first: int, block: np.ndarray) -> None:

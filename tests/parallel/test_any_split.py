@@ -10,11 +10,12 @@ import pytest
 from lepton_mpi import evaluation
 from lepton_mpi.config import Config
 from lepton_mpi.data import loader, order
+from lepton_mpi.data.batches import BatchReader
+from lepton_mpi.data.order import MicroBatches
 from lepton_mpi.errors import DataError
 from lepton_mpi.models import Batch, draws, initialise_uniform, make_model
 from lepton_mpi.optimizers import Optimizer, Settings, kind_of
 from lepton_mpi.strategies.clipping import ReplicatedNorm, clipped_scale
-from lepton_mpi.strategies.micro_batches import MicroBatches
 from lepton_mpi.train import train
 from lepton_mpi.vectors import Layout
 from tests.parallel.together import check, refused, together
@@ -45,7 +46,7 @@ def _trained_alone(config: Config) -> str:
     optimizer = Optimizer(settings, layout, dtype, state)
     micro_batches = MicroBatches(config.global_batch, -(-config.global_batch // 8))
     rows, step = data.splits["train"], 0
-    reader = loader.BatchReader(data, micro_batches.rows)
+    reader = BatchReader(data, micro_batches.rows)
     for epoch in range(1, config.epochs + 1):
         in_order = rows.indices[order.epoch_order(rows.row_count, config.seed, epoch)]
         for start, stop in order.step_bounds(rows.row_count, config.global_batch):
@@ -54,7 +55,7 @@ def _trained_alone(config: Config) -> str:
                 gradients.append(np.zeros(layout.size, dtype))
                 own = in_order[slice(*micro_batches.bounds(number, start, stop))]
                 if own.size:
-                    batch = Batch(*reader.read(rows, own), own, draws(config.seed, step, 1)[0])
+                    batch = Batch(*reader.read(rows.read_of(own)), own, draws(config.seed, step, 1)[0])
                     views = layout.views(parameters), layout.views(gradients[-1])
                     model.loss_and_gradient(views[0], batch, views[1])
             gradient, scale = _tree_sum(gradients), 1.0 / (stop - start)

@@ -9,6 +9,7 @@ import pytest
 from lepton_mpi import checkpoint, evaluation
 from lepton_mpi.config import Config
 from lepton_mpi.data import hdf5, loader, order
+from lepton_mpi.data.batches import BatchReader
 from lepton_mpi.errors import ConfigurationError, DataError, RankError
 from lepton_mpi.models import initialise_uniform
 from lepton_mpi.models.mlp import Mlp
@@ -247,7 +248,7 @@ def test_a_checkpoint_evaluates_to_the_same_numbers(world, folder):
     with world.agreeing():
         saved = checkpoint.load(path)
     data = loader.load("digits", np.dtype("float32"), {"validation": 0.2, "test": 0.2}, 0, world)
-    reader = loader.BatchReader(data, evaluation.BATCH_ROWS)
+    reader = BatchReader(data, evaluation.BATCH_ROWS)
     parameters = saved.layout.views(saved.parameters)
     figures = evaluation.evaluate(
         Mlp((64, 128, 10)), parameters, data.splits["test"], data.class_names, reader, world

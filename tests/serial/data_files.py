@@ -7,6 +7,8 @@ import h5py
 import numpy as np
 
 from lepton_mpi.data import loader
+from lepton_mpi.data.batches import BatchReader
+from lepton_mpi.data.reads import reads_in_order
 
 HELD_OUT = {"validation": 0.2, "test": 0.2}
 
@@ -21,7 +23,7 @@ class OneRank:
         self._arrays = arrays
         self.barriers = 0
 
-    def host_array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    def host_array(self, shape: tuple[int, ...], dtype: np.dtype, name: str = "") -> np.ndarray:
         """Zeros; the arrays of another rank of the host, in the order made, if given."""
         return self._arrays.pop(0) if self._arrays else np.zeros(shape, dtype)
 
@@ -34,16 +36,26 @@ class OneRank:
         """Count the calls."""
         self.barriers += 1
 
+    def least(self, value: int) -> int:
+        """There is one."""
+        return value
+
+    def memory_available(self) -> int:
+        """As much as the tests' files need."""
+        return 1 << 30
+
 
 def load(
-    path: Path | str,
+    path: Path | str | list,
     dtype: type = np.float32,
     held_out: dict = HELD_OUT,
     seed: int = 0,
     y_kind: str = "auto",
+    way: str = "auto",
 ) -> loader.DataSet:
-    """The whole file, on a host of one rank."""
-    return loader.load(str(path), np.dtype(dtype), held_out, seed, OneRank(), y_kind)
+    """A whole file, or several, on a host of one rank."""
+    names = [str(name) for name in path] if isinstance(path, list) else str(path)
+    return loader.load(names, np.dtype(dtype), held_out, seed, OneRank(), y_kind, way)
 
 
 def table(
@@ -66,5 +78,10 @@ def write(path: Path, contents: dict[str, object], **attributes: object) -> Path
 def read_all(data: loader.DataSet, split: str) -> tuple[np.ndarray, np.ndarray]:
     """All rows of a split as one batch, copied."""
     rows = data.splits[split]
-    x, y = loader.BatchReader(data, max(1, rows.row_count)).read(rows, rows.indices)
-    return x.copy(), y.copy()
+    reader = BatchReader(data, max(1, rows.row_count))
+    batches = [
+        [part.copy() for part in reader.read(read)]
+        for read in reads_in_order(rows, 0, rows.row_count, max(1, rows.row_count))
+    ]
+    (batch,) = batches or [reader.read(rows.read_of(np.zeros(0, np.int64)))]
+    return tuple(batch)

@@ -321,7 +321,7 @@ def test_hostile_checkpoints_are_refused(tmp_path, file, attack):
         ("", "Expecting value"),
         ("[1, 2]", "TypeError"),
         ("{}", "hidden"),
-        ('{"hidden": 3}', "int"),
+        ('{"hidden": 3}', "--hidden: expected"),
         ('{"hidden": [], "epoch": 3}', "did you mean epochs"),
         ('{"hidden": [], "data": 3}', "--data: expected"),
         ('{"hidden": [], "model": "mlp", "seed": -1}', "--seed"),
@@ -335,7 +335,7 @@ def test_configurations_of_another_kind_are_refused(file, text, words):
         file.saved, attributes=file.saved.attributes | {"configuration": text}
     )
     with pytest.raises(DataError, match=r"a\.h5: attribute configuration: ") as caught:
-        checkpoint.configuration(saved, Path("a.h5"))
+        checkpoint.configuration(saved.attributes, Path("a.h5"))
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 

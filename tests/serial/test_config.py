@@ -69,9 +69,9 @@ def test_the_mnist_recipe_is_the_classic_network():
         (["--learning-rate", "5"], "learning_rate", 5.0),
         (["--learning-rate=.5"], "learning_rate", 0.5),
         (["--epochs", "3", "--epochs", "4"], "epochs", 4),
-        (["--data", "5"], "data", "5"),
-        (["--data", "null"], "data", "null"),
-        (["--data", "{a: 1}"], "data", "{a: 1}"),
+        (["--data", "5"], "data", ("5",)),
+        (["--data", "null"], "data", ("null",)),
+        (["--data", "{a: 1}"], "data", ("{a: 1}",)),
         (["--metrics", "1e3"], "metrics", "1e3"),
         (["--metrics", "with space.jsonl"], "metrics", "with space.jsonl"),
         (["--checkpoint", "2024-01-01"], "checkpoint", "2024-01-01"),
@@ -100,7 +100,11 @@ def test_help_shows_every_option_and_every_default(capsys):
     used = dataclasses.asdict(parse())
     for name, flag in zip(NAMES, FLAGS, strict=True):
         value = (
-            list(used[name]) if name == "hidden" else "null" if used[name] is None else used[name]
+            list(used[name])
+            if isinstance(used[name], tuple)
+            else "null"
+            if used[name] is None
+            else used[name]
         )
         assert f"default: {value})" in described[flag]
 

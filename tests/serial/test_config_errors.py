@@ -45,7 +45,7 @@ _FRACTION = "expected a number from 0 up to, not including, 1"
         (["--dropout", "-0.1"], _FRACTION, "-0.1"),
         (["--loss", "l1"], "expected one of auto, cross_entropy, mse, huber", "'l1'"),
         (["--huber-delta", "0"], _POSITIVE, "0.0"),
-        (["--data"], "expected a text", "none"),
+        (["--data"], "expected names of files, one at least", "()"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -68,7 +68,7 @@ def test_wrong_values_on_the_command_line(capsys, words, expected, got):
         ("global_batch = {size = 3}", f"--global-batch: {_WHOLE}", "size"),
         ("hidden = 64", "--hidden: expected whole numbers of at least 1", "64"),
         ('hidden = ["a"]', "--hidden: expected whole numbers of at least 1", "a"),
-        ("data = 5", "--data: expected a text", "5"),
+        ("data = 5", "--data: expected names of files, one at least in a list", "5"),
         ("metrics = 5", "--metrics: expected a text", "5"),
         ('optimizer = "adamax"', "--optimizer: expected one of adam, adamw, sgd", "'adamax'"),
         ("learning_rate = nan", f"--learning-rate: {_POSITIVE}", "nan"),

@@ -20,6 +20,7 @@ ALLOWED = {
         "data/hdf5.py",
         "data/trust.py",
         "data/stored.py",
+        "data/stored_rows.py",
         "data/probe.py",
         "data/embedded/make.py",
         "checkpoint.py",

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lepton_mpi.data import hdf5, kernels, loader, order
+from lepton_mpi.data.batches import BatchReader
 from lepton_mpi.look_ahead_kernels import FIRST_PART
 from tests import reference
 from tests.serial.data_files import HELD_OUT, OneRank, load, read_all, table, write
@@ -222,8 +223,8 @@ def test_floats_are_targets(tmp_path, shape, source, dtype):
     assert (data.class_count, data.target_count, data.class_names) == (None, targets, ())
     assert data.output_count == targets
     assert data.outputs_text == ("1 target" if targets == 1 else "3 targets")
-    reader, indices = loader.BatchReader(data, 8), np.array([5, 5, 0, 11])
-    rows, predicted = reader.read(data.splits["test"], indices)
+    reader, indices = BatchReader(data, 8), np.array([5, 5, 0, 11])
+    rows, predicted = reader.read(data.splits["test"].read_of(indices))
     assert predicted.dtype == dtype and predicted.flags.c_contiguous
     np.testing.assert_array_equal(predicted, y.astype(dtype).reshape(12, targets)[indices])
     np.testing.assert_array_equal(rows, x[indices])
@@ -286,24 +287,13 @@ def test_ranks_of_a_host_fill_one_table_together(tmp_path, local_size):
         assert (sum((parts[split] != 0).astype(int) for parts in filled) == 1).all()
 
 
-def test_blocks_of_a_large_table_are_all_read(tmp_path, monkeypatch):
-    """Reading in blocks of one row and of several gives the table."""
-    x, y = table(10)
-    path = write(tmp_path / "a.h5", {"train/x": x, "train/y": y, "test/x": x, "test/y": y})
-    for block_bytes in (1, 100, 10**6):
-        monkeypatch.setattr(hdf5, "_BLOCK_BYTES", block_bytes)
-        data = load(path, np.float64)
-        np.testing.assert_array_equal(data.splits["train"].x, x)
-        np.testing.assert_array_equal(data.splits["train"].y, y)
-
-
 def test_a_batch_lasts_until_the_next_one(tmp_path):
     """Batches of any length up to the longest are views of the same memory, in the order asked for."""
     x, y = table(20)
     data = load(write(tmp_path / "a.h5", {"train/x": x, "train/y": y, "test/x": x, "test/y": y}))
-    reader, rows = loader.BatchReader(data, 8), data.splits["test"]
+    reader, rows = BatchReader(data, 8), data.splits["test"]
     for indices in ([3, 3, 0], [19], [], list(range(8))):
-        batch_x, batch_y = reader.read(rows, np.array(indices, np.int64))
+        batch_x, batch_y = reader.read(rows.read_of(np.array(indices, np.int64)))
         np.testing.assert_array_equal(batch_x, x[indices])
         np.testing.assert_array_equal(batch_y, y[indices])
 
@@ -312,9 +302,9 @@ def test_rows_ahead_are_told_by_their_addresses(tmp_path):
     """Those that will be read next, and none after the last batch."""
     x, y = table(20)
     rows = load(write(tmp_path / "a.h5", {"x": x, "y": y})).splits["train"]
-    reader = loader.BatchReader(load(tmp_path / "a.h5"), 8)
+    reader = BatchReader(load(tmp_path / "a.h5"), 8)
     for indices in ([5, 0, 7], []):
-        ahead = reader.look_ahead(rows, np.array(indices, np.int64))
+        ahead = reader.look_ahead(rows.read_of(np.array(indices, np.int64)))
         addresses = [rows.x[index].ctypes.data for index in indices]
         assert ahead.tolist() == [rows.x[0].nbytes, FIRST_PART, 0, *addresses]
 
@@ -323,11 +313,11 @@ def test_a_batch_longer_than_the_reader_is_refused(tmp_path):
     """More rows than there is room for are refused before any is written past the end of the memory."""
     x, y = table(20)
     data = load(write(tmp_path / "a.h5", {"train/x": x, "train/y": y, "test/x": x, "test/y": y}))
-    reader = loader.BatchReader(data, 8)
+    reader = BatchReader(data, 8)
     beyond_x, beyond_y = np.full((16, 3), -1, np.float32), np.full(16, -1, np.int32)
     reader._x, reader._y = beyond_x[:8], beyond_y[:8]  # so that a missing check destroys only these
     with pytest.raises((AssertionError, ValueError)):
-        reader.read(data.splits["test"], np.arange(10))
+        reader.read(data.splits["test"].read_of(np.arange(10)))
     assert (beyond_x[8:] == -1).all() and (beyond_y[8:] == -1).all()
 
 
@@ -338,7 +328,10 @@ def test_a_batch_longer_than_the_reader_is_refused(tmp_path):
 def test_gather_kernels_match_their_twins(source, target, rows):
     """Rows and labels are gathered as by NumPy's fancy indexing, to one rounding each of shift and scale."""
     generator = np.random.default_rng(1)
-    x, labels = generator.integers(0, 256, (9, 4)).astype(source), generator.integers(0, 5, 9)
+    x, labels = (
+        generator.integers(0, 256, (9, 4)).astype(source),
+        generator.integers(0, 5, 9, np.int32),
+    )
     shift, scale = generator.standard_normal((2, 4)).astype(target)
     indices = generator.integers(0, 9, rows)
     mine, exact = np.full((6, 4), -1, target), np.full((6, 4), -1, target)
@@ -385,9 +378,9 @@ def test_every_row_of_an_epoch_is_read_once(tmp_path):
     data = load(write(tmp_path / "a.h5", {"x": x, "y": y}), np.float64)
     rows = data.splits["train"]
     in_order = rows.indices[order.epoch_order(rows.row_count, 0, 1)]
-    reader, seen = loader.BatchReader(data, 8), []
+    reader, seen = BatchReader(data, 8), []
     for start, stop in order.step_bounds(rows.row_count, 8):
         for rank in range(3):
             first, last = order.share(start, stop, 3, rank)
-            seen.append(reader.read(rows, in_order[first:last])[0].copy())
+            seen.append(reader.read(rows.read_of(in_order[first:last]))[0].copy())
     np.testing.assert_array_equal(np.sort(np.concatenate(seen)[:, 0]), np.sort(x[rows.indices, 0]))

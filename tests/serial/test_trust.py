@@ -25,7 +25,7 @@ from tests.serial.data_files import load, read_all, table, write
 X, Y = table(40, (4,))
 
 
-def _look(path: Path, only: list[str] | None = None, unpack: bool = True) -> str | None:
+def _look(path: Path, only: list[str] | None = None, unpack: list[str] | None = None) -> str | None:
     """What is wrong with a file, without its beginning, the path."""
     try:
         probe.check(path, only, unpack)
@@ -117,7 +117,7 @@ def test_filters_may_come_in_any_order(tmp_path, order, dtype, noise):
         data_set.write(h5s.ALL, h5s.ALL, numbers.astype(dtype))
         file["y"] = np.arange(50) % 3
     assert _look(path) is None
-    assert _look(path, unpack=False) is None
+    assert _look(path, unpack=[]) is None
 
 
 def test_texts_and_lists_of_texts_may_be_attributes(tmp_path):
@@ -239,7 +239,7 @@ def test_packed_chunks_need_not_be_unpacked_first(tmp_path):
         x.id.write_direct_chunk((0, 0), zlib.compress(bytes(10)))
         file["y"] = Y
     assert "/x: chunk at [0, 0]: damaged: expected gzip of 320 bytes" in _look(path)
-    assert _look(path, unpack=False) is None
+    assert _look(path, unpack=[]) is None
 
 
 def test_chunks_are_found_without_the_function_of_newer_libraries(tmp_path):
