@@ -18,7 +18,7 @@ The map, in the order the data flows::
     learning_rate.py the learning rate by step
     metrics.py       counts that add up over ranks: confusion matrix, loss
     evaluation.py    loss and scores on rows not trained on
-    checkpoint.py    parameters, optimizer state and configuration in one HDF5 file
+    checkpoint.py    parameters, optimizer state and configuration in one HDF5 file; resume.py goes on from it
     report.py        what the user sees, on screen and in the metrics file; run_report.py a run's head and end
     explain.py       what a collective does, step by step, for a reader
     tune.py          which collective is fastest on these ranks
@@ -41,6 +41,7 @@ target             a number to predict, where rows have no class
 draw               random bits of one step, from which with a row's number all else random follows
 micro_batch        the unit of the gradient sum
 global_batch       rows of one optimizer step over all ranks
+block, window      rows that lie together in a file; rows of several blocks that are shuffled together
 bucket             several gradients in one flat buffer, reduced together
 chunk              one rank's part of a bucket in a schedule
 segment            a piece of a chunk in flight, for pipelining

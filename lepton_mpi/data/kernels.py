@@ -2,10 +2,24 @@
 
 from numba import njit
 
+from lepton_mpi.intrinsics import base_address, prefetch
+
 _GATHER = [
     f"void({source}[:,::1], i8[::1], {target}[::1], {target}[::1], {target}[:,::1])"
     for source, target in (("u1", "f4"), ("u1", "f8"), ("f4", "f4"), ("f8", "f8"))
 ]
+
+
+# Rows lie far apart, and a row is read faster than memory answers: without this a row of 1 KB that is in no cache took
+# 419 ns instead of 250, and one that is 88 instead of 92. Rows that are longer than this the processor reads ahead itself.
+_ROWS_AHEAD, _AHEAD_BYTES_MAX, _LINE_BYTES = 2, 4096, 64
+
+
+@njit("void(i8, i8)", cache=True, nogil=True)
+def ask_for(address, byte_count):
+    """Ask the caches for memory that will be read soon."""
+    for byte in range(0, byte_count, _LINE_BYTES):
+        prefetch(address + byte)
 
 
 @njit(_GATHER, cache=True, nogil=True)
@@ -14,7 +28,13 @@ def gather_rows(table, rows, shift, scale, out):
 
     Shapes: table (n, features), rows (r,), shift and scale (features,), out (at least r, features).
     """
+    first, row_bytes = base_address(table), table.shape[1] * table.itemsize
+    ahead_bytes = min(row_bytes, _AHEAD_BYTES_MAX)
+    for i in range(min(_ROWS_AHEAD, rows.size)):
+        ask_for(first + rows[i] * row_bytes, ahead_bytes)
     for i in range(rows.size):
+        if i + _ROWS_AHEAD < rows.size:
+            ask_for(first + rows[i + _ROWS_AHEAD] * row_bytes, ahead_bytes)
         source = table[rows[i]]
         target = out[i]
         for j in range(target.size):

@@ -83,12 +83,15 @@ def test_three_ranks_refuse_it_together(tmp_path, secret, name):
         _check_refused(job, path)
 
 
-def test_a_file_may_be_looked_at_less(tmp_path, secret):
-    """With ``--data-check structure`` packed rows are not unpacked first, and HDF5 finds what it can find."""
+@pytest.mark.parametrize("attack", ["unpacks not at all", "unpacks to far more"])
+def test_rows_that_are_streamed_are_not_believed_either(tmp_path, secret, attack):
+    """They are unpacked while the job runs, by 3 ranks of which one finds out."""
     path = tmp_path / "hostile.h5"
-    _write("unpacks not at all at train/x", secret, path)
-    line = _check_refused(_train(0, path, "--data-check", "structure"), path)
-    assert "/train/x: " in line
+    _write(f"{attack} at train/x", secret, path)
+    job = _train(3, path, "--loader", "streamed")
+    assert job.code == 3 and "Traceback" not in job.text, job.text
+    (line,) = job.lines("lepton_mpi")
+    assert f"{path}: /train/x: " in line and "damaged: expected gzip of" in line
 
 
 # -- checkpoints -------------------------------------------------------------------------------------
