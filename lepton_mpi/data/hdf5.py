@@ -60,6 +60,7 @@ class OpenFile:
     """
 
     path: Path
+    file: h5py.File
     sources: dict[str, Source]
     feature_shape: tuple[int, ...]
     normalisation: tuple[np.ndarray, np.ndarray]
@@ -192,7 +193,7 @@ def _describe(file: h5py.File, path: Path, y_kind: YKind) -> OpenFile:
     shift = _normaliser(file, path, "shift", feature_shape, 0.0)
     scale = _normaliser(file, path, "scale", feature_shape, byte_scale)
     names = () if target_count else class_names
-    return OpenFile(path, sources, feature_shape, (shift, scale), names, target_count)
+    return OpenFile(path, file, sources, feature_shape, (shift, scale), names, target_count)
 
 
 def _class_names(file: h5py.File, path: Path) -> tuple[str, ...]:

@@ -4,8 +4,9 @@ In memory all ranks of a host fill one table together, each its part of the file
 row of an epoch's order can be gathered by any rank, and the host holds one copy. Classes and targets are always so.
 """
 
+import resource
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -15,13 +16,15 @@ import numpy as np
 from lepton_mpi.data import hdf5, order
 from lepton_mpi.data.batches import Rows
 from lepton_mpi.data.order import BlockShuffle, FullShuffle, MicroBatches
-from lepton_mpi.data.stored_rows import StoredRows
+from lepton_mpi.data.stored_rows import StoredFile, StoredRows
 from lepton_mpi.data.tables import BLOCK_BYTES, Table, check_finite
 from lepton_mpi.data.ways import Way, WayName, choose
 from lepton_mpi.errors import ConfigurationError, DataError
 
 # Shorter runs are read at a fraction of the speed from disks and file servers.
 _BLOCK_BYTES_MIN = 128 << 10
+# What MPI, Python and the libraries have open.
+_OTHER_OPEN_FILES = 200
 
 
 @dataclass(frozen=True)
@@ -123,11 +126,8 @@ def load(
         if host.local_rank == 0:
             for path in paths:
                 hdf5.probe_file(path, for_rows=True)
-    with host.agreeing(), ExitStack() as files:
-        opened = [files.enter_context(hdf5.open_file(path, y_kind)) for path in paths]
-        hdf5.check_alike(opened)
-        tables = _tables(opened)
-        first = opened[0]
+    with host.agreeing():
+        first, tables = _open(paths, y_kind)
         feature_count = int(np.prod(first.feature_shape, dtype=np.int64))
     targets = first.target_count
     is_bytes = all(table.is_bytes for table in tables.values())
@@ -211,21 +211,39 @@ def training_order(
     return BlockShuffle(rows.chosen, blocks, micro_batches, seed, window_rows)
 
 
-def _tables(opened: list[hdf5.OpenFile]) -> dict[str, Table]:
-    """Tables by split, of all files that have some of its rows."""
-    tables = {}
-    for split in hdf5.SPLITS:
-        sources = [(file, file.sources[split]) for file in opened if split in file.sources]
-        if sources:
-            x, y = (
-                [StoredRows(file.path, getattr(source, name)) for file, source in sources]
-                for name in ("x", "y")
-            )
-            tables[split] = Table(x, y, len(opened[0].class_names))
+def _open(paths: list[Path], y_kind: hdf5.YKind) -> tuple[hdf5.OpenFile, dict[str, Table]]:
+    """What the files say of themselves, all alike, and tables by split of those that have some of its rows."""
+    _allow_open_files(len(paths))
+    found: list[hdf5.OpenFile] = []
+    parts: dict[str, tuple[list[StoredRows], list[StoredRows]]] = {}
+    for path in paths:
+        with hdf5.open_file(path, y_kind) as opened:
+            stays_open = StoredFile(path, opened.file)
+            for split, source in opened.sources.items():
+                x, y = parts.setdefault(split, ([], []))
+                x.append(StoredRows(stays_open, source.x))
+                y.append(StoredRows(stays_open, source.y))
+        found.append(opened)
+    hdf5.check_alike(found)
+    tables = {split: Table(x, y, len(found[0].class_names)) for split, (x, y) in parts.items()}
     if tables["train"].row_count == 0:
         stored = tables["train"].x[0]
         raise DataError(f"{stored.path}: {stored.name}: expected rows to train on, got none")
-    return tables
+    return found[0], tables
+
+
+def _allow_open_files(count: int) -> None:
+    """Raise this process's limit of open files, if it must be and can be. Raises DataError."""
+    wanted = count + _OTHER_OPEN_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise DataError(
+            f"{count} files: expected at most {hard - _OTHER_OPEN_FILES}, since a process may open {hard} here: put "
+            "them together, or ask for more (ulimit -Hn)"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _why_not_mapped(tables: dict[str, Table], row_dtype: np.dtype) -> str:

@@ -19,6 +19,7 @@ Source: blocks first, then rows in a buffer, is CorgiPile (Xu et al., SIGMOD 202
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -183,16 +184,17 @@ class BlockEpoch:
         self._starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         rows_of = [self._rows_before(number, self.step_count) for number in range(cut.count)]
         self._stream_starts = [sum(rows_of[:number]) for number in range(cut.count)]
-        self._last: dict[int, tuple[Window, np.ndarray]] = {}
+        self._last: dict[int, tuple[Window, list[np.ndarray]]] = {}
 
     def micro_batch(self, number: int, step: int) -> np.ndarray:
         """Rows of micro-batch ``number`` of step ``step``, counted from 0: int64, shape (its rows,)."""
-        window, rows = self._last.get(number, (None, None))
+        window, parts = self._last.get(number, (None, []))
         if window is None or not window.start_step <= step < window.stop_step:
             window = self.window(number, step)
             rows = self.window_numbers(window)[window.places()]
-            self._last[number] = window, rows
-        return rows[slice(*self.bounds(window, step))]
+            parts = [rows[start:stop] for start, stop in pairwise(self.offsets(window))]
+            self._last[number] = window, parts
+        return parts[step - window.start_step]
 
     def window_numbers(self, window: Window) -> np.ndarray:
         """Numbers of the rows of a window, in the order of its runs, int64."""
@@ -200,10 +202,14 @@ class BlockEpoch:
         parts = [np.arange(*run) if rows is None else rows[slice(*run)] for run in window.runs]
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
-    def bounds(self, window: Window, step: int) -> tuple[int, int]:
-        """Which of the rows of ``window``, in the order of their use, form its micro-batch in ``step``."""
-        before = self._rows_before(window.number, window.start_step)
-        return tuple(self._rows_before(window.number, at) - before for at in (step, step + 1))
+    def offsets(self, window: Window) -> list[int]:
+        """Where the micro-batch of each step of ``window`` begins in the order of use, and the end of the last."""
+        start, stop = self._shuffle.micro_batches.bounds(
+            window.number, 0, self._shuffle.micro_batches.batch_rows
+        )
+        # All steps before the epoch's last one are full.
+        steps = np.arange(window.stop_step - window.start_step + 1)
+        return np.minimum(steps * (stop - start), window.row_count).tolist()
 
     def window(self, number: int, step: int) -> Window:
         """The window from which step ``step`` takes its micro-batch ``number``."""

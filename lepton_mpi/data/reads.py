@@ -21,6 +21,7 @@ import numpy as np
 from lepton_mpi.data.batches import Read, Rows
 from lepton_mpi.data.order import BlockEpoch, BlockShuffle, FullShuffle, Window
 from lepton_mpi.data.prefetch import Prefetch
+from lepton_mpi.data.tables import Table
 
 # Windows that are filled ahead, at most; on a rank of one stream one is enough.
 _AHEAD_MAX = 2
@@ -53,6 +54,7 @@ class TrainingReads:
         first_step: int,
     ) -> None:
         self._rows, self._shuffle, self._numbers = rows, shuffle, list(numbers)
+        self._table = rows.table.twin()  # the thread's own
         self._places = [(epoch, first_step if epoch == epochs.start else 0) for epoch in epochs]
         self._prefetch: Prefetch | None = None
         if rows.x is not None:
@@ -96,13 +98,20 @@ class TrainingReads:
                 yield epoch, window
 
     def _fill(self, job: tuple[BlockEpoch, Window], slot: np.ndarray) -> "_Filled":
+        """Read a window, and make all its reads: so the rank's own thread has little to do for each."""
         epoch, window = job
-        _read_runs(self._rows, window.runs, slot)
-        places = window.places()
-        return _Filled(epoch, window, places, epoch.window_numbers(window)[places])
+        _read_runs(self._table, self._rows, window.runs, slot)
+        places, y = window.places(), self._rows.y
+        numbers = epoch.window_numbers(window)[places]
+        reads = [
+            Read(slot, places[start:stop], y, numbers[start:stop])
+            for start, stop in pairwise(epoch.offsets(window))
+        ]
+        return _Filled(window, reads)
 
     def _reads_from_windows(self) -> Iterator[tuple[Read, Read | None]]:
-        for _number, first_step in self._places:
+        for _, first_step in self._places:
+            # Of each stream the window and the memory that it is in.
             taken: dict[int, tuple[_Filled, np.ndarray]] = {}
             for step in range(first_step, self._shuffle.epoch_steps):
                 for index, micro_batch in enumerate(self._numbers):
@@ -110,8 +119,8 @@ class TrainingReads:
                     is_last = index == len(self._numbers) - 1
                     following = self._numbers[0 if is_last else index + 1]
                     yield (
-                        self._read(taken, micro_batch, step),
-                        self._read(taken, following, step + is_last),
+                        taken[micro_batch][0].read(step),
+                        (taken[following][0].read(step + is_last) if following in taken else None),
                     )
             for _, slot in taken.values():
                 self._prefetch.give_back(slot)
@@ -126,21 +135,17 @@ class TrainingReads:
         assert filled.window.number == micro_batch and filled.window.start_step <= step
         taken[micro_batch] = filled, slot
 
-    def _read(self, taken: dict, micro_batch: int, step: int) -> Read | None:
-        if micro_batch not in taken or step >= taken[micro_batch][0].window.stop_step:
-            return None
-        filled, slot = taken[micro_batch]
-        part = slice(*filled.epoch.bounds(filled.window, step))
-        return Read(slot, filled.places[part], self._rows.y, filled.numbers[part])
-
 
 class _Filled(NamedTuple):
-    """A window whose rows are in memory: where, and which, in the order of their use."""
+    """A window whose rows are in memory, and the read of each of its steps."""
 
-    epoch: BlockEpoch
     window: Window
-    places: np.ndarray
-    numbers: np.ndarray
+    reads: list[Read]
+
+    def read(self, step: int) -> Read | None:
+        """That of a step of the epoch; None if it is none of this window's."""
+        index = step - self.window.start_step
+        return self.reads[index] if index < len(self.reads) else None
 
 
 def reads_in_order(rows: Rows, start: int, stop: int, batch_rows: int) -> Iterator[Read]:
@@ -151,8 +156,10 @@ def reads_in_order(rows: Rows, start: int, stop: int, batch_rows: int) -> Iterat
             yield rows.read_of(rows.numbers(*batch))
         return
 
+    table = rows.table.twin()  # the thread's own
+
     def fill(batch: tuple[int, int], slot: np.ndarray) -> Read:
-        _read_runs(rows, [batch], slot)
+        _read_runs(table, rows, [batch], slot)
         return Read(slot, np.arange(batch[1] - batch[0]), rows.y, rows.numbers(*batch))
 
     slots = [np.empty((batch_rows, rows.features), rows.dtype) for _ in range(3)]
@@ -166,7 +173,7 @@ def reads_in_order(rows: Rows, start: int, stop: int, batch_rows: int) -> Iterat
         prefetch.close()
 
 
-def _read_runs(rows: Rows, runs: Sequence[tuple[int, int]], out: np.ndarray) -> None:
+def _read_runs(table: Table, rows: Rows, runs: Sequence[tuple[int, int]], out: np.ndarray) -> None:
     """Features of the rows that count in these places into the first rows of ``out``."""
     wanted = [rows.numbers(*run) for run in runs] if rows.chosen is not None else None
     spans = (
@@ -176,16 +183,16 @@ def _read_runs(rows: Rows, runs: Sequence[tuple[int, int]], out: np.ndarray) -> 
     )
     with suppress(OSError):  # advice, which a file system may refuse
         for span in spans:
-            rows.table.will_need(*span)
+            table.will_need(*span)
     filled = 0
     for index, (start, stop) in enumerate(spans):
         if wanted is None:
-            rows.table.read_x(start, stop, out[filled : filled + stop - start])
+            table.read_x(start, stop, out[filled : filled + stop - start])
             filled += stop - start
             continue
         # Those of other purposes, that lie between them, are read with them.
         whole = np.empty((stop - start, out.shape[1]), out.dtype)
-        rows.table.read_x(start, stop, whole)
+        table.read_x(start, stop, whole)
         count = wanted[index].size
         np.take(whole, wanted[index] - start, axis=0, out=out[filled : filled + count])
         filled += count

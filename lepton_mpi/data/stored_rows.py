@@ -13,6 +13,7 @@ Python's while bytes are read and unpacked, and never unpacks more than a chunk 
 The chunk in the scratch is kept: the next run of rows often begins in it.
 """
 
+import copy
 import mmap
 import os
 import zlib
@@ -30,16 +31,36 @@ _CHECKSUM_BYTES = 4
 _MAP_NORESERVE = 0x4000  # not in Python's own list before 3.13
 
 
-class StoredRows:
-    """Rows of a data set with a shape of at least one dimension; of a file that ``trust.check`` has let pass.
-
-    Not to be used by two threads at the same time; the file may be closed in the meantime.
+class StoredFile:
+    """An HDF5 file that stays open for reading after HDF5 has closed it, as long as this object lives.
 
     Parameters
     ----------
     path : Path
         For messages.
+    file : h5py.File
+    """
+
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        # The same file for sure, even if another has taken its name.
+        self.path, self.descriptor = path, os.dup(file.id.get_vfd_handle())
+        self.size = os.fstat(self.descriptor).st_size
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+class StoredRows:
+    """Rows of a data set with a shape of at least one dimension; of a file that ``trust.check`` has let pass.
+
+    A thread needs one of its own, see ``twin``.
+
+    Parameters
+    ----------
+    file : StoredFile
     dataset : h5py.Dataset
+        Not used any more afterwards.
 
     Attributes
     ----------
@@ -52,26 +73,33 @@ class StoredRows:
         Byte of the file where the rows begin, if they lie in one piece.
     """
 
-    def __init__(self, path: Path, dataset: h5py.Dataset) -> None:
-        self.path, self.name, self.dtype = path, dataset.name, dataset.dtype
+    def __init__(self, file: StoredFile, dataset: h5py.Dataset) -> None:
+        self.path, self.name, self.dtype = file.path, dataset.name, dataset.dtype
         self.row_count, self.row_shape = dataset.shape[0], dataset.shape[1:]
-        # The same file for sure, even if another has taken its name.
-        self._file = os.dup(dataset.file.id.get_vfd_handle())
-        size = os.fstat(self._file).st_size
-        with trust.naming(f"{path}: {self.name}"):
-            self._chunks = stored.check_places({self.name: dataset.id}, size).get(self.name)
+        self._file = file
+        with trust.naming(f"{file.path}: {self.name}"):
+            self._chunks = stored.check_places({self.name: dataset.id}, file.size).get(self.name)
         layout = dataset.id.get_create_plist().get_layout()
         self.map_offset = dataset.id.get_offset() if layout == h5d.CONTIGUOUS else None
         self.chunk_rows, self.is_packed = 1, False
         self._whole = None
+        self._forget()
         if self._chunks is not None:
             self._lay_out(dataset.chunks)
         elif self.map_offset is None:  # in the description itself: a few KiB
             self._whole = dataset[()]
 
-    def __del__(self) -> None:
-        if hasattr(self, "_file"):
-            os.close(self._file)
+    def twin(self) -> "StoredRows":
+        """The same rows, for another thread."""
+        other = copy.copy(self)
+        other._forget()
+        return other
+
+    def _forget(self) -> None:
+        """Have no chunk in the scratch, and no scratch."""
+        self._raw = np.empty(0, np.uint8)
+        self._scratch: np.ndarray | None = None
+        self._scratch_number = -1
 
     def read(self, start: int, stop: int, out: np.ndarray) -> None:
         """Rows [start, stop) into ``out``, C-contiguous, of shape (stop - start, elements of a row) and any type of number.
@@ -99,7 +127,7 @@ class StoredRows:
         try:
             # Kernels take no memory that is read-only; nothing is reserved for copies that nobody makes.
             memory = mmap.mmap(
-                self._file,
+                self._file.descriptor,
                 spare + size,
                 mmap.MAP_PRIVATE | _MAP_NORESERVE,
                 mmap.PROT_READ | mmap.PROT_WRITE,
@@ -118,11 +146,11 @@ class StoredRows:
         if self.map_offset is not None:
             row_bytes = self.dtype.itemsize * int(np.prod(self.row_shape, dtype=np.int64))
             first, length = self.map_offset + start * row_bytes, (stop - start) * row_bytes
-            os.posix_fadvise(self._file, first, length, os.POSIX_FADV_WILLNEED)
+            os.posix_fadvise(self._file.descriptor, first, length, os.POSIX_FADV_WILLNEED)
         elif self._chunks is not None:
             for number in self._numbers_of(start // self.chunk_rows, -(-stop // self.chunk_rows)):
                 place = int(self._chunks.starts[number]), int(self._chunks.lengths[number])
-                os.posix_fadvise(self._file, *place, os.POSIX_FADV_WILLNEED)
+                os.posix_fadvise(self._file.descriptor, *place, os.POSIX_FADV_WILLNEED)
 
     def _lay_out(self, chunk_shape: tuple[int, ...]) -> None:
         chunks = self._chunks
@@ -134,9 +162,6 @@ class StoredRows:
         self.is_packed = h5z.FILTER_DEFLATE in chunks.filters
         is_plain = set(chunks.filters) <= {h5z.FILTER_FLETCHER32}
         self._is_direct = self._is_whole_rows and is_plain
-        self._raw = np.empty(0, np.uint8)
-        self._scratch = np.empty(chunk_shape, self.dtype)
-        self._scratch_number = -1
 
     def _numbers_of(self, first: int, stop: int) -> np.ndarray:
         """Numbers of the chunks of groups [first, stop); a group is the chunks of the same rows."""
@@ -181,6 +206,8 @@ class StoredRows:
         if self._has(number):
             return self._scratch
         self._scratch_number = -1
+        if self._scratch is None:
+            self._scratch = np.empty(self._chunk_shape, self.dtype)
         codes = self._chunks.filters_of(int(self._chunks.masks[number]))
         if set(codes) <= {h5z.FILTER_FLETCHER32}:
             self._read_checked(number, self._scratch.reshape(-1))
@@ -248,7 +275,7 @@ class StoredRows:
         wanted, got = sum(map(len, parts)), 0
         while got < wanted:
             try:
-                count = os.preadv(self._file, parts, start + got)
+                count = os.preadv(self._file.descriptor, parts, start + got)
             except OSError as error:
                 raise DataError(f"{self.path}: {self.name}: {one_line(error)}") from None
             if count == 0:
