@@ -14,10 +14,11 @@ SET_UP_LIMIT_SECONDS = 1800.0
 
 @dataclass(frozen=True)
 class Environment:
-    """A folder of Python packages, which pip fills once."""
+    """A folder of Python packages, which pip fills once; ``marker`` is the file that then says so."""
 
     folder: Path
     packages: tuple[str, ...]
+    marker: str = ".complete"
 
     @property
     def python(self) -> str:
@@ -27,6 +28,8 @@ class Environment:
 
 # One each, so that what cannot be installed takes no other with it.
 TORCH = Environment(ROOT / ".venv-peers", ("numpy", "torch==2.13.0"))
+# The same folder, since torch is large, and a marker of its own, since it may have been filled before.
+TORCH_WITH_HDF5 = Environment(TORCH.folder, (*TORCH.packages, "h5py==3.16.0"), ".complete-h5py")
 # TensorFlow asks for any Keras from 3.12 on, which would be another one every month.
 KERAS = Environment(ROOT / ".venv-keras", ("tensorflow-cpu==2.21.0", "keras==3.15.1"))
 SKLEARN = Environment(ROOT / ".venv-sklearn", ("scikit-learn==1.9.1",))
@@ -77,7 +80,7 @@ def try_out(name: str, environment: Environment | None, trial: Launch) -> str | 
 def install(environment: Environment) -> str:
     """Fill the folder; why it failed, or empty if it did not or had been done before."""
     # Written last, so that an interrupted installation is taken up again.
-    complete = environment.folder / ".complete"
+    complete = environment.folder / environment.marker
     if complete.exists():
         return ""
     wanted = " ".join(environment.packages)
