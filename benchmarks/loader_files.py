@@ -26,7 +26,7 @@ LAYOUTS = ("contiguous", "chunked", "gzip")
 # The shape of a row by the name that the option --samples has for it.
 SAMPLES = {"1K": (1024,), "150K": (224, 224, 3)}
 # Unpacking is slower than reading, so that a smaller file lasts as long.
-_GZIP_SHARE = 4
+GZIP_PART = 4
 _NOISE_BYTES, _NOISE_BITS = 8 << 20, 3
 _BLOCK_BYTES = 4 << 20
 
@@ -49,7 +49,7 @@ def plan_files(
         for sample in samples:
             shape = SAMPLES[sample]
             for layout in layouts:
-                whole = byte_count // _GZIP_SHARE if layout == "gzip" else byte_count
+                whole = byte_count // GZIP_PART if layout == "gzip" else byte_count
                 rows = max(1, whole // math.prod(shape) // multiple) * multiple
                 rows = min(rows, loader_rows.ROWS_MAX // multiple * multiple)
                 planned[DataFile.named(folder, layout, math.prod(shape), rows)] = shape
@@ -89,6 +89,10 @@ def write_file(file: DataFile, row_shape: tuple[int, ...]) -> None:
             y.append(loader_rows.labels_of(np.arange(first, first + len(rows))))
         x.close()
         y.close()
+        # As prepare has them; without, rows of the training would be held out, and those left be picked one by one.
+        for split in ("validation", "test"):
+            opened[f"{split}/x"] = np.zeros((1, *row_shape), np.uint8)
+            opened[f"{split}/y"] = np.zeros(1, np.uint8)
     # Dirty pages cannot be dropped, and writing them later would disturb what is measured.
     os.sync()
 

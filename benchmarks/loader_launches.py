@@ -7,6 +7,7 @@ from dataclasses import replace
 from benchmarks.engines.loader_case import DataFile
 from benchmarks.engines.loader_peers import ENGINES, LIMIT
 from benchmarks.harness import Launch, Row, mpi_command, over_launches
+from benchmarks.loader_files import GZIP_PART
 from benchmarks.peers.environment import (
     SET_UP_LIMIT_SECONDS,
     TORCH_WITH_HDF5,
@@ -26,7 +27,7 @@ _LAUNCH_LIMIT_SECONDS = 900.0
 # Least ratio of our speed to a peer's, and the files and ranks that it is asked for.
 MARKS = {"h5py-index": 5.0, "torch-dataloader": 3.0}
 MARK_RANKS, MARK_BYTES, MARK_OF_COPY = 2, 1 << 30, 0.6
-_MEGABYTES_ABOUT = 0.95  # a file of 1 GiB in whole rows is a little shorter
+_WHOLE_ROWS = 0.99  # a file of 1 GiB in whole rows is a little shorter
 
 
 def ours(way: str, files: Sequence[DataFile], ranks: int, caches: Sequence[str], seconds: float):
@@ -142,8 +143,8 @@ def _mark(what: str, least: float, value: float, row: Row) -> str:
 
 
 def _is_of_mark_size(row: Row) -> bool:
-    # gzip files are smaller, see loader_files.py.
-    return row["layout"] == "gzip" or row["file_bytes"] >= MARK_BYTES * _MEGABYTES_ABOUT
+    wanted = MARK_BYTES // GZIP_PART if row["layout"] == "gzip" else MARK_BYTES
+    return row["row_count"] * row["sample_bytes"] >= wanted * _WHOLE_ROWS
 
 
 def _title(row: Row) -> str:

@@ -207,7 +207,9 @@ def reset_peak() -> None:
 
 def memory_bytes() -> tuple[int, int]:
     """(peak of the resident memory, its proportional part now) of this process and its children, in bytes."""
-    found = [(_kilobytes(p, "status", "VmHWM"), _kilobytes(p, "smaps_rollup", "Pss")) for p in _own()]
+    found = [
+        (_kilobytes(p, "status", "VmHWM"), _kilobytes(p, "smaps_rollup", "Pss")) for p in _own()
+    ]
     return sum(peak for peak, _ in found) * 1024, sum(pss for _, pss in found) * 1024
 
 

@@ -56,9 +56,7 @@ def open_hdf5(path, form: str):
     """The file, with the cache of chunks that ``form`` names."""
     import h5py
 
-    cache = (
-        {"rdcc_nbytes": _LARGE_CACHE_BYTES, "rdcc_nslots": _LARGE_CACHE_SLOTS} if form else {}
-    )
+    cache = {"rdcc_nbytes": _LARGE_CACHE_BYTES, "rdcc_nslots": _LARGE_CACHE_SLOTS} if form else {}
     return h5py.File(path, "r", locking=False, **cache)
 
 

@@ -1,0 +1,185 @@
+"""lepton_mpi's own reading of a file, as ``train.py`` does it: ``mpirun -n 2 python -m benchmarks.engines.loader …``."""
+
+import gc
+import time
+
+from lepton_mpi import __version__, launch
+
+_TIMEOUT_SECONDS = 600
+_COPY_BYTES = 256 << 20
+_EPOCHS_MAX = 50
+_MICRO_BATCHES = 8  # of a step, as in a training; more ranks have one each
+# A row is read as bytes and written as float32.
+_MOVED = 1 + 4
+
+
+def main() -> int:
+    """Measure the cases of the command line; rank 0 writes the rows."""
+    from benchmarks.engines.loader_case import parser
+
+    made = parser()
+    made.add_argument("--way", choices=("memory", "mapped", "streamed"), required=True)
+    options = made.parse_args()
+    launch.limit_threads(1)
+    # NumPy and Numba read their number of threads when they are loaded.
+    from lepton_mpi import world
+
+    return world.run(lambda ranks: _measure(ranks, options), _TIMEOUT_SECONDS)
+
+
+class _WorldRanks:
+    """The world as ``loader_case.py`` wants it."""
+
+    def __init__(self, world) -> None:
+        self.rank, self.size = world.rank, world.size
+        self.barrier, self.allgather = world.comm.Barrier, world.comm.allgather
+
+
+def _measure(world, options) -> None:
+    from benchmarks.engines.loader_case import CACHES
+    from benchmarks.harness import write_rows
+
+    world.first_of_host_first(_import_kernels)
+    bandwidth = _copy_bandwidth(world) if options.way == "memory" else None
+    rows = []
+    for file in options.files:
+        for state in CACHES:
+            if state not in options.caches:
+                continue
+            row = _measure_case(world, options, file, state)
+            if row is None:
+                continue
+            if bandwidth:
+                moved = _MOVED * file.sample_bytes * file.row_count
+                row |= {"copy_gbs": bandwidth / 1e9, "limit_us": moved / bandwidth * 1e6}
+            rows.append(row)
+            write_rows(options.json, rows)
+
+
+def _import_kernels() -> None:
+    """Compile, or load from the cache, what reads rows."""
+    import lepton_mpi.data.batches
+    import lepton_mpi.data.checksum_kernels  # noqa: F401
+
+
+def _measure_case(world, options, file, state: str):
+    """The row of a case, on rank 0. Collective.
+
+    A dropped file is read once, from the start of the reading thread; a warm one once before, and then as often as fits
+    into the time to measure. The first and the last epoch are checked.
+    """
+    from benchmarks.engines import loader_case as case
+    from benchmarks.engines.loader_rows import count_wrong
+    from benchmarks.engines.page_cache import cached_share
+
+    gc.collect()  # the maps of the case before, whose pages cannot be dropped
+    ranks = _WorldRanks(world)
+    world.clock.enter("input", 0)
+    case.reset_peak()
+    case.set_cache(ranks, file.path, state)
+    reading = _Reading(world, file, options.way)
+    case.set_cache(ranks, file.path, state)
+    problem = case.cache_problem(cached_share(file.path), state)
+    is_warm = state == "warm"
+    reading.begin(epochs=_EPOCHS_MAX + 1 if is_warm else 1)
+    checked, count = [], 1
+    if is_warm:
+        first = reading.time(ranks, 1)
+        checked = [timing.seen for timing in ranks.allgather(first)]
+        slowest = max(ranks.allgather(first.seconds))
+        count = min(_EPOCHS_MAX, 1 + int(options.seconds / slowest))
+    waited = reading.wait_seconds
+    timing = reading.time(ranks, count)
+    share = (reading.wait_seconds - waited) / timing.seconds
+    shares, loads = ranks.allgather(share), ranks.allgather(reading.load_seconds)
+    row = case.timed_row(
+        "lepton_mpi",
+        file,
+        state,
+        ranks,
+        timing,
+        way=options.way,
+        wait_share=sum(shares) / len(shares),
+        load_seconds=max(loads),
+        epochs=count,
+        cache_problem=problem,
+        version=__version__,
+    )
+    reading.close()
+    if row is not None and checked:
+        row["wrong"] += count_wrong(checked, file.row_count, True)
+    return row
+
+
+class _Reading:
+    """One file made ready one way, and this rank's epochs of it. Collective over the world."""
+
+    def __init__(self, world, file, way: str) -> None:
+        import numpy as np
+
+        from benchmarks.engines.loader_rows import BATCH_ROWS, SeenRows
+        from lepton_mpi.config import Config
+        from lepton_mpi.data import loader
+        from lepton_mpi.data.batches import BatchReader
+        from lepton_mpi.data.order import MicroBatches, share
+
+        began = time.perf_counter()
+        none = {"validation": 0.0, "test": 0.0}
+        data = loader.load(str(file.path), np.dtype(np.float32), none, 0, world, way=way)
+        self.load_seconds = time.perf_counter() - began
+        count = max(_MICRO_BATCHES, world.size)
+        batches = MicroBatches(count * BATCH_ROWS, BATCH_ROWS)
+        self._order = loader.training_order(data, batches, 0, "auto", Config.shuffle_buffer)
+        self._rows, self._reader = data.splits["train"], BatchReader(data, BATCH_ROWS)
+        self._numbers = range(*share(0, count, world.size, world.rank))
+        self._reads_of_epoch = batches.step_count(file.row_count) * len(self._numbers)
+        self._seen = SeenRows(self._reads_of_epoch * BATCH_ROWS)
+        self._reads, self._epochs = None, range(0)
+
+    @property
+    def wait_seconds(self) -> float:
+        """Time that this rank has waited for rows."""
+        return self._reads.wait_seconds if self._reads else 0.0
+
+    def begin(self, epochs: int) -> None:
+        """Say how many epochs there will be at most. The reading begins with the first that is timed."""
+        self._epochs = range(1, epochs + 1)
+
+    def time(self, ranks, count: int):
+        """Time ``count`` epochs back to back; what was seen is that of the last."""
+        from benchmarks.engines.loader_case import Timing
+        from lepton_mpi.data.reads import TrainingReads
+
+        seen, rows = self._seen, 0
+        ranks.barrier()
+        began = time.perf_counter()
+        if self._reads is None:
+            self._reads = TrainingReads(self._rows, self._order, self._numbers, self._epochs, 0)
+        for _ in range(count):
+            seen.clear()
+            for _ in range(self._reads_of_epoch):
+                read, _following = next(self._reads)
+                x, y = self._reader.read_for_training(read, 0)
+                if len(x):  # the last step of an epoch may be shorter
+                    seen.add(x.reshape(len(x), -1), y)
+            rows += seen.count
+        return Timing(rows, time.perf_counter() - began, seen.seen(), True)
+
+    def close(self) -> None:
+        """End the thread that reads."""
+        self._reads.close()
+
+
+def _copy_bandwidth(world) -> float:
+    """Bytes a second that the cores of this host move together in memory, read and written. Collective."""
+    import numpy as np
+
+    from benchmarks.limit import MemoryLimit
+
+    byte_count = _COPY_BYTES // world.local_size
+    seconds = MemoryLimit(world, np.dtype(np.float32)).seconds(byte_count, "private")
+    return 2 * world.local_size * byte_count / seconds
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
