@@ -98,7 +98,7 @@ def parse_command_line() -> argparse.Namespace:
     peers_help = f"maybe none; default: {' '.join(PEERS)}"
     add("--peers", nargs="*", choices=PEERS, default=list(PEERS), metavar="P", help=peers_help)
     add("--launches", type=int, default=2, help="fresh launches of each; default: 2")
-    add("--seconds", type=float, default=0.7, help="time to measure one case; default: 0.7")
+    add("--seconds", type=float, default=0.5, help="time to measure one case; default: 0.5")
     limit_help = "stream a larger file under this limit on memory, too, for example 512M"
     add("--limit", type=parse_size, metavar="SIZE", help=limit_help)
     limit_bytes_help = "of the file for that; default: 8 times the limit"

@@ -10,6 +10,7 @@ needs itself is the first line alone, and is looked at 50 times a second.
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from benchmarks.harness import Launch
 
 _ROOT = Path("/sys/fs/cgroup")
 _LOOK_SECONDS = 0.02
+_REMOVE_TRIES = 100
 
 
 @dataclass
@@ -56,13 +58,16 @@ class MemoryGroup:
         return program_bytes_of((self.folder / "memory.stat").read_text(), self.version)
 
     def watch(self) -> None:
-        """Note the peak until the group is closed."""
+        """Note the peak until ``end_watch``."""
         while not self._over.wait(_LOOK_SECONDS):
             self.program_peak = max(self.program_peak, self.program_bytes())
 
+    def end_watch(self) -> None:
+        """Look no more."""
+        self._over.set()
+
     def close(self) -> None:
         """Read what the system has counted, and remove the group. No process may be left in it."""
-        self._over.set()
         if self.version == 1:
             self.peak = self._number("memory.max_usage_in_bytes")
             self.failed_charges = self._number("memory.failcnt")
@@ -72,7 +77,16 @@ class MemoryGroup:
             if (self.folder / "memory.peak").exists():  # since Linux 5.19
                 self.peak = self._number("memory.peak")
             self.failed_charges, self.kills = _value(events, "max"), _value(events, "oom_kill")
-        self.folder.rmdir()
+        self._remove()
+
+    def _remove(self) -> None:
+        """Remove the folder, which waits for processes that are just ending."""
+        for _ in range(_REMOVE_TRIES - 1):
+            try:
+                return self.folder.rmdir()
+            except OSError:
+                time.sleep(_LOOK_SECONDS)
+        return self.folder.rmdir()
 
     def _number(self, name: str) -> int:
         return int((self.folder / name).read_text())
@@ -92,7 +106,7 @@ def memory_group(limit_bytes: int) -> Iterator[MemoryGroup | None]:
     try:
         yield group
     finally:
-        group._over.set()
+        group.end_watch()
         watcher.join()
         group.close()
 

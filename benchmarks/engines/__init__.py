@@ -1,4 +1,4 @@
-"""What ``benchmarks/training.py`` and ``benchmarks/update.py`` run on ranks.
+"""What ``benchmarks/training.py``, ``benchmarks/update.py`` and ``benchmarks/loader.py`` run on ranks.
 
 training: the same rows, initial parameters, order and optimizer
 
@@ -15,4 +15,14 @@ update: the same gradients and optimizer, without a model
     update.py            times and checks one way after the other
     update_ways.py       this engine's ways, and those that MPI offers
     update_reference.py  gradients and parameters whose values are known
+
+loader: the rows of the same files, in random order
+
+    loader.py            this engine's three ways, under MPI
+    loader_peers.py      h5py, a NumPy memmap and the plain read that is the limit, in plain processes
+    loader_torch.py      torch's DataLoader, likewise
+    loader_case.py       the clock, the page cache's state and the row, the same for all of them
+    loader_rows.py       rows whose content follows from their number, and the check of what came
+    page_cache.py        a file into the page cache, out of it, and how much of it is there
+    plain_ranks.py       processes that wait for each other, without MPI
 """

@@ -87,8 +87,10 @@ def parser() -> argparse.ArgumentParser:
 def set_cache(ranks: Ranks, path: Path, state: str) -> None:
     """Bring the file into a state of the page cache, "warm" or "dropped". Collective; nobody may have it mapped."""
     ranks.barrier()
-    if ranks.rank == 0:
-        {"warm": page_cache.warm, "dropped": page_cache.drop}[state](path)
+    if ranks.rank == 0 and state == "dropped":
+        page_cache.drop(path)
+    elif ranks.rank == 0 and page_cache.cached_share(path) < 1:
+        page_cache.warm(path)
     ranks.barrier()
 
 
@@ -116,12 +118,16 @@ def batches_of(indices: np.ndarray) -> Iterator[np.ndarray]:
 
 @dataclass(frozen=True)
 class Timing:
-    """Rows that a rank was given in the timed part, its seconds, and all that it was given in the epoch."""
+    """Rows that a rank was given in the timed part, its seconds, and all that it was given in the epoch.
+
+    ``memory`` is that of before the timed part, as ``memory_bytes`` has it: worker processes may be gone after it.
+    """
 
     rows: int
     seconds: float
     seen: Seen
     is_whole: bool
+    memory: tuple[int, int] = (0, 0)
 
 
 def time_prefix(ranks: Ranks, batches: Iterator, share_rows: int, seconds: float) -> Timing:
@@ -132,6 +138,7 @@ def time_prefix(ranks: Ranks, batches: Iterator, share_rows: int, seconds: float
     seen = SeenRows(share_rows)
     for _ in range(min(_WARM_UP_BATCHES, -(-share_rows // BATCH_ROWS) // 4)):
         seen.add(*next(batches))
+    memory = memory_bytes()
     ranks.barrier()
     before, began, is_whole = seen.count, time.perf_counter(), False
     while (passed := time.perf_counter() - began) < seconds:
@@ -141,7 +148,7 @@ def time_prefix(ranks: Ranks, batches: Iterator, share_rows: int, seconds: float
             break
         seen.add(*batch)
     is_whole = is_whole or seen.count >= share_rows
-    return Timing(seen.count - before, passed, seen.seen(), is_whole)
+    return Timing(seen.count - before, passed, seen.seen(), is_whole, memory)
 
 
 def rate(timings: Sequence[Timing]) -> float:
@@ -175,7 +182,8 @@ def timed_row(
     engine: str, file: DataFile, cache: str, ranks: Ranks, timing: Timing, **more
 ) -> Row | None:
     """The row of what ``time_prefix`` measured, on rank 0; None on the others. Collective."""
-    timings, memories = ranks.allgather(timing), ranks.allgather(memory_bytes())
+    memory = tuple(map(max, timing.memory, memory_bytes()))
+    timings, memories = ranks.allgather(timing), ranks.allgather(memory)
     if ranks.rank:
         return None
     parts = [t.seen for t in timings]

@@ -21,7 +21,8 @@ _HEAD, _TAIL = 3, 2
 FEATURES_MIN = _HEAD + _TAIL
 _HASH = np.uint32(2_654_435_761)
 _TOLERANCE = 1e-6
-# As long as the caches nearest to a core: all of a batch at once takes 2.4 times as long for 64 rows of 150 KB.
+# Parts that stay in the caches nearest to a core: 64 rows of 150 KB take 2.9 ms so, and 6.9 ms with
+# ``x = raw.astype("f4"); x -= SHIFT; x *= SCALE``, by timeit.
 _CONVERT_ELEMENTS = 1 << 16
 
 

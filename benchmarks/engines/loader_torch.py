@@ -64,6 +64,8 @@ def open_batches(file: DataFile, ranks: Ranks, form: str, state: str) -> Iterato
         sampler=sampler,
         num_workers=_WORKERS,
         worker_init_fn=_open_in_worker,
+        # The default of a program of its own; this process was itself made by "spawn", and would pass that on.
+        multiprocessing_context="fork",
     )
     out = np.empty((BATCH_ROWS, file.sample_bytes), np.float32)
     given = iter(loader)
@@ -74,4 +76,8 @@ def open_batches(file: DataFile, ranks: Ranks, form: str, state: str) -> Iterato
         for x, y in chain((first,), given):
             yield convert(x.numpy(), out[: len(x)]), y.numpy()
 
-    yield batches()
+    try:
+        yield batches()
+    finally:
+        # Else they would live on, and read ahead, for as long as somebody has the iterator.
+        given._shutdown_workers()
