@@ -97,7 +97,7 @@ def parse_command_line() -> argparse.Namespace:
     add("--ways", nargs="*", choices=WAYS, default=list(WAYS), help="of lepton_mpi; default: all")
     peers_help = f"maybe none; default: {' '.join(PEERS)}"
     add("--peers", nargs="*", choices=PEERS, default=list(PEERS), metavar="P", help=peers_help)
-    add("--launches", type=int, default=2, help="fresh launches of each; default: 2")
+    add("--launches", type=int, default=1, help="fresh launches of each; default: 1")
     add("--seconds", type=float, default=0.5, help="time to measure one case; default: 0.5")
     limit_help = "stream a larger file under this limit on memory, too, for example 512M"
     add("--limit", type=parse_size, metavar="SIZE", help=limit_help)
@@ -247,7 +247,7 @@ def _told(rows: Iterable[Row], facts: dict[str, object]) -> list[Row]:
     for row in rows:
         print_row(_COLUMNS, row)
         if row.get("cache_problem"):
-            print(f"the row above: expected a {row['cache_problem']}")
+            print(f"the row above: {row['cache_problem']}")
         told.append({**row, **facts})
     return told
 
@@ -263,7 +263,7 @@ def find_problems(
                 f"{row['cache']}, {row['ranks']} ranks: {row['wrong']} wrong rows"
             )
     measured = {
-        (row["way"], row["layout"], row["sample_bytes"], row["ranks"])
+        (row["way"], row["layout"], row["sample_bytes"], row["row_count"], row["ranks"])
         for row in rows
         if row["engine"] == OURS
     }
@@ -272,7 +272,8 @@ def find_problems(
             if file.layout not in WAYS[way]:
                 continue
             for ranks in options.ranks:
-                if (way, file.layout, file.sample_bytes, ranks) not in measured:
+                case = way, file.layout, file.sample_bytes, file.row_count, ranks
+                if case not in measured:
                     yield f"{OURS} {way} on {file.path.name}, {ranks} ranks: could not be measured"
 
 

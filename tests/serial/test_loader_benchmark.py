@@ -272,7 +272,12 @@ def test_wrong_rows_and_ways_without_a_row_are_problems(tmp_path):
     """One line each, that names the case."""
     options = argparse.Namespace(ways=["streamed", "mapped"], ranks=[1, 2])
     files = list(plan_files(tmp_path, ["1K"], ["contiguous", "gzip"], [1 << 20], [1]))
-    rows = [_row("memmap", wrong=3), _row("lepton_mpi", "streamed"), _row("lepton_mpi", "mapped")]
+    rows = [
+        _row("memmap", wrong=3),
+        _row("lepton_mpi", "streamed", row_count=1024),
+        _row("lepton_mpi", "mapped", row_count=1024),
+        _row("lepton_mpi", "mapped", row_count=1024, ranks=1, layout="gzip"),
+    ]
     wrong, *missing = loader.find_problems(rows, files, options)
     assert wrong == "memmap , contiguous, 1024 bytes a sample, warm, 2 ranks: 3 wrong rows"
     assert len(missing) == 4
