@@ -259,7 +259,7 @@ def find_problems(
     for row in rows:
         if row["wrong"]:
             yield (
-                f"{row['engine']} {row['way']}, {row['layout']}, {row['sample_bytes']} bytes a sample, "
+                f"{' '.join(filter(None, (row['engine'], row['way'])))}, {row['layout']}, {row['sample_bytes']} bytes a sample, "
                 f"{row['cache']}, {row['ranks']} ranks: {row['wrong']} wrong rows"
             )
     measured = {

@@ -51,7 +51,11 @@ def plan_files(
             for layout in layouts:
                 whole = byte_count // GZIP_PART if layout == "gzip" else byte_count
                 rows = max(1, whole // math.prod(shape) // multiple) * multiple
-                rows = min(rows, loader_rows.ROWS_MAX // multiple * multiple)
+                if rows > loader_rows.ROWS_MAX:
+                    most = size_text(loader_rows.ROWS_MAX * math.prod(shape))
+                    raise SystemExit(
+                        f"--bytes: expected at most {most} of samples of {sample}, got {size_text(whole)}"
+                    )
                 planned[DataFile.named(folder, layout, math.prod(shape), rows)] = shape
     return planned
 

@@ -55,7 +55,9 @@ def _trained_alone(config: Config) -> str:
                 gradients.append(np.zeros(layout.size, dtype))
                 own = in_order[slice(*micro_batches.bounds(number, start, stop))]
                 if own.size:
-                    batch = Batch(*reader.read(rows.read_of(own)), own, draws(config.seed, step, 1)[0])
+                    batch = Batch(
+                        *reader.read(rows.read_of(own)), own, draws(config.seed, step, 1)[0]
+                    )
                     views = layout.views(parameters), layout.views(gradients[-1])
                     model.loss_and_gradient(views[0], batch, views[1])
             gradient, scale = _tree_sum(gradients), 1.0 / (stop - start)

@@ -193,6 +193,12 @@ def test_planned_files_are_shared_evenly_and_gzip_is_smaller(tmp_path):
     assert rows["contiguous", 150_528] == 432
 
 
+def test_more_rows_than_can_be_told_apart_are_refused(tmp_path):
+    """In one line: their numbers have three bytes."""
+    with pytest.raises(SystemExit, match=r"--bytes: expected at most 16 GiB .* got 32 GiB"):
+        plan_files(tmp_path, ["1K"], ["chunked"], [32 << 30], [1])
+
+
 def test_files_that_do_not_fit_are_one_line(tmp_path, monkeypatch):
     """What is needed, what there is, and what to do."""
     usage = argparse.Namespace(free=1 << 30)
@@ -279,7 +285,7 @@ def test_wrong_rows_and_ways_without_a_row_are_problems(tmp_path):
         _row("lepton_mpi", "mapped", row_count=1024, ranks=1, layout="gzip"),
     ]
     wrong, *missing = loader.find_problems(rows, files, options)
-    assert wrong == "memmap , contiguous, 1024 bytes a sample, warm, 2 ranks: 3 wrong rows"
+    assert wrong == "memmap, contiguous, 1024 bytes a sample, warm, 2 ranks: 3 wrong rows"
     assert len(missing) == 4
     assert (
         missing[-1]
