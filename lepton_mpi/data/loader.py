@@ -292,7 +292,8 @@ def _hold_out(splits: dict[str, Rows], held_out: dict[str, float], seed: int) ->
             train = splits["train"]
             kept, out = order.hold_out(train.row_count, held_out[purpose], seed, purpose)
             before = train.indices
-            splits["train"] = replace(train, chosen=before[kept])
+            if out.size:  # else all rows still count, which takes no list of them
+                splits["train"] = replace(train, chosen=before[kept])
             splits[purpose] = replace(train, chosen=before[out])
 
 
