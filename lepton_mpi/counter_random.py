@@ -29,6 +29,11 @@ def chain(key: np.ndarray, word: int) -> np.ndarray:
     return mix((key + np.uint64(word & 0xFFFFFFFFFFFFFFFF)) * _WEYL + _WEYL)
 
 
+def key_of(seed: int, stream: int) -> np.ndarray:
+    """The key of one stream of one seed, uint64, shape (1,)."""
+    return chain(chain(np.zeros(1, np.uint64), seed), stream)
+
+
 def numbers(key: np.ndarray, count: int, first: int = 0) -> np.ndarray:
     """Independent uint64, shape (count,), for counters first, first + 1, … of one key, uint64 of shape (1,)."""
     return mix(key + np.arange(first + 1, first + count + 1, dtype=np.uint64) * _WEYL)
@@ -36,7 +41,7 @@ def numbers(key: np.ndarray, count: int, first: int = 0) -> np.ndarray:
 
 def bits(seed: int, stream: int, count: int, first: int = 0) -> np.ndarray:
     """``count`` uint64 for counters first, first + 1, … of one stream of one seed."""
-    return numbers(chain(chain(np.zeros(1, np.uint64), seed), stream), count, first)
+    return numbers(key_of(seed, stream), count, first)
 
 
 def uniform(seed: int, stream: int, count: int) -> np.ndarray:
@@ -54,4 +59,4 @@ def shuffled(key: np.ndarray, count: int) -> np.ndarray:
 
 def permutation(seed: int, stream: int, count: int) -> np.ndarray:
     """``shuffled`` by the numbers of one stream of one seed."""
-    return shuffled(chain(chain(np.zeros(1, np.uint64), seed), stream), count)
+    return shuffled(key_of(seed, stream), count)

@@ -182,6 +182,7 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
 def import_kernels() -> None:
     """Compile, or load from the cache, every kernel of a run."""
     import lepton_mpi.collectives.flag_kernels
+    import lepton_mpi.counter_random_kernels
     import lepton_mpi.data.augmentation_kernels
     import lepton_mpi.data.checksum_kernels
     import lepton_mpi.data.kernels

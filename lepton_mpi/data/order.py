@@ -24,6 +24,7 @@ from itertools import pairwise
 import numpy as np
 
 from lepton_mpi import counter_random
+from lepton_mpi.counter_random_kernels import shuffled
 
 # Streams of the random numbers; each use has its own.
 _VALIDATION, _TEST, _BLOCKS, _WINDOWS, _EPOCHS = 1, 2, 4, 5, 1_000
@@ -122,7 +123,7 @@ class Window:
 
     def places(self) -> np.ndarray:
         """Where the rows lie, counted through the runs, in the order in which they are used: int64 (row_count,)."""
-        return counter_random.shuffled(self.key, self.row_count)
+        return shuffled(self.key[0], self.row_count)
 
 
 class BlockShuffle:
@@ -178,7 +179,7 @@ class BlockEpoch:
         seed = counter_random.chain(np.zeros(1, np.uint64), shuffle.seed)
         self._key = counter_random.chain(counter_random.chain(seed, _WINDOWS), epoch)
         blocks_key = counter_random.chain(counter_random.chain(seed, _BLOCKS), epoch)
-        self._order = counter_random.shuffled(blocks_key, len(shuffle.blocks) - 1)
+        self._order = shuffled(blocks_key[0], len(shuffle.blocks) - 1)
         # Where each block begins in the shuffled sequence.
         lengths = np.diff(shuffle.blocks)[self._order]
         self._starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
@@ -265,7 +266,7 @@ class BlockEpoch:
 
 def epoch_order(row_count: int, seed: int, epoch: int) -> np.ndarray:
     """Rows 0 … row_count-1 in the order of one epoch, int64, shape (row_count,): a function of seed and epoch."""
-    return counter_random.permutation(seed, _EPOCHS + epoch, row_count)
+    return shuffled(counter_random.key_of(seed, _EPOCHS + epoch)[0], row_count)
 
 
 def hold_out(
@@ -276,9 +277,9 @@ def hold_out(
     ``round(fraction * row_count)`` rows are held out.
     """
     stream = {"validation": _VALIDATION, "test": _TEST}[purpose]
-    shuffled = counter_random.permutation(seed, stream, row_count)
+    in_order = shuffled(counter_random.key_of(seed, stream)[0], row_count)
     held_out = round(fraction * row_count)
-    return np.sort(shuffled[held_out:]), np.sort(shuffled[:held_out])
+    return np.sort(in_order[held_out:]), np.sort(in_order[:held_out])
 
 
 def share(start: int, stop: int, world_size: int, rank: int) -> tuple[int, int]:

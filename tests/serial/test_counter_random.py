@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lepton_mpi import counter_random, counter_random_kernels
@@ -94,3 +94,13 @@ def test_permutations_are_even():
     orders = [tuple(counter_random.permutation(seed, 5, 3)) for seed in range(6000)]
     _, counts = np.unique(orders, axis=0, return_counts=True)
     assert counts.size == 6 and abs(counts - 1000).max() < 5 * np.sqrt(6000 * 1 / 6 * 5 / 6)
+
+
+@given(key=st.integers(0, 2**64 - 1), count=st.integers(0, 3000))
+@example(key=0, count=100_003)
+def test_the_kernel_shuffles_as_its_twin(key, count):
+    """Sorted in buckets or all at once: the same order, whatever the length."""
+    exact = counter_random.shuffled(np.array([key], np.uint64), count)
+    mine = counter_random_kernels.shuffled(np.uint64(key), count)
+    assert mine.dtype == np.int64
+    np.testing.assert_array_equal(mine, exact)

@@ -12,6 +12,7 @@ from benchmarks.harness import Launch, Row
 from benchmarks.peers.environment import Environment, try_out
 from benchmarks.training import Setting, find_problems
 from benchmarks.training_table import training_markdown
+from lepton_mpi.data.order import epoch_order
 from lepton_mpi.models.logistic import Logistic
 from lepton_mpi.models.mlp import Mlp
 
@@ -29,6 +30,12 @@ def test_cases_have_the_parameters_of_the_engine(case):
     """By name, shape and order, so that all engines begin with the same."""
     model = Logistic(*case.widths) if case.is_logistic else Mlp(case.widths)
     assert list(case.shapes.items()) == list(model.shapes.items())
+
+
+def test_the_order_is_the_engine_s():
+    """Engines without Numba have it from elsewhere."""
+    for epoch in (1, 2):
+        np.testing.assert_array_equal(order(1009, epoch), epoch_order(1009, 0, epoch))
 
 
 @pytest.mark.parametrize("features", [1, 30, 33])
