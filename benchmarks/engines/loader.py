@@ -2,11 +2,13 @@
 
 import gc
 import time
+from dataclasses import replace
 
 from lepton_mpi import __version__, launch
 
 _TIMEOUT_SECONDS = 600
 _COPY_BYTES = 256 << 20
+_COPY_ROUNDS = 7
 _EPOCHS_MAX = 50
 _MICRO_BATCHES = 8  # of a step, as in a training; more ranks have one each
 # A row is read as bytes and written as float32.
@@ -66,7 +68,7 @@ def _measure_case(world, options, file, state: str):
     """The row of a case, on rank 0. Collective.
 
     A dropped file is read once, from the start of the reading thread; a warm one once before, and then as often as fits
-    into the time to measure. The first and the last epoch are checked.
+    into the time to measure, between two epochs that are checked: looking at rows is not counted.
     """
     from benchmarks.engines import loader_case as case
     from benchmarks.engines.loader_rows import count_wrong
@@ -81,7 +83,7 @@ def _measure_case(world, options, file, state: str):
     case.set_cache(ranks, file.path, state)
     problem = case.cache_problem(cached_share(file.path), state)
     is_warm = state == "warm"
-    reading.begin(epochs=_EPOCHS_MAX + 1 if is_warm else 1)
+    reading.begin(epochs=_EPOCHS_MAX + 2 if is_warm else 1)
     checked, count = [], 1
     if is_warm:
         first = reading.time(ranks, 1)
@@ -89,8 +91,10 @@ def _measure_case(world, options, file, state: str):
         slowest = max(ranks.allgather(first.seconds))
         count = min(_EPOCHS_MAX, 1 + int(options.seconds / slowest))
     waited = reading.wait_seconds
-    timing = reading.time(ranks, count)
+    timing = reading.time(ranks, count, is_checked=not is_warm)
     share = (reading.wait_seconds - waited) / timing.seconds
+    if is_warm:
+        timing = replace(timing, seen=reading.time(ranks, 1).seen)
     shares, loads = ranks.allgather(share), ranks.allgather(reading.load_seconds)
     row = case.timed_row(
         "lepton_mpi",
@@ -145,8 +149,8 @@ class _Reading:
         """Say how many epochs there will be at most. The reading begins with the first that is timed."""
         self._epochs = range(1, epochs + 1)
 
-    def time(self, ranks, count: int):
-        """Time ``count`` epochs back to back; what was seen is that of the last."""
+    def time(self, ranks, count: int, is_checked: bool = True):
+        """Time ``count`` epochs back to back; what was seen is that of the last, if it is looked at."""
         from benchmarks.engines.loader_case import Timing
         from lepton_mpi.data.reads import TrainingReads
 
@@ -160,9 +164,9 @@ class _Reading:
             for _ in range(self._reads_of_epoch):
                 read, _following = next(self._reads)
                 x, y = self._reader.read_for_training(read, 0)
-                if len(x):  # the last step of an epoch may be shorter
+                rows += len(x)
+                if is_checked and len(x):  # the last step of an epoch may be shorter
                     seen.add(x.reshape(len(x), -1), y)
-            rows += seen.count
         return Timing(rows, time.perf_counter() - began, seen.seen(), True)
 
     def close(self) -> None:
@@ -171,14 +175,19 @@ class _Reading:
 
 
 def _copy_bandwidth(world) -> float:
-    """Bytes a second that the cores of this host move together in memory, read and written. Collective."""
+    """Bytes a second that the ranks of this host move together in memory, read and written, by NumPy's copy. Collective."""
     import numpy as np
 
-    from benchmarks.limit import MemoryLimit
-
-    byte_count = _COPY_BYTES // world.local_size
-    seconds = MemoryLimit(world, np.dtype(np.float32)).seconds(byte_count, "private")
-    return 2 * world.local_size * byte_count / seconds
+    size = _COPY_BYTES // world.local_size
+    source, target = np.ones(size, np.uint8), np.zeros(size, np.uint8)
+    rounds = []
+    for _ in range(_COPY_ROUNDS):
+        world.host_barrier()
+        began = time.perf_counter()
+        np.copyto(target, source)
+        rounds.append(time.perf_counter() - began)
+    slowest = max(world.host_comm.allgather(float(np.median(rounds))))
+    return 2 * world.local_size * size / slowest
 
 
 if __name__ == "__main__":

@@ -141,20 +141,22 @@ class Timing:
 def time_prefix(ranks: Ranks, batches: Iterator, share_rows: int, seconds: float) -> Timing:
     """Time the beginning of an epoch of which this rank has ``share_rows`` rows. Collective.
 
-    ``batches`` yields (x float32 (n, features), y (n,)).
+    ``batches`` yields (x float32 (n, features), y (n,)). Looking at them is not counted.
     """
     seen = SeenRows(share_rows)
     for _ in range(min(_WARM_UP_BATCHES, -(-share_rows // BATCH_ROWS) // 4)):
         seen.add(*next(batches))
     memory = memory_bytes()
     ranks.barrier()
-    before, began, is_whole = seen.count, time.perf_counter(), False
-    while (passed := time.perf_counter() - began) < seconds:
+    before, began, is_whole, looking = seen.count, time.perf_counter(), False, 0.0
+    while (passed := time.perf_counter() - began - looking) < seconds:
         batch = next(batches, None)
         if batch is None:
             is_whole = True
             break
+        looks = time.perf_counter()
         seen.add(*batch)
+        looking += time.perf_counter() - looks
     is_whole = is_whole or seen.count >= share_rows
     return Timing(seen.count - before, passed, seen.seen(), is_whole, memory)
 
