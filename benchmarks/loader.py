@@ -44,7 +44,7 @@ from benchmarks.loader_launches import (
     combine,
     launches,
     mark_lines,
-    ours,
+    our_training,
     ratio_lines,
     set_up,
 )
@@ -191,11 +191,11 @@ def _limit_files(options: argparse.Namespace, folder: Path) -> dict[DataFile, tu
 def measure_limited(
     planned: dict[DataFile, tuple[int, ...]], options: argparse.Namespace
 ) -> list[Row]:
-    """Stream each file on 2 ranks in a group of processes with that limit, from the disk."""
+    """Train an epoch on each file, streamed from the disk, on 2 ranks in a group of processes with that limit."""
     rows = []
     for file, shape in planned.items():
         with _files({file: shape}) as files, memory_group(options.limit) as group:
-            launch = ours("streamed", files, _LIMIT_RANKS, ["dropped"], options.seconds)
+            launch = our_training(files[0], _LIMIT_RANKS, "dropped")
             title = f"under {size_text(options.limit)}"
             outcome = run_with_progress(group.inside(launch) if group else launch, title)
         measured = combine(outcome.rows)
@@ -213,12 +213,12 @@ def measure_limited(
 
 
 def limit_line(file: DataFile, seen: dict, rows: Sequence[Row], problem: str) -> str:
-    """What a streamed epoch took under the limit, or why there was none.
+    """What an epoch of training took under the limit, or why there was none.
 
     The mark is met if an epoch came to its end, nothing was killed, and the memory measured was below the limit: in a
     group that of its processes without page cache, else the sum of the ranks' peaks.
     """
-    name = f"streaming {size_text(file.row_count * file.sample_bytes)} of {size_text(file.sample_bytes)} samples"
+    name = f"training on {size_text(file.row_count * file.sample_bytes)} of {size_text(file.sample_bytes)} samples"
     limit = size_text(seen["limit_bytes"])
     if not rows:
         return (
@@ -234,7 +234,8 @@ def limit_line(file: DataFile, seen: dict, rows: Sequence[Row], problem: str) ->
     )
     return (
         f"{'met' if is_met else 'NOT MET':<8} {name} under {limit}: peak {size_text(peak)}, {how}; "
-        f"{rows[0]['samples_per_second']:.0f} samples/s"
+        f"{rows[0]['samples_per_second']:.0f} samples/s, "
+        f"{rows[0]['wait_share']:.1%} of the time for input"
     )
 
 

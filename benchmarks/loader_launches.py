@@ -44,6 +44,16 @@ def ours(way: str, files: Sequence[DataFile], ranks: int, caches: Sequence[str],
     return launch if fitting else None
 
 
+def our_training(file: DataFile, ranks: int, state: str):
+    """The launch of a training that streams a file."""
+    words = ("-m", "benchmarks.engines.loader_training", *_words([file], [state], 0.0))
+    return Launch(
+        f"{OURS} training n={ranks}",
+        mpi_command(ranks, *words),
+        limit_seconds=_LAUNCH_LIMIT_SECONDS,
+    )
+
+
 def peer(engine: str, files: Sequence[DataFile], ranks: int, caches: Sequence[str], seconds: float):
     """The launch of a peer, or of the plain read that is the limit; None if it can read none of the files."""
     fitting = [file for file in files if engine != "memmap" or file.layout == "contiguous"]

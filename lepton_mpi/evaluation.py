@@ -17,8 +17,14 @@ from lepton_mpi.models import Batch, make_model
 from lepton_mpi.vectors import Layout
 from lepton_mpi.world import World
 
-# Rows of one call: enough for BLAS to run at full speed, little memory.
-BATCH_ROWS = 256
+# Rows of one call: enough for BLAS to run at full speed; fewer where rows are long, since a batch takes memory.
+_BATCH_ROWS_MAX, _BATCH_ROWS_MIN, _BATCH_BYTES = 256, 8, 4 << 20
+
+
+def batch_rows(data: loader.DataSet) -> int:
+    """Rows that a reader should have room for."""
+    row_bytes = data.normalisation[0].nbytes
+    return min(_BATCH_ROWS_MAX, max(_BATCH_ROWS_MIN, _BATCH_BYTES // row_bytes))
 
 
 def evaluate(
@@ -34,8 +40,7 @@ def evaluate(
     Parameters
     ----------
     reader
-        Made for at least BATCH_ROWS rows.
-
+        Its ``rows_max`` rows, but no more than 256, are evaluated in one call.
     class_names
         Of the classes of the rows; empty for rows with targets.
 
@@ -62,7 +67,7 @@ def evaluate(
 def _own_batches(rows: Rows, reader: BatchReader, world: World) -> Iterator[Batch]:
     """This rank's part of the rows; a batch lasts until the next."""
     first, last = order.share(0, rows.row_count, world.size, world.rank)
-    for read in reads_in_order(rows, first, last, BATCH_ROWS):
+    for read in reads_in_order(rows, first, last, min(_BATCH_ROWS_MAX, reader.rows_max)):
         world.clock.enter("evaluation")  # progress, for the time limit
         yield Batch(*reader.read(read))
 
@@ -70,7 +75,7 @@ def _own_batches(rows: Rows, reader: BatchReader, world: World) -> Iterator[Batc
 def _count_classes(model, parameters, batches, class_count) -> tuple[np.ndarray, np.ndarray]:
     """Summed loss, shape (1,), and confusion matrix."""
     confusion = np.zeros((class_count, class_count), np.int64)
-    predicted, loss = np.empty(BATCH_ROWS, np.int32), np.zeros(1)
+    predicted, loss = np.empty(_BATCH_ROWS_MAX, np.int32), np.zeros(1)
     for batch in batches:
         loss += model.evaluate(parameters, batch, predicted[: len(batch.y)])
         metrics.count_confusion(confusion, batch.y, predicted[: len(batch.y)])
@@ -80,7 +85,7 @@ def _count_classes(model, parameters, batches, class_count) -> tuple[np.ndarray,
 def _add_targets(model, parameters, batches, rows) -> tuple[np.ndarray, np.ndarray]:
     """Summed loss, shape (1,), and the sums of ``metrics.add_errors``."""
     origin, sums = rows.y[rows.numbers(0, 1)[0]], np.zeros((4, rows.y.shape[1]))
-    predicted, loss = np.empty((BATCH_ROWS, rows.y.shape[1]), rows.y.dtype), np.zeros(1)
+    predicted, loss = np.empty((_BATCH_ROWS_MAX, rows.y.shape[1]), rows.y.dtype), np.zeros(1)
     for batch in batches:
         loss += model.evaluate(parameters, batch, predicted[: len(batch.y)])
         metrics.add_errors(sums, origin, batch.y, predicted[: len(batch.y)])
@@ -139,7 +144,7 @@ def evaluate_checkpoint(
     parameters = saved.layout.views(saved.parameters)
     # The checkpoint was trained with its own normalisation, whatever the file says.
     data = loader.renormalised(data, tuple(values.astype(dtype) for values in saved.normalisation))
-    reader = BatchReader(data, BATCH_ROWS)
+    reader = BatchReader(data, batch_rows(data))
     figures = evaluate(model, parameters, data.splits[split], data.class_names, reader, world)
     with world.agreeing():
         if not figures:

@@ -105,7 +105,7 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
     parameters = layout.views(strategy.parameters)
     _initialise(config, world, layout, model, strategy, start, data)
 
-    reader = BatchReader(data, max(evaluation.BATCH_ROWS, micro_batches.rows), augment)
+    reader = BatchReader(data, max(evaluation.batch_rows(data), micro_batches.rows), augment)
     reads = TrainingReads(
         train_rows,
         shuffle,

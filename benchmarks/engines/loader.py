@@ -29,14 +29,6 @@ def main() -> int:
     return world.run(lambda ranks: _measure(ranks, options), _TIMEOUT_SECONDS)
 
 
-class _WorldRanks:
-    """The world as ``loader_case.py`` wants it."""
-
-    def __init__(self, world) -> None:
-        self.rank, self.size = world.rank, world.size
-        self.barrier, self.allgather = world.comm.Barrier, world.comm.allgather
-
-
 def _measure(world, options) -> None:
     from benchmarks.engines.loader_case import CACHES
     from benchmarks.harness import write_rows
@@ -75,7 +67,7 @@ def _measure_case(world, options, file, state: str):
     from benchmarks.engines.page_cache import cached_share
 
     gc.collect()  # the maps of the case before, whose pages cannot be dropped
-    ranks = _WorldRanks(world)
+    ranks = case.WorldRanks(world)
     world.clock.enter("input", 0)
     case.reset_peak()
     case.set_cache(ranks, file.path, state)

@@ -124,6 +124,14 @@ def batches_of(indices: np.ndarray) -> Iterator[np.ndarray]:
         yield indices[start : start + BATCH_ROWS]
 
 
+class WorldRanks:
+    """The ranks of a ``World`` as ``Ranks``."""
+
+    def __init__(self, world) -> None:
+        self.rank, self.size = world.rank, world.size
+        self.barrier, self.allgather = world.comm.Barrier, world.comm.allgather
+
+
 @dataclass(frozen=True)
 class Timing:
     """Rows that a rank was given in the timed part, its seconds, and all that it was given in the epoch.

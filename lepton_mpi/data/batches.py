@@ -87,10 +87,15 @@ class BatchReader:
         Longest batch that will be asked for.
     augmentation : Augmentation, optional
         What ``read_for_training`` does to rows.
+
+    Attributes
+    ----------
+    rows_max : int
     """
 
     def __init__(self, data, rows_max: int, augmentation: Augmentation | None = None) -> None:
         self._shift, self._scale = data.normalisation
+        self.rows_max = rows_max
         self._row_shape, self._changes = data.feature_shape, None
         if augmentation:
             size = image_size(data.feature_shape)

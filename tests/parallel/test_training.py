@@ -248,7 +248,7 @@ def test_a_checkpoint_evaluates_to_the_same_numbers(world, folder):
     with world.agreeing():
         saved = checkpoint.load(path)
     data = loader.load("digits", np.dtype("float32"), {"validation": 0.2, "test": 0.2}, 0, world)
-    reader = BatchReader(data, evaluation.BATCH_ROWS)
+    reader = BatchReader(data, evaluation.batch_rows(data))
     parameters = saved.layout.views(saved.parameters)
     figures = evaluation.evaluate(
         Mlp((64, 128, 10)), parameters, data.splits["test"], data.class_names, reader, world

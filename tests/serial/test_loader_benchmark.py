@@ -296,10 +296,10 @@ def test_wrong_rows_and_ways_without_a_row_are_problems(tmp_path):
 def test_the_line_of_a_run_under_a_limit(tmp_path):
     """Met, too much, killed, and only measured."""
     file = DataFile.named(tmp_path, "contiguous", 1024, 4 << 20)
-    rows = combine([_row("lepton_mpi", "streamed", peak_rss=700 << 20)])
+    rows = combine([_row("lepton_mpi", "streamed", peak_rss=700 << 20, wait_share=0.02)])
     seen = {"limit_bytes": 512 << 20, "limit_set": True, "program_peak": 352 << 20}
     seen |= {"group_peak": 512 << 20, "failed_charges": 9, "kills": 0}
-    name = "streaming 4 GiB of 1 KiB samples under 512 MiB"
+    name = "training on 4 GiB of 1 KiB samples under 512 MiB"
     assert loader.limit_line(file, seen, rows, "").startswith(
         f"met      {name}: peak 352 MiB, with"
     )
