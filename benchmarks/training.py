@@ -41,6 +41,7 @@ _COLUMNS = (
     Column("step_us", "step us", 10, ".1f"),
     Column("of_limit", "of limit", 8, ".2f"),
     Column("python_us", "python us", 9, ".1f"),
+    Column("input_share", "input", 6, ".3f"),
     Column("final_loss", "loss", 8, ".4f"),
     Column("loss_off", "loss off", 9, ".1e"),
 )

@@ -76,7 +76,7 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
         world.first_of_host_first(import_kernels)
     from lepton_mpi import evaluation, resume
     from lepton_mpi.data import augmentation, loader
-    from lepton_mpi.data.batches import BatchReader
+    from lepton_mpi.data.batches import BatchReader, MicroBatchReader
     from lepton_mpi.data.order import MicroBatches
     from lepton_mpi.data.reads import TrainingReads
     from lepton_mpi.models import Batch, draws
@@ -112,7 +112,9 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
         strategy.micro_batches.numbers,
         range(start.epoch, config.epochs + 1),
         start.row // config.global_batch,
+        reader.rows_together,
     )
+    inputs = MicroBatchReader(reads, reader)
     clock, step, path = world.clock, start.step, start.path
     run_report.say_head(
         config, world, report, data, model, layout, strategy, micro_batches, shuffle, start
@@ -130,11 +132,10 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
             step += 1
             for vector, gradient in strategy.micro_batches:
                 clock.enter("input", step)
-                read, following = next(reads)
-                x, y = reader.read_for_training(read, draw)
-                batch = Batch(x, y, read.numbers, draw, reader.look_ahead(following))
+                x, y, rows, ahead = inputs.next(draw)
+                batch = Batch(x, y, rows, draw, ahead)
                 clock.enter("compute")
-                if read.numbers.size:
+                if rows.size:
                     figures = model.loss_and_gradient(parameters, batch, gradient)
                     batch_loss, batch_correct = _loss_and_correct(figures)
                     loss, correct = loss + batch_loss, correct + batch_correct

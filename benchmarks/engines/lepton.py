@@ -45,6 +45,8 @@ def _measure(world, options) -> None:
         row = training_row(options, name, world.size, epochs)
         row |= {"products_us": products * 1e6, "of_limit": products * 1e6 / row["step_us"]}
         row["python_us"] = bare * 1e6
+        # Reading rows, and waiting for them.
+        row["input_share"] = end.get("time_split", {}).get("input")
         # Between hosts: how much of the exchange went on behind compute.
         row["hidden_share"] = end.get("hidden_share")
         write_rows(options.json, [row])

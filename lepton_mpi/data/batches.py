@@ -11,6 +11,9 @@ from lepton_mpi.data.kernels import gather_labels, gather_rows, gather_targets
 from lepton_mpi.data.tables import Table
 from lepton_mpi.look_ahead_kernels import FIRST_PART, tell_rows
 
+# They should still be in the core's own cache when the last of them is used.
+_TOGETHER_BYTES = 256 << 10
+
 
 class Read(NamedTuple):
     """Rows that form a batch.
@@ -110,6 +113,11 @@ class BatchReader:
         )
         self._ahead = np.zeros(FIRST_PART + rows_max, np.int64)
 
+    @property
+    def rows_together(self) -> int:
+        """Rows of several micro-batches that are worth gathering by one call."""
+        return min(self.rows_max, _TOGETHER_BYTES // self._shift.nbytes)
+
     def read(self, read: Read) -> tuple[np.ndarray, np.ndarray]:
         """The rows as they are: x (r, *row shape), y int32 (r,) or x's dtype (r, targets)."""
         count = self._read_y(read)
@@ -125,18 +133,47 @@ class BatchReader:
         gather_augmented(read.x, read.places, read.numbers, draw, *normaliser, *self._changes, out)
         return self._x[:count].reshape(count, *self._row_shape), self._y[:count]
 
-    def look_ahead(self, read: Read | None) -> np.ndarray:
-        """Where rows lie that will be read next, at most ``rows_max``, so that a model can have them fetched meanwhile.
+    def look_ahead(self, read: Read | None, calls: int = 1) -> np.ndarray:
+        """Where rows lie that will be read after ``calls`` calls of a model, so that it can have them fetched meanwhile.
 
         Returns what ``look_ahead_kernels.ask_ahead`` takes, overwritten by the next call.
         """
         if read is None:
             return self._ahead[:FIRST_PART]
         ahead = self._ahead[: FIRST_PART + read.places.size]
-        tell_rows(read.x, read.places, ahead)
+        tell_rows(read.x, read.places, calls, ahead)
         return ahead
 
     def _read_y(self, read: Read) -> int:
         count = read.places.size
         assert count <= len(self._y), (count, len(self._y))  # kernels check no bounds
         return self._gather_y(read.y, read.numbers, self._y)
+
+
+class MicroBatchReader:
+    """This rank's micro-batches in turn, of which several are gathered by one call: calls cost as much as short rows.
+
+    Parameters
+    ----------
+    reads : iterator of (read, cuts, following)
+        See ``reads.TrainingReads``.
+    reader : BatchReader
+    """
+
+    def __init__(self, reads, reader: BatchReader) -> None:
+        self._reads, self._reader = reads, reader
+        self._parts, self._next, self._ahead = [], 0, reader.look_ahead(None)
+
+    def next(self, draw: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The next micro-batch, of the step of ``draw``: x, y, the numbers of its rows, and what comes after it.
+
+        They hold until the next call.
+        """
+        if self._next == len(self._parts):
+            read, cuts, following = next(self._reads)
+            x, y = self._reader.read_for_training(read, draw)
+            self._parts = [(x[i:j], y[i:j], read.numbers[i:j]) for i, j in cuts]
+            self._ahead, self._next = self._reader.look_ahead(following, len(cuts)), 0
+        part = self._parts[self._next]
+        self._next += 1
+        return *part, self._ahead

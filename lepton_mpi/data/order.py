@@ -69,12 +69,12 @@ class FullShuffle:
     name = "full"
 
     def __init__(self, rows: np.ndarray, micro_batches: MicroBatches, seed: int) -> None:
-        self._rows, self._micro_batches, self._seed = rows, micro_batches, seed
+        self._rows, self.micro_batches, self._seed = rows, micro_batches, seed
 
     def epoch(self, epoch: int) -> "FullEpoch":
         """Order of one epoch."""
         in_order = self._rows[epoch_order(self._rows.size, self._seed, epoch)]
-        return FullEpoch(self._micro_batches, in_order)
+        return FullEpoch(self.micro_batches, in_order)
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,15 @@ class FullEpoch:
 
     def micro_batch(self, number: int, step: int) -> np.ndarray:
         """Rows of micro-batch ``number`` of step ``step``, counted from 0: int64, shape (its rows,)."""
-        start = step * self.micro_batches.batch_rows
-        stop = min(start + self.micro_batches.batch_rows, self.rows.size)
-        return self.rows[slice(*self.micro_batches.bounds(number, start, stop))]
+        return self.run(number, number + 1, step)[0]
+
+    def run(self, first: int, stop: int, step: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
+        """Rows of the micro-batches [first, stop) of a step, and which of them form each one."""
+        begin = step * self.micro_batches.batch_rows
+        end = min(begin + self.micro_batches.batch_rows, self.rows.size)
+        bounds = [self.micro_batches.bounds(number, begin, end) for number in range(first, stop)]
+        start = bounds[0][0]
+        return self.rows[start : bounds[-1][1]], [(i - start, j - start) for i, j in bounds]
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,11 @@ _AHEAD_MAX = 2
 
 
 class TrainingReads:
-    """This rank's micro-batches of every step of every epoch, in turn. An iterator of pairs.
+    """This rank's micro-batches of every step of every epoch, in turn. An iterator.
 
-    Yields (read, following): the rows of a micro-batch, and those of the one after it, or None where they are not known
-    yet. A read holds until the next is asked for.
+    Yields (read, cuts, following): the rows of a micro-batch, or of several of a step; a list of (start, stop), which of
+    them form each; and the read after this one, or None where it is not known yet. A read holds until the next is
+    asked for.
 
     Parameters
     ----------
@@ -43,6 +44,8 @@ class TrainingReads:
     epochs : range
     first_step : int
         Step, counted from 0, to begin with in the first epoch.
+    rows_max : int
+        Rows of a read, if that is not less than a micro-batch.
     """
 
     def __init__(
@@ -52,27 +55,29 @@ class TrainingReads:
         numbers: Sequence[int],
         epochs: range,
         first_step: int,
+        rows_max: int = 1,
     ) -> None:
         self._rows, self._shuffle, self._numbers = rows, shuffle, list(numbers)
         self._table = rows.table.twin()  # the thread's own
         self._places = [(epoch, first_step if epoch == epochs.start else 0) for epoch in epochs]
         self._prefetch: Prefetch | None = None
         if rows.x is not None:
-            each = self._reads_from_memory()
-            self._pairs = pairwise(chain(each, [None]))
+            each = self._runs() if shuffle.name == "full" else self._micro_batches()
+            self._reads = self._with_following(each)
+            self._together = max(1, rows_max // shuffle.micro_batches.rows)
             return
         slots = [
             np.empty((shuffle.window_rows, rows.features), rows.dtype)
             for _ in range(len(self._numbers) + min(_AHEAD_MAX, len(self._numbers)))
         ]
         self._prefetch = Prefetch(self._windows(), slots, self._fill)
-        self._pairs = self._reads_from_windows()
+        self._reads = self._reads_from_windows()
 
     def __iter__(self) -> "TrainingReads":
         return self
 
-    def __next__(self) -> tuple[Read, Read | None]:
-        return next(self._pairs)
+    def __next__(self) -> tuple[Read, list[tuple[int, int]], Read | None]:
+        return next(self._reads)
 
     @property
     def wait_seconds(self) -> float:
@@ -84,12 +89,33 @@ class TrainingReads:
         if self._prefetch:
             self._prefetch.close()
 
-    def _reads_from_memory(self) -> Iterator[Read]:
+    def _runs(self) -> Iterator[tuple[Read, list[tuple[int, int]]]]:
+        """Reads of rows in memory, as many micro-batches at a time as are wanted and follow each other."""
+        runs: list[tuple[int, int]] = []
+        for number in self._numbers:
+            if runs and runs[-1][1] == number and number - runs[-1][0] < self._together:
+                runs[-1] = runs[-1][0], number + 1
+            else:
+                runs.append((number, number + 1))
+        for number, first_step in self._places:
+            epoch = self._shuffle.epoch(number)
+            for step in range(first_step, epoch.step_count):
+                for first, stop in runs:
+                    rows, cuts = epoch.run(first, stop, step)
+                    yield self._rows.read_of(rows), cuts
+
+    def _micro_batches(self) -> Iterator[tuple[Read, list[tuple[int, int]]]]:
+        """Reads of rows in memory, in the order of those that are streamed."""
         for number, first_step in self._places:
             epoch = self._shuffle.epoch(number)
             for step in range(first_step, epoch.step_count):
                 for micro_batch in self._numbers:
-                    yield self._rows.read_of(epoch.micro_batch(micro_batch, step))
+                    rows = epoch.micro_batch(micro_batch, step)
+                    yield self._rows.read_of(rows), [(0, rows.size)]
+
+    def _with_following(self, each) -> Iterator[tuple[Read, list[tuple[int, int]], Read | None]]:
+        for (read, cuts), (following, _) in pairwise(chain(each, [(None, None)])):
+            yield read, cuts, following
 
     def _windows(self) -> Iterator[tuple[BlockEpoch, Window]]:
         for number, first_step in self._places:
@@ -109,7 +135,7 @@ class TrainingReads:
         ]
         return _Filled(window, reads)
 
-    def _reads_from_windows(self) -> Iterator[tuple[Read, Read | None]]:
+    def _reads_from_windows(self) -> Iterator[tuple[Read, list[tuple[int, int]], Read | None]]:
         for _, first_step in self._places:
             # Of each stream the window and the memory that it is in.
             taken: dict[int, tuple[_Filled, np.ndarray]] = {}

@@ -306,7 +306,7 @@ def test_rows_ahead_are_told_by_their_addresses(tmp_path):
     for indices in ([5, 0, 7], []):
         ahead = reader.look_ahead(rows.read_of(np.array(indices, np.int64)))
         addresses = [rows.x[index].ctypes.data for index in indices]
-        assert ahead.tolist() == [rows.x[0].nbytes, FIRST_PART, 0, *addresses]
+        assert ahead.tolist() == [rows.x[0].nbytes, FIRST_PART, 0, 1, *addresses]
 
 
 def test_a_batch_longer_than_the_reader_is_refused(tmp_path):

@@ -106,7 +106,7 @@ def test_what_is_ahead_is_asked_for_once_line_by_line(part_bytes):
     """Calls go on where the last one stopped, from part to part, and end with the last line."""
     memory = np.zeros(4 * 3136, np.uint8)
     parts = memory.ctypes.data + np.array([2, 0, 3]) * 3136
-    ahead = np.array([part_bytes, FIRST_PART, 0, *parts], np.int64)
+    ahead = np.array([part_bytes, FIRST_PART, 0, 1, *parts], np.int64)
     lines, seen = -(-part_bytes // 64), []
     for _ in range(3 * lines):
         seen.append((ahead[NEXT_PART], ahead[NEXT_BYTE]))
@@ -125,7 +125,7 @@ def test_the_left_product_asks_for_all_that_is_ahead(dtype, shape):
     a, b = (generator.standard_normal((depth, width)).astype(dtype) for width in (m, n))
     table = np.zeros((20, 300), dtype)
     parts = table.ctypes.data + np.arange(20) * table.strides[0]
-    ahead = np.array([table.strides[0], FIRST_PART, 0, *parts], np.int64)
+    ahead = np.array([table.strides[0], FIRST_PART, 0, 1, *parts], np.int64)
     with_it, without = np.empty((m, n), dtype), np.empty((m, n), dtype)
     product_kernels.product_left(a, b, ahead, with_it)
     product_kernels.product_left(a, b, NOTHING_AHEAD, without)
