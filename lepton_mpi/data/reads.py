@@ -144,10 +144,10 @@ class TrainingReads:
                     self._take(taken, micro_batch, step)
                     is_last = index == len(self._numbers) - 1
                     following = self._numbers[0 if is_last else index + 1]
-                    yield (
-                        taken[micro_batch][0].read(step),
-                        (taken[following][0].read(step + is_last) if following in taken else None),
-                    )
+                    read = taken[micro_batch][0].read(step)
+                    is_known = following in taken
+                    then = taken[following][0].read(step + is_last) if is_known else None
+                    yield read, [(0, read.places.size)], then
             for _, slot in taken.values():
                 self._prefetch.give_back(slot)
 
