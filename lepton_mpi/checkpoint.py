@@ -190,7 +190,8 @@ def _read(file: h5py.File) -> Checkpoint:
     return Checkpoint(
         layout,
         np.concatenate([array.reshape(-1) for array in arrays.values()]),
-        {name: dataset[()] for name, dataset in file["optimizer"].items()},
+        # Plain SGD keeps no state, and then there is no group.
+        {name: dataset[()] for name, dataset in file.get("optimizer", {}).items()},
         (file["normalisation/shift"][()], file["normalisation/scale"][()]),
         _attributes(file),
     )

@@ -74,6 +74,12 @@ def test_shapes_of_a_users_model_come_back_however_they_are_written(tmp_path, sh
     assert dict(checkpoint.load(path).layout.shapes) == {"w": (2, 3)}
 
 
+def test_an_optimizer_without_state(tmp_path):
+    """Plain SGD: a checkpoint without any vector of state can be read."""
+    saved = dataclasses.replace(_checkpoint(1), state={})
+    assert _same(checkpoint.load(checkpoint.save(tmp_path, saved)), saved)
+
+
 def test_not_finite_numbers_come_back(tmp_path):
     """NaN, infinities and negative zero keep their bits."""
     saved = _checkpoint(1)
