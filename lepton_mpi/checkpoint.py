@@ -140,7 +140,7 @@ def digest_of(array: np.ndarray) -> str:
 def configuration(attributes: dict[str, Any], path: Path) -> Config:
     """What a checkpoint says that it was trained with, checked like a command line. Raises DataError."""
     try:
-        options = json.loads(attributes["configuration"])
+        options = dict(json.loads(attributes["configuration"]))
         options.pop("data_check", None)  # an option of earlier versions
         return make_config(options | {"hidden": options["hidden"]})
     except (ConfigurationError, ValueError, TypeError, KeyError, RecursionError) as error:
