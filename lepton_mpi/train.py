@@ -146,6 +146,8 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
             is_due = config.checkpoint_steps and step % config.checkpoint_steps == 0
             if is_due and number < steps - 1:  # after an epoch there is one anyway
                 row, sums = (number + 1) * config.global_batch, world.sum(np.array([loss, correct]))
+                # What is saved pushes out what was saved before, which may be all that is good.
+                _check_finite(world, sums[0], epoch)
                 state = resume.attributes(config, epoch, row, step, sums, order)
                 path = _save(config, world, layout, strategy, data, model, state)
         clock.enter("waiting")
