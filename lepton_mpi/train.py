@@ -115,7 +115,9 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
         reader.rows_together,
     )
     inputs = MicroBatchReader(reads, reader)
-    clock, step, path = world.clock, start.step, start.path
+    clock, step = world.clock, start.step
+    # The end's checkpoint: that of the beginning where nothing is left to train.
+    path = start.path if world.rank == 0 and start.epoch > config.epochs else None
     run_report.say_head(
         config, world, report, data, model, layout, strategy, micro_batches, shuffle, start
     )
@@ -174,7 +176,7 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
             path = _save(config, world, layout, strategy, data, model, state)
 
     reads.close()
-    trained = max(0, config.epochs + 1 - start.epoch) * train_rows.row_count - start.row
+    trained = max(0, (config.epochs + 1 - start.epoch) * train_rows.row_count - start.row)
     result = run_report.say_end(
         config, world, report, data, model, layout, strategy, parameters, reader, path, trained
     )
