@@ -8,6 +8,7 @@ weights are the same; they are compared.
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from lepton_mpi.config import Config
 from lepton_mpi.errors import ConfigurationError, DataError, one_line
 from lepton_mpi.vectors import Layout
 
-# Options that do not decide what the weights become, or only how far training goes.
+# Options that do not decide what the weights become, or only how far training goes, along a cosine apart.
 _FREE = {
     *("recipe", "data", "initial", "epochs", "loader", "shuffle", "shuffle_buffer", "checkpoint"),
     *("checkpoint_steps", "resume", "report_memory", "metrics", "progress", "threads", "timeout"),
@@ -70,7 +71,7 @@ def find(config: Config, world) -> Start:
     start = world.comm.bcast(start)
     with world.agreeing():
         if start.path and world.local_rank == 0 and world.rank != 0:
-            checkpoint.verify(start.path)
+            _verify_on_other_host(start.path, world.rank)
     return start
 
 
@@ -102,17 +103,24 @@ def order_facts(shuffle, row_count: int) -> dict[str, Any]:
     return facts
 
 
-def check_order(start: Start, now: dict[str, Any]) -> None:
-    """Raises DataError if rows would come in another order than before."""
+def check_order(start: Start, now: dict[str, Any], micro_batches) -> None:
+    """Raises DataError if rows would come in another order than before, or be others in the middle of a run."""
     if start.order and start.order != now:
         differing = ", ".join(
-            f"{key} {start.order.get(key)} to {now.get(key)}"
+            f"{one_line(key)} {one_line(start.order.get(key))} to {now.get(key)}"
             for key in sorted(start.order.keys() | now.keys())
             if start.order.get(key) != now.get(key)
         )
         raise DataError(
             f"{start.path}: expected the rows in the order in which training began, which changed: {differing}; give "
             "--data, --shuffle and --shuffle-buffer as before"
+        )
+    steps = micro_batches.step_count(now["rows"])
+    made = (start.epoch - 1) * steps + start.row // micro_batches.batch_rows
+    if start.path and start.step != made:
+        raise DataError(
+            f"{start.path}: expected step {made} at epoch {start.epoch}, row {start.row} of {now['rows']} training rows, "
+            f"got step {start.step}; give --data as before"
         )
 
 
@@ -144,11 +152,15 @@ def load_state(
 
 def _find(config: Config, place: Path) -> Start:
     notes: list[str] = []
-    if not place.is_dir():
-        if not place.exists() and place.suffix != ".h5":  # the folder of a first run
-            return Start(notes=(f"nothing to go on from in {place}: begins anew",))
-        return _read(config, place, notes)
-    for path in checkpoint.newest_first(place):
+    try:
+        if not place.is_dir():
+            if not place.exists() and place.suffix != ".h5":  # the folder of a first run
+                return Start(notes=(f"nothing to go on from in {place}: begins anew",))
+            return _read(config, place, notes)
+        paths = checkpoint.newest_first(place)
+    except OSError as error:
+        raise DataError(f"{place}: not readable: {one_line(error)}") from None
+    for path in paths:
         try:
             return _read(config, path, notes)
         except DataError as error:
@@ -160,32 +172,77 @@ def _find(config: Config, place: Path) -> Start:
     return Start(notes=(f"nothing to go on from in {place}: begins anew",))
 
 
+def _verify_on_other_host(path: Path, rank: int) -> None:
+    try:
+        checkpoint.verify(path)
+    except DataError as error:
+        raise DataError(
+            f"{error}; so on the host of rank {rank}, while rank 0 has it: put it where all hosts see the same"
+        ) from None
+
+
 def _read(config: Config, path: Path, notes: list[str]) -> Start:
     checkpoint.verify(path)
     found = checkpoint.read_attributes(path)
     _check_options(config, checkpoint.configuration(found, path), path)
-    epoch = int(found["epoch"])
+    start = _place(found, config.global_batch, path)
+    notes.append(f"goes on from {path}, epoch {start.epoch}, row {start.row}, step {start.step}")
+    return dataclasses.replace(start, notes=tuple(notes))
+
+
+def _place(found: dict[str, Any], batch_rows: int, path: Path) -> Start:
+    """Where a run stopped. Whoever wrote the file may have written anything; raises DataError."""
+    epoch, step = found["epoch"], found["step"]
+    if epoch < 0 or step < 0:
+        raise DataError(
+            f"{path}: attributes epoch and step: expected at least 0, got {epoch} and {step}"
+        )
+    if "row" not in found:  # of a version that wrote after epochs only
+        return Start(epoch + 1, 0, step, path=path)
+    order = _order(found.get("order"), path)
+    row, loss, correct = (found.get(name) for name in ("row", "loss_sum", "correct_sum"))
+    is_row = type(row) is int and 0 <= row <= order["rows"]
+    if not is_row or (row % batch_rows and row != order["rows"]):
+        raise DataError(
+            f"{path}: attribute row: expected {order['rows']}, or less and a multiple of {batch_rows}, got "
+            f"{one_line(row)}"
+        )
+    # A model need not count what is correct, and then that is NaN.
+    are_sums = isinstance(loss, float) and isinstance(correct, float)
+    if not are_sums or not math.isfinite(loss) or math.isinf(correct):
+        raise DataError(
+            f"{path}: attributes loss_sum and correct_sum: expected finite numbers, got {one_line(loss)} and "
+            f"{one_line(correct)}"
+        )
+    if row == order["rows"]:  # the epoch is over
+        return Start(epoch + 1, 0, step, order=order, path=path)
+    return Start(epoch, row, step, loss, correct, order, path)
+
+
+def _order(text: Any, path: Path) -> dict[str, Any]:
+    """What ``order_facts`` were. Raises DataError."""
     try:
-        order = json.loads(found.get("order", "{}"))
-        row, loss, correct = (found.get(name, 0) for name in ("row", "loss_sum", "correct_sum"))
-        is_good = isinstance(order, dict) and isinstance(row, int) and row >= 0
-        is_good = is_good and isinstance(loss, float | int) and isinstance(correct, float | int)
-    except ValueError:
+        order = json.loads(text)
+        is_good = isinstance(order["shuffle"], str) and type(order["rows"]) is int
+    except (ValueError, TypeError, KeyError, RecursionError):
         is_good = False
-    if not is_good or found["step"] < 0 or epoch < 0:
-        raise DataError(f"{path}: attributes order, row or step: expected where a run stopped")
-    if "row" not in found or row >= order.get("rows", 0):  # the epoch is over
-        epoch, row, loss, correct = epoch + 1, 0, 0.0, 0.0
-    notes.append(f"goes on from {path}, epoch {epoch}, row {row}, step {found['step']}")
-    return Start(epoch, row, found["step"], float(loss), float(correct), order, path, tuple(notes))
+    if not is_good or order["rows"] < 1:
+        raise DataError(f"{path}: attribute order: expected how rows were shuffled, in JSON")
+    return order
 
 
 def _check_options(now: Config, before: Config, path: Path) -> None:
     for field in dataclasses.fields(Config):
         mine, theirs = getattr(now, field.name), getattr(before, field.name)
-        if field.name not in _FREE and mine != theirs:
+        if mine != theirs and _decides(field.name, before):
             flag = "--" + field.name.replace("_", "-")
             raise ConfigurationError(
                 f"{flag}: expected {one_line(theirs)} as in {path}, got {one_line(mine)}; a run that goes on keeps its "
                 "options, and --initial takes the parameters alone"
             )
+
+
+def _decides(name: str, before: Config) -> bool:
+    """Whether an option decides what the weights become."""
+    # Every learning rate along a cosine follows from how many steps there will be.
+    return name not in _FREE or (name == "epochs" and before.schedule == "cosine")

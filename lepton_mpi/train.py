@@ -99,7 +99,7 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
             data, micro_batches, config.seed, kind, config.shuffle_buffer
         )
         order = resume.order_facts(shuffle, train_rows.row_count)
-        resume.check_order(start, order)
+        resume.check_order(start, order, micro_batches)
         augment = augmentation.parse(config.augment, data.feature_shape)
     strategy = _make_strategy(config, world, layout, dtype, micro_batches.count, steps)
     parameters = layout.views(strategy.parameters)
