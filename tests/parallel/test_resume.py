@@ -1,0 +1,392 @@
+"""Runs that go on from a checkpoint end like those that never stopped; what would end otherwise is refused."""
+
+import json
+import math
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from lepton_mpi import checkpoint, evaluation
+from lepton_mpi.config import Config
+from lepton_mpi.data import probe
+from lepton_mpi.errors import ConfigurationError, DataError
+from lepton_mpi.train import train
+from tests.parallel.together import refused, together
+
+# 167 training rows in steps of 37: 5 an epoch, the last one short.
+_ROWS, _BATCH, _STEPS = 167, 37, 5
+
+_RUNS = {
+    "adam": {"optimizer": "adam"},
+    "sgd without state": {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 0.1},
+    "momentum, float64": {"optimizer": "sgd", "learning_rate": 0.05, "dtype": "float64"},
+    "lion, clipped": {"optimizer": "lion", "clip_norm": 0.5, "weight_decay": 0.1},
+    "dropout, cosine, warm-up": {
+        **{"dropout": 0.3, "schedule": "cosine", "warmup_epochs": 1},
+        **{"optimizer": "adamw", "weight_decay": 0.1},
+    },
+    "augmented, dropout": {"augment": ("flip", "crop=2", "noise=0.1"), "dropout": 0.2},
+    "streamed, augmented": {
+        **{"loader": "streamed", "shuffle_buffer": 4000, "augment": ("flip", "noise=0.1")},
+    },
+    "logistic": {"data": "breast_cancer", "model": "logistic", "global_batch": 80},
+    "regression": {"loss": "huber", "activation": "tanh"},
+    "messages": {"allreduce": "two_level", "bucket_bytes": 1000},
+}
+
+
+@pytest.fixture(autouse=True)
+def _unprobed(monkeypatch):
+    """All files are this module's own; a look at each would take 0.1 s."""
+    monkeypatch.setattr(probe, "check", lambda path, *_: None)
+
+
+@pytest.fixture
+def images(world, folder):
+    """A file of 167 images of 6x6 in 3 classes, and 20 and 30 to look at."""
+    return _written(world, folder / "images.h5", _ROWS)
+
+
+def _written(world, path: Path, rows: int, scale: float = 1.0, **options) -> Path:
+    with world.agreeing():
+        if world.rank == 0:
+            generator = np.random.default_rng(0)
+            with h5py.File(path, "w") as file:
+                for split, count in (("train", rows), ("validation", 20), ("test", 30)):
+                    y = np.arange(count) % 3
+                    x = generator.standard_normal((count, 6, 6)) * 2 + y[:, None, None]
+                    file.create_dataset(f"{split}/x", data=x.astype("f4"), **options)
+                    file[f"{split}/y"] = y
+                file["normalisation/shift"] = np.full((6, 6), 0.5)
+                file["normalisation/scale"] = np.full((6, 6), scale)
+    return path
+
+
+@pytest.fixture
+def all_kept(monkeypatch):
+    """No checkpoint is removed, so that one run leaves every moment to go on from."""
+    monkeypatch.setattr(checkpoint, "_KEPT", 1000)
+
+
+def _config(data, **options) -> Config:
+    common = {"data": str(data), "epochs": 2, "global_batch": _BATCH, "hidden": (9,)}
+    return Config(**(common | {"progress": "none", "learning_rate": 0.003} | options))
+
+
+def _run(world, folder: Path, config: Config) -> tuple[dict, dict]:
+    """Figures that times do not change: of the end, and of the epochs by their number."""
+    path = folder / "metrics.jsonl"
+    end = train(Config(**vars(config) | {"metrics": str(path)}), world)
+    lines = world.comm.bcast(path.read_text() if world.rank == 0 else None).splitlines()
+    records = [json.loads(line, parse_constant=_no_number) for line in lines]
+    epochs = {record["epoch"]: _figures(record) for record in records if "epoch" in record}
+    return _figures(end), epochs
+
+
+def _no_number(text: str) -> None:
+    raise AssertionError(f"{text} in the metrics file")
+
+
+def _figures(record: dict) -> dict:
+    names = ("loss", "accuracy", "weights_digest")
+    return {
+        name: value
+        for name, value in record.items()
+        if name in names or name.startswith(("val_", "test_", "macro_"))
+    }
+
+
+def _check_same_end(world, run: tuple[dict, dict], whole: tuple[dict, dict], name: str) -> None:
+    """The same bits; of an epoch's loss on one rank only, since each rank adds up its rows' losses."""
+    (end, epochs), (whole_end, whole_epochs) = run, whole
+    with together(world):
+        assert end == whole_end, name
+        for number, figures in epochs.items():
+            expected = dict(whole_epochs[number])
+            if world.size > 1:
+                expected["loss"] = pytest.approx(expected["loss"], rel=1e-12)
+            assert figures == expected, f"{name}, epoch {number}"
+
+
+def _stops(run: str) -> tuple[int, ...]:
+    """Of 10 steps: the first, those around the epoch's end, the last one."""
+    return (1, 4, 5, 6, 9, 10) if run == "adam" else (4, 6)
+
+
+# -- the same end ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", _RUNS)
+def test_a_run_that_goes_on_ends_like_one_that_was_not_stopped(
+    world, images, folder, all_kept, name
+):
+    """Weights, losses and accuracies of epochs, validation and test figures, from wherever it stopped."""
+    config, saved = _config(**{"data": images} | _RUNS[name]), folder / "saved"
+    whole = _run(world, folder, config)
+    every = 1 if name == "adam" else 2
+    saving = Config(**vars(config) | {"checkpoint": str(saved), "checkpoint_steps": every})
+    _check_same_end(world, _run(world, folder, saving), whole, "saving")
+    for stop in _stops(name):
+        path = saved / f"step-{stop:08d}.h5"
+        going_on = Config(**vars(config) | {"resume": str(path)})
+        run = _run(world, folder, going_on)
+        _check_same_end(world, run, whole, f"from step {stop}")
+        with together(world):
+            assert [*run[1]] == [*range(1 + stop // _STEPS, 3)]
+
+
+def test_a_run_that_is_stopped_again_and_again(world, images, folder, all_kept):
+    """Each part begins from what the part before has left, in the same folder."""
+    config = _config(images, checkpoint=str(folder / "saved"), checkpoint_steps=2, epochs=3)
+    whole = _run(world, folder, config)
+    saved = folder / "saved"
+    going_on = Config(**vars(config) | {"resume": str(saved)})
+    for kept in (4, 8, 12):  # of those before, nothing is needed
+        with world.agreeing():
+            if world.rank == 0:
+                for path in saved.iterdir():
+                    if int(path.stem.removeprefix("step-")) > kept:
+                        path.unlink()
+        _check_same_end(world, _run(world, folder, going_on), whole, f"from step {kept}")
+
+
+def test_more_epochs_than_before(world, images, folder):
+    """A run of 1 epoch that goes on to 2 is the run of 2."""
+    whole = _run(world, folder, _config(images))
+    _run(world, folder, _config(images, epochs=1, checkpoint=str(folder / "saved")))
+    run = _run(world, folder, _config(images, resume=str(folder / "saved")))
+    _check_same_end(world, run, whole, "from epoch 1")
+
+
+@pytest.mark.parametrize(("stop", "epochs"), [(8, 1), (5, 1), (10, 2)])
+def test_nothing_left_to_train(world, images, folder, all_kept, stop, epochs):
+    """The end has the checkpoint's weights and its test figures, all of them finite, and names it."""
+    saved = folder / "saved"
+    train(_config(images, checkpoint=str(saved), checkpoint_steps=2), world)
+    path = saved / f"step-{stop:08d}.h5"
+    config = _config(images, epochs=epochs, resume=str(path), metrics=str(folder / "metrics"))
+    end = train(config, world)
+    lines = world.comm.bcast((folder / "metrics").read_text() if world.rank == 0 else None)
+    with together(world):
+        records = [json.loads(line, parse_constant=_no_number) for line in lines.splitlines()]
+        assert [record["event"] for record in records] == ["start", "end"]
+        assert end["weights_digest"] == checkpoint.load(path).attributes["weights_digest"]
+        assert end["samples_per_second"] == 0
+        assert 0 <= end["test_accuracy"] <= 1 and math.isfinite(end["test_loss"])
+        assert end["checkpoint"] == (str(path) if world.rank == 0 else None)
+
+
+def test_what_a_run_went_on_from_is_not_its_end(world, images, folder):
+    """Without --checkpoint the end names no file: none has its weights."""
+    train(_config(images, epochs=1, checkpoint=str(folder / "saved")), world)
+    end = train(_config(images, resume=str(folder / "saved")), world)
+    with together(world):
+        assert end["checkpoint"] is None
+
+
+class Uncounted:
+    """A user's model that does not count what is correct, with a loss that stops being a number at ``end``."""
+
+    end = None
+
+    def __init__(self, feature_shape, class_count):
+        self.shapes = {"w": (int(np.prod(feature_shape)), class_count)}
+
+    def loss_and_gradient(self, parameters, batch, gradient):
+        gradient["w"][:] = np.outer(batch.x.reshape(len(batch.x), -1).sum(axis=0), [1, 2, 3])
+        return math.nan if batch.draw == self.end else float(batch.x.sum())
+
+
+def test_a_model_that_counts_nothing(world, images, folder, all_kept):
+    saved = folder / "saved"
+    config = _config(images, checkpoint=str(saved), checkpoint_steps=2)
+    whole = train(config, world, Uncounted)["weights_digest"]
+    going_on = _config(images, resume=str(saved / "step-00000006.h5"))
+    with together(world):
+        assert (saved / "step-00000006.h5").exists()
+    end = train(going_on, world, Uncounted)
+    with together(world):
+        assert end["weights_digest"] == whole
+
+
+def test_a_checkpoint_of_an_earlier_version(world, images, folder):
+    """Without what says where in the epoch: it goes on after the epoch."""
+    whole = _run(world, folder, _config(images))
+    saved = folder / "saved"
+    train(_config(images, epochs=1, checkpoint=str(saved)), world)
+    _rewrite(world, saved, without=("row", "order", "loss_sum", "correct_sum", "y_kind"))
+    run = _run(world, folder, _config(images, resume=str(saved)))
+    _check_same_end(world, run, whole, "earlier version")
+
+
+def _rewrite(world, saved: Path, without=(), **attributes) -> None:
+    """Write the newest checkpoint of a folder again with other attributes."""
+    with world.agreeing():
+        if world.rank == 0:
+            found = checkpoint.load(checkpoint.newest_first(saved)[0])
+            for name in without:
+                del found.attributes[name]
+            found.attributes.update(attributes)
+            checkpoint.save(saved, found)
+
+
+# -- a loss that is not finite -----------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_pushes_out_no_good_checkpoint(world, images, folder):
+    """The run ends before it saves what is lost already; the two before stay."""
+    from lepton_mpi.models import draws
+
+    class Diverging(Uncounted):
+        end = draws(0, 7, 1)[0]  # the eighth step
+
+    saved = folder / "saved"
+    with refused(world, ConfigurationError, "the loss became nan in epoch 2"):
+        train(_config(images, checkpoint=str(saved), checkpoint_steps=1), world, Diverging)
+    with together(world):
+        assert sorted(path.name for path in saved.iterdir()) == [
+            "step-00000006.h5",
+            "step-00000007.h5",
+        ]
+
+
+# -- what is said ------------------------------------------------------------------------------------
+
+
+def test_a_folder_without_checkpoints_begins_anew_and_says_so(world, images, folder, capsys):
+    whole = train(_config(images), world)["weights_digest"]
+    for place in (folder, folder / "not yet"):
+        capsys.readouterr()
+        end = train(_config(images, resume=str(place), progress="plain"), world)
+        printed = capsys.readouterr().out
+        with together(world):
+            assert end["weights_digest"] == whole
+            if world.rank == 0:
+                assert f"resume    nothing to go on from in {place}: begins anew\n" in printed
+
+
+def test_damage_is_skipped_and_said(world, images, folder, capsys):
+    """From the file before, and with the same end; where all are damaged the run does not begin anew."""
+    saved = folder / "saved"
+    config = _config(images, checkpoint=str(saved), checkpoint_steps=3)
+    whole = _run(world, folder, config)
+    going_on = _config(images, resume=str(saved), progress="plain")
+    _damage(world, saved / "step-00000010.h5")
+    capsys.readouterr()
+    _check_same_end(world, _run(world, folder, going_on), whole, "from step 9")
+    printed = capsys.readouterr().out
+    with together(world):
+        if world.rank == 0:
+            assert f"skipped {saved}/step-00000010.h5: damaged" in printed
+            assert f"goes on from {saved}/step-00000009.h5, epoch 2, row 148, step 9\n" in printed
+    _damage(world, saved / "step-00000009.h5")
+    with refused(world, DataError, str(saved), "step-00000009.h5: damaged", "step-00000010.h5"):
+        train(going_on, world)
+
+
+def _damage(world, path: Path) -> None:
+    with world.agreeing():
+        if world.rank == 0:
+            content = bytearray(path.read_bytes())
+            content[len(content) // 2] ^= 1
+            path.write_bytes(content)
+
+
+# -- what is refused ---------------------------------------------------------------------------------
+
+
+def test_other_data_and_other_models_are_refused(world, images, folder, all_kept):
+    """Each by what it is that differs; in the middle of an epoch and at its end."""
+    saved = folder / "saved"
+    train(_config(images, epochs=1, checkpoint=str(saved), checkpoint_steps=3), world)
+    longer = _written(world, folder / "longer.h5", _ROWS + 1)
+    scaled = _written(world, folder / "scaled.h5", _ROWS, scale=2.0)
+    for step in (3, 5):
+        place = {"resume": str(saved / f"step-{step:08d}.h5")}
+        with refused(world, DataError, "rows 167 to 168", "--data"):
+            train(_config(longer, **place), world)
+        with refused(world, DataError, "normalisation/scale", "prepared anew"):
+            train(_config(scaled, **place), world)
+        with refused(world, DataError, "expected parameters", "layer0/weight"):
+            train(_config(images, **place), world, Uncounted)
+    _rewrite(world, saved, without=("row", "order", "loss_sum", "correct_sum"))
+    shorter = _written(world, folder / "shorter.h5", _ROWS - _BATCH)
+    with refused(world, DataError, "expected step 4", "of 130 training rows", "got step 5"):
+        train(_config(shorter, resume=str(saved)), world)
+
+
+def test_another_shuffle_buffer_is_refused(world, images, folder):
+    """Where rows are shuffled in blocks; where they are not it means nothing."""
+    saved, blocks = folder / "saved", {"shuffle": "blocks", "shuffle_buffer": 4000}
+    train(_config(images, epochs=1, checkpoint=str(saved), **blocks), world)
+    with refused(world, DataError, "window_rows", "--shuffle-buffer"):
+        train(_config(images, resume=str(saved), shuffle="blocks", shuffle_buffer=40_000), world)
+    with refused(world, DataError, "--shuffle"):  # the order that it began with is kept
+        train(_config(images, resume=str(saved), shuffle="full"), world)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({"row": 38}, ["attribute row", "multiple of 37", "got 38"]),
+        ({"step": 2**62}, ["expected step 3", "got step"]),
+        ({"epoch": 2**62}, ["expected step", "got step 3"]),
+        ({"order": '{"shuffle": "none", "rows": 167}'}, ["shuffle none to"]),
+    ],
+    ids=["row", "step", "epoch", "shuffle"],
+)
+def test_places_that_no_run_has_stopped_at(world, images, folder, attributes, words):
+    """What only a stranger writes ends in one line, on all ranks, before the first step."""
+    saved = folder / "saved"
+    train(_config(images, epochs=1, checkpoint=str(saved), checkpoint_steps=3), world)
+    with world.agreeing():
+        if world.rank == 0:
+            (saved / "step-00000005.h5").unlink()
+    _rewrite(world, saved, **attributes)
+    path = world.comm.bcast(checkpoint.newest_first(saved)[0] if world.rank == 0 else None)
+    with refused(world, DataError, str(path), *words):
+        train(_config(images, resume=str(path)), world)
+
+
+# -- augmentation ------------------------------------------------------------------------------------
+
+
+def test_augmented_rows_are_the_same_however_they_are_loaded(world, images, folder):
+    """Copied from chunks, mapped from one piece, or streamed; it changes the weights, by each of its words."""
+    apart = _written(world, folder / "chunks.h5", _ROWS, chunks=(7, 6, 6))
+    common = {"shuffle": "blocks", "shuffle_buffer": 4000, "augment": ("flip", "crop=1", "noise=1")}
+    same = {
+        train(_config(data, loader=way, **common), world)["weights_digest"]
+        for data in (images, apart)
+        for way in ("memory", "mapped", "streamed")
+        if (data, way) != (apart, "mapped")
+    }
+    words = ((), ("flip",), ("crop=1",), ("noise=1",), common["augment"])
+    others = {train(_config(images, augment=each), world)["weights_digest"] for each in words}
+    with together(world):
+        assert len(others) == len(words)
+        assert len(same) == 1
+
+
+def test_evaluation_is_never_augmented(world, images, folder, capsys):
+    """``evaluate``, which knows nothing of it, has the figures that the run printed at its end."""
+    saved = folder / "saved"
+    config = _config(images, augment=("flip", "crop=3", "noise=3"), checkpoint=str(saved))
+    end = train(config, world)
+    path = world.comm.bcast(end["checkpoint"])
+    capsys.readouterr()
+    evaluation.evaluate_checkpoint(Path(path), None, "test", world)
+    printed = capsys.readouterr().out
+    figures = {name.removeprefix("test_"): value for name, value in end.items()}
+    with together(world):
+        assert world.rank != 0 or evaluation.sentence(figures) in printed
+
+
+@pytest.mark.parametrize(
+    ("data", "words"), [("breast_cancer", ["flip", "(30,)"]), ("digits", ["crop", "8 pixels", "9"])]
+)
+def test_rows_that_cannot_be_augmented(world, data, words):
+    with refused(world, ConfigurationError, "--augment", *words):
+        train(_config(data, augment=("flip",) if data != "digits" else ("crop=9",)), world)
