@@ -10,6 +10,7 @@ _MODELS = {
     "breast_cancer": {"data": "breast_cancer", "model": "logistic", "global_batch": 32},
     "dropout, clipped": {"hidden": (48, 30), "dropout": 0.3, "clip_norm": 0.5, "global_batch": 60},
     "gelu": {"activation": "gelu"},
+    "augmented": {"augment": ("flip", "crop=1", "noise=0.1"), "dropout": 0.1},
     "regression": {"loss": "huber", "activation": "tanh", "dropout": 0.1},
 }
 _OPTIMIZERS = {

@@ -60,3 +60,16 @@ def test_every_model_has_the_digest_of_one_rank_on_two_hosts(tmp_path):
     assert alone.code == 0, alone.text
     found = _run_over_hosts(["2"], str(program), PYTHONPATH=str(jobs.ROOT))
     assert printed_digests(found) == printed_digests(alone.out)
+
+
+def test_a_run_of_one_rank_goes_on_over_two_hosts(tmp_path):
+    """From the middle of an epoch, with the optimizer's state on every host."""
+    alone, saved = tmp_path / "alone.jsonl", tmp_path / "saved"
+    saving = ("--checkpoint", str(saved), "--checkpoint-steps", "35")  # of 36 steps
+    job = jobs.run(1, *TRAIN, str(alone), *saving, cwd=tmp_path)
+    assert job.code == 0, job.text
+    path = tmp_path / "hosts.jsonl"
+    _run_over_hosts(["2"], *TRAIN, str(path), "--resume", str(saved / "step-00000035.h5"))
+    start, _, end = jobs.metrics(path)
+    assert start["hosts"] == 2
+    assert end["weights_digest"] == jobs.metrics(alone)[-1]["weights_digest"]

@@ -9,7 +9,7 @@ import pytest
 
 from lepton_mpi import evaluation
 from lepton_mpi.config import Config
-from lepton_mpi.data import loader, order
+from lepton_mpi.data import augmentation, loader, order
 from lepton_mpi.data.batches import BatchReader
 from lepton_mpi.data.order import MicroBatches
 from lepton_mpi.errors import DataError
@@ -46,7 +46,8 @@ def _trained_alone(config: Config) -> str:
     optimizer = Optimizer(settings, layout, dtype, state)
     micro_batches = MicroBatches(config.global_batch, -(-config.global_batch // 8))
     rows, step = data.splits["train"], 0
-    reader = BatchReader(data, micro_batches.rows)
+    augment = augmentation.parse(config.augment, data.feature_shape)
+    reader = BatchReader(data, micro_batches.rows, augment)
     for epoch in range(1, config.epochs + 1):
         in_order = rows.indices[order.epoch_order(rows.row_count, config.seed, epoch)]
         for start, stop in order.step_bounds(rows.row_count, config.global_batch):
@@ -55,9 +56,8 @@ def _trained_alone(config: Config) -> str:
                 gradients.append(np.zeros(layout.size, dtype))
                 own = in_order[slice(*micro_batches.bounds(number, start, stop))]
                 if own.size:
-                    batch = Batch(
-                        *reader.read(rows.read_of(own)), own, draws(config.seed, step, 1)[0]
-                    )
+                    draw = draws(config.seed, step, 1)[0]
+                    batch = Batch(*reader.read_for_training(rows.read_of(own), draw), own, draw)
                     views = layout.views(parameters), layout.views(gradients[-1])
                     model.loss_and_gradient(views[0], batch, views[1])
             gradient, scale = _tree_sum(gradients), 1.0 / (stop - start)

@@ -198,7 +198,10 @@ def test_epochs_may_change_but_along_a_cosine(tmp_path):
         *({"correct_sum": correct} for correct in (math.inf, -math.inf, "1", [1.0])),
         *({"order": text} for text in ("", "{", "[]", "7", "null", "{}", "[" * 50_000)),
         *({"order": value} for value in (7, 1.5, [1, 2], b"\xff")),
-        *({"order": json.dumps(_ORDER | {"rows": rows})} for rows in (-1, 0, "100", True, 1e9, None)),
+        *(
+            {"order": json.dumps(_ORDER | {"rows": rows})}
+            for rows in (-1, 0, "100", True, 1e9, None)
+        ),
         *({"order": json.dumps(_ORDER | {"shuffle": shuffle})} for shuffle in (None, 1, ["full"])),
         *({"step": step} for step in (-1, 1.5, "12")),
         *({"epoch": epoch} for epoch in (-1, 1.5, "2")),
