@@ -17,6 +17,7 @@ and Fletcher32 covers the rest, so that other programs see damage too.
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,10 +60,19 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         _write(file, checkpoint)
     with temporary.open("r+b") as raw:
         raw.write(_head(temporary))
+    others = [file for file in newest_first(folder) if file != path]
+    _make_newest(temporary, others)
     replace_durably(temporary, path)
-    for old in newest_first(folder)[_KEPT:]:
+    for old in others[_KEPT - 1 :]:
         old.unlink()
     return path
+
+
+def _make_newest(file: Path, others: list[Path]) -> None:
+    """Give ``file`` a time after that of ``others``, newest first, also where the clock was put back meanwhile."""
+    after = others[0].stat().st_mtime_ns + 1 if others else 0
+    if file.stat().st_mtime_ns < after:
+        os.utime(file, ns=(after, after))
 
 
 def newest_first(folder: Path) -> list[Path]:

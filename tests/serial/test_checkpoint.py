@@ -108,6 +108,16 @@ def test_a_new_run_in_an_old_folder_keeps_what_it_saves(tmp_path):
     assert checkpoint.load(path).attributes["step"] == 10
 
 
+def test_a_clock_that_is_put_back_loses_nothing(tmp_path):
+    """What was written last stays and is the newest, whatever the clock said when the others were."""
+    for step in (1, 2):
+        path = checkpoint.save(tmp_path, _checkpoint(step))
+        os.utime(path, (2e9 + step, 2e9 + step))
+    paths = [checkpoint.save(tmp_path, _checkpoint(step)) for step in (3, 4, 4)]
+    assert checkpoint.newest_first(tmp_path) == [paths[2], paths[0]]
+    assert checkpoint.load(paths[2]).attributes["step"] == 4
+
+
 @pytest.mark.parametrize("function", ["replace", "fsync"])
 def test_an_interrupted_save_leaves_the_earlier_file(tmp_path, monkeypatch, function):
     """If writing fails, the checkpoint of that name is the earlier one, whole, and nothing new looks like one."""
