@@ -26,6 +26,8 @@ _FREE = {
     *("checkpoint_steps", "resume", "report_memory", "metrics", "progress", "threads", "timeout"),
     *("allreduce", "bucket_bytes", "segment_bytes"),
 }
+# All of these add in the canonical order; threads and other ways of summing round otherwise, which is no mistake.
+_CANONICAL = ("auto", "host", "two_level")
 
 
 @dataclass(frozen=True)
@@ -184,9 +186,11 @@ def _verify_on_other_host(path: Path, rank: int) -> None:
 def _read(config: Config, path: Path, notes: list[str]) -> Start:
     checkpoint.verify(path)
     found = checkpoint.read_attributes(path)
-    _check_options(config, checkpoint.configuration(found, path), path)
+    before = checkpoint.configuration(found, path)
+    _check_options(config, before, path)
     start = _place(found, config.global_batch, path)
     notes.append(f"goes on from {path}, epoch {start.epoch}, row {start.row}, step {start.step}")
+    notes += _rounding_notes(config, before)
     return dataclasses.replace(start, notes=tuple(notes))
 
 
@@ -240,6 +244,18 @@ def _check_options(now: Config, before: Config, path: Path) -> None:
                 f"{flag}: expected {one_line(theirs)} as in {path}, got {one_line(mine)}; a run that goes on keeps its "
                 "options, and --initial takes the parameters alone"
             )
+
+
+def _rounding_notes(now: Config, before: Config) -> list[str]:
+    """What keeps the end from being that of a run that never stopped, though only by the last digits."""
+    ways = {"--threads": (before.threads, now.threads)}
+    if {before.allreduce, now.allreduce} - {*_CANONICAL}:
+        ways["--allreduce"] = (before.allreduce, now.allreduce)
+    return [
+        f"{flag} was {theirs}, is {mine}: rounds otherwise, so that not all bits are those of one run"
+        for flag, (theirs, mine) in ways.items()
+        if theirs != mine
+    ]
 
 
 def _decides(name: str, before: Config) -> bool:

@@ -175,6 +175,23 @@ def test_other_options_may_change(tmp_path):
     assert _find(tmp_path, **free).step == 12
 
 
+@pytest.mark.parametrize(
+    ("options", "notes"),
+    [
+        ({"allreduce": "two_level", "bucket_bytes": 1}, 0),
+        ({"allreduce": "ring"}, 1),
+        ({"threads": 2}, 1),
+        ({"threads": 2, "allreduce": "mpi"}, 2),
+    ],
+)
+def test_what_rounds_otherwise_is_said(tmp_path, options, notes):
+    """The end is then not that of one run, bit for bit."""
+    _save(tmp_path)
+    (_, *found) = _find(tmp_path, **options).notes
+    assert len(found) == notes
+    assert all("rounds otherwise" in note for note in found)
+
+
 def test_epochs_may_change_but_along_a_cosine(tmp_path):
     """There, other epochs are other learning rates from the first step on, and the end is nobody's."""
     for schedule, kind in (("constant", None), ("step", None), ("cosine", ConfigurationError)):
