@@ -77,8 +77,12 @@ class StoredRows:
         self.path, self.name, self.dtype = file.path, dataset.name, dataset.dtype
         self.row_count, self.row_shape = dataset.shape[0], dataset.shape[1:]
         self._file = file
-        with trust.naming(f"{file.path}: {self.name}"):
-            self._chunks = stored.check_places({self.name: dataset.id}, file.size).get(self.name)
+        try:
+            with trust.naming(self.name):
+                places = stored.check_places({self.name: dataset.id}, file.size)
+        except DataError as error:
+            raise DataError(f"{file.path}: {error}") from None
+        self._chunks = places.get(self.name)
         layout = dataset.id.get_create_plist().get_layout()
         self.map_offset = dataset.id.get_offset() if layout == h5d.CONTIGUOUS else None
         self.chunk_rows, self.is_packed = 1, False
