@@ -241,14 +241,13 @@ class StoredRows:
                 self._check_sum(number, content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:])
                 content = content[:-_CHECKSUM_BYTES]
             elif code == h5z.FILTER_DEFLATE:
-                content = self._inflate(number, content)
+                content = self._inflate(number, content, codes)
             else:
                 content = _sorted_back(content, self.dtype.itemsize)
         self._scratch.reshape(-1).view(np.uint8)[:] = content
 
-    def _inflate(self, number: int, content: np.ndarray) -> np.ndarray:
+    def _inflate(self, number: int, content: np.ndarray, codes: list[int]) -> np.ndarray:
         """The bytes of a zlib stream, which must be those of a chunk, with a checksum that may follow them."""
-        codes = self._chunks.filters
         before = codes[: codes.index(h5z.FILTER_DEFLATE)].count(h5z.FILTER_FLETCHER32)
         size = self._chunks.size + before * _CHECKSUM_BYTES
         unpacker = zlib.decompressobj()
