@@ -66,8 +66,10 @@ class TrainingReads:
             self._reads = self._with_following(each)
             self._together = max(1, rows_max // shuffle.micro_batches.rows)
             return
+        # A window may be longer than the epoch, and a buffer longer than memory.
+        window_rows = min(shuffle.window_rows, shuffle.epoch_steps * shuffle.micro_batches.rows)
         slots = [
-            np.empty((shuffle.window_rows, rows.features), rows.dtype)
+            np.empty((window_rows, rows.features), rows.dtype)
             for _ in range(len(self._numbers) + min(_AHEAD_MAX, len(self._numbers)))
         ]
         self._prefetch = Prefetch(self._windows(), slots, self._fill)
