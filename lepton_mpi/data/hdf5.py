@@ -19,6 +19,8 @@ Every rank opens the file by itself, read-only and without a lock: many cluster 
 """
 
 import glob
+import os
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,9 +87,12 @@ def locate_all(names: Sequence[str]) -> list[Path]:
             if not found:
                 raise DataError(f"{name}: no file has such a name")
         paths += found
-    for path in paths:
-        if paths.count(path) > 1:
-            raise DataError(f"{path}: expected every file once, got it {paths.count(path)} times")
+    # The same file may be given by two names.
+    true_names = [os.path.realpath(path) if _is_there(path) else str(path) for path in paths]
+    counts = Counter(true_names)
+    for path, name in zip(paths, true_names, strict=True):
+        if counts[name] > 1:
+            raise DataError(f"{path}: expected every file once, got it {counts[name]} times")
     return paths
 
 
