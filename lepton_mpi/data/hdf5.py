@@ -112,15 +112,25 @@ def open_file(path: Path, y_kind: YKind = "auto") -> Iterator[OpenFile]:
             raise DataError(f"{path}: damaged: {one_line(error)}") from None
 
 
-def probe_file(path: Path, only: Collection[str] | None = None, for_rows: bool = False) -> None:
+def probe_file(path: Path, only: Collection[str] | None = None) -> None:
     """Have ``path`` looked at by a process of its own before this one opens it, see ``Probe.check``. Raises DataError.
 
-    To be called by one rank of each host. Does nothing for the files of the package. ``for_rows`` is for files whose rows
-    are read by ``stored_rows.py``, which does not trust what is packed, so that it need not be unpacked twice.
+    To be called by one rank of each host. Does nothing for the files of the package.
     """
     _check_there(path)
     if path.parent != EMBEDDED:
-        probe.check(path, only, _NOT_ROWS if for_rows else None)
+        probe.check(path, only)
+
+
+def probe_all(paths: Sequence[Path]) -> None:
+    """The same of files whose rows are read by ``stored_rows.py``, by one process for all of them.
+
+    It does not trust what is packed, so that it need not be unpacked twice. Raises DataError.
+    """
+    for path in paths:
+        _check_there(path)
+    if strange := [path for path in paths if path.parent != EMBEDDED]:
+        probe.check_all(strange, None, _NOT_ROWS)
 
 
 def check_structure(file: h5py.File, path: Path, only: Collection[str] | None = None) -> list[str]:

@@ -51,7 +51,9 @@ class Prefetch:
         result, slot, error = self._ready.get()
         self.wait_seconds += perf_counter() - began
         if error is not None:
-            self._ready.put((None, None, error))  # nothing else comes: who asks again must not wait for ever
+            self._ready.put(
+                (None, None, error)
+            )  # nothing else comes: who asks again must not wait for ever
             raise error
         return result, slot
 
