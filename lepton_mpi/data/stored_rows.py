@@ -87,7 +87,7 @@ class StoredRows:
         self.map_offset = dataset.id.get_offset() if layout == h5d.CONTIGUOUS else None
         self.chunk_rows, self.is_packed = 1, False
         self._whole = None
-        self._forget()
+        self.forget()
         if self._chunks is not None:
             self._lay_out(dataset.chunks)
         elif self.map_offset is None:  # in the description itself: a few KiB
@@ -96,10 +96,10 @@ class StoredRows:
     def twin(self) -> "StoredRows":
         """The same rows, for another thread."""
         other = copy.copy(self)
-        other._forget()
+        other.forget()
         return other
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Have no chunk in the scratch, and no scratch."""
         self._raw = np.empty(0, np.uint8)
         self._scratch: np.ndarray | None = None

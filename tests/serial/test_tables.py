@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tracemalloc
 
 import h5py
 import numpy as np
@@ -238,3 +239,24 @@ def test_more_files_than_may_be_open_at_first(tmp_path):
     rows, refused = done.stdout.splitlines()
     assert rows == "77"  # 0.64 of 120
     assert refused.startswith("60 files: expected at most 10, since a process may open 210 here")
+
+
+def test_only_one_file_keeps_a_chunk_in_memory(tmp_path):
+    """Of 20 files with chunks of 200 kB, whose rows are read in turns, no more than a few chunks are kept."""
+    paths = []
+    for number in range(20):
+        paths.append(tmp_path / f"{number}.h5")
+        with h5py.File(paths[-1], "w") as file:
+            x = np.full((100, 500), number, "f4")
+            for name, values in (("x", x), ("y", x[:, 0].astype(int))):
+                file.create_dataset(
+                    f"train/{name}", data=values, chunks=values.shape, compression="gzip"
+                )
+    rows, out = _table_of(paths), np.empty((10, 500), "f4")
+    tracemalloc.start()
+    for start in (*range(0, 2000, 50), *range(1980, 0, -70)):
+        rows.read_x(start, start + 10, out)
+        np.testing.assert_array_equal(out[:, 0], np.arange(start, start + 10) // 100)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 5 * 200_000
