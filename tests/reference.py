@@ -36,6 +36,21 @@ def gather_targets(targets, rows, out):
     return rows.size
 
 
+# -- data/checksum_kernels.py ---------------------------------------------------------------------------
+
+
+def fletcher32(words, last_byte):
+    """Word by word, the first byte of each the high one, as ``H5_checksum_fletcher32`` of HDF5's H5checksum.c does."""
+    values = [int(word) for word in np.asarray(words).astype("<u2").view(">u2")]
+    if last_byte >= 0:
+        values.append(int(last_byte) << 8)
+    sum_1 = sum_2 = 0
+    for value in values:
+        sum_1 = (sum_1 + value) % 65535
+        sum_2 = (sum_2 + sum_1) % 65535
+    return sum_2 << 16 | sum_1
+
+
 # -- data/augmentation_kernels.py ---------------------------------------------------------------------------
 
 

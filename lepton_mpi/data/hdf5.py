@@ -19,6 +19,8 @@ Every rank opens the file by itself, read-only and without a lock: many cluster 
 """
 
 import glob
+import os
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,9 +87,12 @@ def locate_all(names: Sequence[str]) -> list[Path]:
             if not found:
                 raise DataError(f"{name}: no file has such a name")
         paths += found
-    for path in paths:
-        if paths.count(path) > 1:
-            raise DataError(f"{path}: expected every file once, got it {paths.count(path)} times")
+    # The same file may be given by two names.
+    true_names = [os.path.realpath(path) if _is_there(path) else str(path) for path in paths]
+    counts = Counter(true_names)
+    for path, name in zip(paths, true_names, strict=True):
+        if counts[name] > 1:
+            raise DataError(f"{path}: expected every file once, got it {counts[name]} times")
     return paths
 
 
@@ -107,15 +112,25 @@ def open_file(path: Path, y_kind: YKind = "auto") -> Iterator[OpenFile]:
             raise DataError(f"{path}: damaged: {one_line(error)}") from None
 
 
-def probe_file(path: Path, only: Collection[str] | None = None, for_rows: bool = False) -> None:
+def probe_file(path: Path, only: Collection[str] | None = None) -> None:
     """Have ``path`` looked at by a process of its own before this one opens it, see ``Probe.check``. Raises DataError.
 
-    To be called by one rank of each host. Does nothing for the files of the package. ``for_rows`` is for files whose rows
-    are read by ``stored_rows.py``, which does not trust what is packed, so that it need not be unpacked twice.
+    To be called by one rank of each host. Does nothing for the files of the package.
     """
     _check_there(path)
     if path.parent != EMBEDDED:
-        probe.check(path, only, _NOT_ROWS if for_rows else None)
+        probe.check(path, only)
+
+
+def probe_all(paths: Sequence[Path]) -> None:
+    """The same of files whose rows are read by ``stored_rows.py``, by one process for all of them.
+
+    It does not trust what is packed, so that it need not be unpacked twice. Raises DataError.
+    """
+    for path in paths:
+        _check_there(path)
+    if strange := [path for path in paths if path.parent != EMBEDDED]:
+        probe.check_all(strange, None, _NOT_ROWS)
 
 
 def check_structure(file: h5py.File, path: Path, only: Collection[str] | None = None) -> list[str]:

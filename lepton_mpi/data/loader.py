@@ -124,8 +124,7 @@ def load(
         paths = hdf5.locate_all([names] if isinstance(names, str) else names)
     with host.agreeing():
         if host.local_rank == 0:
-            for path in paths:
-                hdf5.probe_file(path, for_rows=True)
+            hdf5.probe_all(paths)
     with host.agreeing():
         first, tables = _open(paths, y_kind)
         feature_count = int(np.prod(first.feature_shape, dtype=np.int64))

@@ -19,7 +19,7 @@ Source: blocks first, then rows in a buffer, is CorgiPile (Xu et al., SIGMOD 202
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -190,7 +190,7 @@ class BlockEpoch:
         lengths = np.diff(shuffle.blocks)[self._order]
         self._starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         rows_of = [self._rows_before(number, self.step_count) for number in range(cut.count)]
-        self._stream_starts = [sum(rows_of[:number]) for number in range(cut.count)]
+        self._stream_starts = list(accumulate(rows_of, initial=0))
         self._last: dict[int, tuple[Window, list[np.ndarray]]] = {}
 
     def micro_batch(self, number: int, step: int) -> np.ndarray:

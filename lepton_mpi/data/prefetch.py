@@ -43,11 +43,17 @@ class Prefetch:
         self._thread.start()
 
     def take(self) -> tuple[Any, Any]:
-        """(result, slot) of the next job; raises what its ``fill`` raised, or the iterator of the jobs."""
+        """(result, slot) of the next job; raises what its ``fill`` raised, or the iterator of the jobs.
+
+        LookupError if there is no job left.
+        """
         began = perf_counter()
         result, slot, error = self._ready.get()
         self.wait_seconds += perf_counter() - began
         if error is not None:
+            self._ready.put(
+                (None, None, error)
+            )  # nothing else comes: who asks again must not wait for ever
             raise error
         return result, slot
 
@@ -68,5 +74,6 @@ class Prefetch:
                 if self._is_over:
                     return
                 self._ready.put((self._fill(job, slot), slot, None))
+            raise LookupError("every job has been taken")
         except BaseException as error:  # told to whoever waits, which is the rank's own thread
             self._ready.put((None, None, error))

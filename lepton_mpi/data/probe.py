@@ -26,7 +26,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from lepton_mpi.errors import DataError, LauncherError, one_line
@@ -108,6 +108,17 @@ def check(
     """Look at one file, see ``Probe.check``."""
     with Probe() as probe:
         probe.check(path, only, unpack)
+
+
+def check_all(
+    paths: Iterable[Path],
+    only: Collection[str] | None = None,
+    unpack: Collection[str] | None = None,
+) -> None:
+    """Look at several files, by one process for all of them; see ``Probe.check``."""
+    with Probe() as probe:
+        for path in paths:
+            probe.check(path, only, unpack)
 
 
 def check_regular(path: Path) -> None:

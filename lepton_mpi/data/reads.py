@@ -66,8 +66,10 @@ class TrainingReads:
             self._reads = self._with_following(each)
             self._together = max(1, rows_max // shuffle.micro_batches.rows)
             return
+        # A window may be longer than the epoch, and a buffer longer than memory.
+        window_rows = min(shuffle.window_rows, shuffle.epoch_steps * shuffle.micro_batches.rows)
         slots = [
-            np.empty((shuffle.window_rows, rows.features), rows.dtype)
+            np.empty((window_rows, rows.features), rows.dtype)
             for _ in range(len(self._numbers) + min(_AHEAD_MAX, len(self._numbers)))
         ]
         self._prefetch = Prefetch(self._windows(), slots, self._fill)
@@ -183,9 +185,15 @@ def reads_in_order(rows: Rows, start: int, stop: int, batch_rows: int) -> Iterat
         return
 
     table = rows.table.twin()  # the thread's own
+    # Rows that were held out lie far apart: what lies between them is read with them within a block, and no farther.
+    edges = np.zeros(0, np.int64)
+    if rows.chosen is not None:
+        edges = np.unique(np.searchsorted(rows.chosen, table.blocks()))
 
     def fill(batch: tuple[int, int], slot: np.ndarray) -> Read:
-        _read_runs(table, rows, [batch], slot)
+        inside = edges[slice(*np.searchsorted(edges, (batch[0] + 1, batch[1])))]
+        runs = list(pairwise([batch[0], *inside.tolist(), batch[1]]))
+        _read_runs(table, rows, runs, slot)
         return Read(slot, np.arange(batch[1] - batch[0]), rows.y, rows.numbers(*batch))
 
     slots = [np.empty((batch_rows, rows.features), rows.dtype) for _ in range(3)]

@@ -77,13 +77,17 @@ class StoredRows:
         self.path, self.name, self.dtype = file.path, dataset.name, dataset.dtype
         self.row_count, self.row_shape = dataset.shape[0], dataset.shape[1:]
         self._file = file
-        with trust.naming(f"{file.path}: {self.name}"):
-            self._chunks = stored.check_places({self.name: dataset.id}, file.size).get(self.name)
+        try:
+            with trust.naming(self.name):
+                places = stored.check_places({self.name: dataset.id}, file.size)
+        except DataError as error:
+            raise DataError(f"{file.path}: {error}") from None
+        self._chunks = places.get(self.name)
         layout = dataset.id.get_create_plist().get_layout()
         self.map_offset = dataset.id.get_offset() if layout == h5d.CONTIGUOUS else None
         self.chunk_rows, self.is_packed = 1, False
         self._whole = None
-        self._forget()
+        self.forget()
         if self._chunks is not None:
             self._lay_out(dataset.chunks)
         elif self.map_offset is None:  # in the description itself: a few KiB
@@ -92,10 +96,10 @@ class StoredRows:
     def twin(self) -> "StoredRows":
         """The same rows, for another thread."""
         other = copy.copy(self)
-        other._forget()
+        other.forget()
         return other
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Have no chunk in the scratch, and no scratch."""
         self._raw = np.empty(0, np.uint8)
         self._scratch: np.ndarray | None = None
@@ -237,14 +241,13 @@ class StoredRows:
                 self._check_sum(number, content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:])
                 content = content[:-_CHECKSUM_BYTES]
             elif code == h5z.FILTER_DEFLATE:
-                content = self._inflate(number, content)
+                content = self._inflate(number, content, codes)
             else:
                 content = _sorted_back(content, self.dtype.itemsize)
         self._scratch.reshape(-1).view(np.uint8)[:] = content
 
-    def _inflate(self, number: int, content: np.ndarray) -> np.ndarray:
+    def _inflate(self, number: int, content: np.ndarray, codes: list[int]) -> np.ndarray:
         """The bytes of a zlib stream, which must be those of a chunk, with a checksum that may follow them."""
-        codes = self._chunks.filters
         before = codes[: codes.index(h5z.FILTER_DEFLATE)].count(h5z.FILTER_FLETCHER32)
         size = self._chunks.size + before * _CHECKSUM_BYTES
         unpacker = zlib.decompressobj()

@@ -1,7 +1,7 @@
 """The rows of one split, of one file or of several, one behind the other."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 import numpy as np
@@ -29,6 +29,7 @@ class Table:
     x: list[StoredRows]
     y: list[StoredRows]
     class_count: int
+    _reading: dict[str, StoredRows] = field(default_factory=dict, repr=False)
 
     @property
     def row_count(self) -> int:
@@ -63,6 +64,7 @@ class Table:
         Raises DataError for damage, and for numbers that are not finite.
         """
         for stored, first, last, rows in _parts(self.x, start, stop):
+            self._turn_to(stored, "x")
             stored.read(first, last, out[rows])
             if out.dtype.kind == "f":
                 check_finite(stored, first, out[rows])
@@ -73,6 +75,7 @@ class Table:
         Raises DataError for damage, and for what is no class or not finite.
         """
         for stored, first, last, rows in _parts(self.y, start, stop):
+            self._turn_to(stored, "y")
             if out.dtype.kind == "f":
                 stored.read(first, last, out[rows])
                 check_finite(stored, first, out[rows])
@@ -92,6 +95,12 @@ class Table:
         """File, data set and row there of ``y``, for a message."""
         ((stored, first, _, _),) = _parts(self.y, row, row + 1)
         return f"{stored.path}: {stored.name}: row {first}"
+
+    def _turn_to(self, stored: StoredRows, name: str) -> None:
+        """Only the file that is being read keeps a chunk in memory: there may be thousands of them."""
+        if (before := self._reading.get(name, stored)) is not stored:
+            before.forget()
+        self._reading[name] = stored
 
     def _check_classes(self, stored: StoredRows, first: int, labels: np.ndarray) -> None:
         limit = self.class_count or np.iinfo(np.int32).max

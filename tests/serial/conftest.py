@@ -31,5 +31,10 @@ def one_probe() -> Iterator[None]:
                 probes.append(until_the_end.enter_context(probe.Probe()))
             probes[0].check(path, *how)
 
+        def check_all(paths: list[Path], *how: object) -> None:
+            for path in paths:
+                check(path, *how)
+
         patched.setattr(probe, "check", check)
+        patched.setattr(probe, "check_all", check_all)
         yield
