@@ -25,16 +25,20 @@ class Report:
     progress : {"auto", "bar", "plain", "none"}
     metrics : str or None
         File for one JSON object a line; OSError if it cannot be written.
+    append : bool
+        Whether the file keeps the lines that it has.
     """
 
-    def __init__(self, speaks: bool, progress: str, metrics: str | None) -> None:
+    def __init__(
+        self, speaks: bool, progress: str, metrics: str | None, append: bool = False
+    ) -> None:
         self._prints = speaks and progress != "none"
         self._bar_wanted = self._prints and (
             progress == "bar" or (progress == "auto" and _on_terminal())
         )
         self._file: TextIO | None = None
         if speaks and metrics:
-            self._file = Path(metrics).open("w", encoding="utf-8")  # noqa: SIM115  open for the run
+            self._file = Path(metrics).open("a" if append else "w", encoding="utf-8")  # noqa: SIM115  open for the run
         self._bar: Any = None
 
     def say(self, title: str, text: str) -> None:

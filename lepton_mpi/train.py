@@ -17,6 +17,7 @@ if __name__ == "__main__":
 
 import dataclasses
 import math
+from contextlib import ExitStack, closing
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -69,12 +70,20 @@ def fit(model: Any = None, **options: Any) -> dict[str, Any]:
 
 def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
     """One run from file to checkpoint. Collective over ``world``; see ``fit`` for model and result."""
+    with ExitStack() as ends:
+        return _train(config, world, model, ends)
+
+
+def _train(config: Config, world: World, model: Any, ends: ExitStack) -> dict[str, Any]:
     world.agree_on("the configuration", dataclasses.asdict(config))
     threadpoolctl.threadpool_limits(run_report.thread_count(config, world))
-    report = _open_report(config, world)
+    from lepton_mpi import resume
+
+    start = resume.find(config, world)
+    report = ends.enter_context(closing(_open_report(config, world, start.path is not None)))
     with run_report.told_if_long(report, "kernels", "compiling for this processor, only once"):
         world.first_of_host_first(import_kernels)
-    from lepton_mpi import evaluation, resume
+    from lepton_mpi import evaluation
     from lepton_mpi.data import augmentation, loader
     from lepton_mpi.data.batches import BatchReader, MicroBatchReader
     from lepton_mpi.data.order import MicroBatches
@@ -82,7 +91,6 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
     from lepton_mpi.models import Batch, draws
 
     dtype = np.dtype(config.dtype)
-    start = resume.find(config, world)
     data = loader.load(
         config.data, dtype, config.held_out, config.seed, world, config.y_kind, config.loader
     )
@@ -114,13 +122,17 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
         start.row // config.global_batch,
         reader.rows_together,
     )
-    inputs = MicroBatchReader(reads, reader)
+    inputs = MicroBatchReader(ends.enter_context(closing(reads)), reader)
     clock, step = world.clock, start.step
     # The end's checkpoint: that of the beginning where nothing is left to train.
     path = start.path if world.rank == 0 and start.epoch > config.epochs else None
     run_report.say_head(
         config, world, report, data, model, layout, strategy, micro_batches, shuffle, start
     )
+
+    def save(epoch: int, row: int, sums: np.ndarray) -> Path | None:
+        state = resume.attributes(config, epoch, row, step, sums, order)
+        return _save(config, world, layout, strategy, data, model, state)
 
     for epoch in range(start.epoch, config.epochs + 1):
         report.epoch_begins(epoch, config.epochs, steps)
@@ -147,11 +159,10 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
             report.step_done()
             is_due = config.checkpoint_steps and step % config.checkpoint_steps == 0
             if is_due and number < steps - 1:  # after an epoch there is one anyway
-                row, sums = (number + 1) * config.global_batch, world.sum(np.array([loss, correct]))
+                sums = world.sum(np.array([loss, correct]))
                 # What is saved pushes out what was saved before, which may be all that is good.
                 _check_finite(world, sums[0], epoch)
-                state = resume.attributes(config, epoch, row, step, sums, order)
-                path = _save(config, world, layout, strategy, data, model, state)
+                path = save(epoch, (number + 1) * config.global_batch, sums)
         clock.enter("waiting")
         sums = world.sum(np.array([loss, correct], np.float64))
         loss, correct = sums / train_rows.row_count
@@ -172,16 +183,12 @@ def train(config: Config, world: World, model: Any = None) -> dict[str, Any]:
         )
         report.epoch_ends(epoch, config.epochs, values)
         if config.checkpoint:
-            state = resume.attributes(config, epoch, train_rows.row_count, step, sums, order)
-            path = _save(config, world, layout, strategy, data, model, state)
+            path = save(epoch, train_rows.row_count, sums)
 
-    reads.close()
     trained = max(0, (config.epochs + 1 - start.epoch) * train_rows.row_count - start.row)
-    result = run_report.say_end(
+    return run_report.say_end(
         config, world, report, data, model, layout, strategy, parameters, reader, path, trained
     )
-    report.close()
-    return result
 
 
 def import_kernels() -> None:
@@ -200,13 +207,13 @@ def import_kernels() -> None:
     import lepton_mpi.strategies.step_kernels  # noqa: F401
 
 
-def _open_report(config: Config, world: World) -> Report:
+def _open_report(config: Config, world: World, goes_on: bool) -> Report:
     """Find out before the first step whether everything that will be written can be."""
     with world.agreeing():
         try:
             if world.rank == 0 and config.checkpoint:
                 Path(config.checkpoint).mkdir(parents=True, exist_ok=True)
-            return Report(world.rank == 0, config.progress, config.metrics)
+            return Report(world.rank == 0, config.progress, config.metrics, goes_on)
         except OSError as error:
             raise LauncherError(f"cannot write {error.filename}: {error.strerror}") from None
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -127,47 +127,30 @@ def load(
             hdf5.probe_all(paths)
     with host.agreeing():
         first, tables = _open(paths, y_kind)
-        feature_count = int(np.prod(first.feature_shape, dtype=np.int64))
-    targets = first.target_count
     is_bytes = all(table.is_bytes for table in tables.values())
-    row_dtype = np.dtype(np.uint8) if is_bytes else dtype
-    size = sum(table.row_count for table in tables.values()) * feature_count * row_dtype.itemsize
-    why_not = _why_not_mapped(tables, row_dtype)
-    chosen = choose(way, size, why_not, host.least(host.memory_available()))
+    shape = _Shape(
+        int(np.prod(first.feature_shape, dtype=np.int64)),
+        np.dtype(np.uint8) if is_bytes else dtype,
+        first.target_count,
+        dtype if first.target_count else np.dtype(np.int32),
+    )
+    chosen = _choose_way(paths, tables, shape, way, host)
+    splits = _make_rows(tables, shape, chosen, host)
     with host.agreeing():
-        if chosen.name == "mapped" and why_not:
-            raise ConfigurationError(f"--loader mapped: {paths[0]}: {why_not}")
-    splits = {}
-    for split, table in tables.items():
-        shape = (table.row_count, targets) if targets else (table.row_count,)
-        y = host.host_array(shape, dtype if targets else np.dtype(np.int32), "rows")
-        x = None
-        if chosen.name == "memory":
-            x = host.host_array((table.row_count, feature_count), row_dtype, "rows")
-        elif chosen.name == "mapped":
-            x = _map(table, feature_count)
-        splits[split] = Rows(table, feature_count, row_dtype, y, x)
-    with host.agreeing():
-        for rows in splits.values():
-            _fill(rows, host, is_mapped=chosen.name == "mapped")
-    host.host_barrier()
-    with host.agreeing():
-        class_count = 0 if targets else len(first.class_names) or _class_count(splits)
+        class_names = first.class_names
+        if not shape.targets and not class_names:
+            class_names = tuple(str(number) for number in range(_class_count(splits)))
     _hold_out(splits, held_out, seed)
     with host.agreeing():
         if splits["train"].row_count == 0:
             raise DataError(
                 f"{paths[0]}: expected rows to train on, got none: all are held out, see --test-split"
             )
-        with np.errstate(over="ignore"):
-            shift, scale = (np.asarray(values, dtype) for values in first.normalisation)
-        if not (np.isfinite(shift).all() and np.isfinite(scale).all()):
-            raise DataError(
-                f"{paths[0]}: normalisation: expected numbers within {dtype}, got larger ones"
-            )
-    class_names = first.class_names or tuple(str(number) for number in range(class_count))
-    shape = first.feature_shape
-    return DataSet(tuple(paths), shape, class_names, (shift, scale), splits, targets, chosen)
+        normalisation = _normalisation(first, dtype)
+    return DataSet(
+        *(tuple(paths), first.feature_shape, class_names),
+        *(normalisation, splits, shape.targets, chosen),
+    )
 
 
 def renormalised(data: DataSet, normalisation: tuple[np.ndarray, np.ndarray]) -> DataSet:
@@ -229,6 +212,58 @@ def _open(paths: list[Path], y_kind: hdf5.YKind) -> tuple[hdf5.OpenFile, dict[st
         stored = tables["train"].x[0]
         raise DataError(f"{stored.path}: {stored.name}: expected rows to train on, got none")
     return found[0], tables
+
+
+class _Shape(NamedTuple):
+    """Features of a row, their type, targets of a row (0: classes), and the type of ``y``, in memory."""
+
+    features: int
+    dtype: np.dtype
+    targets: int
+    y_dtype: np.dtype
+
+
+def _choose_way(
+    paths: list[Path], tables: dict[str, Table], shape: _Shape, wanted: WayName, host: Host
+) -> Way:
+    """The same on every rank of every host. Collective."""
+    rows = sum(table.row_count for table in tables.values())
+    why_not = _why_not_mapped(tables, shape.dtype)
+    available = host.least(host.memory_available())
+    chosen = choose(wanted, rows * shape.features * shape.dtype.itemsize, why_not, available)
+    with host.agreeing():
+        if chosen.name == "mapped" and why_not:
+            raise ConfigurationError(f"--loader mapped: {paths[0]}: {why_not}")
+    return chosen
+
+
+def _make_rows(tables: dict[str, Table], shape: _Shape, way: Way, host: Host) -> dict[str, Rows]:
+    """Rows of every table, filled as far as they are kept in memory. Collective over the host."""
+    splits = {}
+    for split, table in tables.items():
+        of_y = (table.row_count, shape.targets) if shape.targets else (table.row_count,)
+        y, x = host.host_array(of_y, shape.y_dtype, "rows"), None
+        if way.name == "memory":
+            x = host.host_array((table.row_count, shape.features), shape.dtype, "rows")
+        elif way.name == "mapped":
+            x = _map(table, shape.features)
+        splits[split] = Rows(table, shape.features, shape.dtype, y, x)
+    with host.agreeing():
+        for rows in splits.values():
+            _fill(rows, host, is_mapped=way.name == "mapped")
+    host.host_barrier()
+    return splits
+
+
+def _normalisation(first: hdf5.OpenFile, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Shift and scale in the type of the batches. Raises DataError."""
+    with np.errstate(over="ignore"):
+        shift, scale = (np.asarray(values, dtype) for values in first.normalisation)
+    if not (np.isfinite(shift).all() and np.isfinite(scale).all()):
+        raise DataError(
+            f"{first.path}: normalisation: expected numbers within {dtype}, got larger ones"
+        )
+    return shift, scale
 
 
 def _allow_open_files(count: int) -> None:

@@ -81,6 +81,9 @@ def _run(world, folder: Path, config: Config) -> tuple[dict, dict]:
     end = train(Config(**vars(config) | {"metrics": str(path)}), world)
     lines = world.comm.bcast(path.read_text() if world.rank == 0 else None).splitlines()
     records = [json.loads(line, parse_constant=_no_number) for line in lines]
+    # A run that goes on adds its lines to those that are there.
+    last = max(place for place, record in enumerate(records) if record["event"] == "start")
+    records = records[last:]
     epochs = {record["epoch"]: _figures(record) for record in records if "epoch" in record}
     return _figures(end), epochs
 
