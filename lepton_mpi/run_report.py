@@ -123,11 +123,14 @@ def say_end(
 def _shuffled(shuffle) -> str:
     if shuffle.name == "full":
         return "all rows shuffled"
-    blocks = len(shuffle.blocks) - 1
-    return (
+    blocks, rows = len(shuffle.blocks) - 1, int(shuffle.blocks[-1])
+    text = (
         f"{grouped(blocks)} block{'s' * (blocks != 1)} shuffled, rows within windows of {grouped(shuffle.window_rows)} "
         "for each micro-batch"
     )
+    if shuffle.window_rows * blocks < rows:
+        text += ", less than a block: rows that lie together come together, unless --shuffle-buffer is larger"
+    return text
 
 
 def thread_count(config: Config, world: World) -> int:
