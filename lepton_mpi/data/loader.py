@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -77,6 +77,9 @@ class Host(Protocol):
     def agreeing(self) -> AbstractContextManager:
         """A block in which an error of one rank is raised on all of them."""
 
+    def agree_on(self, what: str, value: Any) -> None:
+        """Raise an error on every rank unless all ranks hold the same ``value``."""
+
     def host_barrier(self) -> None:
         """Wait for all ranks of this host."""
 
@@ -122,6 +125,8 @@ def load(
     """
     with host.agreeing():
         paths = hdf5.locate_all([names] if isinstance(names, str) else names)
+    # A file system of several hosts may show a new file to some of them earlier.
+    host.agree_on("what --data names", [str(path) for path in paths])
     with host.agreeing():
         if host.local_rank == 0:
             hdf5.probe_all(paths)
@@ -274,7 +279,7 @@ def _allow_open_files(count: int) -> None:
         return
     if hard != resource.RLIM_INFINITY and hard < wanted:
         raise DataError(
-            f"{count} files: expected at most {hard - _OTHER_OPEN_FILES}, since a process may open {hard} here: put "
+            f"{count} files: expected at most {max(0, hard - _OTHER_OPEN_FILES)}, since a process may open {hard} here: put "
             "them together, or ask for more (ulimit -Hn)"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
