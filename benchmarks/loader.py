@@ -2,6 +2,7 @@
 
     ./run_local.sh bench loader --json FILE
     ./run_local.sh bench loader --limit 512M --limit-bytes 4G --json FILE      also under a limit on memory
+    ./run_local.sh bench loader --table FILE
 
 Every engine gives float32 batches of 64, (x - shift) * scale, with labels, in random order, each process its share of the
 rows. Measured are samples a second and GB/s of what is stored, for samples of 1 KB and 150 KB, contiguous, chunked and
@@ -48,6 +49,7 @@ from benchmarks.loader_launches import (
     ratio_lines,
     set_up,
 )
+from benchmarks.loader_table import print_loader_table
 from benchmarks.memory_group import memory_group
 from lepton_mpi.byte_sizes import parse_size, size_text
 
@@ -74,6 +76,9 @@ _ENVIRONMENT_EXIT = 4
 def main() -> int:
     """Run what the command line asks for; returns the exit code."""
     options = parse_command_line()
+    if options.table:
+        print_loader_table(options.table)
+        return 0
     # Else the files would stay where a time limit or a closed terminal ends the run.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
@@ -106,6 +111,7 @@ def parse_command_line() -> argparse.Namespace:
     folder_help = "where the data files are made and removed again; default: for temporary files"
     add("--folder", type=Path, help=folder_help)
     add("--json", metavar="FILE", help="write the rows there, too")
+    add("--table", metavar="FILE.json", help="print the README's table of the rows")
     options = parser.parse_args()
     if options.folder and not options.folder.is_dir():
         parser.error(f"--folder: expected a folder, got {options.folder}")
