@@ -92,9 +92,17 @@ def attributes(
     }
 
 
-def order_facts(shuffle, row_count: int) -> dict[str, Any]:
-    """All that the order of rows follows from, beside the seed and the micro-batches."""
-    facts = {"shuffle": shuffle.name, "rows": row_count}
+def order_facts(shuffle, rows) -> dict[str, Any]:
+    """All that the order of ``rows`` follows from, beside the seed and the micro-batches.
+
+    The digest of all classes or targets, which are in memory anyway, tells files that were exchanged or come in another
+    order, of which the number of rows says nothing.
+    """
+    facts = {
+        "shuffle": shuffle.name,
+        "rows": rows.row_count,
+        "y_digest": checkpoint.digest_of(rows.y),
+    }
     if shuffle.name == "blocks":
         blocks = np.ascontiguousarray(shuffle.blocks, "<i8")
         facts |= {
@@ -107,15 +115,17 @@ def order_facts(shuffle, row_count: int) -> dict[str, Any]:
 
 def check_order(start: Start, now: dict[str, Any], micro_batches) -> None:
     """Raises DataError if rows would come in another order than before, or be others in the middle of a run."""
-    if start.order and start.order != now:
+    # Older checkpoints have no digest of y.
+    before = start.order and {"y_digest": now.get("y_digest")} | start.order
+    if before and before != now:
         differing = ", ".join(
-            f"{one_line(key)} {one_line(start.order.get(key))} to {now.get(key)}"
-            for key in sorted(start.order.keys() | now.keys())
-            if start.order.get(key) != now.get(key)
+            f"{one_line(key)} {one_line(before.get(key))} to {now.get(key)}"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key)
         )
         raise DataError(
             f"{start.path}: expected the rows in the order in which training began, which changed: {differing}; give "
-            "--data, --shuffle and --shuffle-buffer as before"
+            "--data with its files in their order, --shuffle and --shuffle-buffer as before"
         )
     steps = micro_batches.step_count(now["rows"])
     made = (start.epoch - 1) * steps + start.row // micro_batches.batch_rows

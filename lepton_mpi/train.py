@@ -102,11 +102,13 @@ def _train(config: Config, world: World, model: Any, ends: ExitStack) -> dict[st
     train_rows = data.splits["train"]
     steps = micro_batches.step_count(train_rows.row_count)
     with world.agreeing():
-        kind = start.order.get("shuffle", config.shuffle)
+        # What is asked for is not passed over: ``check_order`` refuses another order than before.
+        is_asked = config.shuffle != "auto"
+        kind = config.shuffle if is_asked else start.order.get("shuffle", "auto")
         shuffle = loader.training_order(
             data, micro_batches, config.seed, kind, config.shuffle_buffer
         )
-        order = resume.order_facts(shuffle, train_rows.row_count)
+        order = resume.order_facts(shuffle, train_rows)
         resume.check_order(start, order, micro_batches)
         augment = augmentation.parse(config.augment, data.feature_shape)
     strategy = _make_strategy(config, world, layout, dtype, micro_batches.count, steps)

@@ -1,4 +1,4 @@
-"""HDF5 files with rows to learn from: the layouts accepted, and how they are opened, checked and read.
+"""HDF5 files with rows to learn from: the layouts accepted, and how they are opened and checked.
 
 A split is a pair of data sets: ``x``, numbers of shape (rows, ...), and ``y``. That is either whole numbers of
 shape (rows,) or (rows, 1), the class of each row from 0 up, or targets: numbers to predict, of shape (rows,) or
@@ -113,9 +113,9 @@ def open_file(path: Path, y_kind: YKind = "auto") -> Iterator[OpenFile]:
 
 
 def probe_file(path: Path, only: Collection[str] | None = None) -> None:
-    """Have ``path`` looked at by a process of its own before this one opens it, see ``Probe.check``. Raises DataError.
+    """Have all of ``path``, or the data sets ``only``, looked at by a process of its own before this one opens it.
 
-    To be called by one rank of each host. Does nothing for the files of the package.
+    See ``Probe.check``. Raises DataError. To be called by one rank of each host. Does nothing for the files of the package.
     """
     _check_there(path)
     if path.parent != EMBEDDED:
@@ -123,9 +123,9 @@ def probe_file(path: Path, only: Collection[str] | None = None) -> None:
 
 
 def probe_all(paths: Sequence[Path]) -> None:
-    """The same of files whose rows are read by ``stored_rows.py``, by one process for all of them.
+    """The same of files whose rows are read by ``stored_rows.py``, by one process for all of them. Raises DataError.
 
-    It does not trust what is packed, so that it need not be unpacked twice. Raises DataError.
+    That reader checks what it unpacks, so that the look need not unpack all rows.
     """
     for path in paths:
         _check_there(path)

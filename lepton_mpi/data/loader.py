@@ -186,7 +186,8 @@ def training_order(
     if kind == "full":
         if data.way.name == "streamed":
             raise ConfigurationError(
-                f"--shuffle full: expected rows in memory or mapped, got {data.way.reason}; take --shuffle blocks"
+                f"--shuffle full: expected rows in memory or mapped, got streamed ({data.way.reason}); take "
+                "--shuffle blocks"
             )
         return FullShuffle(rows.indices, micro_batches, seed)
     window_bytes //= micro_batches.count

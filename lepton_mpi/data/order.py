@@ -2,7 +2,8 @@
 
 A step's rows are cut into micro-batches (``MicroBatches``), and any rank can hold any of them. Two orders of an epoch:
 
-full      every row may come anywhere. Needs all rows at hand, and 8 bytes for each.
+full      every row may come anywhere. Needs all rows at hand, and on each rank up to 32 bytes for each row: its number,
+          and its places in two epochs' orders and in one that is being made.
 blocks    for rows that are streamed from a file, in runs that are long enough to be read fast::
 
               file      | block 0 | block 1 | block 2 | …                    runs of rows

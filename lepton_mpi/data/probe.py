@@ -10,8 +10,8 @@ The look is limited in memory and in processor time and writes no core file.
 What it has seen is what the ranks will ask HDF5 for: every description, every index of chunks, every text, and the last
 elements of every data set; packed chunks are unpacked, see ``stored.py``, but for those of rows, whose reader
 (``stored_rows.py``) is as careful as the look.
-After it, damage of rows can still make HDF5 raise an error, by a wrong checksum for one, and that is a line with the
-name of the data set. What the look cannot see is a file that changes afterwards, and numbers that no checksum covers.
+After it, rows can still be found to be damaged when they are read, by a wrong checksum for one, and that is a line with
+the name of the data set. What the look cannot see is a file that changes afterwards, and numbers that no checksum covers.
 
 A look takes a start of Python with h5py, 0.1 s, and the time to unpack what is packed. Whether a file needs one cannot
 be told from the file: a signature in it could be anybody's. Files of this package are not looked at.

@@ -2,8 +2,9 @@
 
 HDF5 2.0 believes a packed chunk: one that unpacks to less than its shape takes is read past the end of its memory,
 which ends in a crash or in other memory of the process taken for data, and one that unpacks to more is given all
-the memory that it asks for. So each chunk is unpacked here first, by zlib and into nothing, and must have the right
-length. Packed rows are so unpacked twice; the first time by all cores of the host, since zlib holds no lock.
+the memory that it asks for. So each chunk that HDF5 will read is unpacked here first, by zlib and into nothing, by all
+cores of the host, since zlib holds no lock, and must have the right length. Rows to train on are not: ``stored_rows.py``
+reads them without HDF5, and makes the same checks when it unpacks them.
 
 What must hold for a data set with elements:
 

@@ -2,8 +2,9 @@
 
 memory     a copy once per host, that its ranks share; any row at once, in pages of 2 MiB
 mapped     the file itself, as the system keeps it in memory for all its readers; only for rows in one piece, in one file
-           and of a type that kernels take. Starts at once and takes no memory that the system cannot have back, but rows
-           that it has given up are read again one page at a time
+           and of a type that kernels take. Takes no memory that the system cannot have back, but rows that it has given
+           up are read again one page at a time. Bytes start at once; floats are read through once, to see that all are
+           finite. A file that is cut short meanwhile ends the job by SIGBUS
 streamed   windows of the file, read ahead in long runs; any size of file
 """
 

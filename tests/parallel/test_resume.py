@@ -326,8 +326,31 @@ def test_another_shuffle_buffer_is_refused(world, images, folder):
     train(_config(images, epochs=1, checkpoint=str(saved), **blocks), world)
     with refused(world, DataError, "window_rows", "--shuffle-buffer"):
         train(_config(images, resume=str(saved), shuffle="blocks", shuffle_buffer=40_000), world)
-    with refused(world, DataError, "--shuffle"):  # the order that it began with is kept
-        train(_config(images, resume=str(saved), shuffle="full"), world)
+    with refused(world, DataError, "shuffle blocks to full", "--shuffle"):
+        asked = {"shuffle": "full", "shuffle_buffer": 4000}
+        train(_config(images, resume=str(saved), **asked), world)
+
+
+def test_files_in_another_order_are_refused(world, folder):
+    """As many rows of the same shape, of which some would come twice and others never."""
+    saved, paths = folder / "saved", [folder / "80.h5", folder / "87.h5"]
+    for path in paths:
+        _written(world, path, int(path.stem))
+    options = vars(_config("", epochs=1))
+    there = tuple(map(str, paths))
+    train(Config(**options | {"data": there, "checkpoint": str(saved)}), world)
+    again = options | {"epochs": 2, "resume": str(saved)}
+    with refused(world, DataError, "y_digest", "--data with its files in their order"):
+        train(Config(**again | {"data": there[::-1]}), world)
+    with world.agreeing():
+        if world.rank == 0:
+            for path in paths:
+                path.rename(path.with_suffix(".hdf5"))
+    moved = tuple(str(path.with_suffix(".hdf5")) for path in paths)
+    end = train(Config(**again | {"data": moved}), world)
+    whole = train(Config(**options | {"data": moved, "epochs": 2}), world)
+    with together(world):
+        assert end["weights_digest"] == whole["weights_digest"]
 
 
 @pytest.mark.parametrize(
