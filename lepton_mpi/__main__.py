@@ -92,8 +92,9 @@ def inspect_command(arguments: list[str]) -> int:
             return 0
         launch.limit_threads(1)
         from lepton_mpi.prepare import inspection
+        from lepton_mpi.report import print_line
 
-        print(inspection.text(chosen.file, chosen.columns))
+        print_line(inspection.text(chosen.file, chosen.columns))
     except LeptonError as error:
         return _refuse("inspect", error)
     return 0

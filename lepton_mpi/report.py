@@ -44,7 +44,7 @@ class Report:
     def say(self, title: str, text: str) -> None:
         """One line of the head or of the end."""
         if self._prints:
-            print(f"{title:<9} {text}", flush=True)
+            print_line(f"{title:<9} {text}")
 
     def record(self, event: str, **values: Any) -> None:
         """One line of the metrics file, on disk at once."""
@@ -90,9 +90,8 @@ class Report:
             self._bar = None
         if self._prints:
             number = f"epoch {epoch:>{len(str(epochs))}}/{epochs}"
-            print(
-                "  ".join([number, *(_formatted(name, value) for name, value in values.items())]),
-                flush=True,
+            print_line(
+                "  ".join([number, *(_formatted(name, value) for name, value in values.items())])
             )
         self.record("epoch", epoch=epoch, **values)
 
@@ -102,6 +101,16 @@ class Report:
             self._bar.stop()
         if self._file:
             self._file.close()
+
+
+def print_line(line: str) -> None:
+    """To standard output, which may be a pipe that nobody reads, or a disk that is full. Raises LauncherError."""
+    try:
+        print(line, flush=True)
+    except OSError as error:
+        # Else Python would try to write what is left when it ends, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise LauncherError(f"cannot write to standard output: {error.strerror}") from None
 
 
 def _on_terminal() -> bool:

@@ -23,6 +23,8 @@ from lepton_mpi.errors import ConfigurationError, DataError
 
 # Shorter runs are read at a fraction of the speed from disks and file servers.
 _BLOCK_BYTES_MIN = 128 << 10
+# Of a row in the order of an epoch, while it is made: its number, twice, and what sorts it.
+_ORDER_BYTES = 32
 # What MPI, Python and the libraries have open.
 _OTHER_OPEN_FILES = 200
 
@@ -235,7 +237,8 @@ def _choose_way(
     """The same on every rank of every host. Collective."""
     rows = sum(table.row_count for table in tables.values())
     why_not = _why_not_mapped(tables, shape.dtype)
-    available = host.least(host.memory_available())
+    # Each rank shuffles numbers of all rows, if they are not streamed.
+    available = host.least(max(0, host.memory_available() - _ORDER_BYTES * rows * host.local_size))
     chosen = choose(wanted, rows * shape.features * shape.dtype.itemsize, why_not, available)
     with host.agreeing():
         if chosen.name == "mapped" and why_not:

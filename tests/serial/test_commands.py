@@ -96,3 +96,20 @@ def test_importing_the_package_loads_nothing():
     ended = _run(["-c", code])
     assert ended.stdout == "64\n"
     assert "module 'lepton_mpi' has no attribute 'nothing'" in ended.stderr
+
+
+def test_output_that_cannot_be_written_is_one_line():
+    """A disk that is full, or a pipe that nobody reads, is no traceback."""
+    with Path("/dev/full").open("w") as full:
+        job = subprocess.run(
+            [sys.executable, "-m", "lepton_mpi", "inspect", "digits"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert job.returncode == 4
+    assert (
+        job.stderr
+        == "lepton_mpi inspect: cannot write to standard output: No space left on device\n"
+    )
