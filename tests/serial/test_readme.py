@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness import Row
+from benchmarks.loader_table import loader_markdown
 from benchmarks.readme_table import markdown, time_text
 from benchmarks.training_table import training_markdown
 
@@ -51,3 +52,10 @@ def test_the_training_table_is_that_of_the_results():
     rows = json.loads((_ROOT / "benchmarks/results/training.json").read_text("utf-8"))
     assert "\n".join(training_markdown(rows)) in (_ROOT / "README.md").read_text("utf-8")
     assert all(row["loss_off"] < 1e-4 for row in rows if row["engine"].startswith("lepton"))
+
+
+def test_the_loader_s_table_is_that_of_the_results():
+    """Line for line, as ``bench loader --table`` prints it, and no engine gave a wrong row."""
+    rows = json.loads((_ROOT / "benchmarks/results/loader.json").read_text("utf-8"))
+    assert "\n".join(loader_markdown(rows)) in (_ROOT / "README.md").read_text("utf-8")
+    assert all(row["wrong"] == 0 for row in rows)
