@@ -26,6 +26,13 @@ def gather_rows(table, rows, shift, scale, out):
     out[: rows.size] = (x - shift) * scale
 
 
+def step_bounds(row_count: int, batch_rows: int) -> list[tuple[int, int]]:
+    """Ranges of positions in an epoch's order, one per step; the last step may be shorter."""
+    return [
+        (start, min(start + batch_rows, row_count)) for start in range(0, row_count, batch_rows)
+    ]
+
+
 def gather_labels(labels, rows, out):
     out[: rows.size] = labels[rows]
     return rows.size

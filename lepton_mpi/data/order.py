@@ -300,14 +300,3 @@ def share(start: int, stop: int, world_size: int, rank: int) -> tuple[int, int]:
     length, longer = divmod(max(0, stop - start), world_size)
     first = start + rank * length + min(rank, longer)
     return first, first + length + (rank < longer)
-
-
-def step_bounds(row_count: int, batch_rows: int) -> list[tuple[int, int]]:
-    """Ranges of positions in the epoch's order, one per step; the last step may be shorter.
-
-    >>> step_bounds(10, 4)
-    [(0, 4), (4, 8), (8, 10)]
-    """
-    return [
-        (start, min(start + batch_rows, row_count)) for start in range(0, row_count, batch_rows)
-    ]

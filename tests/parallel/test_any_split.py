@@ -18,6 +18,7 @@ from lepton_mpi.optimizers import Optimizer, Settings, kind_of
 from lepton_mpi.strategies.clipping import ReplicatedNorm, clipped_scale
 from lepton_mpi.train import train
 from lepton_mpi.vectors import Layout
+from tests import reference
 from tests.parallel.together import check, refused, together
 from tests.serial.data_files import OneRank
 from tests.split_runs import RUNS
@@ -50,7 +51,7 @@ def _trained_alone(config: Config) -> str:
     reader = BatchReader(data, micro_batches.rows, augment)
     for epoch in range(1, config.epochs + 1):
         in_order = rows.indices[order.epoch_order(rows.row_count, config.seed, epoch)]
-        for start, stop in order.step_bounds(rows.row_count, config.global_batch):
+        for start, stop in reference.step_bounds(rows.row_count, config.global_batch):
             gradients = []
             for number in range(micro_batches.count):
                 gradients.append(np.zeros(layout.size, dtype))

@@ -379,7 +379,7 @@ def test_every_row_of_an_epoch_is_read_once(tmp_path):
     rows = data.splits["train"]
     in_order = rows.indices[order.epoch_order(rows.row_count, 0, 1)]
     reader, seen = BatchReader(data, 8), []
-    for start, stop in order.step_bounds(rows.row_count, 8):
+    for start, stop in reference.step_bounds(rows.row_count, 8):
         for rank in range(3):
             first, last = order.share(start, stop, 3, rank)
             seen.append(reader.read(rows.read_of(in_order[first:last]))[0].copy())

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lepton_mpi.data import order
+from tests import reference
 
 WORLD_SIZES = range(1, 10)
 
@@ -25,7 +26,7 @@ def test_every_row_of_an_epoch_is_used_exactly_once(world_size, batch_rows):
     for row_count in _row_counts(world_size):
         rows = order.epoch_order(row_count, 11, 2)
         used = []
-        for step_start, step_stop in order.step_bounds(row_count, batch_rows):
+        for step_start, step_stop in reference.step_bounds(row_count, batch_rows):
             shares = [
                 order.share(step_start, step_stop, world_size, rank) for rank in range(world_size)
             ]
@@ -48,7 +49,10 @@ def test_shares_are_contiguous_and_differ_by_one(start, length, world_size):
 @given(st.integers(0, 5000), st.integers(1, 600))
 def test_steps_are_full_but_for_the_last(row_count, batch_rows):
     """Every step but the last has ``batch_rows`` rows, and the last at least one."""
-    lengths = [stop - start for start, stop in order.step_bounds(row_count, batch_rows)]
+    cut = order.MicroBatches(batch_rows, 1)
+    lengths = [cut.step_rows(row_count, step) for step in range(cut.step_count(row_count))]
+    bounds = reference.step_bounds(row_count, batch_rows)
+    assert lengths == [stop - start for start, stop in bounds]
     assert sum(lengths) == row_count
     assert all(length == batch_rows for length in lengths[:-1])
     assert not lengths or 0 < lengths[-1] <= batch_rows
