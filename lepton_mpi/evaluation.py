@@ -149,7 +149,7 @@ def evaluate_checkpoint(
     with world.agreeing():
         if not figures:
             raise DataError(
-                f"{data.name}: no {split} rows to evaluate on, or a model that cannot evaluate"
+                f"{data.paths[0]}: no {split} rows to evaluate on, or a model that cannot evaluate"
             )
     if world.rank == 0:
         print(f"{split} of {data.name}: {sentence(figures)}")
@@ -163,7 +163,7 @@ def _check_fits(path: Path, saved, layout: Layout, data: loader.DataSet, dtype: 
     """Whether the checkpoint's arrays are those of the model and of the rows; kernels check nothing."""
     if layout != saved.layout:
         raise ConfigurationError(
-            f"{data.name}: rows of shape {data.feature_shape} and {data.outputs_text} do not fit the "
+            f"{data.paths[0]}: rows of shape {data.feature_shape} and {data.outputs_text} do not fit the "
             f"checkpoint's model, {one_line(saved.attributes['model'])}"
         )
     if saved.parameters.dtype != dtype:

@@ -49,3 +49,10 @@ def ask_ahead(ahead, lines):
         if byte >= ahead[PART_BYTES]:
             part, byte = part + 1, 0
     ahead[NEXT_PART], ahead[NEXT_BYTE] = part, byte
+
+
+@njit("void(i8, i8)", **_options)
+def ask_for(address, byte_count):
+    """Ask the caches for memory that will be read soon."""
+    for byte in range(0, byte_count, _LINE_BYTES):
+        prefetch(address + byte)

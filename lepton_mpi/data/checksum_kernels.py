@@ -2,7 +2,7 @@
 
 HDF5 takes the bytes as 16-bit words, the first byte the high one, and keeps two sums modulo 65535: of the words, and of
 the first sum after each word (J. G. Fletcher, "An arithmetic checksum for serial transmissions", IEEE Transactions on
-Communications, 1982; H5checksum.c). Word by word that is a chain of dependent additions: HDF5 2.0 checks 1.8 GB/s.
+Communications, 1982; H5checksum.c). Word by word that is a chain of dependent additions.
 Here the second sum is what it is equal to, words weighted by how many follow, so that both are sums of independent terms.
 Modulo 65535 swapping the bytes of a word is multiplying it by 256, so words are taken as they lie in memory and the
 sums multiplied at the end.

@@ -31,7 +31,7 @@ from lepton_mpi.data import trust
 from lepton_mpi.errors import DataError
 
 _PIECE_BYTES = 1 << 20
-_CHECKSUM_BYTES = 4
+CHECKSUM_BYTES = 4
 _LAST_ELEMENTS = 1 << 16
 
 
@@ -104,7 +104,7 @@ def check_packed(chunks: Chunks, numbers: Sequence[int], descriptor: int, thread
         for number in numbers:
             start, length = int(chunks.starts[number]), int(chunks.lengths[number])
             codes = chunks.filters_of(int(chunks.masks[number]))
-            before, after = _checksum_bytes(codes)
+            before, after = checksum_bytes(codes)
             if h5z.FILTER_DEFLATE in codes and not _unpacks_to(
                 chunks.size + before, descriptor, start, length - after
             ):
@@ -191,7 +191,7 @@ def _check_lengths(chunks: Chunks, file_bytes: int) -> None:
     least, most = np.zeros_like(chunks.lengths), np.zeros_like(chunks.lengths)
     for mask in set(chunks.masks.tolist()):
         codes = chunks.filters_of(mask)
-        before, after = _checksum_bytes(codes)
+        before, after = checksum_bytes(codes)
         size = chunks.size + before
         is_packed = h5z.FILTER_DEFLATE in codes
         which = chunks.masks == mask
@@ -240,11 +240,11 @@ def _check_apart(places: list[tuple[str, np.ndarray, np.ndarray]]) -> None:
         raise DataError(f"{other}: expected bytes of its own, got some that belong to {one}")
 
 
-def _checksum_bytes(codes: list[int]) -> tuple[int, int]:
+def checksum_bytes(codes: list[int]) -> tuple[int, int]:
     """Bytes of the checksums that were added before packing, and after it; all after it without packing."""
     place = codes.index(h5z.FILTER_DEFLATE) if h5z.FILTER_DEFLATE in codes else 0
     before = codes[:place].count(h5z.FILTER_FLETCHER32)
-    return before * _CHECKSUM_BYTES, (codes.count(h5z.FILTER_FLETCHER32) - before) * _CHECKSUM_BYTES
+    return before * CHECKSUM_BYTES, (codes.count(h5z.FILTER_FLETCHER32) - before) * CHECKSUM_BYTES
 
 
 def _unpacks_to(wanted: int, descriptor: int, start: int, length: int) -> bool:
@@ -283,13 +283,18 @@ def _unpacked(chunks: Chunks, number: int, element: int, descriptor: int) -> byt
     content = os.pread(descriptor, int(chunks.lengths[number]), int(chunks.starts[number]))
     for code in reversed(chunks.filters_of(int(chunks.masks[number]))):
         if code == h5z.FILTER_FLETCHER32:
-            content = content[:-_CHECKSUM_BYTES]
+            content = content[:-CHECKSUM_BYTES]
         elif code == h5z.FILTER_DEFLATE:
             content = zlib.decompressobj().decompress(content)
-        elif (
-            element > 1
-        ):  # first bytes of all elements, second bytes of all, …; what is over follows
-            whole = len(content) // element * element
-            columns = np.frombuffer(content[:whole], np.uint8).reshape(element, -1)
-            content = columns.T.tobytes() + content[whole:]
+        else:
+            content = sorted_back(np.frombuffer(content, np.uint8), element).tobytes()
     return content
+
+
+def sorted_back(content: np.ndarray, element: int) -> np.ndarray:
+    """Bytes before the filter shuffle: first bytes of all elements, second bytes of all, …; what is over follows."""
+    whole = content.size // element * element
+    result = np.empty_like(content)
+    result[:whole].reshape(-1, element)[:] = content[:whole].reshape(element, -1).T
+    result[whole:] = content[whole:]
+    return result

@@ -1,8 +1,7 @@
 """Rows of a data set, read from its file without asking HDF5 for them.
 
 HDF5 says once where the bytes lie; they are then read by ``pread`` into the caller's memory, checked and unpacked here.
-That is several times faster than HDF5's own way through its chunk cache and its checksum, holds neither its lock nor
-Python's while bytes are read and unpacked, and never unpacks more than a chunk can hold, whatever the file claims
+That spares the way through its chunk cache and its slow checksum, holds neither its lock nor Python's while bytes are read and unpacked, and never unpacks more than a chunk can hold, whatever the file claims
 (``stored.py`` tells why HDF5 cannot be trusted with that).
 
     in one piece            read to where they are wanted
@@ -27,7 +26,6 @@ from lepton_mpi.data import stored, trust
 from lepton_mpi.data.checksum_kernels import fletcher32
 from lepton_mpi.errors import DataError, one_line
 
-_CHECKSUM_BYTES = 4
 _MAP_NORESERVE = 0x4000  # not in Python's own list before 3.13
 
 
@@ -68,7 +66,6 @@ class StoredRows:
     row_shape : tuple of int
     chunk_rows : int
         Rows that can only be read together; 1 where they lie in one piece.
-    is_packed : bool
     map_offset : int or None
         Byte of the file where the rows begin, if they lie in one piece.
     """
@@ -85,7 +82,7 @@ class StoredRows:
         self._chunks = places.get(self.name)
         layout = dataset.id.get_create_plist().get_layout()
         self.map_offset = dataset.id.get_offset() if layout == h5d.CONTIGUOUS else None
-        self.chunk_rows, self.is_packed = 1, False
+        self.chunk_rows = 1
         self._whole = None
         self.forget()
         if self._chunks is not None:
@@ -163,7 +160,6 @@ class StoredRows:
         self._order = np.lexsort(chunks.offsets.T[::-1])
         self._chunks_per_group = len(self._order) // -(-self.row_count // self.chunk_rows)
         self._is_whole_rows = chunk_shape[1:] == self.row_shape
-        self.is_packed = h5z.FILTER_DEFLATE in chunks.filters
         is_plain = set(chunks.filters) <= {h5z.FILTER_FLETCHER32}
         self._is_direct = self._is_whole_rows and is_plain
 
@@ -226,7 +222,7 @@ class StoredRows:
         if len(self._chunks.filters_of(int(self._chunks.masks[number]))) == 0:
             self._pread(target, start)
             return
-        tail = np.empty(_CHECKSUM_BYTES, np.uint8)
+        tail = np.empty(stored.CHECKSUM_BYTES, np.uint8)
         self._pread(target, start, tail)
         self._check_sum(number, target, tail)
 
@@ -238,18 +234,19 @@ class StoredRows:
         self._pread(content, int(self._chunks.starts[number]))
         for code in reversed(codes):
             if code == h5z.FILTER_FLETCHER32:
-                self._check_sum(number, content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:])
-                content = content[:-_CHECKSUM_BYTES]
+                self._check_sum(
+                    number, content[: -stored.CHECKSUM_BYTES], content[-stored.CHECKSUM_BYTES :]
+                )
+                content = content[: -stored.CHECKSUM_BYTES]
             elif code == h5z.FILTER_DEFLATE:
                 content = self._inflate(number, content, codes)
             else:
-                content = _sorted_back(content, self.dtype.itemsize)
+                content = stored.sorted_back(content, self.dtype.itemsize)
         self._scratch.reshape(-1).view(np.uint8)[:] = content
 
     def _inflate(self, number: int, content: np.ndarray, codes: list[int]) -> np.ndarray:
         """The bytes of a zlib stream, which must be those of a chunk, with a checksum that may follow them."""
-        before = codes[: codes.index(h5z.FILTER_DEFLATE)].count(h5z.FILTER_FLETCHER32)
-        size = self._chunks.size + before * _CHECKSUM_BYTES
+        size = self._chunks.size + stored.checksum_bytes(codes)[0]
         unpacker = zlib.decompressobj()
         try:
             unpacked = unpacker.decompress(content, size)
@@ -293,15 +290,6 @@ class StoredRows:
         first = int(self._chunks.offsets[number][0])
         last = min(first + self.chunk_rows, self.row_count) - 1
         return DataError(f"{self.path}: {self.name}: rows {first} to {last}: damaged: {reason}")
-
-
-def _sorted_back(content: np.ndarray, element: int) -> np.ndarray:
-    """Bytes before the filter shuffle: first bytes of all elements, second bytes of all, …; what is over follows."""
-    whole = content.size // element * element
-    result = np.empty_like(content)
-    result[:whole].reshape(-1, element)[:] = content[:whole].reshape(element, -1).T
-    result[whole:] = content[whole:]
-    return result
 
 
 def _residues(checksum: int) -> tuple[int, int]:

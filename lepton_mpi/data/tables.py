@@ -1,7 +1,9 @@
 """The rows of one split, of one file or of several, one behind the other."""
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
@@ -31,9 +33,14 @@ class Table:
     class_count: int
     _reading: dict[str, StoredRows] = field(default_factory=dict, repr=False)
 
+    @cached_property
+    def _ends(self) -> list[int]:
+        """Where the rows of each file end: there may be thousands of files, and as many reads."""
+        return list(accumulate(stored.row_count for stored in self.x))
+
     @property
     def row_count(self) -> int:
-        return sum(stored.row_count for stored in self.x)
+        return self._ends[-1]
 
     @property
     def is_bytes(self) -> bool:
@@ -63,7 +70,7 @@ class Table:
 
         Raises DataError for damage, and for numbers that are not finite.
         """
-        for stored, first, last, rows in _parts(self.x, start, stop):
+        for stored, first, last, rows in self._parts(self.x, start, stop):
             self._turn_to(stored, "x")
             stored.read(first, last, out[rows])
             if out.dtype.kind == "f":
@@ -74,7 +81,7 @@ class Table:
 
         Raises DataError for damage, and for what is no class or not finite.
         """
-        for stored, first, last, rows in _parts(self.y, start, stop):
+        for stored, first, last, rows in self._parts(self.y, start, stop):
             self._turn_to(stored, "y")
             if out.dtype.kind == "f":
                 stored.read(first, last, out[rows])
@@ -88,13 +95,28 @@ class Table:
 
     def will_need(self, start: int, stop: int) -> None:
         """Have the system read the features of rows [start, stop) ahead of their use."""
-        for stored, first, last, _ in _parts(self.x, start, stop):
+        for stored, first, last, _ in self._parts(self.x, start, stop):
             stored.will_need(first, last)
 
     def place_of(self, row: int) -> str:
         """File, data set and row there of ``y``, for a message."""
-        ((stored, first, _, _),) = _parts(self.y, row, row + 1)
+        ((stored, first, _, _),) = self._parts(self.y, row, row + 1)
         return f"{stored.path}: {stored.name}: row {first}"
+
+    def _parts(
+        self, files: list[StoredRows], start: int, stop: int
+    ) -> Iterator[tuple[StoredRows, int, int, slice]]:
+        """Yield (file, first, last, place) for the files that rows [start, stop) lie in.
+
+        first and last count in the file; place is a slice that counts from ``start``.
+        """
+        number, first = bisect_right(self._ends, start), start
+        while first < stop:
+            stored, end = files[number], self._ends[number]
+            begin, last = end - stored.row_count, min(stop, end)
+            if first < last:
+                yield stored, first - begin, last - begin, slice(first - start, last - start)
+            number, first = number + 1, last
 
     def _turn_to(self, stored: StoredRows, name: str) -> None:
         """Only the file that is being read keeps a chunk in memory: there may be thousands of them."""
@@ -123,18 +145,3 @@ def check_finite(stored: StoredRows, first: int, block: np.ndarray) -> None:
     raise DataError(
         f"{stored.path}: {stored.name}: row {first + row}: expected finite numbers, got {block[row, column]}"
     )
-
-
-def _parts(
-    files: list[StoredRows], start: int, stop: int
-) -> Iterator[tuple[StoredRows, int, int, slice]]:
-    """Yield (file, first, last, place) for the files that rows [start, stop) lie in.
-
-    first and last count in the file; place is a slice that counts from ``start``.
-    """
-    ends = accumulate(stored.row_count for stored in files)
-    for stored, end in zip(files, ends, strict=True):
-        begin = end - stored.row_count
-        first, last = max(start, begin), min(stop, end)
-        if first < last:
-            yield stored, first - begin, last - begin, slice(first - start, last - start)
