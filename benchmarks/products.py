@@ -24,7 +24,7 @@ from benchmarks.harness import (
     print_titles,
     write_rows,
 )
-from lepton_mpi.models import NOTHING_AHEAD, product_kernels
+from lepton_mpi.models import product_kernels
 
 # Rows, inputs, outputs: the networks of benchmarks/training.py, and sizes around the blocks of the kernels.
 SHAPES = (
@@ -80,14 +80,15 @@ def measure(rows: int, inputs: int, outputs: int, seconds: float) -> list[Row]:
         generator.integers(-8, 9, shape).astype(np.float32)
         for shape in ((rows, inputs), (inputs, outputs), (rows, outputs))
     )
+    places = np.arange(rows)
     cases = {
         "forward": (
-            lambda out: product_kernels.product(x, w, out),
+            lambda out: product_kernels.product(x, places, w, out),
             lambda out: blas.product(x, w, out),
             x @ w,
         ),
         "gradient": (
-            lambda out: product_kernels.product_left(x, g, NOTHING_AHEAD, out),
+            lambda out: product_kernels.product_left(x, places, g, out),
             lambda out: blas.product_left(x, g, out),
             x.T @ g,
         ),

@@ -88,7 +88,7 @@ def _train(config: Config, world: World, model: Any, ends: ExitStack) -> dict[st
     from lepton_mpi.data.batches import BatchReader, MicroBatchReader
     from lepton_mpi.data.order import MicroBatches
     from lepton_mpi.data.reads import TrainingReads
-    from lepton_mpi.models import Batch, draws
+    from lepton_mpi.models import draws
 
     dtype = np.dtype(config.dtype)
     data = loader.load(
@@ -111,11 +111,15 @@ def _train(config: Config, world: World, model: Any, ends: ExitStack) -> dict[st
         order = resume.order_facts(shuffle, train_rows)
         resume.check_order(start, order, micro_batches)
         augment = augmentation.parse(config.augment, data.feature_shape)
+    reads_in_place = not augment and getattr(model, "reads_in_place", False)
+    if reads_in_place:
+        data = loader.normalised_in_memory(data, world)
     strategy = _make_strategy(config, world, layout, dtype, micro_batches.count, steps)
     parameters = layout.views(strategy.parameters)
     _initialise(config, world, layout, model, strategy, start, data)
 
-    reader = BatchReader(data, max(evaluation.batch_rows(data), micro_batches.rows), augment)
+    rows_max = max(evaluation.batch_rows(data), micro_batches.rows)
+    reader = BatchReader(data, rows_max, augment, reads_in_place)
     reads = TrainingReads(
         train_rows,
         shuffle,
@@ -148,10 +152,9 @@ def _train(config: Config, world: World, model: Any, ends: ExitStack) -> dict[st
             step += 1
             for vector, gradient in strategy.micro_batches:
                 clock.enter("input", step)
-                x, y, rows, ahead = inputs.next(draw)
-                batch = Batch(x, y, rows, draw, ahead)
+                batch = inputs.next(draw)
                 clock.enter("compute")
-                if rows.size:
+                if batch.y.size:
                     figures = model.loss_and_gradient(parameters, batch, gradient)
                     batch_loss, batch_correct = _loss_and_correct(figures)
                     loss, correct = loss + batch_loss, correct + batch_correct
@@ -200,7 +203,6 @@ def import_kernels() -> None:
     import lepton_mpi.data.augmentation_kernels
     import lepton_mpi.data.checksum_kernels
     import lepton_mpi.data.kernels
-    import lepton_mpi.look_ahead_kernels
     import lepton_mpi.models.activation_kernels
     import lepton_mpi.models.kernels
     import lepton_mpi.models.regression_kernels

@@ -100,28 +100,28 @@ def gather_augmented(
 # -- models/product_kernels.py, models/kernels.py --------------------------------------------------------------------------------
 
 
-def product(a, b, out):
-    a, b = _double(a, b)
+def product(a, places, b, out):
+    a, b = _double(a[places], b)
     out[:] = a @ b
 
 
-def product_left(a, b, out):
-    a, b = _double(a, b)
+def product_left(a, places, b, out):
+    a, b = _double(a[places], b)
     out[:] = a.T @ b
 
 
-def dense(inputs, weight, bias, threaded, out):
-    x, w, b = _double(inputs, weight, bias)
+def dense(inputs, places, weight, bias, threaded, out):
+    x, w, b = _double(inputs[places], weight, bias)
     out[:] = x @ w + b
 
 
-def dense_relu(inputs, weight, bias, threaded, out):
-    x, w, b = _double(inputs, weight, bias)
+def dense_relu(inputs, places, weight, bias, threaded, out):
+    x, w, b = _double(inputs[places], weight, bias)
     out[:] = np.maximum(x @ w + b, 0)
 
 
-def dense_gradient(inputs, grad_output, threaded, ahead, grad_weight, grad_bias):
-    x, g = _double(inputs, grad_output)
+def dense_gradient(inputs, places, grad_output, threaded, grad_weight, grad_bias):
+    x, g = _double(inputs[places], grad_output)
     grad_weight[:] = x.T @ g
     grad_bias[:] = g.sum(axis=0)
 
@@ -193,15 +193,15 @@ def drop(key, dropped, numbers, out, slope):
     out[:], slope[:] = _double(out * factor, slope * factor)
 
 
-def dense_activation(kind, inputs, weight, bias, threaded, out, slope):
-    x, w, b = _double(inputs, weight, bias)
+def dense_activation(kind, inputs, places, weight, bias, threaded, out, slope):
+    x, w, b = _double(inputs[places], weight, bias)
     out[:], slope[:] = ACTIVATIONS[kind](x @ w + b)
 
 
 def dense_dropout(
-    kind, inputs, weight, bias, threaded, draw, layer, rows, dropped, numbers, out, slope
+    kind, inputs, places, weight, bias, threaded, draw, layer, rows, dropped, numbers, out, slope
 ):
-    dense_activation(kind, inputs, weight, bias, threaded, out, slope)
+    dense_activation(kind, inputs, places, weight, bias, threaded, out, slope)
     key = counter_random.chain(np.array([draw]).astype(np.uint64), layer)
     for row, y, s in zip(rows, out, slope, strict=True):
         drop(counter_random.chain(key, int(row))[0], dropped, numbers, y, s)

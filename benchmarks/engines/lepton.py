@@ -148,16 +148,19 @@ def _blas_calls(case, rows: int) -> list[tuple]:
 
 def _own_calls(case, rows: int) -> list[tuple]:
     """The same, with the kernels of the engine where it has some."""
+    import numpy as np
+
     from benchmarks.engines import product_kernels as blas
-    from lepton_mpi.models import NOTHING_AHEAD, product_kernels
+    from lepton_mpi.models import product_kernels
 
     calls = []
     for kernel, arguments in _blas_calls(case, rows):
         if kernel is blas.product:
-            calls.append((product_kernels.product, arguments))
+            x, w, y = arguments
+            calls.append((product_kernels.product, (x, np.arange(rows), w, y)))
         elif kernel is blas.product_left:
             x, y, w = arguments
-            calls.append((product_kernels.product_left, (x, y, NOTHING_AHEAD, w)))
+            calls.append((product_kernels.product_left, (x, np.arange(rows), y, w)))
         else:
             calls.append((kernel, arguments))
     return calls

@@ -154,7 +154,7 @@ class _Reading:
         for _ in range(count):
             seen.clear()
             for _ in range(self._reads_of_epoch):
-                read, _cuts, _following = next(self._reads)
+                read, _cuts = next(self._reads)
                 x, y = self._reader.read_for_training(read, 0)
                 rows += len(x)
                 if is_checked and len(x):  # the last step of an epoch may be shorter

@@ -9,7 +9,7 @@ from lepton_mpi.data.augmentation import Augmentation, image_size
 from lepton_mpi.data.augmentation_kernels import gather_augmented
 from lepton_mpi.data.kernels import gather_labels, gather_rows, gather_targets
 from lepton_mpi.data.tables import Table
-from lepton_mpi.look_ahead_kernels import FIRST_PART, tell_rows
+from lepton_mpi.models import Batch
 
 # They should still be in the core's own cache when the last of them is used.
 _TOGETHER_BYTES = 256 << 10
@@ -90,14 +90,25 @@ class BatchReader:
         Longest batch that will be asked for.
     augmentation : Augmentation, optional
         What ``read_for_training`` does to rows.
+    in_place : bool
+        Whether rows for training need not be gathered if they can be used as they lie.
 
     Attributes
     ----------
     rows_max : int
+    is_in_place : bool
+        Whether they can, and are.
     """
 
-    def __init__(self, data, rows_max: int, augmentation: Augmentation | None = None) -> None:
-        self._shift, self._scale = data.normalisation
+    def __init__(
+        self,
+        data,
+        rows_max: int,
+        augmentation: Augmentation | None = None,
+        in_place: bool = False,
+    ) -> None:
+        self._shift, self._scale = data.remaining_normalisation
+        self.is_in_place = in_place and not augmentation and data.is_ready
         self.rows_max = rows_max
         self._row_shape, self._changes = data.feature_shape, None
         if augmentation:
@@ -111,16 +122,17 @@ class BatchReader:
             if has_targets
             else np.empty(rows_max, np.int32)
         )
-        self._ahead = np.zeros(FIRST_PART + rows_max, np.int64)
 
     @property
     def rows_together(self) -> int:
         """Rows of several micro-batches that are worth gathering by one call."""
+        if self.is_in_place:
+            return self.rows_max
         return min(self.rows_max, _TOGETHER_BYTES // self._shift.nbytes)
 
     def read(self, read: Read) -> tuple[np.ndarray, np.ndarray]:
         """The rows as they are: x (r, *row shape), y int32 (r,) or x's dtype (r, targets)."""
-        count = self._read_y(read)
+        count = self.read_y(read).shape[0]
         gather_rows(read.x, read.places, self._shift, self._scale, self._x)
         return self._x[:count].reshape(count, *self._row_shape), self._y[:count]
 
@@ -128,26 +140,17 @@ class BatchReader:
         """The rows as they are trained on in the step of ``draw``: augmented, if that is asked for."""
         if self._changes is None:
             return self.read(read)
-        count = self._read_y(read)
+        count = self.read_y(read).shape[0]
         normaliser, out = (self._shift, self._scale), self._x
         gather_augmented(read.x, read.places, read.numbers, draw, *normaliser, *self._changes, out)
         return self._x[:count].reshape(count, *self._row_shape), self._y[:count]
 
-    def look_ahead(self, read: Read | None, calls: int = 1) -> np.ndarray:
-        """Where rows lie that will be read after ``calls`` calls of a model, so that it can have them fetched meanwhile.
-
-        Returns what ``look_ahead_kernels.ask_ahead`` takes, overwritten by the next call.
-        """
-        if read is None:
-            return self._ahead[:FIRST_PART]
-        ahead = self._ahead[: FIRST_PART + read.places.size]
-        tell_rows(read.x, read.places, calls, ahead)
-        return ahead
-
-    def _read_y(self, read: Read) -> int:
+    def read_y(self, read: Read) -> np.ndarray:
+        """Classes or targets alone."""
         count = read.places.size
         assert count <= len(self._y), (count, len(self._y))  # kernels check no bounds
-        return self._gather_y(read.y, read.numbers, self._y)
+        self._gather_y(read.y, read.numbers, self._y)
+        return self._y[:count]
 
 
 class MicroBatchReader:
@@ -155,25 +158,29 @@ class MicroBatchReader:
 
     Parameters
     ----------
-    reads : iterator of (read, cuts, following)
+    reads : iterator of (read, cuts)
         See ``reads.TrainingReads``.
     reader : BatchReader
     """
 
     def __init__(self, reads, reader: BatchReader) -> None:
         self._reads, self._reader = reads, reader
-        self._parts, self._next, self._ahead = [], 0, reader.look_ahead(None)
+        self._parts: list[Batch] = []
+        self._next = 0
 
-    def next(self, draw: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """The next micro-batch, of the step of ``draw``: x, y, the numbers of its rows, and what comes after it.
-
-        They hold until the next call.
-        """
+    def next(self, draw: int) -> Batch:
+        """The next micro-batch, of the step of ``draw``. It holds until the next call."""
         if self._next == len(self._parts):
-            read, cuts, following = next(self._reads)
-            x, y = self._reader.read_for_training(read, draw)
-            self._parts = [(x[i:j], y[i:j], read.numbers[i:j]) for i, j in cuts]
-            self._ahead, self._next = self._reader.look_ahead(following, len(cuts)), 0
-        part = self._parts[self._next]
+            read, cuts = next(self._reads)
+            numbers, places = read.numbers, read.places
+            if self._reader.is_in_place:
+                x, y = read.x, self._reader.read_y(read)
+                if len(cuts) == 1:
+                    return Batch(x, y, numbers, draw, places)
+                self._parts = [Batch(x, y[i:j], numbers[i:j], draw, places[i:j]) for i, j in cuts]
+            else:
+                x, y = self._reader.read_for_training(read, draw)
+                self._parts = [Batch(x[i:j], y[i:j], numbers[i:j], draw) for i, j in cuts]
+            self._next = 0
         self._next += 1
-        return *part, self._ahead
+        return self._parts[self._next - 1]

@@ -2,8 +2,7 @@
 
 from numba import njit
 
-from lepton_mpi.intrinsics import base_address
-from lepton_mpi.look_ahead_kernels import ask_for
+from lepton_mpi.intrinsics import base_address, prefetch
 
 _GATHER = [
     f"void({source}[:,::1], i8[::1], {target}[::1], {target}[::1], {target}[:,::1])"
@@ -15,6 +14,16 @@ _GATHER = [
 # asked for ahead: 0 281, 1 176, 2 142, 4 133, 8 129; from the cache 68 to 70 (``./run_local.sh bench gather``). Rows that
 # are longer than this the processor reads ahead itself.
 _ROWS_AHEAD, _AHEAD_BYTES_MAX = 4, 4096
+
+
+_LINE_BYTES = 64
+
+
+@njit("void(i8, i8)", cache=True, nogil=True)
+def ask_for(address, byte_count):
+    """Ask the caches for memory that will be read soon."""
+    for byte in range(0, byte_count, _LINE_BYTES):
+        prefetch(address + byte)
 
 
 @njit(_GATHER, cache=True, nogil=True)

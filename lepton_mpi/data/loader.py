@@ -25,6 +25,8 @@ from lepton_mpi.errors import ConfigurationError, DataError
 _BLOCK_BYTES_MIN = 128 << 10
 # Of a row in the order of an epoch, while it is made: its number, twice, and what sorts it.
 _ORDER_BYTES = 32
+# Of rows that are normalised at a time: they stay in the core's own cache.
+_NORMALISED_BYTES = 256 << 10
 # What MPI, Python and the libraries have open.
 _OTHER_OPEN_FILES = 200
 
@@ -33,7 +35,8 @@ _OTHER_OPEN_FILES = 200
 class DataSet:
     """Everything that training needs of its files; the same on every rank.
 
-    Rows have classes, which have names, or else targets, which are counted. ``way`` is where they are.
+    Rows have classes, which have names, or else targets, which are counted. ``way`` is where they are. Those in
+    memory are normalised there if ``is_normalised``.
     """
 
     paths: tuple[Path, ...]
@@ -43,12 +46,26 @@ class DataSet:
     splits: dict[str, Rows]
     target_count: int
     way: Way
+    is_normalised: bool = False
 
     @property
     def name(self) -> str:
         """Of the file, or of the first and how many more."""
         more = f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else ""
         return self.paths[0].name + more
+
+    @property
+    def remaining_normalisation(self) -> tuple[np.ndarray, np.ndarray]:
+        """Shift and scale, in the type of the batches, for rows as they are in memory."""
+        shift, scale = self.normalisation
+        return (np.zeros_like(shift), np.ones_like(scale)) if self.is_normalised else (shift, scale)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether rows in memory are those of the batches, number by number."""
+        shift, scale = self.remaining_normalisation
+        is_same_type = all(rows.dtype == shift.dtype for rows in self.splits.values())
+        return is_same_type and not shift.any() and bool((scale == 1).all())
 
     @property
     def class_count(self) -> int | None:
@@ -163,6 +180,24 @@ def load(
 def renormalised(data: DataSet, normalisation: tuple[np.ndarray, np.ndarray]) -> DataSet:
     """The same rows with another shift and scale, each of shape (features,)."""
     return replace(data, normalisation=normalisation)
+
+
+def normalised_in_memory(data: DataSet, host: Host) -> DataSet:
+    """The same rows, normalised once for all where they lie, if they are floats in memory. Collective over the host."""
+    shift, scale = data.normalisation
+    is_float = all(rows.dtype == shift.dtype for rows in data.splits.values())
+    if data.way.name != "memory" or not is_float or data.is_ready:
+        return data
+    # Splits may be parts of one table.
+    for x in {id(rows.x): rows.x for rows in data.splits.values()}.values():
+        first, last = order.share(0, len(x), host.local_size, host.local_rank)
+        block_rows = max(1, _NORMALISED_BYTES // max(1, x.strides[0]))
+        for start in range(first, last, block_rows):
+            block = x[start : min(start + block_rows, last)]
+            block -= shift
+            block *= scale
+    host.host_barrier()
+    return replace(data, is_normalised=True)
 
 
 def training_order(

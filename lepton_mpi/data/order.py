@@ -50,6 +50,12 @@ class MicroBatches:
         """Rows of step ``step``, counted from 0, of an epoch."""
         return min(self.batch_rows, row_count - step * self.batch_rows)
 
+    def run(self, first: int, stop: int, length: int) -> tuple[int, int, list[tuple[int, int]]]:
+        """(start, end, cuts): the rows of micro-batches [first, stop) of a step of ``length`` rows, and the place of each."""
+        bounds = [self.bounds(number, 0, length) for number in range(first, stop)]
+        start, end = bounds[0][0], bounds[-1][1]
+        return start, end, [(i - start, j - start) for i, j in bounds]
+
     def bounds(self, number: int, start: int, stop: int) -> tuple[int, int]:
         """Rows of micro-batch ``number`` of a step of rows [start, stop); equal numbers if it has none."""
         first = min(start + number * self.rows, stop)
@@ -91,15 +97,9 @@ class FullEpoch:
 
     def micro_batch(self, number: int, step: int) -> np.ndarray:
         """Rows of micro-batch ``number`` of step ``step``, counted from 0: int64, shape (its rows,)."""
-        return self.run(number, number + 1, step)[0]
-
-    def run(self, first: int, stop: int, step: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
-        """Rows of the micro-batches [first, stop) of a step, and which of them form each one."""
         begin = step * self.micro_batches.batch_rows
         end = min(begin + self.micro_batches.batch_rows, self.rows.size)
-        bounds = [self.micro_batches.bounds(number, begin, end) for number in range(first, stop)]
-        start = bounds[0][0]
-        return self.rows[start : bounds[-1][1]], [(i - start, j - start) for i, j in bounds]
+        return self.rows[slice(*self.micro_batches.bounds(number, begin, end))]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ no block belongs to two streams, but for those at their ends.
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -30,9 +30,8 @@ _AHEAD_MAX = 2
 class TrainingReads:
     """This rank's micro-batches of every step of every epoch, in turn. An iterator.
 
-    Yields (read, cuts, following): the rows of a micro-batch, or of several of a step; a list of (start, stop), which of
-    them form each; and the read after this one, or None where it is not known yet. A read holds until the next is
-    asked for.
+    Yields (read, cuts): the rows of a micro-batch, or of several of a step, and a list of (start, stop), which of
+    them form each. A read holds until the next is asked for.
 
     Parameters
     ----------
@@ -62,8 +61,7 @@ class TrainingReads:
         self._places = [(epoch, first_step if epoch == epochs.start else 0) for epoch in epochs]
         self._prefetch: Prefetch | None = None
         if rows.x is not None:
-            each = self._runs() if shuffle.name == "full" else self._micro_batches()
-            self._reads = self._with_following(each)
+            self._reads = self._runs() if shuffle.name == "full" else self._micro_batches()
             self._together = max(1, rows_max // shuffle.micro_batches.rows)
             return
         # A window may be longer than the epoch, and a buffer longer than memory.
@@ -78,7 +76,7 @@ class TrainingReads:
     def __iter__(self) -> "TrainingReads":
         return self
 
-    def __next__(self) -> tuple[Read, list[tuple[int, int]], Read | None]:
+    def __next__(self) -> tuple[Read, list[tuple[int, int]]]:
         return next(self._reads)
 
     @property
@@ -99,12 +97,18 @@ class TrainingReads:
                 runs[-1] = runs[-1][0], number + 1
             else:
                 runs.append((number, number + 1))
+        # As little as can be is left to do in a step.
+        cut, x, y = self._shuffle.micro_batches, self._rows.x, self._rows.y
+        length = cut.batch_rows
+        whole = [cut.run(*run, length) for run in runs]
         for number, first_step in self._places:
-            epoch = self._shuffle.epoch(number)
-            for step in range(first_step, epoch.step_count):
-                for first, stop in runs:
-                    rows, cuts = epoch.run(first, stop, step)
-                    yield self._rows.read_of(rows), cuts
+            rows = self._shuffle.epoch(number).rows
+            for begin in range(first_step * length, rows.size, length):
+                rest = rows.size - begin
+                now = whole if rest >= length else [cut.run(*run, rest) for run in runs]
+                for start, end, cuts in now:
+                    part = rows[begin + start : begin + end]
+                    yield Read(x, part, y, part), cuts
 
     def _micro_batches(self) -> Iterator[tuple[Read, list[tuple[int, int]]]]:
         """Reads of rows in memory, in the order of those that are streamed."""
@@ -114,10 +118,6 @@ class TrainingReads:
                 for micro_batch in self._numbers:
                     rows = epoch.micro_batch(micro_batch, step)
                     yield self._rows.read_of(rows), [(0, rows.size)]
-
-    def _with_following(self, each) -> Iterator[tuple[Read, list[tuple[int, int]], Read | None]]:
-        for (read, cuts), (following, _) in pairwise(chain(each, [(None, None)])):
-            yield read, cuts, following
 
     def _windows(self) -> Iterator[tuple[BlockEpoch, Window]]:
         for number, first_step in self._places:
@@ -137,19 +137,15 @@ class TrainingReads:
         ]
         return _Filled(window, reads)
 
-    def _reads_from_windows(self) -> Iterator[tuple[Read, list[tuple[int, int]], Read | None]]:
+    def _reads_from_windows(self) -> Iterator[tuple[Read, list[tuple[int, int]]]]:
         for _, first_step in self._places:
             # Of each stream the window and the memory that it is in.
             taken: dict[int, tuple[_Filled, np.ndarray]] = {}
             for step in range(first_step, self._shuffle.epoch_steps):
-                for index, micro_batch in enumerate(self._numbers):
+                for micro_batch in self._numbers:
                     self._take(taken, micro_batch, step)
-                    is_last = index == len(self._numbers) - 1
-                    following = self._numbers[0 if is_last else index + 1]
                     read = taken[micro_batch][0].read(step)
-                    is_known = following in taken
-                    then = taken[following][0].read(step + is_last) if is_known else None
-                    yield read, [(0, read.places.size)], then
+                    yield read, [(0, read.places.size)]
             for _, slot in taken.values():
                 self._prefetch.give_back(slot)
 
@@ -170,10 +166,9 @@ class _Filled(NamedTuple):
     window: Window
     reads: list[Read]
 
-    def read(self, step: int) -> Read | None:
-        """That of a step of the epoch; None if it is none of this window's."""
-        index = step - self.window.start_step
-        return self.reads[index] if index < len(self.reads) else None
+    def read(self, step: int) -> Read:
+        """That of a step of the epoch."""
+        return self.reads[step - self.window.start_step]
 
 
 def reads_in_order(rows: Rows, start: int, stop: int, batch_rows: int) -> Iterator[Read]:

@@ -19,6 +19,8 @@ A model is any object with these attributes; the built-in ones use the same door
     Without it the run reports no validation and no test figures.
 ``initialise(parameters, seed)`` (optional)
     Fill the arrays of ``parameters``; the default is ``initialise_uniform``.
+``reads_in_place`` (optional)
+    True for a model that minds ``batch.places``: then rows are not gathered where they can be read as they lie.
 
 Reading order::
 
@@ -46,30 +48,27 @@ from lepton_mpi.errors import ConfigurationError
 _INITIALISATION, _DRAWS = 10, 3
 
 
-NOTHING_AHEAD = np.zeros(0, np.int64)
-
-
 class Batch(NamedTuple):
     """Rows for one call.
 
     Attributes
     ----------
-    x : shape (rows, *row shape)
+    x : shape (rows, *row shape), or with ``places`` (any, features)
     y : int32, shape (rows,), classes; or of x's dtype, shape (rows, targets)
     rows : int64, shape (rows,), or None
         Number of each row in its data set, in training; with ``draw`` it names this row in this step. Not its place
         in the epoch's order: the number is what rows are read by, and stays however batches are cut.
     draw : int
         64 random bits of the step, the same on every rank, from -2**63 up; see ``draws``.
-    ahead : int64
-        What will be read after this batch, as ``look_ahead_kernels.ask_ahead`` takes it; a model may ignore it.
+    places : int64, shape (rows,), or None
+        Where in ``x`` the rows are; None, and for models without ``reads_in_place`` always None: they are all of x.
     """
 
     x: np.ndarray
     y: np.ndarray
     rows: np.ndarray | None = None
     draw: int = 0
-    ahead: np.ndarray = NOTHING_AHEAD
+    places: np.ndarray | None = None
 
 
 def draws(seed: int, first_step: int, count: int) -> list[int]:

@@ -34,10 +34,11 @@ _options = {"cache": True, "nogil": True, "error_model": "numpy"}
 _ROW_SIGNATURES = [f"void(i8, {t}[::1], {t}[::1], {t}[::1])" for t in ("f4", "f8")]
 _DROP_SIGNATURES = [f"void(u8, i8, u8[::1], {t}[::1], {t}[::1])" for t in ("f4", "f8")]
 _FORWARD_SIGNATURES = [
-    f"void(i8, {t}[:,::1], {t}[:,::1], {t}[::1], b1, {t}[:,::1], {t}[:,::1])" for t in ("f4", "f8")
+    f"void(i8, {t}[:,::1], i8[::1], {t}[:,::1], {t}[::1], b1, {t}[:,::1], {t}[:,::1])"
+    for t in ("f4", "f8")
 ]
 _DROPOUT_SIGNATURES = [
-    f"void(i8, {t}[:,::1], {t}[:,::1], {t}[::1], b1, i8, i8, i8[::1], i8, u8[::1], {t}[:,::1], {t}[:,::1])"
+    f"void(i8, {t}[:,::1], i8[::1], {t}[:,::1], {t}[::1], b1, i8, i8, i8[::1], i8, u8[::1], {t}[:,::1], {t}[:,::1])"
     for t in ("f4", "f8")
 ]
 _BACKWARD_SIGNATURES = [
@@ -229,23 +230,23 @@ def drop(key, dropped, numbers, out, slope):
 
 
 @njit(_FORWARD_SIGNATURES, **_options)
-def dense_activation(kind, inputs, weight, bias, threaded, out, slope):
-    """``out = f(inputs @ weight + bias)`` and the slope. Shapes as in ``kernels.dense``, slope as out."""
-    multiply(inputs, weight, threaded, out)
+def dense_activation(kind, inputs, places, weight, bias, threaded, out, slope):
+    """``out = f(inputs[places] @ weight + bias)`` and the slope. Shapes as in ``kernels.dense``, slope as out."""
+    multiply(inputs, places, weight, threaded, out)
     for i in range(out.shape[0]):
         activate(kind, bias, out[i], slope[i])
 
 
 @njit(_DROPOUT_SIGNATURES, **_options)
 def dense_dropout(
-    kind, inputs, weight, bias, threaded, draw, layer, rows, dropped, numbers, out, slope
+    kind, inputs, places, weight, bias, threaded, draw, layer, rows, dropped, numbers, out, slope
 ):
     """``dense_activation``, and ``drop`` with a key made of ``draw``, ``layer`` and the row's number in ``rows``.
 
     So the units that are dropped depend on these and on their place in the layer, never on the batch.
     Shapes as there; rows int64 (rows,); numbers as in ``drop``.
     """
-    multiply(inputs, weight, threaded, out)
+    multiply(inputs, places, weight, threaded, out)
     layer_key = chain(np.uint64(draw), np.uint64(layer))
     for i in range(out.shape[0]):
         activate(kind, bias, out[i], slope[i])

@@ -1,7 +1,7 @@
 """Numba kernels of the models. Signatures are explicit: importing this module compiles, or loads, them all.
 
-Matrices are C-contiguous, ``rows`` counts the batch, and ``out`` or what is filled comes last. Matrix
-products are those of ``product_kernels.py``, or with ``threaded`` those of BLAS, which has threads; the gradient of
+Matrices are C-contiguous, ``rows`` counts the batch, and ``out`` or what is filled comes last. The rows of a batch are
+rows ``places``, int64 (rows,), of ``inputs``, which BLAS cannot do: ``threaded``, they must be all of them. Matrix products are those of ``product_kernels.py``, or with ``threaded`` those of BLAS, which has threads; the gradient of
 inputs is always BLAS's. A literal 0 beside a float32 would turn a loop to float64, hence ``dtype.type(0)``. Each kernel has a NumPy twin in ``tests/reference.py``.
 """
 
@@ -22,28 +22,28 @@ def _signatures(pattern: str) -> list[str]:
 
 
 @njit(inline="always")
-def multiply(left, right, threaded, out):
-    """``out = left @ right``."""
+def multiply(inputs, places, weight, threaded, out):
+    """``out = inputs[places] @ weight``."""
     if threaded:
-        np.dot(left, right, out)
+        np.dot(inputs, weight, out)
     else:
-        product(left, right, out)
+        product(inputs, places, weight, out)
 
 
-@njit(_signatures("void(M, M, V, b1, M)"), cache=True, nogil=True, error_model="numpy")
-def dense(inputs, weight, bias, threaded, out):
-    """``out = inputs @ weight + bias``. Shapes (rows, m), (m, k), (k,), bool, (rows, k)."""
-    multiply(inputs, weight, threaded, out)
+@njit(_signatures("void(M, i8[::1], M, V, b1, M)"), cache=True, nogil=True, error_model="numpy")
+def dense(inputs, places, weight, bias, threaded, out):
+    """``out = inputs[places] @ weight + bias``. Shapes (any, m), (rows,), (m, k), (k,), bool, (rows, k)."""
+    multiply(inputs, places, weight, threaded, out)
     for i in range(out.shape[0]):
         row = out[i]
         for j in range(row.size):
             row[j] += bias[j]
 
 
-@njit(_signatures("void(M, M, V, b1, M)"), cache=True, nogil=True, error_model="numpy")
-def dense_relu(inputs, weight, bias, threaded, out):
-    """``out = max(inputs @ weight + bias, 0)``. Shapes as in ``dense``."""
-    multiply(inputs, weight, threaded, out)
+@njit(_signatures("void(M, i8[::1], M, V, b1, M)"), cache=True, nogil=True, error_model="numpy")
+def dense_relu(inputs, places, weight, bias, threaded, out):
+    """``out = max(inputs[places] @ weight + bias, 0)``. Shapes as in ``dense``."""
+    multiply(inputs, places, weight, threaded, out)
     zero = out.dtype.type(0)
     for i in range(out.shape[0]):
         row = out[i]
@@ -51,16 +51,21 @@ def dense_relu(inputs, weight, bias, threaded, out):
             row[j] = max(row[j] + bias[j], zero)
 
 
-@njit(_signatures("void(M, M, b1, i8[::1], M, V)"), cache=True, nogil=True, error_model="numpy")
-def dense_gradient(inputs, grad_output, threaded, ahead, grad_weight, grad_bias):
-    """``grad_weight = inputs.T @ grad_output``, ``grad_bias = sum of grad_output's rows``.
+@njit(
+    _signatures("void(M, i8[::1], M, b1, M, V)"),
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def dense_gradient(inputs, places, grad_output, threaded, grad_weight, grad_bias):
+    """``grad_weight = inputs[places].T @ grad_output``, ``grad_bias = sum of grad_output's rows``.
 
-    Shapes (rows, m), (rows, k), bool, as in ``product_left``, (m, k), (k,).
+    Shapes (any, m), (rows,), (rows, k), bool, (m, k), (k,).
     """
     if threaded:
         np.dot(inputs.T, grad_output, grad_weight)
     else:
-        product_left(inputs, grad_output, ahead, grad_weight)
+        product_left(inputs, places, grad_output, grad_weight)
     grad_bias[:] = 0
     for i in range(grad_output.shape[0]):
         row = grad_output[i]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lepton_mpi.models import NOTHING_AHEAD, Batch, activation_kernels, kernels, regression_kernels
+from lepton_mpi.models import Batch, activation_kernels, kernels, regression_kernels
 
 
 class Mlp:
@@ -53,6 +53,7 @@ class Mlp:
         levels = activation_kernels.DROPOUT_LEVELS
         self._dropped = min(round(dropout * levels), levels - 1) if len(widths) > 2 else 0
         self._plans: dict[tuple[int, np.dtype], _Plan] = {}
+        self.reads_in_place = not threaded  # which BLAS cannot
 
     def __str__(self) -> str:
         words = [f"mlp {'-'.join(map(str, self.widths))}"]
@@ -63,7 +64,7 @@ class Mlp:
 
     def loss_and_gradient(self, parameters, batch: Batch, gradient) -> tuple[float, int] | float:
         """Summed loss; with classes also the number of rows classified correctly."""
-        plan = self._plan(batch.x)
+        plan = self._plan(batch)
         grad_output = self._forward(plan, parameters, batch, self._dropped)
         if self.loss == "cross_entropy":
             loss, correct = kernels.softmax_cross_entropy(grad_output, batch.y)
@@ -71,7 +72,8 @@ class Mlp:
         else:
             result = self._regression_loss(grad_output, batch.y)
         for weight, bias, inputs, slope, grad_input in plan.backward:
-            self._fill(gradient, weight, bias, inputs, grad_output, NOTHING_AHEAD)
+            rows = inputs, plan.places
+            self._fill(gradient, weight, bias, rows, grad_output)
             if slope is None:
                 kernels.dense_relu_backward(grad_output, parameters[weight], inputs, grad_input)
             else:
@@ -79,14 +81,13 @@ class Mlp:
                     grad_output, parameters[weight], slope, grad_input
                 )
             grad_output = grad_input
-        # This comes last, and then the next batch is read.
         names = "layer0/weight", "layer0/bias"
-        self._fill(gradient, *names, _flat(batch.x), grad_output, batch.ahead)
+        self._fill(gradient, *names, _rows(batch, plan), grad_output)
         return result
 
     def evaluate(self, parameters, batch: Batch, predicted) -> float:
         """Predicted classes, or targets, and summed loss."""
-        outputs = self._forward(self._plan(batch.x), parameters, batch, 0)
+        outputs = self._forward(self._plan(batch), parameters, batch, 0)
         if self.loss == "cross_entropy":
             return kernels.softmax_predict(outputs, batch.y, predicted)
         predicted[:] = outputs
@@ -96,27 +97,27 @@ class Mlp:
         """What the last layer gives, shape (rows, outputs)."""
         if dropped and batch.rows is None:
             raise ValueError("dropout goes by the numbers of the rows: expected Batch.rows")
-        inputs, threaded = _flat(batch.x), self.threaded
+        rows, threaded = _rows(batch, plan), self.threaded
         for layer, (weight, bias, numbers, out, slope) in enumerate(plan.hidden):
             w, b = parameters[weight], parameters[bias]
             if slope is None:
-                kernels.dense_relu(inputs, w, b, threaded, out)
+                kernels.dense_relu(*rows, w, b, threaded, out)
             elif dropped:
                 key = batch.draw, layer, batch.rows
                 activation_kernels.dense_dropout(
-                    self._kind, inputs, w, b, threaded, *key, dropped, numbers, out, slope
+                    self._kind, *rows, w, b, threaded, *key, dropped, numbers, out, slope
                 )
             else:
-                activation_kernels.dense_activation(self._kind, inputs, w, b, threaded, out, slope)
-            inputs = out
+                activation_kernels.dense_activation(self._kind, *rows, w, b, threaded, out, slope)
+            rows = out, plan.places
         weight, bias, out = plan.output
-        kernels.dense(inputs, parameters[weight], parameters[bias], threaded, out)
+        kernels.dense(*rows, parameters[weight], parameters[bias], threaded, out)
         return out
 
-    def _fill(self, gradient, weight: str, bias: str, inputs, grad_output, ahead) -> None:
-        """Gradient of one layer."""
+    def _fill(self, gradient, weight: str, bias: str, rows, grad_output) -> None:
+        """Gradient of one layer, whose inputs are ``rows``: memory and places in it."""
         arrays = gradient[weight], gradient[bias]
-        kernels.dense_gradient(inputs, grad_output, self.threaded, ahead, *arrays)
+        kernels.dense_gradient(*rows, grad_output, self.threaded, *arrays)
         gradient.done(bias)
         gradient.done(weight)
 
@@ -126,9 +127,9 @@ class Mlp:
             return regression_kernels.squared_error(outputs, targets)
         return regression_kernels.huber(outputs, targets, self._huber_delta)
 
-    def _plan(self, x: np.ndarray) -> "_Plan":
+    def _plan(self, batch: Batch) -> "_Plan":
         """What the layers do to batches of this length, made once."""
-        key = len(x), x.dtype
+        key = len(batch.y), batch.x.dtype
         plan = self._plans.get(key)
         if plan is None:
             plan = self._plans[key] = self._make_plan(*key)
@@ -144,21 +145,25 @@ class Mlp:
             slope = np.empty_like(out) if needs_slope else None
             hidden.append((*names[layer], numbers, out, slope))
             backward.append((*names[layer + 1], out, slope, grad))
-        return _Plan(hidden, (*names[-1], np.empty((rows, self.widths[-1]), dtype)), backward[::-1])
+        output = *names[-1], np.empty((rows, self.widths[-1]), dtype)
+        return _Plan(np.arange(rows), hidden, output, backward[::-1])
 
 
 class _Plan(NamedTuple):
     """Parameters by name, and memory, of every layer, in the order in which a batch of one length needs them.
 
-    hidden: (weight, bias, numbers for dropout, output, slope); output: (weight, bias, output); backward, last
+    places: of all rows of a matrix of the batch; hidden: (weight, bias, numbers for dropout, output, slope); output: (weight, bias, output); backward, last
     layer first, without the first: (weight, bias, inputs, slope of the inputs, gradient by the inputs). The slope
     is None for ReLU without dropout.
     """
 
+    places: np.ndarray
     hidden: list[tuple]
     output: tuple
     backward: list[tuple]
 
 
-def _flat(x: np.ndarray) -> np.ndarray:
-    return x if x.ndim == 2 else x.reshape(len(x), -1)
+def _rows(batch: Batch, plan: _Plan) -> tuple[np.ndarray, np.ndarray]:
+    """Memory in which the rows of a batch lie, shape (any, features), and their places in it."""
+    x = batch.x if batch.x.ndim == 2 else batch.x.reshape(len(batch.x), -1)
+    return x, plan.places if batch.places is None else batch.places

@@ -7,13 +7,18 @@ Vectors are 64 bytes, which LLVM splits where registers are shorter.
 Source: Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS 34(3), 2008.
 """
 
+from typing import Any, NamedTuple
+
 import llvmlite.binding
 import numba
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from lepton_mpi.intrinsics import emit_prefetch
+
 VECTOR_BYTES = 64
+_LINE_BYTES = 64
 _word, _half_word, _bit = ir.IntType(64), ir.IntType(32), ir.IntType(1)
 
 
@@ -30,37 +35,78 @@ ROW_COUNTS = tuple(count for count in (8, 6, 4, 2, 1) if count <= ROWS)
 
 
 @intrinsic
-def tile(typing_context, like, rows, columns, c, c_row, a, a_row, a_k, b, b_k, count, is_first):
-    """A tile of ``c = a @ b``, or ``c += a @ b`` unless ``is_first``, of at most ROWS rows and VECTORS vectors.
+def tile(
+    typing_context,
+    like,
+    rows,
+    columns,
+    c,
+    c_row,
+    a,
+    places,
+    a_row,
+    b,
+    b_k,
+    count,
+    is_first,
+    next_places,
+):
+    """A tile of ``c = a[places] @ b``, or ``c += …`` unless ``is_first``, of at most ROWS rows and VECTORS vectors.
 
     like : any array of the element type
     rows : one of ROW_COUNTS; columns : 1 or more
-    c, a, b : addresses; c_row, a_row, a_k, b_k : bytes from a row, or from a k, to the next
+    c, a, places, b : addresses; places are int64; c_row, a_row, b_k : bytes from a row, or from a k, to the next
     count : numbers of k, 1 or more
+    next_places : address of as many more, whose rows are asked for meanwhile, or 0
     """
+    return _typed(like, _Tile, types.int64)
+
+
+@intrinsic
+def tile_left(
+    typing_context, like, rows, columns, c, c_row, a, places, a_row, b, b_k, count, is_first
+):
+    """The same of ``c = a[places].T @ b``: k counts places, and the rows of c are columns of a."""
+    return _typed(like, _TileLeft)
+
+
+def _typed(like, kind_of_tile, *more):
+    """What Numba asks of an intrinsic: its types, and who writes its code."""
 
     def generate(context, builder, signature, arguments):
         kind = signature.args[0].dtype
-        _, rows, columns, *rest = arguments
-        code = _Tile(builder, context.get_data_type(kind), kind.bitwidth // 8, columns, *rest)
+        _, rows, *rest = arguments
+        scalar, width = context.get_data_type(kind), kind.bitwidth // 8
+        code = kind_of_tile(builder, scalar, width, _Given(*rest))
         for known_rows in ROW_COUNTS:
             with builder.if_then(builder.icmp_signed("==", rows, _word(known_rows))):
                 code.choose_columns(known_rows)
         return context.get_dummy_value()
 
-    number = types.int64
-    return types.none(like, *[number] * 10, types.boolean), generate
+    return types.none(like, *[types.int64] * 10, types.boolean, *more), generate
+
+
+class _Given(NamedTuple):
+    """Arguments of a tile, as values of LLVM."""
+
+    columns: Any
+    c: Any
+    c_row: Any
+    a: Any
+    places: Any
+    a_row: Any
+    b: Any
+    b_k: Any
+    count: Any
+    is_first: Any
+    next_places: Any = None
 
 
 class _Tile:
     """Writes the loops of tiles."""
 
-    def __init__(
-        self, builder, scalar, width, columns, c, c_row, a, a_row, a_k, b, b_k, count, is_first
-    ):
-        self.builder, self.scalar, self.width, self.columns = builder, scalar, width, columns
-        self.c, self.c_row, self.a, self.a_row, self.a_k = c, c_row, a, a_row, a_k
-        self.b, self.b_k, self.count, self.is_first = b, b_k, count, is_first
+    def __init__(self, builder, scalar, width: int, given: _Given) -> None:
+        self.builder, self.scalar, self.width, self.given = builder, scalar, width, given
         self.lanes = VECTOR_BYTES // width
         self.vector = ir.VectorType(scalar, self.lanes)
         self.mask_type = ir.VectorType(_bit, self.lanes)
@@ -70,18 +116,18 @@ class _Tile:
         builder = self.builder
         for vectors in range(1, VECTORS + 1):
             lowest, highest = (vectors - 1) * self.lanes, vectors * self.lanes
-            whole = builder.icmp_signed("==", self.columns, _word(highest))
+            whole = builder.icmp_signed("==", self.given.columns, _word(highest))
             with builder.if_then(whole):
                 self._loop(rows, vectors, None)
-            above = builder.icmp_signed(">", self.columns, _word(lowest))
-            below = builder.icmp_signed("<", self.columns, _word(highest))
+            above = builder.icmp_signed(">", self.given.columns, _word(lowest))
+            below = builder.icmp_signed("<", self.given.columns, _word(highest))
             with builder.if_then(builder.and_(above, below)):
                 self._loop(rows, vectors, self._mask(lowest))
 
     def _mask(self, lowest: int):
         """Which lanes of the last vector are columns."""
         lanes = ir.Constant(ir.VectorType(_half_word, self.lanes), list(range(self.lanes)))
-        rest = self.builder.trunc(self.builder.sub(self.columns, _word(lowest)), _half_word)
+        rest = self.builder.trunc(self.builder.sub(self.given.columns, _word(lowest)), _half_word)
         return self.builder.icmp_signed("<", lanes, self._splat(rest, _half_word))
 
     def _splat(self, value, kind):
@@ -97,18 +143,19 @@ class _Tile:
         targets = [
             [
                 builder.add(
-                    builder.add(self.c, builder.mul(self.c_row, _word(row))),
+                    builder.add(self.given.c, builder.mul(self.given.c_row, _word(row))),
                     _word(VECTOR_BYTES * vector),
                 )
                 for vector in range(vectors)
             ]
             for row in range(rows)
         ]
+        bases = self._bases(rows)
         before = builder.block
         load, body, after = (
             builder.append_basic_block(name) for name in ("sum_so_far", "tile", "tile_done")
         )
-        builder.cbranch(self.is_first, body, load)
+        builder.cbranch(self.given.is_first, body, load)
         builder.position_at_end(load)
         so_far = [
             [self._load(address, m) for address, m in zip(row, masks, strict=True)]
@@ -123,15 +170,15 @@ class _Tile:
             phi.add_incoming(from_load, load)
             return phi
 
-        k, a, b = (entering(value, value) for value in (_word(0), self.a, self.b))
+        k, b = (entering(value, value) for value in (_word(0), self.given.b))
         sums = [[entering(zero, value) for value in row] for row in so_far]
+        self._ask_for_next(k, rows)
         b_vectors = [
             self._load(builder.add(b, _word(VECTOR_BYTES * number)), m)
             for number, m in enumerate(masks)
         ]
         added = []
-        for row in range(rows):
-            address = builder.add(a, builder.mul(self.a_row, _word(row)))
+        for row, address in enumerate(self._elements(bases, k, rows)):
             element = builder.load(
                 builder.inttoptr(address, self.scalar.as_pointer()), align=self.width
             )
@@ -142,17 +189,45 @@ class _Tile:
                     for right, old in zip(b_vectors, sums[row], strict=True)
                 ]
             )
-        following = (builder.add(k, _word(1)), builder.add(a, self.a_k), builder.add(b, self.b_k))
-        for phi, value in zip((k, a, b), following, strict=True):
-            phi.add_incoming(value, body)
+        end = builder.block
+        following = (builder.add(k, _word(1)), builder.add(b, self.given.b_k))
+        for phi, value in zip((k, b), following, strict=True):
+            phi.add_incoming(value, end)
         for old_row, new_row in zip(sums, added, strict=True):
             for phi, value in zip(old_row, new_row, strict=True):
-                phi.add_incoming(value, body)
-        builder.cbranch(builder.icmp_signed("<", following[0], self.count), body, after)
+                phi.add_incoming(value, end)
+        builder.cbranch(builder.icmp_signed("<", following[0], self.given.count), body, after)
         builder.position_at_end(after)
         for row, values in zip(targets, added, strict=True):
             for address, value, m in zip(row, values, masks, strict=True):
                 self._store(value, address, m)
+
+    def _bases(self, rows: int) -> list:
+        """Addresses that are known before the loop: where the rows of a begin."""
+        return [self._row_of_a(_word(row)) for row in range(rows)]
+
+    def _elements(self, bases: list, k, rows: int) -> list:
+        """Addresses of a's elements for one k, by row of the tile."""
+        offset = self.builder.mul(k, _word(self.width))
+        return [self.builder.add(base, offset) for base in bases]
+
+    def _ask_for_next(self, k, rows: int) -> None:
+        """At the beginning of a cache line of the rows, for the same line of the next rows."""
+        builder, line = self.builder, _LINE_BYTES // self.width
+        is_line = builder.icmp_signed("==", builder.and_(k, _word(line - 1)), _word(0))
+        is_any = builder.icmp_signed("!=", self.given.next_places, _word(0))
+        with builder.if_then(builder.and_(is_line, is_any), likely=False):
+            offset = builder.mul(k, _word(self.width))
+            for row in range(rows):
+                start = self._row_of_a(_word(row), self.given.next_places)
+                emit_prefetch(builder, builder.add(start, offset))
+
+    def _row_of_a(self, index, places=None):
+        """Where the row of a begins that ``places`` has at ``index``."""
+        builder = self.builder
+        at = builder.add(places or self.given.places, builder.mul(index, _word(8)))
+        place = builder.load(builder.inttoptr(at, _word.as_pointer()), align=8)
+        return builder.add(self.given.a, builder.mul(place, self.given.a_row))
 
     def _multiply_add(self, left, right, old):
         name = f"llvm.fma.v{self.lanes}f{8 * self.width}"
@@ -185,3 +260,17 @@ class _Tile:
     def _function(self, name: str, result, kinds):
         module = self.builder.module
         return module.globals.get(name) or ir.Function(module, ir.FunctionType(result, kinds), name)
+
+
+class _TileLeft(_Tile):
+    """The same where a is transposed."""
+
+    def _bases(self, rows: int) -> list:
+        return []
+
+    def _ask_for_next(self, k, rows: int) -> None:
+        """The columns of a that come next are in the same cache lines, or the processor sees to it."""
+
+    def _elements(self, bases: list, k, rows: int) -> list:
+        row = self._row_of_a(k)
+        return [self.builder.add(row, _word(self.width * number)) for number in range(rows)]

@@ -1,5 +1,6 @@
 """Whole runs of ``train`` on all ranks: against a slow reference, on odd sizes, with models of a user's."""
 
+import math
 from pathlib import Path
 
 import h5py
@@ -99,6 +100,22 @@ def test_digits_are_learnt_and_every_rank_ends_with_the_same_weights(world):
 
 def test_the_same_run_twice_gives_the_same_digest(world):
     digests = [train(_config(epochs=1), world)["weights_digest"] for _ in range(2)]
+    check(world, digests[0] == digests[1], str(digests))
+
+
+@pytest.mark.parametrize("data", ["digits", "breast_cancer"])
+def test_rows_used_as_they_lie_give_the_digest_of_rows_gathered(world, data):
+    """Bytes and floats, the latter normalised in memory."""
+
+    digests = []
+    for reads_in_place in (True, False):
+
+        def model(shape, outputs, reads_in_place=reads_in_place):
+            made = Mlp((math.prod(shape), 16, outputs))
+            made.reads_in_place = reads_in_place
+            return made
+
+        digests.append(train(_config(data=data, epochs=2), world, model)["weights_digest"])
     check(world, digests[0] == digests[1], str(digests))
 
 

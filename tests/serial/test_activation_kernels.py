@@ -87,16 +87,17 @@ def test_layers_match_their_twins(dtype, kind, rows, m, k, threaded):
         for shape in ((rows, m), (m, k), (rows, k), (k,))
     )
     numbers, row_numbers = np.empty(-(-k // 4), np.uint64), np.arange(rows) * 1000
+    places = np.arange(rows) if threaded else np.arange(rows)[::-1].copy()
     tolerance = 8 * (m + k) * np.finfo(dtype).eps
     for name, more in (
         ("dense_activation", ()),
         ("dense_dropout", (-5, 1, row_numbers, 20_000, numbers)),
     ):
         mine, exact = (np.full((2, rows, k), np.nan, dtype) for _ in range(2))
-        getattr(kernels, name)(kind, x, w, b, threaded, *more, *mine)
-        getattr(reference, name)(kind, x, w, b, threaded, *more, *exact)
+        getattr(kernels, name)(kind, x, places, w, b, threaded, *more, *mine)
+        getattr(reference, name)(kind, x, places, w, b, threaded, *more, *exact)
         if kind == RELU:  # the sign of a sum near 0 may be either
-            near_0 = np.abs(x.astype(float) @ w + b) < tolerance
+            near_0 = np.abs(x[places].astype(float) @ w + b) < tolerance
             mine[1][near_0] = exact[1][near_0] = 0
         np.testing.assert_allclose(mine, exact, rtol=0, atol=tolerance)
     mine, exact = (np.full((rows, m), np.nan, dtype) for _ in range(2))
@@ -122,7 +123,7 @@ def _masks(
     out, slope = (np.full((rows.size, width), np.nan, np.float32) for _ in range(2))
     numbers = np.empty(-(-width // 4), np.uint64)
     kernels.dense_dropout(
-        *(RELU, x, w, b.astype(np.float32), False, draw, layer),
+        *(RELU, x, np.arange(rows.size), w, b.astype(np.float32), False, draw, layer),
         *(rows, dropped, numbers, out, slope),
     )
     np.testing.assert_array_equal(out, slope)

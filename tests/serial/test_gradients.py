@@ -179,6 +179,27 @@ def test_dropout_without_numbers_of_rows_is_refused():
         _loss_and_gradient(model, layout, vector, Batch(batch.x, batch.y))
 
 
+@pytest.mark.parametrize("model", [case for case in MODELS if isinstance(case.values[0], Mlp)])
+def test_rows_are_read_where_they_lie(model):
+    """Loss, gradient and predictions of rows somewhere in a table are those of the same rows by themselves."""
+    assert model.reads_in_place
+    layout, vector = _parameters(model)
+    table, places = _batch(model, 30), np.array([7, 29, 0, 7, 12, 3, 4, 5, 6, 20, 21])
+    alone = Batch(*(values[places] for values in table[:3]), table.draw)
+    lying = Batch(table.x, alone.y, alone.rows, table.draw, places)
+    for mine, exact in zip(
+        _loss_and_gradient(model, layout, vector, lying),
+        _loss_and_gradient(model, layout, vector, alone),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(mine, exact)
+    predicted, expected = np.zeros_like(alone.y), np.zeros_like(alone.y)
+    parameters = layout.views(vector)
+    loss = model.evaluate(parameters, lying, predicted)
+    assert loss == model.evaluate(parameters, alone, expected)
+    np.testing.assert_array_equal(predicted, expected)
+
+
 def test_models_say_what_they_are():
     """What differs from the default is named; without a hidden layer there is nothing to name."""
     assert str(Mlp((64, 128, 10))) == "mlp 64-128-10"

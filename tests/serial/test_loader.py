@@ -5,7 +5,6 @@ import pytest
 
 from lepton_mpi.data import hdf5, kernels, loader, order
 from lepton_mpi.data.batches import BatchReader
-from lepton_mpi.look_ahead_kernels import FIRST_PART
 from tests import reference
 from tests.serial.data_files import HELD_OUT, OneRank, load, read_all, table, write
 
@@ -296,17 +295,6 @@ def test_a_batch_lasts_until_the_next_one(tmp_path):
         batch_x, batch_y = reader.read(rows.read_of(np.array(indices, np.int64)))
         np.testing.assert_array_equal(batch_x, x[indices])
         np.testing.assert_array_equal(batch_y, y[indices])
-
-
-def test_rows_ahead_are_told_by_their_addresses(tmp_path):
-    """Those that will be read next, and none after the last batch."""
-    x, y = table(20)
-    rows = load(write(tmp_path / "a.h5", {"x": x, "y": y})).splits["train"]
-    reader = BatchReader(load(tmp_path / "a.h5"), 8)
-    for indices in ([5, 0, 7], []):
-        ahead = reader.look_ahead(rows.read_of(np.array(indices, np.int64)))
-        addresses = [rows.x[index].ctypes.data for index in indices]
-        assert ahead.tolist() == [rows.x[0].nbytes, FIRST_PART, 0, 1, *addresses]
 
 
 def test_a_batch_longer_than_the_reader_is_refused(tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.special import logsumexp
 
-from lepton_mpi.models import NOTHING_AHEAD, kernels
+from lepton_mpi.models import kernels
 from tests import reference
 
 DTYPES = [np.float32, np.float64]
@@ -50,13 +50,15 @@ def test_dense_layers_match_their_twins(dtype, rows, m, k, threaded):
     x, w, b = _normal(1, (rows, m), dtype), _normal(2, (m, k), dtype) / m, _normal(3, (k,), dtype)
     g = _normal(4, (rows, k), dtype)
     out = _empty(rows, k, dtype=dtype)
-    _check(kernels.dense, reference.dense, (x, w, b, threaded), (out,), m)
-    _check(kernels.dense_relu, reference.dense_relu, (x, w, b, threaded), (out,), m)
+    places = np.arange(rows) if threaded else np.random.default_rng(6).permutation(rows)
+    given = x, places, w, b, threaded
+    _check(kernels.dense, reference.dense, given, (out,), m)
+    _check(kernels.dense_relu, reference.dense_relu, given, (out,), m)
     outs = _empty(m, k, dtype=dtype), _empty(k, dtype=dtype)
     _check(
         kernels.dense_gradient,
         reference.dense_gradient,
-        (x, g, threaded, NOTHING_AHEAD),
+        (x, places, g, threaded),
         outs,
         rows,
     )

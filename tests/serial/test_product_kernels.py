@@ -5,19 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lepton_mpi.look_ahead_kernels import FIRST_PART, NEXT_BYTE, NEXT_PART, ask_ahead
-from lepton_mpi.models import NOTHING_AHEAD, product_kernels
-from lepton_mpi.models.product_kernels import product
+from lepton_mpi.models.product_kernels import product, product_left
 from tests import reference
 
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f4", "f8"])
 # Around the edges of a tile, 8 rows of 32 columns (float64: 16), and of the blocks of k and of columns.
 SIZES = st.one_of(st.integers(0, 20), st.sampled_from([31, 32, 33, 48, 63, 64, 65, 127, 130]))
 DEPTHS = st.one_of(SIZES, st.sampled_from([255, 256, 257, 1023, 1024, 1026]))
-
-
-def product_left(a, b, out):
-    product_kernels.product_left(a, b, NOTHING_AHEAD, out)
 
 
 def _whole(shape: tuple[int, int], dtype, seed: int) -> np.ndarray:
@@ -35,15 +29,16 @@ def _guarded(shape: tuple[int, int], dtype) -> tuple[np.ndarray, np.ndarray]:
 @dtypes
 @given(m=SIZES, depth=DEPTHS, n=SIZES)
 def test_products_of_whole_numbers_are_exact(dtype, m, depth, n):
-    """Forward and left product of any shape fill their result, and write nothing beside it."""
-    b = _whole((depth, n), dtype, 2)
-    for kernel, twin, a in (
-        (product, reference.product, _whole((m, depth), dtype, 1)),
-        (product_left, reference.product_left, _whole((depth, m), dtype, 1)),
+    """Forward and left product of any shape, of rows anywhere, fill their result, and write nothing beside it."""
+    b, generator = _whole((depth, n), dtype, 2), np.random.default_rng(4)
+    for kernel, twin, rows, width in (
+        (product, reference.product, m, depth),
+        (product_left, reference.product_left, depth, m),
     ):
         (out, memory), expected = _guarded((m, n), dtype), np.empty((m, n), dtype)
-        kernel(a, b, out)
-        twin(a, b, expected)
+        a, places = _whole((50, width), dtype, 1), generator.integers(0, 50, rows)
+        kernel(a, places, b, out)
+        twin(a, places, b, expected)
         np.testing.assert_array_equal(out, expected)
         assert np.isnan(memory[:100]).all() and np.isnan(memory[100 + m * n :]).all()
 
@@ -60,9 +55,10 @@ def test_products_of_random_numbers_are_within_the_bound(dtype, shape):
     ):
         a = generator.standard_normal(a_shape).astype(dtype)
         out, expected, magnitude = np.empty((m, n), dtype), np.empty((m, n)), np.empty((m, n))
-        kernel(a, b, out)
-        twin(a, b, expected)
-        twin(np.abs(a), np.abs(b), magnitude)
+        places = np.arange(len(a))
+        kernel(a, places, b, out)
+        twin(a, places, b, expected)
+        twin(np.abs(a), places, np.abs(b), magnitude)
         unit = np.finfo(dtype).eps / 2
         assert (np.abs(out - expected) <= (depth + 1) * unit * magnitude).all()
 
@@ -75,8 +71,11 @@ def test_bits_of_a_row_do_not_depend_on_its_batch(dtype, rows, first):
     x = generator.standard_normal((40, 70)).astype(dtype)
     w = generator.standard_normal((70, 37)).astype(dtype)
     whole, part = np.empty((40, 37), dtype), np.empty((len(rows), 37 - first), dtype)
-    product(x, w, whole)
-    product(np.ascontiguousarray(x[rows]), np.ascontiguousarray(w[:, first:]), part)
+    product(x, np.arange(40), w, whole)
+    right = np.ascontiguousarray(w[:, first:])
+    product(np.ascontiguousarray(x[rows]), np.arange(len(rows)), right, part)
+    np.testing.assert_array_equal(part, whole[rows, first:])
+    product(x, np.array(rows), right, part)
     np.testing.assert_array_equal(part, whole[rows, first:])
 
 
@@ -86,8 +85,8 @@ def test_the_left_product_is_a_chain_over_the_rows(dtype):
     generator = np.random.default_rng(6)
     x, g = (generator.standard_normal((300, width)).astype(dtype) for width in (50, 20))
     left, forward = np.empty((50, 20), dtype), np.empty((50, 20), dtype)
-    product_left(x, g, out=left)
-    product(np.ascontiguousarray(x.T), g, forward)
+    product_left(x, np.arange(300), g, left)
+    product(np.ascontiguousarray(x.T), np.arange(50), g, forward)
     np.testing.assert_array_equal(left, forward)
 
 
@@ -95,40 +94,7 @@ def test_not_a_number_stays_in_its_row():
     """What is not finite in one row or column reaches no other."""
     x, w, out = np.ones((9, 5), np.float32), np.ones((5, 40), np.float32), np.empty((9, 40), "f4")
     x[3, 1], w[2, 35] = np.nan, np.inf
-    product(x, w, out)
+    product(x, np.arange(9), w, out)
     assert np.isnan(out[3]).all() and np.isinf(np.delete(out[:, 35], 3)).all()
     rest = np.delete(np.delete(out, 3, axis=0), 35, axis=1)
     assert (rest == 5).all()
-
-
-@pytest.mark.parametrize("part_bytes", [1, 64, 65, 3136])
-def test_what_is_ahead_is_asked_for_once_line_by_line(part_bytes):
-    """Calls go on where the last one stopped, from part to part, and end with the last line."""
-    memory = np.zeros(4 * 3136, np.uint8)
-    parts = memory.ctypes.data + np.array([2, 0, 3]) * 3136
-    ahead = np.array([part_bytes, FIRST_PART, 0, 1, *parts], np.int64)
-    lines, seen = -(-part_bytes // 64), []
-    for _ in range(3 * lines):
-        seen.append((ahead[NEXT_PART], ahead[NEXT_BYTE]))
-        ask_ahead(ahead, 1)
-    first = FIRST_PART
-    assert seen == [(part, 64 * line) for part in range(first, first + 3) for line in range(lines)]
-    ask_ahead(ahead, 5)
-    assert ahead[NEXT_PART] == ahead.size
-
-
-@dtypes
-@pytest.mark.parametrize("shape", [(64, 784, 128), (3, 5, 2), (0, 4, 4), (300, 9, 40)])
-def test_the_left_product_asks_for_all_that_is_ahead(dtype, shape):
-    """Nothing of it is left over, and the result is the same."""
-    (depth, m, n), generator = shape, np.random.default_rng(7)
-    a, b = (generator.standard_normal((depth, width)).astype(dtype) for width in (m, n))
-    table = np.zeros((20, 300), dtype)
-    parts = table.ctypes.data + np.arange(20) * table.strides[0]
-    ahead = np.array([table.strides[0], FIRST_PART, 0, 1, *parts], np.int64)
-    with_it, without = np.empty((m, n), dtype), np.empty((m, n), dtype)
-    product_kernels.product_left(a, b, ahead, with_it)
-    product_kernels.product_left(a, b, NOTHING_AHEAD, without)
-    np.testing.assert_array_equal(with_it, without)
-    if depth and m >= 8:
-        assert ahead[NEXT_PART] == ahead.size

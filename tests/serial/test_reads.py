@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lepton_mpi.data.batches import BatchReader, MicroBatchReader
-from lepton_mpi.data.loader import training_order
+from lepton_mpi.data.loader import normalised_in_memory, training_order
 from lepton_mpi.data.order import MicroBatches
 from lepton_mpi.data.reads import TrainingReads, reads_in_order
 from lepton_mpi.errors import DataError
-from tests.serial.data_files import load, read_all, table, write
+from tests.serial.data_files import OneRank, load, read_all, table, write
 from tests.serial.test_shuffles import numbers_of
 
 NOTHING = {"validation": 0.0, "test": 0.0}
@@ -32,21 +32,29 @@ def _write(path, rows: int = 107, dtype: str = "f4", targets: int = 0, **storage
     return path
 
 
-def _batches(data, shuffle, world_size: int, epochs: range, first_step: int = 0) -> list[list]:
+def _batches(
+    data, shuffle, world_size: int, epochs: range, first_step: int = 0, in_place: bool = False
+) -> list[list]:
     """(x, y, numbers) of every micro-batch of every step, put together from all ranks."""
     ranks = []
     for numbers in numbers_of(shuffle.micro_batches, world_size):
-        reader = BatchReader(data, 64)
+        reader = BatchReader(data, 64, in_place=in_place)
+        assert reader.is_in_place == in_place
         rows = data.splits["train"]
         reads = TrainingReads(rows, shuffle, numbers, epochs, first_step, reader.rows_together)
         inputs, steps = MicroBatchReader(reads, reader), []
         total = len(epochs) * shuffle.micro_batches.step_count(rows.row_count) - first_step
         for _ in range(total):
-            steps.append([tuple(part.copy() for part in inputs.next(0)[:3]) for _ in numbers])
+            steps.append([_copied(inputs.next(0)) for _ in numbers])
         assert next(reads, None) is None
         reads.close()
         ranks.append(steps)
     return [sum(parts, []) for parts in zip(*ranks, strict=True)]  # noqa: RUF017
+
+
+def _copied(batch) -> tuple[np.ndarray, ...]:
+    x = batch.x if batch.places is None else batch.x[batch.places]
+    return x.copy(), batch.y.copy(), batch.rows.copy()
 
 
 def _assert_same(mine: list, expected: list) -> None:
@@ -227,24 +235,6 @@ def test_a_split_is_read_while_windows_of_another_are_filled(tmp_path):
     reads.close()
 
 
-def test_what_follows_is_what_comes_next(tmp_path):
-    """The read after this one is told whenever its window is there, and is never another one."""
-    for way in ("memory", "streamed"):
-        data = load(_write(tmp_path / "a.h5", 500), way=way)
-        shuffle = _order(data, 36)
-        for numbers in numbers_of(CUT, 2):
-            reads = TrainingReads(data.splits["train"], shuffle, numbers, range(1, 3), 0)
-            told, known = None, 0
-            for read, _, following in reads:
-                if told is not None:
-                    np.testing.assert_array_equal(told, read.numbers)
-                    known += 1
-                told = None if following is None else following.numbers.copy()
-            steps = 2 * shuffle.epoch_steps
-            assert known > steps * len(numbers) // 2
-            reads.close()
-
-
 # -- damage, found on the way ----------------------------------------------------------------------------
 
 
@@ -327,3 +317,52 @@ def test_windows_are_all_that_is_kept(tmp_path, monkeypatch):
         reads.close()
 
     assert 6 * 396_000 <= _most_bytes(read_them_all) < 7 * 400_000
+
+
+@pytest.mark.parametrize("kind", ["full", "blocks"])
+@pytest.mark.parametrize("way", ["memory", "mapped", "streamed"])
+def test_rows_used_as_they_lie_are_those_that_would_be_gathered(tmp_path, way, kind):
+    """Of every step, on 1 to 5 ranks, with rows that are held out."""
+    if (way, kind) == ("streamed", "full"):
+        return
+    data = load(_write(tmp_path / "a.h5"), held_out=HELD_OUT, way=way)
+    shuffle = _order(data, kind=kind)
+    gathered = _batches(data, shuffle, 1, range(1, 3))
+    for world_size in (1, 2, 3, 5):
+        _assert_same(_batches(data, shuffle, world_size, range(1, 3), in_place=True), gathered)
+
+
+@pytest.mark.parametrize("held_out", [NOTHING, HELD_OUT], ids=["all rows", "some held out"])
+@pytest.mark.parametrize("block_bytes", [1, 50, 1 << 20])
+def test_rows_normalised_in_memory_are_those_normalised_when_gathered(
+    tmp_path, monkeypatch, held_out, block_bytes
+):
+    """Bit by bit, once for each row, whatever splits it is in; then they can be used as they lie."""
+    from lepton_mpi.data import loader
+
+    monkeypatch.setattr(loader, "_NORMALISED_BYTES", block_bytes)
+    path, generator = _write(tmp_path / "a.h5"), np.random.default_rng(8)
+    with h5py.File(path, "a") as file:
+        file["normalisation/shift"] = generator.standard_normal(5)
+        file["normalisation/scale"] = generator.standard_normal(5)
+    data, other = (load(path, held_out=held_out) for _ in range(2))
+    assert not data.is_ready and not BatchReader(data, 8, in_place=True).is_in_place
+    shuffle = _order(data, kind="full")
+    expected = _batches(data, shuffle, 1, range(1, 2))
+    validation = read_all(data, "validation")
+    changed = normalised_in_memory(other, OneRank())
+    assert changed.normalisation is other.normalisation and changed.is_ready
+    assert normalised_in_memory(changed, OneRank()) is changed
+    _assert_same(_batches(changed, shuffle, 1, range(1, 2)), expected)
+    _assert_same(_batches(changed, shuffle, 2, range(1, 2), in_place=True), expected)
+    _assert_same([[read_all(changed, "validation")]], [[validation]])
+
+
+@pytest.mark.parametrize(("way", "dtype"), [("mapped", "f4"), ("streamed", "f4"), ("memory", "u1")])
+def test_rows_that_are_not_floats_in_memory_are_normalised_when_gathered(tmp_path, way, dtype):
+    """Bytes stay bytes, and files stay as they are."""
+    path = _write(tmp_path / "a.h5", dtype=dtype)
+    with h5py.File(path, "a") as file:
+        file["normalisation/shift"], file["normalisation/scale"] = 3.0, 2.0
+    data = load(path, way=way)
+    assert normalised_in_memory(data, OneRank()) is data and not data.is_ready
