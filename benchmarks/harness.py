@@ -6,7 +6,7 @@ A comparison starts such programs again and again, in turn, each time in fresh p
     launch 1: A B C    launch 2: A B C    launch 3: A B C    …
 
 so that what drifts (clock frequency, neighbours, memory layout) meets all of them alike, and then takes the
-median over launches. The file is replaced after every case, so what was measured before a launch ran into
+median over launches. Before each it waits until the cores are near each other, see ``core_to_core.py``. The file is replaced after every case, so what was measured before a launch ran into
 its time limit is kept.
 """
 
@@ -35,6 +35,7 @@ RUN_LOCAL = ROOT / "run_local.sh"
 Row = dict[str, Any]
 
 _PR_SET_PDEATHSIG = 1
+_NEAR_LIMIT_SECONDS = 60.0
 
 
 # -- launches ------------------------------------------------------------------------------------
@@ -114,10 +115,21 @@ def run(launch: Launch) -> Outcome:
 
 
 def run_with_progress(launch: Launch, title: str) -> Outcome:
-    """``run``, with a line on stderr saying what ran, for how long, and what went wrong."""
+    """``run``, with a line on stderr saying what ran, for how long, on what cores, and what went wrong.
+
+    ``core_to_core_ns`` of its rows is before it and after it. It is started after a minute at the latest.
+    """
+    from benchmarks import core_to_core  # not where only an engine runs
+
+    before = core_to_core.wait_until_near(_NEAR_LIMIT_SECONDS)
     began = time.monotonic()
     outcome = run(launch)
     text = f"{title}: {launch.label}, {time.monotonic() - began:.1f} s"
+    if before is not None:
+        after = core_to_core.nanoseconds()
+        text += f", core to core {before:.0f} and {after:.0f} ns"
+        for row in outcome.rows:
+            row["core_to_core_ns"] = [round(before), round(after)]
     print(f"{text}; {outcome.problem}" if outcome.problem else text, file=sys.stderr, flush=True)
     return outcome
 

@@ -11,7 +11,7 @@ gzip files, on 1, 2 and 8 ranks, with the file in the page cache ("warm") and no
     engine             is
     lepton_mpi         its three ways: rows in host memory, mapped, streamed in shuffled blocks
     h5py-index, h5py-row, torch-dataloader, memmap      see engines/loader_peers.py
-    sequential-read    no engine but the limit: the same file from end to end in pieces of 1 MiB
+    sequential-read    no engine but the limit: the same file from end to end in pieces of 8 MiB
 
 "of limit" is the time of that read, in the same run, of the same file in the same state by as many processes, over
 that of an epoch; for rows in host memory that of a copy of as many bytes. README.md in this folder says more.
@@ -93,7 +93,7 @@ def parse_command_line() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.loader", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    bytes_help = "of a file before it is packed, for gzip a quarter; default: 1G"
+    bytes_help = "of a file before it is packed; default: 1G"
     add("--bytes", nargs="+", type=parse_size, default=[1 << 30], metavar="SIZE", help=bytes_help)
     add("--samples", nargs="+", choices=SAMPLES, default=list(SAMPLES), help="default: all")
     add("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS), help="default: all")

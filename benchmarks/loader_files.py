@@ -25,8 +25,6 @@ from lepton_mpi.prepare.writing import RowWriter, new_file, write_facts
 LAYOUTS = ("contiguous", "chunked", "gzip")
 # The shape of a row by the name that the option --samples has for it.
 SAMPLES = {"1K": (1024,), "150K": (224, 224, 3)}
-# Unpacking is slower than reading, so that a smaller file lasts as long.
-GZIP_PART = 4
 _NOISE_BYTES, _NOISE_BITS = 8 << 20, 3
 _BLOCK_BYTES = 4 << 20
 
@@ -49,12 +47,11 @@ def plan_files(
         for sample in samples:
             shape = SAMPLES[sample]
             for layout in layouts:
-                whole = byte_count // GZIP_PART if layout == "gzip" else byte_count
-                rows = max(1, whole // math.prod(shape) // multiple) * multiple
+                rows = max(1, byte_count // math.prod(shape) // multiple) * multiple
                 if rows > loader_rows.ROWS_MAX:
                     most = size_text(loader_rows.ROWS_MAX * math.prod(shape))
                     raise SystemExit(
-                        f"--bytes: expected at most {most} of samples of {sample}, got {size_text(whole)}"
+                        f"--bytes: expected at most {most} of samples of {sample}, got {size_text(byte_count)}"
                     )
                 planned[DataFile.named(folder, layout, math.prod(shape), rows)] = shape
     return planned

@@ -7,7 +7,6 @@ from dataclasses import replace
 from benchmarks.engines.loader_case import DataFile
 from benchmarks.engines.loader_peers import ENGINES, LIMIT
 from benchmarks.harness import Launch, Row, mpi_command, over_launches
-from benchmarks.loader_files import GZIP_PART
 from benchmarks.peers.environment import (
     SET_UP_LIMIT_SECONDS,
     TORCH_WITH_HDF5,
@@ -150,8 +149,7 @@ def _mark(what: str, least: float, value: float, row: Row) -> str:
 
 
 def _is_of_mark_size(row: Row) -> bool:
-    wanted = MARK_BYTES // GZIP_PART if row["layout"] == "gzip" else MARK_BYTES
-    return row["row_count"] * row["sample_bytes"] >= wanted * _WHOLE_ROWS
+    return row["row_count"] * row["sample_bytes"] >= MARK_BYTES * _WHOLE_ROWS
 
 
 def _title(row: Row) -> str:

@@ -69,11 +69,11 @@ def open_batches(file: DataFile, ranks: Ranks, form: str, state: str) -> Iterato
     )
     out = np.empty((BATCH_ROWS, file.sample_bytes), np.float32)
     given = iter(loader)
-    # Its processes have started when the first batch is there.
-    first = next(given)
+    # Its processes have started when the first batch is there; from a file that is dropped, that batch counts.
+    first = [next(given)] if state == "warm" else []
 
     def batches() -> Batches:
-        for x, y in chain((first,), given):
+        for x, y in chain(first, given):
             yield convert(x.numpy(), out[: len(x)]), y.numpy()
 
     try:

@@ -12,7 +12,7 @@ from h5py import h5d
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lepton_mpi.data import checksum_kernels
+from lepton_mpi.data import checksum_kernels, stored_rows
 from lepton_mpi.data.stored_rows import StoredFile, StoredRows
 from lepton_mpi.errors import DataError
 from tests import reference
@@ -296,6 +296,13 @@ def test_a_read_that_failed_leaves_nothing_behind(tmp_path, filters):
         np.testing.assert_array_equal(read(rows, 19, 20, "i2"), x[19:20])
 
 
+@pytest.fixture(params=["isal", "zlib"])
+def unpacker(request, monkeypatch):
+    """What unpacks gzip: where there is no isal it is the standard library."""
+    module = zlib if request.param == "zlib" else pytest.importorskip("isal.isal_zlib")
+    monkeypatch.setattr(stored_rows, "zlib", module)
+
+
 def _repacked(
     path: Path, unpacked: bytes, stream: bytes | None = None, **filters: object
 ) -> StoredRows:
@@ -312,7 +319,7 @@ def _repacked(
 
 @pytest.mark.parametrize("length", [0, 1, 999, 1001, 1004, 2000])
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_gzip_of_another_length_is_told(tmp_path, length, shuffle):
+def test_gzip_of_another_length_is_told(unpacker, tmp_path, length, shuffle):
     """Less than a chunk or more."""
     rows = _repacked(tmp_path / "a.h5", bytes(length), shuffle=shuffle)
     with pytest.raises(
@@ -326,7 +333,7 @@ STREAM = zlib.compress(content((10, 50), "i2").tobytes())
 
 
 @pytest.mark.parametrize("stop", [2, 10, len(STREAM) // 2, -5, -4, -3, -1])
-def test_gzip_without_its_end_is_told(tmp_path, stop):
+def test_gzip_without_its_end_is_told(unpacker, tmp_path, stop):
     """Also where only its own checksum is cut."""
     rows = _repacked(tmp_path / "a.h5", b"", STREAM[:stop])
     with pytest.raises(DataError, match="rows 10 to 19: damaged: expected gzip of 1000 bytes"):
@@ -334,14 +341,14 @@ def test_gzip_without_its_end_is_told(tmp_path, stop):
 
 
 @pytest.mark.parametrize("stream", [bytes(100), STREAM[:-1] + b"?", b"\x1f\x8b" + STREAM])
-def test_what_is_no_gzip_is_told(tmp_path, stream):
+def test_what_is_no_gzip_is_told(unpacker, tmp_path, stream):
     """Zeros, a wrong checksum of the stream, and the kind of gzip that HDF5 does not use."""
     rows = _repacked(tmp_path / "a.h5", b"", stream)
     with pytest.raises(DataError, match="rows 10 to 19: damaged"):
         read(rows, 15, 16, "f4")
 
 
-def test_a_bomb_takes_the_memory_of_a_chunk(tmp_path):
+def test_a_bomb_takes_the_memory_of_a_chunk(unpacker, tmp_path):
     """One that would unpack to 64 MB, in chunks of 1 000 bytes, is told before it has filled 100 kB."""
     rows = _repacked(tmp_path / "a.h5", b"", None)
     bomb = zlib.compress(bytes(64_000_000), 9)
