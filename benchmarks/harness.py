@@ -36,6 +36,7 @@ Row = dict[str, Any]
 
 _PR_SET_PDEATHSIG = 1
 _NEAR_LIMIT_SECONDS = 60.0
+_TRIES = 3
 
 
 # -- launches ------------------------------------------------------------------------------------
@@ -117,20 +118,25 @@ def run(launch: Launch) -> Outcome:
 def run_with_progress(launch: Launch, title: str) -> Outcome:
     """``run``, with a line on stderr saying what ran, for how long, on what cores, and what went wrong.
 
-    ``core_to_core_ns`` of its rows is before it and after it. It is started after a minute at the latest.
+    It is started when cores are near each other, after a minute at the latest, and started again, twice at most, if they
+    are not when it ends. ``core_to_core_ns`` of its rows is before it and after it.
     """
     from benchmarks import core_to_core  # not where only an engine runs
 
-    before = core_to_core.wait_until_near(_NEAR_LIMIT_SECONDS)
-    began = time.monotonic()
-    outcome = run(launch)
-    text = f"{title}: {launch.label}, {time.monotonic() - began:.1f} s"
-    if before is not None:
+    for _ in range(_TRIES):
+        before = core_to_core.wait_until_near(_NEAR_LIMIT_SECONDS)
+        began = time.monotonic()
+        outcome = run(launch)
+        text = f"{title}: {launch.label}, {time.monotonic() - began:.1f} s"
         after = core_to_core.nanoseconds()
-        text += f", core to core {before:.0f} and {after:.0f} ns"
-        for row in outcome.rows:
-            row["core_to_core_ns"] = [round(before), round(after)]
-    print(f"{text}; {outcome.problem}" if outcome.problem else text, file=sys.stderr, flush=True)
+        if before is not None:
+            text += f", core to core {before:.0f} and {after:.0f} ns"
+            for row in outcome.rows:
+                row["core_to_core_ns"] = [round(before), round(after)]
+        text += f"; {outcome.problem}" if outcome.problem else ""
+        print(text, file=sys.stderr, flush=True)
+        if outcome.problem or before is None or after <= core_to_core.NEAR_NANOSECONDS:
+            break
     return outcome
 
 
