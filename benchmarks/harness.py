@@ -115,15 +115,15 @@ def run(launch: Launch) -> Outcome:
         return Outcome(written, exit_code, output.read_text(errors="replace"))
 
 
-def run_with_progress(launch: Launch, title: str) -> Outcome:
+def run_with_progress(launch: Launch, title: str, tries: int = _TRIES) -> Outcome:
     """``run``, with a line on stderr saying what ran, for how long, on what cores, and what went wrong.
 
-    It is started when cores are near each other, after a minute at the latest, and started again, twice at most, if they
-    are not when it ends. ``core_to_core_ns`` of its rows is before it and after it.
+    It is started when cores are near each other, after a minute at the latest, and started again, ``tries`` times in all, if
+    they are not when it ends. ``core_to_core_ns`` of its rows is before it and after it.
     """
     from benchmarks import core_to_core  # not where only an engine runs
 
-    for _ in range(_TRIES):
+    for _ in range(tries):
         before = core_to_core.wait_until_near(_NEAR_LIMIT_SECONDS)
         began = time.monotonic()
         outcome = run(launch)

@@ -1,9 +1,10 @@
-"""What Numba has no word for: the address of an array, and a hint to the cache."""
+"""What Numba has no word for: the address of an array, hints to the caches, and stores past them."""
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+LINE_BYTES = 64
 _word, _half_word = ir.IntType(64), ir.IntType(32)
 
 
@@ -37,3 +38,23 @@ def emit_prefetch(builder, address) -> None:
     function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
     # To read, into the outer caches, data and not code: the first level has better things to hold.
     builder.call(function, [pointer, _half_word(0), _half_word(1), _half_word(1)])
+
+
+@intrinsic
+def stream_line(typing_context, like, source, target):
+    """Copy the cache line at address ``source`` to ``target``, past the caches; ``like`` is an array of what is in it.
+
+    Both are int64, and target a multiple of LINE_BYTES. Others may see it late: a fence comes before they are told.
+    """
+
+    def generate(context, builder, signature, arguments):
+        scalar = context.get_data_type(signature.args[0].dtype)
+        width = signature.args[0].dtype.bitwidth // 8
+        line = ir.VectorType(scalar, LINE_BYTES // width).as_pointer()
+        value = builder.load(builder.inttoptr(arguments[1], line), align=width)
+        stored = builder.store(value, builder.inttoptr(arguments[2], line), align=LINE_BYTES)
+        one = builder.module.add_metadata([ir.Constant(_half_word, 1)])
+        stored.set_metadata("nontemporal", one)
+        return context.get_dummy_value()
+
+    return types.none(like, types.int64, types.int64), generate

@@ -192,16 +192,16 @@ def update(kind, parameters, gradient, first, second, decay, numbers):
 
 
 _REGION_SIGNATURES = [
-    f"void(i8, {t}[::1], {t}[::1], {t}[:,::1], i8[::1], {t}[::1], {t}[::1], i8, i8)"
+    f"void(i8, {t}[::1], {t}[::1], {t}[:,::1], i8[::1], {t}[::1], {t}[::1], i8, i8, i8)"
     for t in ("f4", "f8")
 ]
 
 
 @njit(_REGION_SIGNATURES, **_options)
-def update_regions(kind, parameters, gradient, state, bounds, decays, numbers, start, stop):
-    """Update elements [start, stop) of ``parameters`` from as many of ``gradient``.
+def update_regions(kind, parameters, gradient, state, bounds, decays, numbers, start, stop, origin):
+    """Update elements [start, stop) of the parameters from as many of ``gradient``.
 
-    state : (states, n); region r, elements [bounds[r], bounds[r + 1]), has weight decay ``decays[r]``.
+    parameters : those from element ``origin`` on; state : (states, n); region r, elements [bounds[r], bounds[r + 1]), has weight decay ``decays[r]``.
     """
     none = parameters[:0]
     region = 0
@@ -212,6 +212,7 @@ def update_regions(kind, parameters, gradient, state, bounds, decays, numbers, s
         first = state[0][start:end] if state.shape[0] > 0 else none
         second = state[1][start:end] if state.shape[0] > 1 else none
         mean = gradient[: end - start]
-        update(kind, parameters[start:end], mean, first, second, decays[region], numbers)
+        some = parameters[start - origin : end - origin]
+        update(kind, some, mean, first, second, decays[region], numbers)
         gradient = gradient[end - start :]
         start = end

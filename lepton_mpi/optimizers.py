@@ -110,6 +110,7 @@ class Optimizer:
             self.numbers,
             start,
             stop,
+            0,
         )
 
 

@@ -12,7 +12,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-LINE_BYTES = 64
+from lepton_mpi.intrinsics import LINE_BYTES
+
 # Numbers of operands of one pass.
 ARITIES = (1, 2, 4, 8)
 

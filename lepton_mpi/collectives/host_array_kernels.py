@@ -18,7 +18,6 @@ Memory traffic: 2 n N bytes; in the caches, where the table stays, 3 (n - 1) N m
 from numba import njit
 
 from lepton_mpi.collectives.atomics import FIRST_FREE_WORD, LINE_WORDS, publish
-from lepton_mpi.collectives.fold_kernels import LINE_BYTES
 from lepton_mpi.collectives.host_kernels import (
     EPOCH,
     PIECE,
@@ -28,7 +27,7 @@ from lepton_mpi.collectives.host_kernels import (
     reduce_piece,
     wait,
 )
-from lepton_mpi.intrinsics import base_address
+from lepton_mpi.intrinsics import LINE_BYTES, base_address
 
 ROUNDS = 3
 

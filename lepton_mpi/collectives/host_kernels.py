@@ -27,8 +27,8 @@ from lepton_mpi.collectives.atomics import (
     store_release,
     wait_until,
 )
-from lepton_mpi.collectives.fold_kernels import LINE_BYTES, fold
-from lepton_mpi.intrinsics import base_address
+from lepton_mpi.collectives.fold_kernels import fold
+from lepton_mpi.intrinsics import LINE_BYTES, base_address
 
 # Words of the control block. OPEN and DONE are waited for: the line after each counts its sleepers. From
 # TICKETS on there is a line for the ticket of every range of pieces.
@@ -51,7 +51,7 @@ BLOCK_BYTES = 2 << 10
 
 
 @intrinsic
-def _stream_fence(typing_context):
+def stream_fence(typing_context):
     """Make streaming stores visible before anything stored later."""
 
     def generate(context, builder, signature, arguments):
@@ -203,7 +203,7 @@ def host_allreduce(words, table, scratch, plan):
         start, stop = piece_bounds(plan, piece)
         reduce_piece(plan, table, scratch, start, stop)
         if plan[STREAM]:
-            _stream_fence()
+            stream_fence()
         if finish_piece(words, plan):
             return 0
         piece = take_piece(words, plan, 0)

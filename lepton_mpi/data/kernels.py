@@ -2,7 +2,7 @@
 
 from numba import njit
 
-from lepton_mpi.intrinsics import base_address, prefetch
+from lepton_mpi.intrinsics import LINE_BYTES, base_address, prefetch
 
 _GATHER = [
     f"void({source}[:,::1], i8[::1], {target}[::1], {target}[::1], {target}[:,::1])"
@@ -16,13 +16,10 @@ _GATHER = [
 _ROWS_AHEAD, _AHEAD_BYTES_MAX = 4, 4096
 
 
-_LINE_BYTES = 64
-
-
 @njit("void(i8, i8)", cache=True, nogil=True)
 def ask_for(address, byte_count):
     """Ask the caches for memory that will be read soon."""
-    for byte in range(0, byte_count, _LINE_BYTES):
+    for byte in range(0, byte_count, LINE_BYTES):
         prefetch(address + byte)
 
 

@@ -15,10 +15,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from lepton_mpi.intrinsics import emit_prefetch
+from lepton_mpi.intrinsics import LINE_BYTES, emit_prefetch
 
 VECTOR_BYTES = 64
-_LINE_BYTES = 64
 _word, _half_word, _bit = ir.IntType(64), ir.IntType(32), ir.IntType(1)
 
 
@@ -213,7 +212,7 @@ class _Tile:
 
     def _ask_for_next(self, k, rows: int) -> None:
         """At the beginning of a cache line of the rows, for the same line of the next rows."""
-        builder, line = self.builder, _LINE_BYTES // self.width
+        builder, line = self.builder, LINE_BYTES // self.width
         is_line = builder.icmp_signed("==", builder.and_(k, _word(line - 1)), _word(0))
         is_any = builder.icmp_signed("!=", self.given.next_places, _word(0))
         with builder.if_then(builder.and_(is_line, is_any), likely=False):

@@ -10,6 +10,7 @@ Memory per host: (n + 1 + s) N bytes, N more with clipping by norm.
 import numpy as np
 
 from lepton_mpi.collectives.folds import plan_folds
+from lepton_mpi.collectives.host_kernels import WORKERS
 from lepton_mpi.collectives.host_memory import (
     HostPlan,
     HostVectors,
@@ -25,6 +26,7 @@ from lepton_mpi.strategies.clipping import SharedNorm, clipped_scale
 from lepton_mpi.strategies.host_state import host_state, host_vectors
 from lepton_mpi.strategies.micro_batches import NodeSums
 from lepton_mpi.strategies.step_kernels import sum_and_update
+from lepton_mpi.strategies.store_choice import StoreChoice
 from lepton_mpi.vectors import Layout
 
 # Bytes of every vector that are summed and updated together, and of a piece that a rank takes. While all vectors lie in
@@ -129,12 +131,14 @@ class _Update:
         is_large = vector_count * owner.parameters.nbytes >= LARGE_BYTES
         block_bytes = LARGE_BLOCK_BYTES if is_large else BLOCK_BYTES
         piece_bytes = LARGE_PIECE_BYTES if is_large else PIECE_BYTES
-        scratch = np.zeros((slots, block_bytes // dtype.itemsize), dtype)
+        scratch = np.zeros((slots + 1, block_bytes // dtype.itemsize), dtype)
         plan = encode_plan(
             *(world, 0, vectors.count, dtype.itemsize, "sum", False, [folds], first_slot, slots),
             piece_bytes=piece_bytes,
         )
         optimizer, self._plan = owner.optimizer, plan
+        # What one core alone has read is nobody else's to drop.
+        self._store = StoreChoice() if plan[WORKERS] > 1 else None
         self._arguments = (
             *(control_block(world), vectors.table, scratch, plan, row, optimizer.kind),
             *(owner.parameters, optimizer.state, optimizer.bounds),
@@ -148,5 +152,6 @@ class _Update:
 
     def run(self) -> None:
         """Once. All ranks of the host."""
-        if sum_and_update(*self._arguments):
+        past_caches = self._store is not None and self._store.next()
+        if sum_and_update(*self._arguments, past_caches):
             raise InterruptedError("another rank of this host has failed")

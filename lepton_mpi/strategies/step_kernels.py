@@ -6,7 +6,8 @@
     leave    all pieces are done, and everybody sees the new parameters
 
 The averaged gradient is never stored and never sent. Memory traffic: (n + 2 + 2 s) N bytes for n gradients
-and s vectors of state. Which rank takes which piece decides no bit.
+and s vectors of state. Which rank takes which piece decides no bit, nor does whether new parameters are stored in place or
+made in the nearest cache and stored past all caches (``store_choice.py``).
 """
 
 from numba import njit
@@ -20,24 +21,37 @@ from lepton_mpi.collectives.host_kernels import (
     place_rows,
     place_scratch,
     reduce_piece,
+    stream_fence,
     take_piece,
 )
+from lepton_mpi.intrinsics import LINE_BYTES, base_address, stream_line
 from lepton_mpi.optimizer_kernels import update_regions
 
 _SIGNATURES = [
-    f"i8(i8[::1], {t}[:,::1], {t}[:,::1], i8[::1], i8, i8, {t}[::1], {t}[:,::1], i8[::1], {t}[::1], {t}[::1])"
+    f"i8(i8[::1], {t}[:,::1], {t}[:,::1], i8[::1], i8, i8, {t}[::1], {t}[:,::1], i8[::1], {t}[::1], {t}[::1], b1)"
     for t in ("f4", "f8")
 ]
 
 
+@njit([f"void({t}[::1], {t}[::1])" for t in ("f4", "f8")], cache=True, nogil=True)
+def _stream(source, target):
+    """Fill ``target`` past the caches, in whole cache lines."""
+    first, to = base_address(source), base_address(target)
+    whole = target.size * target.itemsize // LINE_BYTES * LINE_BYTES if to % LINE_BYTES == 0 else 0
+    for byte in range(0, whole, LINE_BYTES):
+        stream_line(source, first + byte, to + byte)
+    for i in range(whole // target.itemsize, target.size):
+        target[i] = source[i]
+
+
 @njit(_SIGNATURES, cache=True, nogil=True, error_model="numpy")
 def sum_and_update(
-    words, table, scratch, plan, row, kind, parameters, state, bounds, decays, numbers
+    words, table, scratch, plan, row, kind, parameters, state, bounds, decays, numbers, past_caches
 ):
     """Update the parameters of a host from the sum of rows of ``table``. Collective over the host.
 
     The first four arguments are those of ``host_allreduce``, with the first scratch slot as the target of the
-    plan's only group; if the group has no folds, row ``row`` of the table is the sum. The others are those
+    plan's only group, and one slot more for new parameters; if the group has no folds, row ``row`` of the table is the sum. The others are those
     of ``update_regions``. Returns 1 if a wait was aborted.
     """
     is_last = arrive(words, plan)
@@ -45,7 +59,7 @@ def sum_and_update(
         return 1
     place_rows(plan, table)
     place_scratch(plan, scratch)
-    block = scratch.shape[1]
+    block, fresh = scratch.shape[1], scratch[scratch.shape[0] - 1]
     piece = take_piece(words, plan, is_last)
     while piece >= 0:
         piece_start, piece_stop = piece_bounds(plan, piece)
@@ -56,7 +70,15 @@ def sum_and_update(
                 gradient = scratch[0][: stop - start]
             else:
                 gradient = table[row][start:stop]
-            update_regions(kind, parameters, gradient, state, bounds, decays, numbers, start, stop)
+            rest = state, bounds, decays, numbers, start, stop
+            if past_caches:
+                fresh[: stop - start] = parameters[start:stop]
+                update_regions(kind, fresh, gradient, *rest, start)
+                _stream(fresh, parameters[start:stop])
+            else:
+                update_regions(kind, parameters, gradient, *rest, 0)
+        if past_caches:
+            stream_fence()
         if finish_piece(words, plan):
             return 0
         piece = take_piece(words, plan, 0)

@@ -14,6 +14,7 @@ from lepton_mpi.data.batches import BatchReader
 from lepton_mpi.errors import ConfigurationError, DataError, RankError
 from lepton_mpi.models import initialise_uniform
 from lepton_mpi.models.mlp import Mlp
+from lepton_mpi.strategies import shared_parameters
 from lepton_mpi.train import train
 from tests import reference
 from tests.parallel.together import check, equal_everywhere, refused, together
@@ -116,6 +117,19 @@ def test_rows_used_as_they_lie_give_the_digest_of_rows_gathered(world, data):
             return made
 
         digests.append(train(_config(data=data, epochs=2), world, model)["weights_digest"])
+    check(world, digests[0] == digests[1], str(digests))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("clip_norm", [0.0, 0.5])
+def test_parameters_stored_past_the_caches_are_the_same(world, monkeypatch, dtype, clip_norm):
+    """Of a number that ends in the middle of a cache line, in every step."""
+    digests = []
+    for is_past in (True, False):
+        choice = type("Always", (), {"next": lambda self, is_past=is_past: is_past})
+        monkeypatch.setattr(shared_parameters, "StoreChoice", choice)
+        config = _config(epochs=2, hidden=(37,), dtype=dtype, clip_norm=clip_norm)
+        digests.append(train(config, world)["weights_digest"])
     check(world, digests[0] == digests[1], str(digests))
 
 
