@@ -23,7 +23,7 @@ The map, in the order the data flows::
     explain.py       what a collective does, step by step, for a reader
     tune.py          which collective is fastest on these ranks
     command_line.py  command lines whose mistakes are one line
-    intrinsics.py    addresses and hints to the cache, for kernels
+    intrinsics.py    addresses, hints to the caches and stores past them, for kernels
     durable.py       a file in full or not at all
     errors.py        what a user can cause, each with the exit code of the job
     counter_random.py  random numbers that depend on seed and position alone; counter_random_kernels.py

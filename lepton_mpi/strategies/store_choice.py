@@ -1,9 +1,9 @@
 """Whether new parameters are stored past the caches: tried out now and then by the time of whole steps.
 
 A core that stores to lines which other cores have read waits until they have dropped them, line after line; past the caches
-it need not wait, but everybody reads the lines from memory next. Two cores that share a cache lose 6 % of the step of a
-784-128-10 network by storing past it, and two that do not take half the time. The result is the same, bit by bit, so
-that every rank may choose for itself, and again when it has moved.
+it need not wait, but everybody reads the lines from memory next. Which costs less depends on whether the cores share a cache
+(``./run_local.sh bench core_to_core``), and on a virtual machine it changes. The result is the same, bit by bit, so that
+every rank may choose for itself, and again when it has moved.
 """
 
 from collections.abc import Callable
