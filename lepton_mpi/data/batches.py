@@ -28,12 +28,15 @@ class Read(NamedTuple):
         Classes or targets of all rows of the table.
     numbers : int64, shape (rows,)
         Number of each in the table: its place in ``y``, and what its random numbers depend on.
+    classes : int32, shape (rows,), or None
+        ``y[numbers]``, where that is at hand.
     """
 
     x: np.ndarray
     places: np.ndarray
     y: np.ndarray
     numbers: np.ndarray
+    classes: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -132,25 +135,33 @@ class BatchReader:
 
     def read(self, read: Read) -> tuple[np.ndarray, np.ndarray]:
         """The rows as they are: x (r, *row shape), y int32 (r,) or x's dtype (r, targets)."""
-        count = self.read_y(read).shape[0]
+        x, y = self._room_for(read), self.read_y(read)
         gather_rows(read.x, read.places, self._shift, self._scale, self._x)
-        return self._x[:count].reshape(count, *self._row_shape), self._y[:count]
+        return x, y
 
     def read_for_training(self, read: Read, draw: int) -> tuple[np.ndarray, np.ndarray]:
         """The rows as they are trained on in the step of ``draw``: augmented, if that is asked for."""
         if self._changes is None:
             return self.read(read)
-        count = self.read_y(read).shape[0]
+        x, y = self._room_for(read), self.read_y(read)
         normaliser, out = (self._shift, self._scale), self._x
         gather_augmented(read.x, read.places, read.numbers, draw, *normaliser, *self._changes, out)
-        return self._x[:count].reshape(count, *self._row_shape), self._y[:count]
+        return x, y
 
     def read_y(self, read: Read) -> np.ndarray:
         """Classes or targets alone."""
+        if read.classes is not None:
+            return read.classes
         count = read.places.size
         assert count <= len(self._y), (count, len(self._y))  # kernels check no bounds
         self._gather_y(read.y, read.numbers, self._y)
         return self._y[:count]
+
+    def _room_for(self, read: Read) -> np.ndarray:
+        """Where its rows will be."""
+        count = read.places.size
+        assert count <= len(self._x), (count, len(self._x))
+        return self._x[:count].reshape(count, *self._row_shape)
 
 
 class MicroBatchReader:

@@ -103,12 +103,14 @@ class TrainingReads:
         whole = [cut.run(*run, length) for run in runs]
         for number, first_step in self._places:
             rows = self._shuffle.epoch(number).rows
+            classes = y[rows] if y.ndim == 1 else None
             for begin in range(first_step * length, rows.size, length):
                 rest = rows.size - begin
                 now = whole if rest >= length else [cut.run(*run, rest) for run in runs]
                 for start, end, cuts in now:
                     part = rows[begin + start : begin + end]
-                    yield Read(x, part, y, part), cuts
+                    at_hand = None if classes is None else classes[begin + start : begin + end]
+                    yield Read(x, part, y, part, at_hand), cuts
 
     def _micro_batches(self) -> Iterator[tuple[Read, list[tuple[int, int]]]]:
         """Reads of rows in memory, in the order of those that are streamed."""
