@@ -25,6 +25,7 @@ The map, in the order the data flows::
     command_line.py  command lines whose mistakes are one line
     intrinsics.py    addresses, hints to the caches and stores past them, for kernels
     durable.py       a file in full or not at all
+    batch.py         what the loader hands to a model
     errors.py        what a user can cause, each with the exit code of the job
     counter_random.py  random numbers that depend on seed and position alone; counter_random_kernels.py
                      draws the same ones inside of kernels

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lepton_mpi.batch import Batch
 from lepton_mpi.data.augmentation import Augmentation, image_size
 from lepton_mpi.data.augmentation_kernels import gather_augmented
 from lepton_mpi.data.kernels import gather_labels, gather_rows, gather_targets
 from lepton_mpi.data.tables import Table
-from lepton_mpi.models import Batch
 
 # They should still be in the core's own cache when the last of them is used.
 _TOGETHER_BYTES = 256 << 10

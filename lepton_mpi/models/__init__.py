@@ -37,38 +37,16 @@ import sys
 from collections.abc import Mapping
 from math import prod, sqrt
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from lepton_mpi import counter_random
+from lepton_mpi.batch import Batch as Batch
 from lepton_mpi.errors import ConfigurationError
 
 # Streams of random numbers: parameter k uses the first plus k, and every step has one number of the second.
 _INITIALISATION, _DRAWS = 10, 3
-
-
-class Batch(NamedTuple):
-    """Rows for one call.
-
-    Attributes
-    ----------
-    x : shape (rows, *row shape), or with ``places`` (any, features)
-    y : int32, shape (rows,), classes; or of x's dtype, shape (rows, targets)
-    rows : int64, shape (rows,), or None
-        Number of each row in its data set, in training; with ``draw`` it names this row in this step. Not its place
-        in the epoch's order: the number is what rows are read by, and stays however batches are cut.
-    draw : int
-        64 random bits of the step, the same on every rank, from -2**63 up; see ``draws``.
-    places : int64, shape (rows,), or None
-        Where in ``x`` the rows are; None, and for models without ``reads_in_place`` always None: they are all of x.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    rows: np.ndarray | None = None
-    draw: int = 0
-    places: np.ndarray | None = None
 
 
 def draws(seed: int, first_step: int, count: int) -> list[int]:

@@ -1,0 +1,28 @@
+"""What the loader hands to a model."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Batch(NamedTuple):
+    """Rows for one call.
+
+    Attributes
+    ----------
+    x : shape (rows, *row shape), or with ``places`` (any, features)
+    y : int32, shape (rows,), classes; or of x's dtype, shape (rows, targets)
+    rows : int64, shape (rows,), or None
+        Number of each row in its data set, in training; with ``draw`` it names this row in this step. Not its place
+        in the epoch's order: the number is what rows are read by, and stays however batches are cut.
+    draw : int
+        64 random bits of the step, the same on every rank, from -2**63 up; see ``models.draws``.
+    places : int64, shape (rows,), or None
+        Where in ``x`` the rows are; None, and for models without ``reads_in_place`` always None: they are all of x.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    rows: np.ndarray | None = None
+    draw: int = 0
+    places: np.ndarray | None = None
