@@ -2,16 +2,18 @@ r"""What every rank of ``benchmarks/update.py`` does: ``mpirun -n 2 python -m be
 
 A case is PARAMETERS:OPTIMIZER:WAY:FORM[:GIVE_UP_US]. Which MPI library it is and how it is tuned is up to whoever starts it.
 
-    write gradient | barrier | began step ended | write gradient | barrier | began step ended | …
+    write gradient | barrier | began step ended | barrier | write gradient | barrier | began step ended | …
     rank 0                     *---------------*
     rank 1                        *----------*
                                   <------------>  time of a step
 
 - Time: from the moment when the last rank begins, and so every gradient is complete, to the moment when the last
   one ends, and so every rank may read the parameters. The ranks of a host read one clock.
+- After it all ranks meet, by a barrier that gives the cores away: where there are more ranks than cores, whoever ended first
+  would go on to write its next gradient while the others, whose sum is complete, wait for a core in order to end.
 - Every step has a new gradient, written by its rank just before, as in a training. A step is timed alone: of several
   back to back all but the first would find the gradients of the others in their caches.
-- 10 steps come first, 2 of those that take longer than the time to measure.
+- 10 steps come first, 2 of those that take longer than the time to measure; or as many as a way takes to settle.
 - All parameters are compared with the reference after these and at the end, on every rank.
 """
 
@@ -54,7 +56,10 @@ WARM_UP_STEPS, WARM_UP_STEPS_SLOW = 10, 2
 _STEPS_MIN, _STEPS_MIN_SLOW, _STEPS_MAX = 5, 3, 400
 # A library's first calls on a communicator have no part in any case.
 _FIRST_CALLS = 10
-CONSTANTS = ("BLOCK_BYTES", "PIECE_BYTES", "LARGE_BYTES", "LARGE_BLOCK_BYTES", "LARGE_PIECE_BYTES")
+CONSTANTS = (
+    *("LONG_BLOCK_BYTES", "SHORT_BLOCK_BYTES", "LARGE_SHORT_BLOCK_BYTES"),
+    *("LARGE_BYTES", "PIECE_BYTES", "LARGE_PIECE_BYTES"),
+)
 
 
 def main() -> int:
@@ -147,10 +152,11 @@ def measure(world, way, reference, seconds: float, give_up_seconds: float = inf)
     """``timing.Timing`` of ``way``, None if it was given up. Collective over ``world``."""
     import numpy as np
 
+    from lepton_mpi.collectives.host_memory import HostBarrier
     from lepton_mpi.collectives.mpi import MpiRanks
     from lepton_mpi.collectives.timing import Timing
 
-    ranks = MpiRanks(world.comm)
+    ranks, meeting = MpiRanks(world.comm), HostBarrier(world)
 
     def run_steps(count: int) -> np.ndarray:
         """Seconds of each of ``count`` steps."""
@@ -158,10 +164,11 @@ def measure(world, way, reference, seconds: float, give_up_seconds: float = inf)
         for number in range(count):
             reference.advance(way.gradient)
             world.clock.enter("compute", reference.step)
-            ranks.barrier()
+            meeting.run()
             began[number] = perf_counter()
             way.step(reference.step, reference.row_count)
             ended[number] = perf_counter()
+            meeting.run()
         return ranks.maximum(ended) - ranks.maximum(began)
 
     def wrong() -> int:
@@ -172,8 +179,9 @@ def measure(world, way, reference, seconds: float, give_up_seconds: float = inf)
     warm = float(run_steps(WARM_UP_STEPS_SLOW)[-1])
     if warm > give_up_seconds:
         return None
-    if warm < seconds:
-        warm = float(np.median(run_steps(WARM_UP_STEPS - WARM_UP_STEPS_SLOW)))
+    more = max(WARM_UP_STEPS if warm < seconds else 0, way.steps_to_settle) - WARM_UP_STEPS_SLOW
+    if more > 0:
+        warm = float(np.median(run_steps(more)))
     wrong_elements = wrong()
     least = _STEPS_MIN if warm < seconds else _STEPS_MIN_SLOW
     us = run_steps(int(np.clip(seconds / warm, least, _STEPS_MAX))) * 1e6

@@ -24,6 +24,7 @@ from benchmarks.engines.update_reference import fill_parameters, settings_of
 from lepton_mpi.collectives.allreduce import make_plan
 from lepton_mpi.collectives.sliced_sum import choose_for_gradients
 from lepton_mpi.optimizers import KINDS, Optimizer
+from lepton_mpi.strategies import trial
 from lepton_mpi.strategies.shared_parameters import SharedParameters
 from lepton_mpi.vectors import Layout
 from lepton_mpi.world import MPI, World
@@ -52,6 +53,7 @@ class Way(Protocol):
 
     gradient: np.ndarray
     parameters: np.ndarray
+    steps_to_settle: int
 
     def step(self, step: int, row_count: int) -> None:
         """From the ``gradient`` of every rank, a sum over rows, to new ``parameters``; ``step`` counts from 1."""
@@ -59,6 +61,10 @@ class Way(Protocol):
 
 class Shared:
     """The engine's own: one copy of parameters and state a host, sum and update in one pass."""
+
+    steps_to_settle = trial.steps_to_settle(
+        4
+    )  # it tries out blocks of two lengths, stored in two ways
 
     def __init__(self, world: World, problem: Problem) -> None:
         layout = problem.layout
@@ -76,6 +82,8 @@ class Shared:
 
 class Allreduce:
     """Every rank gets the sum and updates a copy of its own. ``sums`` are (start, stop, run) of every bucket."""
+
+    steps_to_settle = 0
 
     def __init__(self, problem: Problem, gradient: np.ndarray, sums: list[tuple]) -> None:
         self.gradient, self._sums = gradient, sums
@@ -125,6 +133,8 @@ class ReduceScatter:
     Vectors are padded to a multiple of the number of ranks. ``by_counts`` takes the calls that are given the
     length of every slice, Reduce_scatter and Allgatherv, in place of those for slices of equal length.
     """
+
+    steps_to_settle = 0
 
     def __init__(self, world: World, problem: Problem, bucket: int, by_counts: bool) -> None:
         n, rank = world.size, world.rank

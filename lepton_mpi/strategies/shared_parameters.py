@@ -19,6 +19,7 @@ from lepton_mpi.collectives.host_memory import (
     encode_plan,
     slots_of,
     waited_seconds,
+    workers_of,
 )
 from lepton_mpi.collectives.tuning import Choice
 from lepton_mpi.optimizers import Settings
@@ -26,17 +27,20 @@ from lepton_mpi.strategies.clipping import SharedNorm, clipped_scale
 from lepton_mpi.strategies.host_state import host_state, host_vectors
 from lepton_mpi.strategies.micro_batches import NodeSums
 from lepton_mpi.strategies.step_kernels import sum_and_update
-from lepton_mpi.strategies.store_choice import StoreChoice
+from lepton_mpi.strategies.trial import Trial
 from lepton_mpi.vectors import Layout
 
-# Bytes of every vector that are summed and updated together, and of a piece that a rank takes. While all vectors lie in
-# caches, long blocks pay, of which the sum, the parameters and two vectors of state are as large as the first-level
-# cache, and small pieces: the 9 610 parameters of a small network are three. From LARGE_BYTES of vectors on memory
-# is what counts, and then short blocks do better. To try others:
-# mpirun -n 2 python -m benchmarks.engines.update --bucket-bytes 4194304 --cases 10000000:adam:shared:whole --json FILE
-# --constants LARGE_BYTES=1G
-BLOCK_BYTES, PIECE_BYTES = 8 << 10, 16 << 10
-LARGE_BYTES, LARGE_BLOCK_BYTES, LARGE_PIECE_BYTES = 8 << 20, 2 << 10, 64 << 10
+# Bytes of every vector that are summed and updated together, all of them tried out during training. Long blocks, of
+# which the sum, the parameters and two vectors of state are half of a second-level cache, keep many loads from memory
+# under way: 2 ranks, 1e7 parameters: 3.1 ms in place of 5.0 (8 KiB) or 5.5 (2 KiB). Processors with less of that cache, or
+# that share it, do better with short ones, and those whose state is in memory with shorter ones still.
+# To try others: mpirun -n 2 python -m benchmarks.engines.update --bucket-bytes 4194304
+# --cases 10000000:adam:shared:whole --json FILE --constants LONG_BLOCK_BYTES=64K
+LONG_BLOCK_BYTES, SHORT_BLOCK_BYTES = 128 << 10, 8 << 10
+LARGE_BYTES, LARGE_SHORT_BLOCK_BYTES = 8 << 20, 2 << 10
+
+# Pieces that a core takes, one after the other, unless they are shorter or longer than that.
+PIECES_PER_CORE, PIECE_BYTES, LARGE_PIECE_BYTES = 4, 16 << 10, 256 << 10
 
 
 class SharedParameters:
@@ -129,16 +133,23 @@ class _Update:
         slots = 1 + slots_of([folds])
         vector_count = sum(owner.vectors.values())
         is_large = vector_count * owner.parameters.nbytes >= LARGE_BYTES
-        block_bytes = LARGE_BLOCK_BYTES if is_large else BLOCK_BYTES
-        piece_bytes = LARGE_PIECE_BYTES if is_large else PIECE_BYTES
+        short = LARGE_SHORT_BLOCK_BYTES if is_large else SHORT_BLOCK_BYTES
+        block_bytes = max(LONG_BLOCK_BYTES, short)
         scratch = np.zeros((slots + 1, block_bytes // dtype.itemsize), dtype)
+        share = owner.parameters.nbytes // (workers_of(world) * PIECES_PER_CORE)
+        piece_bytes = min(max(share, PIECE_BYTES), LARGE_PIECE_BYTES)
         plan = encode_plan(
             *(world, 0, vectors.count, dtype.itemsize, "sum", False, [folds], first_slot, slots),
             piece_bytes=piece_bytes,
         )
         optimizer, self._plan = owner.optimizer, plan
+        # A core that stores to lines which other cores have read waits until they have dropped them, line after line; past
+        # the caches it need not wait, but everybody reads the lines from memory next. Which costs less depends on whether
+        # the cores share a cache (./run_local.sh bench core_to_core), and on a virtual machine it changes.
         # What one core alone has read is nobody else's to drop.
-        self._store = StoreChoice() if plan[WORKERS] > 1 else None
+        stores = (False, True) if plan[WORKERS] > 1 else (False,)
+        blocks = [size // dtype.itemsize for size in sorted({block_bytes, short}, reverse=True)]
+        self._ways = Trial([(block, store) for block in blocks for store in stores])
         self._arguments = (
             *(control_block(world), vectors.table, scratch, plan, row, optimizer.kind),
             *(owner.parameters, optimizer.state, optimizer.bounds),
@@ -152,6 +163,5 @@ class _Update:
 
     def run(self) -> None:
         """Once. All ranks of the host."""
-        past_caches = self._store is not None and self._store.next()
-        if sum_and_update(*self._arguments, past_caches):
+        if sum_and_update(*self._arguments, *self._ways.next()):
             raise InterruptedError("another rank of this host has failed")

@@ -7,7 +7,7 @@
 
 The averaged gradient is never stored and never sent. Memory traffic: (n + 2 + 2 s) N bytes for n gradients
 and s vectors of state. Which rank takes which piece decides no bit, nor does whether new parameters are stored in place or
-made in the nearest cache and stored past all caches (``store_choice.py``).
+made in the nearest cache and stored past all caches (``shared_parameters.py``).
 """
 
 from numba import njit
@@ -28,7 +28,7 @@ from lepton_mpi.intrinsics import LINE_BYTES, base_address, stream_line
 from lepton_mpi.optimizer_kernels import update_regions
 
 _SIGNATURES = [
-    f"i8(i8[::1], {t}[:,::1], {t}[:,::1], i8[::1], i8, i8, {t}[::1], {t}[:,::1], i8[::1], {t}[::1], {t}[::1], b1)"
+    f"i8(i8[::1], {t}[:,::1], {t}[:,::1], i8[::1], i8, i8, {t}[::1], {t}[:,::1], i8[::1], {t}[::1], {t}[::1], i8, b1)"
     for t in ("f4", "f8")
 ]
 
@@ -46,20 +46,33 @@ def _stream(source, target):
 
 @njit(_SIGNATURES, cache=True, nogil=True, error_model="numpy")
 def sum_and_update(
-    words, table, scratch, plan, row, kind, parameters, state, bounds, decays, numbers, past_caches
+    words,
+    table,
+    scratch,
+    plan,
+    row,
+    kind,
+    parameters,
+    state,
+    bounds,
+    decays,
+    numbers,
+    block,
+    past_caches,
 ):
     """Update the parameters of a host from the sum of rows of ``table``. Collective over the host.
 
     The first four arguments are those of ``host_allreduce``, with the first scratch slot as the target of the
-    plan's only group, and one slot more for new parameters; if the group has no folds, row ``row`` of the table is the sum. The others are those
-    of ``update_regions``. Returns 1 if a wait was aborted.
+    plan's only group, and one slot more for new parameters; if the group has no folds, row ``row`` of the table is the
+    sum. Those from ``kind`` to ``numbers`` are those of ``update_regions``. A slot has room for ``block`` elements, as
+    many as are summed and then updated. Returns 1 if a wait was aborted.
     """
     is_last = arrive(words, plan)
     if is_last < 0:
         return 1
     place_rows(plan, table)
     place_scratch(plan, scratch)
-    block, fresh = scratch.shape[1], scratch[scratch.shape[0] - 1]
+    fresh = scratch[scratch.shape[0] - 1]
     piece = take_piece(words, plan, is_last)
     while piece >= 0:
         piece_start, piece_stop = piece_bounds(plan, piece)

@@ -1,0 +1,56 @@
+"""Which of several ways to do a step is the fastest here and now: tried out now and then by the time of whole steps.
+
+All ways give the same result, bit by bit, so that every rank may choose for itself, and again when it has moved.
+What is tried is in ``shared_parameters.py``.
+"""
+
+from collections.abc import Callable, Sequence
+from statistics import median
+from time import perf_counter
+from typing import Generic, TypeVar
+
+# Steps from one trial to the next, for each way in a trial, and before the first one: a training's first steps tell little.
+PERIOD, TRIAL, BEFORE = 2048, 16, 32
+
+_Way = TypeVar("_Way")
+
+
+def steps_to_settle(way_count: int) -> int:
+    """Steps until the first trial is over."""
+    return BEFORE + way_count * TRIAL + 1
+
+
+class Trial(Generic[_Way]):
+    """Call ``next`` once a step.
+
+    Parameters
+    ----------
+    ways : 1 to PERIOD / TRIAL / 2 of them
+        The first is taken until the first trial.
+    clock : callable () -> float
+        Seconds.
+    """
+
+    def __init__(self, ways: Sequence[_Way], clock: Callable[[], float] = perf_counter) -> None:
+        self._ways, self._clock = ways, clock
+        self._chosen, self._last, self._step = 0, clock(), 0
+        self._times: list[list[float]] = [[] for _ in ways]
+
+    def next(self) -> _Way:
+        """The way for this step."""
+        place = (self._step - BEFORE) % PERIOD
+        self._step += 1
+        if place > len(self._ways) * TRIAL or len(self._ways) == 1:
+            return self._ways[self._chosen]
+        now = self._clock()
+        took, self._last = now - self._last, now
+        if place % TRIAL:  # the step before was one of the same way
+            self._times[self._chosen].append(took)
+        elif place < len(self._ways) * TRIAL:
+            self._chosen = place // TRIAL
+        else:
+            medians = [median(times) for times in self._times]
+            self._chosen = medians.index(min(medians))
+            for times in self._times:
+                times.clear()
+        return self._ways[self._chosen]
