@@ -24,7 +24,6 @@ from benchmarks.engines.update_reference import fill_parameters, settings_of
 from lepton_mpi.collectives.allreduce import make_plan
 from lepton_mpi.collectives.sliced_sum import choose_for_gradients
 from lepton_mpi.optimizers import KINDS, Optimizer
-from lepton_mpi.strategies import trial
 from lepton_mpi.strategies.shared_parameters import SharedParameters
 from lepton_mpi.vectors import Layout
 from lepton_mpi.world import MPI, World
@@ -62,10 +61,6 @@ class Way(Protocol):
 class Shared:
     """The engine's own: one copy of parameters and state a host, sum and update in one pass."""
 
-    steps_to_settle = trial.steps_to_settle(
-        4
-    )  # it tries out blocks of two lengths, stored in two ways
-
     def __init__(self, world: World, problem: Problem) -> None:
         layout = problem.layout
         choice = choose_for_gradients(world, "auto", [(0, layout.size)], DTYPE)
@@ -75,6 +70,7 @@ class Shared:
         )
         ((self.gradient, _),) = strategy.micro_batches
         self.parameters, self.step = strategy.parameters, strategy.step
+        self.steps_to_settle = strategy.steps_to_settle
         if world.local_rank == 0:
             fill_parameters(self.parameters)
         world.host_barrier()

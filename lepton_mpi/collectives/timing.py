@@ -6,7 +6,7 @@ r"""How one collective call is timed and checked, the same way for every library
 - A *block* is ``block_calls(bytes)`` calls back to back after the library's own barrier: 16 up to 256 KiB,
   so that many calls share the skew with which ranks leave the barrier; fewer above, and 1 from 4 MiB.
 - A barrier follows, too. Without it, where there are more ranks than cores, whoever is first to end would fill its next
-  input while others, whose sum is complete, wait for a core in order to end: 8 ranks on 2 cores, 64 MiB: 22 ms for 7.
+  input while others, whose sum is complete, wait for a core in order to end.
 - Time of a call = block time / calls; maximum over ranks, block by block; then min, median, p99 over blocks.
 - At least 10 untimed calls come first. MPICH takes its shared-memory path from the sixth on.
 - Before each block every rank writes its input again, as a gradient would be, outside the timer.

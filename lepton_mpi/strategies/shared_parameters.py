@@ -32,15 +32,15 @@ from lepton_mpi.vectors import Layout
 
 # Bytes of every vector that are summed and updated together, all of them tried out during training. Long blocks, of
 # which the sum, the parameters and two vectors of state are half of a second-level cache, keep many loads from memory
-# under way: 2 ranks, 1e7 parameters: 3.1 ms in place of 5.0 (8 KiB) or 5.5 (2 KiB). Processors with less of that cache, or
-# that share it, do better with short ones, and those whose state is in memory with shorter ones still.
+# under way: 2 ranks, 1e7 parameters: 3.1 ms in place of 5.0 (8 KiB) or 5.5 (2 KiB). Another
+# processor did better with short ones, and shorter ones still once all vectors together have LARGE_BYTES.
 # To try others: mpirun -n 2 python -m benchmarks.engines.update --bucket-bytes 4194304
 # --cases 10000000:adam:shared:whole --json FILE --constants LONG_BLOCK_BYTES=64K
 LONG_BLOCK_BYTES, SHORT_BLOCK_BYTES = 128 << 10, 8 << 10
 LARGE_BYTES, LARGE_SHORT_BLOCK_BYTES = 8 << 20, 2 << 10
 
-# Pieces that a core takes, one after the other, unless they are shorter or longer than that.
-PIECES_PER_CORE, PIECE_BYTES, LARGE_PIECE_BYTES = 4, 16 << 10, 256 << 10
+# Pieces that a core takes, one after the other, and what a piece has at least and at most.
+PIECES_PER_CORE, PIECE_BYTES_MIN, PIECE_BYTES_MAX = 4, 16 << 10, 256 << 10
 
 
 class SharedParameters:
@@ -76,6 +76,8 @@ class SharedParameters:
         How many vectors of the length of the parameters a host holds, by purpose.
     exchange_seconds : None
         Nothing is sent.
+    steps_to_settle : int
+        Steps in which ways of doing the update are tried out for the first time.
     """
 
     is_shared, bucket_count, exchange_seconds = True, 1, None
@@ -100,6 +102,7 @@ class SharedParameters:
         self._sum = HostPlan(vectors) if clips else None
         self._norm = SharedNorm(world, vectors.result) if clips else None
         self._update = _Update(self, vectors, is_fused=not clips)
+        self.steps_to_settle = self._update.ways.steps_to_settle
 
     def step(self, step: int, row_count: int) -> None:
         """Sum, divide by ``row_count`` (the rows of all ranks), update. ``step`` counts from 1."""
@@ -134,10 +137,10 @@ class _Update:
         vector_count = sum(owner.vectors.values())
         is_large = vector_count * owner.parameters.nbytes >= LARGE_BYTES
         short = LARGE_SHORT_BLOCK_BYTES if is_large else SHORT_BLOCK_BYTES
-        block_bytes = max(LONG_BLOCK_BYTES, short)
-        scratch = np.zeros((slots + 1, block_bytes // dtype.itemsize), dtype)
+        blocks = [byte_count // dtype.itemsize for byte_count in (LONG_BLOCK_BYTES, short)]
+        scratch = np.zeros((slots + 1, max(blocks)), dtype)
         share = owner.parameters.nbytes // (workers_of(world) * PIECES_PER_CORE)
-        piece_bytes = min(max(share, PIECE_BYTES), LARGE_PIECE_BYTES)
+        piece_bytes = min(max(share, PIECE_BYTES_MIN), PIECE_BYTES_MAX)
         plan = encode_plan(
             *(world, 0, vectors.count, dtype.itemsize, "sum", False, [folds], first_slot, slots),
             piece_bytes=piece_bytes,
@@ -148,8 +151,7 @@ class _Update:
         # the cores share a cache (./run_local.sh bench core_to_core), and on a virtual machine it changes.
         # What one core alone has read is nobody else's to drop.
         stores = (False, True) if plan[WORKERS] > 1 else (False,)
-        blocks = [size // dtype.itemsize for size in sorted({block_bytes, short}, reverse=True)]
-        self._ways = Trial([(block, store) for block in blocks for store in stores])
+        self.ways = Trial([(block, store) for block in blocks for store in stores])
         self._arguments = (
             *(control_block(world), vectors.table, scratch, plan, row, optimizer.kind),
             *(owner.parameters, optimizer.state, optimizer.bounds),
@@ -163,5 +165,5 @@ class _Update:
 
     def run(self) -> None:
         """Once. All ranks of the host."""
-        if sum_and_update(*self._arguments, *self._ways.next()):
+        if sum_and_update(*self._arguments, *self.ways.next()):
             raise InterruptedError("another rank of this host has failed")

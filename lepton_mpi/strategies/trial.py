@@ -15,11 +15,6 @@ PERIOD, TRIAL, BEFORE = 2048, 16, 32
 _Way = TypeVar("_Way")
 
 
-def steps_to_settle(way_count: int) -> int:
-    """Steps until the first trial is over."""
-    return BEFORE + way_count * TRIAL + 1
-
-
 class Trial(Generic[_Way]):
     """Call ``next`` once a step.
 
@@ -29,24 +24,31 @@ class Trial(Generic[_Way]):
         The first is taken until the first trial.
     clock : callable () -> float
         Seconds.
+
+    Attributes
+    ----------
+    steps_to_settle : int
+        Steps until the first trial is over.
     """
 
     def __init__(self, ways: Sequence[_Way], clock: Callable[[], float] = perf_counter) -> None:
         self._ways, self._clock = ways, clock
         self._chosen, self._last, self._step = 0, clock(), 0
         self._times: list[list[float]] = [[] for _ in ways]
+        self._length = len(ways) * TRIAL if len(ways) > 1 else 0
+        self.steps_to_settle = BEFORE + self._length if self._length else 0
 
     def next(self) -> _Way:
         """The way for this step."""
         place = (self._step - BEFORE) % PERIOD
         self._step += 1
-        if place > len(self._ways) * TRIAL or len(self._ways) == 1:
+        if not self._length or place > self._length:
             return self._ways[self._chosen]
         now = self._clock()
         took, self._last = now - self._last, now
         if place % TRIAL:  # the step before was one of the same way
             self._times[self._chosen].append(took)
-        elif place < len(self._ways) * TRIAL:
+        elif place < self._length:
             self._chosen = place // TRIAL
         else:
             medians = [median(times) for times in self._times]

@@ -15,6 +15,7 @@ from lepton_mpi.errors import ConfigurationError, DataError, RankError
 from lepton_mpi.models import initialise_uniform
 from lepton_mpi.models.mlp import Mlp
 from lepton_mpi.strategies import shared_parameters
+from lepton_mpi.strategies.trial import Trial
 from lepton_mpi.train import train
 from tests import reference
 from tests.parallel.together import check, equal_everywhere, refused, together
@@ -127,10 +128,11 @@ def test_the_ways_of_the_update_give_the_same_bits(world, monkeypatch, dtype, cl
     digests, tried = [], set()
     for number in range(4):
 
-        class Always:
+        class Always(Trial):
             """The same of the ways in every step."""
 
             def __init__(self, ways, number=number) -> None:
+                super().__init__(ways)
                 self.way = ways[number % len(ways)]
                 tried.add(self.way)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lepton_mpi.strategies.trial import BEFORE, PERIOD, TRIAL, Trial, steps_to_settle
+from lepton_mpi.strategies.trial import BEFORE, PERIOD, TRIAL, Trial
 
 
 class _Steps:
@@ -44,8 +44,11 @@ def test_a_change_is_noticed_at_the_next_trial():
 def test_one_way_needs_no_trial():
     steps = _Steps(a=1.0)
     assert set(steps.take(2 * PERIOD)) == {"a"}
+    assert steps.trial.steps_to_settle == 0
 
 
 def test_how_long_the_first_trial_takes():
-    steps = _Steps(a=3.0, b=2.0, c=1.0)
-    assert set(steps.take(PERIOD)[steps_to_settle(3) - 1 :]) == {"c"}
+    steps = _Steps(a=3.0, b=1.0, c=2.0)
+    taken = steps.take(PERIOD)
+    assert taken[steps.trial.steps_to_settle - 1] == "c"  # the last that is tried
+    assert set(taken[steps.trial.steps_to_settle :]) == {"b"}
