@@ -207,6 +207,7 @@ def import_kernels() -> None:
     import lepton_mpi.models.kernels
     import lepton_mpi.models.regression_kernels
     import lepton_mpi.optimizer_kernels
+    import lepton_mpi.shuffle_kernels
     import lepton_mpi.strategies.norm_kernels
     import lepton_mpi.strategies.step_kernels  # noqa: F401
 

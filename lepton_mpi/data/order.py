@@ -2,8 +2,8 @@
 
 A step's rows are cut into micro-batches (``MicroBatches``), and any rank can hold any of them. Two orders of an epoch:
 
-full      every row may come anywhere. Needs all rows at hand, and on each rank up to 32 bytes for each row: its number,
-          and its places in two epochs' orders and in one that is being made.
+full      every row may come anywhere. Needs all rows at hand, and on each rank 28 bytes for each row: its number, an
+          epoch's order and its classes, and what making the order takes.
 blocks    for rows that are streamed from a file, in runs that are long enough to be read fast::
 
               file      | block 0 | block 1 | block 2 | …                    runs of rows
@@ -25,7 +25,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from lepton_mpi import counter_random
-from lepton_mpi.counter_random_kernels import shuffled
+from lepton_mpi.shuffle_kernels import shuffle_into, shuffled, workspace_size
 
 # Streams of the random numbers; each use has its own.
 _VALIDATION, _TEST, _BLOCKS, _WINDOWS, _EPOCHS = 1, 2, 4, 5, 1_000
@@ -77,11 +77,17 @@ class FullShuffle:
 
     def __init__(self, rows: np.ndarray, micro_batches: MicroBatches, seed: int) -> None:
         self._rows, self.micro_batches, self._seed = rows, micro_batches, seed
+        # Kept, since fresh memory costs more than the order: Linux hands out every page of it anew.
+        self._workspace = np.empty(0, np.uint64)
 
-    def epoch(self, epoch: int) -> "FullEpoch":
-        """Order of one epoch."""
-        in_order = self._rows[epoch_order(self._rows.size, self._seed, epoch)]
-        return FullEpoch(self.micro_batches, in_order)
+    def epoch(self, epoch: int, out: np.ndarray | None = None) -> "FullEpoch":
+        """Order of one epoch, whose rows are in ``out``, int64 (row_count,), if that is given."""
+        count = self._rows.size
+        if self._workspace.size == 0:
+            self._workspace = np.empty(workspace_size(count), np.uint64)
+        out = np.empty(count, np.int64) if out is None else out
+        shuffle_into(_epoch_key(self._seed, epoch), self._rows, self._workspace, out)
+        return FullEpoch(self.micro_batches, out)
 
 
 @dataclass(frozen=True)
@@ -273,7 +279,11 @@ class BlockEpoch:
 
 def epoch_order(row_count: int, seed: int, epoch: int) -> np.ndarray:
     """Rows 0 … row_count-1 in the order of one epoch, int64, shape (row_count,): a function of seed and epoch."""
-    return shuffled(counter_random.key_of(seed, _EPOCHS + epoch)[0], row_count)
+    return shuffled(_epoch_key(seed, epoch), row_count)
+
+
+def _epoch_key(seed: int, epoch: int) -> np.uint64:
+    return counter_random.key_of(seed, _EPOCHS + epoch)[0]
 
 
 def hold_out(

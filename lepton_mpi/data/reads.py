@@ -101,9 +101,12 @@ class TrainingReads:
         cut, x, y = self._shuffle.micro_batches, self._rows.x, self._rows.y
         length = cut.batch_rows
         whole = [cut.run(*run, length) for run in runs]
+        rows = np.empty(self._rows.row_count, np.int64)
+        classes = np.empty(rows.size, y.dtype) if y.ndim == 1 else None
         for number, first_step in self._places:
-            rows = self._shuffle.epoch(number).rows
-            classes = y[rows] if y.ndim == 1 else None
+            self._shuffle.epoch(number, out=rows)
+            if classes is not None:
+                np.take(y, rows, out=classes, mode="clip")  # else it would make a copy first
             for begin in range(first_step * length, rows.size, length):
                 rest = rows.size - begin
                 now = whole if rest >= length else [cut.run(*run, rest) for run in runs]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lepton_mpi import counter_random, counter_random_kernels
+from lepton_mpi import counter_random, counter_random_kernels, shuffle_kernels
 
 _WEYL = 0x9E3779B97F4A7C15
 
@@ -97,10 +97,22 @@ def test_permutations_are_even():
 
 
 @given(key=st.integers(0, 2**64 - 1), count=st.integers(0, 3000))
-@example(key=0, count=100_003)
+@example(key=0, count=32_768)
+@example(key=1, count=32_769)
+@example(key=2, count=300_003)
 def test_the_kernel_shuffles_as_its_twin(key, count):
     """Sorted in buckets or all at once: the same order, whatever the length."""
     exact = counter_random.shuffled(np.array([key], np.uint64), count)
-    mine = counter_random_kernels.shuffled(np.uint64(key), count)
+    mine = shuffle_kernels.shuffled(np.uint64(key), count)
     assert mine.dtype == np.int64
     np.testing.assert_array_equal(mine, exact)
+
+
+@given(key=st.integers(0, 2**64 - 1), row_bits=st.integers(3, 61), pair=st.permutations(range(8)))
+def test_all_bits_of_a_hash_decide(key, row_bits, pair):
+    """Numbers whose hashes are alike but for bits that were dropped are compared by the whole hashes."""
+    left, right = pair[:2]
+    same = np.uint64(5) << np.uint64(row_bits)
+    given = np.uint64(key), np.uint64(row_bits), same | np.uint64(left), same | np.uint64(right)
+    hashes = counter_random.numbers(np.array([key], np.uint64), 8)
+    assert shuffle_kernels._is_after(*given) == (hashes[left] > hashes[right])
