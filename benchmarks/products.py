@@ -2,7 +2,7 @@
 
     ./run_local.sh bench products
 
-Forward is ``x @ w``, gradient ``x.T @ g``; the engine's are ``lepton_mpi/models/product_kernels.py``, BLAS is the
+Forward is ``x @ w``, gradient ``x.T @ g``, backward ``g @ w.T``; the engine's are ``lepton_mpi/models/product_kernels.py``, BLAS is the
 one that Numba calls, SciPy's OpenBLAS, on one thread. GFLOP/s are of the median call of warm data, both in turn.
 """
 
@@ -73,14 +73,15 @@ def main() -> int:
 
 
 def measure(rows: int, inputs: int, outputs: int, seconds: float) -> list[Row]:
-    """Both products of one shape."""
+    """The three products of one shape."""
     generator = np.random.default_rng(0)
     # Whole numbers, whose sums of products are exact.
     x, w, g = (
         generator.integers(-8, 9, shape).astype(np.float32)
         for shape in ((rows, inputs), (inputs, outputs), (rows, outputs))
     )
-    places = np.arange(rows)
+    places, numbers = np.arange(rows), np.arange(max(rows, inputs))
+    scratch = np.empty(product_kernels.right_scratch_size(rows, outputs, inputs), np.float32)
     cases = {
         "forward": (
             lambda out: product_kernels.product(x, places, w, out),
@@ -91,6 +92,11 @@ def measure(rows: int, inputs: int, outputs: int, seconds: float) -> list[Row]:
             lambda out: product_kernels.product_left(x, places, g, out),
             lambda out: blas.product_left(x, g, out),
             x.T @ g,
+        ),
+        "backward": (
+            lambda out: product_kernels.product_right(g, numbers, w, scratch, out),
+            lambda out: blas.product_right(g, w, out),
+            g @ w.T,
         ),
     }
     measured = []

@@ -182,7 +182,10 @@ class Config:
         "auto", "auto: a bar only on a terminal"
     )
     threads: int = _option(
-        1, "BLAS threads of each rank; 0 divides the host's cores among its ranks", _AT_LEAST_0
+        1,
+        "threads of each rank for matrix products; those of several are by BLAS, with other bits on other processors; "
+        "0 divides the host's cores among its ranks",
+        _AT_LEAST_0,
     )
     timeout: float = _option(
         300.0, "seconds without progress after which a rank ends the job", _POSITIVE

@@ -33,7 +33,7 @@ def say_head(
     is_crowded = world.local_size > world.cores
     crowded = f", {world.cores} cores for {world.local_size} ranks" if is_crowded else ""
     threads = thread_count(config, world)
-    per_rank = f"{threads} BLAS thread{'s' * (threads > 1)} a rank"
+    per_rank = "1 thread a rank" if threads == 1 else f"{threads} BLAS threads a rank"
     report.say("world", f"{ranks}{crowded}, {mpi_library()}, {per_rank}")
     counts = ", ".join(
         f"{grouped(rows.row_count)} {split}" for split, rows in _in_order(data.splits)

@@ -97,7 +97,7 @@ def gather_augmented(
         target[:] = moved
 
 
-# -- models/product_kernels.py, models/kernels.py --------------------------------------------------------------------------------
+# -- models/product_kernels.py, models/transpose_kernels.py, models/row_kernels.py ---------------------------
 
 
 def product(a, places, b, out):
@@ -108,6 +108,28 @@ def product(a, places, b, out):
 def product_left(a, places, b, out):
     a, b = _double(a[places], b)
     out[:] = a.T @ b
+
+
+def product_right(a, numbers, b, scratch, out):
+    a, b = _double(a, b)
+    out[:] = a @ b.T
+
+
+def transpose(a, out):
+    out[:] = a.T
+
+
+def dots(a, places, vector, out):
+    a, v = _double(a[places], vector)
+    out[:] = a @ v
+
+
+def weighted_sum(a, places, factors, is_first, out):
+    a, f = _double(a[places], factors)
+    out[:] = f @ a + (0 if is_first else out)
+
+
+# -- models/kernels.py, models/logistic_kernels.py -----------------------------------------------------------
 
 
 def dense(inputs, places, weight, bias, threaded, out):
@@ -126,7 +148,7 @@ def dense_gradient(inputs, places, grad_output, threaded, grad_weight, grad_bias
     grad_bias[:] = g.sum(axis=0)
 
 
-def dense_relu_backward(grad_output, weight, activations, grad_input):
+def dense_relu_backward(grad_output, weight, activations, threaded, numbers, scratch, grad_input):
     g, w = _double(grad_output, weight)
     grad_input[:] = np.where(activations > 0, g @ w.T, 0)
 
@@ -146,8 +168,8 @@ def softmax_predict(logits, labels, predicted):
     return -log_p[np.arange(labels.size), labels].sum()
 
 
-def logistic_gradient(inputs, weight, bias, labels, difference, grad_weight, grad_bias):
-    x, w, b = _double(inputs, weight, bias)
+def logistic_gradient(inputs, places, weight, bias, labels, difference, grad_weight, grad_bias):
+    x, w, b = _double(inputs[places], weight, bias)
     z = x @ w + b
     p_minus_y = expit(z) - labels
     difference[:] = p_minus_y
@@ -156,8 +178,8 @@ def logistic_gradient(inputs, weight, bias, labels, difference, grad_weight, gra
     return np.logaddexp(0, np.where(labels, -z, z)).sum(), np.count_nonzero((z > 0) == labels)
 
 
-def logistic_predict(inputs, weight, bias, labels, scratch, predicted):
-    x, w, b = _double(inputs, weight, bias)
+def logistic_predict(inputs, places, weight, bias, labels, scratch, predicted):
+    x, w, b = _double(inputs[places], weight, bias)
     z = x @ w + b
     predicted[:] = z > 0
     return np.logaddexp(0, np.where(labels, -z, z)).sum()
@@ -207,7 +229,7 @@ def dense_dropout(
         drop(counter_random.chain(key, int(row))[0], dropped, numbers, y, s)
 
 
-def dense_slope_backward(grad_output, weight, slope, grad_input):
+def dense_slope_backward(grad_output, weight, slope, threaded, numbers, scratch, grad_input):
     g, w, s = _double(grad_output, weight, slope)
     grad_input[:] = g @ w.T * s
 

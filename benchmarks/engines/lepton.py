@@ -147,11 +147,11 @@ def _blas_calls(case, rows: int) -> list[tuple]:
 
 
 def _own_calls(case, rows: int) -> list[tuple]:
-    """The same, with the kernels of the engine where it has some."""
+    """The same, with the kernels of the engine."""
     import numpy as np
 
     from benchmarks.engines import product_kernels as blas
-    from lepton_mpi.models import product_kernels
+    from lepton_mpi.models import product_kernels, row_kernels
 
     calls = []
     for kernel, arguments in _blas_calls(case, rows):
@@ -161,8 +161,16 @@ def _own_calls(case, rows: int) -> list[tuple]:
         elif kernel is blas.product_left:
             x, y, w = arguments
             calls.append((product_kernels.product_left, (x, np.arange(rows), y, w)))
+        elif kernel is blas.product_right:
+            y, w, x = arguments
+            size = product_kernels.right_scratch_size(rows, *w.shape[::-1])
+            numbers, scratch = np.arange(max(rows, len(w))), np.empty(size, np.float32)
+            calls.append((product_kernels.product_right, (y, numbers, w, scratch, x)))
+        elif kernel is blas.product_vector:
+            calls.append((row_kernels.dots, (arguments[0], np.arange(rows), *arguments[1:])))
         else:
-            calls.append((kernel, arguments))
+            x, z, w = arguments
+            calls.append((row_kernels.weighted_sum, (x, np.arange(rows), z, True, w)))
     return calls
 
 

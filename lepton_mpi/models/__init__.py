@@ -24,11 +24,15 @@ A model is any object with these attributes; the built-in ones use the same door
 
 Reading order::
 
+    vector_code.py         writes vector instructions
     tile_kernels.py        a tile of a matrix product
+    transpose_kernels.py   the transposed of a matrix
     product_kernels.py     matrix products of a batch with a layer
-    kernels.py             dense layers with ReLU, softmax and logistic loss
+    row_kernels.py         rows with a vector
+    kernels.py             dense layers with ReLU, softmax
     activation_kernels.py  dense layers with any activation, dropout
     regression_kernels.py  squared error, Huber's loss
+    logistic_kernels.py    logistic loss
     mlp.py, logistic.py    the models
 """
 
@@ -102,6 +106,15 @@ def _load(path: Path, attribute: str) -> Any:
     if not callable(getattr(module, attribute, None)):
         raise ConfigurationError(f"--model: {path} has no callable {attribute!r}")
     return getattr(module, attribute)
+
+
+def flat_rows(batch: Batch, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Memory in which the rows of a batch lie, shape (any, features), and their places in it.
+
+    ``places`` are those of a batch that has none: 0, 1, … for every row.
+    """
+    x = batch.x if batch.x.ndim == 2 else batch.x.reshape(len(batch.x), -1)
+    return x, places if batch.places is None else batch.places
 
 
 def initialise_uniform(parameters: Mapping[str, np.ndarray], seed: int) -> None:

@@ -21,7 +21,7 @@ from numba import njit, types
 from numba.extending import overload
 
 from lepton_mpi.counter_random_kernels import chain, number
-from lepton_mpi.models.kernels import multiply
+from lepton_mpi.models.kernels import multiply, multiply_right
 
 KINDS = {"relu": 0, "gelu": 1, "tanh": 2, "sigmoid": 3, "silu": 4}
 _RELU, _GELU, _TANH, _SIGMOID, _SILU = KINDS.values()
@@ -42,7 +42,8 @@ _DROPOUT_SIGNATURES = [
     for t in ("f4", "f8")
 ]
 _BACKWARD_SIGNATURES = [
-    f"void({t}[:,::1], {t}[:,::1], {t}[:,::1], {t}[:,::1])" for t in ("f4", "f8")
+    f"void({t}[:,::1], {t}[:,::1], {t}[:,::1], b1, i8[::1], {t}[::1], {t}[:,::1])"
+    for t in ("f4", "f8")
 ]
 
 # -- functions of one number -------------------------------------------------------------------------------
@@ -254,9 +255,9 @@ def dense_dropout(
 
 
 @njit(_BACKWARD_SIGNATURES, **_options)
-def dense_slope_backward(grad_output, weight, slope, grad_input):
-    """``grad_input = (grad_output @ weight.T) * slope``. Shapes (rows, k), (m, k), (rows, m), (rows, m)."""
-    np.dot(grad_output, weight.T, grad_input)
+def dense_slope_backward(grad_output, weight, slope, threaded, numbers, scratch, grad_input):
+    """``grad_input = (grad_output @ weight.T) * slope``. Shapes as in ``kernels.dense_relu_backward``."""
+    multiply_right(grad_output, weight, threaded, numbers, scratch, grad_input)
     for i in range(grad_input.shape[0]):
         row, factors = grad_input[i], slope[i]
         for j in range(row.size):

@@ -1,8 +1,10 @@
 """Numba kernels of the models. Signatures are explicit: importing this module compiles, or loads, them all.
 
-Matrices are C-contiguous, ``rows`` counts the batch, and ``out`` or what is filled comes last. The rows of a batch are
-rows ``places``, int64 (rows,), of ``inputs``, which BLAS cannot do: ``threaded``, they must be all of them. Matrix products are those of ``product_kernels.py``, or with ``threaded`` those of BLAS, which has threads; the gradient of
-inputs is always BLAS's. A literal 0 beside a float32 would turn a loop to float64, hence ``dtype.type(0)``. Each kernel has a NumPy twin in ``tests/reference.py``.
+Matrices are C-contiguous, ``rows`` counts the batch, and ``out`` or what is filled comes last. Matrix products are
+those of ``product_kernels.py``, or with ``threaded`` those of BLAS, which has threads, and whose bits depend on the
+processor. The rows of a batch are rows ``places``, int64 (rows,), of ``inputs``, which BLAS cannot do: ``threaded``,
+they must be all of them. A literal 0 beside a float32 would turn a loop to float64, hence ``dtype.type(0)``. Each
+kernel has a NumPy twin in ``tests/reference.py``.
 """
 
 import math
@@ -10,10 +12,10 @@ import math
 import numpy as np
 from numba import njit
 
-from lepton_mpi.models.product_kernels import product, product_left
+from lepton_mpi.models.product_kernels import product, product_left, product_right
 
 
-def _signatures(pattern: str) -> list[str]:
+def signatures(pattern: str) -> list[str]:
     """``pattern`` for float32 and for float64: F is the scalar, V the vector, M the matrix."""
     return [
         pattern.replace("M", f"{kind}[:,::1]").replace("V", f"{kind}[::1]").replace("F", kind)
@@ -30,7 +32,16 @@ def multiply(inputs, places, weight, threaded, out):
         product(inputs, places, weight, out)
 
 
-@njit(_signatures("void(M, i8[::1], M, V, b1, M)"), cache=True, nogil=True, error_model="numpy")
+@njit(inline="always")
+def multiply_right(grad_output, weight, threaded, numbers, scratch, grad_input):
+    """``grad_input = grad_output @ weight.T``; numbers and scratch as in ``product_right``."""
+    if threaded:
+        np.dot(grad_output, weight.T, grad_input)
+    else:
+        product_right(grad_output, numbers, weight, scratch, grad_input)
+
+
+@njit(signatures("void(M, i8[::1], M, V, b1, M)"), cache=True, nogil=True, error_model="numpy")
 def dense(inputs, places, weight, bias, threaded, out):
     """``out = inputs[places] @ weight + bias``. Shapes (any, m), (rows,), (m, k), (k,), bool, (rows, k)."""
     multiply(inputs, places, weight, threaded, out)
@@ -40,7 +51,7 @@ def dense(inputs, places, weight, bias, threaded, out):
             row[j] += bias[j]
 
 
-@njit(_signatures("void(M, i8[::1], M, V, b1, M)"), cache=True, nogil=True, error_model="numpy")
+@njit(signatures("void(M, i8[::1], M, V, b1, M)"), cache=True, nogil=True, error_model="numpy")
 def dense_relu(inputs, places, weight, bias, threaded, out):
     """``out = max(inputs[places] @ weight + bias, 0)``. Shapes as in ``dense``."""
     multiply(inputs, places, weight, threaded, out)
@@ -52,7 +63,7 @@ def dense_relu(inputs, places, weight, bias, threaded, out):
 
 
 @njit(
-    _signatures("void(M, i8[::1], M, b1, M, V)"),
+    signatures("void(M, i8[::1], M, b1, M, V)"),
     cache=True,
     nogil=True,
     error_model="numpy",
@@ -73,13 +84,14 @@ def dense_gradient(inputs, places, grad_output, threaded, grad_weight, grad_bias
             grad_bias[j] += row[j]
 
 
-@njit(_signatures("void(M, M, M, M)"), cache=True, nogil=True, error_model="numpy")
-def dense_relu_backward(grad_output, weight, activations, grad_input):
+@njit(signatures("void(M, M, M, b1, i8[::1], V, M)"), cache=True, nogil=True, error_model="numpy")
+def dense_relu_backward(grad_output, weight, activations, threaded, numbers, scratch, grad_input):
     """``grad_input = (grad_output @ weight.T)`` where ``activations > 0``, else 0.
 
-    Shapes (rows, k), (m, k), (rows, m), (rows, m); ``activations`` are the outputs of the ReLU.
+    Shapes (rows, k), (m, k), (rows, m), bool, and as in ``product_right``, (rows, m); ``activations`` are the outputs
+    of the ReLU.
     """
-    np.dot(grad_output, weight.T, grad_input)
+    multiply_right(grad_output, weight, threaded, numbers, scratch, grad_input)
     zero = grad_input.dtype.type(0)
     for i in range(grad_input.shape[0]):
         row, active = grad_input[i], activations[i]
@@ -87,7 +99,7 @@ def dense_relu_backward(grad_output, weight, activations, grad_input):
             row[j] = row[j] if active[j] > zero else zero
 
 
-@njit(_signatures("UniTuple(f8, 2)(M, i4[::1])"), cache=True, nogil=True, error_model="numpy")
+@njit(signatures("UniTuple(f8, 2)(M, i4[::1])"), cache=True, nogil=True, error_model="numpy")
 def softmax_cross_entropy(logits, labels):
     """Replace ``logits`` by the gradient of the summed loss; return (loss sum, correct count).
 
@@ -115,7 +127,7 @@ def softmax_cross_entropy(logits, labels):
     return loss, correct
 
 
-@njit(_signatures("f8(M, i4[::1], i4[::1])"), cache=True, nogil=True, error_model="numpy")
+@njit(signatures("f8(M, i4[::1], i4[::1])"), cache=True, nogil=True, error_model="numpy")
 def softmax_predict(logits, labels, predicted):
     """Fill ``predicted`` with the class of the highest logit; return the summed cross-entropy.
 
@@ -133,43 +145,4 @@ def softmax_predict(logits, labels, predicted):
             total += math.exp(row[j] - row[top])
         loss += math.log(total) + (row[top] - row[labels[i]])
         predicted[i] = top
-    return loss
-
-
-@njit(
-    _signatures("UniTuple(f8, 2)(M, V, V, i4[::1], V, V, V)"),
-    cache=True,
-    nogil=True,
-    error_model="numpy",
-)
-def logistic_gradient(inputs, weight, bias, labels, difference, grad_weight, grad_bias):
-    """Fill the gradient of the summed binary cross-entropy; return (loss sum, correct count).
-
-    With ``z = inputs @ weight + bias`` and ``p = 1 / (1 + exp(-z))``, the loss ``-y log p - (1-y) log(1-p)``
-    is ``max(z, 0) - y z + log(1 + exp(-|z|))``, which neither overflows nor takes the logarithm of 0.
-    Shapes (rows, m), (m,), (1,), (rows,), (rows,) scratch for ``p - y``, (m,), (1,).
-    """
-    np.dot(inputs, weight, difference)
-    loss, correct = 0.0, 0.0
-    grad_bias[0] = 0
-    for i in range(difference.size):
-        z = difference[i] + bias[0]
-        small = math.exp(-abs(z))
-        loss += max(z, 0) - labels[i] * z + math.log1p(small)
-        correct += (z > 0) == (labels[i] == 1)
-        difference[i] = (1 if z >= 0 else small) / (1 + small) - labels[i]
-        grad_bias[0] += difference[i]
-    np.dot(inputs.T, difference, grad_weight)
-    return loss, correct
-
-
-@njit(_signatures("f8(M, V, V, i4[::1], V, i4[::1])"), cache=True, nogil=True, error_model="numpy")
-def logistic_predict(inputs, weight, bias, labels, scratch, predicted):
-    """Fill ``predicted`` with ``z > 0``; return the summed loss. Shapes as in ``logistic_gradient``."""
-    np.dot(inputs, weight, scratch)
-    loss = 0.0
-    for i in range(scratch.size):
-        z = scratch[i] + bias[0]
-        loss += max(z, 0) - labels[i] * z + math.log1p(math.exp(-abs(z)))
-        predicted[i] = z > 0
     return loss

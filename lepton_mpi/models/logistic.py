@@ -2,44 +2,44 @@
 
 import numpy as np
 
-from lepton_mpi.models import Batch, kernels
+from lepton_mpi.models import Batch, flat_rows, logistic_kernels
 
 
 class Logistic:
     """See ``lepton_mpi.models`` for the contract. With one feature it has the classic two parameters."""
 
     name = "logistic"
+    reads_in_place = True
 
     def __init__(self, feature_count: int) -> None:
         self.shapes = {"weight": (feature_count,), "bias": (1,)}
-        self._scratch: dict[tuple[int, np.dtype], np.ndarray] = {}
+        self._plans: dict[tuple[int, np.dtype], tuple[np.ndarray, np.ndarray]] = {}
 
     def __str__(self) -> str:
         return f"logistic regression, {self.shapes['weight'][0]} features"
 
     def loss_and_gradient(self, parameters, batch: Batch, gradient) -> tuple[float, int]:
         """Summed binary cross-entropy and number of rows classified correctly."""
-        loss, correct = kernels.logistic_gradient(
-            batch.x.reshape(len(batch.x), -1),
-            parameters["weight"],
-            parameters["bias"],
-            batch.y,
-            self._buffer(batch),
-            gradient["weight"],
-            gradient["bias"],
+        places, scratch = self._plan(batch)
+        loss, correct = logistic_kernels.logistic_gradient(
+            *flat_rows(batch, places),
+            *(parameters["weight"], parameters["bias"], batch.y, scratch),
+            *(gradient["weight"], gradient["bias"]),
         )
         return loss, int(correct)
 
     def evaluate(self, parameters, batch: Batch, predicted) -> float:
         """Predicted classes and summed loss."""
-        x = batch.x.reshape(len(batch.x), -1)
-        buffer = self._buffer(batch)
-        return kernels.logistic_predict(
-            x, parameters["weight"], parameters["bias"], batch.y, buffer, predicted
+        places, scratch = self._plan(batch)
+        return logistic_kernels.logistic_predict(
+            *flat_rows(batch, places),
+            *(parameters["weight"], parameters["bias"], batch.y, scratch, predicted),
         )
 
-    def _buffer(self, batch: Batch) -> np.ndarray:
-        key = len(batch.x), batch.x.dtype
-        if key not in self._scratch:
-            self._scratch[key] = np.empty(key[0], key[1])
-        return self._scratch[key]
+    def _plan(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Places of all rows of a batch of this length, and memory for a number a row, made once."""
+        key = len(batch.y), batch.x.dtype
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = np.arange(key[0]), np.empty(*key)
+        return plan

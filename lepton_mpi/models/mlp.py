@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lepton_mpi.models import Batch, activation_kernels, kernels, regression_kernels
+from lepton_mpi.models import Batch, activation_kernels, flat_rows, kernels, regression_kernels
+from lepton_mpi.models.product_kernels import right_scratch_size
 
 
 class Mlp:
@@ -74,15 +75,18 @@ class Mlp:
         for weight, bias, inputs, slope, grad_input in plan.backward:
             rows = inputs, plan.places
             self._fill(gradient, weight, bias, rows, grad_output)
+            right = self.threaded, plan.numbers, plan.scratch
             if slope is None:
-                kernels.dense_relu_backward(grad_output, parameters[weight], inputs, grad_input)
+                kernels.dense_relu_backward(
+                    grad_output, parameters[weight], inputs, *right, grad_input
+                )
             else:
                 activation_kernels.dense_slope_backward(
-                    grad_output, parameters[weight], slope, grad_input
+                    grad_output, parameters[weight], slope, *right, grad_input
                 )
             grad_output = grad_input
         names = "layer0/weight", "layer0/bias"
-        self._fill(gradient, *names, _rows(batch, plan), grad_output)
+        self._fill(gradient, *names, flat_rows(batch, plan.places), grad_output)
         return result
 
     def evaluate(self, parameters, batch: Batch, predicted) -> float:
@@ -97,7 +101,7 @@ class Mlp:
         """What the last layer gives, shape (rows, outputs)."""
         if dropped and batch.rows is None:
             raise ValueError("dropout goes by the numbers of the rows: expected Batch.rows")
-        rows, threaded = _rows(batch, plan), self.threaded
+        rows, threaded = flat_rows(batch, plan.places), self.threaded
         for layer, (weight, bias, numbers, out, slope) in enumerate(plan.hidden):
             w, b = parameters[weight], parameters[bias]
             if slope is None:
@@ -146,24 +150,29 @@ class Mlp:
             hidden.append((*names[layer], numbers, out, slope))
             backward.append((*names[layer + 1], out, slope, grad))
         output = *names[-1], np.empty((rows, self.widths[-1]), dtype)
-        return _Plan(np.arange(rows), hidden, output, backward[::-1])
+        numbers = np.arange(max(rows, *self.widths))
+        # The first layer's inputs get no gradient.
+        scratch_size = 0
+        if not self.threaded:
+            scratch_size = max(
+                (right_scratch_size(rows, k, m) for m, k in pairwise(self.widths[1:])), default=0
+            )
+        scratch = np.empty(scratch_size, dtype)
+        return _Plan(numbers[:rows], numbers, scratch, hidden, output, backward[::-1])
 
 
 class _Plan(NamedTuple):
     """Parameters by name, and memory, of every layer, in the order in which a batch of one length needs them.
 
-    places: of all rows of a matrix of the batch; hidden: (weight, bias, numbers for dropout, output, slope); output: (weight, bias, output); backward, last
-    layer first, without the first: (weight, bias, inputs, slope of the inputs, gradient by the inputs). The slope
-    is None for ReLU without dropout.
+    places: of all rows of a matrix of the batch; numbers, scratch: what ``product_right`` works with; hidden: (weight,
+    bias, numbers for dropout, output, slope); output: (weight, bias, output); backward, last layer first, without the
+    first: (weight, bias, inputs, slope of the inputs, gradient by the inputs). The slope is None for ReLU without
+    dropout.
     """
 
     places: np.ndarray
+    numbers: np.ndarray
+    scratch: np.ndarray
     hidden: list[tuple]
     output: tuple
     backward: list[tuple]
-
-
-def _rows(batch: Batch, plan: _Plan) -> tuple[np.ndarray, np.ndarray]:
-    """Memory in which the rows of a batch lie, shape (any, features), and their places in it."""
-    x = batch.x if batch.x.ndim == 2 else batch.x.reshape(len(batch.x), -1)
-    return x, plan.places if batch.places is None else batch.places

@@ -1,8 +1,9 @@
-"""Matrix products of a batch with a layer: forward, and the gradient of the weights.
+"""Matrix products of a batch with a layer: forward, the gradient of the weights, and that of the inputs.
 
 Nothing is packed: a batch and a panel of the weights lie in the second-level cache, which is fast enough for a
 tile's loads. Libraries pack, for matrices far larger than a batch, and on batches pay for it
-(``python -m benchmarks.products``).
+(``python -m benchmarks.products``). Only the gradient of the inputs multiplies along the rows of both matrices, which
+vectors cannot: there the weights are transposed, or where that is more, the batch and the result.
 
 The batch is rows ``places`` of a: so rows can be multiplied where they lie, in a table of all rows.
 
@@ -20,6 +21,7 @@ from lepton_mpi.models.tile_kernels import (
     tile,
     tile_left,
 )
+from lepton_mpi.models.transpose_kernels import transpose
 
 # Of ``product``: numbers of k between two visits of a tile. A panel of b of so many rows, 128 KiB, stays in the
 # second-level cache while all rows of a pass over it.
@@ -104,3 +106,32 @@ def product_left(a, places, b, out):
                     *(a, rows, columns, c, b_row, from_a, from_places, a_row),
                     *(from_b, b_row, count, k == 0),
                 )
+
+
+@njit(cache=True)
+def right_scratch_size(rows, k, m):
+    """Elements of memory that ``product_right`` needs for shapes (rows, k) and (m, k)."""
+    return min(m * k, rows * (m + k))
+
+
+@njit(
+    [f"void({t}[:,::1], i8[::1], {t}[:,::1], {t}[::1], {t}[:,::1])" for t in ("f4", "f8")],
+    **_options,
+)
+def product_right(a, numbers, b, scratch, out):
+    """``out = a @ b.T``. Shapes (rows, k), (any,), (m, k), (any,), (rows, m).
+
+    numbers : int64, 0, 1, 2, … up to the larger of rows and m, or more
+    scratch : of ``right_scratch_size`` elements or more
+    """
+    (rows, k), m = a.shape, b.shape[0]
+    if m * k <= rows * (m + k):
+        turned = scratch[: k * m].reshape(k, m)
+        transpose(b, turned)
+        product(a, numbers[:rows], turned, out)
+    else:
+        turned = scratch[: k * rows].reshape(k, rows)
+        turned_out = scratch[k * rows : (k + m) * rows].reshape(m, rows)
+        transpose(a, turned)
+        product(b, numbers[:m], turned, turned_out)
+        transpose(turned_out, out)

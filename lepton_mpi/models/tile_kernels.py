@@ -3,7 +3,6 @@
     for every k:  load the vectors of row k of b; for every row of the tile: broadcast a[row, k] and multiply-add
 
 LLVM does not find this form in nested loops: it vectorises one of them and keeps no sums in registers.
-Vectors are 64 bytes, which LLVM splits where registers are shorter.
 Source: Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS 34(3), 2008.
 """
 
@@ -16,9 +15,9 @@ from numba import types
 from numba.extending import intrinsic
 
 from lepton_mpi.intrinsics import LINE_BYTES, emit_prefetch
+from lepton_mpi.models.vector_code import VECTOR_BYTES, VectorCode
 
-VECTOR_BYTES = 64
-_word, _half_word, _bit = ir.IntType(64), ir.IntType(32), ir.IntType(1)
+_word = ir.IntType(64)
 
 
 def _has_long_registers() -> bool:
@@ -101,14 +100,12 @@ class _Given(NamedTuple):
     next_places: Any = None
 
 
-class _Tile:
+class _Tile(VectorCode):
     """Writes the loops of tiles."""
 
     def __init__(self, builder, scalar, width: int, given: _Given) -> None:
-        self.builder, self.scalar, self.width, self.given = builder, scalar, width, given
-        self.lanes = VECTOR_BYTES // width
-        self.vector = ir.VectorType(scalar, self.lanes)
-        self.mask_type = ir.VectorType(_bit, self.lanes)
+        super().__init__(builder, scalar, width)
+        self.given = given
 
     def choose_columns(self, rows: int) -> None:
         """The loop for as many vectors as the columns need, the last of which may be short."""
@@ -121,23 +118,11 @@ class _Tile:
             above = builder.icmp_signed(">", self.given.columns, _word(lowest))
             below = builder.icmp_signed("<", self.given.columns, _word(highest))
             with builder.if_then(builder.and_(above, below)):
-                self._loop(rows, vectors, self._mask(lowest))
-
-    def _mask(self, lowest: int):
-        """Which lanes of the last vector are columns."""
-        lanes = ir.Constant(ir.VectorType(_half_word, self.lanes), list(range(self.lanes)))
-        rest = self.builder.trunc(self.builder.sub(self.given.columns, _word(lowest)), _half_word)
-        return self.builder.icmp_signed("<", lanes, self._splat(rest, _half_word))
-
-    def _splat(self, value, kind):
-        builder, vector = self.builder, ir.VectorType(kind, self.lanes)
-        undefined = ir.Constant(vector, ir.Undefined)
-        first = builder.insert_element(undefined, value, _half_word(0))
-        places = ir.Constant(ir.VectorType(_half_word, self.lanes), [0] * self.lanes)
-        return builder.shuffle_vector(first, undefined, places)
+                rest = builder.sub(self.given.columns, _word(lowest))
+                self._loop(rows, vectors, self.first_lanes(rest))
 
     def _loop(self, rows: int, vectors: int, mask) -> None:
-        builder, zero = self.builder, ir.Constant(self.vector, [0.0] * self.lanes)
+        builder, zero = self.builder, self.zero
         masks = [None] * (vectors - 1) + [mask]
         targets = [
             [
@@ -157,7 +142,7 @@ class _Tile:
         builder.cbranch(self.given.is_first, body, load)
         builder.position_at_end(load)
         so_far = [
-            [self._load(address, m) for address, m in zip(row, masks, strict=True)]
+            [self.load(address, m) for address, m in zip(row, masks, strict=True)]
             for row in targets
         ]
         builder.branch(body)
@@ -173,7 +158,7 @@ class _Tile:
         sums = [[entering(zero, value) for value in row] for row in so_far]
         self._ask_for_next(k, rows)
         b_vectors = [
-            self._load(builder.add(b, _word(VECTOR_BYTES * number)), m)
+            self.load(builder.add(b, _word(VECTOR_BYTES * number)), m)
             for number, m in enumerate(masks)
         ]
         added = []
@@ -181,10 +166,10 @@ class _Tile:
             element = builder.load(
                 builder.inttoptr(address, self.scalar.as_pointer()), align=self.width
             )
-            left = self._splat(element, self.scalar)
+            left = self.splat(element)
             added.append(
                 [
-                    self._multiply_add(left, right, old)
+                    self.multiply_add(left, right, old)
                     for right, old in zip(b_vectors, sums[row], strict=True)
                 ]
             )
@@ -199,7 +184,7 @@ class _Tile:
         builder.position_at_end(after)
         for row, values in zip(targets, added, strict=True):
             for address, value, m in zip(row, values, masks, strict=True):
-                self._store(value, address, m)
+                self.store(value, address, m)
 
     def _bases(self, rows: int) -> list:
         """Addresses that are known before the loop: where the rows of a begin."""
@@ -227,38 +212,6 @@ class _Tile:
         at = builder.add(places or self.given.places, builder.mul(index, _word(8)))
         place = builder.load(builder.inttoptr(at, _word.as_pointer()), align=8)
         return builder.add(self.given.a, builder.mul(place, self.given.a_row))
-
-    def _multiply_add(self, left, right, old):
-        name = f"llvm.fma.v{self.lanes}f{8 * self.width}"
-        return self.builder.call(
-            self._function(name, self.vector, [self.vector] * 3), [left, right, old]
-        )
-
-    def _load(self, address, mask):
-        pointer = self.builder.inttoptr(address, self.vector.as_pointer())
-        if mask is None:
-            return self.builder.load(pointer, align=self.width)
-        kinds = [pointer.type, _half_word, self.mask_type, self.vector]
-        function = self._function(
-            f"llvm.masked.load.v{self.lanes}f{8 * self.width}.p0", self.vector, kinds
-        )
-        zero = ir.Constant(self.vector, [0.0] * self.lanes)
-        return self.builder.call(function, [pointer, _half_word(self.width), mask, zero])
-
-    def _store(self, value, address, mask) -> None:
-        pointer = self.builder.inttoptr(address, self.vector.as_pointer())
-        if mask is None:
-            self.builder.store(value, pointer, align=self.width)
-            return
-        kinds = [self.vector, pointer.type, _half_word, self.mask_type]
-        function = self._function(
-            f"llvm.masked.store.v{self.lanes}f{8 * self.width}.p0", ir.VoidType(), kinds
-        )
-        self.builder.call(function, [value, pointer, _half_word(self.width), mask])
-
-    def _function(self, name: str, result, kinds):
-        module = self.builder.module
-        return module.globals.get(name) or ir.Function(module, ir.FunctionType(result, kinds), name)
 
 
 class _TileLeft(_Tile):

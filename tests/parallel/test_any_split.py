@@ -1,6 +1,8 @@
 """Weights after whole runs have the bits of a training written out here, in which no rank occurs."""
 
 import math
+import platform
+import re
 from pathlib import Path
 
 import h5py
@@ -20,8 +22,11 @@ from lepton_mpi.train import train
 from lepton_mpi.vectors import Layout
 from tests import reference
 from tests.parallel.together import check, refused, together
+from tests.serial.command_line import parse
 from tests.serial.data_files import OneRank
 from tests.split_runs import RUNS
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 def _tree_sum(vectors: list[np.ndarray]) -> np.ndarray:
@@ -78,6 +83,18 @@ def test_weights_have_the_bits_of_a_training_without_ranks(world, name):
     digest = train(config, world)["weights_digest"]
     with together(world):
         assert digest == _trained_alone(config)
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or platform.libc_ver()[0] != "glibc",
+    reason="exp and log are the C library's: README's digest is of x86-64 and glibc",
+)
+def test_the_weights_are_those_that_the_readme_shows(world):
+    """On any number of ranks, and on any processor: vectors of 32 and of 64 bytes give the same bits."""
+    digest = train(parse("--progress", "none"), world)["weights_digest"]
+    with together(world):
+        shown = re.search(r"^weights +(\w+) \(BLAKE2b\)$", README.read_text(), re.MULTILINE)[1]
+        assert digest == shown
 
 
 def test_clipping_and_dropout_change_the_weights(world):

@@ -9,6 +9,7 @@ from lepton_mpi import counter_random
 from lepton_mpi.config import Config
 from lepton_mpi.models import activation_kernels as kernels
 from lepton_mpi.models import draws
+from lepton_mpi.models.product_kernels import right_scratch_size
 from tests import reference
 
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f4", "f8"])
@@ -101,8 +102,10 @@ def test_layers_match_their_twins(dtype, kind, rows, m, k, threaded):
             mine[1][near_0] = exact[1][near_0] = 0
         np.testing.assert_allclose(mine, exact, rtol=0, atol=tolerance)
     mine, exact = (np.full((rows, m), np.nan, dtype) for _ in range(2))
-    kernels.dense_slope_backward(g, w, x, mine)
-    reference.dense_slope_backward(g, w, x, exact)
+    scratch = np.empty(right_scratch_size(rows, k, m), dtype)
+    given = g, w, x, threaded, np.arange(max(rows, m)), scratch
+    kernels.dense_slope_backward(*given, mine)
+    reference.dense_slope_backward(*given, exact)
     np.testing.assert_allclose(mine, exact, rtol=0, atol=tolerance)
 
 

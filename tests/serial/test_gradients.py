@@ -179,7 +179,7 @@ def test_dropout_without_numbers_of_rows_is_refused():
         _loss_and_gradient(model, layout, vector, Batch(batch.x, batch.y))
 
 
-@pytest.mark.parametrize("model", [case for case in MODELS if isinstance(case.values[0], Mlp)])
+@pytest.mark.parametrize("model", MODELS)
 def test_rows_are_read_where_they_lie(model):
     """Loss, gradient and predictions of rows somewhere in a table are those of the same rows by themselves."""
     assert model.reads_in_place

@@ -29,7 +29,7 @@ ALLOWED = {
         "prepare/inspection.py",
     ],
     "numba": ["*kernels.py", "intrinsics.py", "collectives/atomics.py"],
-    "llvmlite": ["*kernels.py", "intrinsics.py", "collectives/atomics.py"],
+    "llvmlite": ["*kernels.py", "models/vector_code.py", "intrinsics.py", "collectives/atomics.py"],
     "sklearn": ["data/embedded/make.py"],
     "PIL": ["prepare/readers/image_folders.py"],
     "pyarrow": ["prepare/readers/parquet.py"],

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.special import logsumexp
 
-from lepton_mpi.models import kernels
+from lepton_mpi.models import kernels, logistic_kernels
+from lepton_mpi.models.product_kernels import right_scratch_size
 from tests import reference
 
 DTYPES = [np.float32, np.float64]
@@ -63,7 +64,8 @@ def test_dense_layers_match_their_twins(dtype, rows, m, k, threaded):
         rows,
     )
     active = np.maximum(_normal(5, (rows, m), dtype), 0)
-    inputs = (g, w, active)
+    scratch = np.empty(right_scratch_size(rows, k, m), dtype)
+    inputs = (g, w, active, threaded, np.arange(max(rows, m)), scratch)
     _check(
         kernels.dense_relu_backward,
         reference.dense_relu_backward,
@@ -76,8 +78,12 @@ def test_dense_layers_match_their_twins(dtype, rows, m, k, threaded):
 def test_relu_passes_no_gradient_where_it_is_zero():
     """An activation of exactly 0 stops the gradient."""
     out = _empty(1, 2, dtype=np.float64)
-    kernels.dense_relu_backward(np.ones((1, 1)), np.ones((2, 1)), np.array([[0.0, 1e-300]]), out)
-    assert out.tolist() == [[0, 1]]
+    for threaded in (False, True):
+        given = threaded, np.arange(2), np.empty(3)
+        kernels.dense_relu_backward(
+            np.ones((1, 1)), np.ones((2, 1)), np.array([[0.0, 1e-300]]), *given, out
+        )
+        assert out.tolist() == [[0, 1]]
 
 
 @dtypes
@@ -103,19 +109,19 @@ def test_softmax_kernels_match_their_twins(dtype, rows, classes):
 
 @dtypes
 @rows_of_batch
-@pytest.mark.parametrize("features", [1, 2, 30])
+@pytest.mark.parametrize("features", [1, 2, 30, 9000])
 def test_logistic_kernels_match_their_twins(dtype, rows, features):
     """Loss, number of correct rows, gradient and predicted classes, the two-parameter case included."""
-    x, w = _normal(1, (rows, features), dtype), _normal(2, (features,), dtype)
+    x, w = _normal(1, (70, features), dtype), _normal(2, (features,), dtype) / dtype(features**0.5)
+    places = np.random.default_rng(4).integers(0, 70, rows)
     b, labels = _normal(3, (1,), dtype), _labels(rows, 2)
     vectors = _empty(rows, dtype=dtype), _empty(features, dtype=dtype), _empty(1, dtype=dtype)
     terms = 4 * (rows + features)
-    _check(
-        kernels.logistic_gradient, reference.logistic_gradient, (x, w, b, labels), vectors, terms
-    )
+    given, kernel = (x, places, w, b, labels), logistic_kernels.logistic_gradient
+    _check(kernel, reference.logistic_gradient, given, vectors, terms)
     predicted, expected = np.full(rows, -1, np.int32), np.full(rows, -1, np.int32)
-    loss = kernels.logistic_predict(x, w, b, labels, vectors[0].copy(), predicted)
-    exact = reference.logistic_predict(x, w, b, labels, None, expected)
+    loss = logistic_kernels.logistic_predict(*given, vectors[0].copy(), predicted)
+    exact = reference.logistic_predict(*given, None, expected)
     np.testing.assert_allclose(loss, exact, rtol=terms * np.finfo(dtype).eps)
     np.testing.assert_array_equal(predicted, expected)
 
@@ -162,7 +168,8 @@ def test_logistic_loss_is_stable_for_extreme_logits(dtype, z, label):
     x, w, b = np.ones((1, 1), dtype), np.array([z], dtype), np.zeros(1, dtype)
     difference, grad_weight, grad_bias = np.empty(1, dtype), np.empty(1, dtype), np.empty(1, dtype)
     labels = np.array([label], np.int32)
-    loss, correct = kernels.logistic_gradient(x, w, b, labels, difference, grad_weight, grad_bias)
+    given = x, np.zeros(1, np.int64), w, b, labels
+    loss, correct = logistic_kernels.logistic_gradient(*given, difference, grad_weight, grad_bias)
     exact = np.logaddexp(0, -z if label else z)
     np.testing.assert_allclose(loss, exact, rtol=1e-6)
     p = 0.5 * (1 + np.tanh(z / 2))

@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lepton_mpi.models.product_kernels import product, product_left
+from lepton_mpi.models.product_kernels import (
+    product,
+    product_left,
+    product_right,
+    right_scratch_size,
+)
+from lepton_mpi.models.transpose_kernels import transpose
 from tests import reference
 
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f4", "f8"])
@@ -41,6 +47,49 @@ def test_products_of_whole_numbers_are_exact(dtype, m, depth, n):
         twin(a, places, b, expected)
         np.testing.assert_array_equal(out, expected)
         assert np.isnan(memory[:100]).all() and np.isnan(memory[100 + m * n :]).all()
+
+
+@dtypes
+@given(rows=SIZES, depth=DEPTHS, m=SIZES)
+def test_right_products_of_whole_numbers_are_exact(dtype, rows, depth, m):
+    """The product along the rows of both matrices, whichever of them is transposed; memory beside is untouched."""
+    a, b = _whole((rows, depth), dtype, 1), _whole((m, depth), dtype, 2)
+    (out, memory), expected = _guarded((rows, m), dtype), np.empty((rows, m), dtype)
+    size = right_scratch_size(rows, depth, m)
+    scratch, scratch_memory = _guarded((size,), dtype)
+    given = a, np.arange(max(rows, m)), b, scratch
+    product_right(*given, out)
+    reference.product_right(*given, expected)
+    np.testing.assert_array_equal(out, expected)
+    for each, count in ((memory, rows * m), (scratch_memory, size)):
+        assert np.isnan(each[:100]).all() and np.isnan(each[100 + count :]).all()
+
+
+@dtypes
+@given(m=SIZES, n=SIZES)
+def test_a_matrix_of_any_shape_is_transposed(dtype, m, n):
+    """Every element once, and nothing beside them."""
+    (out, memory), expected = _guarded((n, m), dtype), np.empty((n, m), dtype)
+    a = np.arange(m * n, dtype=dtype).reshape(m, n)
+    transpose(a, out)
+    reference.transpose(a, expected)
+    np.testing.assert_array_equal(out, expected)
+    assert np.isnan(memory[:100]).all() and np.isnan(memory[100 + m * n :]).all()
+
+
+@dtypes
+def test_bits_of_a_right_product_do_not_depend_on_what_is_transposed(dtype):
+    """A row of the batch alone, and weights of few rows, give the bits that all give together."""
+    generator = np.random.default_rng(7)
+    a = generator.standard_normal((40, 90)).astype(dtype)
+    b = generator.standard_normal((60, 90)).astype(dtype)
+    whole, numbers = np.empty((40, 60), dtype), np.arange(60)
+    product_right(a, numbers, b, np.empty(40 * 150, dtype), whole)
+    for rows, m in ((1, 60), (40, 1), (5, 7), (40, 59)):
+        part = np.empty((rows, m), dtype)
+        scratch = np.empty(right_scratch_size(rows, 90, m), dtype)
+        product_right(a[:rows], numbers, b[:m], scratch, part)
+        np.testing.assert_array_equal(part, whole[:rows, :m])
 
 
 @dtypes

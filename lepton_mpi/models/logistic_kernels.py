@@ -1,0 +1,53 @@
+"""Numba kernels of logistic regression, which read rows where they lie. Conventions as in kernels.py."""
+
+import math
+
+from numba import njit
+
+from lepton_mpi.models.kernels import signatures
+from lepton_mpi.models.row_kernels import TOGETHER, dots, weighted_sum
+
+# Every row is read twice, and these bytes of rows after each other: at the second time they are in the second-level
+# cache, if a row is not longer.
+_BYTES_TOGETHER = 1 << 17
+_options = {"cache": True, "nogil": True, "error_model": "numpy"}
+
+
+@njit(signatures("UniTuple(f8, 2)(M, i8[::1], V, V, i4[::1], V, V, V)"), **_options)
+def logistic_gradient(inputs, places, weight, bias, labels, difference, grad_weight, grad_bias):
+    """Fill the gradient of the summed binary cross-entropy; return (loss sum, correct count).
+
+    With ``z = inputs[places] @ weight + bias`` and ``p = 1 / (1 + exp(-z))``, the loss ``-y log p - (1-y) log(1-p)``
+    is ``max(z, 0) - y z + log(1 + exp(-|z|))``, which neither overflows nor takes the logarithm of 0.
+    Shapes (any, m), (rows,), (m,), (1,), (rows,), (rows,) scratch for ``p - y``, (m,), (1,).
+    """
+    loss, correct = 0.0, 0.0
+    grad_bias[0] = 0
+    if places.size == 0:
+        grad_weight[:] = 0
+    row_bytes = max(1, weight.size * weight.itemsize)
+    rows = max(TOGETHER, _BYTES_TOGETHER // row_bytes)
+    for first in range(0, places.size, rows):
+        end = min(first + rows, places.size)
+        dots(inputs, places[first:end], weight, difference[first:end])
+        for i in range(first, end):
+            z = difference[i] + bias[0]
+            small = math.exp(-abs(z))
+            loss += max(z, 0) - labels[i] * z + math.log1p(small)
+            correct += (z > 0) == (labels[i] == 1)
+            difference[i] = (1 if z >= 0 else small) / (1 + small) - labels[i]
+            grad_bias[0] += difference[i]
+        weighted_sum(inputs, places[first:end], difference[first:end], first == 0, grad_weight)
+    return loss, correct
+
+
+@njit(signatures("f8(M, i8[::1], V, V, i4[::1], V, i4[::1])"), **_options)
+def logistic_predict(inputs, places, weight, bias, labels, scratch, predicted):
+    """Fill ``predicted`` with ``z > 0``; return the summed loss. Shapes as in ``logistic_gradient``."""
+    dots(inputs, places, weight, scratch)
+    loss = 0.0
+    for i in range(scratch.size):
+        z = scratch[i] + bias[0]
+        loss += max(z, 0) - labels[i] * z + math.log1p(math.exp(-abs(z)))
+        predicted[i] = z > 0
+    return loss
