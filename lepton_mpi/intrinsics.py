@@ -1,7 +1,7 @@
-"""What Numba has no word for: the address of an array, hints to the caches, and stores past them."""
+"""What Numba has no word for: the address of an array and back, hints to the caches, and stores past them."""
 
 from llvmlite import ir
-from numba import types
+from numba import carray, njit, types
 from numba.extending import intrinsic
 
 LINE_BYTES = 64
@@ -17,6 +17,21 @@ def base_address(typing_context, array):
         return builder.ptrtoint(made.data, _word)
 
     return types.int64(array), generate
+
+
+@intrinsic
+def _pointer(typing_context, like, address):
+    def generate(context, builder, signature, arguments):
+        kind = context.get_value_type(signature.return_type)
+        return builder.inttoptr(arguments[1], kind)
+
+    return types.CPointer(like.dtype)(like, types.int64), generate
+
+
+@njit(inline="always")
+def vector_at(like, address, count):
+    """The ``count`` elements at ``address`` (int64), of the type of the array ``like``; they must outlive the result."""
+    return carray(_pointer(like, address), (count,))
 
 
 @intrinsic

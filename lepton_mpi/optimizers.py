@@ -65,15 +65,16 @@ class Optimizer:
         decays = [
             settings.weight_decay if len(shape) >= 2 else 0.0 for shape in layout.shapes.values()
         ]
-        starts, self._decays = [0], []
+        starts, decay_of_regions = [0], []
         for (start, stop), decay in zip(layout.bounds, decays, strict=True):
-            if start < stop and (not self._decays or self._decays[-1] != decay):
-                self._decays.append(decay)
+            if start < stop and (not decay_of_regions or decay_of_regions[-1] != decay):
+                decay_of_regions.append(decay)
                 starts.append(stop)
             elif start < stop:
                 starts[-1] = stop
         self.bounds = np.array(starts, np.int64)
-        self.decays = np.zeros(len(self._decays), dtype)
+        self._decays = np.array(decay_of_regions, dtype)
+        self.decays = self._decays.copy()
         self.numbers = np.zeros(kernels.NUMBER_COUNT, dtype)
         for place, number in _fixed_numbers(settings).items():
             self.numbers[place] = number
@@ -87,9 +88,8 @@ class Optimizer:
     def begin_step(self, step: int, scale: float) -> None:
         """Fix the numbers of step ``step``, counted from 1; ``scale`` makes a summed gradient the mean."""
         name, rate = self.settings.name, self.settings.rate(step)
-        self.decays[:] = self._decays
         if name in _DECOUPLED:
-            self.decays *= rate
+            np.multiply(self._decays, rate, out=self.decays)
         if name in ("adam", "adamw"):
             # The corrections 1 - beta**step are folded into rate and epsilon.
             root = math.sqrt(1 - ADAM_BETA_2**step)

@@ -81,14 +81,20 @@ def fetch_add(typing_context, words, index, value):
 
 
 @intrinsic
-def full_fence(typing_context):
-    """No load moves before it and no store after it."""
+def _store_and_look(typing_context, words, index, value, other):
+    """``words[index] = value``, after everything stored before; then, never before, read ``words[other]``.
+
+    By an exchange, which is a fence at the price of the store.
+    """
 
     def generate(context, builder, signature, arguments):
-        builder.fence("seq_cst")
-        return context.get_dummy_value()
+        array, position, number, other = arguments
+        kind = signature.args[0]
+        pointer = _pointer(context, builder, kind, array, position)
+        builder.atomic_rmw("xchg", pointer, number, "seq_cst")
+        return builder.load_atomic(_pointer(context, builder, kind, array, other), "seq_cst", 8)
 
-    return types.none(), generate
+    return types.int64(words, types.intp, types.int64, types.intp), generate
 
 
 def call_on_x86(builder, name):
@@ -99,7 +105,7 @@ def call_on_x86(builder, name):
 
 
 @intrinsic
-def _pause(typing_context):
+def pause(typing_context):
     """Tell the processor that this is a polling loop."""
 
     def generate(context, builder, signature, arguments):
@@ -141,7 +147,7 @@ def wait_until(words, index, target, polls, yields):
     for _ in range(polls):
         if load_acquire(words, index) >= target:
             return 0
-        _pause()
+        pause()
     for _ in range(yields):
         if load_acquire(words, index) >= target:
             return 0
@@ -165,7 +171,5 @@ def wait_until(words, index, target, polls, yields):
 @njit(inline="always")
 def publish(words, index, value):
     """``words[index] = value``, and wake everybody who sleeps on it."""
-    store_release(words, index, value)
-    full_fence()
-    if load_acquire(words, index + LINE_WORDS) > 0:
+    if _store_and_look(words, index, value, index + LINE_WORDS) > 0:
         _syscall(_FUTEX_NUMBER, _address(words, index), _FUTEX_WAKE, 1 << 30, 0, 0, 0)

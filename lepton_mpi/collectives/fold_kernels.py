@@ -70,11 +70,11 @@ def fold(
                         if known_operation == SUM and known_arity > 1:
                             with builder.if_else(streaming) as (stream, ordinary):
                                 with stream:
-                                    code.loops(known_arity, SUM, True)
+                                    code.loops(known_arity, SUM, 1, True)
                                 with ordinary:
-                                    code.loops(known_arity, SUM, False)
+                                    code.choose_targets(known_arity)
                         else:
-                            code.loops(known_arity, known_operation, False)
+                            code.loops(known_arity, known_operation)
         return context.get_dummy_value()
 
     number = types.int64
@@ -91,9 +91,22 @@ class _Fold:
         self.scalar, self.width = context.get_data_type(kind), kind.bitwidth // 8
         self.is_float = isinstance(kind, types.Float)
 
-    def loops(self, arity: int, operation: int, streaming: bool) -> None:
-        """Whole lines, then the elements that are left."""
-        bases = [self._address(_word(number)) for number in range(arity + 1)]
+    def choose_targets(self, arity: int) -> None:
+        """A sum, with loops of their own for the numbers of targets that are usual."""
+        builder = self.builder
+        usual = [1, 2] if arity == 2 else [1, arity]
+        is_usual = cgutils.false_bit
+        for number in usual:
+            same = builder.icmp_signed("==", self.target_count, _word(number))
+            with builder.if_then(same):
+                self.loops(arity, SUM, number)
+            is_usual = builder.or_(is_usual, same)
+        with builder.if_then(builder.not_(is_usual)):
+            self.loops(arity, SUM)
+
+    def loops(self, arity: int, operation: int, targets: int = 0, streaming: bool = False) -> None:
+        """Whole lines, then the elements that are left; for ``targets``, or 0 if their number is not known."""
+        bases = [self._address(_word(number)) for number in range(arity + max(1, targets))]
         whole = self.builder.and_(self.byte_count, _word(-LINE_BYTES))
         line = ir.VectorType(self.scalar, LINE_BYTES // self.width)
         parts = [(line, _word(0), whole, LINE_BYTES)]
@@ -101,29 +114,36 @@ class _Fold:
             parts.append((self.scalar, whole, self.byte_count, self.width))
         for kind, start, stop, step in parts:
             with cgutils.for_range_slice(self.builder, start, stop, _word(step), _word) as (at, _):
-                self._one(kind, at, bases, operation, streaming)
+                value = self._combined_at(kind, at, bases[:arity], operation)
+                self._store(kind, at, value, bases[arity:], arity if targets == 0 else 0, streaming)
 
     def _address(self, number):
         return self.builder.load(self.builder.gep(self.addresses, [number]))
 
-    def _one(self, kind, offset, bases, operation: int, streaming: bool) -> None:
-        """One line or element: load, combine, store."""
-        builder = self.builder
-
-        def at(base):
-            return builder.inttoptr(builder.add(base, offset), kind.as_pointer())
-
-        *operands, first_target = bases
-        values = [builder.load(at(base), align=self.width) for base in operands]
+    def _combined_at(self, kind, offset, operands, operation: int):
+        """One line or element of the operands, combined."""
+        values = [
+            self.builder.load(self._pointer(kind, base, offset), align=self.width)
+            for base in operands
+        ]
         while len(values) > 1:
             pairs = zip(values[::2], values[1::2], strict=True)
-            values = [_combined(builder, operation, self.is_float, *pair) for pair in pairs]
-        if streaming:
-            stored = builder.store(values[0], at(first_target), align=LINE_BYTES)
-            one = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
-            stored.set_metadata("nontemporal", one)
-            return
-        builder.store(values[0], at(first_target), align=self.width)
-        with cgutils.for_range(builder, self.target_count, start=_word(1)) as others:
-            target = self._address(builder.add(_word(len(operands)), others.index))
-            builder.store(values[0], at(target), align=self.width)
+            values = [_combined(self.builder, operation, self.is_float, *pair) for pair in pairs]
+        return values[0]
+
+    def _store(self, kind, offset, value, targets, first_target: int, streaming: bool) -> None:
+        """To ``targets``, and, if ``first_target`` is not 0, to all but the first from that address on."""
+        builder = self.builder
+        for base in targets:
+            align = LINE_BYTES if streaming else self.width
+            stored = builder.store(value, self._pointer(kind, base, offset), align=align)
+            if streaming:
+                one = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+                stored.set_metadata("nontemporal", one)
+        if first_target:
+            with cgutils.for_range(builder, self.target_count, start=_word(1)) as others:
+                target = self._address(builder.add(_word(first_target), others.index))
+                builder.store(value, self._pointer(kind, target, offset), align=self.width)
+
+    def _pointer(self, kind, base, offset):
+        return self.builder.inttoptr(self.builder.add(base, offset), kind.as_pointer())

@@ -19,15 +19,20 @@ from numba import njit
 
 from lepton_mpi.collectives.atomics import FIRST_FREE_WORD, LINE_WORDS, publish
 from lepton_mpi.collectives.host_kernels import (
+    ARRAY,
     EPOCH,
+    OWN,
     PIECE,
     RANKS,
+    ROW_BYTES,
+    STOP,
+    TABLE,
     WORK,
-    place_scratch,
+    control_words,
     reduce_piece,
     wait,
 )
-from lepton_mpi.intrinsics import LINE_BYTES, base_address
+from lepton_mpi.intrinsics import LINE_BYTES, base_address, vector_at
 
 ROUNDS = 3
 
@@ -58,29 +63,42 @@ def _copy(source, target):
         target[i] = source[i]
 
 
-@njit(cache=True, nogil=True)
-def host_array_allreduce(words, table, scratch, plan, own, array):
-    """Reduce ``array`` (n,) in place. Returns 1 if a wait was aborted. Collective over the host.
+@njit(inline="always")
+def _row(plan, like, number, count):
+    """The first ``count`` elements of a row of the table."""
+    return vector_at(like, plan[TABLE] + number * plan[ROW_BYTES], count)
 
-    words : int64 (copied(ranks),), shared; table : (ROUNDS (ranks + 1), width), shared; scratch : (slots,
-    block), this rank's; plan : int64, this rank's; own : this rank's number. Vector r of the plan is rank
-    r's contribution, vector ``ranks`` the sums, the next one ``array``.
+
+@njit(inline="always")
+def _place_contributions(plan, round_):
+    """Note where the ranks' rows of a round are."""
+    first = plan[TABLE] + round_ * plan[RANKS] * plan[ROW_BYTES]
+    for rank in range(plan[RANKS]):
+        plan[plan[WORK] + rank] = first + rank * plan[ROW_BYTES]
+
+
+@njit(cache=True, nogil=True)
+def host_array_allreduce(plan, scratch):
+    """Reduce an array in place. Returns 1 if a wait was aborted. Collective over the host.
+
+    plan : int64, this rank's, with the array at ARRAY, of STOP elements, and at TABLE ROUNDS (ranks + 1) rows that are
+    shared, and the control block of ``copied(ranks)`` words; scratch : (slots, block), this rank's. Vector r of the
+    plan is rank r's contribution, vector ``ranks`` the sums, the next one the array.
     """
-    ranks, width = plan[RANKS], plan[PIECE]
+    ranks, width, own = plan[RANKS], plan[PIECE], plan[OWN]
     if ranks == 1:
         return 0
+    words, array = control_words(plan), vector_at(scratch, plan[ARRAY], plan[STOP])
     parts = max(1, (array.size + width - 1) // width)
     first = plan[EPOCH]
     plan[EPOCH] += parts
-    row_bytes = table.shape[1] * table.itemsize
-    place_scratch(plan, scratch)
     for step in range(parts + 2):
         if step < parts:
             part = array[step * width : (step + 1) * width]
-            row = table[(first + step) % ROUNDS * ranks + own]
+            row = _row(plan, scratch, (first + step) % ROUNDS * ranks + own, part.size)
             start, stop = _slice(own, ranks, part)
             _copy(part[:start], row[:start])
-            _copy(part[stop:], row[stop : part.size])
+            _copy(part[stop:], row[stop:])
             publish(words, copied(own), first + step + 1)
         number = step - 1
         if 0 <= number < parts:
@@ -88,43 +106,38 @@ def host_array_allreduce(words, table, scratch, plan, own, array):
             round_ = (first + number) % ROUNDS
             if _wait_for_all(words, own, copied, first + number + 1, plan):
                 return 1
-            for rank in range(ranks):
-                row = round_ * ranks + rank
-                plan[plan[WORK] + rank] = base_address(table) + row * row_bytes
-            plan[plan[WORK] + ranks] = base_address(table) + (ranks * ROUNDS + round_) * row_bytes
+            _place_contributions(plan, round_)
+            sums = plan[TABLE] + (ranks * ROUNDS + round_) * plan[ROW_BYTES]
+            plan[plan[WORK] + ranks] = sums
             plan[plan[WORK] + ranks + 1] = plan[plan[WORK] + own] = base_address(part)
             start, stop = _slice(own, ranks, part)
-            reduce_piece(plan, table, scratch, start, stop)
+            reduce_piece(plan, scratch, start, stop)
             publish(words, summed(own), first + number + 1)
         number = step - 2
         if number >= 0:
             part = array[number * width : (number + 1) * width]
             if _wait_for_all(words, own, summed, first + number + 1, plan):
                 return 1
-            row = table[ranks * ROUNDS + (first + number) % ROUNDS]
+            row = _row(plan, scratch, ranks * ROUNDS + (first + number) % ROUNDS, part.size)
             start, stop = _slice(own, ranks, part)
             _copy(row[:start], part[:start])
-            _copy(row[stop : part.size], part[stop:])
+            _copy(row[stop:], part[stop:])
     return 0
 
 
 @njit(cache=True, nogil=True)
-def host_small_array_allreduce(words, table, scratch, plan, own, array):
+def host_small_array_allreduce(plan, scratch):
     """The same for an array so small that every rank sums all of it: one meeting in place of two."""
-    ranks = plan[RANKS]
-    number = plan[EPOCH]
+    ranks, own, number = plan[RANKS], plan[OWN], plan[EPOCH]
+    words, array = control_words(plan), vector_at(scratch, plan[ARRAY], plan[STOP])
     plan[EPOCH] += 1
-    row_bytes = table.shape[1] * table.itemsize
-    place_scratch(plan, scratch)
-    _copy(array, table[number % ROUNDS * ranks + own][: array.size])
+    _copy(array, _row(plan, scratch, number % ROUNDS * ranks + own, array.size))
     publish(words, copied(own), number + 1)
     if _wait_for_all(words, own, copied, number + 1, plan):
         return 1
-    for rank in range(ranks):
-        row = number % ROUNDS * ranks + rank
-        plan[plan[WORK] + rank] = base_address(table) + row * row_bytes
-    plan[plan[WORK] + ranks + 1] = base_address(array)
-    reduce_piece(plan, table, scratch, 0, array.size)
+    _place_contributions(plan, number % ROUNDS)
+    plan[plan[WORK] + ranks + 1] = plan[ARRAY]
+    reduce_piece(plan, scratch, 0, array.size)
     return 0
 
 

@@ -23,12 +23,13 @@ from lepton_mpi.collectives.atomics import (
     fetch_add,
     load_acquire,
     monotonic_nanoseconds,
+    pause,
     publish,
     store_release,
     wait_until,
 )
 from lepton_mpi.collectives.fold_kernels import fold
-from lepton_mpi.intrinsics import LINE_BYTES, base_address
+from lepton_mpi.intrinsics import LINE_BYTES, vector_at
 
 # Words of the control block. OPEN and DONE are waited for: the line after each counts its sleepers. From
 # TICKETS on there is a line for the ticket of every range of pieces.
@@ -38,16 +39,22 @@ ARRIVED, FINISHED, OPEN, DONE, TICKETS = (
 
 # Words of a plan, which belongs to one rank. Groups follow, one for each sum that is wanted: the number of
 # its folds, then for each its arity, its number of targets, its operands and its targets, as numbers of
-# vectors. From word WORK on there is room for the address of every vector, of which those from FIRST_SLOT on
-# are scratch slots, and behind them for the addresses of one fold. WAITED adds up nanoseconds; CLOCK is two
-# words for reading the time.
+# vectors. From word WORK on there are the addresses of all vectors, of which those from FIRST_SLOT on
+# are scratch slots, and behind them room for the addresses of one fold. CONTROL is the address of the control block.
+# WAITED adds up nanoseconds; CLOCK is two words for reading the time. The last four are for arrays: this rank's number,
+# the addresses of the table and of the array, and the bytes of a row of the table.
+# Addresses, since Numba takes 35 ns to hand an array to a kernel, and a short allreduce takes 400.
 EPOCH, RANKS, START, STOP, PIECE, PIECES, OPERATION, POLLS, YIELDS, STREAM = range(10)
-GROUPS, FIRST_SLOT, VECTORS, WORK, WORKERS, WAITED, CLOCK = range(10, 17)
-PLAN_HEADER = 18
+GROUPS, FIRST_SLOT, VECTORS, WORK, WORKERS, CONTROL, WAITED, CLOCK = range(10, 18)
+OWN, TABLE, ARRAY, ROW_BYTES = range(19, 23)
+PLAN_HEADER = 23
 
 # Where a sum takes several folds, they go over it block by block: what they leave to each other stays in
 # the first-level cache.
 BLOCK_BYTES = 2 << 10
+
+# Less than a microsecond, in which most waits for a rank that has a core are over.
+_UNTIMED_POLLS = 32
 
 
 @intrinsic
@@ -63,36 +70,33 @@ def stream_fence(typing_context):
 
 
 @njit(inline="always")
-def place_scratch(plan, scratch):
-    """Note where this rank's scratch slots are."""
-    slot_bytes = scratch.shape[1] * scratch.itemsize
-    for number in range(plan[FIRST_SLOT], plan[VECTORS]):
-        slot = number - plan[FIRST_SLOT]
-        plan[plan[WORK] + number] = base_address(scratch) + slot * slot_bytes
+def control_words(plan):
+    """The control block, whose length is not known here."""
+    return vector_at(plan, plan[CONTROL], 1)
 
 
 @njit(inline="always")
-def _fold_block(plan, at, is_last, table, start, stop):
+def _fold_block(plan, at, is_last, like, start, stop):
     """The fold that is described from word ``at`` on, of elements [start, stop)."""
     arity, targets = plan[at], plan[at + 1]
     vectors = plan[plan[WORK] :]
     addresses = vectors[plan[VECTORS] :]
-    start_byte, byte_count = start * table.itemsize, (stop - start) * table.itemsize
+    start_byte, byte_count = start * like.itemsize, (stop - start) * like.itemsize
     for k in range(arity + targets):
         number = plan[at + 2 + k]
         addresses[k] = vectors[number] + (start_byte if number < plan[FIRST_SLOT] else 0)
     if is_last and plan[STREAM] and addresses[arity] % LINE_BYTES == 0:
         whole = byte_count // LINE_BYTES * LINE_BYTES
-        fold(table, addresses, arity, plan[OPERATION], True, targets, whole)
+        fold(like, addresses, arity, plan[OPERATION], True, targets, whole)
         for k in range(arity + targets):
             addresses[k] += whole
         byte_count -= whole
-    fold(table, addresses, arity, plan[OPERATION], False, targets, byte_count)
+    fold(like, addresses, arity, plan[OPERATION], False, targets, byte_count)
 
 
 @njit(inline="always")
-def reduce_piece(plan, table, scratch, start, stop):
-    """All groups of one piece, elements [start, stop) of every vector."""
+def reduce_piece(plan, scratch, start, stop):
+    """All groups of one piece, elements [start, stop) of every vector, which are of the type of ``scratch``."""
     if start >= stop:
         return
     group = PLAN_HEADER
@@ -102,7 +106,7 @@ def reduce_piece(plan, table, scratch, start, stop):
         for block_start in range(start, stop, block):
             block_stop, at = min(block_start + block, stop), group + 1
             for number in range(folds):
-                _fold_block(plan, at, number == folds - 1, table, block_start, block_stop)
+                _fold_block(plan, at, number == folds - 1, scratch, block_start, block_stop)
                 at += 2 + plan[at] + plan[at + 1]
             end = at
         group = end
@@ -110,7 +114,11 @@ def reduce_piece(plan, table, scratch, start, stop):
 
 @njit(inline="always")
 def wait(words, index, target, plan):
-    """``wait_until``, on the plan's account."""
+    """``wait_until``, on the plan's account, but for waits so short that reading the time would lengthen them."""
+    for _ in range(min(plan[POLLS], _UNTIMED_POLLS)):
+        if load_acquire(words, index) >= target:
+            return 0
+        pause()
     began = monotonic_nanoseconds(plan, CLOCK)
     aborted = wait_until(words, index, target, plan[POLLS], plan[YIELDS])
     plan[WAITED] += monotonic_nanoseconds(plan, CLOCK) - began
@@ -178,30 +186,20 @@ def piece_bounds(plan, piece):
     return start, min(start + plan[PIECE], plan[STOP])
 
 
-@njit(inline="always")
-def place_rows(plan, table):
-    """Note where the rows of the table are."""
-    row_bytes = table.shape[1] * table.itemsize
-    for row in range(table.shape[0]):
-        plan[plan[WORK] + row] = base_address(table) + row * row_bytes
-
-
 @njit(cache=True, nogil=True)
-def host_allreduce(words, table, scratch, plan):
-    """Reduce rows of ``table``; every rank of the host calls it. Returns 1 if the wait was aborted.
+def host_allreduce(plan, scratch):
+    """Reduce the vectors of a plan; every rank of the host calls it. Returns 1 if the wait was aborted.
 
-    words : int64 (TICKETS + LINE_WORDS * workers,), shared; table : (rows, count), shared; scratch : (slots, block), this
-    rank's; plan : int64, this rank's, see the constants above.
+    plan : int64, this rank's, see the constants above; scratch : (slots, block), this rank's, of the vectors' type.
     """
+    words = control_words(plan)
     is_last = arrive(words, plan)
     if is_last < 0:
         return 1
-    place_rows(plan, table)
-    place_scratch(plan, scratch)
     piece = take_piece(words, plan, is_last)
     while piece >= 0:
         start, stop = piece_bounds(plan, piece)
-        reduce_piece(plan, table, scratch, start, stop)
+        reduce_piece(plan, scratch, start, stop)
         if plan[STREAM]:
             stream_fence()
         if finish_piece(words, plan):
@@ -211,16 +209,15 @@ def host_allreduce(words, table, scratch, plan):
 
 
 @njit(cache=True, nogil=True)
-def reduce_alone(table, scratch, plan):
-    """Reduce elements [START, STOP) of rows of ``table``, without the other ranks. Arguments as in ``host_allreduce``."""
-    place_rows(plan, table)
-    place_scratch(plan, scratch)
-    reduce_piece(plan, table, scratch, plan[START], plan[STOP])
+def reduce_alone(plan, scratch):
+    """Reduce elements [START, STOP) of the vectors, without the other ranks. Arguments as in ``host_allreduce``."""
+    reduce_piece(plan, scratch, plan[START], plan[STOP])
 
 
 @njit(cache=True, nogil=True)
-def host_barrier(words, plan):
+def host_barrier(plan):
     """Return once all ranks of the host have called it; 1 if the wait was aborted. For ``plan`` see above."""
+    words = control_words(plan)
     plan[EPOCH] += 1
     if fetch_add(words, ARRIVED, 1) == plan[EPOCH] * plan[RANKS] - 1:
         publish(words, DONE, plan[EPOCH])

@@ -46,9 +46,9 @@ STREAM_BYTES = 24 << 20
 # 2 ranks, 1 MiB: 220 us with parts of 32 and 64 KiB, 170 of 128, 76 of 256, 48 of 512 KiB and 1 MiB.
 PART_BYTES = 512 << 10
 
-# Up to this size of all ranks' arrays together every rank sums all of them: 2 ranks, 64 KiB 11.4 us in
-# place of 11.5, 128 KiB 21 in place of 25, 256 KiB 35 in place of 24; 8 ranks, 4 KiB 21 in place of 32.
-SMALL_BYTES = 256 << 10
+# Up to this size of all ranks' arrays together every rank sums all of them: 4 ranks, 32 KiB 7.6 us in place of 8.8,
+# 64 KiB 12.4 in place of 11.4; 8 ranks, 16 KiB 15.0 in place of 18.6; 2 ranks, 128 KiB 8.7 in place of 6.9.
+SMALL_BYTES = 128 << 10
 
 _ALIGNMENT_BYTES = 4096
 
@@ -162,15 +162,22 @@ class HostPlan:
         world = vectors.world
         stop = vectors.count if stop is None else stop
         self.result = vectors.result[start:stop]
-        self._table = vectors.table
-        self._control = control_block(world)
         groups = groups_of(vectors)
-        itemsize = vectors.dtype.itemsize
-        self._scratch = scratch_for(groups, vectors.dtype)
-        in_use = (stop - start) * itemsize * (len(vectors.node_starts) + 1)
+        in_use = (stop - start) * vectors.dtype.itemsize * (len(vectors.node_starts) + 1)
         stream = operation == "sum" and vectors.mode == "shared" and in_use >= STREAM_BYTES
+        self._scratch = scratch_for(groups, vectors.dtype)
+        # A plan has addresses only: the memory must live as long.
+        self._memory = control, table = control_block(world), vectors.table
         self._plan = encode_plan(
-            world, start, stop, itemsize, operation, stream, groups, len(vectors.table)
+            world,
+            control,
+            row_addresses(table),
+            self._scratch,
+            start,
+            stop,
+            operation,
+            stream,
+            groups,
         )
         self._kernel = compiled(world, kernels.host_allreduce, vectors.dtype, _KERNEL)
 
@@ -181,7 +188,7 @@ class HostPlan:
 
     def run(self) -> None:
         """Sum once."""
-        if self._kernel(self._control, self._table, self._scratch, self._plan):
+        if self._kernel(self._plan, self._scratch):
             raise InterruptedError("another rank of this host has failed")
 
 
@@ -202,23 +209,28 @@ class HostArrayPlan:
         is_small = ranks * array.nbytes <= SMALL_BYTES
         part = max(1, array.size if is_small else PART_BYTES // itemsize)
         width = -(-part * itemsize // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES // itemsize
-        self._table = world.host_array(((ranks + 1) * array_kernels.ROUNDS, width), array.dtype)
-        map_pages(world, self._table, [])
+        table = world.host_array(((ranks + 1) * array_kernels.ROUNDS, width), array.dtype)
+        map_pages(world, table, [])
         # Vectors: every rank's contribution, the sums, the array.
         rows, sums, own = range(ranks), ranks, ranks + 1
         targets = [own] if is_small else [sums, own]
         groups = [plan_folds(rows, rows, targets, first_slot=ranks + 2)]
         self._scratch = scratch_for(groups, array.dtype)
-        self._plan = encode_plan(world, 0, part, itemsize, operation, False, groups, ranks + 2)
-        self._plan[kernels.PIECE] = part
-        self._control = control_block(world, array_kernels.copied(ranks))
+        control = control_block(world, array_kernels.copied(ranks))
+        self._memory = control, table, array
+        self._plan = encode_plan(
+            *(world, control, [0] * (ranks + 2), self._scratch, 0, array.size),
+            *(operation, False, groups),
+        )
+        self._plan[kernels.PIECE], self._plan[kernels.OWN] = part, world.local_rank
+        self._plan[kernels.TABLE], self._plan[kernels.ARRAY] = table.ctypes.data, array.ctypes.data
+        self._plan[kernels.ROW_BYTES] = table.strides[0]
         kernel = (
             array_kernels.host_small_array_allreduce
             if is_small
             else array_kernels.host_array_allreduce
         )
-        self._kernel = compiled(world, kernel, array.dtype, _ARRAY_KERNEL)
-        self._own_rank, self._array = world.local_rank, array
+        self._kernel = compiled(world, kernel, array.dtype, _KERNEL)
         self.result = array
 
     @property
@@ -228,9 +240,7 @@ class HostArrayPlan:
 
     def run(self) -> None:
         """Sum once."""
-        if self._kernel(
-            self._control, self._table, self._scratch, self._plan, self._own_rank, self._array
-        ):
+        if self._kernel(self._plan, self._scratch):
             raise InterruptedError("another rank of this host has failed")
 
 
@@ -238,8 +248,9 @@ class HostBarrier:
     """All ranks of a host meet. Making and running are collective over the host."""
 
     def __init__(self, world) -> None:
-        self._control = control_block(world)
-        self._plan = encode_plan(world, 0, 0, 1, "sum", False, [], 0)
+        self._memory = control_block(world)
+        scratch = scratch_for([], np.dtype(np.int64))
+        self._plan = encode_plan(world, self._memory, [], scratch, 0, 0, "sum", False, [])
         self._kernel = compiled(world, kernels.host_barrier, np.dtype(np.int64), _BARRIER_KERNEL)
 
     @property
@@ -249,7 +260,7 @@ class HostBarrier:
 
     def run(self) -> None:
         """Return once all ranks of the host have called it."""
-        if self._kernel(self._control, self._plan):
+        if self._kernel(self._plan):
             raise InterruptedError("another rank of this host has failed")
 
 
@@ -265,23 +276,30 @@ def groups_of(vectors: HostVectors) -> list[list[Fold]]:
     return groups
 
 
+def row_addresses(table: np.ndarray) -> list[int]:
+    """Of the rows of a matrix."""
+    return [table.ctypes.data + row * table.strides[0] for row in range(len(table))]
+
+
 def encode_plan(
     world,
+    control: np.ndarray | None,
+    addresses: list[int],
+    scratch: np.ndarray,
     start: int,
     stop: int,
-    itemsize: int,
     operation: str,
     stream: bool,
     groups,
-    vectors: int,
-    slots: int = -1,
     piece_bytes: int = 0,
 ) -> np.ndarray:
     """What ``host_kernels.host_allreduce`` is to do, as one vector of int64.
 
-    ``vectors`` and ``slots`` are the numbers of vectors and of scratch slots, by default those that the folds need.
+    It has the addresses of the control block, where ranks meet in a call, of the vectors, and of the rows of
+    ``scratch``; all of them must outlive it.
     Several pieces are as many for each core, and of equal length, so that all cores end together.
     """
+    itemsize = scratch.itemsize
     pieces = max(1, -(-(stop - start) * itemsize // (piece_bytes or PIECE_BYTES)))
     if pieces > 1:
         pieces = -(-pieces // workers_of(world)) * workers_of(world)
@@ -289,7 +307,7 @@ def encode_plan(
     piece = max(line, -(-(stop - start) // (pieces * line)) * line)
     crowded = world.local_size > world.cores
     body = [word for folds in groups for word in (len(folds), *chain(*map(Fold.words, folds)))]
-    slots = slots_of(groups) if slots < 0 else slots
+    addresses = [*addresses, *row_addresses(scratch)]
     longest = max((len(fold.words()) for folds in groups for fold in folds), default=0)
     header = np.zeros(kernels.PLAN_HEADER, np.int64)
     header[kernels.RANKS], header[kernels.OPERATION] = world.local_size, OPERATIONS[operation]
@@ -298,9 +316,10 @@ def encode_plan(
     header[kernels.POLLS], header[kernels.YIELDS] = 0 if crowded else POLLS, YIELDS
     header[kernels.WORKERS] = workers_of(world)
     header[kernels.STREAM], header[kernels.GROUPS] = stream, len(groups)
-    header[kernels.FIRST_SLOT], header[kernels.VECTORS] = vectors, vectors + slots
-    header[kernels.WORK] = len(header) + len(body)
-    return np.concatenate([header, np.array(body + [0] * (vectors + slots + longest), np.int64)])
+    header[kernels.FIRST_SLOT] = len(addresses) - len(scratch)
+    header[kernels.VECTORS], header[kernels.WORK] = len(addresses), len(header) + len(body)
+    header[kernels.CONTROL] = 0 if control is None else control.ctypes.data
+    return np.concatenate([header, np.array([*body, *addresses, *[0] * longest], np.int64)])
 
 
 def workers_of(world) -> int:
@@ -345,9 +364,7 @@ def control_block(world, count: int = 0) -> np.ndarray:
 
 
 # Numba signatures; T is the type of an element.
-_KERNEL = "i8(i8[::1], T[:,::1], T[:,::1], i8[::1])"
-_BARRIER_KERNEL = "i8(T[::1], T[::1])"
-_ARRAY_KERNEL = "i8(i8[::1], T[:,::1], T[:,::1], i8[::1], i8, T[::1])"
+_KERNEL, _BARRIER_KERNEL = "i8(i8[::1], T[:,::1])", "i8(i8[::1])"
 
 
 def compiled(world, kernel, dtype: np.dtype, signature: str):

@@ -30,12 +30,13 @@ from lepton_mpi.collectives.host_memory import (
     compiled,
     encode_plan,
     groups_of,
+    row_addresses,
     scratch_for,
 )
 from lepton_mpi.collectives.lanes import LaneExchange
 from lepton_mpi.collectives.mpi import MpiTransport
 
-_KERNEL = "void(T[:,::1], T[:,::1], i8[::1])"
+_KERNEL = "void(i8[::1], T[:,::1])"
 
 
 class OverlappedSum:
@@ -133,14 +134,10 @@ class _Part:
         world, first_row = vectors.world, vectors.first_result_row
         groups = groups_of(vectors)
         self._lane = None
-        self._arguments = (
-            vectors.table,
-            scratch_for(groups, vectors.dtype),
-            encode_plan(
-                *(world, start, stop, vectors.dtype.itemsize, "sum", False, groups),
-                len(vectors.table),
-            ),
-        )
+        scratch, rows = scratch_for(groups, vectors.dtype), row_addresses(vectors.table)
+        plan = encode_plan(world, None, rows, scratch, start, stop, "sum", False, groups)
+        # A plan has addresses only: the table must live as long.
+        self._arguments, self._table = (plan, scratch), vectors.table
         if world.lane_comm is not None:
             node_starts = [[first for first, _ in nodes] for nodes in vectors.nodes_of_hosts]
             rows = vectors.table[first_row:, : vectors.count]

@@ -17,6 +17,7 @@ from lepton_mpi.collectives.host_memory import (
     Leaves,
     control_block,
     encode_plan,
+    row_addresses,
     slots_of,
     waited_seconds,
     workers_of,
@@ -141,9 +142,11 @@ class _Update:
         scratch = np.zeros((slots + 1, max(blocks)), dtype)
         share = owner.parameters.nbytes // (workers_of(world) * PIECES_PER_CORE)
         piece_bytes = min(max(share, PIECE_BYTES_MIN), PIECE_BYTES_MAX)
+        # A plan has addresses only: the memory must live as long.
+        self._memory = control, table = control_block(world), vectors.table
         plan = encode_plan(
-            *(world, 0, vectors.count, dtype.itemsize, "sum", False, [folds], first_slot, slots),
-            piece_bytes=piece_bytes,
+            *(world, control, row_addresses(table), scratch, 0, vectors.count),
+            *("sum", False, [folds], piece_bytes),
         )
         optimizer, self._plan = owner.optimizer, plan
         # A core that stores to lines which other cores have read waits until they have dropped them, line after line; past
@@ -153,7 +156,7 @@ class _Update:
         stores = (False, True) if plan[WORKERS] > 1 else (False,)
         self.ways = Trial([(block, store) for block in blocks for store in stores])
         self._arguments = (
-            *(control_block(world), vectors.table, scratch, plan, row, optimizer.kind),
+            *(plan, scratch, row, optimizer.kind),
             *(owner.parameters, optimizer.state, optimizer.bounds),
             *(optimizer.decays, optimizer.numbers),
         )

@@ -14,21 +14,21 @@ from numba import njit
 
 from lepton_mpi.collectives.host_kernels import (
     PLAN_HEADER,
+    WORK,
     arrive,
+    control_words,
     finish_piece,
     leave,
     piece_bounds,
-    place_rows,
-    place_scratch,
     reduce_piece,
     stream_fence,
     take_piece,
 )
-from lepton_mpi.intrinsics import LINE_BYTES, base_address, stream_line
+from lepton_mpi.intrinsics import LINE_BYTES, base_address, stream_line, vector_at
 from lepton_mpi.optimizer_kernels import update_regions
 
 _SIGNATURES = [
-    f"i8(i8[::1], {t}[:,::1], {t}[:,::1], i8[::1], i8, i8, {t}[::1], {t}[:,::1], i8[::1], {t}[::1], {t}[::1], i8, b1)"
+    f"i8(i8[::1], {t}[:,::1], i8, i8, {t}[::1], {t}[:,::1], i8[::1], {t}[::1], {t}[::1], i8, b1)"
     for t in ("f4", "f8")
 ]
 
@@ -46,10 +46,8 @@ def _stream(source, target):
 
 @njit(_SIGNATURES, cache=True, nogil=True, error_model="numpy")
 def sum_and_update(
-    words,
-    table,
-    scratch,
     plan,
+    scratch,
     row,
     kind,
     parameters,
@@ -60,18 +58,16 @@ def sum_and_update(
     block,
     past_caches,
 ):
-    """Update the parameters of a host from the sum of rows of ``table``. Collective over the host.
+    """Update the parameters of a host from the sum of vectors of a plan. Collective over the host.
 
-    The first four arguments are those of ``host_allreduce``, with the first scratch slot as the target of the
-    plan's only group, and one slot more for new parameters; if the group has no folds, row ``row`` of the table is the
-    sum. Those from ``kind`` to ``numbers`` are those of ``update_regions``. A slot has room for ``block`` elements, as
+    The first two arguments are those of ``host_allreduce``, with the first scratch slot as the target of the
+    plan's only group, and one slot more for new parameters; if the group has no folds, vector ``row`` is the sum. Those from ``kind`` to ``numbers`` are those of ``update_regions``. A slot has room for ``block`` elements, as
     many as are summed and then updated. Returns 1 if a wait was aborted.
     """
+    words = control_words(plan)
     is_last = arrive(words, plan)
     if is_last < 0:
         return 1
-    place_rows(plan, table)
-    place_scratch(plan, scratch)
     fresh = scratch[scratch.shape[0] - 1]
     piece = take_piece(words, plan, is_last)
     while piece >= 0:
@@ -79,10 +75,11 @@ def sum_and_update(
         for start in range(piece_start, piece_stop, block):
             stop = min(start + block, piece_stop)
             if plan[PLAN_HEADER] > 0:
-                reduce_piece(plan, table, scratch, start, stop)
+                reduce_piece(plan, scratch, start, stop)
                 gradient = scratch[0][: stop - start]
             else:
-                gradient = table[row][start:stop]
+                at = plan[plan[WORK] + row] + start * scratch.itemsize
+                gradient = vector_at(scratch, at, stop - start)
             rest = state, bounds, decays, numbers, start, stop
             if past_caches:
                 fresh[: stop - start] = parameters[start:stop]
