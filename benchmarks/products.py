@@ -2,8 +2,8 @@
 
     ./run_local.sh bench products
 
-Forward is ``x @ w``, gradient ``x.T @ g``, backward ``g @ w.T``; the engine's are ``lepton_mpi/models/product_kernels.py``, BLAS is the
-one that Numba calls, SciPy's OpenBLAS, on one thread. GFLOP/s are of the median call of warm data, both in turn.
+Forward is ``x @ w``, gradient ``x.T @ g``, backward ``g @ w.T``; the engine's are
+``lepton_mpi/models/product_kernels.py``, BLAS is the one that Numba calls, SciPy's OpenBLAS, on one thread. GFLOP/s are of the median call of warm data, both in turn.
 """
 
 import argparse

@@ -28,7 +28,7 @@ The map, in the order the data flows::
     batch.py         what the loader hands to a model
     errors.py        what a user can cause, each with the exit code of the job
     counter_random.py  random numbers that depend on seed and position alone; counter_random_kernels.py
-                     draws the same ones inside of kernels
+                     draws the same ones inside of kernels; shuffle_kernels.py sorts by them
 
 The words, one per idea:
 

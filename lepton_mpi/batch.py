@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Batch(NamedTuple):
-    """Rows for one call.
+    """Rows for one call. All arrays hold until the next batch: their memory is used again.
 
     Attributes
     ----------

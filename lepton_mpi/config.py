@@ -183,7 +183,7 @@ class Config:
     )
     threads: int = _option(
         1,
-        "threads of each rank for matrix products; those of several are by BLAS, with other bits on other processors; "
+        "threads of each rank for matrix products of the mlp; those of several are by BLAS, with other bits on other processors; "
         "0 divides the host's cores among its ranks",
         _AT_LEAST_0,
     )

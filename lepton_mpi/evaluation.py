@@ -17,7 +17,7 @@ from lepton_mpi.models import Batch, make_model
 from lepton_mpi.vectors import Layout
 from lepton_mpi.world import World
 
-# Rows of one call: enough for BLAS to run at full speed; fewer where rows are long, since a batch takes memory.
+# Rows of one call: enough for products to run at full speed; fewer where rows are long, since a batch takes memory.
 _BATCH_ROWS_MAX, _BATCH_ROWS_MIN, _BATCH_BYTES = 256, 8, 4 << 20
 
 

@@ -125,7 +125,8 @@ def _sort(key, row_bits, used_bits, values, table, out):
 def shuffle_into(key, rows, workspace, out):
     """``out = rows`` in the order of ``counter_random.shuffled``: element i's place goes by its hash.
 
-    Shapes (count,); workspace uint64, of ``workspace_size(count)`` elements. O(count).
+    rows, out : int64, shape (count,), not the same memory; workspace : uint64, of ``workspace_size(count)`` elements;
+    key : uint64. O(count).
     """
     count, values = rows.size, out.view(np.uint64)
     row_bits = np.uint64(_bits(count))

@@ -61,9 +61,8 @@ class PhaseClock:
     def __init__(self, rows: np.ndarray | None = None, local_rank: int = 0) -> None:
         self.rows = np.zeros((1, 3)) if rows is None else rows
         self.local_rank = local_rank
-        self._row = memoryview(
-            self.rows[local_rank]
-        )  # its elements are faster to set than an array's
+        # Its elements are faster to set than an array's.
+        self._row = memoryview(self.rows[local_rank])
         self.seconds = dict.fromkeys(PHASES, 0.0)
         self._phase, self._since = "start", monotonic()
         self.enter("start", 0)

@@ -53,7 +53,7 @@ PLAN_HEADER = 23
 # the first-level cache.
 BLOCK_BYTES = 2 << 10
 
-# Less than a microsecond, in which most waits for a rank that has a core are over.
+# About half a microsecond on Zen 5, in which most waits for a rank that has a core are over.
 _UNTIMED_POLLS = 32
 
 
@@ -114,7 +114,7 @@ def reduce_piece(plan, scratch, start, stop):
 
 @njit(inline="always")
 def wait(words, index, target, plan):
-    """``wait_until``, on the plan's account, but for waits so short that reading the time would lengthen them."""
+    """``wait_until``, on the plan's account but for its first polls: reading the time would lengthen short waits."""
     for _ in range(min(plan[POLLS], _UNTIMED_POLLS)):
         if load_acquire(words, index) >= target:
             return 0

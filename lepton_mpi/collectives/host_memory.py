@@ -183,7 +183,7 @@ class HostPlan:
 
     @property
     def wait_seconds(self) -> float:
-        """Time that this rank waited for others, over all calls."""
+        """Time that this rank waited for others, over all calls, but for the first polls of each wait."""
         return waited_seconds(self._plan)
 
     def run(self) -> None:
@@ -235,7 +235,7 @@ class HostArrayPlan:
 
     @property
     def wait_seconds(self) -> float:
-        """Time that this rank waited for others, over all calls."""
+        """Time that this rank waited for others, over all calls, but for the first polls of each wait."""
         return waited_seconds(self._plan)
 
     def run(self) -> None:
@@ -248,14 +248,13 @@ class HostBarrier:
     """All ranks of a host meet. Making and running are collective over the host."""
 
     def __init__(self, world) -> None:
-        self._memory = control_block(world)
-        scratch = scratch_for([], np.dtype(np.int64))
-        self._plan = encode_plan(world, self._memory, [], scratch, 0, 0, "sum", False, [])
+        self._memory = control, scratch = control_block(world), scratch_for([], np.dtype(np.int64))
+        self._plan = encode_plan(world, control, [], scratch, 0, 0, "sum", False, [])
         self._kernel = compiled(world, kernels.host_barrier, np.dtype(np.int64), _BARRIER_KERNEL)
 
     @property
     def wait_seconds(self) -> float:
-        """Time that this rank waited for others, over all calls."""
+        """Time that this rank waited for others, over all calls, but for the first polls of each wait."""
         return waited_seconds(self._plan)
 
     def run(self) -> None:
@@ -328,7 +327,7 @@ def workers_of(world) -> int:
 
 
 def waited_seconds(plan: np.ndarray) -> float:
-    """Time that this rank waited for others, over all calls of a plan."""
+    """Time that this rank waited for others, over all calls of a plan, but for the first polls of each wait."""
     return float(plan[kernels.WAITED]) * 1e-9
 
 

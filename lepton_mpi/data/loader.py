@@ -23,7 +23,7 @@ from lepton_mpi.errors import ConfigurationError, DataError
 
 # Shorter runs are read at a fraction of the speed from disks and file servers.
 _BLOCK_BYTES_MIN = 128 << 10
-# Of a row in the order of an epoch, while it is made: its number, twice, and what sorts it.
+# Of a row in the order of an epoch, while it is made: its number, its place, its class, and what sorts it.
 _ORDER_BYTES = 32
 # Of rows that are normalised at a time: they stay in the core's own cache.
 _NORMALISED_BYTES = 256 << 10

@@ -2,7 +2,7 @@
 
 A step's rows are cut into micro-batches (``MicroBatches``), and any rank can hold any of them. Two orders of an epoch:
 
-full      every row may come anywhere. Needs all rows at hand, and on each rank 28 bytes for each row: its number, an
+full      every row may come anywhere. Needs all rows at hand, and on each rank about 28 bytes for each of many rows: its number, an
           epoch's order and its classes, and what making the order takes.
 blocks    for rows that are streamed from a file, in runs that are long enough to be read fast::
 
@@ -81,11 +81,12 @@ class FullShuffle:
         self._workspace = np.empty(0, np.uint64)
 
     def epoch(self, epoch: int, out: np.ndarray | None = None) -> "FullEpoch":
-        """Order of one epoch, whose rows are in ``out``, int64 (row_count,), if that is given."""
+        """Order of one epoch, whose rows are in ``out``, int64 (row_count,), if that is given. For one thread at a time."""
         count = self._rows.size
         if self._workspace.size == 0:
             self._workspace = np.empty(workspace_size(count), np.uint64)
         out = np.empty(count, np.int64) if out is None else out
+        assert out.size == count, (out.size, count)  # kernels check no bounds
         shuffle_into(_epoch_key(self._seed, epoch), self._rows, self._workspace, out)
         return FullEpoch(self.micro_batches, out)
 

@@ -108,8 +108,7 @@ def product_left(a, places, b, out):
                 )
 
 
-@njit(cache=True)
-def right_scratch_size(rows, k, m):
+def right_scratch_size(rows: int, k: int, m: int) -> int:
     """Elements of memory that ``product_right`` needs for shapes (rows, k) and (m, k)."""
     return min(m * k, rows * (m + k))
 

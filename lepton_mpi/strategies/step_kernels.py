@@ -61,8 +61,9 @@ def sum_and_update(
     """Update the parameters of a host from the sum of vectors of a plan. Collective over the host.
 
     The first two arguments are those of ``host_allreduce``, with the first scratch slot as the target of the
-    plan's only group, and one slot more for new parameters; if the group has no folds, vector ``row`` is the sum. Those from ``kind`` to ``numbers`` are those of ``update_regions``. A slot has room for ``block`` elements, as
-    many as are summed and then updated. Returns 1 if a wait was aborted.
+    plan's only group, and one slot more for new parameters; if the group has no folds, vector ``row`` is the sum.
+    Those from ``kind`` to ``numbers`` are those of ``update_regions``. A slot has room for ``block`` elements, as many as
+    are summed and then updated. Returns 1 if a wait was aborted.
     """
     words = control_words(plan)
     is_last = arrive(words, plan)
