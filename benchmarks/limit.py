@@ -58,7 +58,7 @@ class MemoryLimit:
         self._team = world.host_comm.Split(int(self._works), world.local_rank)
         self._rounds_done = world.host_array((1,), np.int64)
         self._bandwidths: dict[tuple[int, int | None], dict[str, float]] = {}
-        self._kernels = world.first_of_host_first(_compiled)
+        self._kernels = _compiled()
 
     def seconds(self, byte_count: int, mode: str) -> float:
         """Least time for an allreduce of ``byte_count`` bytes in ``mode``. Collective over the host."""
@@ -169,7 +169,7 @@ def _bytes_moved(n: int, byte_count: int, kind: str) -> int:
 
 
 def _compiled():
-    """The kernels; compiled or loaded when this is first called."""
+    """The kernels; compiled when this is first called."""
     span = [types.intp] * 2
     signatures = {
         sum_rows: (*span, types.int64[::1], types.intp),
@@ -179,8 +179,9 @@ def _compiled():
         add_fold: (types.intp, *span, types.intp, types.intp),
         add_passes: (types.intp, *span, types.intp, types.intp),
     }
+    # Not cached: Numba would not see that ``fold``, which they are made of, has changed.
     return [
-        njit([types.void(t[:, ::1], *rest) for t in _TYPES], cache=True, nogil=True)(kernel)
+        njit([types.void(t[:, ::1], *rest) for t in _TYPES], nogil=True)(kernel)
         for kernel, rest in signatures.items()
     ]
 
