@@ -3,7 +3,7 @@
 The map, in the order the data flows::
 
     train.py         START HERE: one training run, read top to bottom
-    config.py        every option, checked once; recipes/ holds ready ones as TOML
+    config.py        every option, checked once; config_parser.py reads them; recipes/ holds ready ones as TOML
     launch.py        what the launcher tells a process before NumPy and MPI are loaded
     world.py         ranks, hosts, memory shared by a host; agreement; the end of a failing job
     host_pages.py    how that memory is mapped, in large pages; memory.py counts it

@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def train_command(arguments: list[str] | None = None) -> int:
     """``python -m lepton_mpi.train``."""
-    from lepton_mpi.config import parse_command_line
+    from lepton_mpi.config_parser import parse_command_line
 
     config = parse_command_line(
         sys.argv[1:] if arguments is None else arguments, "lepton_mpi.train"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from lepton_mpi.config import Config, parse_command_line
+from lepton_mpi.config import Config
+from lepton_mpi.config_parser import parse_command_line
 
 
 def parse(*words: str) -> Config:
