@@ -31,7 +31,7 @@ A fraction above 1 therefore says that data stayed in a nearer cache than the li
 import time
 
 import numpy as np
-from numba import njit, types
+from numba import from_dtype, njit, types
 
 from benchmarks.harness import l3_bytes
 from lepton_mpi.collectives.fold_kernels import ARITIES, LINE_BYTES, SUM, fold
@@ -45,7 +45,6 @@ _ROUND_SECONDS = 1e-3
 _UPDATE_BLOCKS_BYTES = (1 << 10, 4 << 10)
 # More would take seconds and memory that the measured case needs, and comes from memory alike.
 _UPDATE_BYTES_MAX = 512 << 20
-_TYPES = (types.float32, types.float64, types.int32, types.int64)
 
 
 class MemoryLimit:
@@ -58,7 +57,7 @@ class MemoryLimit:
         self._team = world.host_comm.Split(int(self._works), world.local_rank)
         self._rounds_done = world.host_array((1,), np.int64)
         self._bandwidths: dict[tuple[int, int | None], dict[str, float]] = {}
-        self._kernels = _compiled()
+        self._kernels = _compiled(self.dtype) if self._works else []
 
     def seconds(self, byte_count: int, mode: str) -> float:
         """Least time for an allreduce of ``byte_count`` bytes in ``mode``. Collective over the host."""
@@ -168,9 +167,9 @@ def _bytes_moved(n: int, byte_count: int, kind: str) -> int:
     return (n + 1 if kind == "shared" else 2 * n) * byte_count
 
 
-def _compiled():
+def _compiled(dtype: np.dtype):
     """The kernels; compiled when this is first called."""
-    span = [types.intp] * 2
+    rows, span = from_dtype(dtype)[:, ::1], [types.intp] * 2
     signatures = {
         sum_rows: (*span, types.int64[::1], types.intp),
         fold_rows: (*span, types.int64[::1], types.boolean, types.intp),
@@ -181,8 +180,7 @@ def _compiled():
     }
     # Not cached: Numba would not see that ``fold``, which they are made of, has changed.
     return [
-        njit([types.void(t[:, ::1], *rest) for t in _TYPES], nogil=True)(kernel)
-        for kernel, rest in signatures.items()
+        njit(types.void(rows, *rest), nogil=True)(kernel) for kernel, rest in signatures.items()
     ]
 
 
