@@ -248,8 +248,9 @@ class HostBarrier:
     """All ranks of a host meet. Making and running are collective over the host."""
 
     def __init__(self, world) -> None:
-        self._memory = control, scratch = control_block(world), scratch_for([], np.dtype(np.int64))
-        self._plan = encode_plan(world, control, [], scratch, 0, 0, "sum", False, [])
+        self._memory = control_block(world)
+        no_scratch = np.empty((0, 1), np.int64)
+        self._plan = encode_plan(world, self._memory, [], no_scratch, 0, 0, "sum", False, [])
         self._kernel = compiled(world, kernels.host_barrier, np.dtype(np.int64), _BARRIER_KERNEL)
 
     @property

@@ -2,8 +2,8 @@
 
 A step's rows are cut into micro-batches (``MicroBatches``), and any rank can hold any of them. Two orders of an epoch:
 
-full      every row may come anywhere. Needs all rows at hand, and on each rank about 28 bytes for each of many rows: its number, an
-          epoch's order and its classes, and what making the order takes.
+full      every row may come anywhere. Needs all rows at hand, and on each rank about 28 bytes for each of many rows: its
+          number, its place in an epoch's order, its class, and what making the order takes.
 blocks    for rows that are streamed from a file, in runs that are long enough to be read fast::
 
               file      | block 0 | block 1 | block 2 | …                    runs of rows

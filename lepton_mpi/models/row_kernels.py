@@ -11,10 +11,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from lepton_mpi.intrinsics import base_address
-from lepton_mpi.models.vector_code import VECTOR_BYTES, VectorCode
+from lepton_mpi.models.vector_code import PLACE_BYTES, VECTOR_BYTES, VectorCode
 
 TOGETHER = 4
-_PLACE_BYTES = 8
 _word = ir.IntType(64)
 _options = {"cache": True, "nogil": True, "error_model": "numpy"}
 
@@ -44,12 +43,8 @@ def _typed(like, write, *more):
         _, rows, a, places, a_row, *rest = arguments
         for known_rows in (TOGETHER, 1):
             with builder.if_then(builder.icmp_signed("==", rows, _word(known_rows))):
-                starts = []
-                for row in range(known_rows):
-                    at = builder.add(places, _word(_PLACE_BYTES * row))
-                    place = builder.load(builder.inttoptr(at, _word.as_pointer()), align=8)
-                    starts.append(builder.add(a, builder.mul(place, a_row)))
-                write(code, starts, *rest)
+                rows_of_a = [code.row_of(a, places, _word(n), a_row) for n in range(known_rows)]
+                write(code, rows_of_a, *rest)
         return context.get_dummy_value()
 
     return types.none(like, *[types.int64] * 7, *more), generate
@@ -116,7 +111,7 @@ def dots(a, places, vector, out):
     first = 0
     while first < places.size:
         rows = TOGETHER if first + TOGETHER <= places.size else 1
-        at_places, at = from_places + first * _PLACE_BYTES, at_out + first * a.itemsize
+        at_places, at = from_places + first * PLACE_BYTES, at_out + first * a.itemsize
         dot_rows(a, rows, from_a, at_places, a_row, at_vector, count, at)
         first += rows
 
@@ -135,6 +130,6 @@ def weighted_sum(a, places, factors, is_first, out):
     first = 0
     while first < places.size:
         rows = TOGETHER if first + TOGETHER <= places.size else 1
-        at_places, at = from_places + first * _PLACE_BYTES, from_factors + first * a.itemsize
+        at_places, at = from_places + first * PLACE_BYTES, from_factors + first * a.itemsize
         add_rows(a, rows, from_a, at_places, a_row, at, count, at_out, is_first and first == 0)
         first += rows

@@ -6,6 +6,8 @@ Where registers are shorter, LLVM splits the vectors.
 from llvmlite import ir
 
 VECTOR_BYTES = 64
+# Of a number that says which row of a table is meant: they are int64.
+PLACE_BYTES = 8
 _word, _half_word, _bit = ir.IntType(64), ir.IntType(32), ir.IntType(1)
 
 
@@ -33,6 +35,13 @@ class VectorCode:
         self.vector = ir.VectorType(scalar, self.lanes)
         self.zero = ir.Constant(self.vector, [0.0] * self.lanes)
         self._mask = ir.VectorType(_bit, self.lanes)
+
+    def row_of(self, table, places, index, row_bytes):
+        """Address of the row of ``table`` that ``places`` has at ``index``; all are int64, the first two addresses."""
+        at = self.builder.add(places, self.builder.mul(index, _word(PLACE_BYTES)))
+        pointer = self.builder.inttoptr(at, _word.as_pointer())
+        place = self.builder.load(pointer, align=PLACE_BYTES)
+        return self.builder.add(table, self.builder.mul(place, row_bytes))
 
     def splat(self, value):
         """A vector whose lanes are all ``value``."""

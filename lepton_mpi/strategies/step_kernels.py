@@ -6,8 +6,8 @@
     leave    all pieces are done, and everybody sees the new parameters
 
 The averaged gradient is never stored and never sent. Memory traffic: (n + 2 + 2 s) N bytes for n gradients
-and s vectors of state. Which rank takes which piece decides no bit, nor does how long blocks are, or whether new parameters are stored in place or
-made in the nearest cache and stored past all caches (``shared_parameters.py``).
+and s vectors of state. Which rank takes which piece decides no bit, nor does how long blocks are, or whether new
+parameters are stored in place or made in the nearest cache and stored past all caches (``shared_parameters.py``).
 """
 
 from numba import njit
