@@ -7,8 +7,10 @@ vectors cannot: there the weights are transposed, or where that is more, the bat
 
 The batch is rows ``places`` of a: so rows can be multiplied where they lie, in a table of all rows.
 
-Every element of a result is one chain of fused multiply-adds over ascending k that starts at 0. So its bits depend
-on its row and its column alone: not on the tile, on the place of a row in its batch, or on the number of rows.
+Every element of a result is the sum, in ascending order, of chains of fused multiply-adds over blocks of k, each from 0.
+So its bits depend on its row and its column alone: not on the tile, on the place of a row in its batch, or on the number
+of rows. And roundings do not grow with k: one chain of 2400 had 2.2 times the error of chains of 512, and 2.8 times
+that of OpenBLAS.
 """
 
 from numba import njit
@@ -22,16 +24,16 @@ from lepton_mpi.models.tile_kernels import (
     tile_left,
 )
 from lepton_mpi.models.transpose_kernels import transpose
+from lepton_mpi.models.vector_code import PLACE_BYTES
 
-# Of ``product``: numbers of k between two visits of a tile. A panel of b of so many rows, 128 KiB, stays in the
-# second-level cache while all rows of a pass over it.
-_PRODUCT_DEPTH = 1024
-# Of ``product_left``: a has as many rows as the batch, of which so many pass at a time; and so many of its columns,
-# 4 tiles, whose lines stay in the first-level cache while all columns of b pass over them.
-_LEFT_DEPTH, _LEFT_COLUMNS = 256, 32
+# Numbers of k between two visits of a tile. A panel of b of so many rows, 64 KiB, stays in the second-level cache while all
+# rows of a pass over it. The same in all products, so that they give the same bits.
+_DEPTH = 512
+# Of ``product_left``: so many columns of a at a time, 4 tiles, whose lines stay in the nearest caches while all columns of b
+# pass over them.
+_LEFT_COLUMNS = 32
 
 _options = {"cache": True, "nogil": True, "error_model": "numpy"}
-_PLACE_BYTES = 8
 _MATRICES = [f"void({kind}[:,::1], i8[::1], {kind}[:,::1], {kind}[:,::1])" for kind in ("f4", "f8")]
 _PANELS = [f"void({kind}[:,::1], {', '.join(['i8'] * 10)}, b1)" for kind in ("f4", "f8")]
 
@@ -43,10 +45,10 @@ def _panel(like, row_count, columns, c, c_row, a, places, a_row, b, b_k, count, 
         for rows in ROW_COUNTS:
             if rows <= row_count:
                 break
-        next_places = places + rows * _PLACE_BYTES if is_new and row_count >= 2 * rows else 0
+        next_places = places + rows * PLACE_BYTES if is_new and row_count >= 2 * rows else 0
         tile(like, rows, columns, c, c_row, a, places, a_row, b, b_k, count, is_first, next_places)
         c += rows * c_row
-        places += rows * _PLACE_BYTES
+        places += rows * PLACE_BYTES
         row_count -= rows
 
 
@@ -73,8 +75,8 @@ def product(a, places, b, out):
     a_row, b_row = depth * size, n * size
     at_a, at_b, at_out = base_address(a), base_address(b), base_address(out)
     at_places = base_address(places)
-    for k in range(0, depth, _PRODUCT_DEPTH):
-        count = min(_PRODUCT_DEPTH, depth - k)
+    for k in range(0, depth, _DEPTH):
+        count = min(_DEPTH, depth - k)
         for column in range(0, n, width):
             columns, c = min(width, n - column), at_out + column * size
             from_a, from_b = at_a + k * size, at_b + k * b_row + column * size
@@ -95,13 +97,13 @@ def product_left(a, places, b, out):
     a_row, b_row = m * size, n * size
     at_a, at_b, at_out = base_address(a), base_address(b), base_address(out)
     at_places = base_address(places)
-    for k in range(0, depth, _LEFT_DEPTH):
-        count = min(_LEFT_DEPTH, depth - k)
+    for k in range(0, depth, _DEPTH):
+        count = min(_DEPTH, depth - k)
         for row in range(0, m, _LEFT_COLUMNS):
             rows, from_a = min(_LEFT_COLUMNS, m - row), at_a + row * size
             for column in range(0, n, width):
                 columns, c = min(width, n - column), at_out + row * b_row + column * size
-                from_b, from_places = at_b + k * b_row + column * size, at_places + k * _PLACE_BYTES
+                from_b, from_places = at_b + k * b_row + column * size, at_places + k * PLACE_BYTES
                 _panel_left(
                     *(a, rows, columns, c, b_row, from_a, from_places, a_row),
                     *(from_b, b_row, count, k == 0),

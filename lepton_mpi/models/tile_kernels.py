@@ -136,26 +136,17 @@ class _Tile(VectorCode):
         ]
         bases = self._bases(rows)
         before = builder.block
-        load, body, after = (
-            builder.append_basic_block(name) for name in ("sum_so_far", "tile", "tile_done")
-        )
-        builder.cbranch(self.given.is_first, body, load)
-        builder.position_at_end(load)
-        so_far = [
-            [self.load(address, m) for address, m in zip(row, masks, strict=True)]
-            for row in targets
-        ]
+        body, after = (builder.append_basic_block(name) for name in ("tile", "tile_done"))
         builder.branch(body)
         builder.position_at_end(body)
 
-        def entering(from_before, from_load):
-            phi = builder.phi(from_before.type)
-            phi.add_incoming(from_before, before)
-            phi.add_incoming(from_load, load)
+        def entering(first):
+            phi = builder.phi(first.type)
+            phi.add_incoming(first, before)
             return phi
 
-        k, b = (entering(value, value) for value in (_word(0), self.given.b))
-        sums = [[entering(zero, value) for value in row] for row in so_far]
+        k, b = entering(_word(0)), entering(self.given.b)
+        sums = [[entering(zero) for _ in row] for row in targets]
         self._ask_for_next(k, rows)
         b_vectors = [
             self.load(builder.add(b, _word(VECTOR_BYTES * number)), m)
@@ -182,8 +173,23 @@ class _Tile(VectorCode):
                 phi.add_incoming(value, end)
         builder.cbranch(builder.icmp_signed("<", following[0], self.given.count), body, after)
         builder.position_at_end(after)
-        for row, values in zip(targets, added, strict=True):
-            for address, value, m in zip(row, values, masks, strict=True):
+        with builder.if_else(self.given.is_first) as (first, later):
+            with first:
+                self._store(targets, added, masks)
+            with later:
+                so_far = [
+                    [self.load(address, m) for address, m in zip(row, masks, strict=True)]
+                    for row in targets
+                ]
+                totals = [
+                    [builder.fadd(old, value) for old, value in zip(*pair, strict=True)]
+                    for pair in zip(so_far, added, strict=True)
+                ]
+                self._store(targets, totals, masks)
+
+    def _store(self, targets: list, values: list, masks: list) -> None:
+        for row, row_values in zip(targets, values, strict=True):
+            for address, value, m in zip(row, row_values, masks, strict=True):
                 self.store(value, address, m)
 
     def _bases(self, rows: int) -> list:
@@ -208,10 +214,8 @@ class _Tile(VectorCode):
 
     def _row_of_a(self, index, places=None):
         """Where the row of a begins that ``places`` has at ``index``."""
-        builder = self.builder
-        at = builder.add(places or self.given.places, builder.mul(index, _word(8)))
-        place = builder.load(builder.inttoptr(at, _word.as_pointer()), align=8)
-        return builder.add(self.given.a, builder.mul(place, self.given.a_row))
+        given = self.given
+        return self.row_of(given.a, places or given.places, index, given.a_row)
 
 
 class _TileLeft(_Tile):

@@ -17,7 +17,7 @@ from tests import reference
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f4", "f8"])
 # Around the edges of a tile, 8 rows of 32 columns (float64: 16), and of the blocks of k and of columns.
 SIZES = st.one_of(st.integers(0, 20), st.sampled_from([31, 32, 33, 48, 63, 64, 65, 127, 130]))
-DEPTHS = st.one_of(SIZES, st.sampled_from([255, 256, 257, 1023, 1024, 1026]))
+DEPTHS = st.one_of(SIZES, st.sampled_from([255, 256, 257, 511, 512, 514, 1026]))
 
 
 def _whole(shape: tuple[int, int], dtype, seed: int) -> np.ndarray:
@@ -93,9 +93,9 @@ def test_bits_of_a_right_product_do_not_depend_on_what_is_transposed(dtype):
 
 
 @dtypes
-@pytest.mark.parametrize("shape", [(64, 784, 128), (7, 300, 45), (64, 1100, 10)])
+@pytest.mark.parametrize("shape", [(64, 784, 128), (7, 300, 45), (64, 1100, 10), (3, 4000, 5)])
 def test_products_of_random_numbers_are_within_the_bound(dtype, shape):
-    """Each element differs from the exact one by at most k rounding errors of the sum of magnitudes."""
+    """Each element differs from the exact one by at most a chain's rounding errors, and those of adding up chains."""
     (m, depth, n), generator = shape, np.random.default_rng(3)
     b = generator.standard_normal((depth, n)).astype(dtype)
     for kernel, twin, a_shape in (
@@ -109,7 +109,8 @@ def test_products_of_random_numbers_are_within_the_bound(dtype, shape):
         twin(a, places, b, expected)
         twin(np.abs(a), places, np.abs(b), magnitude)
         unit = np.finfo(dtype).eps / 2
-        assert (np.abs(out - expected) <= (depth + 1) * unit * magnitude).all()
+        roundings = min(depth, 512) + depth // 512 + 1
+        assert (np.abs(out - expected) <= roundings * unit * magnitude).all()
 
 
 @dtypes
@@ -129,12 +130,12 @@ def test_bits_of_a_row_do_not_depend_on_its_batch(dtype, rows, first):
 
 
 @dtypes
-def test_the_left_product_is_a_chain_over_the_rows(dtype):
-    """The gradient of 300 rows has the bits of the product of the transposed matrix: the same chain of additions."""
+def test_the_left_product_adds_in_the_order_of_the_others(dtype):
+    """The gradient of 700 rows has the bits of the product of the transposed matrix: the same order of additions."""
     generator = np.random.default_rng(6)
-    x, g = (generator.standard_normal((300, width)).astype(dtype) for width in (50, 20))
+    x, g = (generator.standard_normal((700, width)).astype(dtype) for width in (50, 20))
     left, forward = np.empty((50, 20), dtype), np.empty((50, 20), dtype)
-    product_left(x, np.arange(300), g, left)
+    product_left(x, np.arange(700), g, left)
     product(np.ascontiguousarray(x.T), np.arange(50), g, forward)
     np.testing.assert_array_equal(left, forward)
 
