@@ -203,9 +203,8 @@ def import_kernels() -> None:
     import lepton_mpi.data.augmentation_kernels
     import lepton_mpi.data.checksum_kernels
     import lepton_mpi.data.kernels
-    import lepton_mpi.models.activation_kernels
-    import lepton_mpi.models.kernels
     import lepton_mpi.models.logistic_kernels
+    import lepton_mpi.models.mlp_kernels
     import lepton_mpi.models.regression_kernels
     import lepton_mpi.optimizer_kernels
     import lepton_mpi.shuffle_kernels

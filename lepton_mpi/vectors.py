@@ -5,7 +5,7 @@ kernel on a slice, and a collective knows slices only. Nothing here knows a laye
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -15,13 +15,26 @@ import numpy as np
 
 
 class Views(dict):
-    """Named, shaped views into a flat vector: a dict of name to array."""
+    """Named, shaped views into a flat vector: a dict of name to array, in which a name keeps its array.
+
+    Attributes
+    ----------
+    is_followed : bool
+        Whether anybody wants to know what is done.
+    """
+
+    is_followed = False
 
     def done(self, name: str) -> None:
-        """A model may say here, once, that it has filled array ``name``: its sum over the ranks may start then.
+        """A model may say here, once, that it has filled array ``name``: its sum over the ranks may start then."""
 
-        This does nothing; whoever is interested puts a function in its place.
-        """
+    def follow(self, done: Callable[[str], None]) -> None:
+        """Call ``done(name)`` from now on."""
+        self.done, self.is_followed = done, True
+
+    def __setitem__(self, name: str, array: np.ndarray) -> None:
+        """Kernels keep the addresses of the arrays."""
+        raise TypeError(f"views[{name!r}] cannot be another array: fill it, views[{name!r}][:] = …")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ A model is any object with these attributes; the built-in ones use the same door
     Fill every array of ``gradient``, and return the loss, both **summed** over the rows of the batch, not
     averaged: the engine adds the sums of all ranks and divides by the rows of all ranks.
     ``parameters`` and ``gradient`` are dicts of name to array, of the configured dtype; ``parameters``
-    must not be changed. ``correct_count``, if given, is the number of rows classified correctly.
+    must not be changed. ``correct_count``, if given, is the number of rows classified correctly. Both are
+    ``vectors.Views``, in which a name keeps its array.
     ``gradient.done(name)`` may be called as soon as an array is filled, best from the last layer to the first: between
     hosts it is summed while the rest is computed.
     Random numbers, if any, should be a function of ``batch.draw`` and ``batch.rows``, never of a generator
@@ -33,6 +34,7 @@ Reading order::
     activation_kernels.py  dense layers with any activation, dropout
     regression_kernels.py  squared error, Huber's loss
     logistic_kernels.py    logistic loss
+    mlp_kernels.py         a whole network, forward and backward
     mlp.py, logistic.py    the models
 """
 

@@ -33,18 +33,6 @@ DROPOUT_LEVELS = 1 << 16
 _options = {"cache": True, "nogil": True, "error_model": "numpy"}
 _ROW_SIGNATURES = [f"void(i8, {t}[::1], {t}[::1], {t}[::1])" for t in ("f4", "f8")]
 _DROP_SIGNATURES = [f"void(u8, i8, u8[::1], {t}[::1], {t}[::1])" for t in ("f4", "f8")]
-_FORWARD_SIGNATURES = [
-    f"void(i8, {t}[:,::1], i8[::1], {t}[:,::1], {t}[::1], b1, {t}[:,::1], {t}[:,::1])"
-    for t in ("f4", "f8")
-]
-_DROPOUT_SIGNATURES = [
-    f"void(i8, {t}[:,::1], i8[::1], {t}[:,::1], {t}[::1], b1, i8, i8, i8[::1], i8, u8[::1], {t}[:,::1], {t}[:,::1])"
-    for t in ("f4", "f8")
-]
-_BACKWARD_SIGNATURES = [
-    f"void({t}[:,::1], {t}[:,::1], {t}[:,::1], b1, i8[::1], {t}[::1], {t}[:,::1])"
-    for t in ("f4", "f8")
-]
 
 # -- functions of one number -------------------------------------------------------------------------------
 
@@ -230,7 +218,7 @@ def drop(key, dropped, numbers, out, slope):
 # -- layers ------------------------------------------------------------------------------------------------
 
 
-@njit(_FORWARD_SIGNATURES, **_options)
+@njit(**_options)
 def dense_activation(kind, inputs, places, weight, bias, threaded, out, slope):
     """``out = f(inputs[places] @ weight + bias)`` and the slope. Shapes as in ``kernels.dense``, slope as out."""
     multiply(inputs, places, weight, threaded, out)
@@ -238,7 +226,7 @@ def dense_activation(kind, inputs, places, weight, bias, threaded, out, slope):
         activate(kind, bias, out[i], slope[i])
 
 
-@njit(_DROPOUT_SIGNATURES, **_options)
+@njit(**_options)
 def dense_dropout(
     kind, inputs, places, weight, bias, threaded, draw, layer, rows, dropped, numbers, out, slope
 ):
@@ -254,7 +242,7 @@ def dense_dropout(
         drop(chain(layer_key, np.uint64(rows[i])), dropped, numbers, out[i], slope[i])
 
 
-@njit(_BACKWARD_SIGNATURES, **_options)
+@njit(**_options)
 def dense_slope_backward(grad_output, weight, slope, threaded, numbers, scratch, grad_input):
     """``grad_input = (grad_output @ weight.T) * slope``. Shapes as in ``kernels.dense_relu_backward``."""
     multiply_right(grad_output, weight, threaded, numbers, scratch, grad_input)

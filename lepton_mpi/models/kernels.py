@@ -1,4 +1,5 @@
-"""Numba kernels of the models. Signatures are explicit: importing this module compiles, or loads, them all.
+"""Numba kernels of the models. Those of the loss have explicit signatures: importing this module compiles, or loads, them.
+Layers are compiled where they are used, in mlp_kernels.py.
 
 Matrices are C-contiguous, ``rows`` counts the batch, and ``out`` or what is filled comes last. Matrix products are
 those of ``product_kernels.py``, or with ``threaded`` those of BLAS, which has threads, and whose bits depend on the
@@ -13,6 +14,8 @@ import numpy as np
 from numba import njit
 
 from lepton_mpi.models.product_kernels import product, product_left, product_right
+
+_options = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
 def signatures(pattern: str) -> list[str]:
@@ -41,7 +44,7 @@ def multiply_right(grad_output, weight, threaded, numbers, scratch, grad_input):
         product_right(grad_output, numbers, weight, scratch, grad_input)
 
 
-@njit(signatures("void(M, i8[::1], M, V, b1, M)"), cache=True, nogil=True, error_model="numpy")
+@njit(**_options)
 def dense(inputs, places, weight, bias, threaded, out):
     """``out = inputs[places] @ weight + bias``. Shapes (any, m), (rows,), (m, k), (k,), bool, (rows, k)."""
     multiply(inputs, places, weight, threaded, out)
@@ -51,7 +54,7 @@ def dense(inputs, places, weight, bias, threaded, out):
             row[j] += bias[j]
 
 
-@njit(signatures("void(M, i8[::1], M, V, b1, M)"), cache=True, nogil=True, error_model="numpy")
+@njit(**_options)
 def dense_relu(inputs, places, weight, bias, threaded, out):
     """``out = max(inputs[places] @ weight + bias, 0)``. Shapes as in ``dense``."""
     multiply(inputs, places, weight, threaded, out)
@@ -62,12 +65,7 @@ def dense_relu(inputs, places, weight, bias, threaded, out):
             row[j] = max(row[j] + bias[j], zero)
 
 
-@njit(
-    signatures("void(M, i8[::1], M, b1, M, V)"),
-    cache=True,
-    nogil=True,
-    error_model="numpy",
-)
+@njit(**_options)
 def dense_gradient(inputs, places, grad_output, threaded, grad_weight, grad_bias):
     """``grad_weight = inputs[places].T @ grad_output``, ``grad_bias = sum of grad_output's rows``.
 
@@ -84,7 +82,7 @@ def dense_gradient(inputs, places, grad_output, threaded, grad_weight, grad_bias
             grad_bias[j] += row[j]
 
 
-@njit(signatures("void(M, M, M, b1, i8[::1], V, M)"), cache=True, nogil=True, error_model="numpy")
+@njit(**_options)
 def dense_relu_backward(grad_output, weight, activations, threaded, numbers, scratch, grad_input):
     """``grad_input = (grad_output @ weight.T)`` where ``activations > 0``, else 0.
 
@@ -99,7 +97,7 @@ def dense_relu_backward(grad_output, weight, activations, threaded, numbers, scr
             row[j] = row[j] if active[j] > zero else zero
 
 
-@njit(signatures("UniTuple(f8, 2)(M, i4[::1])"), cache=True, nogil=True, error_model="numpy")
+@njit(signatures("UniTuple(f8, 2)(M, i4[::1])"), **_options)
 def softmax_cross_entropy(logits, labels):
     """Replace ``logits`` by the gradient of the summed loss; return (loss sum, correct count).
 
@@ -127,7 +125,7 @@ def softmax_cross_entropy(logits, labels):
     return loss, correct
 
 
-@njit(signatures("f8(M, i4[::1], i4[::1])"), cache=True, nogil=True, error_model="numpy")
+@njit(signatures("f8(M, i4[::1], i4[::1])"), **_options)
 def softmax_predict(logits, labels, predicted):
     """Fill ``predicted`` with the class of the highest logit; return the summed cross-entropy.
 

@@ -6,7 +6,13 @@ from typing import NamedTuple
 import numpy as np
 
 from lepton_mpi.models import Batch, activation_kernels, flat_rows, kernels, regression_kernels
+from lepton_mpi.models import mlp_kernels as fused
 from lepton_mpi.models.product_kernels import right_scratch_size
+from lepton_mpi.vectors import Views
+
+# Plans that are kept, for lengths of batches and vectors of gradients.
+_PLANS_MAX = 64
+_NO_CLASSES = np.empty(0, np.int32)
 
 
 class Mlp:
@@ -53,7 +59,8 @@ class Mlp:
         self._kind, self._huber_delta = activation_kernels.KINDS[activation], float(huber_delta)
         levels = activation_kernels.DROPOUT_LEVELS
         self._dropped = min(round(dropout * levels), levels - 1) if len(widths) > 2 else 0
-        self._plans: dict[tuple[int, np.dtype], _Plan] = {}
+        self._layers = len(widths) - 1
+        self._plans: dict[tuple[int, int, int], _Plan] = {}
         self.reads_in_place = not threaded  # which BLAS cannot
 
     def __str__(self) -> str:
@@ -65,65 +72,46 @@ class Mlp:
 
     def loss_and_gradient(self, parameters, batch: Batch, gradient) -> tuple[float, int] | float:
         """Summed loss; with classes also the number of rows classified correctly."""
-        plan = self._plan(batch)
-        grad_output = self._forward(plan, parameters, batch, self._dropped)
-        if self.loss == "cross_entropy":
-            loss, correct = kernels.softmax_cross_entropy(grad_output, batch.y)
+        plan, layers = self._plan(parameters, batch, gradient), self._layers
+        has_classes = self.loss == "cross_entropy"
+        if has_classes and not gradient.is_followed:
+            loss, correct = self._run(plan, batch, 0, fused.stage_count(layers), self._dropped)
+            return loss, int(correct)
+        loss_stage = fused.stage_of_loss(layers)
+        self._run(plan, batch, 0, loss_stage, self._dropped)
+        if has_classes:
+            loss, correct = kernels.softmax_cross_entropy(plan.output, batch.y)
             result = loss, int(correct)
         else:
-            result = self._regression_loss(grad_output, batch.y)
-        for weight, bias, inputs, slope, grad_input in plan.backward:
-            rows = inputs, plan.places
-            self._fill(gradient, weight, bias, rows, grad_output)
-            right = self.threaded, plan.numbers, plan.scratch
-            if slope is None:
-                kernels.dense_relu_backward(
-                    grad_output, parameters[weight], inputs, *right, grad_input
-                )
-            else:
-                activation_kernels.dense_slope_backward(
-                    grad_output, parameters[weight], slope, *right, grad_input
-                )
-            grad_output = grad_input
-        names = "layer0/weight", "layer0/bias"
-        self._fill(gradient, *names, flat_rows(batch, plan.places), grad_output)
+            result = self._regression_loss(plan.output, batch.y)
+        done = loss_stage + 1
+        for layer in range(layers, 0, -1):
+            filled = fused.stage_of_gradient(layers, layer) + 1
+            self._run(plan, batch, done, filled)
+            gradient.done(f"layer{layer - 1}/bias")
+            gradient.done(f"layer{layer - 1}/weight")
+            done = filled
         return result
 
     def evaluate(self, parameters, batch: Batch, predicted) -> float:
         """Predicted classes, or targets, and summed loss."""
-        outputs = self._forward(self._plan(batch), parameters, batch, 0)
+        plan = self._plan(parameters, batch)
+        self._run(plan, batch, 0, fused.stage_of_loss(self._layers))
         if self.loss == "cross_entropy":
-            return kernels.softmax_predict(outputs, batch.y, predicted)
-        predicted[:] = outputs
-        return self._regression_loss(outputs, batch.y)
+            return kernels.softmax_predict(plan.output, batch.y, predicted)
+        predicted[:] = plan.output
+        return self._regression_loss(plan.output, batch.y)
 
-    def _forward(self, plan: "_Plan", parameters, batch: Batch, dropped: int) -> np.ndarray:
-        """What the last layer gives, shape (rows, outputs)."""
-        if dropped and batch.rows is None:
-            raise ValueError("dropout goes by the numbers of the rows: expected Batch.rows")
-        rows, threaded = flat_rows(batch, plan.places), self.threaded
-        for layer, (weight, bias, numbers, out, slope) in enumerate(plan.hidden):
-            w, b = parameters[weight], parameters[bias]
-            if slope is None:
-                kernels.dense_relu(*rows, w, b, threaded, out)
-            elif dropped:
-                key = batch.draw, layer, batch.rows
-                activation_kernels.dense_dropout(
-                    self._kind, *rows, w, b, threaded, *key, dropped, numbers, out, slope
-                )
-            else:
-                activation_kernels.dense_activation(self._kind, *rows, w, b, threaded, out, slope)
-            rows = out, plan.places
-        weight, bias, out = plan.output
-        kernels.dense(*rows, parameters[weight], parameters[bias], threaded, out)
-        return out
-
-    def _fill(self, gradient, weight: str, bias: str, rows, grad_output) -> None:
-        """Gradient of one layer, whose inputs are ``rows``: memory and places in it."""
-        arrays = gradient[weight], gradient[bias]
-        kernels.dense_gradient(*rows, grad_output, self.threaded, *arrays)
-        gradient.done(bias)
-        gradient.done(weight)
+    def _run(self, plan: "_Plan", batch: Batch, start: int, stop: int, dropped: int = 0) -> tuple:
+        """Stages [start, stop), see ``mlp_kernels.py``."""
+        x, places = flat_rows(batch, plan.places)
+        rows = batch.rows
+        if rows is None:
+            if dropped:
+                raise ValueError("dropout goes by the numbers of the rows: expected Batch.rows")
+            rows = places
+        y = batch.y if self.loss == "cross_entropy" else _NO_CLASSES
+        return fused.run(plan.table, x, places, y, rows, batch.draw, dropped, start, stop)
 
     def _regression_loss(self, outputs: np.ndarray, targets: np.ndarray) -> float:
         """Summed loss; ``outputs`` become its gradient."""
@@ -131,48 +119,77 @@ class Mlp:
             return regression_kernels.squared_error(outputs, targets)
         return regression_kernels.huber(outputs, targets, self._huber_delta)
 
-    def _plan(self, batch: Batch) -> "_Plan":
-        """What the layers do to batches of this length, made once."""
-        key = len(batch.y), batch.x.dtype
+    def _plan(self, parameters, batch: Batch, gradient=None) -> "_Plan":
+        """What the layers do to batches of this length, with these vectors; made once for views, which do not change."""
+        key = len(batch.y), id(parameters), id(gradient)
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plans[key] = self._make_plan(*key)
+            plan = self._make_plan(parameters, batch, gradient)
+            if isinstance(parameters, Views) and isinstance(gradient, Views | None):
+                if len(self._plans) == _PLANS_MAX:
+                    self._plans.clear()
+                self._plans[key] = plan
         return plan
 
-    def _make_plan(self, rows: int, dtype: np.dtype) -> "_Plan":
-        names = [(f"layer{n}/weight", f"layer{n}/bias") for n in range(len(self.widths) - 1)]
-        needs_slope = self.activation != "relu" or self._dropped
-        hidden, backward = [], []
-        for layer, width in enumerate(self.widths[1:-1]):
-            numbers = np.empty(-(-width // activation_kernels.UNITS_PER_NUMBER), np.uint64)
-            out, grad = (np.empty((rows, width), dtype) for _ in range(2))
-            slope = np.empty_like(out) if needs_slope else None
-            hidden.append((*names[layer], numbers, out, slope))
-            backward.append((*names[layer + 1], out, slope, grad))
-        output = *names[-1], np.empty((rows, self.widths[-1]), dtype)
-        numbers = np.arange(max(rows, *self.widths))
+    def _make_plan(self, parameters, batch: Batch, gradient) -> "_Plan":
+        rows, dtype, widths = len(batch.y), batch.x.dtype, self.widths
+        has_slopes = self.activation != "relu" or self._dropped > 0
         # The first layer's inputs get no gradient.
         scratch_size = 0
         if not self.threaded:
             scratch_size = max(
-                (right_scratch_size(rows, k, m) for m, k in pairwise(self.widths[1:])), default=0
+                (right_scratch_size(rows, k, m) for m, k in pairwise(widths[1:])), default=0
             )
-        scratch = np.empty(scratch_size, dtype)
-        return _Plan(numbers[:rows], numbers, scratch, hidden, output, backward[::-1])
+        numbers, scratch = np.arange(max(rows, *widths)), np.empty(scratch_size, dtype)
+        random = np.empty(-(-max(widths) // activation_kernels.UNITS_PER_NUMBER), np.uint64)
+        table = np.zeros((1 + self._layers, fused.WIDTH), np.int64)
+        memory: list = [numbers, scratch, random, parameters, gradient]
+        network = {
+            fused.THREADED: self.threaded,
+            fused.KIND: self._kind,
+            fused.HAS_SLOPES: has_slopes,
+            fused.NUMBERS: numbers.ctypes.data,
+            fused.NUMBER_COUNT: numbers.size,
+            fused.SCRATCH: scratch.ctypes.data,
+            fused.SCRATCH_SIZE: scratch.size,
+            fused.RANDOM: random.ctypes.data,
+        }
+        for place, word in network.items():
+            table[0, place] = word
+        for layer, (inputs, outputs) in enumerate(pairwise(widths), 1):
+            is_last = layer == self._layers
+            out, slope, grad_out = (np.empty((rows, outputs), dtype) for _ in range(3))
+            if is_last:
+                grad_out = out  # the loss puts its gradient there
+            memory += [out, slope, grad_out]
+            names = f"layer{layer - 1}/weight", f"layer{layer - 1}/bias"
+            vectors = [
+                self._address(views, name, dtype) if views is not None else 0
+                for views in (parameters, gradient)
+                for name in names
+            ]
+            table[layer] = [inputs, outputs, *vectors, *(a.ctypes.data for a in memory[-3:])]
+        return _Plan(table, numbers[:rows], out, memory)
+
+    def _address(self, views, name: str, dtype: np.dtype) -> int:
+        """Of an array that is what the kernels take it for."""
+        array, shape = views[name], self.shapes[name]
+        if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
+            raise ValueError(
+                f"{name}: expected a contiguous array of {dtype}, the batch's type, and shape {shape}, got {array.dtype}, "
+                f"shape {array.shape}, strides {array.strides}"
+            )
+        return array.ctypes.data
 
 
 class _Plan(NamedTuple):
-    """Parameters by name, and memory, of every layer, in the order in which a batch of one length needs them.
+    """What ``mlp_kernels`` needs for batches of one length.
 
-    places: of all rows of a matrix of the batch; numbers, scratch: what ``product_right`` works with; hidden: (weight,
-    bias, numbers for dropout, output, slope); output: (weight, bias, output); backward, last layer first, without the
-    first: (weight, bias, inputs, slope of the inputs, gradient by the inputs). The slope is None for ReLU without
-    dropout.
+    table: the plan that it describes; places: int64, of all rows of a matrix of the batch; output: of the last layer;
+    memory: all that the table has addresses of.
     """
 
+    table: np.ndarray
     places: np.ndarray
-    numbers: np.ndarray
-    scratch: np.ndarray
-    hidden: list[tuple]
-    output: tuple
-    backward: list[tuple]
+    output: np.ndarray
+    memory: list

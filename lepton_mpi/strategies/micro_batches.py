@@ -88,7 +88,7 @@ class NodeSums:
         self._missing: list[int] = []
         self._next = 0
         if follower and plan:
-            self._plan[-1][-1].done = self._done
+            self._plan[-1][-1].follow(self._done)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, Views]]:
         """Yield (vector, named views of the vector) for each of ``numbers``; fill it before taking the next."""

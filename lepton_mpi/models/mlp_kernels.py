@@ -1,0 +1,156 @@
+"""A multilayer perceptron as one Numba kernel: the layers forward, the loss, and the layers backward, without a return to
+Python between them, of which each costs as much as a short product.
+
+What the layers work on is in a plan, int64, shape (1 + layers, WIDTH): addresses, and numbers. Row 0 is of the network,
+row l of layer l = 1, 2, … The memory must outlive the plan. The work is cut into stages:
+
+    l - 1                          forward through layer l
+    layers                         softmax and cross-entropy
+    layers + 1 + 2 (layers - l)    gradient of the parameters of layer l
+    the one after that             gradient by the inputs of layer l > 1, with the slope of the layer before
+
+What a stage does is in kernels.py and activation_kernels.py, and compiled here.
+"""
+
+import numpy as np
+from numba import njit
+
+from lepton_mpi.intrinsics import vector_at
+from lepton_mpi.models.activation_kernels import (
+    UNITS_PER_NUMBER,
+    dense_activation,
+    dense_dropout,
+    dense_slope_backward,
+)
+from lepton_mpi.models.kernels import (
+    dense,
+    dense_gradient,
+    dense_relu,
+    dense_relu_backward,
+    softmax_cross_entropy,
+)
+
+# Words of the network: whether matrix products are those of BLAS; the activation; 1 if layers have slopes; the numbers 0,
+# 1, …, and how many; scratch of ``product_right``, and its elements; numbers for dropout.
+THREADED, KIND, HAS_SLOPES, NUMBERS, NUMBER_COUNT, SCRATCH, SCRATCH_SIZE, RANDOM = range(8)
+# Words of a layer: its inputs and outputs, as counts; parameters and their gradients; outputs, their slope, and the
+# gradient by them, each of (rows, outputs).
+INPUTS, OUTPUTS, WEIGHT, BIAS, GRAD_WEIGHT, GRAD_BIAS, OUT, SLOPE, GRAD_OUT = range(9)
+WIDTH = 9
+
+_options = {"cache": True, "nogil": True, "error_model": "numpy"}
+
+
+def stage_of_loss(layers: int) -> int:
+    """Which comes after all layers."""
+    return layers
+
+
+def stage_of_gradient(layers: int, layer: int) -> int:
+    """In which the gradient of the parameters of ``layer`` = 1, 2, … is filled."""
+    return layers + 1 + 2 * (layers - layer)
+
+
+def stage_count(layers: int) -> int:
+    """Of all stages."""
+    return stage_of_gradient(layers, 1) + 1
+
+
+@njit(inline="always")
+def _matrix(like, address, rows, columns):
+    return vector_at(like, address, rows * columns).reshape(rows, columns)
+
+
+@njit(inline="always")
+def _forward(plan, like, inputs, places, rows, draw, layer, dropped):
+    """``inputs`` are those of the layer, of which the batch is rows ``places``."""
+    network, own = plan[0], plan[layer]
+    count, m, k = places.size, own[INPUTS], own[OUTPUTS]
+    threaded = network[THREADED] != 0
+    weight, bias = _matrix(like, own[WEIGHT], m, k), vector_at(like, own[BIAS], k)
+    out = _matrix(like, own[OUT], count, k)
+    if layer == plan.shape[0] - 1:
+        dense(inputs, places, weight, bias, threaded, out)
+    elif network[HAS_SLOPES] == 0:
+        dense_relu(inputs, places, weight, bias, threaded, out)
+    else:
+        slope = _matrix(like, own[SLOPE], count, k)
+        kind = network[KIND]
+        if dropped > 0:
+            random_count = (k + UNITS_PER_NUMBER - 1) // UNITS_PER_NUMBER
+            random = vector_at(places, network[RANDOM], random_count).view(np.uint64)
+            key = draw, layer - 1, rows
+            dense_dropout(
+                kind, inputs, places, weight, bias, threaded, *key, dropped, random, out, slope
+            )
+        else:
+            dense_activation(kind, inputs, places, weight, bias, threaded, out, slope)
+
+
+@njit(inline="always")
+def _fill(plan, like, inputs, places, layer):
+    own = plan[layer]
+    m, k = own[INPUTS], own[OUTPUTS]
+    grad_out = _matrix(like, own[GRAD_OUT], places.size, k)
+    grad_weight = _matrix(like, own[GRAD_WEIGHT], m, k)
+    grad_bias = vector_at(like, own[GRAD_BIAS], k)
+    dense_gradient(inputs, places, grad_out, plan[0, THREADED] != 0, grad_weight, grad_bias)
+
+
+@njit(inline="always")
+def _backward(plan, like, numbers, count, layer):
+    network, own, before = plan[0], plan[layer], plan[layer - 1]
+    m, k = own[INPUTS], own[OUTPUTS]
+    threaded = network[THREADED] != 0
+    grad_out, grad_in = _matrix(like, own[GRAD_OUT], count, k), before[GRAD_OUT]
+    weight, grad_in = _matrix(like, own[WEIGHT], m, k), _matrix(like, grad_in, count, m)
+    scratch = vector_at(like, network[SCRATCH], network[SCRATCH_SIZE])
+    if network[HAS_SLOPES] == 0:
+        active = _matrix(like, before[OUT], count, m)
+        dense_relu_backward(grad_out, weight, active, threaded, numbers, scratch, grad_in)
+    else:
+        slope = _matrix(like, before[SLOPE], count, m)
+        dense_slope_backward(grad_out, weight, slope, threaded, numbers, scratch, grad_in)
+
+
+@njit(
+    [
+        f"UniTuple(f8, 2)(i8[:,::1], {t}[:,::1], i8[::1], i4[::1], i8[::1], i8, i8, i8, i8)"
+        for t in ("f4", "f8")
+    ],
+    **_options,
+)
+def run(plan, inputs, places, labels, rows, draw, dropped, start, stop):
+    """Do stages [start, stop) for a batch; return (loss sum, correct count), 0 without the loss's stage.
+
+    inputs, places : shapes (any, features), (rows,)
+        The batch is rows ``places`` of ``inputs``; with THREADED those are all of them.
+    labels : int32, shape (rows,)
+        For the stage of the loss.
+    rows, draw, dropped
+        Of dropout, see ``dense_dropout``; none with ``dropped`` 0.
+    """
+    layers, count = plan.shape[0] - 1, places.size
+    numbers = vector_at(places, plan[0, NUMBERS], plan[0, NUMBER_COUNT])
+    loss, correct = 0.0, 0.0
+    for stage in range(start, stop):
+        if stage == layers:
+            last = plan[layers]
+            out = _matrix(inputs, last[OUT], count, last[OUTPUTS])
+            loss, correct = softmax_cross_entropy(out, labels)
+            continue
+        behind = stage - layers - 1
+        layer = stage + 1 if stage < layers else layers - behind // 2
+        if stage > layers and behind % 2:
+            _backward(plan, inputs, numbers, count, layer)
+            continue
+        taken, taken_places = inputs, places
+        if layer > 1:
+            before = plan[layer - 1]
+            taken = _matrix(inputs, before[OUT], count, before[OUTPUTS])
+            taken_places = numbers[:count]
+        if stage < layers:
+            _forward(plan, inputs, taken, taken_places, rows, draw, layer, dropped)
+        else:
+            _fill(plan, inputs, taken, taken_places, layer)
+    return loss, correct
