@@ -8,6 +8,9 @@ belongs, and no comparison sort is needed, whose branches nobody can foresee::
     fine buckets        by the next bits, twice as many as there are numbers
     insertion           few still have a larger neighbour before them
 
+Every stage can be shared by several ranks: each counts, and puts into coarse buckets, a part of the numbers, and then sorts
+a part of the buckets.
+
 Explicit signatures: importing this module compiles, or loads, them all.
 """
 
@@ -49,43 +52,52 @@ def _fine_bits(count):
     return min(_bits(count) + 1, _FINE_BITS_MAX)
 
 
-@njit("i8(i8)", **_options)
-def workspace_size(count):
-    """Elements of memory that ``shuffle_into`` needs."""
-    return count + (1 << _fine_bits(count) - 1) + 1
-
-
 @njit(inline="always")
 def _first_bits(value, bits):
     """The number that the first ``bits`` bits are; 0 for none."""
     return np.int64(value >> np.uint64(1) >> np.uint64(63 - bits))
 
 
-@njit("i8[::1](u8, i8, i8)", **_options)
-def _coarse_starts(key, count, bits):
-    """Where each of ``1 << bits`` buckets begins, and the last one ends."""
-    starts, hashes = np.zeros((1 << bits) + 1, np.int64), np.empty(_BLOCK_ROWS, np.uint64)
-    for first in range(0, count, _BLOCK_ROWS):
-        block = hashes[: min(_BLOCK_ROWS, count - first)]
+def coarse_bits(count: int, ranks: int) -> int:
+    """First bits of a hash that tell coarse buckets apart, if ``ranks`` share the work for ``count`` numbers."""
+    bits = (4 * ranks - 1).bit_length() if ranks > 1 else 0
+    while count >> bits > _COARSE_ROWS:
+        bits += 1
+    return bits
+
+
+def table_size(count: int) -> int:
+    """Elements of a table of fine buckets, whatever coarse buckets ``count`` numbers have."""
+    return (1 << min(count.bit_length() + 1, _FINE_BITS_MAX)) + 1
+
+
+@njit("void(u8, i8, i8, i8, i8[::1])", **_options)
+def count_numbers(key, start, stop, bits, counts):
+    """How many of the numbers [start, stop) belong into each coarse bucket: ``counts``, shape (1 << bits,)."""
+    counts[:] = 0
+    hashes = np.empty(_BLOCK_ROWS, np.uint64)
+    for first in range(start, stop, _BLOCK_ROWS):
+        block = hashes[: min(_BLOCK_ROWS, stop - first)]
         _hashes(key, first, block)
         for i in range(block.size):
-            starts[_first_bits(block[i], bits) + 1] += 1
-    for bucket in range(1 << bits):
-        starts[bucket + 1] += starts[bucket]
-    return starts
+            counts[_first_bits(block[i], bits)] += 1
 
 
-@njit("void(u8, u8, i8, i8[::1], u8[::1])", **_options)
-def _to_coarse_buckets(key, row_bits, bits, starts, out):
-    """Put every number, behind the first bits of its hash, into its bucket. ``starts`` are used up."""
-    hashes = np.empty(_BLOCK_ROWS, np.uint64)
-    for first in range(0, out.size, _BLOCK_ROWS):
-        block = hashes[: min(_BLOCK_ROWS, out.size - first)]
+@njit("void(u8, i8, i8, i8, i8[::1], u8[::1])", **_options)
+def place_numbers(key, start, stop, bits, places, coarse):
+    """Put the numbers [start, stop), behind the first bits of their hashes, into coarse buckets.
+
+    places : shape (1 << bits,)
+        In ``coarse``, shape (count,), of the first of them that belongs into each bucket; they are moved on.
+    """
+    row_bits, hashes = np.uint64(_bits(coarse.size)), np.empty(_BLOCK_ROWS, np.uint64)
+    for first in range(start, stop, _BLOCK_ROWS):
+        block = hashes[: min(_BLOCK_ROWS, stop - first)]
         _hashes(key, first, block)
         for i in range(block.size):
             bucket = _first_bits(block[i], bits)
-            out[starts[bucket]] = block[i] >> row_bits << row_bits | np.uint64(first + i)
-            starts[bucket] += 1
+            coarse[places[bucket]] = block[i] >> row_bits << row_bits | np.uint64(first + i)
+            places[bucket] += 1
 
 
 @njit("b1(u8, u8, u8, u8)", inline="always", **_options)
@@ -121,32 +133,39 @@ def _sort(key, row_bits, used_bits, values, table, out):
         out[before] = value
 
 
-@njit("void(u8, i8[::1], u8[::1], i8[::1])", **_options)
-def shuffle_into(key, rows, workspace, out):
-    """``out = rows`` in the order of ``counter_random.shuffled``: element i's place goes by its hash.
+@njit(
+    "void(u8, i8, i8, i8, i8[::1], u8[::1], i4[::1], i8[::1], i4[::1], i8[::1], i4[::1])",
+    **_options,
+)
+def sort_buckets(key, bits, first, stop, starts, coarse, table, names, labels, out, out_labels):
+    """Fill ``out`` from where coarse bucket ``first`` begins to where ``stop`` does: the numbers in the order of their hashes.
 
-    rows, out : int64, shape (count,), not the same memory; workspace : uint64, of ``workspace_size(count)`` elements;
-    key : uint64. O(count).
+    starts : shape (at least stop + 1,), where buckets begin; coarse, out : shape (count,)
+    table : scratch, of ``table_size`` elements
+    names : shape (count,) or (0,); with the first, ``names[number]`` is put in place of each number
+    labels, out_labels : int32, shapes (any,) and (count,); or (0,)
+        With the first, ``out_labels = labels[out]``.
     """
-    count, values = rows.size, out.view(np.uint64)
-    row_bits = np.uint64(_bits(count))
-    bits = 0
-    while count >> bits > _COARSE_ROWS:
-        bits += 1
-    starts = _coarse_starts(key, count, bits)
-    coarse, table = workspace[:count], workspace[count:].view(np.int32)
-    _to_coarse_buckets(key, row_bits, bits, starts.copy(), coarse)
-    for bucket in range(1 << bits):
-        start, stop = starts[bucket], starts[bucket + 1]
-        _sort(key, row_bits, np.uint64(bits), coarse[start:stop], table, values[start:stop])
+    values, row_bits = out.view(np.uint64), np.uint64(_bits(coarse.size))
     mask = (np.uint64(1) << row_bits) - np.uint64(1)
-    for i in range(count):
-        out[i] = rows[values[i] & mask]
+    for bucket in range(first, stop):
+        begin, end = starts[bucket], starts[bucket + 1]
+        _sort(key, row_bits, np.uint64(bits), coarse[begin:end], table, values[begin:end])
+        for i in range(begin, end):
+            place = np.int64(values[i] & mask)
+            out[i] = names[place] if names.size > 0 else place
+            if labels.size > 0:
+                out_labels[i] = labels[out[i]]
 
 
-@njit("i8[::1](u8, i8)", **_options)
-def shuffled(key, count):
-    """As ``counter_random.shuffled``: the integers 0 … count-1 sorted by their hash, int64, shape (count,)."""
-    out = np.empty(count, np.int64)
-    shuffle_into(key, np.arange(count), np.empty(workspace_size(count), np.uint64), out)
+def shuffled(key: np.uint64, count: int) -> np.ndarray:
+    """As ``counter_random.shuffled``: the integers 0 … count-1 sorted by their hash, int64, shape (count,). O(count)."""
+    bits, out = coarse_bits(count, 1), np.empty(count, np.int64)
+    coarse, starts = np.empty(count, np.uint64), np.zeros((1 << bits) + 1, np.int64)
+    count_numbers(key, 0, count, bits, starts[1:])
+    np.cumsum(starts, out=starts)
+    place_numbers(key, 0, count, bits, starts[:-1].copy(), coarse)
+    table, none = np.empty(table_size(count), np.int32), np.empty(0, np.int32)
+    names = np.empty(0, np.int64)
+    sort_buckets(key, bits, 0, 1 << bits, starts, coarse, table, names, none, out, none)
     return out

@@ -127,6 +127,7 @@ def _train(config: Config, world: World, model: Any, ends: ExitStack) -> dict[st
         range(start.epoch, config.epochs + 1),
         start.row // config.global_batch,
         reader.rows_together,
+        world,
     )
     inputs = MicroBatchReader(ends.enter_context(closing(reads)), reader)
     clock, step = world.clock, start.step
@@ -147,6 +148,8 @@ def _train(config: Config, world: World, model: Any, ends: ExitStack) -> dict[st
         is_heir = first_row > 0 and world.rank == 0
         loss, correct = (start.loss, start.correct) if is_heir else (0.0, 0.0)
         first_step = first_row // config.global_batch
+        clock.enter("input", step)
+        reads.begin_epoch(epoch)
         draws_of_steps = draws(config.seed, step, steps - first_step)
         for number, draw in enumerate(draws_of_steps, first_step):
             step += 1

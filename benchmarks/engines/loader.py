@@ -130,7 +130,7 @@ class _Reading:
         self._numbers = range(*share(0, count, world.size, world.rank))
         self._reads_of_epoch = batches.step_count(file.row_count) * len(self._numbers)
         self._seen = SeenRows(self._reads_of_epoch * BATCH_ROWS)
-        self._reads, self._epochs = None, range(0)
+        self._world, self._reads, self._epochs, self._epoch = world, None, range(0), 0
 
     @property
     def wait_seconds(self) -> float:
@@ -150,9 +150,12 @@ class _Reading:
         ranks.barrier()
         began = time.perf_counter()
         if self._reads is None:
-            self._reads = TrainingReads(self._rows, self._order, self._numbers, self._epochs, 0)
+            what = self._rows, self._order, self._numbers, self._epochs, 0
+            self._reads = TrainingReads(*what, host=self._world)
         for _ in range(count):
             seen.clear()
+            self._epoch += 1
+            self._reads.begin_epoch(self._epoch)
             for _ in range(self._reads_of_epoch):
                 read, _cuts = next(self._reads)
                 x, y = self._reader.read_for_training(read, 0)

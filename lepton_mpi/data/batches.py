@@ -13,6 +13,7 @@ from lepton_mpi.data.tables import Table
 
 # They should still be in the core's own cache when the last of them is used.
 _TOGETHER_BYTES = 256 << 10
+_new = tuple.__new__
 
 
 class Read(NamedTuple):
@@ -175,7 +176,7 @@ class MicroBatchReader:
     """
 
     def __init__(self, reads, reader: BatchReader) -> None:
-        self._reads, self._reader = reads, reader
+        self._reads, self._reader = iter(reads), reader
         self._parts: list[Batch] = []
         self._next = 0
 
@@ -183,11 +184,14 @@ class MicroBatchReader:
         """The next micro-batch, of the step of ``draw``. It holds until the next call."""
         if self._next == len(self._parts):
             read, cuts = next(self._reads)
-            numbers, places = read.numbers, read.places
+            x, places, _, numbers, y = read
             if self._reader.is_in_place:
-                x, y = read.x, self._reader.read_y(read)
+                if y is None:
+                    y = self._reader.read_y(read)
                 if len(cuts) == 1:
-                    return Batch(x, y, numbers, draw, places)
+                    return _new(
+                        Batch, (x, y, numbers, draw, places)
+                    )  # as Batch(…), in half the time
                 self._parts = [Batch(x, y[i:j], numbers[i:j], draw, places[i:j]) for i, j in cuts]
             else:
                 x, y = self._reader.read_for_training(read, draw)

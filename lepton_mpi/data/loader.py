@@ -23,7 +23,7 @@ from lepton_mpi.errors import ConfigurationError, DataError
 
 # Shorter runs are read at a fraction of the speed from disks and file servers.
 _BLOCK_BYTES_MIN = 128 << 10
-# Of a row in the order of an epoch, while it is made: its number, its place, its class, and what sorts it.
+# Of a row, on each rank, while it is found out which are held out; the order of an epoch takes less.
 _ORDER_BYTES = 32
 # Of rows that are normalised at a time: they stay in the core's own cache.
 _NORMALISED_BYTES = 256 << 10
@@ -226,7 +226,7 @@ def training_order(
                 f"--shuffle full: expected rows in memory or mapped, got streamed ({data.way.reason}); take "
                 "--shuffle blocks"
             )
-        return FullShuffle(rows.indices, micro_batches, seed)
+        return FullShuffle(rows.row_count, rows.chosen, micro_batches, seed)
     window_bytes //= micro_batches.count
     # Some blocks in a window, so that neighbours in the file come apart.
     blocks = rows.table.blocks(min(BLOCK_BYTES, max(_BLOCK_BYTES_MIN, window_bytes // 8)))

@@ -2,8 +2,8 @@
 
 A step's rows are cut into micro-batches (``MicroBatches``), and any rank can hold any of them. Two orders of an epoch:
 
-full      every row may come anywhere. Needs all rows at hand, and on each rank about 28 bytes for each of many rows: its
-          number, its place in an epoch's order, its class, and what making the order takes.
+full      every row may come anywhere. Needs all rows at hand, and on each host 20 bytes for each of many rows: its number
+          in an epoch's order, its class, and what making the order takes.
 blocks    for rows that are streamed from a file, in runs that are long enough to be read fast::
 
               file      | block 0 | block 1 | block 2 | …                    runs of rows
@@ -25,7 +25,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from lepton_mpi import counter_random
-from lepton_mpi.shuffle_kernels import shuffle_into, shuffled, workspace_size
+from lepton_mpi.shuffle_kernels import shuffled
 
 # Streams of the random numbers; each use has its own.
 _VALIDATION, _TEST, _BLOCKS, _WINDOWS, _EPOCHS = 1, 2, 4, 5, 1_000
@@ -67,28 +67,30 @@ class FullShuffle:
 
     Parameters
     ----------
-    rows : int64, shape (row_count,)
-        Their numbers, ascending.
+    row_count : int
+    chosen : int64, shape (row_count,), or None
+        Their numbers, ascending; None for 0 … row_count-1, which takes no memory.
     micro_batches : MicroBatches
     seed : int
     """
 
     name = "full"
 
-    def __init__(self, rows: np.ndarray, micro_batches: MicroBatches, seed: int) -> None:
-        self._rows, self.micro_batches, self._seed = rows, micro_batches, seed
-        # Kept, since fresh memory costs more than the order: Linux hands out every page of it anew.
-        self._workspace = np.empty(0, np.uint64)
+    def __init__(
+        self, row_count: int, chosen: np.ndarray | None, micro_batches: MicroBatches, seed: int
+    ) -> None:
+        self.row_count, self.chosen = row_count, chosen
+        self.micro_batches, self._seed = micro_batches, seed
 
-    def epoch(self, epoch: int, out: np.ndarray | None = None) -> "FullEpoch":
-        """Order of one epoch, whose rows are in ``out``, int64 (row_count,), if that is given. For one thread at a time."""
-        count = self._rows.size
-        if self._workspace.size == 0:
-            self._workspace = np.empty(workspace_size(count), np.uint64)
-        out = np.empty(count, np.int64) if out is None else out
-        assert out.size == count, (out.size, count)  # kernels check no bounds
-        shuffle_into(_epoch_key(self._seed, epoch), self._rows, self._workspace, out)
-        return FullEpoch(self.micro_batches, out)
+    def key_of(self, epoch: int) -> np.uint64:
+        """The order is that of the hashes of 0 … row_count-1 with this key."""
+        return _epoch_key(self._seed, epoch)
+
+    def epoch(self, epoch: int) -> "FullEpoch":
+        """Order of one epoch. Training takes it from ``host_order.py``."""
+        places = shuffled(self.key_of(epoch), self.row_count)
+        rows = places if self.chosen is None else self.chosen[places]
+        return FullEpoch(self.micro_batches, rows)
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,14 @@ from typing import NamedTuple
 import numpy as np
 
 from lepton_mpi.data.batches import Read, Rows
+from lepton_mpi.data.host_order import Host, HostOrder
 from lepton_mpi.data.order import BlockEpoch, BlockShuffle, FullShuffle, Window
 from lepton_mpi.data.prefetch import Prefetch
 from lepton_mpi.data.tables import Table
 
 # Windows that are filled ahead, at most; on a rank of one stream one is enough.
 _AHEAD_MAX = 2
+_new = tuple.__new__
 
 
 class TrainingReads:
@@ -45,6 +47,9 @@ class TrainingReads:
         Step, counted from 0, to begin with in the first epoch.
     rows_max : int
         Rows of a read, if that is not less than a micro-batch.
+    host : Host, optional
+        Making this, and ``begin_epoch``, are collective over its ranks, which then share what they would each have
+        made; without it nothing is.
     """
 
     def __init__(
@@ -55,11 +60,13 @@ class TrainingReads:
         epochs: range,
         first_step: int,
         rows_max: int = 1,
+        host: Host | None = None,
     ) -> None:
         self._rows, self._shuffle, self._numbers = rows, shuffle, list(numbers)
         self._table = rows.table.twin()  # the thread's own
         self._places = [(epoch, first_step if epoch == epochs.start else 0) for epoch in epochs]
         self._prefetch: Prefetch | None = None
+        self._order = HostOrder(shuffle, rows.y, host) if shuffle.name == "full" else None
         if rows.x is not None:
             self._reads = self._runs() if shuffle.name == "full" else self._micro_batches()
             self._together = max(1, rows_max // shuffle.micro_batches.rows)
@@ -73,11 +80,16 @@ class TrainingReads:
         self._prefetch = Prefetch(self._windows(), slots, self._fill)
         self._reads = self._reads_from_windows()
 
-    def __iter__(self) -> "TrainingReads":
-        return self
+    def __iter__(self) -> Iterator[tuple[Read, list[tuple[int, int]]]]:
+        return self._reads
 
     def __next__(self) -> tuple[Read, list[tuple[int, int]]]:
         return next(self._reads)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Make the order of ``epoch``, before its first read and after the last of the one before."""
+        if self._order:
+            self._order.make(epoch)
 
     @property
     def wait_seconds(self) -> float:
@@ -101,19 +113,19 @@ class TrainingReads:
         cut, x, y = self._shuffle.micro_batches, self._rows.x, self._rows.y
         length = cut.batch_rows
         whole = [cut.run(*run, length) for run in runs]
-        rows = np.empty(self._rows.row_count, np.int64)
-        classes = np.empty(rows.size, y.dtype) if y.ndim == 1 else None
+        rows, classes = self._order.rows, self._order.classes
         for number, first_step in self._places:
-            self._shuffle.epoch(number, out=rows)
-            if classes is not None:
-                np.take(y, rows, out=classes, mode="clip")  # else it would make a copy first
-            for begin in range(first_step * length, rows.size, length):
-                rest = rows.size - begin
+            if self._order.epoch != number:
+                self._order.make(number)
+            count = rows.size
+            for begin in range(first_step * length, count, length):
+                rest = count - begin
                 now = whole if rest >= length else [cut.run(*run, rest) for run in runs]
                 for start, end, cuts in now:
                     part = rows[begin + start : begin + end]
                     at_hand = None if classes is None else classes[begin + start : begin + end]
-                    yield Read(x, part, y, part, at_hand), cuts
+                    # As Read(…), in half the time.
+                    yield _new(Read, (x, part, y, part, at_hand)), cuts
 
     def _micro_batches(self) -> Iterator[tuple[Read, list[tuple[int, int]]]]:
         """Reads of rows in memory, in the order of those that are streamed."""

@@ -77,6 +77,8 @@ class NodeSums:
                 depth += 1 - merges
         self.numbers = [number for start, stop in nodes for number in range(start, stop)]
         self._plan = [(*each, layout.views(each[0][-1])) for each in plan]
+        self._vectors = [(vectors[-1], views) for vectors, _, views in self._plan]
+        self._merges = any(merges for _, merges, _ in self._plan)
         self._follower, self._buckets = follower, list(buckets)
         self._bucket_of = {
             name: number
@@ -92,6 +94,9 @@ class NodeSums:
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, Views]]:
         """Yield (vector, named views of the vector) for each of ``numbers``; fill it before taking the next."""
+        return self._filled_in_turn() if self._follower or self._merges else iter(self._vectors)
+
+    def _filled_in_turn(self) -> Iterator[tuple[np.ndarray, Views]]:
         self._missing = [self._parameters_of[number] for number in range(len(self._buckets))]
         self._next = 0
         if self._follower:

@@ -103,18 +103,20 @@ class SharedParameters:
         self._sum = HostPlan(vectors) if clips else None
         self._norm = SharedNorm(world, vectors.result) if clips else None
         self._update = _Update(self, vectors, is_fused=not clips)
-        self.steps_to_settle = self._update.ways.steps_to_settle
+        self.steps_to_settle, self._waited = self._update.ways.steps_to_settle, 0.0
 
     def step(self, step: int, row_count: int) -> None:
         """Sum, divide by ``row_count`` (the rows of all ranks), update. ``step`` counts from 1."""
-        scale, waited = 1.0 / row_count, self._wait_seconds()
+        scale = 1.0 / row_count
         self._clock.enter("communication")
         if self._norm:
             self._sum.run()
             scale = clipped_scale(scale, self._norm.compute(), self._clip_norm)
         self.optimizer.begin_step(step, scale)
         self._update.run()
-        self._clock.move("communication", "waiting", self._wait_seconds() - waited)
+        waited = self._wait_seconds()
+        self._clock.move("communication", "waiting", waited - self._waited)
+        self._waited = waited
         self._clock.enter("compute")
 
     def _wait_seconds(self) -> float:

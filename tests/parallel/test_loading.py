@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lepton_mpi.config import Config
-from lepton_mpi.data import loader
+from lepton_mpi.data import host_order, loader
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.train import train
 from tests.parallel.together import refused, together
@@ -69,6 +69,20 @@ def test_packed_rows_are_streamed(world, folder):
         assert len({result["weights_digest"] for result in results}) == 1
     with refused(world, ConfigurationError, "--loader mapped", "got chunks"):
         train(_config(path, "mapped"), world)
+
+
+def test_an_order_that_ranks_make_together_is_the_same(world, folder, monkeypatch):
+    """Some of 4 ranks have no micro-batch, and make their part of the order."""
+    path = _write(world, folder)
+    options = {"shuffle": "full", "checkpoint": str(folder / "runs"), "checkpoint_steps": 7}
+    alone = train(_config(path, "memory", **options), world)
+    monkeypatch.setattr(host_order, "_SHARED_ROWS", 1)
+    shared = train(_config(path, "memory", shuffle="full"), world)
+    middle = folder / "runs/step-00000007.h5"
+    rest = train(_config(path, "memory", shuffle="full", resume=str(middle)), world)
+    with together(world):
+        digests = {result["weights_digest"] for result in (alone, shared, rest)}
+        assert len(digests) == 1
 
 
 @pytest.mark.parametrize("way", ["mapped", "streamed"])

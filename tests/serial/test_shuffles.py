@@ -46,7 +46,7 @@ def shuffles(draw, row_count: int | None = None):
     rows = np.arange(count) if draw(st.booleans()) else 3 * np.arange(count) + 1
     seed = draw(st.integers(-(2**63), 2**64))
     if draw(st.booleans()):
-        return FullShuffle(rows, cut, seed), rows
+        return FullShuffle(count, None if rows.size == 0 or rows[0] == 0 else rows, cut, seed), rows
     inside = draw(st.lists(st.integers(1, count - 1), max_size=40)) if count > 1 else []
     blocks = np.unique(np.array([0, *inside, count], np.int64))
     window_rows = draw(st.integers(0, 2 * batch_rows + 2 * count))
@@ -87,7 +87,11 @@ def test_every_row_once_on_every_number_of_ranks(kind, row_count):
     """P = 1 to 8 and 0, 1, P-1, P, P+1 and 1 009 rows, in steps of 30 in 7 micro-batches."""
     rows, cut = np.arange(row_count), MicroBatches(30, 4)
     blocks = np.unique([*range(0, row_count, 11), row_count])
-    shuffle = FullShuffle(rows, cut, 5) if kind == "full" else BlockShuffle(None, blocks, cut, 5, 9)
+    shuffle = (
+        FullShuffle(row_count, None, cut, 5)
+        if kind == "full"
+        else BlockShuffle(None, blocks, cut, 5, 9)
+    )
     for world_size in WORLD_SIZES:
         used = [row for step in dealt(shuffle, 3, world_size) for part in step for row in part]
         assert sorted(used) == rows.tolist()
@@ -149,7 +153,7 @@ def test_streams_need_their_next_windows_at_different_steps():
 def _shuffle(kind: str, seed: int, row_count: int = 400):
     cut, blocks = MicroBatches(32, 5), np.unique([*range(0, row_count, 9), row_count])
     if kind == "full":
-        return FullShuffle(np.arange(row_count), cut, seed)
+        return FullShuffle(row_count, None, cut, seed)
     return BlockShuffle(None, blocks, cut, seed, 15)
 
 

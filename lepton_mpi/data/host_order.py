@@ -1,0 +1,114 @@
+"""The order of an epoch's rows, in memory that the ranks of a host share, made by all of them together.
+
+    count     each rank: how many of its part of the numbers belong into each coarse bucket
+    place     each rank: its part of the numbers into the buckets, behind those of the ranks before it
+    sort      each rank: its part of the buckets; then the rows that have these numbers, and their classes
+
+Between two of them the ranks wait for each other, and before the first, since others may still read the order before.
+An order of few rows is made by each rank for itself, which takes less than waiting. See ``shuffle_kernels.py``.
+"""
+
+from typing import Protocol
+
+import numpy as np
+
+from lepton_mpi.data.order import FullShuffle
+from lepton_mpi.shuffle_kernels import (
+    coarse_bits,
+    count_numbers,
+    place_numbers,
+    sort_buckets,
+    table_size,
+)
+
+# An order of so many takes a quarter of a millisecond; a few meetings of more ranks than cores take as long.
+_SHARED_ROWS = 1 << 15
+# What the shared memory is counted under.
+_NAME = "order"
+_NO_NAMES, _NO_CLASSES = np.empty(0, np.int64), np.empty(0, np.int32)
+
+
+class Host(Protocol):
+    """What an order needs of the world, see ``loader.Host``."""
+
+    local_rank: int
+    local_size: int
+
+    def host_array(self, shape: tuple[int, ...], dtype: np.dtype, name: str = "") -> np.ndarray:
+        """Array shared by the ranks of this host."""
+
+    def host_barrier(self) -> None:
+        """Wait for all ranks of this host."""
+
+
+class HostOrder:
+    """Making one and ``make`` are collective over the host, unless it is None.
+
+    Parameters
+    ----------
+    shuffle : FullShuffle
+    y : int32, shape (n,), classes; or shape (n, targets)
+        Of all rows of the table.
+    host : Host or None
+        None for a rank that makes every order for itself.
+
+    Attributes
+    ----------
+    epoch : int or None
+        Whose order this is.
+    rows : int64, shape (row_count,)
+        Their numbers.
+    classes : int32, shape (row_count,), or None
+        Of these rows; None with targets.
+    """
+
+    def __init__(self, shuffle: FullShuffle, y: np.ndarray, host: Host | None = None) -> None:
+        count, self._rank, self._ranks = shuffle.row_count, 0, 1
+        self._shuffle, self._y, self._host = shuffle, y, None
+        if host and host.local_size > 1 and count >= _SHARED_ROWS:
+            self._host, self._rank, self._ranks = host, host.local_rank, host.local_size
+        self._bits = coarse_bits(count, self._ranks)
+        self.epoch: int | None = None
+        # Kept, since fresh memory costs more than the order: Linux hands out every page of it anew.
+        self.rows = self._array((count,), np.int64)
+        self.classes = self._array((count,), y.dtype) if y.ndim == 1 else None
+        self._coarse = self._array((count,), np.uint64)
+        self._counts = self._array((self._ranks, 1 << self._bits), np.int64)
+        self._table = np.empty(table_size(count), np.int32)
+
+    def _array(self, shape: tuple[int, ...], dtype) -> np.ndarray:
+        if self._host:
+            return self._host.host_array(shape, dtype, _NAME)
+        return np.zeros(shape, dtype)
+
+    def _meet(self) -> None:
+        if self._host:
+            self._host.host_barrier()
+
+    def make(self, epoch: int) -> None:
+        """Fill ``rows`` and ``classes`` with those of ``epoch``. What was there before must not be in use."""
+        key, bits, rank = self._shuffle.key_of(epoch), self._bits, self._rank
+        part, buckets = (self._part_of(total) for total in (self.rows.size, 1 << bits))
+        self._meet()
+        count_numbers(key, *part, bits, self._counts[rank])
+        self._meet()
+        totals = self._counts.sum(axis=0)
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(totals)])
+        places = starts[:-1] + self._counts[:rank].sum(axis=0)
+        place_numbers(key, *part, bits, places, self._coarse)
+        self._meet()
+        chosen, has_classes = self._shuffle.chosen, self.classes is not None
+        sort_buckets(
+            *(key, bits, *buckets, starts, self._coarse, self._table),
+            _NO_NAMES if chosen is None else chosen,
+            self._y if has_classes else _NO_CLASSES,
+            self.rows,
+            self.classes if has_classes else _NO_CLASSES,
+        )
+        self._meet()
+        self.epoch = epoch
+
+    def _part_of(self, total: int) -> tuple[int, int]:
+        """This rank's part of [0, total)."""
+        rank, ranks = self._rank, self._ranks
+        return total * rank // ranks, total * (rank + 1) // ranks
