@@ -30,8 +30,9 @@ Reading order::
     transpose_kernels.py   the transposed of a matrix
     product_kernels.py     matrix products of a batch with a layer
     row_kernels.py         rows with a vector
-    kernels.py             dense layers with ReLU, softmax
-    activation_kernels.py  dense layers with any activation, dropout
+    elementary_kernels.py  exponentials
+    kernels.py             matrix products by any way, bias, ReLU, softmax
+    activation_kernels.py  any activation, dropout
     regression_kernels.py  squared error, Huber's loss
     logistic_kernels.py    logistic loss
     mlp_kernels.py         a whole network, forward and backward

@@ -13,8 +13,12 @@ import math
 import numpy as np
 from numba import njit
 
+from lepton_mpi.models.elementary_kernels import exp
 from lepton_mpi.models.product_kernels import product, product_left, product_right
 
+# Numbers that are worked on in turn, while they are in the nearest cache.
+_TOGETHER = 2048
+_ZERO = np.float32(0)
 _options = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
@@ -26,18 +30,27 @@ def signatures(pattern: str) -> list[str]:
     ]
 
 
-@njit(inline="always")
+@njit(**_options)
 def multiply(inputs, places, weight, threaded, out):
-    """``out = inputs[places] @ weight``."""
+    """``out = inputs[places] @ weight``. Shapes (any, m), (rows,), (m, k), bool, (rows, k)."""
     if threaded:
         np.dot(inputs, weight, out)
     else:
         product(inputs, places, weight, out)
 
 
-@njit(inline="always")
+@njit(**_options)
+def multiply_left(inputs, places, grad_output, threaded, grad_weight):
+    """``grad_weight = inputs[places].T @ grad_output``. Shapes (any, m), (rows,), (rows, k), bool, (m, k)."""
+    if threaded:
+        np.dot(inputs.T, grad_output, grad_weight)
+    else:
+        product_left(inputs, places, grad_output, grad_weight)
+
+
+@njit(**_options)
 def multiply_right(grad_output, weight, threaded, numbers, scratch, grad_input):
-    """``grad_input = grad_output @ weight.T``; numbers and scratch as in ``product_right``."""
+    """``grad_input = grad_output @ weight.T``. Shapes (rows, k), (m, k), bool, and as in ``product_right``, (rows, m)."""
     if threaded:
         np.dot(grad_output, weight.T, grad_input)
     else:
@@ -45,9 +58,8 @@ def multiply_right(grad_output, weight, threaded, numbers, scratch, grad_input):
 
 
 @njit(**_options)
-def dense(inputs, places, weight, bias, threaded, out):
-    """``out = inputs[places] @ weight + bias``. Shapes (any, m), (rows,), (m, k), (k,), bool, (rows, k)."""
-    multiply(inputs, places, weight, threaded, out)
+def add_bias(bias, out):
+    """``out += bias`` for every row. Shapes (k,), (rows, k)."""
     for i in range(out.shape[0]):
         row = out[i]
         for j in range(row.size):
@@ -55,9 +67,8 @@ def dense(inputs, places, weight, bias, threaded, out):
 
 
 @njit(**_options)
-def dense_relu(inputs, places, weight, bias, threaded, out):
-    """``out = max(inputs[places] @ weight + bias, 0)``. Shapes as in ``dense``."""
-    multiply(inputs, places, weight, threaded, out)
+def add_bias_relu(bias, out):
+    """``out = max(out + bias, 0)``. Shapes as in ``add_bias``."""
     zero = out.dtype.type(0)
     for i in range(out.shape[0]):
         row = out[i]
@@ -66,15 +77,8 @@ def dense_relu(inputs, places, weight, bias, threaded, out):
 
 
 @njit(**_options)
-def dense_gradient(inputs, places, grad_output, threaded, grad_weight, grad_bias):
-    """``grad_weight = inputs[places].T @ grad_output``, ``grad_bias = sum of grad_output's rows``.
-
-    Shapes (any, m), (rows,), (rows, k), bool, (m, k), (k,).
-    """
-    if threaded:
-        np.dot(inputs.T, grad_output, grad_weight)
-    else:
-        product_left(inputs, places, grad_output, grad_weight)
+def sum_rows(grad_output, grad_bias):
+    """``grad_bias`` is the sum of the rows. Shapes (rows, k), (k,)."""
     grad_bias[:] = 0
     for i in range(grad_output.shape[0]):
         row = grad_output[i]
@@ -83,16 +87,11 @@ def dense_gradient(inputs, places, grad_output, threaded, grad_weight, grad_bias
 
 
 @njit(**_options)
-def dense_relu_backward(grad_output, weight, activations, threaded, numbers, scratch, grad_input):
-    """``grad_input = (grad_output @ weight.T)`` where ``activations > 0``, else 0.
-
-    Shapes (rows, k), (m, k), (rows, m), bool, and as in ``product_right``, (rows, m); ``activations`` are the outputs
-    of the ReLU.
-    """
-    multiply_right(grad_output, weight, threaded, numbers, scratch, grad_input)
-    zero = grad_input.dtype.type(0)
-    for i in range(grad_input.shape[0]):
-        row, active = grad_input[i], activations[i]
+def relu_backward(activations, grad):
+    """``grad = grad where activations > 0, else 0``; they are what a ReLU gave. Shapes (rows, k)."""
+    zero = grad.dtype.type(0)
+    for i in range(grad.shape[0]):
+        row, active = grad[i], activations[i]
         for j in range(row.size):
             row[j] = row[j] if active[j] > zero else zero
 
@@ -106,22 +105,34 @@ def softmax_cross_entropy(logits, labels):
     Shapes (rows, classes), (rows,).
     """
     loss, correct = 0.0, 0.0
-    for i in range(logits.shape[0]):
-        row = logits[i]
-        top = 0
-        for j in range(1, row.size):
-            if row[j] > row[top]:
-                top = j
-        highest, at_label = row[top], row[labels[i]]
-        total = row.dtype.type(0)
-        for j in range(row.size):
-            row[j] = math.exp(row[j] - highest)
-            total += row[j]
-        loss += math.log(total) + (highest - at_label)
-        for j in range(row.size):
-            row[j] /= total
-        row[labels[i]] -= 1
-        correct += top == labels[i]
+    count, classes = logits.shape
+    together = max(1, _TOGETHER // classes)
+    for first in range(0, count, together):
+        part = logits[first : first + together]
+        for i in range(part.shape[0]):
+            row, label = part[i], labels[first + i]
+            top, highest = 0, row[0]
+            for j in range(1, classes):
+                is_higher = row[j] > highest
+                top = j if is_higher else top
+                highest = row[j] if is_higher else highest
+            for j in range(classes):
+                row[j] -= highest
+            loss -= row[label]
+            correct += top == label
+        numbers = part.reshape(part.size)
+        for k in range(numbers.size):
+            numbers[k] = exp(numbers[k], _ZERO)
+        for i in range(part.shape[0]):
+            row = part[i]
+            total = row.dtype.type(0)
+            for j in range(classes):
+                total += row[j]
+            loss += math.log(total)
+            share = row.dtype.type(1) / total
+            for j in range(classes):
+                row[j] *= share
+            row[labels[first + i]] -= row.dtype.type(1)
     return loss, correct
 
 

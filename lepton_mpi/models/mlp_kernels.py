@@ -18,16 +18,19 @@ from numba import njit
 from lepton_mpi.intrinsics import vector_at
 from lepton_mpi.models.activation_kernels import (
     UNITS_PER_NUMBER,
-    dense_activation,
-    dense_dropout,
-    dense_slope_backward,
+    activate_drop_rows,
+    activate_rows,
+    slope_backward,
 )
 from lepton_mpi.models.kernels import (
-    dense,
-    dense_gradient,
-    dense_relu,
-    dense_relu_backward,
+    add_bias,
+    add_bias_relu,
+    multiply,
+    multiply_left,
+    multiply_right,
+    relu_backward,
     softmax_cross_entropy,
+    sum_rows,
 )
 
 # Words of the network: whether matrix products are those of BLAS; the activation; 1 if layers have slopes; the numbers 0,
@@ -66,25 +69,22 @@ def _forward(plan, like, inputs, places, rows, draw, layer, dropped):
     """``inputs`` are those of the layer, of which the batch is rows ``places``."""
     network, own = plan[0], plan[layer]
     count, m, k = places.size, own[INPUTS], own[OUTPUTS]
-    threaded = network[THREADED] != 0
     weight, bias = _matrix(like, own[WEIGHT], m, k), vector_at(like, own[BIAS], k)
     out = _matrix(like, own[OUT], count, k)
+    multiply(inputs, places, weight, network[THREADED] != 0, out)
     if layer == plan.shape[0] - 1:
-        dense(inputs, places, weight, bias, threaded, out)
+        add_bias(bias, out)
     elif network[HAS_SLOPES] == 0:
-        dense_relu(inputs, places, weight, bias, threaded, out)
+        add_bias_relu(bias, out)
     else:
-        slope = _matrix(like, own[SLOPE], count, k)
-        kind = network[KIND]
+        slope, kind = _matrix(like, own[SLOPE], count, k), network[KIND]
         if dropped > 0:
             random_count = (k + UNITS_PER_NUMBER - 1) // UNITS_PER_NUMBER
             random = vector_at(places, network[RANDOM], random_count).view(np.uint64)
             key = draw, layer - 1, rows
-            dense_dropout(
-                kind, inputs, places, weight, bias, threaded, *key, dropped, random, out, slope
-            )
+            activate_drop_rows(kind, bias, *key, dropped, random, out, slope)
         else:
-            dense_activation(kind, inputs, places, weight, bias, threaded, out, slope)
+            activate_rows(kind, bias, out, slope)
 
 
 @njit(inline="always")
@@ -93,24 +93,22 @@ def _fill(plan, like, inputs, places, layer):
     m, k = own[INPUTS], own[OUTPUTS]
     grad_out = _matrix(like, own[GRAD_OUT], places.size, k)
     grad_weight = _matrix(like, own[GRAD_WEIGHT], m, k)
-    grad_bias = vector_at(like, own[GRAD_BIAS], k)
-    dense_gradient(inputs, places, grad_out, plan[0, THREADED] != 0, grad_weight, grad_bias)
+    multiply_left(inputs, places, grad_out, plan[0, THREADED] != 0, grad_weight)
+    sum_rows(grad_out, vector_at(like, own[GRAD_BIAS], k))
 
 
 @njit(inline="always")
 def _backward(plan, like, numbers, count, layer):
     network, own, before = plan[0], plan[layer], plan[layer - 1]
     m, k = own[INPUTS], own[OUTPUTS]
-    threaded = network[THREADED] != 0
-    grad_out, grad_in = _matrix(like, own[GRAD_OUT], count, k), before[GRAD_OUT]
-    weight, grad_in = _matrix(like, own[WEIGHT], m, k), _matrix(like, grad_in, count, m)
+    grad_out = _matrix(like, own[GRAD_OUT], count, k)
+    weight, grad_in = _matrix(like, own[WEIGHT], m, k), _matrix(like, before[GRAD_OUT], count, m)
     scratch = vector_at(like, network[SCRATCH], network[SCRATCH_SIZE])
+    multiply_right(grad_out, weight, network[THREADED] != 0, numbers, scratch, grad_in)
     if network[HAS_SLOPES] == 0:
-        active = _matrix(like, before[OUT], count, m)
-        dense_relu_backward(grad_out, weight, active, threaded, numbers, scratch, grad_in)
+        relu_backward(_matrix(like, before[OUT], count, m), grad_in)
     else:
-        slope = _matrix(like, before[SLOPE], count, m)
-        dense_slope_backward(grad_out, weight, slope, threaded, numbers, scratch, grad_in)
+        slope_backward(_matrix(like, before[SLOPE], count, m), grad_in)
 
 
 @njit(

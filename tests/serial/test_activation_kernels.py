@@ -9,6 +9,7 @@ from lepton_mpi import counter_random
 from lepton_mpi.config import Config
 from lepton_mpi.models import activation_kernels as kernels
 from lepton_mpi.models import draws
+from lepton_mpi.models import kernels as model_kernels
 from lepton_mpi.models.product_kernels import right_scratch_size
 from tests import reference
 
@@ -75,6 +76,18 @@ def test_the_bits_of_a_unit_depend_on_its_input_alone(dtype, kind):
             assert part.tobytes() == whole[:, start:stop].tobytes(), (start, stop)
 
 
+def dense_activation(kind, x, places, w, b, threaded, out, slope):
+    """As its twin."""
+    model_kernels.multiply(x, places, w, threaded, out)
+    kernels.activate_rows(kind, b, out, slope)
+
+
+def dense_dropout(kind, x, places, w, b, threaded, draw, layer, rows, dropped, numbers, out, slope):
+    """As its twin."""
+    model_kernels.multiply(x, places, w, threaded, out)
+    kernels.activate_drop_rows(kind, b, draw, layer, rows, dropped, numbers, out, slope)
+
+
 @dtypes
 @kinds
 @pytest.mark.parametrize("rows", [1, 5])
@@ -90,13 +103,13 @@ def test_layers_match_their_twins(dtype, kind, rows, m, k, threaded):
     numbers, row_numbers = np.empty(-(-k // 4), np.uint64), np.arange(rows) * 1000
     places = np.arange(rows) if threaded else np.arange(rows)[::-1].copy()
     tolerance = 8 * (m + k) * np.finfo(dtype).eps
-    for name, more in (
-        ("dense_activation", ()),
-        ("dense_dropout", (-5, 1, row_numbers, 20_000, numbers)),
+    for layer, more in (
+        (dense_activation, ()),
+        (dense_dropout, (-5, 1, row_numbers, 20_000, numbers)),
     ):
         mine, exact = (np.full((2, rows, k), np.nan, dtype) for _ in range(2))
-        getattr(kernels, name)(kind, x, places, w, b, threaded, *more, *mine)
-        getattr(reference, name)(kind, x, places, w, b, threaded, *more, *exact)
+        layer(kind, x, places, w, b, threaded, *more, *mine)
+        getattr(reference, layer.__name__)(kind, x, places, w, b, threaded, *more, *exact)
         if kind == RELU:  # the sign of a sum near 0 may be either
             near_0 = np.abs(x[places].astype(float) @ w + b) < tolerance
             mine[1][near_0] = exact[1][near_0] = 0
@@ -104,7 +117,8 @@ def test_layers_match_their_twins(dtype, kind, rows, m, k, threaded):
     mine, exact = (np.full((rows, m), np.nan, dtype) for _ in range(2))
     scratch = np.empty(right_scratch_size(rows, k, m), dtype)
     given = g, w, x, threaded, np.arange(max(rows, m)), scratch
-    kernels.dense_slope_backward(*given, mine)
+    model_kernels.multiply_right(g, w, *given[3:], mine)
+    kernels.slope_backward(x, mine)
     reference.dense_slope_backward(*given, exact)
     np.testing.assert_allclose(mine, exact, rtol=0, atol=tolerance)
 
@@ -125,7 +139,7 @@ def _masks(
     x, w, b = np.ones((rows.size, 1), np.float32), np.zeros((1, width), np.float32), np.ones(width)
     out, slope = (np.full((rows.size, width), np.nan, np.float32) for _ in range(2))
     numbers = np.empty(-(-width // 4), np.uint64)
-    kernels.dense_dropout(
+    dense_dropout(
         *(RELU, x, np.arange(rows.size), w, b.astype(np.float32), False, draw, layer),
         *(rows, dropped, numbers, out, slope),
     )
