@@ -3,6 +3,7 @@
 Reading order::
 
     order.py        pure: which rows form a micro-batch of a step of an epoch
+    host_order.py   the order of an epoch, made by the ranks of a host together
     file_format.py  what ``prepare`` writes: the data file in full
     hdf5.py         the accepted file layouts; opening and checking
     trust.py        what a file from elsewhere may hold

@@ -23,6 +23,8 @@ from lepton_mpi.shuffle_kernels import (
 
 # An order of so many takes a quarter of a millisecond; a few meetings of more ranks than cores take as long.
 _SHARED_ROWS = 1 << 15
+# Memory whose pages are touched when it is made, and not one by one in the first epoch's steps; longer memory has large ones.
+_TOUCHED_BYTES = 2 << 20
 # What the shared memory is counted under.
 _NAME = "order"
 _NO_NAMES, _NO_CLASSES = np.empty(0, np.int64), np.empty(0, np.int32)
@@ -77,9 +79,10 @@ class HostOrder:
         self._table = np.empty(table_size(count), np.int32)
 
     def _array(self, shape: tuple[int, ...], dtype) -> np.ndarray:
-        if self._host:
-            return self._host.host_array(shape, dtype, _NAME)
-        return np.zeros(shape, dtype)
+        array = self._host.host_array(shape, dtype, _NAME) if self._host else np.empty(shape, dtype)
+        if array.nbytes <= _TOUCHED_BYTES:
+            array.fill(0)
+        return array
 
     def _meet(self) -> None:
         if self._host:
