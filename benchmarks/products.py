@@ -89,7 +89,7 @@ def measure(rows: int, inputs: int, outputs: int, seconds: float) -> list[Row]:
             x @ w,
         ),
         "gradient": (
-            lambda out: product_kernels.product_left(x, places, g, out),
+            lambda out: product_kernels.product_left(x, places, g, out, 0, len(out)),
             lambda out: blas.product_left(x, g, out),
             x.T @ g,
         ),

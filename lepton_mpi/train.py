@@ -116,6 +116,8 @@ def _train(config: Config, world: World, model: Any, ends: ExitStack) -> dict[st
         data = loader.normalised_in_memory(data, world)
     strategy = _make_strategy(config, world, layout, dtype, micro_batches.count, steps)
     parameters = layout.views(strategy.parameters)
+    if getattr(model, "asks_for_parameters", False):
+        strategy.serve(parameters)
     _initialise(config, world, layout, model, strategy, start, data)
 
     rows_max = max(evaluation.batch_rows(data), micro_batches.rows)
@@ -167,10 +169,12 @@ def _train(config: Config, world: World, model: Any, ends: ExitStack) -> dict[st
             report.step_done()
             is_due = config.checkpoint_steps and step % config.checkpoint_steps == 0
             if is_due and number < steps - 1:  # after an epoch there is one anyway
+                strategy.finish()
                 sums = world.sum(np.array([loss, correct]))
                 # What is saved pushes out what was saved before, which may be all that is good.
                 _check_finite(world, sums[0], epoch)
                 path = save(epoch, (number + 1) * config.global_batch, sums)
+        strategy.finish()
         clock.enter("waiting")
         sums = world.sum(np.array([loss, correct], np.float64))
         loss, correct = sums / train_rows.row_count

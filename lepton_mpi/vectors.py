@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import prod
 
 import numpy as np
@@ -21,15 +21,27 @@ class Views(dict):
     ----------
     is_followed : bool
         Whether anybody wants to know what is done.
+    is_awaited : bool
+        Whether arrays may have to be waited for.
     """
 
-    is_followed = False
+    is_followed = is_awaited = False
 
-    def done(self, name: str) -> None:
-        """A model may say here, once, that it has filled array ``name``: its sum over the ranks may start then."""
+    def need(self, name: str) -> None:
+        """A model must say here that it is about to read array ``name``, if ``is_awaited``."""
 
-    def follow(self, done: Callable[[str], None]) -> None:
-        """Call ``done(name)`` from now on."""
+    def await_with(self, need: Callable[[str], None]) -> None:
+        """Call ``need(name)`` from now on."""
+        self.need, self.is_awaited = need, True
+
+    def done(self, name: str, start: int = 0, stop: int | None = None) -> None:
+        """A model may say here, once, that it has filled array ``name``: its sum over the ranks may start then.
+
+        Or, once for each, elements [start, stop) of the array, counted as in the flat vector.
+        """
+
+    def follow(self, done: Callable[..., None]) -> None:
+        """Call this with the arguments of ``done`` from now on."""
         self.done, self.is_followed = done, True
 
     def __setitem__(self, name: str, array: np.ndarray) -> None:
@@ -75,20 +87,27 @@ class Layout:
         )
 
     def buckets(self, elements_max: int) -> list[tuple[int, int]]:
-        """Slices (start, stop) that cover the vector from its end to its start, whole parameters each.
+        """Slices (start, stop) that cover the vector from its end to its start, of at most ``elements_max`` elements.
 
         Backward passes finish the last layer first, so the first bucket is the first that is complete.
-        A bucket exceeds ``elements_max`` only if it holds a single parameter.
+        Only parameters that are longer are cut, into parts of nearly the same length.
         """
         buckets: list[tuple[int, int]] = []
-        for start, stop in reversed(self.bounds):
-            if start == stop:
-                continue
+        for start, stop in reversed(self._parts(elements_max)):
             if buckets and buckets[-1][1] - start <= elements_max:
                 buckets[-1] = (start, buckets[-1][1])
             else:
                 buckets.append((start, stop))
         return buckets
+
+    def _parts(self, elements_max: int) -> list[tuple[int, int]]:
+        """Parameters, or the parts of those that are too long."""
+        parts = []
+        for start, stop in self.bounds:
+            count = -(-(stop - start) // elements_max)
+            cuts = [start + (stop - start) * number // count for number in range(count)]
+            parts += pairwise([*cuts, stop])
+        return parts
 
     def digest(self, vector: np.ndarray) -> str:
         """BLAKE2b of names, shapes, dtype and bits of ``vector``: equal digests, equal weights."""

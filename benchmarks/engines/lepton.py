@@ -160,7 +160,7 @@ def _own_calls(case, rows: int) -> list[tuple]:
             calls.append((product_kernels.product, (x, np.arange(rows), w, y)))
         elif kernel is blas.product_left:
             x, y, w = arguments
-            calls.append((product_kernels.product_left, (x, np.arange(rows), y, w)))
+            calls.append((product_kernels.product_left, (x, np.arange(rows), y, w, 0, len(w))))
         elif kernel is blas.product_right:
             y, w, x = arguments
             size = product_kernels.right_scratch_size(rows, *w.shape[::-1])

@@ -104,8 +104,8 @@ class LaneExchange:
                     sum_transport.send_request(result[first:last], host) for host in others
                 ]
             self._rounds.append(round_)
-        # Of ``poll``: the round that is due, whether its sum has been sent, and the first that may be incomplete.
-        self._due, self._sent, self._open = 0, False, 0
+        # How many rounds ``poll`` has seen: summed, sent to their owners; begun to be sent as sums, sent; complete.
+        self._summed = self._left = self._begun = self._sent = self._complete = 0
 
     def run(self) -> None:
         """Exchange once."""
@@ -130,31 +130,49 @@ class LaneExchange:
 
     def start_sending(self) -> None:
         """This host's nodes are complete: send them. After ``start_receiving``, before ``poll``."""
-        self._due, self._sent, self._open = 0, False, 0
+        self._summed = self._left = self._begun = self._sent = self._complete = 0
         for round_ in self._rounds:
             _start(round_.partial_sends)
 
-    def poll(self) -> bool:
-        """Go on as far as possible without waiting; whether the exchange is complete."""
-        while self._due < len(self._rounds):
-            round_ = self._rounds[self._due]
-            if not self._sent:
-                if not _are_complete(round_.partial_receives):
-                    return False
-                if round_.fold:
-                    round_.fold.run()
-                _start(round_.sum_sends)
-                self._sent = True
-            if not _are_complete(round_.partial_sends):
-                return False
-            _start(round_.sum_receives)
-            self._due, self._sent = self._due + 1, False
-        while self._open < len(self._rounds):
-            round_ = self._rounds[self._open]
-            if not (_are_complete(round_.sum_receives) and _are_complete(round_.sum_sends)):
-                return False
-            self._open += 1
-        return True
+    @property
+    def has_left(self) -> bool:
+        """Whether ``poll`` has seen all of this host's nodes leave."""
+        return self._left == len(self._rounds)
+
+    @property
+    def is_summed(self) -> bool:
+        """Whether ``poll`` has finished this host's part of the sum."""
+        return self._summed == len(self._rounds)
+
+    @property
+    def has_sent(self) -> bool:
+        """Whether ``poll`` has seen all of this host's part of the sum leave."""
+        return self._sent == len(self._rounds)
+
+    def poll(self, sends_sums: bool = True) -> bool:
+        """Go on as far as possible without waiting; whether the exchange is complete.
+
+        Without ``sends_sums`` sums are not sent yet, which a later call does.
+        """
+        rounds = self._rounds
+        while self._summed < len(rounds) and _are_complete(rounds[self._summed].partial_receives):
+            if rounds[self._summed].fold:
+                rounds[self._summed].fold.run()
+            self._summed += 1
+        # The sum arrives where a node was: that must have left first.
+        while self._left < len(rounds) and _are_complete(rounds[self._left].partial_sends):
+            _start(rounds[self._left].sum_receives)
+            self._left += 1
+        if not sends_sums:
+            return False
+        while self._begun < self._summed:
+            _start(rounds[self._begun].sum_sends)
+            self._begun += 1
+        while self._sent < self._begun and _are_complete(rounds[self._sent].sum_sends):
+            self._sent += 1
+        while self._complete < self._left and _are_complete(rounds[self._complete].sum_receives):
+            self._complete += 1
+        return min(self._sent, self._complete) == len(rounds)
 
 
 class _Round:

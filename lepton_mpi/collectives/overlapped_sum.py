@@ -3,12 +3,16 @@
     begin        receives of all buckets are started
     ready(b)     this rank's rows are complete in bucket b: a flag is raised
     poll         what can go on does: once all ranks of the host are ready, this rank adds up its slice of the bucket
-                 and sends it to the other hosts; what has arrived from them is added and sent on
-    wait(b)      poll until this rank's slice of bucket b is the sum over all hosts
+                 and sends its parts to the hosts that own them; what has arrived from them is added
+                 once all parts of all buckets have left, sums are sent, those of the last bucket first
+    until        poll until something is so
 
 Nothing runs between two calls but the transport: the kernel of the operating system goes on sending what was handed
 to it. So calls must come more often than its buffers run empty, some megabytes, or tens of milliseconds at
 1 Gbit/s. Polling between kernels needs no second thread, which would need a core, and an MPI that may be called by it.
+
+Until its last part has left the wire is busy with parts, whatever else could be sent. Of the sums those come first that are
+needed first: the last bucket to be ready is of the first layers, with which the next forward pass begins.
 
 Slices are those of the lanes: rank l of every host has slice l of each bucket, and ranks on no lane have none.
 Buckets are ready, and their messages are sent, in the order of their numbers on every rank; each has tags of its own,
@@ -17,6 +21,7 @@ A peer that has died ends this process (``watchdog.py``), so waits have no limit
 """
 
 import os
+from collections.abc import Callable
 from time import perf_counter
 
 import numpy as np
@@ -37,10 +42,13 @@ from lepton_mpi.collectives.lanes import LaneExchange
 from lepton_mpi.collectives.mpi import MpiTransport
 
 _KERNEL = "void(i8[::1], T[:,::1])"
+# Buckets whose sums are on their way at once: some to keep the wire busy, few that those needed first stay first.
+_SUMS_UNDER_WAY = 2
 
 
 class OverlappedSum:
-    """Making one is collective over the world, and so is a round of ``begin``, ``ready`` of all buckets and ``wait``.
+    """Making one is collective over the world, and so is a round of ``begin``, ``ready`` of all buckets and ``until`` all
+    are complete.
 
     Parameters
     ----------
@@ -51,9 +59,9 @@ class OverlappedSum:
     Attributes
     ----------
     slices : list of (start, stop)
-        This rank's part of each bucket, which ``wait`` completes in ``vectors.result``.
+        This rank's part of each bucket, which is summed in ``vectors.result``.
     exchange_seconds, exposed_seconds : float
-        From the first message to the last of every round, and of that the time spent in ``wait``.
+        From the first message to the last of every round, and of that the time spent in ``until``.
     """
 
     def __init__(self, vectors: HostVectors, buckets: list[tuple[int, int]]) -> None:
@@ -71,6 +79,7 @@ class OverlappedSum:
         self._parts = [_Part(vectors, number, *slice_) for number, slice_ in enumerate(self.slices)]
         compiled(world, reduce_alone, vectors.dtype, _KERNEL)
         self._round, self._started, self._done = 0, 0, 0
+        self._is_complete = [True] * len(buckets)
         self._first_sent = self._last_done = 0.0
         self.exchange_seconds = self.exposed_seconds = 0.0
 
@@ -78,6 +87,7 @@ class OverlappedSum:
         """Start a round."""
         self._round += 1
         self._started = self._done = 0
+        self._is_complete = [False] * len(self._parts)
         for part in self._parts:
             part.expect()
 
@@ -93,30 +103,42 @@ class OverlappedSum:
 
     def poll(self) -> None:
         """Go on as far as possible without waiting."""
-        while self._started < len(self._parts) and self.host_is_ready(self._started):
+        parts = self._parts
+        while self._started < len(parts) and self.host_is_ready(self._started):
             if self._started == 0:
                 self._first_sent = perf_counter()
-            self._parts[self._started].start()
+            parts[self._started].start()
             self._started += 1
-        # All that are on their way: the wire must not run empty while the first of them waits.
-        for number in range(self._done, self._started):
-            is_complete = self._parts[number].poll()
-            if is_complete and number == self._done:
+        # All that are on their way: the wire must not run empty while one of them waits.
+        for part in parts[: self._started]:
+            part.poll()
+        if self._started < len(parts) or not all([part.has_left for part in parts]):
+            return
+        under_way = 0
+        for number in range(len(parts) - 1, -1, -1):
+            if self._is_complete[number] or not parts[number].is_summed:
+                continue
+            if parts[number].poll(sends_sums=True):
+                self._is_complete[number] = True
                 self._done += 1
-                if self._done == len(self._parts):
+                if self._done == len(parts):
                     self._last_done = perf_counter()
                     self.exchange_seconds += self._last_done - self._first_sent
+                continue
+            under_way += not parts[number].has_sent
+            if under_way == _SUMS_UNDER_WAY:
+                break
 
-    def wait(self, bucket: int) -> None:
-        """Return once this rank's slice of ``bucket`` is summed."""
-        self._until(lambda: self._done > bucket)
+    def is_complete(self, bucket: int) -> bool:
+        """Whether this rank's slice of ``bucket`` is summed."""
+        return self._is_complete[bucket]
 
-    def wait_for_host(self) -> None:
-        """Return once all ranks of this host are ready with all buckets."""
-        if self._parts:
-            self._until(lambda: self.host_is_ready(len(self._parts) - 1))
+    def all_have_left(self) -> bool:
+        """Whether all ranks of this host are ready with all buckets."""
+        return not self._parts or self.host_is_ready(len(self._parts) - 1)
 
-    def _until(self, is_over) -> None:
+    def until(self, is_over: Callable[[], bool]) -> None:
+        """Poll until ``is_over()``."""
         began = perf_counter()
         self.poll()
         while not is_over():
@@ -156,5 +178,17 @@ class _Part:
         if self._lane:
             self._lane.start_sending()
 
-    def poll(self) -> bool:
-        return self._lane.poll() if self._lane else True
+    @property
+    def has_left(self) -> bool:
+        return not self._lane or self._lane.has_left
+
+    @property
+    def is_summed(self) -> bool:
+        return not self._lane or self._lane.is_summed
+
+    @property
+    def has_sent(self) -> bool:
+        return not self._lane or self._lane.has_sent
+
+    def poll(self, sends_sums: bool = False) -> bool:
+        return self._lane.poll(sends_sums) if self._lane else True

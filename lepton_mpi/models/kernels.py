@@ -40,12 +40,15 @@ def multiply(inputs, places, weight, threaded, out):
 
 
 @njit(**_options)
-def multiply_left(inputs, places, grad_output, threaded, grad_weight):
-    """``grad_weight = inputs[places].T @ grad_output``. Shapes (any, m), (rows,), (rows, k), bool, (m, k)."""
+def multiply_left(inputs, places, grad_output, threaded, grad_weight, first, stop):
+    """Rows [first, stop), or ``threaded`` all, of ``grad_weight = inputs[places].T @ grad_output``.
+
+    Shapes (any, m), (rows,), (rows, k), bool, (m, k).
+    """
     if threaded:
         np.dot(inputs.T, grad_output, grad_weight)
     else:
-        product_left(inputs, places, grad_output, grad_weight)
+        product_left(inputs, places, grad_output, grad_weight, first, stop)
 
 
 @njit(**_options)

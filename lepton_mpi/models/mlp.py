@@ -7,12 +7,14 @@ import numpy as np
 
 from lepton_mpi.models import Batch, activation_kernels, flat_rows, kernels, regression_kernels
 from lepton_mpi.models import mlp_kernels as fused
-from lepton_mpi.models.product_kernels import right_scratch_size
+from lepton_mpi.models.product_kernels import LEFT_COLUMNS, right_scratch_size
 from lepton_mpi.vectors import Views
 
 # Plans that are kept, for lengths of batches and vectors of gradients.
 _PLANS_MAX = 64
 _NO_CLASSES = np.empty(0, np.int32)
+# Elements of a gradient that are told of as soon as they are filled: a few for each bucket.
+_DONE_ELEMENTS = 1 << 18
 
 
 class Mlp:
@@ -38,6 +40,7 @@ class Mlp:
     """
 
     name = "mlp"
+    asks_for_parameters = True
 
     def __init__(
         self,
@@ -59,7 +62,7 @@ class Mlp:
         self._kind, self._huber_delta = activation_kernels.KINDS[activation], float(huber_delta)
         levels = activation_kernels.DROPOUT_LEVELS
         self._dropped = min(round(dropout * levels), levels - 1) if len(widths) > 2 else 0
-        self._layers = len(widths) - 1
+        self._layers, self._most_rows = len(widths) - 1, max(widths)
         self._plans: dict[tuple[int, int, int], _Plan] = {}
         self.reads_in_place = not threaded  # which BLAS cannot
 
@@ -74,11 +77,14 @@ class Mlp:
         """Summed loss; with classes also the number of rows classified correctly."""
         plan, layers = self._plan(parameters, batch, gradient), self._layers
         has_classes = self.loss == "cross_entropy"
-        if has_classes and not gradient.is_followed:
+        if has_classes and not (gradient.is_followed or parameters.is_awaited):
             loss, correct = self._run(plan, batch, 0, fused.stage_count(layers), self._dropped)
             return loss, int(correct)
         loss_stage = fused.stage_of_loss(layers)
-        self._run(plan, batch, 0, loss_stage, self._dropped)
+        for layer in range(layers):
+            parameters.need(f"layer{layer}/weight")
+            parameters.need(f"layer{layer}/bias")
+            self._run(plan, batch, layer, layer + 1, self._dropped)
         if has_classes:
             loss, correct = kernels.softmax_cross_entropy(plan.output, batch.y)
             result = loss, int(correct)
@@ -87,9 +93,19 @@ class Mlp:
         done = loss_stage + 1
         for layer in range(layers, 0, -1):
             filled = fused.stage_of_gradient(layers, layer) + 1
-            self._run(plan, batch, done, filled)
-            gradient.done(f"layer{layer - 1}/bias")
-            gradient.done(f"layer{layer - 1}/weight")
+            weight, (inputs, outputs) = (
+                f"layer{layer - 1}/weight",
+                self.widths[layer - 1 : layer + 1],
+            )
+            rows = inputs if self.threaded else _rows_together(outputs)
+            # From the end, as buckets are. The gradient by the layer's outputs comes with the first part.
+            for last in range(inputs, 0, -rows):
+                first = max(0, last - rows)
+                self._run(plan, batch, done, filled, rows=(first, last))
+                if last == inputs:
+                    gradient.done(f"layer{layer - 1}/bias")
+                gradient.done(weight, first * outputs, last * outputs)
+                done = filled - 1
             done = filled
         return result
 
@@ -102,16 +118,25 @@ class Mlp:
         predicted[:] = plan.output
         return self._regression_loss(plan.output, batch.y)
 
-    def _run(self, plan: "_Plan", batch: Batch, start: int, stop: int, dropped: int = 0) -> tuple:
-        """Stages [start, stop), see ``mlp_kernels.py``."""
+    def _run(
+        self,
+        plan: "_Plan",
+        batch: Batch,
+        start: int,
+        stop: int,
+        dropped: int = 0,
+        rows: tuple[int, int] | None = None,
+    ) -> tuple:
+        """Stages [start, stop), see ``mlp_kernels.py``; ``rows`` of weights are those whose gradient is filled."""
         x, places = flat_rows(batch, plan.places)
-        rows = batch.rows
-        if rows is None:
+        numbers = batch.rows
+        if numbers is None:
             if dropped:
                 raise ValueError("dropout goes by the numbers of the rows: expected Batch.rows")
-            rows = places
+            numbers = places
         y = batch.y if self.loss == "cross_entropy" else _NO_CLASSES
-        return fused.run(plan.table, x, places, y, rows, batch.draw, dropped, start, stop)
+        options = batch.draw, dropped, start, stop, *(rows or (0, self._most_rows))
+        return fused.run(plan.table, x, places, y, numbers, *options)
 
     def _regression_loss(self, outputs: np.ndarray, targets: np.ndarray) -> float:
         """Summed loss; ``outputs`` become its gradient."""
@@ -180,6 +205,11 @@ class Mlp:
                 f"shape {array.shape}, strides {array.strides}"
             )
         return array.ctypes.data
+
+
+def _rows_together(outputs: int) -> int:
+    """Rows of a gradient of weights that are told of together, a multiple of what is computed together."""
+    return max(1, _DONE_ELEMENTS // (outputs * LEFT_COLUMNS)) * LEFT_COLUMNS
 
 
 class _Plan(NamedTuple):

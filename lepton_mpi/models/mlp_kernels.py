@@ -88,13 +88,15 @@ def _forward(plan, like, inputs, places, rows, draw, layer, dropped):
 
 
 @njit(inline="always")
-def _fill(plan, like, inputs, places, layer):
+def _fill(plan, like, inputs, places, layer, first, last):
     own = plan[layer]
     m, k = own[INPUTS], own[OUTPUTS]
     grad_out = _matrix(like, own[GRAD_OUT], places.size, k)
     grad_weight = _matrix(like, own[GRAD_WEIGHT], m, k)
-    multiply_left(inputs, places, grad_out, plan[0, THREADED] != 0, grad_weight)
-    sum_rows(grad_out, vector_at(like, own[GRAD_BIAS], k))
+    threaded = plan[0, THREADED] != 0
+    multiply_left(inputs, places, grad_out, threaded, grad_weight, first, min(last, m))
+    if last >= m:
+        sum_rows(grad_out, vector_at(like, own[GRAD_BIAS], k))
 
 
 @njit(inline="always")
@@ -113,12 +115,12 @@ def _backward(plan, like, numbers, count, layer):
 
 @njit(
     [
-        f"UniTuple(f8, 2)(i8[:,::1], {t}[:,::1], i8[::1], i4[::1], i8[::1], i8, i8, i8, i8)"
+        f"UniTuple(f8, 2)(i8[:,::1], {t}[:,::1], i8[::1], i4[::1], i8[::1], i8, i8, i8, i8, i8, i8)"
         for t in ("f4", "f8")
     ],
     **_options,
 )
-def run(plan, inputs, places, labels, rows, draw, dropped, start, stop):
+def run(plan, inputs, places, labels, rows, draw, dropped, start, stop, first, last):
     """Do stages [start, stop) for a batch; return (loss sum, correct count), 0 without the loss's stage.
 
     inputs, places : shapes (any, features), (rows,)
@@ -126,15 +128,17 @@ def run(plan, inputs, places, labels, rows, draw, dropped, start, stop):
     labels : int32, shape (rows,)
         For the stage of the loss.
     rows, draw, dropped
-        Of dropout, see ``dense_dropout``; none with ``dropped`` 0.
+        Of dropout, see ``activate_drop_rows``; none with ``dropped`` 0.
+    first, last
+        Rows of weights whose gradient is filled, if not by BLAS; that of the bias is with the last rows.
     """
     layers, count = plan.shape[0] - 1, places.size
     numbers = vector_at(places, plan[0, NUMBERS], plan[0, NUMBER_COUNT])
     loss, correct = 0.0, 0.0
     for stage in range(start, stop):
         if stage == layers:
-            last = plan[layers]
-            out = _matrix(inputs, last[OUT], count, last[OUTPUTS])
+            output = plan[layers]
+            out = _matrix(inputs, output[OUT], count, output[OUTPUTS])
             loss, correct = softmax_cross_entropy(out, labels)
             continue
         behind = stage - layers - 1
@@ -150,5 +154,5 @@ def run(plan, inputs, places, labels, rows, draw, dropped, start, stop):
         if stage < layers:
             _forward(plan, inputs, taken, taken_places, rows, draw, layer, dropped)
         else:
-            _fill(plan, inputs, taken, taken_places, layer)
+            _fill(plan, inputs, taken, taken_places, layer, first, last)
     return loss, correct

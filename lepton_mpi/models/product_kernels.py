@@ -31,7 +31,7 @@ from lepton_mpi.models.vector_code import PLACE_BYTES
 _DEPTH = 512
 # Of ``product_left``: so many columns of a at a time, 4 tiles, whose lines stay in the nearest caches while all columns of b
 # pass over them.
-_LEFT_COLUMNS = 32
+LEFT_COLUMNS = 32
 
 _options = {"cache": True, "nogil": True, "error_model": "numpy"}
 _MATRICES = [f"void({kind}[:,::1], i8[::1], {kind}[:,::1], {kind}[:,::1])" for kind in ("f4", "f8")]
@@ -87,20 +87,20 @@ def product(a, places, b, out):
             )
 
 
-@njit(_MATRICES, **_options)
-def product_left(a, places, b, out):
-    """``out = a[places].T @ b``. Shapes (any, m), int64 (k,), (k, n), (m, n)."""
+@njit([signature.replace(")", ", i8, i8)") for signature in _MATRICES], **_options)
+def product_left(a, places, b, out, first, stop):
+    """Rows [first, stop) of ``out = a[places].T @ b``. Shapes (any, m), int64 (k,), (k, n), (m, n)."""
     size, width = a.itemsize, VECTORS * VECTOR_BYTES // a.itemsize
     depth, (m, n) = places.size, out.shape
     if depth == 0:
-        out[:] = 0
+        out[first:stop] = 0
     a_row, b_row = m * size, n * size
     at_a, at_b, at_out = base_address(a), base_address(b), base_address(out)
     at_places = base_address(places)
     for k in range(0, depth, _DEPTH):
         count = min(_DEPTH, depth - k)
-        for row in range(0, m, _LEFT_COLUMNS):
-            rows, from_a = min(_LEFT_COLUMNS, m - row), at_a + row * size
+        for row in range(first, stop, LEFT_COLUMNS):
+            rows, from_a = min(LEFT_COLUMNS, stop - row), at_a + row * size
             for column in range(0, n, width):
                 columns, c = min(width, n - column), at_out + row * b_row + column * size
                 from_b, from_places = at_b + k * b_row + column * size, at_places + k * PLACE_BYTES

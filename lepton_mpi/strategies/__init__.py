@@ -2,7 +2,8 @@
 
 micro_batches.py      the unit of the gradient sum
 shared_parameters.py  one copy of parameters and state per host, updated slice by slice: the default on one host
-overlapped_parameters.py  the same over several hosts, with the gradients on the wire during the backward pass
+overlapped_parameters.py  the same over several hosts, with the gradients on the wire during the backward pass, and sums
+                      during the next forward pass
 host_state.py         the one copy
 step_kernels.py       its sum and update in one pass; trial.py: in which of several ways
 replicated.py         a copy of everything on every rank, for sums over messages

@@ -13,7 +13,6 @@ so a run of k needs about log2 k vectors beside its own. With fewer rows than a 
 micro-batches are empty; their gradient is 0, and they stay in the tree.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -44,7 +43,7 @@ class NodeSums:
     sums : list of arrays, shape (layout.size,)
         Where the sum of each node is to be.
     buckets : list of (start, stop)
-        Slices of the vectors, of whole parameters.
+        Slices of the vectors.
     follower : optional
         Its ``begin()`` is called before the first vector, and its ``ready(number)`` for each bucket, in order, as soon as
         all sums are complete in it: of the last vector the model tells which parameters are (``Views.done``), and
@@ -80,13 +79,9 @@ class NodeSums:
         self._vectors = [(vectors[-1], views) for vectors, _, views in self._plan]
         self._merges = any(merges for _, merges, _ in self._plan)
         self._follower, self._buckets = follower, list(buckets)
-        self._bucket_of = {
-            name: number
-            for name, (start, stop) in zip(layout.shapes, layout.bounds, strict=True)
-            for number, bucket in enumerate(buckets)
-            if start < stop and bucket[0] <= start < bucket[1]
-        }
-        self._parameters_of = Counter(self._bucket_of.values())
+        self._bounds = dict(zip(layout.shapes, layout.bounds, strict=True))
+        self._buckets_of = buckets_of(layout, buckets)
+        # Elements of each bucket that nobody has told of.
         self._missing: list[int] = []
         self._next = 0
         if follower and plan:
@@ -97,7 +92,7 @@ class NodeSums:
         return self._filled_in_turn() if self._follower or self._merges else iter(self._vectors)
 
     def _filled_in_turn(self) -> Iterator[tuple[np.ndarray, Views]]:
-        self._missing = [self._parameters_of[number] for number in range(len(self._buckets))]
+        self._missing = [stop - start for start, stop in self._buckets]
         self._next = 0
         if self._follower:
             self._follower.begin()
@@ -108,15 +103,16 @@ class NodeSums:
         if self._follower:
             self._advance(len(self._buckets))
 
-    def _done(self, name: str) -> None:
-        number = self._bucket_of.get(name)  # none for a parameter without elements
-        if number is None:
-            return
-        self._missing[number] -= 1
-        stop = self._next
-        while stop < len(self._missing) and self._missing[stop] <= 0:
-            stop += 1
-        self._advance(stop)
+    def _done(self, name: str, start: int = 0, stop: int | None = None) -> None:
+        first, end = self._bounds[name]
+        first, end = first + start, end if stop is None else first + stop
+        for number in self._buckets_of[name]:
+            bucket = self._buckets[number]
+            self._missing[number] -= max(0, min(end, bucket[1]) - max(first, bucket[0]))
+        complete = self._next
+        while complete < len(self._missing) and self._missing[complete] <= 0:
+            complete += 1
+        self._advance(complete)
 
     def _advance(self, stop: int) -> None:
         """Buckets before ``stop`` are complete."""
@@ -126,6 +122,18 @@ class NodeSums:
                 _merge(vectors, merges, slice(*self._buckets[number]))
             self._next = number + 1
             self._follower.ready(number)
+
+
+def buckets_of(layout: Layout, buckets: Sequence[tuple[int, int]]) -> dict[str, list[int]]:
+    """In which buckets, (start, stop), each parameter has elements."""
+    return {
+        name: [
+            number
+            for number, bucket in enumerate(buckets)
+            if max(start, bucket[0]) < min(stop, bucket[1])
+        ]
+        for name, (start, stop) in zip(layout.shapes, layout.bounds, strict=True)
+    }
 
 
 def _merge(vectors: list[np.ndarray], merges: int, part: slice) -> None:

@@ -1,31 +1,39 @@
-"""Synchronous data parallelism over several hosts: gradients cross the wire while the rest of them is computed.
+"""Synchronous data parallelism over several hosts: gradients cross the wire while the rest of them is computed, and sums
+while the next step begins.
 
     backward          bucket by bucket, last layer first: as soon as all ranks of the host have filled a bucket, each
                       adds up its slice and exchanges it with the same slice of the other hosts, in the background
-    step              when the ranks of the host have left their backward passes, which read the parameters, each
-                      updates its slices of the one copy that the host has, bucket by bucket as their sums complete
-    meet              everybody sees the new parameters
+    step              fixes the numbers of the update, and waits for nothing
+    next forward      before a layer's parameters are read, they are completed: when the ranks of the host have left their
+                      backward passes, which read them, each updates its slices of the one copy that the host has, bucket
+                      by bucket as their sums complete, and says so
 
-What a step costs is then max(backward, wire) and what neither can hide: the forward pass and the first bucket, before
-anything can be sent, and the update of the last. Clipping by norm needs all sums before the first update.
-Memory per host: (n + 2 + s) N bytes, s vectors of state, and what arrives, N (H-1)/H.
+What a step costs is then max(backward, wire) and what neither can hide: the forward pass through the last layer and its
+gradient, before which nothing can be sent, since sums of the first layers arrive first (``overlapped_sum.py``). A model
+that does not ask for its parameters (``Views.need``) gets all of them before its forward pass. Clipping by norm needs all
+sums before the first update. Memory per host: (n + 2 + s) N bytes, s vectors of state, and what arrives, N (H-1)/H.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
+from lepton_mpi.collectives.atomics import LINE_WORDS
+from lepton_mpi.collectives.flag_kernels import flags_reached, raise_flag
 from lepton_mpi.collectives.host_memory import HostBarrier, HostVectors, Leaves
 from lepton_mpi.collectives.overlapped_sum import OverlappedSum
 from lepton_mpi.collectives.tuning import Choice
 from lepton_mpi.optimizers import Settings
 from lepton_mpi.strategies.clipping import SharedNorm, clipped_scale
 from lepton_mpi.strategies.host_state import host_state, host_vectors
-from lepton_mpi.strategies.micro_batches import NodeSums
-from lepton_mpi.vectors import Layout
+from lepton_mpi.strategies.micro_batches import NodeSums, buckets_of
+from lepton_mpi.vectors import Layout, Views
 
 
 class OverlappedParameters:
     """See the module. Parameters and attributes are those of ``SharedParameters``, and ``buckets``, a list of (start,
-    stop), to be summed one after the other; making one and stepping are collective over the world. Iterate over ``micro_batches`` once before every ``step``.
+    stop), to be summed one after the other; making one, stepping and ``finish`` are collective over the world. Iterate
+    over ``micro_batches`` once before every ``step``.
 
     Attributes
     ----------
@@ -54,27 +62,90 @@ class OverlappedParameters:
         self._gradient, self._clip_norm = vectors.result, clip_norm
         self._sum = OverlappedSum(vectors, buckets)
         nodes = leaves.nodes(world.place)
-        self.micro_batches = NodeSums(layout, nodes, vectors.inputs, buckets, self._sum)
+        self.micro_batches = NodeSums(layout, nodes, vectors.inputs, buckets, self)
         self._meeting = HostBarrier(world)
         self._norm = SharedNorm(world, self._gradient) if clip_norm < float("inf") else None
+        self._buckets_of = buckets_of(layout, buckets)
+        # One word a bucket and rank: the last step whose update this rank has made in it.
+        self._ranks, self._own_rank = world.local_size, world.local_rank
+        words = max(1, len(buckets) * self._ranks * LINE_WORDS)
+        self._updated = world.host_array((words,), np.int64)
+        self._step, self._is_asked = 0, False
+        self._not_updated: list[int] = []
+        self._not_seen: set[int] = set()
+        self._has_begun = False
 
     @property
     def exchange_seconds(self) -> tuple[float, float]:
         return self._sum.exchange_seconds, self._sum.exposed_seconds
 
+    def serve(self, parameters: Views) -> None:
+        """A model asks for ``parameters`` before it reads them."""
+        # A rank that computes nothing would never ask.
+        if self.micro_batches.numbers and self._norm is None:
+            parameters.await_with(lambda name: self._complete(self._buckets_of[name]))
+            self._is_asked = True
+
+    def begin(self) -> None:
+        """A step begins (``micro_batches.Follower``)."""
+        if not self._is_asked:
+            self.finish()
+        self._has_begun = True
+        if not self._not_seen:
+            self._sum.begin()
+
+    def ready(self, bucket: int) -> None:
+        """Sums are complete in a bucket (``micro_batches.Follower``)."""
+        if self._not_seen:  # a model that has read none of these parameters
+            self.finish()
+        self._sum.ready(bucket)
+
     def step(self, step: int, row_count: int) -> None:
-        """Sum, divide by ``row_count`` (the rows of all ranks), update. ``step`` counts from 1."""
+        """Sum, divide by ``row_count`` (the rows of all ranks), update. ``step`` counts from 1.
+
+        Parameters are new after ``finish``, or in a model that asks for them.
+        """
         self._clock.enter("communication")
-        scale = 1.0 / row_count
-        self._sum.wait_for_host()
+        buckets, scale = range(self.bucket_count), 1.0 / row_count
         if self._norm:
-            for bucket in range(self.bucket_count):
-                self._sum.wait(bucket)
+            self._sum.until(lambda: all(map(self._sum.is_complete, buckets)))
             self._meeting.run()
             scale = clipped_scale(scale, self._norm.compute(), self._clip_norm)
         self.optimizer.begin_step(step, scale)
-        for bucket, (start, stop) in enumerate(self._sum.slices):
-            self._sum.wait(bucket)
-            self.optimizer.update(self.parameters, self._gradient, start, stop)
-        self._meeting.run()
+        self._step += 1
+        self._has_begun = False
+        self._not_updated, self._not_seen = list(buckets), set(buckets)
+        if self._norm:
+            self.finish()
         self._clock.enter("compute")
+
+    def finish(self) -> None:
+        """Return once all parameters are those after the last step."""
+        self._complete(range(self.bucket_count))
+
+    def _complete(self, buckets: Sequence[int]) -> None:
+        """Return once the parameters in these buckets are those after the last step."""
+        if self._not_seen.isdisjoint(buckets):
+            return
+        self._clock.enter("communication")
+        self._sum.until(lambda: self._update() and all(map(self._is_seen, buckets)))
+        self._not_seen -= set(buckets)
+        if not self._not_seen and self._has_begun:
+            self._sum.begin()
+        self._clock.enter("compute")
+
+    def _update(self) -> bool:
+        """Update this rank's slices of buckets whose sums are complete. Returns True."""
+        if self._not_updated and self._sum.all_have_left():
+            for bucket in self._not_updated:
+                if self._sum.is_complete(bucket):
+                    slice_ = self._sum.slices[bucket]
+                    self.optimizer.update(self.parameters, self._gradient, *slice_)
+                    raise_flag(self._updated, bucket * self._ranks + self._own_rank, self._step)
+            self._not_updated = [b for b in self._not_updated if not self._sum.is_complete(b)]
+        return True
+
+    def _is_seen(self, bucket: int) -> bool:
+        """Whether all ranks of this host have updated a bucket."""
+        first = bucket * self._ranks
+        return flags_reached(self._updated, first, first + self._ranks, self._step)

@@ -52,6 +52,27 @@ def test_hosts_and_the_order_of_ranks_change_no_bit(tmp_path, ranks_per_host, po
     assert found == jobs.metrics(alone)[-1]["weights_digest"]
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--bucket-bytes", "3000", "--checkpoint", "runs", "--checkpoint-steps", "7"),
+        ("--bucket-bytes", "3000", "--clip-norm", "0.5", "--hidden", "40", "30"),
+        ("--bucket-bytes", "1", "--hidden", "3"),
+        ("--bucket-bytes", "9000", "--global-batch", "9", "--micro-batch", "3"),
+    ],
+    ids=["saving", "clipping", "an element each", "a rank without rows"],
+)
+def test_many_buckets_change_no_bit(tmp_path, more):
+    """Most of them only parts of a parameter, whose sums arrive while the next forward pass has begun."""
+    alone, path = tmp_path / "alone.jsonl", tmp_path / "hosts.jsonl"
+    more = tuple(str(tmp_path / word) if word == "runs" else word for word in more)
+    job = jobs.run(1, *TRAIN, str(alone), *more, cwd=tmp_path)
+    assert job.code == 0, job.text
+    _run_over_hosts(["2"], *TRAIN, str(path), *more)
+    assert jobs.metrics(path)[0]["hosts"] == 2
+    assert jobs.metrics(path)[-1]["weights_digest"] == jobs.metrics(alone)[-1]["weights_digest"]
+
+
 def test_every_model_has_the_digest_of_one_rank_on_two_hosts(tmp_path):
     """Activations, dropout, clipping and regression, with Adam and with momentum, after 3 epochs."""
     program = tmp_path / "runs.py"

@@ -125,6 +125,7 @@ def test_an_update_has_the_bits_of_the_tree(world, slices, leaf_count, clip_norm
         ):
             vector[:] = leaves[number]
         strategy.step(run + 1, 1)
+        strategy.finish()
         if strategy.parameters.tobytes() != (-_tree(list(leaves)) + 0).tobytes():
             wrong.append(run)
     with together(world):

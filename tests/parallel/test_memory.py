@@ -19,6 +19,7 @@ def _step(strategy) -> None:
     for vector, _ in strategy.micro_batches:
         vector[:] = 1
     strategy.step(1, 1)
+    strategy.finish()
 
 
 @pytest.mark.parametrize(

@@ -85,4 +85,7 @@ def test_a_bucket_is_reported_before_the_rest_is_filled(run):
             assert not follower.seen, "c belongs to the same bucket"
             views.done("c")
             assert len(follower.seen) == 1
-    assert len(follower.seen) == len(BUCKETS) == 3
+            views.done("b")
+            views.done("a", 1, 6)
+            assert len(follower.seen) == 3, "of a the elements from 3 on are the next bucket"
+    assert len(follower.seen) == len(BUCKETS) == 4

@@ -53,7 +53,7 @@ def _dense_relu(x, places, w, b, threaded, out):
 
 
 def _dense_gradient(x, places, grad_output, threaded, grad_weight, grad_bias):
-    kernels.multiply_left(x, places, grad_output, threaded, grad_weight)
+    kernels.multiply_left(x, places, grad_output, threaded, grad_weight, 0, len(grad_weight))
     kernels.sum_rows(grad_output, grad_bias)
 
 

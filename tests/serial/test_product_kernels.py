@@ -1,5 +1,7 @@
 """The matrix products against NumPy, and that their bits depend on row and column alone."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -32,6 +34,10 @@ def _guarded(shape: tuple[int, int], dtype) -> tuple[np.ndarray, np.ndarray]:
     return memory[100 : 100 + size].reshape(shape), memory
 
 
+def _product_left(a, places, b, out):
+    product_left(a, places, b, out, 0, len(out))
+
+
 @dtypes
 @given(m=SIZES, depth=DEPTHS, n=SIZES)
 def test_products_of_whole_numbers_are_exact(dtype, m, depth, n):
@@ -39,7 +45,7 @@ def test_products_of_whole_numbers_are_exact(dtype, m, depth, n):
     b, generator = _whole((depth, n), dtype, 2), np.random.default_rng(4)
     for kernel, twin, rows, width in (
         (product, reference.product, m, depth),
-        (product_left, reference.product_left, depth, m),
+        (_product_left, reference.product_left, depth, m),
     ):
         (out, memory), expected = _guarded((m, n), dtype), np.empty((m, n), dtype)
         a, places = _whole((50, width), dtype, 1), generator.integers(0, 50, rows)
@@ -100,7 +106,7 @@ def test_products_of_random_numbers_are_within_the_bound(dtype, shape):
     b = generator.standard_normal((depth, n)).astype(dtype)
     for kernel, twin, a_shape in (
         (product, reference.product, (m, depth)),
-        (product_left, reference.product_left, (depth, m)),
+        (_product_left, reference.product_left, (depth, m)),
     ):
         a = generator.standard_normal(a_shape).astype(dtype)
         out, expected, magnitude = np.empty((m, n), dtype), np.empty((m, n)), np.empty((m, n))
@@ -130,12 +136,26 @@ def test_bits_of_a_row_do_not_depend_on_its_batch(dtype, rows, first):
 
 
 @dtypes
+@given(cuts=st.lists(st.integers(0, 90), max_size=3), n=st.integers(1, 70))
+def test_the_left_product_in_parts_has_the_same_bits(dtype, cuts, n):
+    """Rows of the result, from anywhere to anywhere."""
+    generator = np.random.default_rng(7)
+    x, g = (generator.standard_normal((60, width)).astype(dtype) for width in (90, n))
+    whole, parts = np.empty((90, n), dtype), np.full((90, n), np.nan, dtype)
+    _product_left(x, np.arange(60), g, whole)
+    for first, stop in itertools.pairwise(sorted([0, *cuts, 90])):
+        product_left(x, np.arange(60), g, parts, first, stop)
+        assert np.isnan(parts[stop:]).all()
+    np.testing.assert_array_equal(parts, whole)
+
+
+@dtypes
 def test_the_left_product_adds_in_the_order_of_the_others(dtype):
     """The gradient of 700 rows has the bits of the product of the transposed matrix: the same order of additions."""
     generator = np.random.default_rng(6)
     x, g = (generator.standard_normal((700, width)).astype(dtype) for width in (50, 20))
     left, forward = np.empty((50, 20), dtype), np.empty((50, 20), dtype)
-    product_left(x, np.arange(700), g, left)
+    _product_left(x, np.arange(700), g, left)
     product(np.ascontiguousarray(x.T), np.arange(50), g, forward)
     np.testing.assert_array_equal(left, forward)
 
