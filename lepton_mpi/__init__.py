@@ -44,7 +44,7 @@ draw               random bits of one step, from which with a row's number all e
 micro_batch        the unit of the gradient sum
 global_batch       rows of one optimizer step over all ranks
 block, window      rows that lie together in a file; rows of several blocks that are shuffled together
-bucket             several gradients in one flat buffer, reduced together
+bucket             part of the flat gradient, of one or several parameters, reduced together
 chunk              one rank's part of a bucket in a schedule
 segment            a piece of a chunk in flight, for pipelining
 slice              the part of the flat vectors that one rank of a host owns and updates

@@ -4,10 +4,11 @@ Numba keeps what it has compiled beside the source, and takes it again while tha
 code of those that it calls, in other files: after an update of one of them the old code would run on, and take plans that
 are laid out anew for old ones. So all of a package's kernels are given up when any of its files has changed.
 
-Numba writes to a folder of the user's, in place of the package's, where it may not write there or is told to
-(``NUMBA_CACHE_DIR``); what is installed like that is installed in full, and all its files are new then.
+Where it may not write there Numba writes to a folder of the user's: what is installed like that is installed in full, and
+all its files are new then. Of a folder that ``NUMBA_CACHE_DIR`` names nothing is known here: after an update from git, empty it.
 """
 
+import fcntl
 import hashlib
 import os
 from contextlib import suppress
@@ -35,15 +36,21 @@ def forget_stale_kernels(package: Path) -> None:
                     )
             elif name.endswith((".nbi", ".nbc")):
                 compiled.append(path)
-    now = hashlib.blake2b(repr(sources).encode(), digest_size=16).hexdigest()
+    now = hashlib.blake2b(repr(sources).encode(), digest_size=16).digest()
     # A folder that cannot be written to has no kernels either.
     with suppress(OSError):
-        if stamp.exists() and stamp.read_text("ascii") == now:
+        if stamp.exists() and stamp.read_bytes() == now:
             return
-        for path in compiled:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
         stamp.parent.mkdir(exist_ok=True)
-        part = stamp.with_name(f"{_STAMP}.{os.getpid()}")
-        part.write_text(now, "ascii")
-        part.replace(stamp)
+        with stamp.open("ab+") as file:
+            # Whoever comes second must not remove what the first has compiled since.
+            with suppress(OSError):  # a file system may have no locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            if file.read() == now:
+                return
+            for path in compiled:
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
+            file.truncate(0)
+            file.write(now)

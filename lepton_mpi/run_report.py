@@ -117,7 +117,7 @@ def say_end(
         report.say("checkpoint", str(path))
     report.say("weights", f"{digest} (BLAKE2b)")
     report.record("end", **result)
-    return result | {"parameters": parameters}
+    return result | {"parameters": dict(parameters)}
 
 
 def _shuffled(shuffle) -> str:

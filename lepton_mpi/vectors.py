@@ -45,8 +45,15 @@ class Views(dict):
         self.done, self.is_followed = done, True
 
     def __setitem__(self, name: str, array: np.ndarray) -> None:
-        """Kernels keep the addresses of the arrays."""
-        raise TypeError(f"views[{name!r}] cannot be another array: fill it, views[{name!r}][:] = …")
+        """Kernels keep the addresses of the arrays; ``views[name] += 1`` ends here, with the same one."""
+        if array is not self.get(name):
+            raise TypeError(
+                f"views[{name!r}] cannot be another array: fill it, views[{name!r}][:] = …"
+            )
+
+    def __reduce__(self):
+        """Copies are plain dicts."""
+        return dict, (dict(self),)
 
 
 @dataclass(frozen=True)

@@ -61,14 +61,19 @@ class OverlappedSum:
     slices : list of (start, stop)
         This rank's part of each bucket, which is summed in ``vectors.result``.
     exchange_seconds, exposed_seconds : float
-        From the first message to the last of every round, and of that the time spent in ``until``.
+        From the first message to the last of every round, as a call of ``poll`` sees it, and of that the time spent in
+        ``until``.
     """
 
     def __init__(self, vectors: HostVectors, buckets: list[tuple[int, int]]) -> None:
         world = vectors.world
         lanes = world.lane_count if world.host_count > 1 else world.local_size
         self._ranks, self._own_rank = world.local_size, world.local_rank
-        self._flags = world.host_array((max(1, len(buckets) * self._ranks * LINE_WORDS),), np.int64)
+        # A word a bucket and rank: the last round in which it is ready; and one a rank: in which it has added up all.
+        words = (len(buckets) + 1) * self._ranks * LINE_WORDS
+        self._flags = world.host_array((words,), np.int64)
+        # A library may hold on to bytes that are sent until it is called again.
+        self._progress = world.lane_comm.Iprobe if world.lane_comm is not None else None
         self.slices = []
         for start, stop in buckets:
             bounds = chunk_bounds(stop - start, lanes)
@@ -109,6 +114,8 @@ class OverlappedSum:
                 self._first_sent = perf_counter()
             parts[self._started].start()
             self._started += 1
+            if self._started == len(parts):
+                raise_flag(self._flags, len(parts) * self._ranks + self._own_rank, self._round)
         # All that are on their way: the wire must not run empty while one of them waits.
         for part in parts[: self._started]:
             part.poll()
@@ -137,12 +144,21 @@ class OverlappedSum:
         """Whether all ranks of this host are ready with all buckets."""
         return not self._parts or self.host_is_ready(len(self._parts) - 1)
 
+    def all_have_added(self) -> bool:
+        """Whether no rank of this host reads the rows of another any more in this round."""
+        first = len(self._parts) * self._ranks
+        return not self._parts or flags_reached(
+            self._flags, first, first + self._ranks, self._round
+        )
+
     def until(self, is_over: Callable[[], bool]) -> None:
         """Poll until ``is_over()``."""
         began = perf_counter()
         self.poll()
         while not is_over():
             os.sched_yield()
+            if self._progress:
+                self._progress()
             self.poll()
         if self._started:
             end = self._last_done if self._done == len(self._parts) else perf_counter()

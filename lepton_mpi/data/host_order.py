@@ -8,7 +8,7 @@ Between two of them the ranks wait for each other, and before the first, since o
 An order of few rows is made by each rank for itself, which takes less than waiting. See ``shuffle_kernels.py``.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -35,6 +35,7 @@ class Host(Protocol):
 
     local_rank: int
     local_size: int
+    clock: Any  # of watchdog.py
 
     def host_array(self, shape: tuple[int, ...], dtype: np.dtype, name: str = "") -> np.ndarray:
         """Array shared by the ranks of this host."""
@@ -86,7 +87,9 @@ class HostOrder:
 
     def _meet(self) -> None:
         if self._host:
+            self._host.clock.enter("waiting")
             self._host.host_barrier()
+            self._host.clock.enter("input")
 
     def make(self, epoch: int) -> None:
         """Fill ``rows`` and ``classes`` with those of ``epoch``. What was there before must not be in use."""

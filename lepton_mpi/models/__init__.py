@@ -12,7 +12,7 @@ A model is any object with these attributes; the built-in ones use the same door
     ``vectors.Views``, in which a name keeps its array.
     ``gradient.done(name)`` may be called as soon as an array is filled, best from the last layer to the first, or
     ``gradient.done(name, start, stop)`` for a part of its elements, best from its end: between hosts it is summed while
-    the rest is computed.
+    the rest is computed. After the last of them no array of ``parameters`` must be read.
     Random numbers, if any, should be a function of ``batch.draw`` and ``batch.rows``, never of a generator
     with a state: then the weights do not depend on the number of ranks.
 ``evaluate(parameters, batch, predicted) -> loss`` (optional)

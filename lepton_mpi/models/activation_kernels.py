@@ -1,12 +1,11 @@
-"""Numba kernels of hidden layers: product, bias, activation and dropout, and what the derivative needs.
+"""Numba kernels of hidden layers behind the product: bias, activation and dropout, and what the derivative needs.
 
 A forward kernel leaves two matrices: the activations, and the slope of each by its input, dropout's factor
 included. The backward kernel multiplies by the slope and need not know which activation it was.
 
     z = inputs @ weight + bias,   out = m f(z),   slope = m f'(z),   m = 0 for a dropped unit, else 1 / (1 - rate)
 
-After the product the rows are worked on one at a time, while they are in the nearest cache. ReLU without
-dropout needs no slope and has kernels of its own in kernels.py.
+The rows are worked on one at a time. ReLU without dropout needs no slope and has kernels of its own in kernels.py.
 
 What the bits of a unit depend on is its input alone, see elementary_kernels.py.
 """

@@ -5,7 +5,7 @@ Matrices are C-contiguous, ``rows`` counts the batch, and ``out`` or what is fil
 those of ``product_kernels.py``, or with ``threaded`` those of BLAS, which has threads, and whose bits depend on the
 processor. The rows of a batch are rows ``places``, int64 (rows,), of ``inputs``, which BLAS cannot do: ``threaded``,
 they must be all of them. A literal 0 beside a float32 would turn a loop to float64, hence ``dtype.type(0)``. Each
-kernel has a NumPy twin in ``tests/reference.py``.
+kernel, or what layers make of several, has a NumPy twin in ``tests/reference.py``.
 """
 
 import math

@@ -10,8 +10,8 @@ from lepton_mpi.models import mlp_kernels as fused
 from lepton_mpi.models.product_kernels import LEFT_COLUMNS, right_scratch_size
 from lepton_mpi.vectors import Views
 
-# Plans that are kept, for lengths of batches and vectors of gradients.
-_PLANS_MAX = 64
+# Plans that are kept, for lengths of batches and vectors of gradients: a table of a few numbers each.
+_PLANS_MAX = 10_000
 _NO_CLASSES = np.empty(0, np.int32)
 # Elements of a gradient that are told of as soon as they are filled: a few for each bucket.
 _DONE_ELEMENTS = 1 << 18
@@ -64,6 +64,8 @@ class Mlp:
         self._dropped = min(round(dropout * levels), levels - 1) if len(widths) > 2 else 0
         self._layers, self._most_rows = len(widths) - 1, max(widths)
         self._plans: dict[tuple[int, int, int], _Plan] = {}
+        self._rooms: dict[tuple[int, np.dtype], _Room] = {}
+        self._parameters: Views | None = None  # of all plans
         self.reads_in_place = not threaded  # which BLAS cannot
 
     def __str__(self) -> str:
@@ -148,53 +150,63 @@ class Mlp:
         """What the layers do to batches of this length, with these vectors; made once for views, which do not change."""
         key = len(batch.y), id(parameters), id(gradient)
         plan = self._plans.get(key)
-        if plan is None:
+        if plan is None or plan.dtype is not batch.x.dtype:
             plan = self._make_plan(parameters, batch, gradient)
             if isinstance(parameters, Views) and isinstance(gradient, Views | None):
-                if len(self._plans) == _PLANS_MAX:
+                if parameters is not self._parameters or len(self._plans) == _PLANS_MAX:
                     self._plans.clear()
+                self._parameters = parameters
                 self._plans[key] = plan
         return plan
 
-    def _make_plan(self, parameters, batch: Batch, gradient) -> "_Plan":
-        rows, dtype, widths = len(batch.y), batch.x.dtype, self.widths
-        has_slopes = self.activation != "relu" or self._dropped > 0
+    def _make_room(self, rows: int, dtype: np.dtype) -> "_Room":
+        """Memory that batches of one length share, whatever vectors they come with."""
         # The first layer's inputs get no gradient.
-        scratch_size = 0
+        scratch_size, widths = 0, self.widths
         if not self.threaded:
             scratch_size = max(
                 (right_scratch_size(rows, k, m) for m, k in pairwise(widths[1:])), default=0
             )
-        numbers, scratch = np.arange(max(rows, *widths)), np.empty(scratch_size, dtype)
-        random = np.empty(-(-max(widths) // activation_kernels.UNITS_PER_NUMBER), np.uint64)
+        units = activation_kernels.UNITS_PER_NUMBER
+        layers = [[np.empty((rows, k), dtype) for _ in range(3)] for k in widths[1:]]
+        layers[-1][2] = layers[-1][0]  # the loss puts its gradient there
+        return _Room(
+            np.arange(max(rows, *widths)),
+            np.empty(scratch_size, dtype),
+            np.empty(-(-max(widths) // units), np.uint64),
+            layers,
+        )
+
+    def _make_plan(self, parameters, batch: Batch, gradient) -> "_Plan":
+        rows, dtype = len(batch.y), batch.x.dtype
+        room = self._rooms.get((rows, dtype))
+        if room is None:
+            room = self._rooms[rows, dtype] = self._make_room(rows, dtype)
+        numbers, scratch = room.numbers, room.scratch
         table = np.zeros((1 + self._layers, fused.WIDTH), np.int64)
-        memory: list = [numbers, scratch, random, parameters, gradient]
         network = {
             fused.THREADED: self.threaded,
             fused.KIND: self._kind,
-            fused.HAS_SLOPES: has_slopes,
+            fused.HAS_SLOPES: self.activation != "relu" or self._dropped > 0,
             fused.NUMBERS: numbers.ctypes.data,
             fused.NUMBER_COUNT: numbers.size,
             fused.SCRATCH: scratch.ctypes.data,
             fused.SCRATCH_SIZE: scratch.size,
-            fused.RANDOM: random.ctypes.data,
+            fused.RANDOM: room.random.ctypes.data,
         }
         for place, word in network.items():
             table[0, place] = word
-        for layer, (inputs, outputs) in enumerate(pairwise(widths), 1):
-            is_last = layer == self._layers
-            out, slope, grad_out = (np.empty((rows, outputs), dtype) for _ in range(3))
-            if is_last:
-                grad_out = out  # the loss puts its gradient there
-            memory += [out, slope, grad_out]
+        for layer, (inputs, outputs) in enumerate(pairwise(self.widths), 1):
             names = f"layer{layer - 1}/weight", f"layer{layer - 1}/bias"
             vectors = [
                 self._address(views, name, dtype) if views is not None else 0
                 for views in (parameters, gradient)
                 for name in names
             ]
-            table[layer] = [inputs, outputs, *vectors, *(a.ctypes.data for a in memory[-3:])]
-        return _Plan(table, numbers[:rows], out, memory)
+            matrices = [matrix.ctypes.data for matrix in room.layers[layer - 1]]
+            table[layer] = [inputs, outputs, *vectors, *matrices]
+        memory = room, parameters, gradient
+        return _Plan(table, numbers[:rows], room.layers[-1][0], dtype, memory)
 
     def _address(self, views, name: str, dtype: np.dtype) -> int:
         """Of an array that is what the kernels take it for."""
@@ -212,14 +224,24 @@ def _rows_together(outputs: int) -> int:
     return max(1, _DONE_ELEMENTS // (outputs * LEFT_COLUMNS)) * LEFT_COLUMNS
 
 
+class _Room(NamedTuple):
+    """numbers: 0, 1, …; scratch: of ``product_right``; random: numbers for dropout; layers: outputs, slope, gradient."""
+
+    numbers: np.ndarray
+    scratch: np.ndarray
+    random: np.ndarray
+    layers: list[list[np.ndarray]]
+
+
 class _Plan(NamedTuple):
     """What ``mlp_kernels`` needs for batches of one length.
 
     table: the plan that it describes; places: int64, of all rows of a matrix of the batch; output: of the last layer;
-    memory: all that the table has addresses of.
+    dtype: of the batch; memory: all that the table has addresses of.
     """
 
     table: np.ndarray
     places: np.ndarray
     output: np.ndarray
-    memory: list
+    dtype: np.dtype
+    memory: tuple

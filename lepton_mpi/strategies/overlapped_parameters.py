@@ -38,7 +38,8 @@ class OverlappedParameters:
     Attributes
     ----------
     exchange_seconds : (float, float)
-        From the first message to the last of every step, and of that the time in which this rank could only wait.
+        From the first message to the last of every step, and of that the time in which this rank waited for sums, or
+        updated parameters.
     """
 
     is_shared = True
@@ -90,14 +91,18 @@ class OverlappedParameters:
         """A step begins (``micro_batches.Follower``)."""
         if not self._is_asked:
             self.finish()
+        elif not self._sum.all_have_added():
+            self._clock.enter("communication")
+            # Whoever computes writes over its gradient, perhaps before it asks for parameters.
+            self._sum.until(self._sum.all_have_added)
+            self._clock.enter("compute")
         self._has_begun = True
         if not self._not_seen:
             self._sum.begin()
 
     def ready(self, bucket: int) -> None:
         """Sums are complete in a bucket (``micro_batches.Follower``)."""
-        if self._not_seen:  # a model that has read none of these parameters
-            self.finish()
+        self.finish()  # there may be parameters that the model does not read
         self._sum.ready(bucket)
 
     def step(self, step: int, row_count: int) -> None:
@@ -117,6 +122,7 @@ class OverlappedParameters:
         self._not_updated, self._not_seen = list(buckets), set(buckets)
         if self._norm:
             self.finish()
+        self._sum.poll()
         self._clock.enter("compute")
 
     def finish(self) -> None:

@@ -59,8 +59,9 @@ def test_hosts_and_the_order_of_ranks_change_no_bit(tmp_path, ranks_per_host, po
         ("--bucket-bytes", "3000", "--clip-norm", "0.5", "--hidden", "40", "30"),
         ("--bucket-bytes", "1", "--hidden", "3"),
         ("--bucket-bytes", "9000", "--global-batch", "9", "--micro-batch", "3"),
+        ("--bucket-bytes", "9000", "--global-batch", "100", "--micro-batch", "30"),
     ],
-    ids=["saving", "clipping", "an element each", "a rank without rows"],
+    ids=["saving", "clipping", "an element each", "a rank without rows", "empty last batches"],
 )
 def test_many_buckets_change_no_bit(tmp_path, more):
     """Most of them only parts of a parameter, whose sums arrive while the next forward pass has begun."""

@@ -9,6 +9,7 @@ import pytest
 from lepton_mpi.data import host_order
 from lepton_mpi.data.host_order import HostOrder
 from lepton_mpi.data.order import FullShuffle, MicroBatches
+from lepton_mpi.watchdog import PhaseClock
 
 EPOCHS = [3, 4, 1]
 
@@ -26,7 +27,7 @@ class Rank:
 
     def __init__(self, threads: Threads, local_rank: int) -> None:
         self.local_rank, self.local_size = local_rank, threads.local_size
-        self._threads, self._made = threads, 0
+        self._threads, self._made, self.clock = threads, 0, PhaseClock()
 
     def host_array(self, shape, dtype, name=""):
         """The same for all."""

@@ -1,6 +1,8 @@
 """Flat vectors with named views."""
 
+import copy
 import itertools
+import pickle
 from math import prod
 
 import numpy as np
@@ -63,6 +65,22 @@ def test_buckets_are_as_few_as_their_order_allows(shapes, elements_max):
     filled = {stop: start for start, stop in layout.bounds if start < stop}
     for start, stop in layout.buckets(elements_max)[:-1]:
         assert stop - filled.get(start, 0) > elements_max or start not in filled
+
+
+def test_a_name_keeps_its_array():
+    """Kernels hold addresses: another array is refused, the same one is not, and a copy is a plain dict."""
+    vector = np.zeros(10)
+    views = Layout(SHAPES).views(vector)
+    views["b"] += 1
+    views["w"] -= 2
+    assert vector.tolist() == [-2] * 6 + [1] * 3 + [0]
+    with pytest.raises(TypeError, match=r"views\['b'\] cannot be another array: fill it"):
+        views["b"] = np.zeros(3)
+    views.follow(lambda *words: None)
+    for made in (copy.copy(views), copy.deepcopy(views), pickle.loads(pickle.dumps(views))):
+        assert type(made) is dict
+        made["b"] = None
+    assert vector.tolist() == [-2] * 6 + [1] * 3 + [0]
 
 
 def test_vectors_of_another_length_are_refused():
