@@ -8,11 +8,11 @@ Between two of them the ranks wait for each other, and before the first, since o
 An order of few rows is made by each rank for itself, which takes less than waiting. See ``shuffle_kernels.py``.
 """
 
-from typing import Any, Protocol
-
 import numpy as np
 
+from lepton_mpi.data.loader import Host
 from lepton_mpi.data.order import FullShuffle
+from lepton_mpi.host_pages import LARGE_PAGE_BYTES
 from lepton_mpi.shuffle_kernels import (
     coarse_bits,
     count_numbers,
@@ -23,25 +23,9 @@ from lepton_mpi.shuffle_kernels import (
 
 # An order of so many takes a quarter of a millisecond; a few meetings of more ranks than cores take as long.
 _SHARED_ROWS = 1 << 15
-# Memory whose pages are touched when it is made, and not one by one in the first epoch's steps; longer memory has large ones.
-_TOUCHED_BYTES = 2 << 20
 # What the shared memory is counted under.
 _NAME = "order"
 _NO_NAMES, _NO_CLASSES = np.empty(0, np.int64), np.empty(0, np.int32)
-
-
-class Host(Protocol):
-    """What an order needs of the world, see ``loader.Host``."""
-
-    local_rank: int
-    local_size: int
-    clock: Any  # of watchdog.py
-
-    def host_array(self, shape: tuple[int, ...], dtype: np.dtype, name: str = "") -> np.ndarray:
-        """Array shared by the ranks of this host."""
-
-    def host_barrier(self) -> None:
-        """Wait for all ranks of this host."""
 
 
 class HostOrder:
@@ -81,8 +65,8 @@ class HostOrder:
 
     def _array(self, shape: tuple[int, ...], dtype) -> np.ndarray:
         array = self._host.host_array(shape, dtype, _NAME) if self._host else np.empty(shape, dtype)
-        if array.nbytes <= _TOUCHED_BYTES:
-            array.fill(0)
+        if array.nbytes <= LARGE_PAGE_BYTES:
+            array.fill(0)  # pages are touched here, and not one by one in the first epoch's steps
         return array
 
     def _meet(self) -> None:

@@ -85,10 +85,11 @@ class DataSet:
 
 
 class Host(Protocol):
-    """What the loader needs of the world: this host's memory, this rank's place in it, and agreement."""
+    """What data need of the world: this host's memory, this rank's place in it, agreement, and where time is booked."""
 
     local_rank: int
     local_size: int
+    clock: Any  # of watchdog.py
 
     def host_array(self, shape: tuple[int, ...], dtype: np.dtype, name: str = "") -> np.ndarray:
         """Array shared by the ranks of this host."""

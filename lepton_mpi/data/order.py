@@ -63,7 +63,7 @@ class MicroBatches:
 
 
 class FullShuffle:
-    """Every row may come anywhere in the epoch: a function of seed and epoch.
+    """Every row may come anywhere in the epoch: a function of seed and epoch. ``host_order.py`` makes the order.
 
     Parameters
     ----------
@@ -85,30 +85,6 @@ class FullShuffle:
     def key_of(self, epoch: int) -> np.uint64:
         """The order is that of the hashes of 0 … row_count-1 with this key."""
         return _epoch_key(self._seed, epoch)
-
-    def epoch(self, epoch: int) -> "FullEpoch":
-        """Order of one epoch. Training takes it from ``host_order.py``."""
-        places = shuffled(self.key_of(epoch), self.row_count)
-        rows = places if self.chosen is None else self.chosen[places]
-        return FullEpoch(self.micro_batches, rows)
-
-
-@dataclass(frozen=True)
-class FullEpoch:
-    """Rows by step and micro-batch, of an epoch in the order ``rows``, int64 (row_count,)."""
-
-    micro_batches: MicroBatches
-    rows: np.ndarray
-
-    @property
-    def step_count(self) -> int:
-        return self.micro_batches.step_count(self.rows.size)
-
-    def micro_batch(self, number: int, step: int) -> np.ndarray:
-        """Rows of micro-batch ``number`` of step ``step``, counted from 0: int64, shape (its rows,)."""
-        begin = step * self.micro_batches.batch_rows
-        end = min(begin + self.micro_batches.batch_rows, self.rows.size)
-        return self.rows[slice(*self.micro_batches.bounds(number, begin, end))]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lepton_mpi.data.batches import Read, Rows
-from lepton_mpi.data.host_order import Host, HostOrder
+from lepton_mpi.data.host_order import HostOrder
+from lepton_mpi.data.loader import Host
 from lepton_mpi.data.order import BlockEpoch, BlockShuffle, FullShuffle, Window
 from lepton_mpi.data.prefetch import Prefetch
 from lepton_mpi.data.tables import Table

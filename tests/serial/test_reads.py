@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lepton_mpi.data.batches import BatchReader, MicroBatchReader
 from lepton_mpi.data.loader import normalised_in_memory, training_order
-from lepton_mpi.data.order import MicroBatches
+from lepton_mpi.data.order import MicroBatches, epoch_order
 from lepton_mpi.data.reads import TrainingReads, reads_in_order
 from lepton_mpi.errors import DataError
 from tests.serial.data_files import OneRank, load, read_all, table, write
@@ -124,10 +124,12 @@ def test_the_full_shuffle_in_runs_of_micro_batches(tmp_path, way):
     data = load(_write(tmp_path / "a.h5"), held_out=HELD_OUT, way=way)
     shuffle = _order(data, kind="full")
     whole = _batches(data, shuffle, 1, range(1, 3))
-    order = shuffle.epoch(1)
-    for step, parts in enumerate(whole[: order.step_count]):
+    order = shuffle.chosen[epoch_order(shuffle.row_count, 3, 1)]
+    for step, parts in enumerate(whole[: CUT.step_count(order.size)]):
+        begin = step * CUT.batch_rows
         for number, (_, _, numbers) in enumerate(parts):
-            np.testing.assert_array_equal(numbers, order.micro_batch(number, step))
+            bounds = CUT.bounds(number, begin, min(begin + CUT.batch_rows, order.size))
+            np.testing.assert_array_equal(numbers, order[slice(*bounds)])
     for world_size in (2, 3, 5):
         _assert_same(_batches(data, shuffle, world_size, range(1, 3), 1), whole[1:])
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lepton_mpi.data.order import BlockShuffle, FullShuffle, MicroBatches
+from tests.serial.test_shuffles import dealt
 
 ROWS, CLASSES, BLOCK = 20_000, 10, 50
 CUT = MicroBatches(256, 32)
@@ -25,13 +26,7 @@ def _blocks(window_steps: int) -> BlockShuffle:
 
 def _epochs(shuffle) -> list[list[np.ndarray]]:
     """Of each epoch the rows of each full step."""
-    return [
-        [
-            np.concatenate([order.micro_batch(number, step) for number in range(CUT.count)])
-            for step in range(order.step_count - 1)
-        ]
-        for order in map(shuffle.epoch, EPOCHS)
-    ]
+    return [[np.concatenate(parts) for parts in dealt(shuffle, epoch, 1)[:-1]] for epoch in EPOCHS]
 
 
 def _chi_square(epochs) -> float:

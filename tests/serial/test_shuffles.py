@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lepton_mpi.collectives.host_memory import Leaves
+from lepton_mpi.data.batches import Rows
 from lepton_mpi.data.order import BlockShuffle, FullShuffle, MicroBatches
+from lepton_mpi.data.reads import TrainingReads
 
 WORLD_SIZES = range(1, 9)
 ROW_COUNTS = sorted({n + d for n in WORLD_SIZES for d in (-1, 0, 1)} | {0, 1009})
@@ -27,14 +29,41 @@ def numbers_of(micro_batches: MicroBatches, world_size: int) -> list[list[int]]:
 def dealt(shuffle, epoch: int, world_size: int, first_step: int = 0) -> list[list[list[int]]]:
     """Rows by step and micro-batch, put together from what each rank takes; each rank has an epoch of its own."""
     cut = shuffle.micro_batches
-    ranks = [
-        (shuffle.epoch(epoch), numbers) for numbers in numbers_of(shuffle.micro_batches, world_size)
-    ]
-    assert sorted(n for _, numbers in ranks for n in numbers) == list(range(cut.count))
+    numbers_of_ranks = numbers_of(cut, world_size)
+    assert sorted(n for numbers in numbers_of_ranks for n in numbers) == list(range(cut.count))
+    taken = _taken_of_all if shuffle.name == "full" else _taken_of_blocks
+    ranks = [taken(shuffle, epoch, numbers, first_step) for numbers in numbers_of_ranks]
+    return [sum(parts, []) for parts in zip(*ranks, strict=True)]  # noqa: RUF017
+
+
+def _taken_of_blocks(shuffle: BlockShuffle, epoch: int, numbers: list[int], first_step: int):
+    order = shuffle.epoch(epoch)
     return [
-        [own.micro_batch(number, step).tolist() for own, numbers in ranks for number in numbers]
-        for step in range(first_step, ranks[0][0].step_count)
+        [order.micro_batch(number, step).tolist() for number in numbers]
+        for step in range(first_step, order.step_count)
     ]
+
+
+class _NoTable:
+    """The file of rows that are in memory."""
+
+    def twin(self) -> "_NoTable":
+        """One for another thread."""
+        return self
+
+
+def _taken_of_all(shuffle: FullShuffle, epoch: int, numbers: list[int], first_step: int):
+    """What training reads, one micro-batch at a time."""
+    count = shuffle.row_count if shuffle.chosen is None else int(shuffle.chosen[-1]) + 1
+    y, x = np.zeros(count, np.int32), np.empty((count, 0), np.float32)
+    rows = Rows(_NoTable(), 0, x.dtype, y, x, shuffle.chosen)
+    reads = iter(TrainingReads(rows, shuffle, numbers, range(epoch, epoch + 1), first_step))
+    steps = [
+        [next(reads)[0].numbers.tolist() for _ in numbers]
+        for _ in range(first_step, shuffle.micro_batches.step_count(shuffle.row_count))
+    ]
+    assert next(reads, None) is None
+    return steps
 
 
 @st.composite
