@@ -1,6 +1,7 @@
 """The sum of micro-batches has the bits of one fixed tree, whoever holds the leaves."""
 
 import math
+from time import sleep
 from types import SimpleNamespace
 
 import numpy as np
@@ -130,6 +131,29 @@ def test_an_update_has_the_bits_of_the_tree(world, slices, leaf_count, clip_norm
             wrong.append(run)
     with together(world):
         assert not wrong, f"runs {wrong}"
+
+
+@pytest.mark.parametrize("slow_rank", [0, -1], ids=["the first", "the last"])
+def test_a_gradient_is_kept_until_all_have_added_it(world, slow_rank):
+    """Ranks whose next batch is empty write 0 over their gradients, while a slow one is still in the step before."""
+    layout = Layout({"a": (1000,), "b": (2000,)})
+    common = (
+        *(world, layout, np.dtype(np.float32), world.size),
+        *(Settings("sgd", lambda step: 1.0, momentum=0.0), Choice("", ""), math.inf),
+    )
+    strategy = OverlappedParameters(*common, layout.buckets(700))
+    strategy.serve(layout.views(strategy.parameters))
+    for vector, _ in strategy.micro_batches:
+        vector[:] = 1 + world.rank
+        if world.rank == slow_rank % world.size:
+            sleep(0.2)
+    strategy.step(1, 1)
+    for vector, _ in strategy.micro_batches:
+        vector[:] = 0
+    strategy.step(2, 1)
+    strategy.finish()
+    with together(world):
+        np.testing.assert_array_equal(strategy.parameters, -sum(range(1, world.size + 1)))
 
 
 @pytest.mark.parametrize(
