@@ -24,11 +24,8 @@ import os
 from collections.abc import Callable
 from time import perf_counter
 
-import numpy as np
-
-from lepton_mpi.collectives.atomics import LINE_WORDS
 from lepton_mpi.collectives.chunks import chunk_bounds
-from lepton_mpi.collectives.flag_kernels import flags_reached, raise_flag
+from lepton_mpi.collectives.host_flags import HostFlags
 from lepton_mpi.collectives.host_kernels import reduce_alone
 from lepton_mpi.collectives.host_memory import (
     HostVectors,
@@ -68,10 +65,8 @@ class OverlappedSum:
     def __init__(self, vectors: HostVectors, buckets: list[tuple[int, int]]) -> None:
         world = vectors.world
         lanes = world.lane_count if world.host_count > 1 else world.local_size
-        self._ranks, self._own_rank = world.local_size, world.local_rank
-        # A word a bucket and rank: the last round in which it is ready; and one a rank: in which it has added up all.
-        words = (len(buckets) + 1) * self._ranks * LINE_WORDS
-        self._flags = world.host_array((words,), np.int64)
+        # A rank is ready with a bucket, and has added up its slices of all of them.
+        self._ready, self._added = HostFlags(world, len(buckets)), HostFlags(world, 1)
         # A library may hold on to bytes that are sent until it is called again.
         self._progress = world.lane_comm.Iprobe if world.lane_comm is not None else None
         self.slices = []
@@ -98,13 +93,12 @@ class OverlappedSum:
 
     def ready(self, bucket: int) -> None:
         """This rank's rows are complete in ``bucket``: call it for every bucket, in order."""
-        raise_flag(self._flags, bucket * self._ranks + self._own_rank, self._round)
+        self._ready.raise_own(bucket, self._round)
         self.poll()
 
     def host_is_ready(self, bucket: int) -> bool:
         """Whether ``ready(bucket)`` was called on all ranks of this host in this round."""
-        first = bucket * self._ranks
-        return flags_reached(self._flags, first, first + self._ranks, self._round)
+        return self._ready.all_raised(bucket, self._round)
 
     def poll(self) -> None:
         """Go on as far as possible without waiting."""
@@ -115,7 +109,7 @@ class OverlappedSum:
             parts[self._started].start()
             self._started += 1
             if self._started == len(parts):
-                raise_flag(self._flags, len(parts) * self._ranks + self._own_rank, self._round)
+                self._added.raise_own(0, self._round)
         # All that are on their way: the wire must not run empty while one of them waits.
         for part in parts[: self._started]:
             part.poll()
@@ -140,16 +134,13 @@ class OverlappedSum:
         """Whether this rank's slice of ``bucket`` is summed."""
         return self._is_complete[bucket]
 
-    def all_have_left(self) -> bool:
-        """Whether all ranks of this host are ready with all buckets."""
+    def host_is_through(self) -> bool:
+        """Whether all ranks of this host are ready with all buckets: none computes a gradient any more."""
         return not self._parts or self.host_is_ready(len(self._parts) - 1)
 
-    def all_have_added(self) -> bool:
+    def host_has_added(self) -> bool:
         """Whether no rank of this host reads the rows of another any more in this round."""
-        first = len(self._parts) * self._ranks
-        return not self._parts or flags_reached(
-            self._flags, first, first + self._ranks, self._round
-        )
+        return not self._parts or self._added.all_raised(0, self._round)
 
     def until(self, is_over: Callable[[], bool]) -> None:
         """Poll until ``is_over()``."""

@@ -88,7 +88,7 @@ class Mlp:
             parameters.need(f"layer{layer}/bias")
             self._run(plan, batch, layer, layer + 1, self._dropped)
         if has_classes:
-            loss, correct = kernels.softmax_cross_entropy(plan.output, batch.y)
+            loss, correct = self._run(plan, batch, loss_stage, loss_stage + 1)
             result = loss, int(correct)
         else:
             result = self._regression_loss(plan.output, batch.y)

@@ -18,8 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lepton_mpi.collectives.atomics import LINE_WORDS
-from lepton_mpi.collectives.flag_kernels import flags_reached, raise_flag
+from lepton_mpi.collectives.host_flags import HostFlags
 from lepton_mpi.collectives.host_memory import HostBarrier, HostVectors, Leaves
 from lepton_mpi.collectives.overlapped_sum import OverlappedSum
 from lepton_mpi.collectives.tuning import Choice
@@ -27,10 +26,11 @@ from lepton_mpi.optimizers import Settings
 from lepton_mpi.strategies.clipping import SharedNorm, clipped_scale
 from lepton_mpi.strategies.host_state import host_state, host_vectors
 from lepton_mpi.strategies.micro_batches import NodeSums, buckets_of
+from lepton_mpi.strategies.strategy import Strategy
 from lepton_mpi.vectors import Layout, Views
 
 
-class OverlappedParameters:
+class OverlappedParameters(Strategy):
     """See the module. Parameters and attributes are those of ``SharedParameters``, and ``buckets``, a list of (start,
     stop), to be summed one after the other; making one, stepping and ``finish`` are collective over the world. Iterate
     over ``micro_batches`` once before every ``step``.
@@ -64,13 +64,12 @@ class OverlappedParameters:
         self._sum = OverlappedSum(vectors, buckets)
         nodes = leaves.nodes(world.place)
         self.micro_batches = NodeSums(layout, nodes, vectors.inputs, buckets, self)
-        self._meeting = HostBarrier(world)
-        self._norm = SharedNorm(world, self._gradient) if clip_norm < float("inf") else None
+        clips = clip_norm < float("inf")
+        self._meeting = HostBarrier(world) if clips else None
+        self._norm = SharedNorm(world, self._gradient) if clips else None
         self._buckets_of = buckets_of(layout, buckets)
-        # One word a bucket and rank: the last step whose update this rank has made in it.
-        self._ranks, self._own_rank = world.local_size, world.local_rank
-        words = max(1, len(buckets) * self._ranks * LINE_WORDS)
-        self._updated = world.host_array((words,), np.int64)
+        # In the rounds of ``_step``.
+        self._updated = HostFlags(world, len(buckets))
         self._step, self._is_asked = 0, False
         self._not_updated: list[int] = []
         self._not_seen: set[int] = set()
@@ -81,7 +80,6 @@ class OverlappedParameters:
         return self._sum.exchange_seconds, self._sum.exposed_seconds
 
     def serve(self, parameters: Views) -> None:
-        """A model asks for ``parameters`` before it reads them."""
         # A rank that computes nothing would never ask.
         if self.micro_batches.numbers and self._norm is None:
             parameters.await_with(lambda name: self._complete(self._buckets_of[name]))
@@ -91,10 +89,10 @@ class OverlappedParameters:
         """A step begins (``micro_batches.Follower``)."""
         if not self._is_asked:
             self.finish()
-        elif not self._sum.all_have_added():
+        elif not self._sum.host_has_added():
             self._clock.enter("communication")
             # Whoever computes writes over its gradient, perhaps before it asks for parameters.
-            self._sum.until(self._sum.all_have_added)
+            self._sum.until(self._sum.host_has_added)
             self._clock.enter("compute")
         self._has_begun = True
         if not self._not_seen:
@@ -126,32 +124,30 @@ class OverlappedParameters:
         self._clock.enter("compute")
 
     def finish(self) -> None:
-        """Return once all parameters are those after the last step."""
         self._complete(range(self.bucket_count))
 
     def _complete(self, buckets: Sequence[int]) -> None:
         """Return once the parameters in these buckets are those after the last step."""
         if self._not_seen.isdisjoint(buckets):
             return
+
+        def are_there() -> bool:
+            self._update()
+            return all(self._updated.all_raised(bucket, self._step) for bucket in buckets)
+
         self._clock.enter("communication")
-        self._sum.until(lambda: self._update() and all(map(self._is_seen, buckets)))
+        self._sum.until(are_there)
         self._not_seen -= set(buckets)
         if not self._not_seen and self._has_begun:
             self._sum.begin()
         self._clock.enter("compute")
 
-    def _update(self) -> bool:
-        """Update this rank's slices of buckets whose sums are complete. Returns True."""
-        if self._not_updated and self._sum.all_have_left():
-            for bucket in self._not_updated:
-                if self._sum.is_complete(bucket):
-                    slice_ = self._sum.slices[bucket]
-                    self.optimizer.update(self.parameters, self._gradient, *slice_)
-                    raise_flag(self._updated, bucket * self._ranks + self._own_rank, self._step)
-            self._not_updated = [b for b in self._not_updated if not self._sum.is_complete(b)]
-        return True
-
-    def _is_seen(self, bucket: int) -> bool:
-        """Whether all ranks of this host have updated a bucket."""
-        first = bucket * self._ranks
-        return flags_reached(self._updated, first, first + self._ranks, self._step)
+    def _update(self) -> None:
+        """Update this rank's slices of buckets whose sums are complete, once nobody reads the old parameters any more."""
+        if not self._not_updated or not self._sum.host_is_through():
+            return
+        for bucket in filter(self._sum.is_complete, self._not_updated):
+            slice_ = self._sum.slices[bucket]
+            self.optimizer.update(self.parameters, self._gradient, *slice_)
+            self._updated.raise_own(bucket, self._step)
+        self._not_updated = [b for b in self._not_updated if not self._sum.is_complete(b)]

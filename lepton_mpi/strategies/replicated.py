@@ -12,11 +12,12 @@ from lepton_mpi.collectives.tuning import Choice
 from lepton_mpi.optimizers import Optimizer, Settings, kind_of
 from lepton_mpi.strategies.clipping import ReplicatedNorm, clipped_scale
 from lepton_mpi.strategies.micro_batches import NodeSums
-from lepton_mpi.vectors import Layout, Views
+from lepton_mpi.strategies.strategy import Strategy
+from lepton_mpi.vectors import Layout
 from lepton_mpi.watchdog import PhaseClock
 
 
-class Replicated:
+class Replicated(Strategy):
     """Turns the gradients of all micro-batches of a step into the same new parameters on every rank.
 
     Stepping is collective over the world. Attributes are those of ``SharedParameters``, but every rank fills
@@ -44,12 +45,6 @@ class Replicated:
         self.bucket_count = len(gradients.slices)
         self._gradients, self._clock, self._clip_norm = gradients, clock, clip_norm
         self._norm = None if clip_norm == float("inf") else ReplicatedNorm(gradients.result)
-
-    def serve(self, parameters: Views) -> None:
-        """A model asks for ``parameters`` before it reads them: they are there."""
-
-    def finish(self) -> None:
-        """All parameters are those after the last step."""
 
     def step(self, step: int, row_count: int) -> None:
         """Sum, divide by ``row_count`` (the rows of all ranks), update. ``step`` counts from 1."""

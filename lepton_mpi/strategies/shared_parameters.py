@@ -28,8 +28,9 @@ from lepton_mpi.strategies.clipping import SharedNorm, clipped_scale
 from lepton_mpi.strategies.host_state import host_state, host_vectors
 from lepton_mpi.strategies.micro_batches import NodeSums
 from lepton_mpi.strategies.step_kernels import sum_and_update
+from lepton_mpi.strategies.strategy import Strategy
 from lepton_mpi.strategies.trial import Trial
-from lepton_mpi.vectors import Layout, Views
+from lepton_mpi.vectors import Layout
 
 # Bytes of every vector that are summed and updated together, all of them tried out during training. Long blocks, of
 # which the sum, the parameters and two vectors of state are half of a second-level cache, keep many loads from memory
@@ -44,7 +45,7 @@ LARGE_BYTES, LARGE_SHORT_BLOCK_BYTES = 8 << 20, 2 << 10
 PIECES_PER_CORE, PIECE_BYTES_MIN, PIECE_BYTES_MAX = 4, 16 << 10, 256 << 10
 
 
-class SharedParameters:
+class SharedParameters(Strategy):
     """See the module. Making one and stepping are collective over the world.
 
     Parameters
@@ -104,12 +105,6 @@ class SharedParameters:
         self._norm = SharedNorm(world, vectors.result) if clips else None
         self._update = _Update(self, vectors, is_fused=not clips)
         self.steps_to_settle, self._waited = self._update.ways.steps_to_settle, 0.0
-
-    def serve(self, parameters: Views) -> None:
-        """A model asks for ``parameters`` before it reads them: they are there."""
-
-    def finish(self) -> None:
-        """All parameters are those after the last step."""
 
     def step(self, step: int, row_count: int) -> None:
         """Sum, divide by ``row_count`` (the rows of all ranks), update. ``step`` counts from 1."""
