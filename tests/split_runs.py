@@ -12,6 +12,11 @@ _MODELS = {
     "gelu": {"activation": "gelu"},
     "augmented": {"augment": ("flip", "crop=1", "noise=0.1"), "dropout": 0.1},
     "regression": {"loss": "huber", "activation": "tanh", "dropout": 0.1},
+    # Between hosts most buckets are only parts of a parameter, whose sums arrive when the next forward pass has begun.
+    "buckets of an element": {"hidden": (3,), "bucket_bytes": 1},
+    "a rank without rows": {"global_batch": 9, "micro_batch": 3, "bucket_bytes": 9000},
+    "empty last batches": {"global_batch": 100, "micro_batch": 30, "bucket_bytes": 9000},
+    "buckets, clipped": {"hidden": (40, 30), "clip_norm": 0.5, "bucket_bytes": 3000},
 }
 _OPTIMIZERS = {
     "adam": {"optimizer": "adam", "learning_rate": 0.003},

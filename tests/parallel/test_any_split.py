@@ -50,7 +50,8 @@ def _trained_alone(config: Config) -> str:
     settings = Settings(config.optimizer, lambda step: config.learning_rate, config.momentum)
     state = np.zeros((len(kind_of(settings)[1]), layout.size), dtype)
     optimizer = Optimizer(settings, layout, dtype, state)
-    micro_batches = MicroBatches(config.global_batch, -(-config.global_batch // 8))
+    micro_rows = config.micro_batch or -(-config.global_batch // 8)
+    micro_batches = MicroBatches(config.global_batch, micro_rows)
     rows, step = data.splits["train"], 0
     augment = augmentation.parse(config.augment, data.feature_shape)
     reader = BatchReader(data, micro_batches.rows, augment)
