@@ -28,6 +28,21 @@ def _pointer(typing_context, like, address):
     return types.CPointer(like.dtype)(like, types.int64), generate
 
 
+@intrinsic
+def _word_pointer(typing_context, address):
+    def generate(context, builder, signature, arguments):
+        kind = context.get_value_type(signature.return_type)
+        return builder.inttoptr(arguments[0], kind)
+
+    return types.CPointer(types.int64)(types.int64), generate
+
+
+@njit(inline="always")
+def words_at(address, count):
+    """The ``count`` words of int64 at ``address`` (int64); they must outlive the result."""
+    return carray(_word_pointer(address), (count,))
+
+
 @njit(inline="always")
 def vector_at(like, address, count):
     """The ``count`` elements at ``address`` (int64), of the type of the array ``like``; they must outlive the result."""

@@ -21,6 +21,7 @@ from lepton_mpi.collectives.atomics import FIRST_FREE_WORD, LINE_WORDS, publish
 from lepton_mpi.collectives.host_kernels import (
     ARRAY,
     EPOCH,
+    FAILED,
     OWN,
     PIECE,
     RANKS,
@@ -31,6 +32,7 @@ from lepton_mpi.collectives.host_kernels import (
     control_words,
     reduce_piece,
     wait,
+    words_of_plan,
 )
 from lepton_mpi.intrinsics import LINE_BYTES, base_address, vector_at
 
@@ -78,24 +80,25 @@ def _place_contributions(plan, round_):
 
 
 @njit(cache=True, nogil=True)
-def host_array_allreduce(plan, scratch):
-    """Reduce an array in place. Returns 1 if a wait was aborted. Collective over the host.
+def host_array_allreduce(typed_plan):
+    """Reduce an array in place. Raises InterruptedError if a wait was aborted. Collective over the host.
 
-    plan : int64, this rank's, with the array at ARRAY, of STOP elements, and at TABLE ROUNDS (ranks + 1) rows that are
-    shared, and the control block of ``copied(ranks)`` words; scratch : (slots, block), this rank's. Vector r of the
-    plan is rank r's contribution, vector ``ranks`` the sums, the next one the array.
+    typed_plan : this rank's (``words_of_plan``), with the array at ARRAY, of STOP elements, and at TABLE ROUNDS (ranks + 1)
+    rows that are shared, and the control block of ``copied(ranks)`` words. Vector r of the plan is rank r's
+    contribution, vector ``ranks`` the sums, the next one the array.
     """
+    plan = words_of_plan(typed_plan)
     ranks, width, own = plan[RANKS], plan[PIECE], plan[OWN]
     if ranks == 1:
-        return 0
-    words, array = control_words(plan), vector_at(scratch, plan[ARRAY], plan[STOP])
+        return
+    words, array = control_words(plan), vector_at(typed_plan, plan[ARRAY], plan[STOP])
     parts = max(1, (array.size + width - 1) // width)
     first = plan[EPOCH]
     plan[EPOCH] += parts
     for step in range(parts + 2):
         if step < parts:
             part = array[step * width : (step + 1) * width]
-            row = _row(plan, scratch, (first + step) % ROUNDS * ranks + own, part.size)
+            row = _row(plan, typed_plan, (first + step) % ROUNDS * ranks + own, part.size)
             start, stop = _slice(own, ranks, part)
             _copy(part[:start], row[:start])
             _copy(part[stop:], row[stop:])
@@ -105,40 +108,39 @@ def host_array_allreduce(plan, scratch):
             part = array[number * width : (number + 1) * width]
             round_ = (first + number) % ROUNDS
             if _wait_for_all(words, own, copied, first + number + 1, plan):
-                return 1
+                raise InterruptedError(FAILED)
             _place_contributions(plan, round_)
             sums = plan[TABLE] + (ranks * ROUNDS + round_) * plan[ROW_BYTES]
             plan[plan[WORK] + ranks] = sums
             plan[plan[WORK] + ranks + 1] = plan[plan[WORK] + own] = base_address(part)
             start, stop = _slice(own, ranks, part)
-            reduce_piece(plan, scratch, start, stop)
+            reduce_piece(plan, typed_plan, start, stop)
             publish(words, summed(own), first + number + 1)
         number = step - 2
         if number >= 0:
             part = array[number * width : (number + 1) * width]
             if _wait_for_all(words, own, summed, first + number + 1, plan):
-                return 1
-            row = _row(plan, scratch, ranks * ROUNDS + (first + number) % ROUNDS, part.size)
+                raise InterruptedError(FAILED)
+            row = _row(plan, typed_plan, ranks * ROUNDS + (first + number) % ROUNDS, part.size)
             start, stop = _slice(own, ranks, part)
             _copy(row[:start], part[:start])
             _copy(row[stop:], part[stop:])
-    return 0
 
 
 @njit(cache=True, nogil=True)
-def host_small_array_allreduce(plan, scratch):
+def host_small_array_allreduce(typed_plan):
     """The same for an array so small that every rank sums all of it: one meeting in place of two."""
+    plan = words_of_plan(typed_plan)
     ranks, own, number = plan[RANKS], plan[OWN], plan[EPOCH]
-    words, array = control_words(plan), vector_at(scratch, plan[ARRAY], plan[STOP])
+    words, array = control_words(plan), vector_at(typed_plan, plan[ARRAY], plan[STOP])
     plan[EPOCH] += 1
-    _copy(array, _row(plan, scratch, number % ROUNDS * ranks + own, array.size))
+    _copy(array, _row(plan, typed_plan, number % ROUNDS * ranks + own, array.size))
     publish(words, copied(own), number + 1)
     if _wait_for_all(words, own, copied, number + 1, plan):
-        return 1
+        raise InterruptedError(FAILED)
     _place_contributions(plan, number % ROUNDS)
     plan[plan[WORK] + ranks + 1] = plan[ARRAY]
-    reduce_piece(plan, scratch, 0, array.size)
-    return 0
+    reduce_piece(plan, typed_plan, 0, array.size)
 
 
 @njit(inline="always")

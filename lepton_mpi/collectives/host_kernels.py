@@ -29,7 +29,7 @@ from lepton_mpi.collectives.atomics import (
     wait_until,
 )
 from lepton_mpi.collectives.fold_kernels import fold
-from lepton_mpi.intrinsics import LINE_BYTES, vector_at
+from lepton_mpi.intrinsics import LINE_BYTES, base_address, words_at
 
 # Words of the control block. OPEN and DONE are waited for: the line after each counts its sleepers. From
 # TICKETS on there is a line for the ticket of every range of pieces.
@@ -42,16 +42,19 @@ ARRIVED, FINISHED, OPEN, DONE, TICKETS = (
 # vectors. From word WORK on there are the addresses of all vectors, of which those from FIRST_SLOT on
 # are scratch slots, and behind them room for the addresses of one fold. CONTROL is the address of the control block.
 # WAITED adds up nanoseconds; CLOCK is two words for reading the time. The last four are for arrays: this rank's number,
-# the addresses of the table and of the array, and the bytes of a row of the table.
+# the addresses of the table and of the array, and the bytes of a row of the table. BLOCK is the elements of a slot.
 # Addresses, since Numba takes 35 ns to hand an array to a kernel, and a short allreduce takes 400.
 EPOCH, RANKS, START, STOP, PIECE, PIECES, OPERATION, POLLS, YIELDS, STREAM = range(10)
 GROUPS, FIRST_SLOT, VECTORS, WORK, WORKERS, CONTROL, WAITED, CLOCK = range(10, 18)
-OWN, TABLE, ARRAY, ROW_BYTES = range(19, 23)
-PLAN_HEADER = 23
+OWN, TABLE, ARRAY, ROW_BYTES, BLOCK = range(19, 24)
+PLAN_HEADER = 24
 
 # Where a sum takes several folds, they go over it block by block: what they leave to each other stays in
 # the first-level cache.
 BLOCK_BYTES = 2 << 10
+
+# What is said where a wait was aborted.
+FAILED = "another rank of this host has failed"
 
 # About half a microsecond on Zen 5, in which most waits for a rank that has a core are over.
 _UNTIMED_POLLS = 32
@@ -72,7 +75,13 @@ def stream_fence(typing_context):
 @njit(inline="always")
 def control_words(plan):
     """The control block, whose length is not known here."""
-    return vector_at(plan, plan[CONTROL], 1)
+    return words_at(plan[CONTROL], 1)
+
+
+@njit(inline="always")
+def words_of_plan(typed_plan):
+    """The words of a plan that is handed over as an array of the vectors' type, which no other argument then tells."""
+    return words_at(base_address(typed_plan), typed_plan.size * typed_plan.itemsize // 8)
 
 
 @njit(inline="always")
@@ -95,18 +104,18 @@ def _fold_block(plan, at, is_last, like, start, stop):
 
 
 @njit(inline="always")
-def reduce_piece(plan, scratch, start, stop):
-    """All groups of one piece, elements [start, stop) of every vector, which are of the type of ``scratch``."""
+def reduce_piece(plan, like, start, stop):
+    """All groups of one piece, elements [start, stop) of every vector, which are of the type of the array ``like``."""
     if start >= stop:
         return
     group = PLAN_HEADER
     for _ in range(plan[GROUPS]):
         folds, end = plan[group], group + 1
-        block = stop - start if folds == 1 else scratch.shape[1]
+        block = stop - start if folds == 1 else plan[BLOCK]
         for block_start in range(start, stop, block):
             block_stop, at = min(block_start + block, stop), group + 1
             for number in range(folds):
-                _fold_block(plan, at, number == folds - 1, scratch, block_start, block_stop)
+                _fold_block(plan, at, number == folds - 1, like, block_start, block_stop)
                 at += 2 + plan[at] + plan[at + 1]
             end = at
         group = end
@@ -187,39 +196,42 @@ def piece_bounds(plan, piece):
 
 
 @njit(cache=True, nogil=True)
-def host_allreduce(plan, scratch):
-    """Reduce the vectors of a plan; every rank of the host calls it. Returns 1 if the wait was aborted.
+def host_allreduce(typed_plan):
+    """Reduce the vectors of a plan; every rank of the host calls it. Raises InterruptedError if the wait was aborted.
 
-    plan : int64, this rank's, see the constants above; scratch : (slots, block), this rank's, of the vectors' type.
+    typed_plan : this rank's, see the constants above and ``words_of_plan``.
     """
+    plan = words_of_plan(typed_plan)
     words = control_words(plan)
     is_last = arrive(words, plan)
     if is_last < 0:
-        return 1
+        raise InterruptedError(FAILED)
     piece = take_piece(words, plan, is_last)
     while piece >= 0:
         start, stop = piece_bounds(plan, piece)
-        reduce_piece(plan, scratch, start, stop)
+        reduce_piece(plan, typed_plan, start, stop)
         if plan[STREAM]:
             stream_fence()
         if finish_piece(words, plan):
-            return 0
+            return
         piece = take_piece(words, plan, 0)
-    return leave(words, plan)
+    if leave(words, plan):
+        raise InterruptedError(FAILED)
 
 
 @njit(cache=True, nogil=True)
-def reduce_alone(plan, scratch):
-    """Reduce elements [START, STOP) of the vectors, without the other ranks. Arguments as in ``host_allreduce``."""
-    reduce_piece(plan, scratch, plan[START], plan[STOP])
+def reduce_alone(typed_plan):
+    """Reduce elements [START, STOP) of the vectors, without the other ranks. The argument is that of ``host_allreduce``."""
+    plan = words_of_plan(typed_plan)
+    reduce_piece(plan, typed_plan, plan[START], plan[STOP])
 
 
 @njit(cache=True, nogil=True)
 def host_barrier(plan):
-    """Return once all ranks of the host have called it; 1 if the wait was aborted. For ``plan`` see above."""
+    """Return once all ranks of the host have called it. For ``plan`` see above; errors as ``host_allreduce``."""
     words = control_words(plan)
     plan[EPOCH] += 1
     if fetch_add(words, ARRIVED, 1) == plan[EPOCH] * plan[RANKS] - 1:
         publish(words, DONE, plan[EPOCH])
-        return 0
-    return wait(words, DONE, plan[EPOCH], plan)
+    elif wait(words, DONE, plan[EPOCH], plan):
+        raise InterruptedError(FAILED)

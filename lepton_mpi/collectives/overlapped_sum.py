@@ -38,7 +38,6 @@ from lepton_mpi.collectives.host_memory import (
 from lepton_mpi.collectives.lanes import LaneExchange
 from lepton_mpi.collectives.mpi import MpiTransport
 
-_KERNEL = "void(i8[::1], T[:,::1])"
 # Buckets whose sums are on their way at once: some to keep the wire busy, few that those needed first stay first.
 _SUMS_UNDER_WAY = 2
 
@@ -77,7 +76,7 @@ class OverlappedSum:
             )
             self.slices.append((start + own[0], start + own[1]) if own else (start, start))
         self._parts = [_Part(vectors, number, *slice_) for number, slice_ in enumerate(self.slices)]
-        compiled(world, reduce_alone, vectors.dtype, _KERNEL)
+        compiled(world, reduce_alone, vectors.dtype)
         self._round, self._started, self._done = 0, 0, 0
         self._is_complete = [True] * len(buckets)
         self._first_sent = self._last_done = 0.0
@@ -165,8 +164,8 @@ class _Part:
         self._lane = None
         scratch, rows = scratch_for(groups, vectors.dtype), row_addresses(vectors.table)
         plan = encode_plan(world, None, rows, scratch, start, stop, "sum", False, groups)
-        # A plan has addresses only: the table must live as long.
-        self._arguments, self._table = (plan, scratch), vectors.table
+        # A plan has addresses only: the memory must live as long.
+        self._plan, self._memory = plan.view(vectors.dtype), (vectors.table, scratch)
         if world.lane_comm is not None:
             node_starts = [[first for first, _ in nodes] for nodes in vectors.nodes_of_hosts]
             rows = vectors.table[first_row:, : vectors.count]
@@ -181,7 +180,7 @@ class _Part:
             self._lane.start_receiving()
 
     def start(self) -> None:
-        reduce_alone(*self._arguments)
+        reduce_alone(self._plan)
         if self._lane:
             self._lane.start_sending()
 
