@@ -25,7 +25,7 @@ from lepton_mpi.collectives.fold_kernels import OPERATIONS
 from lepton_mpi.collectives.folds import Fold, plan_folds
 from lepton_mpi.collectives.summation_tree import whole_nodes
 
-# The four sizes below can be tried out: mpirun -n 2 python -m benchmarks.allreduce --constants PART_BYTES=64K …
+# The sizes below can be tried out: mpirun -n 2 python -m benchmarks.allreduce --constants PART_BYTES=64K …
 
 # Whoever has a core takes the next piece: small enough to share the work evenly, large enough that taking
 # one, an atomic addition, does not count beside adding it. 2 ranks, 1 MiB, private: 18 us, with pieces of
@@ -41,15 +41,15 @@ YIELDS = 1_000
 # 2 ranks, 16 MiB: 0.79 ms in place of 1.12; 8 ranks, 4 MiB: 1.43 in place of 1.84.
 STREAM_BYTES = 24 << 20
 
-# Part of an array that goes through the table at once. What a core has just written comes out of its own
-# second-level cache slowly, at 6 GB/s here, and several times faster once it has been pushed out to the
-# common one. So parts are larger than that cache, although smaller ones would need fewer bytes of it:
-# 2 ranks, 1 MiB: 220 us with parts of 32 and 64 KiB, 170 of 128, 76 of 256, 48 of 512 KiB and 1 MiB.
+# Part of an array that goes through the table at once: every part costs two meetings, and few of them fit the
+# second-level cache. 2 ranks, 1 MiB: 41 us with parts of 64 KiB, 38 of 128, 35 of 256, 32 of 512 KiB and 1 MiB;
+# 4 ranks, 64 MiB: 7.9 ms with 512 KiB, 8.6 with 1 MiB.
 PART_BYTES = 512 << 10
 
-# Up to this size of all ranks' arrays together every rank sums all of them: 4 ranks, 32 KiB 7.6 us in place of 8.8,
-# 64 KiB 12.4 in place of 11.4; 8 ranks, 16 KiB 15.0 in place of 18.6; 2 ranks, 128 KiB 8.7 in place of 6.9.
-SMALL_BYTES = 128 << 10
+# Up to this size of all ranks' arrays together every rank sums all of them, which is one meeting in place of two; with
+# more ranks than cores a meeting costs more. 2 ranks, 4 KiB: 0.51 us in place of 0.56, 16 KiB 1.18 in place of 0.89; 4 ranks
+# on 2 cores, 16 KiB 5.4 us in place of 6.6; 8 ranks, 32 KiB 16.6 in place of 14.9.
+SMALL_BYTES, SMALL_CROWDED_BYTES = 8 << 10, 128 << 10
 
 _ALIGNMENT_BYTES = 4096
 
@@ -212,20 +212,20 @@ class HostArrayPlan:
 
     def __init__(self, world, array: np.ndarray, operation: str = "sum") -> None:
         ranks, itemsize = world.local_size, array.itemsize
-        is_small = ranks * array.nbytes <= SMALL_BYTES
+        is_crowded = ranks > world.cores
+        small = SMALL_CROWDED_BYTES if is_crowded else SMALL_BYTES
+        is_small = ranks * array.nbytes <= small
         part = max(1, array.size if is_small else PART_BYTES // itemsize)
         width = -(-part * itemsize // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES // itemsize
         table = world.host_array(((ranks + 1) * array_kernels.ROUNDS, width), array.dtype)
         map_pages(world, table, [])
-        # Vectors: every rank's contribution, the sums, the array.
-        rows, sums, own = range(ranks), ranks, ranks + 1
-        targets = [own] if is_small else [sums, own]
-        groups = [plan_folds(rows, rows, targets, first_slot=ranks + 2)]
+        # Vectors: every rank's contribution, the array.
+        groups = [plan_folds(range(ranks), range(ranks), [ranks], first_slot=ranks + 1)]
         scratch = scratch_for(groups, array.dtype)
         control = control_block(world, array_kernels.copied(ranks))
         self._memory = control, table, array, scratch
         self._plan = encode_plan(
-            *(world, control, [0] * (ranks + 2), scratch, 0, array.size),
+            *(world, control, [0] * (ranks + 1), scratch, 0, array.size),
             *(operation, False, groups),
         )
         self._plan[kernels.PIECE], self._plan[kernels.OWN] = part, world.local_rank
