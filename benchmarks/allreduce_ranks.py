@@ -10,6 +10,7 @@ from benchmarks.collective_rows import COLUMNS, allreduce_row, cells
 from benchmarks.harness import Row, machine, print_header, print_row, print_titles, write_rows
 from benchmarks.limit import MemoryLimit
 from lepton_mpi.collectives import host_memory
+from lepton_mpi.collectives.allreduce import SHARING
 from lepton_mpi.collectives.mpi import MpiRanks
 from lepton_mpi.collectives.timing import Call, measure
 from lepton_mpi.errors import RankError
@@ -52,7 +53,9 @@ def measured_rows(world: World, options: argparse.Namespace) -> Iterator[Row]:
     limit = MemoryLimit(world, dtype) if world.host_count == 1 else None
     ranks = MpiRanks(world.comm)
     for case, (size, mode, name) in enumerate(
-        product(options.sizes, options.modes, options.algorithms)
+        case
+        for case in product(options.sizes, options.modes, options.algorithms)
+        if case[1] != "shared" or case[2] in SHARING
     ):
         world.clock.enter("compute", case)
         limit_us = limit.seconds(size, mode) * 1e6 if limit else None

@@ -21,7 +21,7 @@ NEAR_NANOSECONDS = 100
 _ANSWERS = 5000
 
 
-@njit("void(i8[::1], i8, i8)", nogil=True, cache=True)
+@njit("void(i8[::1], i8, i8)", nogil=True)
 def _answer(words, parity, count):
     for number in range(count):
         while load_acquire(words, 0) != 2 * number + parity:

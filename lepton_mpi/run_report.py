@@ -111,7 +111,7 @@ def say_end(
     if config.report_memory:
         from lepton_mpi import memory
 
-        for line in memory.report(world, strategy.vectors, strategy.parameters.nbytes):
+        for line in memory.report(world, strategy.vector_counts, strategy.parameters.nbytes):
             report.say("memory", line)
     if path:
         report.say("checkpoint", str(path))

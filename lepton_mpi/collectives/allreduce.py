@@ -27,6 +27,8 @@ from lepton_mpi.collectives.two_level_plan import TwoLevelPlan
 from lepton_mpi.errors import ConfigurationError
 
 MODES = ("shared", "private", "array")
+# Those whose result all ranks of a host may see in one memory; the others give every rank its own.
+SHARING = ("auto", "host", "two_level")
 OPERATIONS = ("sum", "max", "min")
 NAMES = (
     "auto",
@@ -47,7 +49,7 @@ class Plan:
     algorithm, reason : str
         What was chosen, and why.
     inputs : list of arrays, shape (count,)
-        This rank's contributions, to be filled; one unless it holds another number of tree nodes.
+        This rank's contributions, to be filled before every run; one unless it holds another number of tree nodes.
     result : array, shape (count,)
         The sum after ``run``. In mode "shared" all ranks of a host see the same memory; else it is the
         rank's own.
@@ -105,11 +107,16 @@ def make_plan(
     Raises
     ------
     ConfigurationError
-        On every rank, before any data move: unknown or unfitting arguments, or arguments that differ
-        between ranks, with the ranks and what each of them gave.
+        On every rank, before any data move: unknown or unfitting arguments.
+    RankError
+        The same for arguments that differ between ranks, with the ranks and what each of them gave.
     """
     with world.agreeing():
         check_arguments(mode, array, op, algorithm, world)
+        if array is None and not (isinstance(count, int | np.integer) and count >= 0):
+            raise ConfigurationError(
+                f"allreduce: count: expected a whole number >= 0, got {count!r}"
+            )
     if array is not None:
         count, dtype = array.size, array.dtype
     dtype = np.dtype(dtype)
@@ -157,6 +164,11 @@ def check_arguments(mode: str, array: np.ndarray | None, op: str, algorithm: str
         raise ConfigurationError(
             f"allreduce: rank {world.rank}: expected a writable, contiguous vector, got shape {array.shape}, "
             f"strides {array.strides}, writable {array.flags.writeable}; pass array.copy() and copy the sum back"
+        )
+    if mode == "shared" and algorithm not in SHARING:
+        raise ConfigurationError(
+            f"allreduce: mode shared: expected algorithm {', '.join(SHARING)}, got {algorithm}, which gives every rank a "
+            "result of its own; take mode private"
         )
     if algorithm == "host" and world.host_count > 1:
         raise ConfigurationError(

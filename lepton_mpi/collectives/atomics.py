@@ -17,9 +17,9 @@ from numba.extending import intrinsic
 # One flag per line, and two lines because processors fetch lines in pairs; in int64 words.
 LINE_WORDS = 16
 
-# Two words of every control block: set to make all waits end; a timespec, the longest sleep.
-ABORT, TIMEOUT = 0, LINE_WORDS
-FIRST_FREE_WORD = 2 * LINE_WORDS
+# Of every control block: a timespec, two words, the longest sleep.
+TIMEOUT = 0
+FIRST_FREE_WORD = LINE_WORDS
 LONGEST_SLEEP_NANOSECONDS = 50_000_000
 
 _FUTEX_NUMBER = {"x86_64": 202, "aarch64": 98, "ppc64le": 221, "riscv64": 98}.get(
@@ -140,32 +140,27 @@ def monotonic_nanoseconds(words, index):
 
 @njit(inline="always")
 def wait_until(words, index, target, polls, yields):
-    """Return 0 once ``words[index] >= target``, or 1 once ``words[ABORT]`` is not 0.
+    """Return once ``words[index] >= target``. Where that can never be, since a rank has failed, the watchdog ends the process.
 
     The line after that of ``index`` counts the ranks asleep on it, so that nobody wakes an empty room.
     """
     for _ in range(polls):
         if load_acquire(words, index) >= target:
-            return 0
+            return
         pause()
     for _ in range(yields):
         if load_acquire(words, index) >= target:
-            return 0
+            return
         _sched_yield()
     fetch_add(words, index + LINE_WORDS, 1)
-    result = 0
     while True:
         seen = load_acquire(words, index)
         if seen >= target:
-            break
-        if load_acquire(words, ABORT) != 0:
-            result = 1
             break
         # Sleeps only if the word still is what was seen; at most as long as words[TIMEOUT] says.
         address, timeout = _address(words, index), _address(words, TIMEOUT)
         _syscall(_FUTEX_NUMBER, address, _FUTEX_WAIT, seen & 0xFFFFFFFF, timeout, 0, 0)
     fetch_add(words, index + LINE_WORDS, -1)
-    return result
 
 
 @njit(inline="always")

@@ -24,22 +24,24 @@ _word = ir.IntType(64)
 
 
 def _combined(builder, operation: int, is_float: bool, left, right):
-    """``left`` and ``right`` combined, as IR; of two equal or unordered values the right one is taken."""
+    """``left`` and ``right`` combined, as IR; of two equal values the right one is taken, and NaN if there is one."""
     if operation == SUM:
         return builder.fadd(left, right) if is_float else builder.add(left, right)
     sign = ">" if operation == MAX else "<"
-    first = (
-        builder.fcmp_ordered(sign, left, right)
-        if is_float
-        else builder.icmp_signed(sign, left, right)
-    )
+    if is_float:
+        # True as well if one of them is NaN, and then the right one is taken only if it is that.
+        first = builder.and_(
+            builder.fcmp_unordered(sign, left, right), builder.fcmp_ordered("ord", right, right)
+        )
+    else:
+        first = builder.icmp_signed(sign, left, right)
     return builder.select(first, left, right)
 
 
 @intrinsic
 def fold(
     typing_context,
-    table,
+    like,
     addresses,
     arity,
     operation,
@@ -49,7 +51,7 @@ def fold(
 ):
     """Combine ``arity`` vectors of ``byte_count`` bytes and store the result to ``target_count`` >= 1 targets.
 
-    table : any array of the element type
+    like : any array of the element type
     addresses : int64, first those of the operands, then those of the targets
     arity : 1, 2, 4 or 8; operation : SUM, MAX or MIN
     streaming : store a sum past the caches; there is one target then, 64-byte aligned, and ``byte_count`` is
@@ -78,7 +80,7 @@ def fold(
         return context.get_dummy_value()
 
     number = types.int64
-    signature = types.none(table, addresses, number, number, types.boolean, number, number)
+    signature = types.none(like, addresses, number, number, types.boolean, number, number)
     return signature, generate
 
 

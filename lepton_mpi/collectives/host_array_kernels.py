@@ -24,7 +24,6 @@ from lepton_mpi.collectives.atomics import FIRST_FREE_WORD, LINE_WORDS, publish
 from lepton_mpi.collectives.host_kernels import (
     ARRAY,
     EPOCH,
-    FAILED,
     OWN,
     PIECE,
     RANKS,
@@ -61,9 +60,8 @@ def summed(rank):
 @njit(inline="always")
 def _wait_for_all(words, own, word_of, target, plan):
     for rank in range(plan[RANKS]):
-        if rank != own and wait(words, word_of(rank), target, plan):
-            return 1
-    return 0
+        if rank != own:
+            wait(words, word_of(rank), target, plan)
 
 
 @njit(inline="always")
@@ -98,7 +96,7 @@ def _place_contributions(plan, round_):
 
 @njit(cache=True, nogil=True)
 def host_array_allreduce(typed_plan):
-    """Reduce an array in place. Raises InterruptedError if a wait was aborted. Collective over the host.
+    """Reduce an array in place. Collective over the host.
 
     typed_plan : this rank's (``words_of_plan``), with the array at ARRAY, of STOP elements, and at TABLE ROUNDS (ranks + 1)
     rows that are shared, and the control block of ``copied(ranks)`` words. Vector r of the plan is rank r's
@@ -124,8 +122,7 @@ def host_array_allreduce(typed_plan):
         if 0 <= number < parts:
             part = array[number * width : (number + 1) * width]
             round_ = (first + number) % ROUNDS
-            if _wait_for_all(words, own, copied, first + number + 1, plan):
-                raise InterruptedError(FAILED)
+            _wait_for_all(words, own, copied, first + number + 1, plan)
             _place_contributions(plan, round_)
             plan[plan[WORK] + ranks] = plan[plan[WORK] + own] = base_address(part)
             start, stop = _slice(own, ranks, part)
@@ -136,8 +133,7 @@ def host_array_allreduce(typed_plan):
         number = step - 2
         if number >= 0:
             part = array[number * width : (number + 1) * width]
-            if _wait_for_all(words, own, summed, first + number + 1, plan):
-                raise InterruptedError(FAILED)
+            _wait_for_all(words, own, summed, first + number + 1, plan)
             row = _row(plan, typed_plan, ranks * ROUNDS + (first + number) % ROUNDS, part.size)
             start, stop = _slice(own, ranks, part)
             _copy(row[:start], part[:start])
@@ -153,8 +149,7 @@ def host_small_array_allreduce(typed_plan):
     plan[EPOCH] += 1
     _hand_over(array, _row(plan, typed_plan, number % ROUNDS * ranks + own, array.size))
     publish(words, copied(own), number + 1)
-    if _wait_for_all(words, own, copied, number + 1, plan):
-        raise InterruptedError(FAILED)
+    _wait_for_all(words, own, copied, number + 1, plan)
     _place_contributions(plan, number % ROUNDS)
     plan[plan[WORK] + ranks] = plan[ARRAY]
     reduce_piece(plan, typed_plan, 0, array.size)

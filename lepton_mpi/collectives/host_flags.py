@@ -1,5 +1,8 @@
 """How far each rank of a host is with several things, told without waiting. See ``flag_kernels.py``."""
 
+import os
+from time import perf_counter
+
 import numpy as np
 
 from lepton_mpi.collectives.atomics import LINE_WORDS
@@ -28,3 +31,29 @@ class HostFlags:
         """Whether all ranks have done ``number`` in round ``value`` or a later one; then what they stored is visible."""
         first = number * self._ranks
         return flags_reached(self._words, first, first + self._ranks, value)
+
+
+class HostMeeting:
+    """All ranks of a host meet, while the MPI library goes on with what they have sent to other hosts.
+
+    It may hold on to bytes that are sent until it is called again: two hosts, each waiting in memory for one of its ranks
+    that waits for such bytes, would wait for ever. Making one and running are collective over the host.
+
+    Attributes
+    ----------
+    wait_seconds : float
+        Sum over runs.
+    """
+
+    def __init__(self, world) -> None:
+        self._flags, self._round, self.wait_seconds = HostFlags(world, 1), 0, 0.0
+        self._go_on = world.lane_comm.Iprobe if world.lane_comm is not None else lambda: None
+
+    def run(self) -> None:
+        """Return once all ranks of the host have called it."""
+        began, self._round = perf_counter(), self._round + 1
+        self._flags.raise_own(0, self._round)
+        while not self._flags.all_raised(0, self._round):
+            self._go_on()
+            os.sched_yield()
+        self.wait_seconds += perf_counter() - began

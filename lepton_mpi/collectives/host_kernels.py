@@ -41,20 +41,17 @@ ARRIVED, FINISHED, OPEN, DONE, TICKETS = (
 # its folds, then for each its arity, its number of targets, its operands and its targets, as numbers of
 # vectors. From word WORK on there are the addresses of all vectors, of which those from FIRST_SLOT on
 # are scratch slots, and behind them room for the addresses of one fold. CONTROL is the address of the control block.
-# WAITED adds up nanoseconds; CLOCK is two words for reading the time. The last four are for arrays: this rank's number,
-# the addresses of the table and of the array, and the bytes of a row of the table. BLOCK is the elements of a slot.
+# WAITED adds up nanoseconds; CLOCK is two words for reading the time. BLOCK is the elements of a slot. The last four are for
+# arrays: this rank's number, the addresses of the table and of the array, and the bytes of a row of the table.
 # Addresses, since Numba takes 35 ns to hand an array to a kernel, and a short allreduce takes 400.
 EPOCH, RANKS, START, STOP, PIECE, PIECES, OPERATION, POLLS, YIELDS, STREAM = range(10)
 GROUPS, FIRST_SLOT, VECTORS, WORK, WORKERS, CONTROL, WAITED, CLOCK = range(10, 18)
-OWN, TABLE, ARRAY, ROW_BYTES, BLOCK = range(19, 24)
+BLOCK, OWN, TABLE, ARRAY, ROW_BYTES = range(19, 24)
 PLAN_HEADER = 24
 
 # Where a sum takes several folds, they go over it block by block: what they leave to each other stays in
 # the first-level cache.
 BLOCK_BYTES = 2 << 10
-
-# What is said where a wait was aborted.
-FAILED = "another rank of this host has failed"
 
 # About half a microsecond on Zen 5, in which most waits for a rank that has a core are over.
 _UNTIMED_POLLS = 32
@@ -126,17 +123,16 @@ def wait(words, index, target, plan):
     """``wait_until``, on the plan's account but for its first polls: reading the time would lengthen short waits."""
     for _ in range(min(plan[POLLS], _UNTIMED_POLLS)):
         if load_acquire(words, index) >= target:
-            return 0
+            return
         pause()
     began = monotonic_nanoseconds(plan, CLOCK)
-    aborted = wait_until(words, index, target, plan[POLLS], plan[YIELDS])
+    wait_until(words, index, target, plan[POLLS], plan[YIELDS])
     plan[WAITED] += monotonic_nanoseconds(plan, CLOCK) - began
-    return aborted
 
 
 @njit(inline="always")
 def arrive(words, plan):
-    """Begin a call. Returns, once pieces may be taken, 1 on the last rank to arrive and 0 on the others; -1 if aborted."""
+    """Begin a call. Returns, once pieces may be taken, whether this is the last rank to arrive."""
     plan[EPOCH] += 1
     is_last = fetch_add(words, ARRIVED, 1) == plan[EPOCH] * plan[RANKS] - 1
     if plan[PIECES] > 1:
@@ -145,9 +141,9 @@ def arrive(words, plan):
             for worker in range(plan[WORKERS]):
                 store_release(words, TICKETS + LINE_WORDS * worker, 0)
             publish(words, OPEN, plan[EPOCH])
-        elif wait(words, OPEN, plan[EPOCH], plan):
-            return -1
-    return 1 if is_last else 0
+        else:
+            wait(words, OPEN, plan[EPOCH], plan)
+    return is_last
 
 
 @njit(inline="always")
@@ -184,8 +180,8 @@ def finish_piece(words, plan):
 
 @njit(inline="always")
 def leave(words, plan):
-    """Wait until all pieces are finished; returns 1 if the wait was aborted."""
-    return wait(words, DONE, plan[EPOCH], plan)
+    """Wait until all pieces are finished."""
+    wait(words, DONE, plan[EPOCH], plan)
 
 
 @njit(inline="always")
@@ -197,16 +193,13 @@ def piece_bounds(plan, piece):
 
 @njit(cache=True, nogil=True)
 def host_allreduce(typed_plan):
-    """Reduce the vectors of a plan; every rank of the host calls it. Raises InterruptedError if the wait was aborted.
+    """Reduce the vectors of a plan; every rank of the host calls it.
 
     typed_plan : this rank's, see the constants above and ``words_of_plan``.
     """
     plan = words_of_plan(typed_plan)
     words = control_words(plan)
-    is_last = arrive(words, plan)
-    if is_last < 0:
-        raise InterruptedError(FAILED)
-    piece = take_piece(words, plan, is_last)
+    piece = take_piece(words, plan, arrive(words, plan))
     while piece >= 0:
         start, stop = piece_bounds(plan, piece)
         reduce_piece(plan, typed_plan, start, stop)
@@ -214,9 +207,8 @@ def host_allreduce(typed_plan):
             stream_fence()
         if finish_piece(words, plan):
             return
-        piece = take_piece(words, plan, 0)
-    if leave(words, plan):
-        raise InterruptedError(FAILED)
+        piece = take_piece(words, plan, False)
+    leave(words, plan)
 
 
 @njit(cache=True, nogil=True)
@@ -228,10 +220,10 @@ def reduce_alone(typed_plan):
 
 @njit(cache=True, nogil=True)
 def host_barrier(plan):
-    """Return once all ranks of the host have called it. For ``plan`` see above; errors as ``host_allreduce``."""
+    """Return once all ranks of the host have called it. For ``plan`` see above."""
     words = control_words(plan)
     plan[EPOCH] += 1
     if fetch_add(words, ARRIVED, 1) == plan[EPOCH] * plan[RANKS] - 1:
         publish(words, DONE, plan[EPOCH])
-    elif wait(words, DONE, plan[EPOCH], plan):
-        raise InterruptedError(FAILED)
+    else:
+        wait(words, DONE, plan[EPOCH], plan)

@@ -144,8 +144,32 @@ class HostVectors:
         self.result = self.table[own_target, :count]
 
 
-class HostPlan:
-    """Sum [start, stop) of all input rows of a host, as often as ``run`` is called. Collective over the host.
+class _HostKernel:
+    """A kernel of a host's ranks with its plan. Making one is collective over the world, running it over the host.
+
+    Attributes
+    ----------
+    run : callable
+        Does it once; takes nothing and returns nothing.
+    """
+
+    def __init__(
+        self, world, kernel, plan: np.ndarray, dtype: np.dtype, *memory: np.ndarray
+    ) -> None:
+        self._plan = plan
+        # Without a Python function in between: that would take 40 ns of the 300 of a short allreduce.
+        self.run = partial(compiled(world, kernel, dtype), plan.view(dtype))
+        # A plan has addresses only. Whoever keeps ``run`` alone keeps what they are addresses of.
+        self.run.memory = memory  # type: ignore[attr-defined]
+
+    @property
+    def wait_seconds(self) -> float:
+        """Time that this rank waited for others, over all calls, but for the first polls of each wait."""
+        return waited_seconds(self._plan)
+
+
+class HostPlan(_HostKernel):
+    """Sum [start, stop) of all input rows of a host, as often as ``run`` is called.
 
     With several hosts the sums are the host's own nodes, in the rows from ``vectors.first_result_row``.
 
@@ -155,11 +179,6 @@ class HostPlan:
     start, stop : int
         The elements that this plan is about; default all.
     operation : {"sum", "max", "min"}
-
-    Attributes
-    ----------
-    run : callable
-        Sums once. Takes nothing and returns nothing; InterruptedError if another rank of the host has failed.
     """
 
     def __init__(
@@ -172,9 +191,8 @@ class HostPlan:
         in_use = (stop - start) * vectors.dtype.itemsize * (len(vectors.node_starts) + 1)
         stream = operation == "sum" and vectors.mode == "shared" and in_use >= STREAM_BYTES
         scratch = scratch_for(groups, vectors.dtype)
-        # A plan has addresses only: the memory must live as long.
-        self._memory = control, table, _ = control_block(world), vectors.table, scratch
-        self._plan = encode_plan(
+        control, table = control_block(world), vectors.table
+        plan = encode_plan(
             world,
             control,
             row_addresses(table),
@@ -185,16 +203,12 @@ class HostPlan:
             stream,
             groups,
         )
-        self.run = ready_kernel(world, kernels.host_allreduce, self._plan, vectors.dtype)
-
-    @property
-    def wait_seconds(self) -> float:
-        """Time that this rank waited for others, over all calls, but for the first polls of each wait."""
-        return waited_seconds(self._plan)
+        memory = control, table, scratch
+        super().__init__(world, kernels.host_allreduce, plan, vectors.dtype, *memory)
 
 
-class HostArrayPlan:
-    """Sum an array of any origin over the ranks of a host, in place. Collective over the host.
+class HostArrayPlan(_HostKernel):
+    """Sum an array of any origin over the ranks of a host, in place.
 
     Parameters
     ----------
@@ -203,11 +217,6 @@ class HostArrayPlan:
     array : shape (n,), contiguous and writable
         Bound for the life of the plan.
     operation : {"sum", "max", "min"}
-
-    Attributes
-    ----------
-    run : callable
-        Sums once, as ``HostPlan.run``.
     """
 
     def __init__(self, world, array: np.ndarray, operation: str = "sum") -> None:
@@ -222,48 +231,30 @@ class HostArrayPlan:
         # Vectors: every rank's contribution, the array.
         groups = [plan_folds(range(ranks), range(ranks), [ranks], first_slot=ranks + 1)]
         scratch = scratch_for(groups, array.dtype)
-        control = control_block(world, array_kernels.copied(ranks))
-        self._memory = control, table, array, scratch
-        self._plan = encode_plan(
+        control = control_block(world, array_kernels.copied.py_func(ranks))
+        plan = encode_plan(
             *(world, control, [0] * (ranks + 1), scratch, 0, array.size),
             *(operation, False, groups),
         )
-        self._plan[kernels.PIECE], self._plan[kernels.OWN] = part, world.local_rank
-        self._plan[kernels.TABLE], self._plan[kernels.ARRAY] = table.ctypes.data, array.ctypes.data
-        self._plan[kernels.ROW_BYTES] = table.strides[0]
+        plan[kernels.PIECE], plan[kernels.OWN] = part, world.local_rank
+        plan[kernels.TABLE], plan[kernels.ARRAY] = table.ctypes.data, array.ctypes.data
+        plan[kernels.ROW_BYTES] = table.strides[0]
         kernel = (
             array_kernels.host_small_array_allreduce
             if is_small
             else array_kernels.host_array_allreduce
         )
-        self.run = ready_kernel(world, kernel, self._plan, array.dtype)
+        super().__init__(world, kernel, plan, array.dtype, control, table, array, scratch)
         self.result = array
 
-    @property
-    def wait_seconds(self) -> float:
-        """Time that this rank waited for others, over all calls, but for the first polls of each wait."""
-        return waited_seconds(self._plan)
 
-
-class HostBarrier:
-    """All ranks of a host meet. Making and running are collective over the host.
-
-    Attributes
-    ----------
-    run : callable
-        Returns once all ranks of the host have called it; takes nothing. Errors as ``HostPlan.run``.
-    """
+class HostBarrier(_HostKernel):
+    """All ranks of a host meet: ``run`` returns once all of them have called it."""
 
     def __init__(self, world) -> None:
-        self._memory = control_block(world)
-        no_scratch = np.empty((0, 1), np.int64)
-        self._plan = encode_plan(world, self._memory, [], no_scratch, 0, 0, "sum", False, [])
-        self.run = ready_kernel(world, kernels.host_barrier, self._plan, np.dtype(np.int64))
-
-    @property
-    def wait_seconds(self) -> float:
-        """Time that this rank waited for others, over all calls, but for the first polls of each wait."""
-        return waited_seconds(self._plan)
+        control, no_scratch = control_block(world), np.empty((0, 1), np.int64)
+        plan = encode_plan(world, control, [], no_scratch, 0, 0, "sum", False, [])
+        super().__init__(world, kernels.host_barrier, plan, np.dtype(np.int64), control)
 
 
 def groups_of(vectors: HostVectors) -> list[list[Fold]]:
@@ -364,14 +355,6 @@ def control_block(world, count: int = 0) -> np.ndarray:
     words[TIMEOUT + 1] = LONGEST_SLEEP_NANOSECONDS
     world.host_barrier()
     return words
-
-
-def ready_kernel(world, kernel, plan: np.ndarray, dtype: np.dtype):
-    """``kernel`` with its plan for vectors of ``dtype``, to be called without arguments. Collective over the world.
-
-    Without a Python function in between: that would take 40 ns of the 400 of a short allreduce.
-    """
-    return partial(compiled(world, kernel, dtype), plan.view(dtype))
 
 
 def compiled(world, kernel, dtype: np.dtype):

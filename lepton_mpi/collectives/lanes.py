@@ -21,14 +21,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from lepton_mpi.collectives.chunks import chunk_bounds, segments
-from lepton_mpi.collectives.messages import Request, Transport
+from lepton_mpi.collectives.messages import UFUNCS, Request, Transport
 from lepton_mpi.collectives.summation_tree import additions
 
 # Below the size up to which Open MPI sends over TCP without asking the receiver first (64 KiB with its
 # header). The answer would have to queue behind megabytes on their way in the same connection.
 SEGMENT_BYTES = 60 << 10
-
-_UFUNCS = {"sum": np.add, "max": np.maximum, "min": np.minimum}
 
 
 class LaneExchange:
@@ -99,7 +97,7 @@ class LaneExchange:
                     ]
                 operands = [part for host in range(hosts) for part in sources[host]]
                 leaves = [leaf for starts in node_starts for leaf in starts]
-                round_.fold = _Fold(leaves, operands, result[first:last], _UFUNCS[operation])
+                round_.fold = _Fold(leaves, operands, result[first:last], UFUNCS[operation])
                 round_.sum_sends = [
                     sum_transport.send_request(result[first:last], host) for host in others
                 ]

@@ -72,7 +72,7 @@ class MessagePlan:
         segment_bytes: int = 256 << 10,
         operation: str = "sum",
     ) -> None:
-        add = _UFUNCS[operation]
+        add = UFUNCS[operation]
         if buffer.ndim != 1 or not buffer.flags.c_contiguous or not buffer.flags.writeable:
             raise ValueError(
                 "allreduce: expected a writable, contiguous vector of shape (n,), got shape "
@@ -129,7 +129,7 @@ class MessagePlan:
 
 
 # One vectorised pass at memory speed, and the interpreter's lock is free meanwhile.
-_UFUNCS = {"sum": np.add, "max": np.maximum, "min": np.minimum}
+UFUNCS = {"sum": np.add, "max": np.maximum, "min": np.minimum}
 
 
 def _adder(ufunc: np.ufunc, target: np.ndarray, arrived: np.ndarray):

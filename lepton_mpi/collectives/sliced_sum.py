@@ -43,7 +43,7 @@ def choose_for_gradients(
     longest = max((stop - start for start, stop in slices), default=0)
     choice = choose(world, algorithm, "shared", longest * dtype.itemsize, reproducible=True)
     with world.agreeing():
-        check_arguments("shared", None, "sum", choice.algorithm, world)
+        check_arguments("private", None, "sum", choice.algorithm, world)
     return choice
 
 

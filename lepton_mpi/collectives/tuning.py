@@ -158,8 +158,10 @@ def choose(world, algorithm: str, mode: str, byte_count: int, reproducible: bool
         remedy = "" if reproducible else "; python -m lepton_mpi tune measures what is fastest"
         return Choice(canonical, why + remedy)
     times = {case.algorithm: case.time_us for case in cases}
-    chosen = canonical if reproducible else cases[0].algorithm
-    why = why if reproducible else f"fastest of {len(cases)}"
+    # Algorithms to which the mode makes no difference have no result that a host shares.
+    fitting = [case for case in cases if mode != "shared" or case.mode == mode]
+    chosen = canonical if reproducible or not fitting else fitting[0].algorithm
+    why = why if reproducible else f"fastest of {len(fitting)}"
     figures = [
         f"{names} {times[name]:.3g} us"
         for name, names in ((chosen, chosen), ("mpi", "MPI's own"))

@@ -9,7 +9,8 @@ the other ranks of larger hosts wait in step 3.
 """
 
 from lepton_mpi.collectives.chunks import chunk_bounds
-from lepton_mpi.collectives.host_memory import HostBarrier, HostPlan, HostVectors
+from lepton_mpi.collectives.host_flags import HostMeeting
+from lepton_mpi.collectives.host_memory import HostPlan, HostVectors
 from lepton_mpi.collectives.lanes import LaneExchange
 from lepton_mpi.collectives.mpi import MpiTransport
 
@@ -27,7 +28,7 @@ class TwoLevelPlan:
         stop = vectors.count if stop is None else stop
         self.result = vectors.result[start:stop]
         self._host = HostPlan(vectors, start, stop, operation)
-        self._barrier = HostBarrier(world)
+        self._meeting = HostMeeting(world)
         self._lane = None
         if world.lane_comm is not None:
             node_starts = [[first for first, _ in nodes] for nodes in vectors.nodes_of_hosts]
@@ -45,11 +46,11 @@ class TwoLevelPlan:
     @property
     def wait_seconds(self) -> float:
         """Time that this rank waited for others of its host, over all calls."""
-        return self._host.wait_seconds + self._barrier.wait_seconds
+        return self._host.wait_seconds + self._meeting.wait_seconds
 
     def run(self) -> None:
         """Sum once."""
         self._host.run()
         if self._lane:
             self._lane.run()
-        self._barrier.run()
+        self._meeting.run()

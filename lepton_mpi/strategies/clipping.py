@@ -30,7 +30,7 @@ class ReplicatedNorm:
 
 
 class SharedNorm:
-    """Norm of a gradient in memory that the host shares; its ranks share the work, too. Collective over the host."""
+    """Norm of a gradient in memory that the host shares; its ranks share the work, too. Making one is collective over the world."""
 
     def __init__(self, world, gradient: np.ndarray) -> None:
         blocks = _blocks(gradient)
@@ -38,6 +38,11 @@ class SharedNorm:
         own = range(world.local_rank, len(blocks), world.local_size)
         self._own = [(number, blocks[number]) for number in own]
         self._barrier = HostBarrier(world)
+
+    @property
+    def wait_seconds(self) -> float:
+        """Time that this rank waited for others, over all calls."""
+        return self._barrier.wait_seconds
 
     def compute(self) -> float:
         """The Euclidean norm. All ranks of the host."""

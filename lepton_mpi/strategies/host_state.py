@@ -18,6 +18,6 @@ def host_state(
     return parameters, Optimizer(settings, layout, dtype, state)
 
 
-def host_vectors(optimizer: Optimizer, gradients: HostVectors) -> dict[str, int]:
+def vector_counts(optimizer: Optimizer, gradients: HostVectors) -> dict[str, int]:
     """How many vectors of the parameters' length a host holds, by the purposes that ``memory.py`` counts."""
     return {"parameters": 1, "state": len(optimizer.state), "gradients": len(gradients.table)}

@@ -18,13 +18,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lepton_mpi.collectives.host_flags import HostFlags
-from lepton_mpi.collectives.host_memory import HostBarrier, HostVectors, Leaves
+from lepton_mpi.collectives.host_flags import HostFlags, HostMeeting
+from lepton_mpi.collectives.host_memory import HostVectors, Leaves
 from lepton_mpi.collectives.overlapped_sum import OverlappedSum
 from lepton_mpi.collectives.tuning import Choice
 from lepton_mpi.optimizers import Settings
 from lepton_mpi.strategies.clipping import SharedNorm, clipped_scale
-from lepton_mpi.strategies.host_state import host_state, host_vectors
+from lepton_mpi.strategies.host_state import host_state, vector_counts
 from lepton_mpi.strategies.micro_batches import NodeSums, buckets_of
 from lepton_mpi.strategies.strategy import Strategy
 from lepton_mpi.vectors import Layout, Views
@@ -59,13 +59,13 @@ class OverlappedParameters(Strategy):
         self.parameters, self.optimizer = host_state(world, layout, dtype, settings)
         leaves = Leaves.spread(leaf_count, world.size)
         vectors = HostVectors(world, layout.size, dtype, "shared", leaves, "gradients")
-        self.vectors = host_vectors(self.optimizer, vectors)
+        self.vector_counts = vector_counts(self.optimizer, vectors)
         self._gradient, self._clip_norm = vectors.result, clip_norm
         self._sum = OverlappedSum(vectors, buckets)
         nodes = leaves.nodes(world.place)
         self.micro_batches = NodeSums(layout, nodes, vectors.inputs, buckets, self)
         clips = clip_norm < float("inf")
-        self._meeting = HostBarrier(world) if clips else None
+        self._meeting = HostMeeting(world) if clips else None
         self._norm = SharedNorm(world, self._gradient) if clips else None
         self._buckets_of = buckets_of(layout, buckets)
         # In the rounds of ``_step``.

@@ -40,7 +40,7 @@ class Replicated(Strategy):
         state = np.zeros((len(kind_of(settings)[1]), layout.size), dtype)
         self.optimizer = Optimizer(settings, layout, dtype, state)
         self.micro_batches = NodeSums(layout, gradients.nodes, gradients.inputs)
-        self.vectors: dict[str, int] = {}  # all of it is each rank's own
+        self.vector_counts: dict[str, int] = {}  # all of it is each rank's own
         self.choice = choice
         self.bucket_count = len(gradients.slices)
         self._gradients, self._clock, self._clip_norm = gradients, clock, clip_norm

@@ -25,7 +25,7 @@ from lepton_mpi.collectives.host_memory import (
 from lepton_mpi.collectives.tuning import Choice
 from lepton_mpi.optimizers import Settings
 from lepton_mpi.strategies.clipping import SharedNorm, clipped_scale
-from lepton_mpi.strategies.host_state import host_state, host_vectors
+from lepton_mpi.strategies.host_state import host_state, vector_counts
 from lepton_mpi.strategies.micro_batches import NodeSums
 from lepton_mpi.strategies.step_kernels import sum_and_update
 from lepton_mpi.strategies.strategy import Strategy
@@ -74,7 +74,7 @@ class SharedParameters(Strategy):
         Nothing overlaps inside a host, and every bucket would be one more meeting of its ranks.
     is_shared : bool
         Whether ``parameters`` are memory of the host.
-    vectors : dict of str to int
+    vector_counts : dict of str to int
         How many vectors of the length of the parameters a host holds, by purpose.
     exchange_seconds : None
         Nothing is sent.
@@ -99,7 +99,7 @@ class SharedParameters(Strategy):
         leaves, clips = Leaves.spread(leaf_count, world.size), clip_norm < float("inf")
         mode = "shared" if clips else "private"
         vectors = HostVectors(world, layout.size, dtype, mode, leaves, "gradients")
-        self.vectors = host_vectors(self.optimizer, vectors)
+        self.vector_counts = vector_counts(self.optimizer, vectors)
         self.micro_batches = NodeSums(layout, leaves.nodes(world.place), vectors.inputs)
         self._sum = HostPlan(vectors) if clips else None
         self._norm = SharedNorm(world, vectors.result) if clips else None
@@ -121,7 +121,8 @@ class SharedParameters(Strategy):
         self._clock.enter("compute")
 
     def _wait_seconds(self) -> float:
-        return self._update.wait_seconds + (self._sum.wait_seconds if self._sum else 0.0)
+        of_norm = self._sum.wait_seconds + self._norm.wait_seconds if self._sum else 0.0
+        return self._update.wait_seconds + of_norm
 
 
 class _Update:
@@ -138,7 +139,7 @@ class _Update:
             if len(rows) == 1:
                 row, folds = 0, []
         slots = 1 + slots_of([folds])
-        vector_count = sum(owner.vectors.values())
+        vector_count = sum(owner.vector_counts.values())
         is_large = vector_count * owner.parameters.nbytes >= LARGE_BYTES
         short = LARGE_SHORT_BLOCK_BYTES if is_large else SHORT_BLOCK_BYTES
         blocks = [byte_count // dtype.itemsize for byte_count in (LONG_BLOCK_BYTES, short)]
@@ -171,5 +172,4 @@ class _Update:
 
     def run(self) -> None:
         """Once. All ranks of the host."""
-        if sum_and_update(*self._arguments, *self.ways.next()):
-            raise InterruptedError("another rank of this host has failed")
+        sum_and_update(*self._arguments, *self.ways.next())

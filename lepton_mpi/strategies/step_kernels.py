@@ -28,7 +28,7 @@ from lepton_mpi.intrinsics import LINE_BYTES, base_address, stream_line, vector_
 from lepton_mpi.optimizer_kernels import update_regions
 
 _SIGNATURES = [
-    f"i8(i8[::1], {t}[:,::1], i8, i8, {t}[::1], {t}[:,::1], i8[::1], {t}[::1], {t}[::1], i8, b1)"
+    f"void(i8[::1], {t}[:,::1], i8, i8, {t}[::1], {t}[:,::1], i8[::1], {t}[::1], {t}[::1], i8, b1)"
     for t in ("f4", "f8")
 ]
 
@@ -60,15 +60,14 @@ def sum_and_update(
 ):
     """Update the parameters of a host from the sum of vectors of a plan. Collective over the host.
 
-    The first two arguments are those of ``host_allreduce``, with the first scratch slot as the target of the
-    plan's only group, and one slot more for new parameters; if the group has no folds, vector ``row`` is the sum.
+    plan : int64, this rank's, see ``host_kernels.py``, with the first scratch slot as the target of its only group; if
+        that has no folds, vector ``row`` is the sum
+    scratch : (slots, elements), this rank's, of the vectors' type; the last slot is for new parameters
     Those from ``kind`` to ``numbers`` are those of ``update_regions``. A slot has room for ``block`` elements, as many as
-    are summed and then updated. Returns 1 if a wait was aborted.
+    are summed and then updated.
     """
     words = control_words(plan)
     is_last = arrive(words, plan)
-    if is_last < 0:
-        return 1
     fresh = scratch[scratch.shape[0] - 1]
     piece = take_piece(words, plan, is_last)
     while piece >= 0:
@@ -91,6 +90,6 @@ def sum_and_update(
         if past_caches:
             stream_fence()
         if finish_piece(words, plan):
-            return 0
-        piece = take_piece(words, plan, 0)
-    return leave(words, plan)
+            return
+        piece = take_piece(words, plan, False)
+    leave(words, plan)

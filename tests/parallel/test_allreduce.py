@@ -157,6 +157,38 @@ def test_infinities_and_nans_arrive(world):
             np.testing.assert_array_equal(plan.result, [np.inf, np.nan, 2.0 * world.size])
 
 
+@pytest.mark.parametrize("op", ["max", "min"])
+@pytest.mark.parametrize("count", [1, 40])
+def test_nan_of_any_rank_is_the_greatest_and_the_least(world, count, op):
+    """As NumPy has it, whatever algorithm ``auto`` takes, and wherever whole cache lines end."""
+    for algorithm in ("auto", "two_level", "ring"):
+        plan, contribution = _plan(world, algorithm, "private", count, "float64", op)
+        for rank in range(world.size):
+            contribution[:] = np.nan if world.rank == rank else 1.0
+            plan.run()
+            with together(world):
+                np.testing.assert_array_equal(plan.result, np.full(count, np.nan))
+
+
+def test_who_keeps_run_keeps_its_memory(world):
+    """A plan's kernel has addresses of memory, which lives as long as ``run`` does."""
+    for mode in ("private", "shared", "array"):
+        plan, contribution = _plan(world, "auto", mode, 1000, "float64")
+        run, result = plan.run, plan.result
+        del plan
+        gc.collect()
+        # Memory that is free would be given to these.
+        others = [_plan(world, "auto", mode, 1000, "float64")[0] for _ in range(2)]
+        for number in range(3):
+            contribution[:] = number + world.rank
+            run()
+            for other in others:
+                other.run()
+            with together(world):
+                expected = number * world.size + sum(range(world.size))
+                np.testing.assert_array_equal(result, expected)
+
+
 # -- what is refused, on every rank alike -------------------------------------------------------------
 
 needs_a_peer = pytest.mark.parametrize("algorithm", ["auto", "two_level", "ring", "mpi"])
@@ -251,12 +283,17 @@ def test_unknown_dtype(world, algorithm, dtype):
         ({"mode": "public"}, ("mode", "'public'", "private")),
         ({"op": "prod"}, ("op", "'prod'", "sum")),
         ({"mode": "array"}, ("array",)),
+        ({"mode": "shared", "algorithm": "ring"}, ("shared", "two_level", "ring", "private")),
+        ({"mode": "shared", "algorithm": "mpi"}, ("shared", "two_level", "mpi", "private")),
+        ({"count": -1}, ("count", "-1")),
+        ({"count": None}, ("count", "None")),
+        ({"count": 1.5}, ("count", "1.5")),
         ({"array": np.zeros(3, np.float32)}, ("array",)),
     ],
 )
 def test_unknown_names(world, keywords, words):
     with refused(world, ConfigurationError, *words):
-        make_plan(world, 3, **keywords)
+        make_plan(world, **{"count": 3, **keywords})
 
 
 def test_unknown_name_on_one_rank(world):

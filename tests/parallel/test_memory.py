@@ -49,7 +49,7 @@ def test_a_host_holds_one_copy_of_parameters_and_state(world, kind, clip_norm, m
     measured = dict(zip(names, world.host_comm.allreduce(own).tolist(), strict=True))
     expected = {"parameters": 1, "state": 2, "gradients": world.local_size + more}
     with together(world):
-        assert strategy.vectors == expected
+        assert strategy.vector_counts == expected
         for name, count in expected.items():
             least = count * 4 * COUNT
             assert least <= measured[name] + 4096 * count, (name, measured[name] / least)
