@@ -24,7 +24,14 @@ from lepton_mpi.byte_sizes import parse_size
 SIZES = ("8", "64", "512", "4K", "16K", "64K", "256K", "1M", "4M", "16M", "64M")
 MODES = ("shared", "private", "array")
 DTYPES = ("float32", "float64", "int32", "int64")
-CONSTANTS = ("PIECE_BYTES", "STREAM_BYTES", "PART_BYTES", "SMALL_BYTES", "SMALL_CROWDED_BYTES")
+CONSTANTS = (
+    "PIECE_BYTES",
+    "STREAM_BYTES",
+    "TRIAL_BYTES",
+    "PART_BYTES",
+    "SMALL_BYTES",
+    "SMALL_CROWDED_BYTES",
+)
 LIBRARIES = ("openmpi", "mpich", "intel", "gloo")
 _LAUNCHER_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK", "SLURM_STEP_NUM_TASKS")
 

@@ -14,6 +14,7 @@ The map, in the order the data flows::
     models/          from batch to gradient; knows nothing of ranks
     collectives/     schedules as data, and what carries them out; knows nothing of gradients
     strategies/      how gradients become new parameters
+    trial.py         in which of several ways something is done fastest
     optimizers.py    which update rule, with which numbers; optimizer_kernels.py holds the rules
     learning_rate.py the learning rate by step
     metrics.py       counts that add up over ranks: confusion matrix, loss

@@ -11,6 +11,7 @@ The order of additions is canonical (``summation_tree``): leaves are numbered ov
 world, and a rank that holds a run of leaves contributes one row for each whole node of the tree in it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -24,6 +25,7 @@ from lepton_mpi.collectives.chunks import chunk_bounds
 from lepton_mpi.collectives.fold_kernels import OPERATIONS
 from lepton_mpi.collectives.folds import Fold, plan_folds
 from lepton_mpi.collectives.summation_tree import whole_nodes
+from lepton_mpi.trial import Trial
 
 # The sizes below can be tried out: mpirun -n 2 python -m benchmarks.allreduce --constants PART_BYTES=64K …
 
@@ -37,9 +39,11 @@ PIECE_BYTES = 128 << 10
 POLLS = 2_000
 YIELDS = 1_000
 
-# From this much memory in use a shared result is written past the caches, which saves reading it first.
-# 2 ranks, 16 MiB: 0.79 ms in place of 1.12; 8 ranks, 4 MiB: 1.43 in place of 1.84.
-STREAM_BYTES = 24 << 20
+# With this much memory in use a shared result is written past the caches, which saves reading it first. 2 ranks, 64 MiB: 1.7 ms in
+# place of 2.2. From TRIAL_BYTES on both ways are tried, after some calls: 16 MiB took 0.43 ms in place of 0.34, and
+# 0.79 in place of 1.12 when the machine's memory was slower.
+STREAM_BYTES, TRIAL_BYTES = 128 << 20, 8 << 20
+_CALLS_BEFORE_TRIAL, _CALLS_OF_TRIAL = 12, 4
 
 # Part of an array that goes through the table at once: every part costs two meetings, and few of them fit the
 # second-level cache. 2 ranks, 1 MiB: 41 us with parts of 64 KiB, 38 of 128, 35 of 256, 32 of 512 KiB and 1 MiB;
@@ -168,6 +172,17 @@ class _HostKernel:
         return waited_seconds(self._plan)
 
 
+def _by_trial(plan: np.ndarray, run: Callable[[], None]) -> Callable[[], None]:
+    """``run`` with results in the caches or past them, whichever has been faster."""
+    ways = Trial((0, 1), before=_CALLS_BEFORE_TRIAL, trial=_CALLS_OF_TRIAL)
+
+    def run_one_way() -> None:
+        plan[kernels.STREAM] = ways.next()
+        run()
+
+    return run_one_way
+
+
 class HostPlan(_HostKernel):
     """Sum [start, stop) of all input rows of a host, as often as ``run`` is called.
 
@@ -189,7 +204,6 @@ class HostPlan(_HostKernel):
         self.result = vectors.result[start:stop]
         groups = groups_of(vectors)
         in_use = (stop - start) * vectors.dtype.itemsize * (len(vectors.node_starts) + 1)
-        stream = operation == "sum" and vectors.mode == "shared" and in_use >= STREAM_BYTES
         scratch = scratch_for(groups, vectors.dtype)
         control, table = control_block(world), vectors.table
         plan = encode_plan(
@@ -200,11 +214,14 @@ class HostPlan(_HostKernel):
             start,
             stop,
             operation,
-            stream,
             groups,
         )
         memory = control, table, scratch
         super().__init__(world, kernels.host_allreduce, plan, vectors.dtype, *memory)
+        may_stream = operation == "sum" and vectors.mode == "shared"
+        plan[kernels.STREAM] = may_stream and in_use >= STREAM_BYTES
+        if may_stream and TRIAL_BYTES <= in_use < STREAM_BYTES:
+            self.run = _by_trial(plan, self.run)
 
 
 class HostArrayPlan(_HostKernel):
@@ -234,7 +251,7 @@ class HostArrayPlan(_HostKernel):
         control = control_block(world, array_kernels.copied.py_func(ranks))
         plan = encode_plan(
             *(world, control, [0] * (ranks + 1), scratch, 0, array.size),
-            *(operation, False, groups),
+            *(operation, groups),
         )
         plan[kernels.PIECE], plan[kernels.OWN] = part, world.local_rank
         plan[kernels.TABLE], plan[kernels.ARRAY] = table.ctypes.data, array.ctypes.data
@@ -253,7 +270,7 @@ class HostBarrier(_HostKernel):
 
     def __init__(self, world) -> None:
         control, no_scratch = control_block(world), np.empty((0, 1), np.int64)
-        plan = encode_plan(world, control, [], no_scratch, 0, 0, "sum", False, [])
+        plan = encode_plan(world, control, [], no_scratch, 0, 0, "sum", [])
         super().__init__(world, kernels.host_barrier, plan, np.dtype(np.int64), control)
 
 
@@ -282,7 +299,6 @@ def encode_plan(
     start: int,
     stop: int,
     operation: str,
-    stream: bool,
     groups,
     piece_bytes: int = 0,
 ) -> np.ndarray:
@@ -308,7 +324,7 @@ def encode_plan(
     header[kernels.PIECE], header[kernels.PIECES] = piece, max(1, -(-(stop - start) // piece))
     header[kernels.POLLS], header[kernels.YIELDS] = 0 if crowded else POLLS, YIELDS
     header[kernels.WORKERS] = workers_of(world)
-    header[kernels.STREAM], header[kernels.GROUPS] = stream, len(groups)
+    header[kernels.GROUPS] = len(groups)
     header[kernels.FIRST_SLOT] = len(addresses) - len(scratch)
     header[kernels.VECTORS], header[kernels.WORK] = len(addresses), len(header) + len(body)
     header[kernels.BLOCK] = scratch.shape[1]

@@ -163,7 +163,7 @@ class _Part:
         groups = groups_of(vectors)
         self._lane = None
         scratch, rows = scratch_for(groups, vectors.dtype), row_addresses(vectors.table)
-        plan = encode_plan(world, None, rows, scratch, start, stop, "sum", False, groups)
+        plan = encode_plan(world, None, rows, scratch, start, stop, "sum", groups)
         # A plan has addresses only: the memory must live as long.
         self._plan, self._memory = plan.view(vectors.dtype), (vectors.table, scratch)
         if world.lane_comm is not None:

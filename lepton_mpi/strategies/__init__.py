@@ -6,7 +6,7 @@ shared_parameters.py  one copy of parameters and state per host, updated slice b
 overlapped_parameters.py  the same over several hosts, with the gradients on the wire during the backward pass, and sums
                       during the next forward pass
 host_state.py         the one copy
-step_kernels.py       its sum and update in one pass; trial.py: in which of several ways
+step_kernels.py       its sum and update in one pass
 replicated.py         a copy of everything on every rank, for sums over messages
 clipping.py           by the norm of the whole gradient
 """

@@ -29,7 +29,7 @@ from lepton_mpi.strategies.host_state import host_state, vector_counts
 from lepton_mpi.strategies.micro_batches import NodeSums
 from lepton_mpi.strategies.step_kernels import sum_and_update
 from lepton_mpi.strategies.strategy import Strategy
-from lepton_mpi.strategies.trial import Trial
+from lepton_mpi.trial import Trial
 from lepton_mpi.vectors import Layout
 
 # Bytes of every vector that are summed and updated together, all of them tried out during training. Long blocks, of
@@ -150,7 +150,7 @@ class _Update:
         self._memory = control, table = control_block(world), vectors.table
         plan = encode_plan(
             *(world, control, row_addresses(table), scratch, 0, vectors.count),
-            *("sum", False, [folds], piece_bytes),
+            *("sum", [folds], piece_bytes),
         )
         optimizer, self._plan = owner.optimizer, plan
         # A core that stores to lines which other cores have read waits until they have dropped them, line after line; past

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from lepton_mpi.collectives import host_memory
 from lepton_mpi.collectives.host_memory import HostPlan, HostVectors, Leaves
 from lepton_mpi.collectives.sliced_sum import make_sliced_sum
 from lepton_mpi.collectives.tuning import Choice
@@ -70,6 +71,20 @@ def test_the_reference_depends_on_the_order():
     chain = np.add.reduce(leaves, axis=0)
     assert not np.array_equal(_tree(leaves), chain)
     np.testing.assert_allclose(_tree(leaves), chain, rtol=1e-2, atol=1e-2)
+
+
+@plans
+@pytest.mark.parametrize("always", [False, True], ids=["tried", "always"])
+def test_results_past_the_caches_have_the_same_bits(world, monkeypatch, plan, always):
+    """Before, in and after the trial of both ways, and with one way only."""
+    monkeypatch.setattr(host_memory, "TRIAL_BYTES", 0)
+    monkeypatch.setattr(host_memory, "STREAM_BYTES", 0 if always else 1 << 60)
+    sum_ = _canonical_sum(world, plan, 3, SLICES["two"])
+    for run in range(25):
+        leaves = _leaves(3, run)
+        result = _run(world, sum_, leaves)
+        with together(world):
+            np.testing.assert_array_equal(result, _tree(list(leaves)))
 
 
 @plans

@@ -15,8 +15,8 @@ from lepton_mpi.errors import ConfigurationError, DataError, RankError
 from lepton_mpi.models import initialise_uniform
 from lepton_mpi.models.mlp import Mlp
 from lepton_mpi.strategies import shared_parameters
-from lepton_mpi.strategies.trial import Trial
 from lepton_mpi.train import train
+from lepton_mpi.trial import Trial
 from tests import reference
 from tests.parallel.together import check, equal_everywhere, refused, together
 
