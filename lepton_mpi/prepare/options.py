@@ -133,7 +133,7 @@ class Options:
     drop_columns: tuple[str, ...] = _option((), "columns to leave out", **_LIST)
     missing_words: tuple[str, ...] = _option(
         MISSING_WORDS,
-        f"cells that are missing, beside empty ones, such as -999; default: {','.join(MISSING_WORDS)}",
+        f"cells of a table that are missing, beside empty ones, such as -999; default: {','.join(MISSING_WORDS)}",
         type=_names,
         metavar="WORD,…",
     )

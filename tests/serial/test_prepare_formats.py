@@ -507,6 +507,7 @@ def test_formats_are_told_by_names(tmp_path):
         (("--label", "y"), "--label: is for tables, got arrays; --x and --y name arrays"),
         (("--context", "8"), "--context: is for text, got inputs of format numpy"),
         (("--header", "none"), "--header: is for csv"),
+        (("--missing-words", "-999"), "--missing-words: is for tables, got arrays"),
     ],
 )
 def test_options_of_other_formats_are_refused(tmp_path, words, expected):
@@ -516,6 +517,54 @@ def test_options_of_other_formats_are_refused(tmp_path, words, expected):
     with pytest.raises(ConfigurationError) as refused:
         prepare(tmp_path / "a.npz", tmp_path / "a.h5", *words)
     assert str(refused.value).startswith(expected)
+
+
+def test_words_for_missing_cells_are_refused_where_no_cell_is_text(tmp_path):
+    """Rather than ignored; --missing itself is for all."""
+    x, y = images(20)
+    pair = [write_idx(tmp_path / "x.idx", x), write_idx(tmp_path / "y.idx", y)]
+    with pytest.raises(ConfigurationError, match="--missing-words: is for csv, parquet, numpy"):
+        prepare(*pair, tmp_path / "a.h5", "--missing-words", "0")
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", y)
+    words = (tmp_path / "x.npy", tmp_path / "y.npy", tmp_path / "a.h5")
+    with pytest.raises(ConfigurationError, match="--missing-words: is for tables"):
+        prepare(*words, "--missing-words", "0")
+    assert prepare(*words, "--missing", "drop")["rows_read"] == 20
+
+
+def _table_of(kind: str, folder: Path, numbers: np.ndarray) -> Path:
+    """The same columns as text, as a matrix and as Parquet."""
+    if kind == "csv":
+        return write_csv(folder / "t.csv", numbers.tolist(), "column 0", "column 1", "column 2")
+    if kind == "npy":
+        np.save(folder / "t.npy", numbers)
+        return folder / "t.npy"
+    import pyarrow
+    from pyarrow import parquet
+
+    columns = {f"column {i}": numbers[:, i] for i in range(numbers.shape[1])}
+    parquet.write_table(pyarrow.table(columns), folder / "t.parquet", row_group_size=7)
+    return folder / "t.parquet"
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float64])
+@pytest.mark.parametrize("kind", ["csv", "npy", pytest.param("parquet", marks=needs_pyarrow)])
+def test_numbers_that_mean_missing_do_so_in_every_column_of_every_table(tmp_path, kind, dtype):
+    """In labels, groups and categories as in numbers: -999 is no class, no group, no category."""
+    numbers = np.array([[i, i % 4, i % 2] for i in range(40)], dtype)
+    for column in range(3):
+        numbers[10 * column : 10 * column + 3, column] = -999
+    path, out = _table_of(kind, tmp_path, numbers), tmp_path / "a.h5"
+    words = (path, out, "--label", "column 2", "--missing-words", "-999", "--missing", "drop")
+    words = (*words, "--split", "1", "--force", "--block", "64")
+    facts = prepare(*words, "--categorical", "column 1")
+    assert facts["dropped"] == {"without a label": 3, "with missing values": 6}
+    assert [one["name"] for one in facts["classes"]] == ["0", "1"]
+    with h5py.File(out) as file:
+        assert [float(text) for text in file["about/categories/1"].asstr()[:]] == [0, 1, 2, 3]
+    facts = prepare(*words, "--group", "column 1")
+    assert facts["dropped"] == {"without a label": 3, "with missing values": 6}
 
 
 def test_several_tables_are_one(tmp_path):

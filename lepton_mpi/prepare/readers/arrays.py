@@ -115,12 +115,14 @@ class MatrixPart(RowPart):
 
     def read_rows(self, start: int, stop: int) -> Block:
         """Rows [start, stop). Raises DataError."""
-        numbers = np.asarray(self._matrix[start:stop]).astype(np.float64)
+        numbers = np.asarray(self._matrix[start:stop])
         words = {
             column: labels_as_words(numbers[:, column], self.name, start, as_text=True)
             for column in self._roles.texts
         }
-        return block_of(Cells(numbers, words, None, start), self._roles, self.name)
+        return block_of(
+            Cells(numbers.astype(np.float64), words, None, start), self._roles, self.name
+        )
 
 
 def array_source(parts: list[ArrayPart], format_name: str, **facts: Any) -> Source:

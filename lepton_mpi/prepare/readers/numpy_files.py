@@ -1,5 +1,6 @@
 """NumPy's .npy and .npz. Nothing is unpickled: arrays of objects are refused."""
 
+import dataclasses
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,8 +41,10 @@ def open_numpy(inputs: tuple[Input, ...], options: Options, world) -> Source:
 
 
 def _refuse_table_options(options: Options) -> None:
-    for name in ("label", "split_column", "group", "categorical", "drop_columns"):
-        if getattr(options, name):
+    of_tables = ("label", "split_column", "group", "categorical", "drop_columns", "missing_words")
+    for field in dataclasses.fields(options):
+        name = field.name
+        if name in of_tables and getattr(options, name) != field.default:
             raise ConfigurationError(
                 f"--{name.replace('_', '-')}: is for tables, got arrays; --x and --y name arrays"
             )
