@@ -148,7 +148,8 @@ class Options:
     )
     outliers: str = _option(
         "none",
-        "numbers are clipped to the quantiles Q and 1-Q, or to Z standard deviations around the mean",
+        "numbers are clipped to the quantiles Q and 1-Q, or to Z standard deviations around the mean, before gaps are "
+        "filled",
         metavar="none|quantile=Q|zscore=Z",
     )
     balance: str = _choice(

@@ -190,6 +190,43 @@ def test_outliers_are_clipped(tmp_path, outliers):
     assert facts["clipped_cells"] == clipped > 20
 
 
+@pytest.mark.parametrize("outliers", ["quantile=0.05", "zscore=0.8"])
+@pytest.mark.parametrize("method", ["mean", "median", "constant=-999"])
+def test_gaps_are_filled_behind_the_clipping(tmp_path, method, outliers):
+    """A constant stays what it is, far from all numbers though it be; a mean is that of the clipped numbers."""
+    path, x = numbers(tmp_path)
+    x = np.round(np.exp(x / 10), 2)  # skewed, so that outliers move the mean
+    cells = [[*("" if np.isnan(v) else v for v in row), i % 2] for i, row in enumerate(x)]
+    write_csv(path, cells, *"abcd", "label")
+    words = ("--missing", method, "--outliers", outliers)
+    prepare(path, tmp_path / "raw.h5", "--missing", "constant=1e9")
+    facts = prepare(path, tmp_path / "a.h5", *words, "--block", "999", ranks=2)
+    before = {s: np.where(r == 1e9, np.nan, r) for s, r in rows_of(tmp_path / "raw.h5").items()}
+    train, limit = before["train"], float(outliers.split("=")[1])
+    if outliers.startswith("q"):
+        low, high = np.nanquantile(train, [limit, 1 - limit], axis=0)
+    else:
+        mean, std = np.nanmean(train, axis=0), np.nanstd(train, axis=0)
+        low, high = mean - limit * std, mean + limit * std
+    clipped = np.clip(train, low, high)
+    fill = {"mean": np.nanmean(clipped, 0), "median": np.nanmedian(clipped, 0)}.get(method, -999)
+    for split, rows in rows_of(tmp_path / "a.h5").items():
+        gaps, expected = np.isnan(before[split]), np.clip(before[split], low, high)
+        assert np.allclose(rows, np.where(gaps, fill, expected), rtol=1e-12)
+    assert facts["filled_cells"] == np.isnan(x).sum()
+
+
+@pytest.mark.parametrize("outliers", ["quantile=0.05", "zscore=2"])
+def test_a_column_without_numbers_in_training_is_not_clipped(tmp_path, outliers):
+    """There is nothing to clip by."""
+    rows = [["" if i < 20 else i, i, i % 2, ["train", "test"][i // 20]] for i in range(40)]
+    path = write_csv(tmp_path / "t.csv", rows, "late", "n", "label", "part")
+    words = ("--split-column", "part", "--label", "label", "--missing", "constant=7")
+    prepare(path, tmp_path / "a.h5", *words, "--outliers", outliers)
+    assert rows_of(tmp_path / "a.h5")["train"][:, 0].tolist() == [7] * 20
+    assert rows_of(tmp_path / "a.h5")["test"][:, 0].tolist() == list(range(20, 40))
+
+
 def test_no_leak_from_other_splits(tmp_path):
     """Wild values in rows that are not trained on change no statistics, fill or bound."""
     path, x = numbers(tmp_path)
