@@ -120,7 +120,7 @@ def _look(blocks: Blocks, number: int, source: Source, options: Options) -> Bloc
         first_missing=None
         if first is None
         else (int(first[1]), f"{part.name}: {block.place(first[0])}"),
-        hashes=np.zeros((len(x), 2), np.uint64) if source.overlapping else hashes_of_rows(block, x),
+        hashes=_hashes(block, x, source),
         y=block.y,
         group=block.group,
         split_cells=block.split,
@@ -130,6 +130,13 @@ def _look(blocks: Blocks, number: int, source: Source, options: Options) -> Bloc
         dtype=x.dtype,
         fits=_fits(x),
     )
+
+
+def _hashes(block: Block, x: np.ndarray, source: Source) -> np.ndarray:
+    if source.overlapping:
+        return np.zeros((len(x), 2), np.uint64)
+    alike = x if source.compared_as is None else x.astype(source.compared_as, copy=False)
+    return hashes_of_rows(block, alike)
 
 
 def _first_texts(block: Block) -> dict[int, tuple[str, str]]:

@@ -287,6 +287,26 @@ def test_duplicates_among_images(tmp_path):
     assert facts["dropped"] == {"duplicates": 1}
 
 
+def test_duplicates_with_gaps_in_texts(tmp_path):
+    """Are found whether or not there is a text in the blocks in which they stand."""
+    rows = [[i % 10, "" if i % 10 < 5 else "text", i % 2] for i in range(20)]
+    path = write_csv(tmp_path / "t.csv", rows, "n", "words", "label")
+    words = ("--missing", "constant=none", "--split", "1", "--force")
+    for block in ("64", "100", "1M"):
+        facts = prepare(path, tmp_path / "a.h5", *words, "--block", block)
+        assert facts["duplicates"] == 10, block
+
+
+@pytest.mark.parametrize("kinds", [("u1", "f4"), ("u1", "i8"), ("f4", "i2")])
+def test_equal_rows_of_different_types_are_equal(tmp_path, kinds):
+    """As of an x_train that was stored as bytes and an x_test that was not."""
+    x = np.arange(40).reshape(20, 2)
+    train, test = x.astype(kinds[0]), x[:7].astype(kinds[1])
+    np.savez(tmp_path / "a.npz", x_train=train, y_train=x[:, 0] // 2, x_test=test, y_test=x[:7, 0] // 2)  # fmt: skip
+    facts = prepare(tmp_path / "a.npz", tmp_path / "a.h5", "--split", "1", "--task", "regression")
+    assert facts["leaked"] == 7
+
+
 def test_balance(tmp_path):
     """Training rows only; all of the rarer classes stay."""
     x = np.arange(100.0).reshape(-1, 1) + 0.5

@@ -140,6 +140,8 @@ class Source:
         Features of a table that are categories by the user's word.
     vocabulary : tuple of str
         Of text: the tokens by id.
+    compared_as : np.dtype or None
+        Of arrays of several types: the one in which their rows are compared.
     overlapping : bool
         Rows share content by design, as windows of a text do, so duplicates mean nothing.
     notes : tuple of str
@@ -154,6 +156,7 @@ class Source:
     class_names: tuple[str, ...] = ()
     categorical: frozenset[int] = frozenset()
     vocabulary: tuple[str, ...] = ()
+    compared_as: np.dtype | None = None
     overlapping: bool = False
     notes: tuple[str, ...] = ()
 

@@ -66,6 +66,11 @@ class ArrayPart(RowPart):
     def row_shape(self) -> tuple[int, ...]:
         return tuple(self._x.shape[1:])
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the rows that ``read`` gives."""
+        return _native(np.empty((0, 1), self._x.dtype)).dtype
+
     def read_rows(self, start: int, stop: int) -> Block:
         """Rows [start, stop). Raises DataError."""
         try:
@@ -132,7 +137,11 @@ def array_source(parts: list[ArrayPart], format_name: str, **facts: Any) -> Sour
             raise DataError(
                 f"{part.name}: expected rows of shape {parts[0].row_shape} as in {parts[0].name}, got {part.row_shape}"
             )
-    return Source(tuple(parts), format_name, parts[0].row_shape or (1,), **facts)
+    dtypes = {part.dtype for part in parts}
+    compared_as = np.result_type(*dtypes) if len(dtypes) > 1 else None
+    return Source(
+        tuple(parts), format_name, parts[0].row_shape or (1,), compared_as=compared_as, **facts
+    )
 
 
 def check_features(name: str, x: Any) -> None:
