@@ -11,6 +11,7 @@ START HERE, then pipeline.py, then the rest in the order of the data flow::
     statistics.py     mean, variance, extremes, exact quantiles of training rows; a pass each
     transformation.py clip, fill and drop columns, fitted on training rows
     normalisation.py  shift and scale, fitted on training rows after that
+    limits.py         what the reader of the file would refuse
     last_pass.py      rows to rank 0, which writes the file of ``data/file_format.py`` by writing.py
     summary.py        the table printed at the end, and again by ``inspect``
     inspection.py     ``python -m lepton_mpi inspect FILE.h5``

@@ -13,6 +13,7 @@ from lepton_mpi.errors import ConfigurationError, LauncherError, LeptonError
 from lepton_mpi.prepare import normalisation, summary
 from lepton_mpi.prepare.labels import Labels, make_labels
 from lepton_mpi.prepare.last_pass import Plan, output, write_everything_else, write_rows
+from lepton_mpi.prepare.limits import check_limits
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.passes import Blocks
 from lepton_mpi.prepare.readers import Source
@@ -48,6 +49,8 @@ def _prepare(source: Source, options: Options, world: Any) -> dict[str, Any]:
         labels = make_labels(found, source, options)
         chosen = select(found, labels, source, options)
     plan, raw, moments, normaliser = _fit(blocks, source, found, labels, chosen, options)
+    with _same_on_all_ranks():
+        check_limits(plan)
     with output(plan, world) as out:
         changed = write_rows(plan, blocks, out)
         facts = summary.facts_of(plan, raw, moments, normaliser, changed, __version__)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.impute import SimpleImputer
 
+from lepton_mpi.data import trust
 from lepton_mpi.data.file_format import SPLITS
 from lepton_mpi.errors import ConfigurationError, DataError, LauncherError
 from lepton_mpi.prepare import inspection, summary, writing
@@ -510,6 +511,77 @@ def test_numbers_that_the_type_cannot_hold(messy, tmp_path):
     with pytest.raises(DataError, match="--dtype uint8 can hold"):
         prepare(messy, tmp_path / "a.h5", *WORDS, "--missing", "drop", "--dtype", "uint8", ranks=2)
     assert [path.name for path in tmp_path.iterdir()] == ["messy.csv"]
+
+
+def _check_texts(path) -> None:
+    """As the process that looks at a file before it is opened."""
+    with h5py.File(path) as file:
+        trust.check_texts(trust.check(file, path.stat().st_size))
+
+
+def _objects(path) -> int:
+    """Groups and data sets of a file."""
+    names = []
+    with h5py.File(path) as file:
+        file.visit(names.append)
+    return 1 + len(names)
+
+
+def test_more_objects_than_training_reads_are_not_written(messy, tmp_path, monkeypatch):
+    """What prepare lets through the reader does, to the last one; and it says what to do."""
+    words = (messy, tmp_path / "a.h5", *WORDS, "--missing", "drop", "--force")
+    prepare(*words)
+    count = _objects(tmp_path / "a.h5")
+    monkeypatch.setattr(trust, "OBJECTS_MAX", count)
+    prepare(*words)
+    assert load(tmp_path / "a.h5").class_count == 3
+    monkeypatch.setattr(trust, "OBJECTS_MAX", count - 1)
+    with pytest.raises(DataError, match=f"at most {count - 1} objects"):
+        load(tmp_path / "a.h5")
+    (tmp_path / "a.h5").unlink()
+    with pytest.raises(DataError, match=f"messy.csv: .*objects.*got {count}.*--drop-columns"):
+        prepare(*words, ranks=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["messy.csv"]
+
+
+def test_more_texts_than_training_reads_are_not_written(tmp_path, monkeypatch):
+    """Neither in all, nor as names of classes that the longest of them makes large."""
+    rows = [[f"{'a' * 100}{i % 20}", i, f"{i % 3}-{'e' * 400 * (i % 3 == 2)}"] for i in range(60)]
+    path = write_csv(tmp_path / "t.csv", rows, "name", "n", "label")
+    words = (path, tmp_path / "a.h5", "--force")
+    prepare(*words)
+    with h5py.File(tmp_path / "a.h5") as file:
+        texts = [
+            *file["about/categories/0"][()],
+            *file["about/columns"][()],
+            *file.attrs["classes"],
+        ]
+        total = sum(map(len, [*texts, file.attrs["format"]]))
+    monkeypatch.setattr(trust, "TEXT_BYTES_MAX", total)
+    prepare(*words)
+    _check_texts(tmp_path / "a.h5")
+    monkeypatch.setattr(trust, "TEXT_BYTES_MAX", total - 1)
+    with pytest.raises(DataError, match=f"at most {total - 1} bytes"):
+        _check_texts(tmp_path / "a.h5")
+    with pytest.raises(DataError, match=f"got {total}, 2030 of them in about/categories/0"):
+        prepare(*words)
+    words = (*words, "--drop-columns", "name")
+    assert prepare(*words)["row_shape"] == [1]
+    monkeypatch.setattr(trust, "TEXT_BYTES_MAX", 3 * 402 - 1)
+    with pytest.raises(DataError, match="class names: expected 3 texts of at most 401 bytes"):
+        prepare(*words)
+
+
+def test_rows_larger_than_training_reads_are_not_written(tmp_path, monkeypatch):
+    """A chunk holds one at least, and the shift and scale of all its numbers."""
+    x, y = images(20)
+    np.savez(tmp_path / "a.npz", x=x, y=y)
+    words = (tmp_path / "a.npz", tmp_path / "a.h5", "--force")
+    monkeypatch.setattr(trust, "CHUNK_BYTES_MAX", 64 * 8)
+    assert prepare(*words)["row_shape"] == [8, 8]
+    monkeypatch.setattr(trust, "CHUNK_BYTES_MAX", 64 * 8 - 1)
+    with pytest.raises(DataError, match="at most 63 numbers in a row, got 64"):
+        prepare(*words)
 
 
 def test_no_rows_left(tmp_path):
