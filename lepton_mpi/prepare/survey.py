@@ -12,6 +12,7 @@ import numpy as np
 from lepton_mpi.errors import DataError, LeptonError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.passes import Blocks
+from lepton_mpi.prepare.plain_numbers import plain_number
 from lepton_mpi.prepare.readers import Block, Source, Words
 from lepton_mpi.prepare.readers.inputs import split_of_word
 from lepton_mpi.prepare.row_hashes import hashes_of_rows
@@ -287,10 +288,9 @@ def _categories(facts: list[BlockFacts], source: Source) -> dict[int, tuple[str,
 
 def _in_order(texts: list[str]) -> list[str]:
     """By their numbers if all are numbers, else by their letters."""
-    try:
-        return sorted(texts, key=float)
-    except ValueError:
-        return sorted(texts)
+    if all(plain_number(text) is not None for text in texts):
+        return sorted(texts, key=plain_number)
+    return sorted(texts)
 
 
 def _check_one_kind(facts: list[BlockFacts], source: Source, feature: int) -> None:
