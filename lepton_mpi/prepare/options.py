@@ -160,7 +160,8 @@ class Options:
     )  # fmt: skip
     normalise: str = _choice(
         "auto",
-        "auto: pixels for images of uint8, none for tokens, else standard; pixels: by 255",
+        "auto: pixels for images, rows of 2 or 3 dimensions of bytes that are not only 0 and 1, none for tokens, else "
+        "standard; pixels: by 255",
         "standard",
         "minmax",
         "robust",

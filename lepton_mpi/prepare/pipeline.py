@@ -85,7 +85,7 @@ def _fit(
     as_stored = TrainingRows(blocks, bounds, train, fitted.applied, units)
     unchanged = raw is not None and per == "feature" and not fitted.changes_anything
     moments = raw if unchanged else as_stored.moments()
-    method = normalisation.choose_method(options, source, dtype)
+    method = normalisation.choose_method(options, source, dtype, moments, row_shape)
     with _same_on_all_ranks():
         normaliser = normalisation.fit_normalisation(method, per, as_stored, moments)
     plan = Plan(options, source, found, labels, chosen, fitted, bounds, row_shape, dtype)
