@@ -3,7 +3,9 @@
 import gzip
 import importlib.util
 import io
+import os
 import random
+import resource
 from pathlib import Path
 
 import h5py
@@ -587,6 +589,35 @@ def test_a_stream_of_bytes_is_not_kept(tmp_path):
     (tmp_path / "a.csv.gz").write_bytes(buffer.getvalue()[:-20])
     with pytest.raises(DataError, match=r"a.csv.gz: damaged"):
         prepare(tmp_path / "a.csv.gz", tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("kind", ["csv", "hdf5", pytest.param("parquet", marks=needs_pyarrow)])
+def test_more_files_than_a_process_may_open(tmp_path, kind):
+    """One is open at a time, in every pass."""
+    x = np.arange(180).reshape(60, 3) % 7 + 0.5
+    x[:, 2] = np.arange(60) % 2
+    files = []
+    for i in range(30):
+        folder = tmp_path / f"{i}"
+        folder.mkdir()
+        if kind == "hdf5":
+            files.append(folder / "t.h5")
+            with h5py.File(files[-1], "w") as file:
+                file["x"], file["y"] = x[2 * i : 2 * i + 2, :2], [0, 1]
+        else:
+            files.append(_table_of(kind, folder, x[2 * i : 2 * i + 2]))
+    words = () if kind == "hdf5" else ("--label", "column 2")
+    prepare(
+        *files[:1], tmp_path / "first.h5", *words, "--split", "1"
+    )  # imports, libraries' own files
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 15, limits[1]))
+    try:
+        prepare(*files, tmp_path / "a.h5", *words, "--split", "1", "--memory", "0")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert np.array_equal(rows_of(tmp_path / "a.h5")["train"], x[:, :2])
 
 
 # -- damage ------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ class Part(Protocol):
         """Block ``index`` of this part. Raises DataError."""
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file, which a later ``read`` opens again."""
 
 
 class RowPart(ABC):

@@ -59,7 +59,7 @@ class ArrayPart(RowPart):
             )
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file, which a later ``read`` opens again."""
         self._close()
 
     @property
