@@ -194,7 +194,9 @@ class Options:
     dtype: str = _choice(
         "auto", "of x; auto: the smallest that holds every number unchanged", "uint8", "float32", "float64"
     )  # fmt: skip
-    compress: str = _choice("none", "gzip takes less space, none reads fastest", "gzip")
+    compress: str = _choice(
+        "none", "gzip takes less space, none reads fastest; of chunks only", "gzip"
+    )
     layout: str = _choice("chunked", "contiguous has no checksums, and can be mapped", "contiguous")
     block: int = _option(
         1 << 20, "unit of work of a rank, and of the sums; default: 1M", type=parse_size, metavar="BYTES"
@@ -229,6 +231,10 @@ class Options:
         if self.split_column and (self.split or self.group):
             raise ConfigurationError(
                 "--split-column: expected neither --split nor --group beside it"
+            )
+        if self.compress != "none" and self.layout == "contiguous":
+            raise ConfigurationError(
+                f"--compress {self.compress}: packs chunks, got --layout contiguous"
             )
         if self.balance != "none" and self.task == "regression":
             raise ConfigurationError("--balance: expected classes, got --task regression")

@@ -227,6 +227,7 @@ def test_a_late_byte_of_another_encoding_names_its_cell(tmp_path):
         (("--missing", "constant"), "--missing"),
         (("--outliers", "quantile=0.7"), "--outliers"),
         (("--split", "0.5,0.6"), "--split"),
+        (("--compress", "gzip", "--layout", "contiguous"), "--compress gzip"),
         (("--format", "klingon"), "--format"),
     ],
 )

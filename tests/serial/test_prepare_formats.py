@@ -569,6 +569,59 @@ def test_numbers_that_mean_missing_do_so_in_every_column_of_every_table(tmp_path
     assert facts["dropped"] == {"without a label": 3, "with missing values": 6}
 
 
+def test_labels_that_cifar_does_not_have_are_refused(tmp_path):
+    """Rather than read as the fine ones."""
+    _cifar(tmp_path / "train.bin", 30, label_bytes=2)
+    out = tmp_path / "a.h5"
+    with pytest.raises(ConfigurationError, match=r"got 'corase', did you mean coarse\?"):
+        prepare(tmp_path / "train.bin", out, "--label", "corase")
+    assert prepare(tmp_path / "train.bin", out, "--label", "fine")["rows_read"] == 30
+    _cifar(tmp_path / "data.bin", 30)
+    with pytest.raises(ConfigurationError, match="CIFAR-10 has one label, got 'coarse'"):
+        prepare(tmp_path / "data.bin", tmp_path / "b.h5", "--label", "coarse")
+
+
+def test_names_of_archives(tmp_path):
+    """In capitals as well; an archive is no array, whatever its name."""
+    x, y = images(20)
+    for name in ("A.NPZ", "b.npy"):
+        with (tmp_path / name).open("wb") as file:
+            np.savez(file, x=x, y=y)
+    assert prepare(tmp_path / "A.NPZ", tmp_path / "a.h5")["rows_read"] == 20
+    with pytest.raises(DataError, match=r"b.npy: not a NumPy array but an archive"):
+        prepare(tmp_path / "b.npy", tmp_path / "b.h5")
+    with pytest.raises(
+        ConfigurationError, match=r"expected .npz archives or .npy arrays, got both"
+    ):
+        prepare(tmp_path / "A.NPZ", tmp_path / "b.npy", tmp_path / "b.h5")
+
+
+def test_targets_of_another_number_are_refused(tmp_path):
+    """Naming both arrays; and a label that is a single value."""
+    x = np.arange(40.0).reshape(20, 2)
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=x, x_test=x, y_test=x[:, 0])
+    with pytest.raises(DataError, match=r"x_test: expected targets .* x_train, 2 a row, got 1"):
+        prepare(tmp_path / "a.npz", tmp_path / "a.h5", "--task", "regression")
+    np.savez(tmp_path / "b.npz", x=x, y=5)
+    with pytest.raises(DataError, match="expected a label for each row, got a single value"):
+        prepare(tmp_path / "b.npz", tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("kind", ["csv", "numpy", "idx", "hdf5", "cifar", "images", "wav", "text"])
+def test_a_folder_for_a_file_and_the_other_way_round(tmp_path, kind):
+    """One line, whichever format is asked for."""
+    if kind == "images":
+        pytest.importorskip("PIL")
+    path = tmp_path / "thing"
+    if kind in ("images", "wav"):
+        path.write_bytes(b"no")
+    else:
+        path.mkdir()
+    with pytest.raises(DataError) as refused:
+        prepare(path, tmp_path / "a.h5", "--format", kind)
+    assert "thing: " in str(refused.value) and "\n" not in str(refused.value)
+
+
 def test_several_tables_are_one(tmp_path):
     """If their columns are the same."""
     a = write_csv(tmp_path / "a.csv", [[i, i % 2] for i in range(30)], "x", "y")

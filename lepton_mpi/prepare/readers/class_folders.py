@@ -51,6 +51,8 @@ def list_classes(
 
 def _splits(given: Input) -> list[tuple[str | None, Path]]:
     """Folders that hold classes, with their splits, training first."""
+    if not given.path.is_dir():
+        raise DataError(f"{given.path}: expected a folder with a folder for each class, got a file")
     inside = [path for path in sorted(given.path.iterdir()) if path.is_dir()]
     found = [(split_of_word(path.name), path) for path in inside]
     if given.split is None and found and all(split for split, _ in found):
