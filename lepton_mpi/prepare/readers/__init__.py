@@ -170,15 +170,6 @@ class Source:
             part.close()
 
 
-def printable(text: str) -> str:
-    """A name as a report, and the reader of the file, take it: what cannot be printed is written as Python writes it.
-
-    >>> printable("a\\tb")
-    'a\\\\tb'
-    """
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def block_bounds(row_count: int, row_bytes: int, block_bytes: int) -> list[tuple[int, int]]:
     """Ranges of rows, each of about ``block_bytes``.
 
