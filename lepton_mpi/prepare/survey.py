@@ -97,7 +97,7 @@ def survey(source: Source, blocks: Blocks, options: Options) -> Survey:
 
 def _look(blocks: Blocks, number: int, source: Source, options: Options) -> BlockFacts:
     block, (part, _) = blocks.read(number), blocks.places[number]
-    x = block.x.reshape(len(block.x), -1)
+    x = block.flat
     _check_finite(block, x, part.name, source)
     _check_split_cells(block, part.name, options)
     _check_group_cells(block, part.name, options)

@@ -50,7 +50,7 @@ class Transformation:
 
     def encoded(self, block: Block) -> np.ndarray:
         """Rows (rows, features) with codes for texts; NaN is missing."""
-        x = block.x.reshape(len(block.x), -1)
+        x = block.flat
         if not self.categories:
             return x
         x = x.copy()

@@ -664,8 +664,9 @@ def test_more_files_than_a_process_may_open(tmp_path, kind):
         *files[:1], tmp_path / "first.h5", *words, "--split", "1"
     )  # imports, libraries' own files
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(map(int, os.listdir("/proc/self/fd")))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 15, limits[1]))
+    taken = set(map(int, os.listdir("/proc/self/fd")))
+    free = [number for number in range(len(taken) + 15) if number not in taken]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[14] + 1, limits[1]))
     try:
         prepare(*files, tmp_path / "a.h5", *words, "--split", "1", "--memory", "0")
     finally:

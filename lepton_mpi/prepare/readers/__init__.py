@@ -67,6 +67,11 @@ class Block:
     lines: np.ndarray | None = None
     first_row: int = 0
 
+    @property
+    def flat(self) -> np.ndarray:
+        """``x`` of shape (rows, features); a block of a table may have no row, as one of empty lines."""
+        return self.x.reshape(len(self.x), int(np.prod(self.x.shape[1:], dtype=np.int64)))
+
     def place(self, row: int) -> str:
         """Where a row stands, for a message."""
         if self.lines is None:
