@@ -28,7 +28,7 @@ from lepton_mpi.errors import DataError, one_line
 Thing = h5g.GroupID | h5d.DatasetID
 
 # A file of this program has about 10 objects, of one group depth. The limits keep the look at a hostile one short.
-_OBJECTS_MAX, _DEPTH_MAX, _ATTRIBUTES_MAX = 10_000, 32, 1_000
+OBJECTS_MAX, _DEPTH_MAX, _ATTRIBUTES_MAX = 10_000, 32, 1_000
 
 # Class names, units, vocabularies. Every rank reads them, and a few bytes of a file can promise much text.
 TEXT_BYTES_MAX = 16 << 20
@@ -163,11 +163,11 @@ def _walk(root: h5g.GroupID, only: Collection[str] | None) -> Iterator[tuple[str
         place, group = groups.pop()
         yield place or "/", group
         with naming(place or "/"):
-            links = _link_names(group, _OBJECTS_MAX - count)
+            links = _link_names(group, OBJECTS_MAX - count)
         count += len(links)
-        if count > _OBJECTS_MAX:
+        if count > OBJECTS_MAX:
             raise DataError(
-                f"{place or '/'}: expected at most {_OBJECTS_MAX} objects in a file, got more"
+                f"{place or '/'}: expected at most {OBJECTS_MAX} objects in a file, got more"
             )
         for link in links:
             if ways is not None and f"{place}/{link.decode(errors='replace')}" not in ways:

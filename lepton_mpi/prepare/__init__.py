@@ -9,8 +9,9 @@ START HERE, then pipeline.py, then the rest in the order of the data flow::
     labels.py         label cells as classes or targets
     selection.py      which rows stay, and why the others do not; splitting.py: which split each is in
     statistics.py     mean, variance, extremes, exact quantiles of training rows; a pass each
-    transformation.py fill, clip and drop columns, fitted on training rows
+    transformation.py clip, fill and drop columns, fitted on training rows
     normalisation.py  shift and scale, fitted on training rows after that
+    limits.py         what the reader of the file would refuse
     last_pass.py      rows to rank 0, which writes the file of ``data/file_format.py`` by writing.py
     summary.py        the table printed at the end, and again by ``inspect``
     inspection.py     ``python -m lepton_mpi inspect FILE.h5``
@@ -26,6 +27,6 @@ So every rank decides the same about every row, and the file has the same bits f
 Blocks stay in memory up to ``--memory``, shared among a host's ranks; beyond it they are read again in every pass.
 
 The order of cleaning, which is fixed: rows without a label or, with ``--missing drop``, with any missing cell; duplicates;
-the split; balance, on training rows only; constant columns; filling; clipping; normalisation. The last four are fitted on
+the split; balance, on training rows only; constant columns; clipping; filling; normalisation. The last four are fitted on
 training rows and applied to all.
 """

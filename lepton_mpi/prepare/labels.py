@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lepton_mpi.errors import DataError
+from lepton_mpi.errors import DataError, printable
 from lepton_mpi.prepare.options import Options
-from lepton_mpi.prepare.readers import Source, Words, printable
+from lepton_mpi.prepare.plain_numbers import plain_number
+from lepton_mpi.prepare.readers import Source, Words
 from lepton_mpi.prepare.survey import Survey
 
 # More classes than this, or more than half as many as rows, are asked about before they are believed.
@@ -47,29 +48,18 @@ def make_labels(found: Survey, source: Source, options: Options) -> Labels:
 
 def _classes(words: Words) -> tuple[tuple[str, ...], list[int]]:
     """Names of the classes, and the class of each text of ``words``."""
-    numbers = [_number(text) for text in words.texts]
-    if not all(number is not None for number in numbers):
-        names = sorted(words.texts)
-        return tuple(map(printable, names)), [names.index(text) for text in words.texts]
-    values = sorted(set(numbers))  # so 1 and 1.0 are one class
-    return tuple(_text(value) for value in values), [values.index(number) for number in numbers]
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _text(value: float) -> str:
-    return str(int(value)) if value == np.floor(value) and abs(value) < 2**53 else repr(value)
+    values = [plain_number(text) for text in words.texts]
+    are_numbers = all(value is not None for value in values)
+    if not are_numbers:
+        values = list(words.texts)
+    ordered = sorted(set(values))  # so 1 and 1.0 are one class
+    place = {value: number for number, value in enumerate(ordered)}
+    names = map(repr if are_numbers else printable, ordered)
+    return tuple(names), [place[value] for value in values]
 
 
 def _check_are_classes(names: tuple[str, ...], found: Survey, source: Source) -> None:
-    fractions = [
-        name for name in names if _number(name) is not None and not name.lstrip("-").isdecimal()
-    ]
+    fractions = [name for name in names if isinstance(plain_number(name), float)]
     many = len(names) > _CLASSES_MAX or len(names) > max(2, found.row_count // 2)
     if fractions or many:
         what = (

@@ -22,6 +22,8 @@ from lepton_mpi.prepare.survey import Survey
 from lepton_mpi.prepare.transformation import Transformation
 from lepton_mpi.prepare.writing import RowWriter, fixed_texts, new_file, write_facts
 
+_STATISTICS = ("count", "mean", "std", "minimum", "maximum")
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -44,6 +46,30 @@ class Plan:
         return (
             y.astype(np.float32) if self.options.dtype == "float32" and y.dtype.kind == "f" else y
         )
+
+    @cached_property
+    def texts(self) -> dict[str, tuple[str, ...]]:
+        """What is stored as texts, by data set."""
+        kept, columns, out = self.fitted.kept, self.source.columns, {}
+        features = [f for f in range(len(columns)) if kept is None or kept[f]]
+        if features:
+            out["about/columns"] = tuple(columns[f] for f in features)
+        for place, feature in enumerate(features):
+            if feature in self.fitted.categories:
+                out[f"about/categories/{place}"] = self.fitted.categories[feature]
+        if self.source.vocabulary:
+            out["about/vocabulary"] = self.source.vocabulary
+        return out
+
+    @property
+    def data_sets(self) -> list[str]:
+        """Names of all that the file will have."""
+        rows = [
+            f"{split}/{name}" for split, n in self.chosen.counts().items() if n for name in "xy"
+        ]
+        statistics = [f"about/statistics/{name}" for name in _STATISTICS]
+        fixed = ["normalisation/shift", "normalisation/scale", "about/report"]
+        return [*rows, *fixed, *statistics, *self.texts]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,15 +209,7 @@ def write_everything_else(
     """What the file holds besides its rows. One rank calls it."""
     shift, scale = normaliser.of_rows(plan.row_shape)
     arrays = {"normalisation/shift": shift, "normalisation/scale": scale}
-    for name in ("count", "mean", "std", "minimum", "maximum"):
+    for name in _STATISTICS:
         arrays[f"about/statistics/{name}"] = getattr(moments, name)
-    kept = plan.fitted.kept
-    features = [f for f in range(len(plan.source.columns)) if kept is None or kept[f]]
-    if features:
-        arrays["about/columns"] = fixed_texts(tuple(plan.source.columns[f] for f in features))
-    for place, feature in enumerate(features):
-        if feature in plan.fitted.categories:
-            arrays[f"about/categories/{place}"] = fixed_texts(plan.fitted.categories[feature])
-    if plan.source.vocabulary:
-        arrays["about/vocabulary"] = fixed_texts(plan.source.vocabulary)
+    arrays |= {name: fixed_texts(texts) for name, texts in plan.texts.items()}
     write_facts(out.file, facts, arrays, plan.labels.class_names)

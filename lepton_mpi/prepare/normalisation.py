@@ -44,13 +44,19 @@ def choose_per(options: Options, row_shape: tuple[int, ...]) -> str:
     return options.per
 
 
-def choose_method(options: Options, source: Source, dtype: np.dtype) -> str:
-    """``--normalise``, or what fits the source."""
+def choose_method(
+    options: Options, source: Source, dtype: np.dtype, moments: Moments, row_shape: tuple[int, ...]
+) -> str:
+    """``--normalise``, or what fits the source and the training rows, of which ``moments`` are as they are stored.
+
+    Bytes may be counts, codes or flags, too: pixels lie in rows of 2 or 3 dimensions, and some are brighter than 1.
+    """
     if options.normalise != "auto":
         return options.normalise
     if source.vocabulary:
         return "none"
-    return "pixels" if dtype == np.uint8 and not source.is_table else "standard"
+    are_pixels = dtype == np.uint8 and len(row_shape) in (2, 3) and moments.maximum.max() > 1
+    return "pixels" if are_pixels else "standard"
 
 
 def fit_normalisation(method: str, per: str, rows: TrainingRows, moments: Moments) -> Normalisation:

@@ -133,7 +133,7 @@ class Options:
     drop_columns: tuple[str, ...] = _option((), "columns to leave out", **_LIST)
     missing_words: tuple[str, ...] = _option(
         MISSING_WORDS,
-        f"cells that are missing, beside empty ones, such as -999; default: {','.join(MISSING_WORDS)}",
+        f"cells of a table that are missing, beside empty ones, such as -999; default: {','.join(MISSING_WORDS)}",
         type=_names,
         metavar="WORD,…",
     )
@@ -148,7 +148,8 @@ class Options:
     )
     outliers: str = _option(
         "none",
-        "numbers are clipped to the quantiles Q and 1-Q, or to Z standard deviations around the mean",
+        "numbers are clipped to the quantiles Q and 1-Q, or to Z standard deviations around the mean, before gaps are "
+        "filled",
         metavar="none|quantile=Q|zscore=Z",
     )
     balance: str = _choice(
@@ -159,7 +160,8 @@ class Options:
     )  # fmt: skip
     normalise: str = _choice(
         "auto",
-        "auto: pixels for images of uint8, none for tokens, else standard; pixels: by 255",
+        "auto: pixels for images, rows of 2 or 3 dimensions of bytes that are not only 0 and 1, none for tokens, else "
+        "standard; pixels: by 255",
         "standard",
         "minmax",
         "robust",
@@ -192,7 +194,9 @@ class Options:
     dtype: str = _choice(
         "auto", "of x; auto: the smallest that holds every number unchanged", "uint8", "float32", "float64"
     )  # fmt: skip
-    compress: str = _choice("none", "gzip takes less space, none reads fastest", "gzip")
+    compress: str = _choice(
+        "none", "gzip takes less space, none reads fastest; of chunks only", "gzip"
+    )
     layout: str = _choice("chunked", "contiguous has no checksums, and can be mapped", "contiguous")
     block: int = _option(
         1 << 20, "unit of work of a rank, and of the sums; default: 1M", type=parse_size, metavar="BYTES"
@@ -227,6 +231,10 @@ class Options:
         if self.split_column and (self.split or self.group):
             raise ConfigurationError(
                 "--split-column: expected neither --split nor --group beside it"
+            )
+        if self.compress != "none" and self.layout == "contiguous":
+            raise ConfigurationError(
+                f"--compress {self.compress}: packs chunks, got --layout contiguous"
             )
         if self.balance != "none" and self.task == "regression":
             raise ConfigurationError("--balance: expected classes, got --task regression")

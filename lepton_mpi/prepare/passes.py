@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lepton_mpi.prepare.readers import Block, Source, Words
+from lepton_mpi.prepare.readers import Block, Part, Source, Words
 
 
 class Blocks:
@@ -22,6 +22,7 @@ class Blocks:
         self.world = world
         self.places = [(part, index) for part in source.parts for index in range(part.block_count)]
         self._room, self._kept = memory_bytes, {}
+        self._open: Part | None = None
 
     @property
     def count(self) -> int:
@@ -32,6 +33,9 @@ class Blocks:
         if number in self._kept:
             return self._kept[number]
         part, index = self.places[number]
+        if self._open is not None and self._open is not part:
+            self._open.close()  # a process may have only so many files open
+        self._open = part
         block = part.read(index)
         size = _bytes_of(block)
         if size <= self._room:

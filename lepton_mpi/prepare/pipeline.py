@@ -13,6 +13,7 @@ from lepton_mpi.errors import ConfigurationError, LauncherError, LeptonError
 from lepton_mpi.prepare import normalisation, summary
 from lepton_mpi.prepare.labels import Labels, make_labels
 from lepton_mpi.prepare.last_pass import Plan, output, write_everything_else, write_rows
+from lepton_mpi.prepare.limits import check_limits
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.passes import Blocks
 from lepton_mpi.prepare.readers import Source
@@ -48,6 +49,8 @@ def _prepare(source: Source, options: Options, world: Any) -> dict[str, Any]:
         labels = make_labels(found, source, options)
         chosen = select(found, labels, source, options)
     plan, raw, moments, normaliser = _fit(blocks, source, found, labels, chosen, options)
+    with _same_on_all_ranks():
+        check_limits(plan)
     with output(plan, world) as out:
         changed = write_rows(plan, blocks, out)
         facts = summary.facts_of(plan, raw, moments, normaliser, changed, __version__)
@@ -82,7 +85,7 @@ def _fit(
     as_stored = TrainingRows(blocks, bounds, train, fitted.applied, units)
     unchanged = raw is not None and per == "feature" and not fitted.changes_anything
     moments = raw if unchanged else as_stored.moments()
-    method = normalisation.choose_method(options, source, dtype)
+    method = normalisation.choose_method(options, source, dtype, moments, row_shape)
     with _same_on_all_ranks():
         normaliser = normalisation.fit_normalisation(method, per, as_stored, moments)
     plan = Plan(options, source, found, labels, chosen, fitted, bounds, row_shape, dtype)

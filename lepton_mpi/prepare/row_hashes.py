@@ -14,6 +14,7 @@ _HASHES = (20, 21)
 def hashes_of_rows(block: Block, x: np.ndarray) -> np.ndarray:
     """Two independent 64-bit hashes of each row, features and label; equal rows have equal ones wherever they stand.
 
+    ``x`` must be of one type in all blocks, or of float types, since bytes are compared.
     Each word of a row is mixed with a random key of its place and the results are added up. 128 bits: a billion rows
     have two different ones with the same hash by a chance of 1e-21.
     """
@@ -27,8 +28,14 @@ def hashes_of_rows(block: Block, x: np.ndarray) -> np.ndarray:
         out[:, half] = mix(words ^ keys[1:]).sum(axis=1, dtype=np.uint64)
         texts = [*((1 + feature, w) for feature, w in block.words.items()), (0, block.y)]
         for place, column in texts:
-            out[:, half] += mix(_column_words(column) ^ mix(keys[:1] + np.uint64(place)))
+            mixed = mix(_column_words(column) ^ mix(keys[:1] + np.uint64(place)))
+            # A missing text adds nothing, since a block without any text of a column does not know that it holds texts.
+            out[:, half] += np.where(_is_missing(column), np.uint64(0), mixed)
     return out
+
+
+def _is_missing(column: Words | np.ndarray) -> np.ndarray | bool:
+    return column.codes < 0 if isinstance(column, Words) else False
 
 
 def _as_words(values: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ class Selection:
     duplicates : int
         Rows that stand in the data before, dropped or not.
     leaked : int
-        Kept rows of validation and test that stand in another split too.
+        Kept rows of validation and test that stand in training too.
     how_split : str
     """
 

@@ -12,6 +12,7 @@ import numpy as np
 from lepton_mpi.errors import DataError, LeptonError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.passes import Blocks
+from lepton_mpi.prepare.plain_numbers import plain_number
 from lepton_mpi.prepare.readers import Block, Source, Words
 from lepton_mpi.prepare.readers.inputs import split_of_word
 from lepton_mpi.prepare.row_hashes import hashes_of_rows
@@ -96,7 +97,7 @@ def survey(source: Source, blocks: Blocks, options: Options) -> Survey:
 
 def _look(blocks: Blocks, number: int, source: Source, options: Options) -> BlockFacts:
     block, (part, _) = blocks.read(number), blocks.places[number]
-    x = block.x.reshape(len(block.x), -1)
+    x = block.flat
     _check_finite(block, x, part.name, source)
     _check_split_cells(block, part.name, options)
     _check_group_cells(block, part.name, options)
@@ -120,7 +121,7 @@ def _look(blocks: Blocks, number: int, source: Source, options: Options) -> Bloc
         first_missing=None
         if first is None
         else (int(first[1]), f"{part.name}: {block.place(first[0])}"),
-        hashes=np.zeros((len(x), 2), np.uint64) if source.overlapping else hashes_of_rows(block, x),
+        hashes=_hashes(block, x, source),
         y=block.y,
         group=block.group,
         split_cells=block.split,
@@ -130,6 +131,13 @@ def _look(blocks: Blocks, number: int, source: Source, options: Options) -> Bloc
         dtype=x.dtype,
         fits=_fits(x),
     )
+
+
+def _hashes(block: Block, x: np.ndarray, source: Source) -> np.ndarray:
+    if source.overlapping:
+        return np.zeros((len(x), 2), np.uint64)
+    alike = x if source.compared_as is None else x.astype(source.compared_as, copy=False)
+    return hashes_of_rows(block, alike)
 
 
 def _first_texts(block: Block) -> dict[int, tuple[str, str]]:
@@ -280,10 +288,9 @@ def _categories(facts: list[BlockFacts], source: Source) -> dict[int, tuple[str,
 
 def _in_order(texts: list[str]) -> list[str]:
     """By their numbers if all are numbers, else by their letters."""
-    try:
-        return sorted(texts, key=float)
-    except ValueError:
-        return sorted(texts)
+    if all(plain_number(text) is not None for text in texts):
+        return sorted(texts, key=plain_number)
+    return sorted(texts)
 
 
 def _check_one_kind(facts: list[BlockFacts], source: Source, feature: int) -> None:

@@ -1,5 +1,7 @@
-"""From a block as read to rows as stored: codes for categories, gaps filled, outliers clipped, columns dropped.
+"""From a block as read to rows as stored: codes for categories, outliers clipped, gaps filled, columns dropped.
 
+Gaps are filled behind the clipping, so that a constant stays as it was given, and a mean or median is that of the clipped
+numbers.
 Everything is fitted on training rows and applied to all. A transformation that has nothing to do passes rows on as they are,
 in the type of the source.
 """
@@ -24,10 +26,10 @@ class Transformation:
     ----------
     categories : dict of int to tuple of str
         Texts by code, of the features that are categories.
-    fill : float64
-        In place of missing values.
     low, high : float64
         Clipped to these; infinite for features that are not clipped.
+    fill : float64
+        In place of missing values.
     kept : bool
         False for columns that are dropped.
     """
@@ -48,7 +50,7 @@ class Transformation:
 
     def encoded(self, block: Block) -> np.ndarray:
         """Rows (rows, features) with codes for texts; NaN is missing."""
-        x = block.x.reshape(len(block.x), -1)
+        x = block.flat
         if not self.categories:
             return x
         x = x.copy()
@@ -65,12 +67,15 @@ class Transformation:
         return self.finished(self.encoded(block))
 
     def finished(self, x: np.ndarray) -> np.ndarray:
-        """``encoded`` rows, filled, clipped and without the dropped columns."""
+        """``encoded`` rows, clipped, filled and without the dropped columns."""
+        x = self.clipped(x)
         if self.fill is not None:
             x = np.where(np.isnan(x), self.fill, x)
-        if self.low is not None:
-            x = np.clip(x, self.low, self.high)
         return x if self.kept is None else np.ascontiguousarray(x[:, self.kept])
+
+    def clipped(self, x: np.ndarray) -> np.ndarray:
+        """``encoded`` rows with their outliers at the bounds; what is missing stays so."""
+        return x if self.low is None else np.clip(x, self.low, self.high)
 
     def counts(self, x: np.ndarray) -> np.ndarray:
         """Cells of ``encoded`` rows that are filled, and clipped: int64 (2, features)."""
@@ -85,7 +90,7 @@ class Transformation:
 def fit_transformation(
     rows: TrainingRows, raw: Moments | None, found: Survey, source: Source, options: Options
 ) -> Transformation:
-    """Columns to drop, then what fills gaps, then bounds. Collective. Raises DataError, ConfigurationError."""
+    """Columns to drop, then bounds, then what fills gaps. Collective. Raises DataError, ConfigurationError."""
     fitted = Transformation(found.categories)
     if options.constant_columns == "drop":
         if not source.is_table:
@@ -93,8 +98,6 @@ def fit_transformation(
                 f"--constant-columns drop: expected a table, got rows of shape {source.row_shape}"
             )
         fitted = _without_constants(fitted, raw, source)
-    if options.missing not in ("error", "drop") and found.missing_cells.any():
-        fitted = _with_fill(fitted, rows, raw, found, source, options)
     kind, limit = options.outlier_limit
     if kind != "none":
         low, high = _bounds(kind, limit, rows, raw)
@@ -102,6 +105,8 @@ def fit_transformation(
         fitted = replace(
             fitted, low=np.where(numbers, low, -np.inf), high=np.where(numbers, high, np.inf)
         )
+    if options.missing not in ("error", "drop") and found.missing_cells.any():
+        fitted = _with_fill(fitted, rows, raw, found, source, options)
     return fitted
 
 
@@ -130,12 +135,13 @@ def _with_fill(
 ) -> Transformation:
     holes = found.missing_cells > 0
     categories = dict(fitted.categories)
+    clipped = replace(rows, transform=lambda block: fitted.clipped(rows.transform(block)))
     if options.missing_constant is not None:
         fill, categories = _constants(options.missing_constant, holes, fitted, source)
     elif options.missing == "mean":
-        fill = raw.mean.copy()
+        fill = (raw if fitted.low is None else clipped.moments()).mean.copy()
     else:
-        fill = rows.quantiles((0.5,), raw.count)[0]
+        fill = clipped.quantiles((0.5,), raw.count)[0]
     if options.missing_constant is None:
         for feature, code in rows.most_frequent(fitted.categories).items():
             fill[feature] = code
@@ -181,7 +187,9 @@ def _constants(
 def _bounds(
     kind: str, limit: float, rows: TrainingRows, raw: Moments
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Infinite for columns without a number in any training row."""
     if kind == "quantile":
         low, high = rows.quantiles((limit, 1 - limit), raw.count)
-        return np.where(raw.count > 0, low, -np.inf), np.where(raw.count > 0, high, np.inf)
-    return raw.mean - limit * raw.std, raw.mean + limit * raw.std
+    else:
+        low, high = raw.mean - limit * raw.std, raw.mean + limit * raw.std
+    return np.where(raw.count > 0, low, -np.inf), np.where(raw.count > 0, high, np.inf)

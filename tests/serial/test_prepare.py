@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.impute import SimpleImputer
 
+from lepton_mpi.data import trust
 from lepton_mpi.data.file_format import SPLITS
 from lepton_mpi.errors import ConfigurationError, DataError, LauncherError
 from lepton_mpi.prepare import inspection, summary, writing
@@ -190,6 +191,43 @@ def test_outliers_are_clipped(tmp_path, outliers):
     assert facts["clipped_cells"] == clipped > 20
 
 
+@pytest.mark.parametrize("outliers", ["quantile=0.05", "zscore=0.8"])
+@pytest.mark.parametrize("method", ["mean", "median", "constant=-999"])
+def test_gaps_are_filled_behind_the_clipping(tmp_path, method, outliers):
+    """A constant stays what it is, far from all numbers though it be; a mean is that of the clipped numbers."""
+    path, x = numbers(tmp_path)
+    x = np.round(np.exp(x / 10), 2)  # skewed, so that outliers move the mean
+    cells = [[*("" if np.isnan(v) else v for v in row), i % 2] for i, row in enumerate(x)]
+    write_csv(path, cells, *"abcd", "label")
+    words = ("--missing", method, "--outliers", outliers)
+    prepare(path, tmp_path / "raw.h5", "--missing", "constant=1e9")
+    facts = prepare(path, tmp_path / "a.h5", *words, "--block", "999", ranks=2)
+    before = {s: np.where(r == 1e9, np.nan, r) for s, r in rows_of(tmp_path / "raw.h5").items()}
+    train, limit = before["train"], float(outliers.split("=")[1])
+    if outliers.startswith("q"):
+        low, high = np.nanquantile(train, [limit, 1 - limit], axis=0)
+    else:
+        mean, std = np.nanmean(train, axis=0), np.nanstd(train, axis=0)
+        low, high = mean - limit * std, mean + limit * std
+    clipped = np.clip(train, low, high)
+    fill = {"mean": np.nanmean(clipped, 0), "median": np.nanmedian(clipped, 0)}.get(method, -999)
+    for split, rows in rows_of(tmp_path / "a.h5").items():
+        gaps, expected = np.isnan(before[split]), np.clip(before[split], low, high)
+        assert np.allclose(rows, np.where(gaps, fill, expected), rtol=1e-12)
+    assert facts["filled_cells"] == np.isnan(x).sum()
+
+
+@pytest.mark.parametrize("outliers", ["quantile=0.05", "zscore=2"])
+def test_a_column_without_numbers_in_training_is_not_clipped(tmp_path, outliers):
+    """There is nothing to clip by."""
+    rows = [["" if i < 20 else i, i, i % 2, ["train", "test"][i // 20]] for i in range(40)]
+    path = write_csv(tmp_path / "t.csv", rows, "late", "n", "label", "part")
+    words = ("--split-column", "part", "--label", "label", "--missing", "constant=7")
+    prepare(path, tmp_path / "a.h5", *words, "--outliers", outliers)
+    assert rows_of(tmp_path / "a.h5")["train"][:, 0].tolist() == [7] * 20
+    assert rows_of(tmp_path / "a.h5")["test"][:, 0].tolist() == list(range(20, 40))
+
+
 def test_no_leak_from_other_splits(tmp_path):
     """Wild values in rows that are not trained on change no statistics, fill or bound."""
     path, x = numbers(tmp_path)
@@ -248,6 +286,27 @@ def test_duplicates_among_images(tmp_path):
     np.savez(tmp_path / "a.npz", x=x, y=y)
     facts = prepare(tmp_path / "a.npz", tmp_path / "a.h5", "--drop-duplicates", "--block", "64")
     assert facts["dropped"] == {"duplicates": 1}
+
+
+def test_duplicates_with_gaps_in_texts(tmp_path):
+    """Are found whether or not there is a text in the blocks in which they stand."""
+    rows = [[i, "", i % 2] for i in range(20)]
+    rows += [[i, text, i % 2] for i in range(20) for text in ("", "text")]
+    path = write_csv(tmp_path / "t.csv", rows, "n", "words", "label")
+    words = ("--missing", "constant=none", "--split", "1", "--force")
+    for block in ("64", "100", "1M"):
+        facts = prepare(path, tmp_path / "a.h5", *words, "--block", block)
+        assert facts["duplicates"] == 20, block
+
+
+@pytest.mark.parametrize("kinds", [("u1", "f4"), ("u1", "i8"), ("f4", "i2")])
+def test_equal_rows_of_different_types_are_equal(tmp_path, kinds):
+    """As of an x_train that was stored as bytes and an x_test that was not."""
+    x = np.arange(40).reshape(20, 2)
+    train, test = x.astype(kinds[0]), x[:7].astype(kinds[1])
+    np.savez(tmp_path / "a.npz", x_train=train, y_train=x[:, 0] // 2, x_test=test, y_test=x[:7, 0] // 2)  # fmt: skip
+    facts = prepare(tmp_path / "a.npz", tmp_path / "a.h5", "--split", "1", "--task", "regression")
+    assert facts["leaked"] == 7
 
 
 def test_balance(tmp_path):
@@ -453,6 +512,77 @@ def test_numbers_that_the_type_cannot_hold(messy, tmp_path):
     with pytest.raises(DataError, match="--dtype uint8 can hold"):
         prepare(messy, tmp_path / "a.h5", *WORDS, "--missing", "drop", "--dtype", "uint8", ranks=2)
     assert [path.name for path in tmp_path.iterdir()] == ["messy.csv"]
+
+
+def _check_texts(path) -> None:
+    """As the process that looks at a file before it is opened."""
+    with h5py.File(path) as file:
+        trust.check_texts(trust.check(file, path.stat().st_size))
+
+
+def _objects(path) -> int:
+    """Groups and data sets of a file."""
+    names = []
+    with h5py.File(path) as file:
+        file.visit(names.append)
+    return 1 + len(names)
+
+
+def test_more_objects_than_training_reads_are_not_written(messy, tmp_path, monkeypatch):
+    """What prepare lets through the reader does, to the last one; and it says what to do."""
+    words = (messy, tmp_path / "a.h5", *WORDS, "--missing", "drop", "--force")
+    prepare(*words)
+    count = _objects(tmp_path / "a.h5")
+    monkeypatch.setattr(trust, "OBJECTS_MAX", count)
+    prepare(*words)
+    assert load(tmp_path / "a.h5").class_count == 3
+    monkeypatch.setattr(trust, "OBJECTS_MAX", count - 1)
+    with pytest.raises(DataError, match=f"at most {count - 1} objects"):
+        load(tmp_path / "a.h5")
+    (tmp_path / "a.h5").unlink()
+    with pytest.raises(DataError, match=f"messy.csv: .*objects.*got {count}.*--drop-columns"):
+        prepare(*words, ranks=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["messy.csv"]
+
+
+def test_more_texts_than_training_reads_are_not_written(tmp_path, monkeypatch):
+    """Neither in all, nor as names of classes that the longest of them makes large."""
+    rows = [[f"{'a' * 100}{i % 20}", i, f"{i % 3}-{'e' * 400 * (i % 3 == 2)}"] for i in range(60)]
+    path = write_csv(tmp_path / "t.csv", rows, "name", "n", "label")
+    words = (path, tmp_path / "a.h5", "--force")
+    prepare(*words)
+    with h5py.File(tmp_path / "a.h5") as file:
+        texts = [
+            *file["about/categories/0"][()],
+            *file["about/columns"][()],
+            *file.attrs["classes"],
+        ]
+        total = sum(map(len, [*texts, file.attrs["format"]]))
+    monkeypatch.setattr(trust, "TEXT_BYTES_MAX", total)
+    prepare(*words)
+    _check_texts(tmp_path / "a.h5")
+    monkeypatch.setattr(trust, "TEXT_BYTES_MAX", total - 1)
+    with pytest.raises(DataError, match=f"at most {total - 1} bytes"):
+        _check_texts(tmp_path / "a.h5")
+    with pytest.raises(DataError, match=f"got {total}, 2030 of them in about/categories/0"):
+        prepare(*words)
+    words = (*words, "--drop-columns", "name")
+    assert prepare(*words)["row_shape"] == [1]
+    monkeypatch.setattr(trust, "TEXT_BYTES_MAX", 3 * 402 - 1)
+    with pytest.raises(DataError, match="class names: expected 3 texts of at most 401 bytes"):
+        prepare(*words)
+
+
+def test_rows_larger_than_training_reads_are_not_written(tmp_path, monkeypatch):
+    """A chunk holds one at least, and the shift and scale of all its numbers."""
+    x, y = images(20)
+    np.savez(tmp_path / "a.npz", x=x, y=y)
+    words = (tmp_path / "a.npz", tmp_path / "a.h5", "--force")
+    monkeypatch.setattr(trust, "CHUNK_BYTES_MAX", 64 * 8)
+    assert prepare(*words)["row_shape"] == [8, 8]
+    monkeypatch.setattr(trust, "CHUNK_BYTES_MAX", 64 * 8 - 1)
+    with pytest.raises(DataError, match="at most 63 numbers in a row, got 64"):
+        prepare(*words)
 
 
 def test_no_rows_left(tmp_path):

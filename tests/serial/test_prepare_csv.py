@@ -227,6 +227,7 @@ def test_a_late_byte_of_another_encoding_names_its_cell(tmp_path):
         (("--missing", "constant"), "--missing"),
         (("--outliers", "quantile=0.7"), "--outliers"),
         (("--split", "0.5,0.6"), "--split"),
+        (("--compress", "gzip", "--layout", "contiguous"), "--compress gzip"),
         (("--format", "klingon"), "--format"),
     ],
 )
@@ -255,6 +256,30 @@ def test_a_label_of_fractions_is_asked_about(tmp_path):
     path = write_csv(tmp_path / "u.csv", [[1, 0.5], [2, "much"]], "a", "y")
     with pytest.raises(DataError, match="line 3, column 'y': expected a number as the target"):
         prepare(path, tmp_path / "out2.h5", "--task", "regression")
+
+
+def test_labels_that_only_resemble_numbers_are_texts(tmp_path):
+    """Python takes an underscore between digits; nobody who writes a label means that."""
+    rows = [[i, ["2020_01", "202001", "nine", "1_0"][i % 4]] for i in range(40)]
+    facts = prepare(write_csv(tmp_path / "a.csv", rows, "a", "y"), tmp_path / "a.h5")
+    assert [one["name"] for one in facts["classes"]] == ["1_0", "202001", "2020_01", "nine"]
+    rows = [[i, ["1_0", "10"][i % 2]] for i in range(40)]
+    facts = prepare(write_csv(tmp_path / "b.csv", rows, "a", "y"), tmp_path / "b.h5")
+    assert [one["name"] for one in facts["classes"]] == ["10", "1_0"]
+
+
+def test_labels_that_are_numbers_are_classes_by_their_value(tmp_path):
+    """However they are written; whole ones to the last digit, beyond what float64 holds."""
+    big = 2**53
+    rows = [[i, ["7", "7.0", "+7", "-3", f"{big}", f"{big + 1}"][i % 6]] for i in range(60)]
+    words = (tmp_path / "a.h5", "--task", "classification")
+    facts = prepare(write_csv(tmp_path / "a.csv", rows, "a", "y"), *words)
+    names = [one["name"] for one in facts["classes"]]
+    assert names == ["-3", "7", f"{big}", f"{big + 1}"]
+    assert [sum(one["rows"]) for one in facts["classes"]] == [10, 30, 10, 10]
+    np.save(tmp_path / "a.npy", np.array([[i, big + i % 3] for i in range(30)]))
+    facts = prepare(tmp_path / "a.npy", tmp_path / "b.h5", *words[1:], "--label", "1")
+    assert [one["name"] for one in facts["classes"]] == [str(big + i) for i in range(3)]
 
 
 def test_dialects(tmp_path):

@@ -3,7 +3,9 @@
 import gzip
 import importlib.util
 import io
+import os
 import random
+import resource
 from pathlib import Path
 
 import h5py
@@ -507,6 +509,7 @@ def test_formats_are_told_by_names(tmp_path):
         (("--label", "y"), "--label: is for tables, got arrays; --x and --y name arrays"),
         (("--context", "8"), "--context: is for text, got inputs of format numpy"),
         (("--header", "none"), "--header: is for csv"),
+        (("--missing-words", "-999"), "--missing-words: is for tables, got arrays"),
     ],
 )
 def test_options_of_other_formats_are_refused(tmp_path, words, expected):
@@ -516,6 +519,107 @@ def test_options_of_other_formats_are_refused(tmp_path, words, expected):
     with pytest.raises(ConfigurationError) as refused:
         prepare(tmp_path / "a.npz", tmp_path / "a.h5", *words)
     assert str(refused.value).startswith(expected)
+
+
+def test_words_for_missing_cells_are_refused_where_no_cell_is_text(tmp_path):
+    """Rather than ignored; --missing itself is for all."""
+    x, y = images(20)
+    pair = [write_idx(tmp_path / "x.idx", x), write_idx(tmp_path / "y.idx", y)]
+    with pytest.raises(ConfigurationError, match="--missing-words: is for csv, parquet, numpy"):
+        prepare(*pair, tmp_path / "a.h5", "--missing-words", "0")
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", y)
+    words = (tmp_path / "x.npy", tmp_path / "y.npy", tmp_path / "a.h5")
+    with pytest.raises(ConfigurationError, match="--missing-words: is for tables"):
+        prepare(*words, "--missing-words", "0")
+    assert prepare(*words, "--missing", "drop")["rows_read"] == 20
+
+
+def _table_of(kind: str, folder: Path, numbers: np.ndarray) -> Path:
+    """The same columns as text, as a matrix and as Parquet."""
+    if kind == "csv":
+        return write_csv(folder / "t.csv", numbers.tolist(), "column 0", "column 1", "column 2")
+    if kind == "npy":
+        np.save(folder / "t.npy", numbers)
+        return folder / "t.npy"
+    import pyarrow
+    from pyarrow import parquet
+
+    columns = {f"column {i}": numbers[:, i] for i in range(numbers.shape[1])}
+    parquet.write_table(pyarrow.table(columns), folder / "t.parquet", row_group_size=7)
+    return folder / "t.parquet"
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float64])
+@pytest.mark.parametrize("kind", ["csv", "npy", pytest.param("parquet", marks=needs_pyarrow)])
+def test_numbers_that_mean_missing_do_so_in_every_column_of_every_table(tmp_path, kind, dtype):
+    """In labels, groups and categories as in numbers: -999 is no class, no group, no category."""
+    numbers = np.array([[i, i % 4, i % 2] for i in range(40)], dtype)
+    for column in range(3):
+        numbers[10 * column : 10 * column + 3, column] = -999
+    path, out = _table_of(kind, tmp_path, numbers), tmp_path / "a.h5"
+    words = (path, out, "--label", "column 2", "--missing-words", "-999", "--missing", "drop")
+    words = (*words, "--split", "1", "--force", "--block", "64")
+    facts = prepare(*words, "--categorical", "column 1")
+    assert facts["dropped"] == {"without a label": 3, "with missing values": 6}
+    assert [one["name"] for one in facts["classes"]] == ["0", "1"]
+    with h5py.File(out) as file:
+        assert [float(text) for text in file["about/categories/1"].asstr()[:]] == [0, 1, 2, 3]
+    facts = prepare(*words, "--group", "column 1")
+    assert facts["dropped"] == {"without a label": 3, "with missing values": 6}
+
+
+def test_labels_that_cifar_does_not_have_are_refused(tmp_path):
+    """Rather than read as the fine ones."""
+    _cifar(tmp_path / "train.bin", 30, label_bytes=2)
+    out = tmp_path / "a.h5"
+    with pytest.raises(ConfigurationError, match=r"got 'corase', did you mean coarse\?"):
+        prepare(tmp_path / "train.bin", out, "--label", "corase")
+    assert prepare(tmp_path / "train.bin", out, "--label", "fine")["rows_read"] == 30
+    _cifar(tmp_path / "data.bin", 30)
+    with pytest.raises(ConfigurationError, match="CIFAR-10 has one label, got 'coarse'"):
+        prepare(tmp_path / "data.bin", tmp_path / "b.h5", "--label", "coarse")
+
+
+def test_names_of_archives(tmp_path):
+    """In capitals as well; an archive is no array, whatever its name."""
+    x, y = images(20)
+    for name in ("A.NPZ", "b.npy"):
+        with (tmp_path / name).open("wb") as file:
+            np.savez(file, x=x, y=y)
+    assert prepare(tmp_path / "A.NPZ", tmp_path / "a.h5")["rows_read"] == 20
+    with pytest.raises(DataError, match=r"b.npy: not a NumPy array but an archive"):
+        prepare(tmp_path / "b.npy", tmp_path / "b.h5")
+    with pytest.raises(
+        ConfigurationError, match=r"expected .npz archives or .npy arrays, got both"
+    ):
+        prepare(tmp_path / "A.NPZ", tmp_path / "b.npy", tmp_path / "b.h5")
+
+
+def test_targets_of_another_number_are_refused(tmp_path):
+    """Naming both arrays; and a label that is a single value."""
+    x = np.arange(40.0).reshape(20, 2)
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=x, x_test=x, y_test=x[:, 0])
+    with pytest.raises(DataError, match=r"x_test: expected targets .* x_train, 2 a row, got 1"):
+        prepare(tmp_path / "a.npz", tmp_path / "a.h5", "--task", "regression")
+    np.savez(tmp_path / "b.npz", x=x, y=5)
+    with pytest.raises(DataError, match="expected a label for each row, got a single value"):
+        prepare(tmp_path / "b.npz", tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("kind", ["csv", "numpy", "idx", "hdf5", "cifar", "images", "wav", "text"])
+def test_a_folder_for_a_file_and_the_other_way_round(tmp_path, kind):
+    """One line, whichever format is asked for."""
+    if kind == "images":
+        pytest.importorskip("PIL")
+    path = tmp_path / "thing"
+    if kind in ("images", "wav"):
+        path.write_bytes(b"no")
+    else:
+        path.mkdir()
+    with pytest.raises(DataError) as refused:
+        prepare(path, tmp_path / "a.h5", "--format", kind)
+    assert "thing: " in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_several_tables_are_one(tmp_path):
@@ -538,6 +642,36 @@ def test_a_stream_of_bytes_is_not_kept(tmp_path):
     (tmp_path / "a.csv.gz").write_bytes(buffer.getvalue()[:-20])
     with pytest.raises(DataError, match=r"a.csv.gz: damaged"):
         prepare(tmp_path / "a.csv.gz", tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("kind", ["csv", "hdf5", pytest.param("parquet", marks=needs_pyarrow)])
+def test_more_files_than_a_process_may_open(tmp_path, kind):
+    """One is open at a time, in every pass."""
+    x = np.arange(180).reshape(60, 3) % 7 + 0.5
+    x[:, 2] = np.arange(60) % 2
+    files = []
+    for i in range(30):
+        folder = tmp_path / f"{i}"
+        folder.mkdir()
+        if kind == "hdf5":
+            files.append(folder / "t.h5")
+            with h5py.File(files[-1], "w") as file:
+                file["x"], file["y"] = x[2 * i : 2 * i + 2, :2], [0, 1]
+        else:
+            files.append(_table_of(kind, folder, x[2 * i : 2 * i + 2]))
+    words = () if kind == "hdf5" else ("--label", "column 2")
+    prepare(
+        *files[:1], tmp_path / "first.h5", *words, "--split", "1"
+    )  # imports, libraries' own files
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = set(map(int, os.listdir("/proc/self/fd")))
+    free = [number for number in range(len(taken) + 15) if number not in taken]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[14] + 1, limits[1]))
+    try:
+        prepare(*files, tmp_path / "a.h5", *words, "--split", "1", "--memory", "0")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert np.array_equal(rows_of(tmp_path / "a.h5")["train"], x[:, :2])
 
 
 # -- damage ------------------------------------------------------------------------------------------

@@ -67,6 +67,11 @@ class Block:
     lines: np.ndarray | None = None
     first_row: int = 0
 
+    @property
+    def flat(self) -> np.ndarray:
+        """``x`` of shape (rows, features); a block of a table may have no row, as one of empty lines."""
+        return self.x.reshape(len(self.x), int(np.prod(self.x.shape[1:], dtype=np.int64)))
+
     def place(self, row: int) -> str:
         """Where a row stands, for a message."""
         if self.lines is None:
@@ -85,7 +90,7 @@ class Part(Protocol):
         """Block ``index`` of this part. Raises DataError."""
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file, which a later ``read`` opens again."""
 
 
 class RowPart(ABC):
@@ -140,6 +145,8 @@ class Source:
         Features of a table that are categories by the user's word.
     vocabulary : tuple of str
         Of text: the tokens by id.
+    compared_as : np.dtype or None
+        Of arrays of several types: the one in which their rows are compared.
     overlapping : bool
         Rows share content by design, as windows of a text do, so duplicates mean nothing.
     notes : tuple of str
@@ -154,6 +161,7 @@ class Source:
     class_names: tuple[str, ...] = ()
     categorical: frozenset[int] = frozenset()
     vocabulary: tuple[str, ...] = ()
+    compared_as: np.dtype | None = None
     overlapping: bool = False
     notes: tuple[str, ...] = ()
 
@@ -165,15 +173,6 @@ class Source:
         """Let go of all files."""
         for part in self.parts:
             part.close()
-
-
-def printable(text: str) -> str:
-    """A name as a report, and the reader of the file, take it: what cannot be printed is written as Python writes it.
-
-    >>> printable("a\\tb")
-    'a\\\\tb'
-    """
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def block_bounds(row_count: int, row_bytes: int, block_bytes: int) -> list[tuple[int, int]]:

@@ -53,18 +53,30 @@ class ArrayPart(RowPart):
         super().__init__(name, split, x.shape[0], row_bytes, options.block)
         self._x, self._y, self._close = x, y, close
         self._class_count, self._is_regression = len(class_names), options.task == "regression"
+        if not y.shape:
+            raise DataError(f"{name}: expected a label for each row, got a single value")
         if x.shape[0] != y.shape[0]:
             raise DataError(
                 f"{name}: expected a label for each of {x.shape[0]} rows, got {y.shape[0]}"
             )
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file, which a later ``read`` opens again."""
         self._close()
 
     @property
     def row_shape(self) -> tuple[int, ...]:
         return tuple(self._x.shape[1:])
+
+    @property
+    def target_count(self) -> int:
+        """Targets of a row; 1 where labels are classes."""
+        return int(np.prod(self._y.shape[1:], dtype=np.int64)) if self._is_regression else 1
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the rows that ``read`` gives."""
+        return _native(np.empty((0, 1), self._x.dtype)).dtype
 
     def read_rows(self, start: int, stop: int) -> Block:
         """Rows [start, stop). Raises DataError."""
@@ -115,22 +127,33 @@ class MatrixPart(RowPart):
 
     def read_rows(self, start: int, stop: int) -> Block:
         """Rows [start, stop). Raises DataError."""
-        numbers = np.asarray(self._matrix[start:stop]).astype(np.float64)
+        numbers = np.asarray(self._matrix[start:stop])
         words = {
             column: labels_as_words(numbers[:, column], self.name, start, as_text=True)
             for column in self._roles.texts
         }
-        return block_of(Cells(numbers, words, None, start), self._roles, self.name)
+        return block_of(
+            Cells(numbers.astype(np.float64), words, None, start), self._roles, self.name
+        )
 
 
 def array_source(parts: list[ArrayPart], format_name: str, **facts: Any) -> Source:
-    """A source of these parts. Raises DataError unless their rows have one shape."""
+    """A source of these parts. Raises DataError unless their rows have one shape, and as many targets."""
     for part in parts:
         if part.row_shape != parts[0].row_shape:
             raise DataError(
                 f"{part.name}: expected rows of shape {parts[0].row_shape} as in {parts[0].name}, got {part.row_shape}"
             )
-    return Source(tuple(parts), format_name, parts[0].row_shape or (1,), **facts)
+        if part.target_count != parts[0].target_count:
+            raise DataError(
+                f"{part.name}: expected targets as many as in {parts[0].name}, {parts[0].target_count} a row, got "
+                f"{part.target_count}"
+            )
+    dtypes = {part.dtype for part in parts}
+    compared_as = np.result_type(*dtypes) if len(dtypes) > 1 else None
+    return Source(
+        tuple(parts), format_name, parts[0].row_shape or (1,), compared_as=compared_as, **facts
+    )
 
 
 def check_features(name: str, x: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lepton_mpi.errors import DataError
+from lepton_mpi.errors import ConfigurationError, DataError, did_you_mean
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Source
 from lepton_mpi.prepare.readers.arrays import ArrayPart, array_source
@@ -23,6 +23,7 @@ def open_cifar(inputs: tuple[Input, ...], options: Options, world) -> Source:
         files = [one for given in inputs for one in _files(given)]
         records = [(given, *_records(given.path)) for given in files]
         label_bytes = records[0][2]
+        _check_label(options, label_bytes)
         for given, _, count in records:
             if count != label_bytes:
                 raise DataError(
@@ -37,6 +38,16 @@ def open_cifar(inputs: tuple[Input, ...], options: Options, world) -> Source:
             parts.append(ArrayPart(given.path.name, _split(given), x, y, options, names))
         return array_source(
             parts, "CIFAR-100" if label_bytes == 2 else "CIFAR-10", class_names=names
+        )
+
+
+def _check_label(options: Options, label_bytes: int) -> None:
+    if options.label and label_bytes == 1:
+        raise ConfigurationError(f"--label: CIFAR-10 has one label, got {options.label[0]!r}")
+    if options.label not in ((), ("coarse",), ("fine",)):
+        got = ",".join(options.label)
+        raise ConfigurationError(
+            f"--label: expected coarse or fine of CIFAR-100, got {got!r}{did_you_mean(got, ('coarse', 'fine'))}"
         )
 
 

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lepton_mpi.data.file_format import SPLITS
-from lepton_mpi.errors import DataError
-from lepton_mpi.prepare.readers import printable
+from lepton_mpi.errors import DataError, printable
 from lepton_mpi.prepare.readers.inputs import Input, split_of_word
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
@@ -51,6 +50,8 @@ def list_classes(
 
 def _splits(given: Input) -> list[tuple[str | None, Path]]:
     """Folders that hold classes, with their splits, training first."""
+    if not given.path.is_dir():
+        raise DataError(f"{given.path}: expected a folder with a folder for each class, got a file")
     inside = [path for path in sorted(given.path.iterdir()) if path.is_dir()]
     found = [(split_of_word(path.name), path) for path in inside]
     if given.split is None and found and all(split for split, _ in found):

@@ -1,6 +1,5 @@
 """What the columns of a table are for: features, label, group, split; and blocks made of them."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -8,10 +7,13 @@ import numpy as np
 
 from lepton_mpi.errors import ConfigurationError, DataError, did_you_mean
 from lepton_mpi.prepare.options import Options
+from lepton_mpi.prepare.plain_numbers import plain_number
 from lepton_mpi.prepare.readers import Block, Words
 
 # Names of columns that are taken for the label if there is exactly one of them.
 _USUAL_LABELS = ("label", "class", "target", "y", "labels", "species", "diagnosis")
+# No cell holds a whole number beyond float64.
+_LARGEST = np.finfo(np.float64).max
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Roles:
     split: int | None
     categorical: frozenset[int]  # of the columns
     numeric_label: bool  # for regression
-    missing_numbers: tuple[float, ...]  # such as -999, among the missing words
+    missing_numbers: tuple[int | float, ...]  # such as -999, among the missing words
 
     @property
     def texts(self) -> set[int]:
@@ -79,42 +81,49 @@ def choose_roles(names: Sequence[str], options: Options, where: str) -> Roles:
     for column in categorical & other:
         raise ConfigurationError(f"--categorical: expected a feature, got {names[column]!r}")
     numeric = options.task == "regression"
-    missing = tuple(filter(math.isfinite, map(_number, options.missing_words)))
+    words = map(plain_number, options.missing_words)
+    missing = tuple(number for number in words if number is not None and abs(number) < _LARGEST)
     return Roles(tuple(names), features, labels, group, split, categorical, numeric, missing)
-
-
-def _number(word: str) -> float:
-    try:
-        return float(word)
-    except ValueError:
-        return math.nan
 
 
 def block_of(cells: Cells, roles: Roles, path: object) -> Block:
     """The rows with every column in its place. Raises DataError for a label that should be a number and is none."""
-    numbers = cells.numbers
+    numbers, texts = cells.numbers, cells.words
     if roles.missing_numbers:
-        numbers = np.where(np.isin(numbers, roles.missing_numbers), np.nan, numbers)
-    words = {i: cells.words[c] for i, c in enumerate(roles.features) if c in cells.words}
+        numbers = np.where(
+            np.isin(numbers, np.array(roles.missing_numbers, np.float64)), np.nan, numbers
+        )
+        texts = {c: _without(words, roles.missing_numbers) for c, words in texts.items()}
+    words = {i: texts[c] for i, c in enumerate(roles.features) if c in texts}
     y = numbers[:, list(roles.labels)]
     block = Block(
         np.ascontiguousarray(numbers[:, list(roles.features)]),
-        y if roles.numeric_label else cells.words[roles.labels[0]],
+        y if roles.numeric_label else texts[roles.labels[0]],
         words,
-        cells.words.get(roles.group),
-        cells.words.get(roles.split),
+        texts.get(roles.group),
+        texts.get(roles.split),
         cells.lines,
         cells.first_row,
     )
     for column in roles.labels if roles.numeric_label else ():
-        if column in cells.words:
-            row = int(np.flatnonzero(cells.words[column].codes >= 0)[0])
-            text = cells.words[column].texts[0]
+        if column in texts:
+            row = int(np.flatnonzero(texts[column].codes >= 0)[0])
+            text = texts[column].texts[0]
             raise DataError(
                 f"{path}: {block.place(row)}, column {roles.names[column]!r}: expected a number as the target of "
                 f"--task regression, got {text[:40]!r}"
             )
     return block
+
+
+def _without(words: Words, missing_numbers: tuple[int | float, ...]) -> Words:
+    """The same with cells missing that write one of these numbers, in whichever way."""
+    stays = [plain_number(text) not in missing_numbers for text in words.texts]
+    if all(stays):
+        return words
+    codes = np.where(stays, np.cumsum(stays) - 1, -1)
+    kept = tuple(text for text, stay in zip(words.texts, stays, strict=True) if stay)
+    return Words(np.append(codes, -1).astype(np.int32)[words.codes], kept)
 
 
 @dataclass(frozen=True)

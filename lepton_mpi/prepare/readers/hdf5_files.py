@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 from lepton_mpi.data import hdf5
 from lepton_mpi.errors import DataError, LeptonError, one_line
@@ -46,28 +47,54 @@ def _wanted(options: Options) -> list[str] | None:
 
 
 def _parts(given: Input, options: Options, only: list[str] | None) -> list[ArrayPart]:
-    path = given.path
+    path, opened = given.path, _OpenAgain(given.path)
     try:
-        file = h5py.File(path, "r", locking=False)
+        file = opened.file()
     except OSError as error:
         raise DataError(f"{path}: not a readable HDF5 file: {one_line(error)}") from None
     try:
         names = hdf5.check_structure(file, path, only)
         parts = []
         for split, (x_name, y_name) in find_pairs(names, options, str(path)).items():
-            x, y = file[x_name], file[y_name]
+            x, y = (_DataSet(opened, file[name]) for name in (x_name, y_name))
             check_features(f"{path}: {x_name}", x)
             name = f"{path.name}: {x_name}"
-            parts.append(ArrayPart(name, given.split or split, x, y, options, close=file.close))
+            parts.append(ArrayPart(name, given.split or split, x, y, options, close=opened.close))
         return parts
     except LeptonError:
-        file.close()
         raise
     except Exception as error:  # h5py raises whatever a damaged file leads it to
-        file.close()
         raise DataError(f"{path}: damaged: {one_line(error)}") from None
+    finally:
+        opened.close()
 
 
-def is_hdf5(path: Path) -> bool:
-    """Whether the file begins as HDF5 does."""
-    return h5py.is_hdf5(path)
+class _OpenAgain:
+    """A file that is open from its first use until ``close``, and then from the next."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, None
+
+    def file(self) -> h5py.File:
+        """The open file. Raises OSError."""
+        if self._file is None:
+            self._file = h5py.File(self._path, "r", locking=False)
+        return self._file
+
+    def close(self) -> None:
+        """Close the file if it is open."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class _DataSet:
+    """Shape, type and slices of rows of a data set, as ``ArrayPart`` needs them."""
+
+    def __init__(self, opened: _OpenAgain, data_set: h5py.Dataset) -> None:
+        self._opened, self._name = opened, data_set.name
+        self.shape, self.dtype = data_set.shape, data_set.dtype
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Rows. Raises whatever h5py does for a damaged file."""
+        return self._opened.file()[self._name][rows]

@@ -1,5 +1,6 @@
 """NumPy's .npy and .npz. Nothing is unpickled: arrays of objects are refused."""
 
+import dataclasses
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,9 +23,12 @@ from lepton_mpi.prepare.readers.inputs import Input
 def open_numpy(inputs: tuple[Input, ...], options: Options, world) -> Source:
     """Archives with features and labels; or ``x.npy y.npy``, or one matrix with the label in a column. Collective."""
     with world.agreeing():
-        if len(inputs) > 1 or inputs[0].path.suffix == ".npz":
+        are_archives = {given.path.suffix.lower() == ".npz" for given in inputs}
+        if len(are_archives) > 1:
+            raise ConfigurationError("expected .npz archives or .npy arrays, got both")
+        if len(inputs) > 1 or True in are_archives:
             _refuse_table_options(options)
-        if all(given.path.suffix == ".npz" for given in inputs):
+        if True in are_archives:
             parts = [part for given in inputs for part in _archive_parts(given, options)]
             return array_source(parts, "NumPy archive")
         if len(inputs) == 1:
@@ -40,8 +44,10 @@ def open_numpy(inputs: tuple[Input, ...], options: Options, world) -> Source:
 
 
 def _refuse_table_options(options: Options) -> None:
-    for name in ("label", "split_column", "group", "categorical", "drop_columns"):
-        if getattr(options, name):
+    of_tables = ("label", "split_column", "group", "categorical", "drop_columns", "missing_words")
+    for field in dataclasses.fields(options):
+        name = field.name
+        if name in of_tables and getattr(options, name) != field.default:
             raise ConfigurationError(
                 f"--{name.replace('_', '-')}: is for tables, got arrays; --x and --y name arrays"
             )
@@ -99,9 +105,13 @@ def _matrix(given: Input, options: Options) -> Source:
 def _load(path: Path) -> np.ndarray:
     """Mapped, so that a block is read when it is wanted."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:
         raise DataError(f"{path}: not a NumPy array: {_reason(error)}") from None
+    if not isinstance(loaded, np.ndarray):
+        loaded.close()
+        raise DataError(f"{path}: not a NumPy array but an archive, whose name must end by .npz")
+    return loaded
 
 
 def _reason(error: Exception) -> str:

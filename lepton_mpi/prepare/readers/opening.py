@@ -30,6 +30,7 @@ _OPTIONS_OF = {
     "group": _TABLES,
     "categorical": _TABLES,
     "drop_columns": _TABLES,
+    "missing_words": _TABLES,
     "header": ("csv",),
     "delimiter": ("csv",),
     "decimal": ("csv",),

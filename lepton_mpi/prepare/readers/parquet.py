@@ -1,5 +1,7 @@
 """Parquet tables, read by pyarrow (the extra ``parquet``); a block is a row group of the file."""
 
+from pathlib import Path
+
 import numpy as np
 
 from lepton_mpi.errors import DataError, LauncherError, one_line
@@ -13,20 +15,18 @@ from lepton_mpi.prepare.readers.inputs import Input
 def open_parquet(inputs: tuple[Input, ...], options: Options, world) -> Source:
     """All files as one table: they must have the same columns. Collective."""
     with world.agreeing():
-        files = [_open(given) for given in inputs]
-        names = tuple(files[0].schema_arrow.names)
-        for given, file in zip(inputs, files, strict=True):
-            if tuple(file.schema_arrow.names) != names:
+        found = [_look(given) for given in inputs]
+        names = found[0][0]
+        for given, (others, _) in zip(inputs, found, strict=True):
+            if others != names:
                 raise DataError(
                     f"{given.path}: expected the columns of {inputs[0].path}: {', '.join(names)[:200]}"
                 )
         roles = choose_roles(names, options, inputs[0].path.name)
-        parts = []
-        for given, file in zip(inputs, files, strict=True):
-            first_rows = np.cumsum(
-                [0, *(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))]
-            )
-            parts.append(ParquetPart(given, file, first_rows.tolist(), roles, options))
+        parts = [
+            ParquetPart(given, first_rows, roles, options)
+            for given, (_, first_rows) in zip(inputs, found, strict=True)
+        ]
     return Source(
         tuple(parts),
         "Parquet",
@@ -37,7 +37,14 @@ def open_parquet(inputs: tuple[Input, ...], options: Options, world) -> Source:
     )
 
 
-def _open(given: Input):
+def _look(given: Input) -> tuple[tuple[str, ...], list[int]]:
+    """Names of the columns of a file, and the first row of each row group."""
+    with _open(given.path) as file:
+        groups = (file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
+        return tuple(file.schema_arrow.names), np.cumsum([0, *groups]).tolist()
+
+
+def _open(path: Path):
     try:
         import pyarrow
         from pyarrow import parquet
@@ -46,38 +53,35 @@ def _open(given: Input):
             "Parquet is read by pyarrow: pip install 'lepton_mpi[parquet]'"
         ) from None
     try:
-        return parquet.ParquetFile(given.path)
+        return parquet.ParquetFile(path)
     except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{given.path}: not a readable Parquet file: {one_line(error)}") from None
+        raise DataError(f"{path}: not a readable Parquet file: {one_line(error)}") from None
 
 
 class ParquetPart:
     """One file; see ``Part``."""
 
-    def __init__(
-        self, given: Input, file, first_rows: list[int], roles: Roles, options: Options
-    ) -> None:
-        self.name, self.split, self._path, self._file = (
-            given.path.name,
-            given.split,
-            given.path,
-            file,
-        )
-        self._first_rows, self._roles = first_rows, roles
+    def __init__(self, given: Input, first_rows: list[int], roles: Roles, options: Options) -> None:
+        self.name, self.split, self._path = given.path.name, given.split, given.path
+        self._file, self._first_rows, self._roles = None, first_rows, roles
         self._missing = frozenset(options.missing_words)
 
     @property
     def block_count(self) -> int:
-        return self._file.num_row_groups
+        return len(self._first_rows) - 1
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file, which a later ``read`` opens again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def read(self, index: int) -> Block:
         """Block ``index``. Raises DataError."""
         import pyarrow
 
+        if self._file is None:
+            self._file = _open(self._path)
         try:
             table = self._file.read_row_group(index)
         except (OSError, pyarrow.ArrowException) as error:
