@@ -170,16 +170,14 @@ def _train(config: Config, world: World, model: Any, ends: ExitStack) -> dict[st
             is_due = config.checkpoint_steps and step % config.checkpoint_steps == 0
             if is_due and number < steps - 1:  # after an epoch there is one anyway
                 strategy.finish()
-                sums = world.sum(np.array([loss, correct]))
                 # What is saved pushes out what was saved before, which may be all that is good.
-                _check_finite(world, sums[0], epoch)
+                sums = _finite_sums(world, loss, correct, strategy.parameters, epoch)
                 path = save(epoch, (number + 1) * config.global_batch, sums)
         strategy.finish()
         clock.enter("waiting")
-        sums = world.sum(np.array([loss, correct], np.float64))
+        sums = _finite_sums(world, loss, correct, strategy.parameters, epoch)
         loss, correct = sums / train_rows.row_count
         seconds = perf_counter() - began
-        _check_finite(world, loss, epoch)
         values = {
             "seconds": seconds,
             "samples_per_second": (train_rows.row_count - first_row) / seconds,
@@ -321,14 +319,29 @@ def _loss_and_correct(returned: Any) -> tuple[float, float]:
     return returned if isinstance(returned, tuple) else (returned, np.nan)
 
 
-def _check_finite(world: World, loss: float, epoch: int) -> None:
-    """The loss is the same sum on every rank, so all of them stop together."""
-    if not np.isfinite(loss):
-        error = ConfigurationError(
-            f"the loss became {loss} in epoch {epoch}: try a smaller --learning-rate"
-        )
+def _finite_sums(
+    world: World, loss: float, correct: float, parameters: np.ndarray, epoch: int
+) -> np.ndarray:
+    """Loss and correct of all ranks, float64 (2,), if they and the parameters are good to go on from. Collective.
+
+    Losses were computed before the last update, so each rank also looks at its part of the host's parameters. The sums
+    are the same on every rank, so all of them stop together. Raises ConfigurationError.
+    """
+    from lepton_mpi.data.order import share
+
+    first, last = share(0, parameters.size, world.local_size, world.local_rank)
+    # NaN is the least and the largest where there is one; ``isfinite`` of all would make a vector.
+    part = parameters[first:last]
+    is_finite = np.isfinite(part.min(initial=0)) and np.isfinite(part.max(initial=0))
+    *sums, wrong = world.sum(np.array([loss, correct, not is_finite], np.float64))
+    became = "" if np.isfinite(sums[0]) else f"the loss became {sums[0]}"
+    if wrong and not became:
+        became = "the parameters became infinite or no numbers"
+    if became:
+        error = ConfigurationError(f"{became} in epoch {epoch}: try a smaller --learning-rate")
         error.agreed = True
         raise error
+    return np.array(sums)
 
 
 def _prefixed(prefix: str, figures: dict[str, Any]) -> dict[str, float]:

@@ -235,7 +235,10 @@ def _rewrite(world, saved: Path, without=(), **attributes) -> None:
             checkpoint.save(saved, found)
 
 
-# -- a loss that is not finite -----------------------------------------------------------------------
+# -- what is no longer finite ------------------------------------------------------------------------
+
+# The learning rate times infinity, added to the parameters.
+_PLAIN = {"optimizer": "sgd", "momentum": 0.0}
 
 
 def test_a_loss_that_is_not_finite_pushes_out_no_good_checkpoint(world, images, folder):
@@ -253,6 +256,36 @@ def test_a_loss_that_is_not_finite_pushes_out_no_good_checkpoint(world, images, 
             "step-00000006.h5",
             "step-00000007.h5",
         ]
+
+
+@pytest.mark.parametrize("allreduce", ["auto", "ring"])
+@pytest.mark.parametrize(
+    ("step", "options", "left"),
+    [
+        (8, {"checkpoint_steps": 1}, ["step-00000006.h5", "step-00000007.h5"]),
+        (10, {"checkpoint_steps": 3}, ["step-00000006.h5", "step-00000009.h5"]),
+        (10, {}, []),
+    ],
+    ids=["within an epoch", "at its end", "without checkpoints"],
+)
+def test_parameters_that_are_not_finite_are_neither_saved_nor_a_success(
+    world, images, folder, allreduce, step, options, left
+):
+    """Losses are those before the last update, which may be the one that goes wrong."""
+    from lepton_mpi.models import draws
+
+    class Exploding(Uncounted):
+        def loss_and_gradient(self, parameters, batch, gradient):
+            gradient["w"][:] = math.inf if batch.draw == draws(0, step - 1, 1)[0] else 1
+            return 1.0
+
+    saved = folder / "saved"
+    place = {"checkpoint": str(saved)} if options else {}
+    config = _config(images, allreduce=allreduce, **_PLAIN, **options, **place)
+    with refused(world, ConfigurationError, "the parameters became", "in epoch 2", "learning-rate"):
+        train(config, world, Exploding)
+    with together(world):
+        assert sorted(path.name for path in saved.glob("*")) == left
 
 
 # -- what is said ------------------------------------------------------------------------------------
