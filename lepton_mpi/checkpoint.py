@@ -51,8 +51,15 @@ class Checkpoint:
     attributes: dict
 
 
-def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write ``folder``/step-XXXXXXXX.h5 and remove all but the two written last. One rank calls it."""
+def save(folder: Path, checkpoint: Checkpoint, own: list[Path] | None = None) -> Path:
+    """Write ``folder``/step-XXXXXXXX.h5 and remove all but the two written last of ``own``. One rank calls it.
+
+    Parameters
+    ----------
+    own
+        Files of the same run, oldest first: the new one is added, and what is removed is taken out. Files of other runs
+        stay, since somebody may want them, unless they have the name of the new one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{checkpoint.attributes['step']:08d}.h5"
     temporary = path.with_suffix(".tmp")
@@ -63,8 +70,10 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     others = [file for file in newest_first(folder) if file != path]
     _make_newest(temporary, others)
     replace_durably(temporary, path)
-    for old in others[_KEPT - 1 :]:
-        old.unlink()
+    if own is not None:
+        own[:] = [*(file for file in own if file != path), path]
+        while len(own) > _KEPT:
+            own.pop(0).unlink(missing_ok=True)
     return path
 
 
@@ -79,6 +88,20 @@ def newest_first(folder: Path) -> list[Path]:
     """Checkpoints in a folder, by age and not by step: it may hold the higher steps of an earlier run."""
     files = [(file.stat().st_mtime_ns, file.name, file) for file in folder.glob("step-*.h5")]
     return [file for _, _, file in sorted(files, reverse=True)]
+
+
+def of_the_same_run(path: Path) -> list[Path]:
+    """``path`` and what its run has kept before it, oldest first: older files of the folder, of lower steps."""
+    files = newest_first(path.parent)
+    if path not in files:  # moved, or given another name: nobody's to remove
+        return []
+    older = [file for file in files[files.index(path) + 1 :] if _step(file) < _step(path)]
+    return [*older[: _KEPT - 1][::-1], path]
+
+
+def _step(path: Path) -> tuple[int, str]:
+    """What orders file names by their step."""
+    return len(path.name), path.name
 
 
 def load(path: Path) -> Checkpoint:

@@ -155,7 +155,9 @@ class Config:
     )
     segment_bytes: int = _option(256 << 10, "size of one message of the ring", _AT_LEAST_1)
     checkpoint: str | None = _option(
-        None, "folder for checkpoints, one after every epoch; default: none are written"
+        None,
+        "folder for checkpoints, one after every epoch, of which the last two of the run are kept; default: none are "
+        "written",
     )
     checkpoint_steps: int = _option(
         0, "write a checkpoint after so many steps, too; 0: only after epochs", _AT_LEAST_0

@@ -139,9 +139,11 @@ def _train(config: Config, world: World, model: Any, ends: ExitStack) -> dict[st
         config, world, report, data, model, layout, strategy, micro_batches, shuffle, start
     )
 
+    own_files = resume.own_files(config, start) if world.rank == 0 else []
+
     def save(epoch: int, row: int, sums: np.ndarray) -> Path | None:
         state = resume.attributes(config, epoch, row, step, sums, order)
-        return _save(config, world, layout, strategy, data, model, state)
+        return _save(config, world, layout, strategy, data, model, state, own_files)
 
     for epoch in range(start.epoch, config.epochs + 1):
         report.epoch_begins(epoch, config.epochs, steps)
@@ -349,7 +351,9 @@ def _prefixed(prefix: str, figures: dict[str, Any]) -> dict[str, float]:
     return {prefix + name: figures[name] for name in names if name in figures}
 
 
-def _save(config, world, layout, strategy, data, model, state: dict[str, Any]) -> Path | None:
+def _save(
+    config, world, layout, strategy, data, model, state: dict[str, Any], own_files: list[Path]
+) -> Path | None:
     """Rank 0 writes; every rank learns whether it worked. Collective. ``state`` is what the run goes on from."""
     from lepton_mpi import checkpoint
 
@@ -369,7 +373,7 @@ def _save(config, world, layout, strategy, data, model, state: dict[str, Any]) -
                 attributes,
             )
             try:
-                return checkpoint.save(Path(config.checkpoint), saved)
+                return checkpoint.save(Path(config.checkpoint), saved, own_files)
             except OSError as error:
                 raise LauncherError(
                     f"cannot write a checkpoint to {config.checkpoint}: {error}"

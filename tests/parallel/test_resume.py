@@ -155,6 +155,28 @@ def test_a_run_that_is_stopped_again_and_again(world, images, folder, all_kept):
         _check_same_end(world, _run(world, folder, going_on), whole, f"from step {kept}")
 
 
+def test_a_run_removes_only_its_own_checkpoints(world, images, folder):
+    """A new run in the folder of another leaves that run's files, also one that it begins with; one that goes on does not."""
+    saved = folder / "saved"
+    first, second = ({"checkpoint": str(saved), "checkpoint_steps": n} for n in (3, 2))
+    train(_config(images, **first), world)
+    before = {9, 10}
+    with together(world):
+        assert _steps_in(saved) == before
+    begun = str(saved / "step-00000009.h5")
+    train(_config(images, epochs=1, initial=begun, **second), world)
+    with together(world):
+        assert _steps_in(saved) == {4, 5} | before
+    train(_config(images, epochs=1, initial=begun, resume=str(saved), **second), world)
+    train(_config(images, epochs=3, initial=begun, resume=str(saved), **second), world)
+    with together(world):
+        assert _steps_in(saved) == {14, 15, 9}  # that of step 10 has been written again
+
+
+def _steps_in(saved: Path) -> set[int]:
+    return {int(path.stem.removeprefix("step-")) for path in saved.glob("step-*.h5")}
+
+
 def test_more_epochs_than_before(world, images, folder):
     """A run of 1 epoch that goes on to 2 is the run of 2."""
     whole = _run(world, folder, _config(images))

@@ -87,16 +87,28 @@ def test_not_finite_numbers_come_back(tmp_path):
     assert _same(checkpoint.load(checkpoint.save(tmp_path, saved)), saved)
 
 
-def test_the_last_two_are_kept(tmp_path):
-    """Older checkpoints are removed, other files are not."""
+def test_the_last_two_of_a_run_are_kept(tmp_path):
+    """Older checkpoints of the run are removed, and nothing else: files of other runs may be somebody's best."""
     (tmp_path / "notes.txt").write_text("mine")
+    earlier = [checkpoint.save(tmp_path, _checkpoint(step)).name for step in (7, 8, 900)]
+    own = []
     for step in (1, 5, 30, 200):
-        checkpoint.save(tmp_path, _checkpoint(step))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "notes.txt",
-        "step-00000030.h5",
-        "step-00000200.h5",
-    ]
+        checkpoint.save(tmp_path, _checkpoint(step), own)
+    kept = ["step-00000030.h5", "step-00000200.h5"]
+    assert [path.name for path in own] == kept
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["notes.txt", *earlier, *kept]
+    )
+
+
+def test_what_a_run_has_kept_is_found_again(tmp_path):
+    """To be removed when the run goes on: the file it goes on from and an older one of a lower step."""
+    paths = [checkpoint.save(tmp_path, _checkpoint(step)) for step in (540, 1, 2, 3)]
+    assert checkpoint.of_the_same_run(paths[3]) == paths[2:]
+    assert checkpoint.of_the_same_run(paths[2]) == paths[1:3]
+    assert checkpoint.of_the_same_run(paths[1]) == paths[1:2]
+    moved = paths[3].rename(tmp_path / "best.h5")
+    assert checkpoint.of_the_same_run(moved) == []
 
 
 def test_a_new_run_in_an_old_folder_keeps_what_it_saves(tmp_path):
@@ -110,10 +122,11 @@ def test_a_new_run_in_an_old_folder_keeps_what_it_saves(tmp_path):
 
 def test_a_clock_that_is_put_back_loses_nothing(tmp_path):
     """What was written last stays and is the newest, whatever the clock said when the others were."""
+    own = []
     for step in (1, 2):
-        path = checkpoint.save(tmp_path, _checkpoint(step))
+        path = checkpoint.save(tmp_path, _checkpoint(step), own)
         os.utime(path, (2e9 + step, 2e9 + step))
-    paths = [checkpoint.save(tmp_path, _checkpoint(step)) for step in (3, 4, 4)]
+    paths = [checkpoint.save(tmp_path, _checkpoint(step), own) for step in (3, 4, 4)]
     assert checkpoint.newest_first(tmp_path) == [paths[2], paths[0]]
     assert checkpoint.load(paths[2]).attributes["step"] == 4
 
