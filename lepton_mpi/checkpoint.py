@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ import numpy as np
 
 from lepton_mpi.config import Config, make_config
 from lepton_mpi.data import probe, trust
-from lepton_mpi.durable import replace_durably
+from lepton_mpi.durable import PatientFile, replace_durably
 from lepton_mpi.errors import ConfigurationError, DataError, one_line
 from lepton_mpi.vectors import Layout
 
@@ -59,17 +59,31 @@ def save(folder: Path, checkpoint: Checkpoint, own: list[Path] | None = None) ->
     own
         Files of the same run, oldest first: the new one is added, and what is removed is taken out. Files of other runs
         stay, since somebody may want them, unless they have the name of the new one.
+
+    Raises
+    ------
+    OSError
+        Nothing of the new file is left then. What a kill has left of an earlier one is removed in any case.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{checkpoint.attributes['step']:08d}.h5"
+    for left in folder.glob("step-*.tmp"):
+        left.unlink()
     temporary = path.with_suffix(".tmp")
-    with h5py.File(temporary, "w", libver=("v110", "v110"), userblock_size=_HEAD_BYTES) as file:
-        _write(file, checkpoint)
-    with temporary.open("r+b") as raw:
-        raw.write(_head(temporary))
-    others = [file for file in newest_first(folder) if file != path]
-    _make_newest(temporary, others)
-    replace_durably(temporary, path)
+    try:
+        with (
+            closing(PatientFile(temporary)) as raw,
+            h5py.File(raw, "w", libver=("v110", "v110"), userblock_size=_HEAD_BYTES) as file,
+        ):
+            _write(file, checkpoint)
+        with temporary.open("r+b") as raw:
+            raw.write(_head(temporary))
+        _make_newest(temporary, [file for file in newest_first(folder) if file != path])
+        replace_durably(temporary, path)
+    except RuntimeError as error:  # h5py raises it, too, when a disk is full
+        raise OSError(one_line(error)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
     if own is not None:
         own[:] = [*(file for file in own if file != path), path]
         while len(own) > _KEPT:

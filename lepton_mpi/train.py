@@ -27,7 +27,7 @@ import threadpoolctl
 
 from lepton_mpi import launch, run_report
 from lepton_mpi.config import Config, make_config
-from lepton_mpi.errors import ConfigurationError, LauncherError
+from lepton_mpi.errors import ConfigurationError, LauncherError, one_line
 from lepton_mpi.report import Report
 from lepton_mpi.vectors import Layout
 from lepton_mpi.world import World, run
@@ -376,6 +376,6 @@ def _save(
                 return checkpoint.save(Path(config.checkpoint), saved, own_files)
             except OSError as error:
                 raise LauncherError(
-                    f"cannot write a checkpoint to {config.checkpoint}: {error}"
+                    f"cannot write a checkpoint to {config.checkpoint}: {one_line(error)}"
                 ) from None
     return None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lepton_mpi.data.file_format import SPLITS
-from lepton_mpi.errors import DataError, LauncherError, one_line
+from lepton_mpi.errors import DataError
 from lepton_mpi.prepare.labels import Labels
 from lepton_mpi.prepare.normalisation import Normalisation
 from lepton_mpi.prepare.options import Options
@@ -20,7 +20,7 @@ from lepton_mpi.prepare.selection import Selection
 from lepton_mpi.prepare.statistics import Moments
 from lepton_mpi.prepare.survey import Survey
 from lepton_mpi.prepare.transformation import Transformation
-from lepton_mpi.prepare.writing import RowWriter, fixed_texts, new_file, write_facts
+from lepton_mpi.prepare.writing import RowWriter, disk_errors, fixed_texts, new_file, write_facts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +69,10 @@ def write_rows(plan: Plan, blocks: Blocks, out: Output | None) -> np.ndarray:
 
     for numbers, mine in blocks.rounds(visit):
         received = _gathered(plan, numbers, mine, world)
-        with world.agreeing(), _disk_errors(plan):
+        with world.agreeing(), disk_errors(plan.options.output):
             for number, arrays in zip(numbers, received, strict=False):
                 _append(out, _splits_in(plan, number), arrays)
-    with world.agreeing(), _disk_errors(plan):
+    with world.agreeing(), disk_errors(plan.options.output):
         for writer in out.writers.values() if out else ():
             writer.close()
     total = np.empty_like(changed)
@@ -142,14 +142,6 @@ def _append(out: Output, splits: list[tuple[str, np.ndarray]], arrays: list[np.n
         out.writers[f"{split}/y"].append(y)
 
 
-@contextmanager
-def _disk_errors(plan: Plan) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # h5py raises either when a disk is full
-        raise LauncherError(f"cannot write {plan.options.output}: {one_line(error)}") from None
-
-
 # -- the file ----------------------------------------------------------------------------------------
 
 
@@ -167,13 +159,16 @@ def output(plan: Plan, world: Any) -> Iterator[Output | None]:
 
 
 def _open_output(plan: Plan, stack: ExitStack) -> Output:
-    file = stack.enter_context(new_file(Path(plan.options.output)))
+    path = Path(plan.options.output)
+    file = stack.enter_context(new_file(path))
     writers, storage = {}, (plan.options.layout, plan.options.compress)
     for split, count in plan.chosen.counts().items():
         if count:
-            x_shape, y_shape = (count, *plan.row_shape), (count, *plan.y.shape[1:])
-            writers[f"{split}/x"] = RowWriter(file, f"{split}/x", x_shape, plan.dtype, *storage)
-            writers[f"{split}/y"] = RowWriter(file, f"{split}/y", y_shape, plan.y.dtype, *storage)
+            shapes = {"x": (count, *plan.row_shape), "y": (count, *plan.y.shape[1:])}
+            for name, dtype in (("x", plan.dtype), ("y", plan.y.dtype)):
+                place = f"{split}/{name}"
+                with disk_errors(path):
+                    writers[place] = RowWriter(file, place, shapes[name], dtype, *storage)
     return Output(file, writers)
 
 
@@ -194,4 +189,5 @@ def write_everything_else(
             arrays[f"about/categories/{place}"] = fixed_texts(plan.fitted.categories[feature])
     if plan.source.vocabulary:
         arrays["about/vocabulary"] = fixed_texts(plan.source.vocabulary)
-    write_facts(out.file, facts, arrays, plan.labels.class_names)
+    with disk_errors(plan.options.output):
+        write_facts(out.file, facts, arrays, plan.labels.class_names)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lepton_mpi import checkpoint
 from lepton_mpi.errors import DataError
 from lepton_mpi.vectors import Layout
-from tests.serial import attacks, hostile_files, hostile_outcomes
+from tests.serial import attacks, hostile_files, hostile_outcomes, raw_files
 
 SHAPES = {"layer0/weight": (7, 5), "layer0/bias": (5,), "scale": (), "none": (0, 3)}
 
@@ -131,24 +131,47 @@ def test_a_clock_that_is_put_back_loses_nothing(tmp_path):
     assert checkpoint.load(paths[2]).attributes["step"] == 4
 
 
-@pytest.mark.parametrize("function", ["replace", "fsync"])
-def test_an_interrupted_save_leaves_the_earlier_file(tmp_path, monkeypatch, function):
-    """If writing fails, the checkpoint of that name is the earlier one, whole, and nothing new looks like one."""
+@pytest.mark.parametrize(
+    ("where", "function", "error"),
+    [
+        (os, "replace", OSError),
+        (os, "fsync", OSError),
+        (h5py.File, "create_dataset", RuntimeError),
+    ],
+    ids=["replace", "fsync", "create_dataset"],
+)
+def test_an_interrupted_save_leaves_the_earlier_file(tmp_path, monkeypatch, where, function, error):
+    """If writing fails, the checkpoint of that name is the earlier one, whole, and nothing of the new one is left."""
     earlier = _checkpoint(7)
     path = checkpoint.save(tmp_path, earlier)
 
-    def fail(*_):
-        raise OSError("disk full")
+    def fail(*_, **__):
+        raise error("disk full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, function, fail)
+        patched.setattr(where, function, fail)
         other = _checkpoint(8)
         with pytest.raises(OSError, match="disk full"):
             checkpoint.save(
                 tmp_path, checkpoint.Checkpoint(**{**vars(other), "attributes": earlier.attributes})
             )
     assert _same(checkpoint.load(path), earlier)
-    assert [file.name for file in tmp_path.glob("*.h5")] == [path.name]
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("limit_bytes", [100, 1500, 7000])
+def test_a_disk_that_is_full_is_an_error_that_can_be_caught(tmp_path, limit_bytes):
+    """Not one of HDF5's from where nobody can catch it, which pytest would show as a warning."""
+    with raw_files.full_disk(limit_bytes), pytest.raises(OSError, match="File too large"):
+        checkpoint.save(tmp_path, _checkpoint(1, shapes={"w": (1000,)}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_kill_left_is_removed(tmp_path):
+    """Half of a checkpoint, of whatever step, goes when the next one is written."""
+    (tmp_path / "step-00000006.tmp").write_text("half of one")
+    path = checkpoint.save(tmp_path, _checkpoint(7))
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 class _File:
