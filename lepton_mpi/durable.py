@@ -2,6 +2,7 @@
 
 import io
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,12 @@ class PatientFile(io.FileIO):
         error, self._error = self._error, None
         if error:
             raise error
+
+
+def try_writing(folder: Path) -> None:
+    """Find out whether files can be made in a folder, by making one without a name. Raises OSError."""
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def replace_durably(temporary: Path, path: Path) -> None:

@@ -27,6 +27,7 @@ import threadpoolctl
 
 from lepton_mpi import launch, run_report
 from lepton_mpi.config import Config, make_config
+from lepton_mpi.durable import try_writing
 from lepton_mpi.errors import ConfigurationError, LauncherError, one_line
 from lepton_mpi.report import Report
 from lepton_mpi.vectors import Layout
@@ -222,9 +223,13 @@ def import_kernels() -> None:
 def _open_report(config: Config, world: World, goes_on: bool) -> Report:
     """Find out before the first step whether everything that will be written can be."""
     with world.agreeing():
-        try:
-            if world.rank == 0 and config.checkpoint:
+        if world.rank == 0 and config.checkpoint:
+            try:
                 Path(config.checkpoint).mkdir(parents=True, exist_ok=True)
+                try_writing(Path(config.checkpoint))
+            except OSError as error:
+                raise _no_checkpoint(config, error) from None
+        try:
             return Report(world.rank == 0, config.progress, config.metrics, goes_on)
         except OSError as error:
             raise LauncherError(f"cannot write {error.filename}: {error.strerror}") from None
@@ -375,7 +380,10 @@ def _save(
             try:
                 return checkpoint.save(Path(config.checkpoint), saved, own_files)
             except OSError as error:
-                raise LauncherError(
-                    f"cannot write a checkpoint to {config.checkpoint}: {one_line(error)}"
-                ) from None
+                raise _no_checkpoint(config, error) from None
     return None
+
+
+def _no_checkpoint(config: Config, error: OSError) -> LauncherError:
+    reason = one_line(error.strerror or error)
+    return LauncherError(f"cannot write a checkpoint to {config.checkpoint}: {reason}")

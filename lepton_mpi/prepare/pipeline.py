@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lepton_mpi import __version__
+from lepton_mpi.durable import try_writing
 from lepton_mpi.errors import ConfigurationError, LauncherError, LeptonError
 from lepton_mpi.prepare import normalisation, summary
 from lepton_mpi.prepare.labels import Labels, make_labels
@@ -114,8 +115,9 @@ def _check_output(options: Options, world: Any) -> None:
             if path.exists() and not options.force and not options.dry_run:
                 raise ConfigurationError(f"{path} exists; --force replaces it")
             if not options.dry_run:
-                with disk_errors(path):  # what a kill has left
-                    partial_of(path).unlink(missing_ok=True)
+                with disk_errors(path):
+                    partial_of(path).unlink(missing_ok=True)  # what a kill has left
+                    try_writing(path.parent)
 
 
 def _stored_dtype(found: Survey, fitted: Transformation, options: Options) -> np.dtype:

@@ -467,6 +467,14 @@ def test_a_disk_that_is_full_at_other_times(messy, tmp_path, monkeypatch, functi
     assert [path.name for path in tmp_path.iterdir()] == ["messy.csv"]
 
 
+def test_a_folder_that_nothing_can_be_written_to(tmp_path):
+    """Is found out before anything is read: here not even the input is there. A dry run needs no folder to write to."""
+    with pytest.raises(LauncherError, match=r"cannot write /proc/a\.h5: "):
+        prepare(tmp_path / "none.csv", "/proc/a.h5", ranks=2)
+    with pytest.raises(DataError, match=r"none\.csv"):
+        prepare(tmp_path / "none.csv", "/proc/a.h5", "--dry-run")
+
+
 @pytest.mark.parametrize("limit_bytes", [100, 4000])
 def test_a_disk_that_is_really_full(messy, tmp_path, limit_bytes):
     """HDF5 would complain of it again from where nobody can catch it, which pytest would show as a warning."""
