@@ -354,6 +354,7 @@ def _fill(rows: Rows, host: Host, is_mapped: bool) -> None:
     blocks = rows.table.blocks()
     first, last = order.share(0, len(blocks) - 1, host.local_size, host.local_rank)
     for start, stop in zip(blocks[first:last], blocks[first + 1 : last + 1], strict=True):
+        host.clock.enter("start")  # progress, for the time limit, which is not one for all the data
         rows.table.read_y(start, stop, rows.y[start:stop])
         if rows.x is None:
             continue

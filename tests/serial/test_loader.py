@@ -372,3 +372,15 @@ def test_every_row_of_an_epoch_is_read_once(tmp_path):
             first, last = order.share(start, stop, 3, rank)
             seen.append(reader.read(rows.read_of(in_order[first:last]))[0].copy())
     np.testing.assert_array_equal(np.sort(np.concatenate(seen)[:, 0]), np.sort(x[rows.indices, 0]))
+
+
+@pytest.mark.parametrize("way", ["memory", "mapped", "streamed"])
+def test_every_block_that_is_read_is_progress(tmp_path, monkeypatch, way):
+    """For the time limit: data may be so many that reading them takes longer."""
+    x, y = table(40_000, (10,))
+    path = write(tmp_path / "a.h5", {"train/x": x, "train/y": y})
+    host, entered = OneRank(), []
+    monkeypatch.setattr(host.clock, "enter", lambda phase, *_: entered.append(phase))
+    data = loader.load(str(path), np.dtype(np.float64), HELD_OUT, 0, host, way=way)
+    assert entered == ["start"] * (len(data.splits["train"].table.blocks()) - 1)
+    assert len(entered) > 2
