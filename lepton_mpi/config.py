@@ -139,10 +139,14 @@ class Config:
         _AT_LEAST_0,
     )
     validation_split: float = _option(
-        0.2, "part of the training rows held out, if the file has none", _FRACTION
+        0.2,
+        "part of the training rows held out, if the file has none and is not of prepare",
+        _FRACTION,
     )
     test_split: float = _option(
-        0.2, "part of all rows kept for the final test, if the file has none", _FRACTION
+        0.2,
+        "part of all rows kept for the final test, if the file has none and is not of prepare",
+        _FRACTION,
     )
     seed: int = _option(0, "decides initial parameters, splits and the order of rows", _AT_LEAST_0)
     allreduce: AllreduceName = _option(  # noqa: RUF009  a frozen field's default
