@@ -189,7 +189,9 @@ def configuration(attributes: dict[str, Any], path: Path) -> Config:
     try:
         options = dict(json.loads(attributes["configuration"]))
         options.pop("data_check", None)  # an option of earlier versions
-        return make_config(options | {"hidden": options["hidden"]})
+        if "hidden" not in options:  # which every version has written
+            raise KeyError("hidden")
+        return make_config(options)
     except (ConfigurationError, ValueError, TypeError, KeyError, RecursionError) as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise DataError(f"{path}: attribute configuration: {reason}") from None
