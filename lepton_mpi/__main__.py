@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lepton_mpi import launch
 from lepton_mpi.byte_sizes import parse_size
-from lepton_mpi.command_line import Parser
+from lepton_mpi.command_line import Parser, above_0, at_least_0
 from lepton_mpi.errors import ConfigurationError, LeptonError
 
 _USAGE = """usage: python -m lepton_mpi COMMAND [options]
@@ -84,7 +84,11 @@ def inspect_command(arguments: list[str]) -> int:
     )
     parser.add_argument("file", type=Path, help="HDF5 file, or the name of an embedded data set")
     parser.add_argument(
-        "--columns", type=int, default=40, help="histograms at most; default: 40", metavar="N"
+        "--columns",
+        type=at_least_0,
+        default=40,
+        help="histograms at most; default: 40",
+        metavar="N",
     )
     try:
         chosen = parser.parse(arguments, "one FILE")
@@ -123,7 +127,7 @@ def evaluate_command(arguments: list[str]) -> int:
         help="needed for a model of your own: a program that the checkpoint names is not run",
     )
     parser.add_argument(
-        "--timeout", type=float, default=300.0, help="seconds without progress that end the job"
+        "--timeout", type=above_0, default=300.0, help="seconds without progress that end the job"
     )
     try:
         options = parser.parse(arguments, "one CHECKPOINT")
@@ -157,13 +161,13 @@ def tune_command(arguments: list[str]) -> int:
         metavar="BYTES",
         help="largest vector; default: 64M",
     )
-    add("--seconds", type=float, default=0.05, help="to measure one case for; default: 0.05")
+    add("--seconds", type=above_0, default=0.05, help="to measure one case for; default: 0.05")
     add("--dry-run", action="store_true", help="store nothing")
-    add("--timeout", type=float, default=300.0, help="seconds without progress that end the job")
+    add("--timeout", type=above_0, default=300.0, help="seconds without progress that end the job")
     try:
         options = parser.parse(arguments, "options only")
-        if options.max < 8 or options.seconds <= 0:
-            raise ConfigurationError("expected --max of at least 8 and --seconds above 0")
+        if options.max < 8:
+            raise ConfigurationError(f"--max: expected at least 8 bytes, got {options.max}")
     except ConfigurationError as error:
         return _refuse("tune", error)
     launch.limit_threads(1)

@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ import numpy as np
 
 from lepton_mpi.config import Config, make_config
 from lepton_mpi.data import probe, trust
-from lepton_mpi.durable import replace_durably
+from lepton_mpi.durable import PatientFile, replace_durably
 from lepton_mpi.errors import ConfigurationError, DataError, one_line
 from lepton_mpi.vectors import Layout
 
@@ -51,20 +51,43 @@ class Checkpoint:
     attributes: dict
 
 
-def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write ``folder``/step-XXXXXXXX.h5 and remove all but the two written last. One rank calls it."""
+def save(folder: Path, checkpoint: Checkpoint, own: list[Path] | None = None) -> Path:
+    """Write ``folder``/step-XXXXXXXX.h5 and remove all but the two written last of ``own``. One rank calls it.
+
+    Parameters
+    ----------
+    own
+        Files of the same run, oldest first: the new one is added, and what is removed is taken out. Files of other runs
+        stay, since somebody may want them, unless they have the name of the new one.
+
+    Raises
+    ------
+    OSError
+        Nothing of the new file is left then. What a kill has left of an earlier one is removed in any case.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{checkpoint.attributes['step']:08d}.h5"
+    for left in folder.glob("step-*.tmp"):
+        left.unlink()
     temporary = path.with_suffix(".tmp")
-    with h5py.File(temporary, "w", libver=("v110", "v110"), userblock_size=_HEAD_BYTES) as file:
-        _write(file, checkpoint)
-    with temporary.open("r+b") as raw:
-        raw.write(_head(temporary))
-    others = [file for file in newest_first(folder) if file != path]
-    _make_newest(temporary, others)
-    replace_durably(temporary, path)
-    for old in others[_KEPT - 1 :]:
-        old.unlink()
+    try:
+        with (
+            closing(PatientFile(temporary)) as raw,
+            h5py.File(raw, "w", libver=("v110", "v110"), userblock_size=_HEAD_BYTES) as file,
+        ):
+            _write(file, checkpoint)
+        with temporary.open("r+b") as raw:
+            raw.write(_head(temporary))
+        _make_newest(temporary, [file for file in newest_first(folder) if file != path])
+        replace_durably(temporary, path)
+    except RuntimeError as error:  # h5py raises it, too, when a disk is full
+        raise OSError(one_line(error)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    if own is not None:
+        own[:] = [*(file for file in own if file != path), path]
+        while len(own) > _KEPT:
+            own.pop(0).unlink(missing_ok=True)
     return path
 
 
@@ -79,6 +102,20 @@ def newest_first(folder: Path) -> list[Path]:
     """Checkpoints in a folder, by age and not by step: it may hold the higher steps of an earlier run."""
     files = [(file.stat().st_mtime_ns, file.name, file) for file in folder.glob("step-*.h5")]
     return [file for _, _, file in sorted(files, reverse=True)]
+
+
+def of_the_same_run(path: Path) -> list[Path]:
+    """``path`` and what its run has kept before it, oldest first: older files of the folder, of lower steps."""
+    files = newest_first(path.parent)
+    if path not in files:  # moved, or given another name: nobody's to remove
+        return []
+    older = [file for file in files[files.index(path) + 1 :] if _step(file) < _step(path)]
+    return [*older[: _KEPT - 1][::-1], path]
+
+
+def _step(path: Path) -> tuple[int, str]:
+    """What orders file names by their step."""
+    return len(path.name), path.name
 
 
 def load(path: Path) -> Checkpoint:
@@ -152,7 +189,9 @@ def configuration(attributes: dict[str, Any], path: Path) -> Config:
     try:
         options = dict(json.loads(attributes["configuration"]))
         options.pop("data_check", None)  # an option of earlier versions
-        return make_config(options | {"hidden": options["hidden"]})
+        if "hidden" not in options:  # which every version has written
+            raise KeyError("hidden")
+        return make_config(options)
     except (ConfigurationError, ValueError, TypeError, KeyError, RecursionError) as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise DataError(f"{path}: attribute configuration: {reason}") from None

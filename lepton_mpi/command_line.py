@@ -1,9 +1,33 @@
 """Command lines whose mistakes are one line, and whose help is printed once per job. Imports no NumPy, no MPI."""
 
 import argparse
+import math
 
 from lepton_mpi import launch
 from lepton_mpi.errors import ConfigurationError, did_you_mean
+
+
+def above_0(text: str) -> float:
+    """A number; raises what ``argparse`` shows to the user."""
+    value = _number(float, text)
+    if value is None or not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return value
+
+
+def at_least_0(text: str) -> int:
+    """A whole number; raises what ``argparse`` shows to the user."""
+    value = _number(int, text)
+    if value is None or value < 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
+    return value
+
+
+def _number(kind: type, text: str) -> float | None:
+    try:
+        return kind(text)
+    except ValueError:
+        return None
 
 
 class Parser(argparse.ArgumentParser):

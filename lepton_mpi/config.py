@@ -139,10 +139,14 @@ class Config:
         _AT_LEAST_0,
     )
     validation_split: float = _option(
-        0.2, "part of the training rows held out, if the file has none", _FRACTION
+        0.2,
+        "part of the training rows held out, if the file has none and is not of prepare",
+        _FRACTION,
     )
     test_split: float = _option(
-        0.2, "part of all rows kept for the final test, if the file has none", _FRACTION
+        0.2,
+        "part of all rows kept for the final test, if the file has none and is not of prepare",
+        _FRACTION,
     )
     seed: int = _option(0, "decides initial parameters, splits and the order of rows", _AT_LEAST_0)
     allreduce: AllreduceName = _option(  # noqa: RUF009  a frozen field's default
@@ -155,7 +159,9 @@ class Config:
     )
     segment_bytes: int = _option(256 << 10, "size of one message of the ring", _AT_LEAST_1)
     checkpoint: str | None = _option(
-        None, "folder for checkpoints, one after every epoch; default: none are written"
+        None,
+        "folder for checkpoints, one after every epoch, of which the last two of the run are kept; default: none are "
+        "written",
     )
     checkpoint_steps: int = _option(
         0, "write a checkpoint after so many steps, too; 0: only after epochs", _AT_LEAST_0

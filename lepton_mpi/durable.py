@@ -1,7 +1,54 @@
 """A file that is there in full or not at all, also after a power cut."""
 
+import io
 import os
+import tempfile
 from pathlib import Path
+from typing import Any
+
+
+class PatientFile(io.FileIO):
+    """A new file that HDF5 writes through, which keeps the first error of the disk until it is closed.
+
+    HDF5 cannot give up a file that it cannot write, on a disk that is full: it tries again whenever an object of the file
+    goes, reports that from places that nobody can catch, and may crash when the process ends.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self._error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """All of ``data``, or nothing is said of it before ``close``."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        try:
+            while len(rest):
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self._error = self._error or error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """The length, now or as ``write`` does it."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self._error = self._error or error
+            return size or 0
+
+    def close(self) -> None:
+        """Raises the OSError of anything before."""
+        super().close()
+        error, self._error = self._error, None
+        if error:
+            raise error
+
+
+def try_writing(folder: Path) -> None:
+    """Find out whether files can be made in a folder, by making one without a name. Raises OSError."""
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def replace_durably(temporary: Path, path: Path) -> None:

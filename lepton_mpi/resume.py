@@ -92,6 +92,14 @@ def attributes(
     }
 
 
+def own_files(config: Config, start: Start) -> list[Path]:
+    """Checkpoints in the run's folder that are its own before it has written any: those of the run that it goes on from."""
+    folder = Path(config.checkpoint or "")
+    if not config.checkpoint or not start.path or start.path.parent.resolve() != folder.resolve():
+        return []
+    return checkpoint.of_the_same_run(folder / start.path.name)
+
+
 def order_facts(shuffle, rows) -> dict[str, Any]:
     """All that the order of ``rows`` follows from, beside the seed and the micro-batches.
 

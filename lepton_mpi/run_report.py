@@ -100,6 +100,8 @@ def say_end(
         if "macro_recall" in test:
             result["macro_recall"] = test["macro_recall"]
         report.say("test", evaluation.sentence(test))
+    elif not data.splits["test"].row_count:
+        report.say("test", "none: the data have no test rows")
     parts = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
     if strategy.exchange_seconds is not None:
         total, exposed = world.sum(np.array(strategy.exchange_seconds))

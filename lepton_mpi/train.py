@@ -27,7 +27,8 @@ import threadpoolctl
 
 from lepton_mpi import launch, run_report
 from lepton_mpi.config import Config, make_config
-from lepton_mpi.errors import ConfigurationError, LauncherError
+from lepton_mpi.durable import try_writing
+from lepton_mpi.errors import ConfigurationError, LauncherError, one_line
 from lepton_mpi.report import Report
 from lepton_mpi.vectors import Layout
 from lepton_mpi.world import World, run
@@ -139,9 +140,11 @@ def _train(config: Config, world: World, model: Any, ends: ExitStack) -> dict[st
         config, world, report, data, model, layout, strategy, micro_batches, shuffle, start
     )
 
+    own_files = resume.own_files(config, start) if world.rank == 0 else []
+
     def save(epoch: int, row: int, sums: np.ndarray) -> Path | None:
         state = resume.attributes(config, epoch, row, step, sums, order)
-        return _save(config, world, layout, strategy, data, model, state)
+        return _save(config, world, layout, strategy, data, model, state, own_files)
 
     for epoch in range(start.epoch, config.epochs + 1):
         report.epoch_begins(epoch, config.epochs, steps)
@@ -170,16 +173,14 @@ def _train(config: Config, world: World, model: Any, ends: ExitStack) -> dict[st
             is_due = config.checkpoint_steps and step % config.checkpoint_steps == 0
             if is_due and number < steps - 1:  # after an epoch there is one anyway
                 strategy.finish()
-                sums = world.sum(np.array([loss, correct]))
                 # What is saved pushes out what was saved before, which may be all that is good.
-                _check_finite(world, sums[0], epoch)
+                sums = _finite_sums(world, loss, correct, strategy.parameters, epoch)
                 path = save(epoch, (number + 1) * config.global_batch, sums)
         strategy.finish()
         clock.enter("waiting")
-        sums = world.sum(np.array([loss, correct], np.float64))
+        sums = _finite_sums(world, loss, correct, strategy.parameters, epoch)
         loss, correct = sums / train_rows.row_count
         seconds = perf_counter() - began
-        _check_finite(world, loss, epoch)
         values = {
             "seconds": seconds,
             "samples_per_second": (train_rows.row_count - first_row) / seconds,
@@ -222,9 +223,13 @@ def import_kernels() -> None:
 def _open_report(config: Config, world: World, goes_on: bool) -> Report:
     """Find out before the first step whether everything that will be written can be."""
     with world.agreeing():
-        try:
-            if world.rank == 0 and config.checkpoint:
+        if world.rank == 0 and config.checkpoint:
+            try:
                 Path(config.checkpoint).mkdir(parents=True, exist_ok=True)
+                try_writing(Path(config.checkpoint))
+            except OSError as error:
+                raise _no_checkpoint(config, error) from None
+        try:
             return Report(world.rank == 0, config.progress, config.metrics, goes_on)
         except OSError as error:
             raise LauncherError(f"cannot write {error.filename}: {error.strerror}") from None
@@ -321,14 +326,29 @@ def _loss_and_correct(returned: Any) -> tuple[float, float]:
     return returned if isinstance(returned, tuple) else (returned, np.nan)
 
 
-def _check_finite(world: World, loss: float, epoch: int) -> None:
-    """The loss is the same sum on every rank, so all of them stop together."""
-    if not np.isfinite(loss):
-        error = ConfigurationError(
-            f"the loss became {loss} in epoch {epoch}: try a smaller --learning-rate"
-        )
+def _finite_sums(
+    world: World, loss: float, correct: float, parameters: np.ndarray, epoch: int
+) -> np.ndarray:
+    """Loss and correct of all ranks, float64 (2,), if they and the parameters are good to go on from. Collective.
+
+    Losses were computed before the last update, so each rank also looks at its part of the host's parameters. The sums
+    are the same on every rank, so all of them stop together. Raises ConfigurationError.
+    """
+    from lepton_mpi.data.order import share
+
+    first, last = share(0, parameters.size, world.local_size, world.local_rank)
+    # NaN is the least and the largest where there is one; ``isfinite`` of all would make a vector.
+    part = parameters[first:last]
+    is_finite = np.isfinite(part.min(initial=0)) and np.isfinite(part.max(initial=0))
+    *sums, wrong = world.sum(np.array([loss, correct, not is_finite], np.float64))
+    became = "" if np.isfinite(sums[0]) else f"the loss became {sums[0]}"
+    if wrong and not became:
+        became = "the parameters became infinite or no numbers"
+    if became:
+        error = ConfigurationError(f"{became} in epoch {epoch}: try a smaller --learning-rate")
         error.agreed = True
         raise error
+    return np.array(sums)
 
 
 def _prefixed(prefix: str, figures: dict[str, Any]) -> dict[str, float]:
@@ -336,7 +356,9 @@ def _prefixed(prefix: str, figures: dict[str, Any]) -> dict[str, float]:
     return {prefix + name: figures[name] for name in names if name in figures}
 
 
-def _save(config, world, layout, strategy, data, model, state: dict[str, Any]) -> Path | None:
+def _save(
+    config, world, layout, strategy, data, model, state: dict[str, Any], own_files: list[Path]
+) -> Path | None:
     """Rank 0 writes; every rank learns whether it worked. Collective. ``state`` is what the run goes on from."""
     from lepton_mpi import checkpoint
 
@@ -356,9 +378,12 @@ def _save(config, world, layout, strategy, data, model, state: dict[str, Any]) -
                 attributes,
             )
             try:
-                return checkpoint.save(Path(config.checkpoint), saved)
+                return checkpoint.save(Path(config.checkpoint), saved, own_files)
             except OSError as error:
-                raise LauncherError(
-                    f"cannot write a checkpoint to {config.checkpoint}: {error}"
-                ) from None
+                raise _no_checkpoint(config, error) from None
     return None
+
+
+def _no_checkpoint(config: Config, error: OSError) -> LauncherError:
+    reason = one_line(error.strerror or error)
+    return LauncherError(f"cannot write a checkpoint to {config.checkpoint}: {reason}")

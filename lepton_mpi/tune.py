@@ -5,7 +5,6 @@ the sizes are held out of the fit of alpha, beta and gamma, and tell how well it
 stored for jobs of this kind (``collectives/tuning.py``), and ``--allreduce auto`` goes by it from then on.
 """
 
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from lepton_mpi.collectives.allreduce import MODES, NAMES, Plan, make_plan
 from lepton_mpi.collectives.mpi import MpiRanks
 from lepton_mpi.collectives.timing import Call, measure
 from lepton_mpi.collectives.tuning import Measured, sizes
+from lepton_mpi.durable import try_writing
 from lepton_mpi.errors import LauncherError, RankError
 from lepton_mpi.world import World
 
@@ -132,8 +132,7 @@ def _check_folder(world: World) -> None:
         if world.rank == 0:
             folder = tuning.folder()
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
+            try_writing(folder)
 
 
 def _store(world: World, table: tuning.Table) -> None:

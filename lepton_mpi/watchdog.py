@@ -71,11 +71,12 @@ class PhaseClock:
         """This rank now is in ``phase`` (one of PHASES), until the next call."""
         now = monotonic()
         self.seconds[self._phase] += now - self._since
+        # Before the phase: the watchdog must not take the age of one for that of another with a shorter limit.
+        self._row[2] = now
         self._phase, self._since = phase, now
         if step is not None:
             self._row[0] = step
         self._row[1] = _NUMBER_OF[phase]
-        self._row[2] = now
 
     def move(self, source: str, target: str, seconds: float) -> None:
         """Count ``seconds`` that were booked, or will be, under ``source`` as ``target``."""
@@ -166,7 +167,9 @@ class Watchdog:
                 if self._clock.phase_of(local_rank) != "over":
                     self._on_death(local_rank)
                     return
-            if self._clock.age_seconds() > self._clock.phase_limit_seconds(self._limit):
+            # The limit first: if the rank enters a phase in between, its age is that of the later one, about 0.
+            limit = self._clock.phase_limit_seconds(self._limit)
+            if self._clock.age_seconds() > limit:
                 self._on_timeout()
                 return
             # From this thread: if it runs, the lock is free; if it does not, the timer expires.

@@ -8,7 +8,8 @@ What training reads (``hdf5.py``; also from files of other programs, in the othe
     normalisation/shift, scale      float64, of the shape of one row: a value is read as (x - shift) * scale
     attribute classes               names of the classes in the order of their numbers; absent for regression
 
-A split without rows is absent. Files of ``prepare`` hold these besides, for people and for ``inspect``::
+A split without rows is absent. Of a file of ``prepare`` training then holds out none, since rows may depend on each other:
+windows of a text overlap, groups belong together, balancing repeats rows. Files of ``prepare`` hold these besides, for people and for ``inspect``::
 
     attribute format                "lepton_mpi data"
     attribute format_version        1; readers refuse a higher one and open every lower one
@@ -35,6 +36,12 @@ from lepton_mpi.errors import DataError, one_line
 
 SPLITS = ("train", "validation", "test")
 FORMAT, VERSION = "lepton_mpi data", 1
+
+
+def is_prepared(attributes: Mapping[str, Any]) -> bool:
+    """Whether a file says that ``prepare`` wrote it."""
+    found = attributes.get("format")
+    return isinstance(found, bytes | str) and found in (FORMAT, FORMAT.encode())
 
 
 def check_version(attributes: Mapping[str, Any], path: Path) -> None:

@@ -31,7 +31,7 @@ import h5py
 import numpy as np
 
 from lepton_mpi.data import probe, trust
-from lepton_mpi.data.file_format import SPLITS, check_version
+from lepton_mpi.data.file_format import SPLITS, check_version, is_prepared
 from lepton_mpi.errors import DataError, one_line
 
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -58,7 +58,8 @@ class Source:
 class OpenFile:
     """What ``open_file`` found: sources by split, the shape of a row, normalisation, class names.
 
-    ``target_count`` is the number of targets of a row, or 0 where ``y`` are classes.
+    ``target_count`` is the number of targets of a row, or 0 where ``y`` are classes. ``is_prepared`` says that ``prepare``
+    wrote the file, so that it has all splits that it is to have.
     """
 
     path: Path
@@ -68,6 +69,7 @@ class OpenFile:
     normalisation: tuple[np.ndarray, np.ndarray]
     class_names: tuple[str, ...]
     target_count: int
+    is_prepared: bool
 
 
 def locate(name: str) -> Path:
@@ -208,7 +210,10 @@ def _describe(file: h5py.File, path: Path, y_kind: YKind) -> OpenFile:
     shift = _normaliser(file, path, "shift", feature_shape, 0.0)
     scale = _normaliser(file, path, "scale", feature_shape, byte_scale)
     names = () if target_count else class_names
-    return OpenFile(path, file, sources, feature_shape, (shift, scale), names, target_count)
+    return OpenFile(
+        *(path, file, sources, feature_shape, (shift, scale), names, target_count),
+        is_prepared(file.attrs),
+    )
 
 
 def _class_names(file: h5py.File, path: Path) -> tuple[str, ...]:

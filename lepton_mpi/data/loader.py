@@ -128,7 +128,8 @@ def load(
     dtype
         float32 or float64, of the batches.
     held_out
-        Fractions for ``validation`` and ``test``, used where the files have no such split.
+        Fractions for ``validation`` and ``test``, used where the files have no such split; not of files of ``prepare``,
+        whose rows may depend on each other.
     seed
         Decides which rows are held out.
     host
@@ -165,7 +166,7 @@ def load(
         class_names = first.class_names
         if not shape.targets and not class_names:
             class_names = tuple(str(number) for number in range(_class_count(splits)))
-    _hold_out(splits, held_out, seed)
+    _hold_out(splits, dict.fromkeys(held_out, 0.0) if first.is_prepared else held_out, seed)
     with host.agreeing():
         if splits["train"].row_count == 0:
             raise DataError(
@@ -255,7 +256,7 @@ def _open(paths: list[Path], y_kind: hdf5.YKind) -> tuple[hdf5.OpenFile, dict[st
     if tables["train"].row_count == 0:
         stored = tables["train"].x[0]
         raise DataError(f"{stored.path}: {stored.name}: expected rows to train on, got none")
-    return found[0], tables
+    return replace(found[0], is_prepared=any(file.is_prepared for file in found)), tables
 
 
 class _Shape(NamedTuple):
@@ -354,6 +355,7 @@ def _fill(rows: Rows, host: Host, is_mapped: bool) -> None:
     blocks = rows.table.blocks()
     first, last = order.share(0, len(blocks) - 1, host.local_size, host.local_rank)
     for start, stop in zip(blocks[first:last], blocks[first + 1 : last + 1], strict=True):
+        host.clock.enter("start")  # progress, for the time limit, which is not one for all the data
         rows.table.read_y(start, stop, rows.y[start:stop])
         if rows.x is None:
             continue

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lepton_mpi.data.file_format import SPLITS
-from lepton_mpi.errors import DataError, LauncherError, one_line
+from lepton_mpi.errors import DataError
 from lepton_mpi.prepare.labels import Labels
 from lepton_mpi.prepare.normalisation import Normalisation
 from lepton_mpi.prepare.options import Options
@@ -20,7 +20,7 @@ from lepton_mpi.prepare.selection import Selection
 from lepton_mpi.prepare.statistics import Moments
 from lepton_mpi.prepare.survey import Survey
 from lepton_mpi.prepare.transformation import Transformation
-from lepton_mpi.prepare.writing import RowWriter, fixed_texts, new_file, write_facts
+from lepton_mpi.prepare.writing import RowWriter, disk_errors, fixed_texts, new_file, write_facts
 
 _STATISTICS = ("count", "mean", "std", "minimum", "maximum")
 
@@ -95,10 +95,10 @@ def write_rows(plan: Plan, blocks: Blocks, out: Output | None) -> np.ndarray:
 
     for numbers, mine in blocks.rounds(visit):
         received = _gathered(plan, numbers, mine, world)
-        with world.agreeing(), _disk_errors(plan):
+        with world.agreeing(), disk_errors(plan.options.output):
             for number, arrays in zip(numbers, received, strict=False):
                 _append(out, _splits_in(plan, number), arrays)
-    with world.agreeing(), _disk_errors(plan):
+    with world.agreeing(), disk_errors(plan.options.output):
         for writer in out.writers.values() if out else ():
             writer.close()
     total = np.empty_like(changed)
@@ -168,14 +168,6 @@ def _append(out: Output, splits: list[tuple[str, np.ndarray]], arrays: list[np.n
         out.writers[f"{split}/y"].append(y)
 
 
-@contextmanager
-def _disk_errors(plan: Plan) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # h5py raises either when a disk is full
-        raise LauncherError(f"cannot write {plan.options.output}: {one_line(error)}") from None
-
-
 # -- the file ----------------------------------------------------------------------------------------
 
 
@@ -193,13 +185,16 @@ def output(plan: Plan, world: Any) -> Iterator[Output | None]:
 
 
 def _open_output(plan: Plan, stack: ExitStack) -> Output:
-    file = stack.enter_context(new_file(Path(plan.options.output)))
+    path = Path(plan.options.output)
+    file = stack.enter_context(new_file(path))
     writers, storage = {}, (plan.options.layout, plan.options.compress)
     for split, count in plan.chosen.counts().items():
         if count:
-            x_shape, y_shape = (count, *plan.row_shape), (count, *plan.y.shape[1:])
-            writers[f"{split}/x"] = RowWriter(file, f"{split}/x", x_shape, plan.dtype, *storage)
-            writers[f"{split}/y"] = RowWriter(file, f"{split}/y", y_shape, plan.y.dtype, *storage)
+            shapes = {"x": (count, *plan.row_shape), "y": (count, *plan.y.shape[1:])}
+            for name, dtype in (("x", plan.dtype), ("y", plan.y.dtype)):
+                place = f"{split}/{name}"
+                with disk_errors(path):
+                    writers[place] = RowWriter(file, place, shapes[name], dtype, *storage)
     return Output(file, writers)
 
 
@@ -212,4 +207,5 @@ def write_everything_else(
     for name in _STATISTICS:
         arrays[f"about/statistics/{name}"] = getattr(moments, name)
     arrays |= {name: fixed_texts(texts) for name, texts in plan.texts.items()}
-    write_facts(out.file, facts, arrays, plan.labels.class_names)
+    with disk_errors(plan.options.output):
+        write_facts(out.file, facts, arrays, plan.labels.class_names)

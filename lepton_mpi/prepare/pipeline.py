@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lepton_mpi import __version__
+from lepton_mpi.durable import try_writing
 from lepton_mpi.errors import ConfigurationError, LauncherError, LeptonError
 from lepton_mpi.prepare import normalisation, summary
 from lepton_mpi.prepare.labels import Labels, make_labels
@@ -23,6 +24,7 @@ from lepton_mpi.prepare.statistics import Moments
 from lepton_mpi.prepare.survey import Survey, check_missing, survey
 from lepton_mpi.prepare.training_rows import TrainingRows
 from lepton_mpi.prepare.transformation import Transformation, fit_transformation, needs_moments
+from lepton_mpi.prepare.writing import disk_errors, partial_of
 
 
 def prepare(options: Options, world: Any) -> dict[str, Any]:
@@ -115,6 +117,10 @@ def _check_output(options: Options, world: Any) -> None:
                 raise LauncherError(f"cannot write {path}: no such folder, or a folder itself")
             if path.exists() and not options.force and not options.dry_run:
                 raise ConfigurationError(f"{path} exists; --force replaces it")
+            if not options.dry_run:
+                with disk_errors(path):
+                    partial_of(path).unlink(missing_ok=True)  # what a kill has left
+                    try_writing(path.parent)
 
 
 def _stored_dtype(found: Survey, fitted: Transformation, options: Options) -> np.dtype:

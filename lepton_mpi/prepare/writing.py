@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from lepton_mpi.data.file_format import FORMAT, VERSION
-from lepton_mpi.durable import replace_durably
+from lepton_mpi.durable import PatientFile, replace_durably
 from lepton_mpi.errors import LauncherError, one_line
 
 # Long enough to read at full speed, short enough that a batch of neighbours does not unpack much else.
@@ -19,17 +19,44 @@ _CHUNK_BYTES = 1 << 20
 
 @contextmanager
 def new_file(path: Path) -> Iterator[h5py.File]:
-    """A file that is whole at the end of the block, or not there. Raises LauncherError if it cannot be written."""
-    temporary = path.with_name(f".{path.name}.partial")
+    """A file that is whole at the end of the block, or not there. Raises LauncherError if it cannot be written.
+
+    What is written in the block is to stand in a block of ``disk_errors``.
+    """
+    temporary = partial_of(path)
     try:
-        # The format of HDF5 1.10: the oldest with checksums of its metadata, and h5py 3.11 reads it.
-        with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
+        with disk_errors(path):
+            # The format of HDF5 1.10: the oldest with checksums of its metadata, and h5py 3.11 reads it.
+            raw = PatientFile(temporary)
+            file = h5py.File(raw, "w", libver=("v110", "v110"))
+        try:
             yield file
-        replace_durably(temporary, path)
-    except OSError as error:
-        raise LauncherError(f"cannot write {path}: {one_line(error.strerror or error)}") from None
+        except BaseException:
+            with suppress(OSError, RuntimeError):  # the first error is the cause
+                file.close()
+                raw.close()
+            raise
+        with disk_errors(path):
+            file.close()
+            raw.close()
+            replace_durably(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def partial_of(path: Path) -> Path:
+    """Where a file is until it is whole; a kill leaves it there."""
+    return path.with_name(f".{path.name}.partial")
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """A block that writes to the file. Raises LauncherError."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # h5py raises either when a disk is full
+        reason = getattr(error, "strerror", None) or error
+        raise LauncherError(f"cannot write {path}: {one_line(reason)}") from None
 
 
 class RowWriter:

@@ -13,7 +13,7 @@ _OPTIONS = {
     **{"schedule": "cosine", "warmup_epochs": 1},
 }
 _PROGRAM = f"""
-import os, signal, sys
+import os, resource, signal, sys
 from lepton_mpi import checkpoint, fit
 from lepton_mpi.launch import launched_rank
 from lepton_mpi.models import draws
@@ -31,6 +31,17 @@ def die_while_saving(step):
     \"\"\"When all has been written but the name.\"\"\"
     put = checkpoint.replace_durably
     checkpoint.replace_durably = lambda *paths: die() if str(step) in paths[1].name else put(*paths)
+
+
+def fill_the_disk():
+    \"\"\"When a checkpoint is to be written; shared memory counts as files, too.\"\"\"
+    save = checkpoint.save
+
+    def limited(*arguments):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+        return save(*arguments)
+
+    checkpoint.save = limited
 
 
 def die_in_step(step, rank):
@@ -96,3 +107,13 @@ def test_a_run_that_was_killed_twice_ends_as_one_that_was_not(killed_twice):
     assert "goes on from runs/step-00000020.h5, epoch 2, row 800, step 20\n" in last.out, last.text
     assert _end(last) == _end(_run(killed_twice, 4, "fit(**OPTIONS)"))
     assert _saved(killed_twice) == {"step-00000035.h5", "step-00000036.h5"}
+
+
+def test_a_disk_that_is_full_ends_in_one_line(tmp_path):
+    """Nothing of the file that does not fit is left, and the code is that of the README."""
+    job = _run(tmp_path, 2, "fill_the_disk(); fit(epochs=2, checkpoint='runs')")
+    assert job.code == 4, job.text
+    assert "Traceback" not in job.text, job.text
+    (line,) = job.lines("lepton_mpi")
+    assert line.startswith("lepton_mpi: cannot write a checkpoint to runs: ")
+    assert _saved(tmp_path) == set()

@@ -155,6 +155,28 @@ def test_a_run_that_is_stopped_again_and_again(world, images, folder, all_kept):
         _check_same_end(world, _run(world, folder, going_on), whole, f"from step {kept}")
 
 
+def test_a_run_removes_only_its_own_checkpoints(world, images, folder):
+    """A new run in the folder of another leaves that run's files, also one that it begins with; one that goes on does not."""
+    saved = folder / "saved"
+    first, second = ({"checkpoint": str(saved), "checkpoint_steps": n} for n in (3, 2))
+    train(_config(images, **first), world)
+    before = {9, 10}
+    with together(world):
+        assert _steps_in(saved) == before
+    begun = str(saved / "step-00000009.h5")
+    train(_config(images, epochs=1, initial=begun, **second), world)
+    with together(world):
+        assert _steps_in(saved) == {4, 5} | before
+    train(_config(images, epochs=1, initial=begun, resume=str(saved), **second), world)
+    train(_config(images, epochs=3, initial=begun, resume=str(saved), **second), world)
+    with together(world):
+        assert _steps_in(saved) == {14, 15, 9}  # that of step 10 has been written again
+
+
+def _steps_in(saved: Path) -> set[int]:
+    return {int(path.stem.removeprefix("step-")) for path in saved.glob("step-*.h5")}
+
+
 def test_more_epochs_than_before(world, images, folder):
     """A run of 1 epoch that goes on to 2 is the run of 2."""
     whole = _run(world, folder, _config(images))
@@ -235,7 +257,10 @@ def _rewrite(world, saved: Path, without=(), **attributes) -> None:
             checkpoint.save(saved, found)
 
 
-# -- a loss that is not finite -----------------------------------------------------------------------
+# -- what is no longer finite ------------------------------------------------------------------------
+
+# The learning rate times infinity, added to the parameters.
+_PLAIN = {"optimizer": "sgd", "momentum": 0.0}
 
 
 def test_a_loss_that_is_not_finite_pushes_out_no_good_checkpoint(world, images, folder):
@@ -253,6 +278,36 @@ def test_a_loss_that_is_not_finite_pushes_out_no_good_checkpoint(world, images, 
             "step-00000006.h5",
             "step-00000007.h5",
         ]
+
+
+@pytest.mark.parametrize("allreduce", ["auto", "ring"])
+@pytest.mark.parametrize(
+    ("step", "options", "left"),
+    [
+        (8, {"checkpoint_steps": 1}, ["step-00000006.h5", "step-00000007.h5"]),
+        (10, {"checkpoint_steps": 3}, ["step-00000006.h5", "step-00000009.h5"]),
+        (10, {}, []),
+    ],
+    ids=["within an epoch", "at its end", "without checkpoints"],
+)
+def test_parameters_that_are_not_finite_are_neither_saved_nor_a_success(
+    world, images, folder, allreduce, step, options, left
+):
+    """Losses are those before the last update, which may be the one that goes wrong."""
+    from lepton_mpi.models import draws
+
+    class Exploding(Uncounted):
+        def loss_and_gradient(self, parameters, batch, gradient):
+            gradient["w"][:] = math.inf if batch.draw == draws(0, step - 1, 1)[0] else 1
+            return 1.0
+
+    saved = folder / "saved"
+    place = {"checkpoint": str(saved)} if options else {}
+    config = _config(images, allreduce=allreduce, **_PLAIN, **options, **place)
+    with refused(world, ConfigurationError, "the parameters became", "in epoch 2", "learning-rate"):
+        train(config, world, Exploding)
+    with together(world):
+        assert sorted(path.name for path in saved.glob("*")) == left
 
 
 # -- what is said ------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from lepton_mpi import checkpoint, evaluation
 from lepton_mpi.config import Config
 from lepton_mpi.data import hdf5, loader, order
 from lepton_mpi.data.batches import BatchReader
-from lepton_mpi.errors import ConfigurationError, DataError, RankError
+from lepton_mpi.errors import ConfigurationError, DataError, LauncherError, RankError
 from lepton_mpi.models import initialise_uniform
 from lepton_mpi.models.mlp import Mlp
 from lepton_mpi.strategies import shared_parameters
@@ -358,3 +358,10 @@ def test_logistic_regression_of_ten_classes(world):
 def test_a_missing_file(world, folder):
     with refused(world, DataError, str(folder / "none.h5"), "no such file"):
         train(_config(data=str(folder / "none.h5")), world)
+
+
+def test_a_folder_that_nothing_can_be_written_to(world):
+    """Is found out by all ranks before anything is read: here not even the data are there."""
+    config = Config(data="none.h5", checkpoint="/proc", progress="none")
+    with refused(world, LauncherError, "cannot write a checkpoint to /proc: "):
+        train(config, world)

@@ -9,6 +9,7 @@ import numpy as np
 from lepton_mpi.data import loader
 from lepton_mpi.data.batches import BatchReader
 from lepton_mpi.data.reads import reads_in_order
+from lepton_mpi.watchdog import PhaseClock
 
 HELD_OUT = {"validation": 0.2, "test": 0.2}
 
@@ -21,7 +22,7 @@ class OneRank:
     ) -> None:
         self.local_rank, self.local_size = local_rank, local_size
         self._arrays = arrays
-        self.barriers = 0
+        self.barriers, self.clock = 0, PhaseClock()
 
     def host_array(self, shape: tuple[int, ...], dtype: np.dtype, name: str = "") -> np.ndarray:
         """Zeros; the arrays of another rank of the host, in the order made, if given."""

@@ -2,6 +2,9 @@
 
 import gzip
 import hashlib
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -50,3 +53,14 @@ def images(rows: int, shape: tuple[int, ...] = (8, 8), classes: int = 10, seed: 
     patterns = np.random.default_rng(99).integers(0, 200, (classes, *shape))
     x = patterns[y] + random.integers(0, 56, (rows, *shape))
     return x.astype(np.uint8), y.astype(np.uint8)
+
+
+@contextmanager
+def full_disk(limit_bytes: int) -> Iterator[None]:
+    """A block in which no file can be longer."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

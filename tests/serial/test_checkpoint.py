@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lepton_mpi import checkpoint
 from lepton_mpi.errors import DataError
 from lepton_mpi.vectors import Layout
-from tests.serial import attacks, hostile_files, hostile_outcomes
+from tests.serial import attacks, hostile_files, hostile_outcomes, raw_files
 
 SHAPES = {"layer0/weight": (7, 5), "layer0/bias": (5,), "scale": (), "none": (0, 3)}
 
@@ -87,16 +87,28 @@ def test_not_finite_numbers_come_back(tmp_path):
     assert _same(checkpoint.load(checkpoint.save(tmp_path, saved)), saved)
 
 
-def test_the_last_two_are_kept(tmp_path):
-    """Older checkpoints are removed, other files are not."""
+def test_the_last_two_of_a_run_are_kept(tmp_path):
+    """Older checkpoints of the run are removed, and nothing else: files of other runs may be somebody's best."""
     (tmp_path / "notes.txt").write_text("mine")
+    earlier = [checkpoint.save(tmp_path, _checkpoint(step)).name for step in (7, 8, 900)]
+    own = []
     for step in (1, 5, 30, 200):
-        checkpoint.save(tmp_path, _checkpoint(step))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "notes.txt",
-        "step-00000030.h5",
-        "step-00000200.h5",
-    ]
+        checkpoint.save(tmp_path, _checkpoint(step), own)
+    kept = ["step-00000030.h5", "step-00000200.h5"]
+    assert [path.name for path in own] == kept
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["notes.txt", *earlier, *kept]
+    )
+
+
+def test_what_a_run_has_kept_is_found_again(tmp_path):
+    """To be removed when the run goes on: the file it goes on from and an older one of a lower step."""
+    paths = [checkpoint.save(tmp_path, _checkpoint(step)) for step in (540, 1, 2, 3)]
+    assert checkpoint.of_the_same_run(paths[3]) == paths[2:]
+    assert checkpoint.of_the_same_run(paths[2]) == paths[1:3]
+    assert checkpoint.of_the_same_run(paths[1]) == paths[1:2]
+    moved = paths[3].rename(tmp_path / "best.h5")
+    assert checkpoint.of_the_same_run(moved) == []
 
 
 def test_a_new_run_in_an_old_folder_keeps_what_it_saves(tmp_path):
@@ -110,32 +122,56 @@ def test_a_new_run_in_an_old_folder_keeps_what_it_saves(tmp_path):
 
 def test_a_clock_that_is_put_back_loses_nothing(tmp_path):
     """What was written last stays and is the newest, whatever the clock said when the others were."""
+    own = []
     for step in (1, 2):
-        path = checkpoint.save(tmp_path, _checkpoint(step))
+        path = checkpoint.save(tmp_path, _checkpoint(step), own)
         os.utime(path, (2e9 + step, 2e9 + step))
-    paths = [checkpoint.save(tmp_path, _checkpoint(step)) for step in (3, 4, 4)]
+    paths = [checkpoint.save(tmp_path, _checkpoint(step), own) for step in (3, 4, 4)]
     assert checkpoint.newest_first(tmp_path) == [paths[2], paths[0]]
     assert checkpoint.load(paths[2]).attributes["step"] == 4
 
 
-@pytest.mark.parametrize("function", ["replace", "fsync"])
-def test_an_interrupted_save_leaves_the_earlier_file(tmp_path, monkeypatch, function):
-    """If writing fails, the checkpoint of that name is the earlier one, whole, and nothing new looks like one."""
+@pytest.mark.parametrize(
+    ("where", "function", "error"),
+    [
+        (os, "replace", OSError),
+        (os, "fsync", OSError),
+        (h5py.File, "create_dataset", RuntimeError),
+    ],
+    ids=["replace", "fsync", "create_dataset"],
+)
+def test_an_interrupted_save_leaves_the_earlier_file(tmp_path, monkeypatch, where, function, error):
+    """If writing fails, the checkpoint of that name is the earlier one, whole, and nothing of the new one is left."""
     earlier = _checkpoint(7)
     path = checkpoint.save(tmp_path, earlier)
 
-    def fail(*_):
-        raise OSError("disk full")
+    def fail(*_, **__):
+        raise error("disk full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, function, fail)
+        patched.setattr(where, function, fail)
         other = _checkpoint(8)
         with pytest.raises(OSError, match="disk full"):
             checkpoint.save(
                 tmp_path, checkpoint.Checkpoint(**{**vars(other), "attributes": earlier.attributes})
             )
     assert _same(checkpoint.load(path), earlier)
-    assert [file.name for file in tmp_path.glob("*.h5")] == [path.name]
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("limit_bytes", [100, 1500, 7000])
+def test_a_disk_that_is_full_is_an_error_that_can_be_caught(tmp_path, limit_bytes):
+    """Not one of HDF5's from where nobody can catch it, which pytest would show as a warning."""
+    with raw_files.full_disk(limit_bytes), pytest.raises(OSError, match="File too large"):
+        checkpoint.save(tmp_path, _checkpoint(1, shapes={"w": (1000,)}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_kill_left_is_removed(tmp_path):
+    """Half of a checkpoint, of whatever step, goes when the next one is written."""
+    (tmp_path / "step-00000006.tmp").write_text("half of one")
+    path = checkpoint.save(tmp_path, _checkpoint(7))
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 class _File:

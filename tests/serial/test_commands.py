@@ -26,6 +26,11 @@ WRONG = [
     ["-m", "lepton_mpi.train", "--epoch", "3"],
     ["-m", "lepton_mpi.train", "--epochs", "x"],
     ["-m", "lepton_mpi", "evaluate"],
+    ["-m", "lepton_mpi", "evaluate", "a.h5", "--timeout", "0"],
+    ["-m", "lepton_mpi", "tune", "--timeout", "nan"],
+    ["-m", "lepton_mpi", "tune", "--seconds", "0"],
+    ["-m", "lepton_mpi", "tune", "--max", "4"],
+    ["-m", "lepton_mpi", "inspect", "digits", "--columns", "-1"],
     ["-m", "lepton_mpi", "prepare", "one.h5"],
     ["-m", "lepton_mpi", "prepare", "a.csv", "b.h5", "--labels", "3"],
     ["-m", "lepton_mpi", "prepare", "a.csv", "b.h5", "--split", "1,1"],
@@ -79,6 +84,18 @@ def test_an_unknown_option_is_one_line():
         ended.stderr
         == "lepton_mpi.train: unknown option --epoch, did you mean --epochs? (see --help)\n"
     )
+
+
+def test_a_number_out_of_its_range_is_named():
+    """With what is expected of it."""
+    ended = _run(["-m", "lepton_mpi", "evaluate", "a.h5", "--timeout", "0"])
+    line = "lepton_mpi evaluate: --timeout: expected a number above 0, got '0'\n"
+    assert (ended.returncode, ended.stderr) == (2, line)
+    ended = _run(["-m", "lepton_mpi", "inspect", "digits", "--columns", "-1"])
+    line = "lepton_mpi inspect: --columns: expected a whole number of at least 0, got '-1'\n"
+    assert (ended.returncode, ended.stderr) == (2, line)
+    ended = _run(["-m", "lepton_mpi", "inspect", "digits", "--columns", "0"])
+    assert ended.returncode == 0 and "and 1 more; --columns 1" in ended.stdout
 
 
 def test_only_the_first_rank_prints():

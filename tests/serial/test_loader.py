@@ -5,8 +5,10 @@ import pytest
 
 from lepton_mpi.data import hdf5, kernels, loader, order
 from lepton_mpi.data.batches import BatchReader
+from lepton_mpi.data.file_format import FORMAT
 from tests import reference
 from tests.serial.data_files import HELD_OUT, OneRank, load, read_all, table, write
+from tests.serial.raw_files import prepare
 
 NAMES = {
     "groups": {"train": "train/{}", "validation": "validation/{}", "test": "test/{}"},
@@ -57,6 +59,31 @@ def test_a_missing_split_is_held_out_of_the_training_rows(tmp_path, layout, miss
     assert data.splits["train"].row_count == 16 and data.splits[missing].row_count == 4
     together = np.concatenate([read_all(data, "train")[0], read_all(data, missing)[0]])
     np.testing.assert_array_equal(np.sort(together[:, 0]), parts["train"][0][:, 0])
+
+
+@pytest.mark.parametrize("missing", ["validation", "test"])
+def test_nothing_is_held_out_of_a_file_that_prepare_wrote(tmp_path, missing):
+    """Its rows may depend on each other, and then figures on some of them would be too good."""
+    sizes = {"train": 20, "validation": 4, "test": 5}
+    del sizes[missing]
+    contents, _ = _splits("groups", sizes)
+    path = write(tmp_path / "a.h5", contents, format=np.bytes_(FORMAT))
+    data = load(path)
+    assert {split: rows.row_count for split, rows in data.splits.items()} == {missing: 0, **sizes}
+    other = write(tmp_path / "b.h5", contents)
+    assert load([other, path]).splits["train"].row_count == 40
+    assert load([other]).splits["train"].row_count == 16
+    write(other, contents, format=np.arange(3))
+    assert load(other).splits["train"].row_count == 16
+
+
+def test_windows_of_a_text_are_not_tested_on_what_was_trained(tmp_path):
+    """Of a file of training windows alone, as ``prepare`` writes it, none is held out."""
+    (tmp_path / "book.txt").write_text("Full fathom five thy father lies. " * 20)
+    facts = prepare(f"train={tmp_path / 'book.txt'}", tmp_path / "a.h5", "--context", "8")
+    data = load(tmp_path / "a.h5")
+    counts = {split: rows.row_count for split, rows in data.splits.items()}
+    assert counts == {"validation": 0, "test": 0} | {k: v for k, v in facts["splits"].items() if v}
 
 
 def test_one_table_is_split_in_three(tmp_path):
@@ -372,3 +399,15 @@ def test_every_row_of_an_epoch_is_read_once(tmp_path):
             first, last = order.share(start, stop, 3, rank)
             seen.append(reader.read(rows.read_of(in_order[first:last]))[0].copy())
     np.testing.assert_array_equal(np.sort(np.concatenate(seen)[:, 0]), np.sort(x[rows.indices, 0]))
+
+
+@pytest.mark.parametrize("way", ["memory", "mapped", "streamed"])
+def test_every_block_that_is_read_is_progress(tmp_path, monkeypatch, way):
+    """For the time limit: data may be so many that reading them takes longer."""
+    x, y = table(40_000, (10,))
+    path = write(tmp_path / "a.h5", {"train/x": x, "train/y": y})
+    host, entered = OneRank(), []
+    monkeypatch.setattr(host.clock, "enter", lambda phase, *_: entered.append(phase))
+    data = loader.load(str(path), np.dtype(np.float64), HELD_OUT, 0, host, way=way)
+    assert entered == ["start"] * (len(data.splits["train"].table.blocks()) - 1)
+    assert len(entered) > 2

@@ -1,6 +1,7 @@
 """``prepare`` from raw file to rows that training reads: cleaning, splits, report, and the same for any ranks."""
 
 import json
+import os
 import time
 
 import h5py
@@ -13,8 +14,9 @@ from sklearn.impute import SimpleImputer
 from lepton_mpi.data import trust
 from lepton_mpi.data.file_format import SPLITS
 from lepton_mpi.errors import ConfigurationError, DataError, LauncherError
-from lepton_mpi.prepare import inspection, summary, writing
+from lepton_mpi.prepare import inspection, last_pass, summary, writing
 from lepton_mpi.prepare.splitting import _apportioned
+from tests.serial import raw_files
 from tests.serial.data_files import load, read_all
 from tests.serial.raw_files import digest, images, prepare, write_csv
 
@@ -505,6 +507,52 @@ def test_a_full_disk_ends_on_all_ranks_alike(messy, tmp_path, monkeypatch):
     with pytest.raises(LauncherError, match=r"cannot write .*a\.h5: .*No space left"):
         prepare(messy, tmp_path / "a.h5", *WORDS, "--missing", "drop", ranks=3)
     assert [path.name for path in tmp_path.iterdir()] == ["messy.csv"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("disk")])
+@pytest.mark.parametrize("function", ["create_dataset", "write_facts", "fsync"])
+def test_a_disk_that_is_full_at_other_times(messy, tmp_path, monkeypatch, function, error):
+    """When the file is laid out, when all else is written behind the rows, and when it is closed."""
+
+    def fail(*_, **__):
+        raise error
+
+    words = (*WORDS, "--missing", "drop")
+    where = {"write_facts": last_pass, "fsync": os}.get(function, h5py.File)
+    with monkeypatch.context() as patched:
+        patched.setattr(where, function, fail)
+        with pytest.raises(LauncherError, match=r"cannot write .*a\.h5: (No space left|disk)"):
+            prepare(messy, tmp_path / "a.h5", *words, ranks=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["messy.csv"]
+
+
+def test_a_folder_that_nothing_can_be_written_to(tmp_path):
+    """Is found out before anything is read: here not even the input is there. A dry run needs no folder to write to."""
+    with pytest.raises(LauncherError, match=r"cannot write /proc/a\.h5: "):
+        prepare(tmp_path / "none.csv", "/proc/a.h5", ranks=2)
+    with pytest.raises(DataError, match=r"none\.csv"):
+        prepare(tmp_path / "none.csv", "/proc/a.h5", "--dry-run")
+
+
+@pytest.mark.parametrize("limit_bytes", [100, 4000])
+def test_a_disk_that_is_really_full(messy, tmp_path, limit_bytes):
+    """HDF5 would complain of it again from where nobody can catch it, which pytest would show as a warning."""
+    refusal = pytest.raises(LauncherError, match=r"cannot write .*a\.h5: File too large")
+    with raw_files.full_disk(limit_bytes), refusal:
+        prepare(messy, tmp_path / "a.h5", *WORDS, "--missing", "drop", ranks=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["messy.csv"]
+
+
+def test_what_a_kill_left_is_removed(messy, tmp_path):
+    """By the next one that is to write the same file, also if it finds nothing to write; a dry run removes nothing."""
+    left = tmp_path / ".a.h5.partial"
+    left.write_text("half of one")
+    with pytest.raises(DataError):
+        prepare(messy, tmp_path / "a.h5", *WORDS, "--dry-run")
+    assert left.exists()
+    with pytest.raises(DataError):
+        prepare(messy, tmp_path / "a.h5", *WORDS)
+    assert not left.exists()
 
 
 def test_numbers_that_the_type_cannot_hold(messy, tmp_path):

@@ -14,10 +14,14 @@ import pytest
 from scipy.io import wavfile
 
 from lepton_mpi.errors import ConfigurationError, DataError, LauncherError, LeptonError
+from lepton_mpi.prepare import options
 from lepton_mpi.prepare.readers import wav_folders
+from lepton_mpi.prepare.readers.inputs import Input
+from lepton_mpi.watchdog import PhaseClock
 from tests.serial.data_files import load, read_all
 from tests.serial.raw_files import digest, images, prepare, write_csv, write_idx
 from tests.serial.test_prepare import rows_of
+from tests.serial.thread_ranks import on_ranks
 
 needs_pillow = pytest.mark.skipif(
     importlib.util.find_spec("PIL") is None, reason="Pillow, the extra images, is not installed"
@@ -362,6 +366,18 @@ def test_samples_of_all_types_are_the_same_signal(kind):
         samples = (signal * (1 if kind == np.float32 else -float(np.iinfo(kind).min))).astype(kind)
     assert np.allclose(wav_folders.as_signal(samples), signal)
     assert np.allclose(wav_folders.as_signal(np.column_stack([samples, samples])), signal)
+
+
+def test_looking_at_many_sounds_is_progress(tmp_path, monkeypatch):
+    """For the time limit, on every rank, also on those that wait for the one that looks."""
+    folder, entered = _sounds(tmp_path / "sounds"), []
+    chosen = options.parse([str(folder), "a.h5"])
+    monkeypatch.setattr(wav_folders, "_FILES_OF_ROUND", 3)
+    monkeypatch.setattr(PhaseClock, "enter", lambda _, phase, step=0: entered.append((phase, step)))
+    on_ranks(2, lambda world: wav_folders.open_wav((Input(folder),), chosen, world))
+    assert sorted(step for step in entered if step[0] != "start") == [
+        ("compute", first) for first in (0, 0, 3, 3, 6, 6)
+    ]
 
 
 def test_sounds_that_differ(tmp_path):

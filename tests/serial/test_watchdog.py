@@ -37,3 +37,42 @@ def test_a_death_before_the_end_is_noticed(monkeypatch, kernel, phase):
                     deaths.get(timeout=1.5)
         finally:
             watchdog.stop()
+
+
+def test_a_phase_begins_with_its_time():
+    """The watchdog, in another thread, must not see a phase with the age of the one before."""
+    clock = PhaseClock()
+    clock.enter("start", 0)
+    phases = []
+
+    class Row(list):
+        def __setitem__(self, place, value):
+            if place == 2:
+                phases.append(clock._phase)
+            super().__setitem__(place, value)
+
+    clock._row = Row([0, 0, 0])
+    clock.enter("compute", 1)
+    assert phases == ["start"] and clock._phase == "compute"
+
+
+def test_a_long_phase_that_ends_while_the_watchdog_looks_is_no_timeout():
+    """Its age is compared with its own limit, not with that of the phase behind it."""
+    looked = queue.SimpleQueue()
+
+    class Turning(PhaseClock):
+        def age_seconds(self):
+            age = super().age_seconds()
+            self.enter("compute")
+            looked.put(age)
+            return age
+
+    clock, timeouts = Turning(), queue.SimpleQueue()
+    clock._row[2] -= 400  # of 600 that "start" may take
+    watchdog = Watchdog(clock, 2.0, [os.getpid()], lambda: timeouts.put(True), lambda _: None)
+    try:
+        assert looked.get(timeout=20) >= 400
+        assert looked.get(timeout=20) < 20
+    finally:
+        watchdog.stop()
+    assert timeouts.empty()

@@ -6,6 +6,7 @@ mel = 2595 log10(1 + f / 700), from 0 to half the sample rate; the logarithm of 
 """
 
 import warnings
+from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from lepton_mpi.prepare.readers.inputs import Input
 
 _WINDOW_SECONDS, _HOP_SECONDS = 0.025, 0.010
 _LEAST_ENERGY = 1e-10
+# So many that ranks agree seldom, so few that a slow file system shows them within any time limit.
+_FILES_OF_ROUND = 100
 
 
 def open_wav(inputs: tuple[Input, ...], options: Options, world) -> Source:
@@ -28,9 +31,9 @@ def open_wav(inputs: tuple[Input, ...], options: Options, world) -> Source:
     found = None
     with world.agreeing():
         if world.rank == 0:
-            files, names = list_classes(inputs, (".wav",))
-            found = files, names, *_look_at_all(files, options)
-    files, names, rate, shorter, longer = world.comm.bcast(found)
+            found = list_classes(inputs, (".wav",))
+    files, names = world.comm.bcast(found)
+    rate, shorter, longer = _look_at_all(files, options, world)
     length = round(options.seconds * rate)
     with world.agreeing():
         if length < _window(rate):
@@ -45,19 +48,38 @@ def open_wav(inputs: tuple[Input, ...], options: Options, world) -> Source:
     return Source(tuple(parts), "sounds by class", shape, class_names=names, notes=notes)
 
 
-def _look_at_all(files: list[ClassFiles], options: Options) -> tuple[int, int, int]:
-    """The sample rate of all, and how many are shorter, and longer, than a row. Raises DataError."""
-    rate, shorter, longer, first = options.sample_rate, 0, 0, files[0].paths[0]
-    for path in (path for some in files for path in some.paths):
+def _look_at_all(files: list[ClassFiles], options: Options, world) -> tuple[int, int, int]:
+    """The sample rate of all, and how many are shorter, and longer, than a row. Collective. Raises DataError."""
+    paths = [path for some in files for path in some.paths]
+    looks = _Looks(options.sample_rate or 0)
+    for first in range(0, len(paths), _FILES_OF_ROUND):
+        # A round is progress, also for those who wait for it; all the files may take long.
+        world.clock.enter("compute", first)
+        with world.agreeing():
+            if world.rank == 0:
+                for path in paths[first : first + _FILES_OF_ROUND]:
+                    looks.add(path, paths[0], options)
+    return world.comm.bcast((looks.rate, looks.shorter, looks.longer))
+
+
+@dataclass
+class _Looks:
+    """What is known of the files that were looked at; ``rate`` is 0 before the first."""
+
+    rate: int
+    shorter: int = 0
+    longer: int = 0
+
+    def add(self, path: Path, first: Path, options: Options) -> None:
+        """One more file. Raises DataError."""
         own, samples = _read(path, mapped=True)
-        rate = rate or own
-        if own != rate and options.sample_rate is None:
+        self.rate = self.rate or own
+        if own != self.rate and options.sample_rate is None:
             raise DataError(
-                f"{path}: expected {rate} samples a second as in {first}, got {own}; see --sample-rate"
+                f"{path}: expected {self.rate} samples a second as in {first}, got {own}; see --sample-rate"
             )
-        shorter += len(samples) / own < options.seconds
-        longer += len(samples) / own > options.seconds
-    return rate, shorter, longer
+        self.shorter += len(samples) / own < options.seconds
+        self.longer += len(samples) / own > options.seconds
 
 
 def _read(path: Path, mapped: bool = False) -> tuple[int, np.ndarray]:
