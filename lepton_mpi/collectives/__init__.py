@@ -12,7 +12,8 @@ Reading order::
     messages.py        runs a program over a transport
     threads.py         transport between threads of one process, for tests and doctests
     mpi.py             transport over MPI; MPI's own Allreduce as one more algorithm
-    atomics.py         words that processes share, and waiting for them, inside Numba; host_flags.py: without waiting
+    atomics.py         words that processes share, and waiting for them, inside Numba; host_flags.py: without waiting,
+                       or while messages go on
     folds.py           pure: a sum as passes over 2, 4 or 8 vectors; fold_kernels.py carries one out
     host_kernels.py    an allreduce inside a host, as one kernel; host_array_kernels.py for memory of one rank
     host_memory.py     vectors that a host's ranks share, and the plans that sum them in place
