@@ -1,6 +1,7 @@
 """How far each rank of a host is with several things, told without waiting. See ``flag_kernels.py``."""
 
 import os
+from collections.abc import Callable
 from time import perf_counter
 
 import numpy as np
@@ -33,11 +34,16 @@ class HostFlags:
         return flags_reached(self._words, first, first + self._ranks, value)
 
 
-class HostMeeting:
-    """All ranks of a host meet, while the MPI library goes on with what they have sent to other hosts.
+def let_messages_go_on(world) -> Callable[[], object]:
+    """What to call while waiting in memory: a library may hold on to bytes that are sent until it is called again.
 
-    It may hold on to bytes that are sent until it is called again: two hosts, each waiting in memory for one of its ranks
-    that waits for such bytes, would wait for ever. Making one and running are collective over the host.
+    Two hosts, each waiting in memory for one of its ranks that waits for such bytes, would wait for ever.
+    """
+    return world.lane_comm.Iprobe if world.lane_comm is not None else lambda: None
+
+
+class HostMeeting:
+    """All ranks of a host meet, while what they have sent to other hosts goes on. Making and running are collective over the host.
 
     Attributes
     ----------
@@ -47,7 +53,7 @@ class HostMeeting:
 
     def __init__(self, world) -> None:
         self._flags, self._round, self.wait_seconds = HostFlags(world, 1), 0, 0.0
-        self._go_on = world.lane_comm.Iprobe if world.lane_comm is not None else lambda: None
+        self._go_on = let_messages_go_on(world)
 
     def run(self) -> None:
         """Return once all ranks of the host have called it."""

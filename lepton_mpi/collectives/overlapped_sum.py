@@ -25,7 +25,7 @@ from collections.abc import Callable
 from time import perf_counter
 
 from lepton_mpi.collectives.chunks import chunk_bounds
-from lepton_mpi.collectives.host_flags import HostFlags
+from lepton_mpi.collectives.host_flags import HostFlags, let_messages_go_on
 from lepton_mpi.collectives.host_kernels import reduce_alone
 from lepton_mpi.collectives.host_memory import (
     HostVectors,
@@ -66,8 +66,7 @@ class OverlappedSum:
         lanes = world.lane_count if world.host_count > 1 else world.local_size
         # A rank is ready with a bucket, and has added up its slices of all of them.
         self._ready, self._added = HostFlags(world, len(buckets)), HostFlags(world, 1)
-        # A library may hold on to bytes that are sent until it is called again.
-        self._progress = world.lane_comm.Iprobe if world.lane_comm is not None else None
+        self._go_on = let_messages_go_on(world)
         self.slices = []
         for start, stop in buckets:
             bounds = chunk_bounds(stop - start, lanes)
@@ -147,8 +146,7 @@ class OverlappedSum:
         self.poll()
         while not is_over():
             os.sched_yield()
-            if self._progress:
-                self._progress()
+            self._go_on()
             self.poll()
         if self._started:
             end = self._last_done if self._done == len(self._parts) else perf_counter()
