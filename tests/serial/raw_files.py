@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from scipy.io import wavfile
 
 from lepton_mpi.prepare import options
 from tests.serial.thread_ranks import on_ranks
+
+TEXT = "Der Mond ist aufgegangen, die goldnen Sternlein prangen.\n" * 20
 
 
 def prepare(*words: object, ranks: int = 1) -> dict:
@@ -64,3 +67,45 @@ def full_disk(limit_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def write_cifar(path: Path, rows: int, label_bytes: int = 1, seed: int = 0) -> np.ndarray:
+    """A file of records as published; returns the images (rows, 32, 32, 3)."""
+    x, y = images(rows, (32, 32, 3), classes=10, seed=seed)
+    planes = x.transpose(0, 3, 1, 2).reshape(rows, -1)
+    labels = [y[:, None]] if label_bytes == 1 else [(y // 5)[:, None], y[:, None]]
+    path.write_bytes(np.concatenate([*labels, planes], axis=1).astype(np.uint8).tobytes())
+    return x
+
+
+def write_sounds(folder: Path, rate: int = 8000, seconds: float = 0.5) -> Path:
+    """Two classes of tones, four files each."""
+    for number in range(8):
+        kind = folder / ("high" if number % 2 else "low")
+        kind.mkdir(parents=True, exist_ok=True)
+        time = np.arange(int(rate * seconds)) / rate
+        tone = np.sin(2 * np.pi * (2000 if number % 2 else 300) * time + number)
+        wavfile.write(kind / f"{number}.wav", rate, (tone * 20000).astype(np.int16))
+    return folder
+
+
+def write_pictures(folder: Path, rows: int = 24, shape: tuple[int, ...] = (6, 5, 3)) -> np.ndarray:
+    """PNG files of three classes; returns the pixels, in the order of names."""
+    from PIL import Image
+
+    x, y = images(rows, shape, classes=3)
+    for number in range(rows):
+        kind = folder / f"kind{y[number]}"
+        kind.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(x[number]).save(kind / f"{number:03d}.png")
+    return x[np.argsort(y, kind="stable")]
+
+
+def same_on_ranks(out: Path, *words: object) -> dict:
+    """The facts; the files of 1, 2, 3 and 8 ranks are the same bits."""
+    facts = prepare(*words, out, "--force")
+    first = digest(out)
+    for ranks in (2, 3, 8):
+        prepare(*words, out, "--force", ranks=ranks)
+        assert digest(out) == first, ranks
+    return facts
