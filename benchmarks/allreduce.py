@@ -23,6 +23,7 @@ from lepton_mpi.byte_sizes import parse_size
 
 SIZES = ("8", "64", "512", "4K", "16K", "64K", "256K", "1M", "4M", "16M", "64M")
 MODES = ("shared", "private", "array")
+FORMS = ("out_of_place", "in_place")
 DTYPES = ("float32", "float64", "int32", "int64")
 CONSTANTS = (
     "PIECE_BYTES",
@@ -75,6 +76,13 @@ def parse_command_line() -> argparse.Namespace:
     add("--max", type=parse_size, metavar="BYTES")
     add("--algorithms", nargs="+", default=["auto"], metavar="NAME", help="default: auto")
     add("--modes", nargs="+", choices=MODES, default=MODES)
+    add(
+        "--forms",
+        nargs="+",
+        choices=FORMS,
+        default=FORMS,
+        help="of mode shared, the others are always in place; default: both",
+    )
     add("--dtype", choices=DTYPES, default="float32")
     add("--seconds", type=float, default=0.3, help="time to measure one case; default: 0.3")
     add("--timeout", type=float, default=300, help="seconds after which a case counts as hung")

@@ -47,19 +47,23 @@ def print_table(world: World, options: argparse.Namespace) -> None:
 
 
 def measured_rows(world: World, options: argparse.Namespace) -> Iterator[Row]:
-    """One row per size, mode and algorithm, as soon as it is measured. Collective over ``world``."""
+    """One row per size, mode, form and algorithm, as soon as it is measured. Collective over ``world``."""
     dtype = np.dtype(options.dtype)
     # Between hosts the wire is the limit, and that is another benchmark's subject.
     limit = MemoryLimit(world, dtype) if world.host_count == 1 else None
     ranks = MpiRanks(world.comm)
-    for case, (size, mode, name) in enumerate(
-        case
-        for case in product(options.sizes, options.modes, options.algorithms)
-        if case[1] != "shared" or case[2] in SHARING
-    ):
+    ways = [
+        (mode, form, name)
+        for mode in options.modes
+        for form in (options.forms if mode == "shared" else ["in_place"])
+        for name in options.algorithms
+        if mode != "shared" or name in SHARING
+    ]
+    for case, (size, (mode, form, name)) in enumerate(product(options.sizes, ways)):
         world.clock.enter("compute", case)
         limit_us = limit.seconds(size, mode) * 1e6 if limit else None
-        plan = plan_on_zeros(world, size // dtype.itemsize, dtype, mode, name)
+        in_place = form == "in_place"
+        plan = plan_on_zeros(world, size // dtype.itemsize, dtype, mode, name, in_place)
         timing = measure(ranks, Call(plan.input, plan.run, plan.result), options.seconds)
         yield allreduce_row(
             bytes=plan.input.nbytes,
@@ -69,6 +73,7 @@ def measured_rows(world: World, options: argparse.Namespace) -> Iterator[Row]:
             algorithm=name,
             chosen=plan.algorithm,
             mode=mode,
+            form=form,
             tuned=False,
             ranks=world.size,
             hosts=world.host_count,

@@ -41,4 +41,6 @@ def cells(row: Row) -> Row:
     name, chosen = row["algorithm"], row.get("chosen")
     if chosen not in (None, name):
         name = f"{name}: {chosen}"
+    if row["mode"] == "shared":
+        name = f"{name} {row['form']}"
     return {**row, "algorithm": name, "tuned": "yes" if row["tuned"] else "no"}

@@ -140,7 +140,7 @@ def combine(measured: Sequence[Row], ranks: int) -> list[Row]:
     """Medians over launches, by size; of a peer's tuned cases the fastest."""
     ours = over_launches(
         (row for row in measured if is_ours(row)),
-        key=lambda row: (row["bytes"], row["mode"], row["algorithm"]),
+        key=lambda row: (row["bytes"], row["mode"], row["algorithm"], row["form"]),
     )
     theirs = over_launches(
         (row for row in measured if not is_ours(row)),
@@ -162,7 +162,7 @@ def _our_launch(ranks: int, options: argparse.Namespace) -> Launch:
         ranks,
         *("-m", "benchmarks.allreduce", *_common(options), "--timeout", str(options.timeout)),
         *("--sizes", *map(str, options.sizes)),
-        *("--modes", *options.modes),
+        *("--modes", *options.modes, "--forms", *options.forms),
         *("--algorithms", *options.algorithms),
     )
     return Launch("lepton_mpi", command, limit_seconds=2 * options.timeout)

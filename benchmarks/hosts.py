@@ -202,7 +202,8 @@ def wire_seconds(byte_count: int, host_count: int, rate_gbit_s: float) -> float:
 def _lepton_launch(hosts: EmulatedHosts, options: argparse.Namespace) -> Launch:
     program = [sys.executable, "-m", "benchmarks.allreduce", "--seconds", str(options.seconds)]
     program += ["--timeout", str(options.timeout / 2), "--sizes", *map(str, options.sizes)]
-    program += ["--modes", *options.modes, "--algorithms", *options.algorithms]
+    program += ["--modes", *options.modes, "--forms", "out_of_place"]
+    program += ["--algorithms", *options.algorithms]
     return Launch("lepton_mpi", tuple(hosts.mpirun(program)), hosts.environment(), options.timeout)
 
 

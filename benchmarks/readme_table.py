@@ -28,13 +28,13 @@ def markdown(rows: Sequence[Row]) -> list[str]:
 
 
 def _cells(rows: Sequence[Row], ranks: int, size: int) -> tuple[str, str]:
-    ours = {
-        row["mode"]: row["time_us"]
-        for row in rows
-        if is_ours(row) and (row["ranks"], row["bytes"]) == (ranks, size)
+    ours = [row for row in rows if is_ours(row) and (row["ranks"], row["bytes"]) == (ranks, size)]
+    fastest = {
+        mode: min((row["time_us"] for row in ours if row["mode"] == mode), default=None)
+        for mode in MODES
     }
     peer = fastest_peer(rows, ranks, size)
-    times = ", ".join(time_text(ours[mode]) if mode in ours else "-" for mode in MODES)
+    times = ", ".join("-" if us is None else time_text(us) for us in fastest.values())
     name = f"{time_text(peer['time_us'])}, {_NAMES[peer['library']]}" if peer else "-"
     return times, name + (" tuned" if peer and peer["tuned"] else "")
 

@@ -91,11 +91,13 @@ def fastest_of(passes: list[list[Measured]]) -> list[Measured]:
     return sorted(best.values(), key=lambda case: (case.bytes, case.mode, case.algorithm))
 
 
-def plan_on_zeros(world: World, count: int, dtype: np.dtype, mode: str, algorithm: str) -> Plan:
+def plan_on_zeros(
+    world: World, count: int, dtype: np.dtype, mode: str, algorithm: str, in_place: bool = False
+) -> Plan:
     """A plan for a vector of its own, however it is handed over. Collective over ``world``."""
     if mode == "array":
         return make_plan(world, mode=mode, array=np.zeros(count, dtype), algorithm=algorithm)
-    return make_plan(world, count, dtype, mode=mode, algorithm=algorithm)
+    return make_plan(world, count, dtype, mode=mode, in_place=in_place, algorithm=algorithm)
 
 
 def sentence(cases: list[Measured], mode: str) -> str:

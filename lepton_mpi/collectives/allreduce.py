@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from lepton_mpi.collectives.algorithms import ALGORITHMS
+from lepton_mpi.collectives.copied_plan import make_copied_plan
 from lepton_mpi.collectives.host_memory import (
     HostArrayPlan,
     HostPlan,
@@ -52,7 +53,7 @@ class Plan:
         This rank's contributions, to be filled before every run; one unless it holds another number of tree nodes.
     result : array, shape (count,)
         The sum after ``run``. In mode "shared" all ranks of a host see the same memory; else it is the
-        rank's own.
+        rank's own, in place of its contribution.
     run : callable
         Sums once, without arguments. Collective over the world.
     """
@@ -85,6 +86,7 @@ def make_plan(
     dtype: Any = np.float32,
     *,
     mode: str = "private",
+    in_place: bool = False,
     array: np.ndarray | None = None,
     op: str = "sum",
     algorithm: str = "auto",
@@ -98,6 +100,11 @@ def make_plan(
         Of the vector, for modes "shared" and "private", whose memory the plan owns.
     mode : {"shared", "private", "array"}
         How the vector is handed over; ``host_memory`` tells what each costs. "array" sums ``array`` in place.
+    in_place : bool
+        For mode "shared"; sums of the other modes always are. The sum takes the place of contributions, of the first rank
+        of the host on one host: a vector less to hold, and 2 ranks that share a cache of 32 MiB sum 16 MiB in 0.28 ms in
+        place of 0.53. The price: until all ranks of a host have read a sum, none of them may fill its input again;
+        let them meet in between (``world.host_barrier()``).
     array : float32, float64, int32 or int64, shape (n,), contiguous and writable
         For mode "array".
     op : {"sum", "max", "min"}
@@ -121,8 +128,8 @@ def make_plan(
         count, dtype = array.size, array.dtype
     dtype = np.dtype(dtype)
     world.agree_on(
-        "the allreduce (elements, dtype, operation, mode, algorithm)",
-        (count, dtype.name, op, mode, algorithm),
+        "the allreduce (elements, dtype, operation, mode, in place, algorithm)",
+        (count, dtype.name, op, mode, bool(in_place), algorithm),
     )
     with world.agreeing():
         if dtype.name not in DTYPES or not dtype.isnative:
@@ -133,7 +140,7 @@ def make_plan(
         executor = HostArrayPlan(world, array, op)
         return Plan(algorithm, reason, [array], array, executor)
     if algorithm in ("host", "two_level"):
-        return _host_or_two_level(world, count, dtype, mode, array, op, choice)
+        return _host_or_two_level(world, count, dtype, mode, in_place, array, op, choice)
     buffer = np.zeros(count, dtype) if array is None else array
     if algorithm in ("mpi", "mpi_persistent"):
         executor = MpiAllreducePlan(
@@ -177,37 +184,18 @@ def check_arguments(mode: str, array: np.ndarray | None, op: str, algorithm: str
 
 
 def _host_or_two_level(
-    world, count: int, dtype: np.dtype, mode: str, array, op: str, choice: Choice
+    world, count: int, dtype: np.dtype, mode: str, in_place: bool, array, op: str, choice: Choice
 ) -> Plan:
     one_host = world.host_count == 1
     vectors = HostVectors(
-        world, count, dtype, "private" if mode == "private" and one_host else "shared"
+        *(world, count, dtype, "private" if mode == "private" and one_host else "shared"),
+        in_place=in_place and mode == "shared",
     )
     words = choice.algorithm, choice.reason
     if one_host:
         return Plan(*words, vectors.inputs, vectors.result, HostPlan(vectors, operation=op))
-    (own_row,) = vectors.inputs
-    executor = TwoLevelPlan(vectors, operation=op)
     if mode == "shared":
-        return Plan(*words, [own_row], vectors.result, executor)
-    own = own_row if array is None else array
-    return Plan(*words, [own], own, _Copied(executor, own, own_row, vectors.result))
-
-
-class _Copied:
-    """Copies a rank's own vector into its row before a sum, and the sum back afterwards."""
-
-    def __init__(
-        self, executor: TwoLevelPlan, own: np.ndarray, row: np.ndarray, result: np.ndarray
-    ) -> None:
-        self._executor, self._own, self._row, self._sum = executor, own, row, result
-
-    @property
-    def wait_seconds(self) -> float:
-        return self._executor.wait_seconds
-
-    def run(self) -> None:
-        if self._own is not self._row:
-            self._row[:] = self._own
-        self._executor.run()
-        self._own[:] = self._sum
+        executor = TwoLevelPlan(vectors, operation=op)
+        return Plan(*words, vectors.inputs, vectors.result, executor)
+    own = vectors.inputs[0] if array is None else array
+    return Plan(*words, [own], own, make_copied_plan(own, vectors, op))

@@ -4,6 +4,7 @@
 contributions; peers read them where they are. Three ways to hand over a vector, N bytes, n ranks:
 
     shared    the sum goes to one more row, which all ranks of the host read     (n + 1) N bytes moved
+              or, in place, to the row of the first contribution: one vector less in the caches
     private   the sum goes to every rank's own row, as MPI's allreduce does      2 n N
     array     any NumPy array, copied in and out through a narrow table          2 n N, and 3 n N in cache
 
@@ -90,6 +91,9 @@ class HostVectors:
     dtype : float32, float64, int32 or int64
     mode : {"shared", "private"}
         Where sums go: to rows of the host, or to each rank's own row.
+    in_place : bool
+        In mode "shared": over contributions, and no rows for the sums. Then whoever fills a row for the next sum first
+        makes sure that all ranks of the host have read the last one, for example by a ``HostBarrier``.
     leaves : Leaves, optional
         Default: one leaf a rank.
     name : str
@@ -105,10 +109,21 @@ class HostVectors:
         First leaf of each input row of the host, ascending.
     host_nodes : list of (start, stop)
         Whole nodes of the host's own run of leaves. With one host that is the root.
+    targets : list of lists of int
+        For each of ``host_nodes``, one at least, the rows that receive its sum.
+    keeps_inputs : bool
+        Whether sums leave the contributions as they are.
     """
 
     def __init__(
-        self, world, count: int, dtype, mode: str, leaves: Leaves | None = None, name: str = "other"
+        self,
+        world,
+        count: int,
+        dtype,
+        mode: str,
+        leaves: Leaves | None = None,
+        name: str = "other",
+        in_place: bool = False,
     ) -> None:
         self.world, self.count, self.dtype, self.mode = world, count, np.dtype(dtype), mode
         self.leaves = leaves or Leaves.spread(world.size, world.size)
@@ -123,29 +138,34 @@ class HostVectors:
         offsets = np.cumsum([0, *map(len, rows_of_rank)])
         own = range(offsets[world.local_rank], offsets[world.local_rank + 1])
 
-        self.first_result_row = int(offsets[-1])
-        result_rows = max(1, len(self.host_nodes)) if mode == "shared" else 0
+        row_count = int(offsets[-1])
+        self.keeps_inputs = mode == "shared" and not (in_place and self.host_nodes)
+        if self.keeps_inputs:
+            self.targets = [[row_count + node] for node in range(max(1, len(self.host_nodes)))]
+        elif mode == "shared":
+            self.targets = [[self.node_starts.index(start)] for start, _ in self.host_nodes]
+        else:
+            # A rank without a leaf has no row of its own, and reads the sum in the first row.
+            filled = zip(offsets, rows_of_rank, strict=False)
+            self.targets = [[int(offset) for offset, nodes in filled if nodes]]
         elements = (
             -(-max(1, count) * self.dtype.itemsize // _ALIGNMENT_BYTES)
             * _ALIGNMENT_BYTES
             // self.dtype.itemsize
         )
         self.table = world.host_array(
-            (max(1, self.first_result_row + result_rows), elements), self.dtype, name
+            (row_count + len(self.targets) * self.keeps_inputs, elements), self.dtype, name
         )
         self.inputs = [self.table[row, :count] for row in own]
         map_pages(world, self.table, self.inputs)
-        if mode == "shared":
-            self.targets = [self.first_result_row]
-        else:
-            # A rank without a leaf has no row of its own, and reads the sum in the first row.
-            self.targets = [
-                int(offset) for offset, nodes in zip(offsets, rows_of_rank, strict=False) if nodes
-            ]
-        own_target = (
-            own.start if mode == "private" and len(own) else self.targets[0] if self.targets else 0
-        )
-        self.result = self.table[own_target, :count]
+        self.result = self.table[
+            own.start if mode == "private" and own else self.targets[0][0], :count
+        ]
+
+    @property
+    def node_sums(self) -> list[np.ndarray]:
+        """In mode "shared" the sums of ``host_nodes``, each of shape (count,); the first is ``result``."""
+        return [self.table[row, : self.count] for (row,) in self.targets[: len(self.host_nodes)]]
 
 
 class _HostKernel:
@@ -186,7 +206,7 @@ def _by_trial(plan: np.ndarray, run: Callable[[], None]) -> Callable[[], None]:
 class HostPlan(_HostKernel):
     """Sum [start, stop) of all input rows of a host, as often as ``run`` is called.
 
-    With several hosts the sums are the host's own nodes, in the rows from ``vectors.first_result_row``.
+    With several hosts the sums are the host's own nodes, in ``vectors.node_sums``.
 
     Parameters
     ----------
@@ -203,7 +223,7 @@ class HostPlan(_HostKernel):
         stop = vectors.count if stop is None else stop
         self.result = vectors.result[start:stop]
         groups = groups_of(vectors)
-        in_use = (stop - start) * vectors.dtype.itemsize * (len(vectors.node_starts) + 1)
+        in_use = (stop - start) * vectors.dtype.itemsize * len(vectors.table)
         scratch = scratch_for(groups, vectors.dtype)
         control, table = control_block(world), vectors.table
         plan = encode_plan(
@@ -218,7 +238,7 @@ class HostPlan(_HostKernel):
         )
         memory = control, table, scratch
         super().__init__(world, kernels.host_allreduce, plan, vectors.dtype, *memory)
-        may_stream = operation == "sum" and vectors.mode == "shared"
+        may_stream = operation == "sum" and vectors.keeps_inputs
         plan[kernels.STREAM] = may_stream and in_use >= STREAM_BYTES
         if may_stream and TRIAL_BYTES <= in_use < STREAM_BYTES:
             self.run = _by_trial(plan, self.run)
@@ -277,11 +297,9 @@ class HostBarrier(_HostKernel):
 def groups_of(vectors: HostVectors) -> list[list[Fold]]:
     """Folds that add up each node of the host."""
     groups = []
-    for number, (first, last) in enumerate(vectors.host_nodes):
+    for (first, last), targets in zip(vectors.host_nodes, vectors.targets, strict=False):
         rows = [row for row, leaf in enumerate(vectors.node_starts) if first <= leaf < last]
         leaves = [vectors.node_starts[row] for row in rows]
-        is_shared = vectors.mode == "shared"
-        targets = [vectors.first_result_row + number] if is_shared else vectors.targets
         groups.append(plan_folds(rows, leaves, targets, first_slot=len(vectors.table)))
     return groups
 

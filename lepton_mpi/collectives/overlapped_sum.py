@@ -51,6 +51,7 @@ class OverlappedSum:
     vectors : HostVectors
         In mode "shared".
     buckets : list of (start, stop)
+    operation : {"sum", "max", "min"}
 
     Attributes
     ----------
@@ -61,7 +62,9 @@ class OverlappedSum:
         ``until``.
     """
 
-    def __init__(self, vectors: HostVectors, buckets: list[tuple[int, int]]) -> None:
+    def __init__(
+        self, vectors: HostVectors, buckets: list[tuple[int, int]], operation: str = "sum"
+    ) -> None:
         world = vectors.world
         lanes = world.lane_count if world.host_count > 1 else world.local_size
         # A rank is ready with a bucket, and has added up its slices of all of them.
@@ -74,7 +77,9 @@ class OverlappedSum:
                 bounds[world.local_rank : world.local_rank + 2] if world.local_rank < lanes else ()
             )
             self.slices.append((start + own[0], start + own[1]) if own else (start, start))
-        self._parts = [_Part(vectors, number, *slice_) for number, slice_ in enumerate(self.slices)]
+        self._parts = [
+            _Part(vectors, number, *slice_, operation) for number, slice_ in enumerate(self.slices)
+        ]
         compiled(world, reduce_alone, vectors.dtype)
         self._round, self._started, self._done = 0, 0, 0
         self._is_complete = [True] * len(buckets)
@@ -156,20 +161,21 @@ class OverlappedSum:
 class _Part:
     """This rank's slice of one bucket."""
 
-    def __init__(self, vectors: HostVectors, number: int, start: int, stop: int) -> None:
-        world, first_row = vectors.world, vectors.first_result_row
+    def __init__(
+        self, vectors: HostVectors, number: int, start: int, stop: int, operation: str
+    ) -> None:
+        world = vectors.world
         groups = groups_of(vectors)
         self._lane = None
         scratch, rows = scratch_for(groups, vectors.dtype), row_addresses(vectors.table)
-        plan = encode_plan(world, None, rows, scratch, start, stop, "sum", groups)
+        plan = encode_plan(world, None, rows, scratch, start, stop, operation, groups)
         # A plan has addresses only: the memory must live as long.
         self._plan, self._memory = plan.view(vectors.dtype), (vectors.table, scratch)
         if world.lane_comm is not None:
             node_starts = [[first for first, _ in nodes] for nodes in vectors.nodes_of_hosts]
-            rows = vectors.table[first_row:, : vectors.count]
             self._lane = LaneExchange(
                 MpiTransport(world.lane_comm, 2 * number),
-                *(rows[: len(vectors.host_nodes)], rows[0], node_starts, start, stop),
+                *(vectors.node_sums, vectors.result, node_starts, start, stop, operation),
                 sum_transport=MpiTransport(world.lane_comm, 2 * number + 1),
             )
 

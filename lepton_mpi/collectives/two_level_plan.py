@@ -32,16 +32,13 @@ class TwoLevelPlan:
         self._lane = None
         if world.lane_comm is not None:
             node_starts = [[first for first, _ in nodes] for nodes in vectors.nodes_of_hosts]
-            rows = vectors.table[vectors.first_result_row :, : vectors.count]
             bounds = chunk_bounds(stop - start, world.lane_count)
             first, last = (
                 start + bound for bound in bounds[world.local_rank : world.local_rank + 2]
             )
             transport = MpiTransport(world.lane_comm)
-            nodes = rows[: len(vectors.host_nodes)]
-            self._lane = LaneExchange(
-                transport, nodes, rows[0], node_starts, first, last, operation
-            )
+            sums = vectors.node_sums, vectors.result
+            self._lane = LaneExchange(transport, *sums, node_starts, first, last, operation)
 
     @property
     def wait_seconds(self) -> float:

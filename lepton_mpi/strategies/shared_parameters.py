@@ -2,9 +2,9 @@
 
     parameters, state    once per host
     gradients            a row per rank and tree node
-    a step               sum and update in one pass; with clipping by norm first the sum, to one more row
+    a step               sum and update in one pass; with clipping by norm first the sum, over the first gradient
 
-Memory per host: (n + 1 + s) N bytes, N more with clipping by norm.
+Memory per host: (n + 1 + s) N bytes.
 """
 
 import numpy as np
@@ -98,7 +98,8 @@ class SharedParameters(Strategy):
         self.parameters, self.optimizer = host_state(world, layout, dtype, settings)
         leaves, clips = Leaves.spread(leaf_count, world.size), clip_norm < float("inf")
         mode = "shared" if clips else "private"
-        vectors = HostVectors(world, layout.size, dtype, mode, leaves, "gradients")
+        # In place: nobody computes the next gradient before the update, where all ranks meet, has read the sum.
+        vectors = HostVectors(world, layout.size, dtype, mode, leaves, "gradients", in_place=clips)
         self.vector_counts = vector_counts(self.optimizer, vectors)
         self.micro_batches = NodeSums(layout, leaves.nodes(world.place), vectors.inputs)
         self._sum = HostPlan(vectors) if clips else None
@@ -130,14 +131,14 @@ class _Update:
 
     def __init__(self, owner: SharedParameters, vectors: HostVectors, is_fused: bool) -> None:
         world, dtype = vectors.world, vectors.dtype
-        row, folds = vectors.first_result_row, []
+        row, folds = vectors.targets[0][0], []
         first_slot = len(vectors.table)
         if is_fused:
             rows = list(range(len(vectors.node_starts)))
             # The first slot receives the sum, those behind it what folds leave to each other.
             folds = plan_folds(rows, vectors.node_starts, [first_slot], first_slot + 1)
             if len(rows) == 1:
-                row, folds = 0, []
+                folds = []
         slots = 1 + slots_of([folds])
         vector_count = sum(owner.vector_counts.values())
         is_large = vector_count * owner.parameters.nbytes >= LARGE_BYTES

@@ -91,3 +91,11 @@ def test_a_run_of_one_rank_goes_on_over_two_hosts(tmp_path):
     start, _, end = jobs.metrics(path)
     assert start["hosts"] == 2
     assert end["weights_digest"] == jobs.metrics(alone)[-1]["weights_digest"]
+
+
+@pytest.mark.parametrize("ranks_per_host", [["2"], ["1", "2"]], ids=["two and two", "one and two"])
+def test_vectors_are_summed_over_hosts(ranks_per_host):
+    """Every way to hand one over, on two hosts."""
+    tests = ("tests/parallel/test_allreduce.py", "-k", "copied or two_level and float32")
+    said = _run_over_hosts(ranks_per_host, "-m", "pytest", "-q", *tests)
+    assert " passed" in said, said

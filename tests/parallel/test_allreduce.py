@@ -1,13 +1,16 @@
 """Every algorithm behind ``make_plan``, on real ranks, against three oracles."""
 
 import gc
+from time import sleep
 
 import numpy as np
 import psutil
 import pytest
 from mpi4py import MPI
 
-from lepton_mpi.collectives.allreduce import DTYPES, NAMES, OPERATIONS, make_plan
+from lepton_mpi.collectives import copied_plan
+from lepton_mpi.collectives.allreduce import DTYPES, NAMES, OPERATIONS, SHARING, make_plan
+from lepton_mpi.collectives.host_memory import HostVectors
 from lepton_mpi.errors import ConfigurationError, RankError
 from tests import contributions
 from tests.parallel.together import check, equal_everywhere, refused, together
@@ -17,8 +20,8 @@ WAYS = [
     (name, mode)
     for name in NAMES
     for mode in ("private", "array", "shared")
-    if mode != "shared" or name in ("auto", "host", "two_level")
-]
+    if mode != "shared" or name in SHARING
+] + [(name, "shared in place") for name in SHARING]
 ways = pytest.mark.parametrize(("algorithm", "mode"), WAYS, ids=[f"{n}-{m}" for n, m in WAYS])
 algorithms = pytest.mark.parametrize("algorithm", NAMES)
 
@@ -55,7 +58,9 @@ def _plan(world, algorithm: str, mode: str, count: int, dtype: str, op: str = "s
     if mode == "array":
         array = np.empty(count, dtype)
         return make_plan(world, mode=mode, array=array, op=op, algorithm=algorithm), array
-    plan = make_plan(world, count, dtype, mode=mode, op=op, algorithm=algorithm)
+    mode, _, place = mode.partition(" ")
+    in_place = bool(place)
+    plan = make_plan(world, count, dtype, mode=mode, in_place=in_place, op=op, algorithm=algorithm)
     return plan, plan.input
 
 
@@ -69,7 +74,7 @@ def _check_numbered(world, algorithm: str, mode: str, count: int, dtype: str, op
     world.comm.Allreduce(filled, of_mpi, _MPI[op])
     results = []
     for _ in range(2):
-        # A peer may still read the shared result of the time before.
+        # A peer may still read a shared result that is in the place of this rank's contribution.
         world.comm.Barrier()
         contribution[:] = filled
         plan.run()
@@ -128,10 +133,39 @@ def test_a_changing_vector_a_hundred_times(world, algorithm):
     check(world, not wrong, f"runs {wrong}")
 
 
+@pytest.mark.parametrize("is_long", [False, True], ids=["whole", "in buckets"])
+@pytest.mark.parametrize("place", ["an array", "its input"])
+@pytest.mark.parametrize("op", OPERATIONS)
+def test_a_copied_vector_that_changes(world, monkeypatch, is_long, place, op):
+    """Between hosts every rank copies into memory of its host and back, here with 17 elements in the last bucket."""
+    count = 5 * 256 + 17
+    monkeypatch.setattr(copied_plan, "OVERLAP_BYTES", 0 if is_long else 1 << 30)
+    monkeypatch.setattr(copied_plan, "BUCKET_BYTES", 1024)
+    vectors = HostVectors(world, count, np.float32, "shared")
+    own = np.empty(count, np.float32) if place == "an array" else vectors.inputs[0]
+    plan = copied_plan.make_copied_plan(own, vectors, op)
+    wrong = []
+    for number in range(30):
+        own[:] = _fill(world.rank, world.size, count, "float32") + number
+        if number % world.size == world.rank:
+            sleep(0.001)
+        plan.run()
+        runs = number * world.size if op == "sum" else number
+        if not np.array_equal(own, _closed_form(world.size, count, op) + runs):
+            wrong.append(number)
+    check(world, not wrong, f"runs {wrong}")
+
+
 # One of each kind of executor.
 @pytest.mark.parametrize(
     ("algorithm", "mode"),
-    [("auto", "shared"), ("auto", "array"), ("ring", "private"), ("mpi_persistent", "private")],
+    [
+        ("auto", "shared"),
+        ("auto", "shared in place"),
+        ("auto", "array"),
+        ("ring", "private"),
+        ("mpi_persistent", "private"),
+    ],
 )
 def test_memory_stays_flat(world, algorithm, mode):
     plan, contribution = _plan(world, algorithm, mode, 997, "float32")

@@ -23,14 +23,17 @@ SLICES = {"one": [(0, COUNT)], "two": [(2000, COUNT), (0, 2000)]}
 slicings = pytest.mark.parametrize("slices", SLICES.values(), ids=SLICES.keys())
 leaf_counts = pytest.mark.parametrize("leaf_count", [1, 2, 3, 5, 8, 13])
 plans = pytest.mark.parametrize("plan", [HostPlan, TwoLevelPlan])
+places = pytest.mark.parametrize("in_place", [False, True], ids=["out of place", "in place"])
 
 
-def _canonical_sum(world, plan, leaf_count: int, slices, dtype=np.float32) -> SimpleNamespace:
+def _canonical_sum(
+    world, plan, leaf_count: int, slices, dtype=np.float32, in_place=False
+) -> SimpleNamespace:
     """The parts of a sum in host memory, by one plan a slice."""
     if plan is HostPlan and world.host_count > 1:
         pytest.skip("the ranks are on several hosts")
     leaves = Leaves.spread(leaf_count, world.size)
-    vectors = HostVectors(world, COUNT, dtype, "shared", leaves)
+    vectors = HostVectors(world, COUNT, dtype, "shared", leaves, in_place=in_place)
     return SimpleNamespace(
         nodes=leaves.nodes(world.place),
         inputs=vectors.inputs,
@@ -57,6 +60,8 @@ def _tree(vectors: list[np.ndarray]) -> np.ndarray:
 
 def _run(world, sum_, leaves: np.ndarray) -> np.ndarray:
     """What a step does: fill one vector per node, then one plan after the other."""
+    # A peer may still read a sum that is in the place of a contribution.
+    world.host_barrier()
     for (start, stop), vector in zip(sum_.nodes, sum_.inputs, strict=True):
         vector[:] = _tree(list(leaves[start:stop]))
     result = np.full(COUNT, np.nan, leaves.dtype)
@@ -88,10 +93,11 @@ def test_results_past_the_caches_have_the_same_bits(world, monkeypatch, plan, al
 
 
 @plans
+@places
 @slicings
 @leaf_counts
-def test_bits_of_the_tree(world, plan, slices, leaf_count):
-    sum_ = _canonical_sum(world, plan, leaf_count, slices)
+def test_bits_of_the_tree(world, plan, slices, leaf_count, in_place):
+    sum_ = _canonical_sum(world, plan, leaf_count, slices, in_place=in_place)
     results = [_run(world, sum_, _leaves(leaf_count, run)) for run in range(10)]
     with together(world):
         for run, result in enumerate(results):

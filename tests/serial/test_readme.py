@@ -37,9 +37,10 @@ def test_times_have_three_digits(us, text):
 
 
 def test_the_fastest_peer_is_shown_tuned_or_not():
-    """With its name, and a dash for what was not measured."""
+    """With its name, the faster form of a mode, and a dash for what was not measured."""
     common: Row = {"ranks": 2, "bytes": 4096, "mode": "array", "tuned": False, "algorithm": "x"}
     rows = [
+        {**common, "library": "lepton_mpi", "mode": "shared", "time_us": 1.5},
         {**common, "library": "lepton_mpi", "mode": "shared", "time_us": 1.0},
         {**common, "library": "mpich", "time_us": 3.0},
         {**common, "library": "intel", "time_us": 2.0, "tuned": True},
