@@ -3,8 +3,22 @@
 import numpy as np
 from mpi4py import MPI
 
-# Plans run one after the other and MPI keeps the order between two ranks, so one tag serves all.
-_TAG = 7
+# Plans that wait for their end run one after the other, and MPI keeps the order between two ranks: one tag serves them all.
+# Others have tags of their own, up to what every MPI has.
+_TAG, _TAG_MAX = 7, 32767
+_NEXT_TAG = "next tag of lane_comm"
+
+
+def reserve_tags(world, count: int) -> int:
+    """First of ``count`` tags of ``world.lane_comm`` for messages that stay on their way while others begin.
+
+    Nobody else has them until some 32 000 more were asked for. Collective over the world, but does not wait.
+    """
+    first = world.remembered.get(_NEXT_TAG, _TAG + 1)
+    if first + count - 1 > _TAG_MAX:
+        first = _TAG + 1
+    world.remembered[_NEXT_TAG] = first + count
+    return first
 
 
 class MpiTransport:

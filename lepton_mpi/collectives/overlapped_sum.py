@@ -36,7 +36,7 @@ from lepton_mpi.collectives.host_memory import (
     scratch_for,
 )
 from lepton_mpi.collectives.lanes import LaneExchange
-from lepton_mpi.collectives.mpi import MpiTransport
+from lepton_mpi.collectives.mpi import MpiTransport, reserve_tags
 
 # Buckets whose sums are on their way at once: some to keep the wire busy, few that those needed first stay first.
 _SUMS_UNDER_WAY = 2
@@ -77,8 +77,10 @@ class OverlappedSum:
                 bounds[world.local_rank : world.local_rank + 2] if world.local_rank < lanes else ()
             )
             self.slices.append((start + own[0], start + own[1]) if own else (start, start))
+        tag = reserve_tags(world, 2 * len(buckets))
         self._parts = [
-            _Part(vectors, number, *slice_, operation) for number, slice_ in enumerate(self.slices)
+            _Part(vectors, tag + 2 * number, *slice_, operation)
+            for number, slice_ in enumerate(self.slices)
         ]
         compiled(world, reduce_alone, vectors.dtype)
         self._round, self._started, self._done = 0, 0, 0
@@ -162,7 +164,7 @@ class _Part:
     """This rank's slice of one bucket."""
 
     def __init__(
-        self, vectors: HostVectors, number: int, start: int, stop: int, operation: str
+        self, vectors: HostVectors, tag: int, start: int, stop: int, operation: str
     ) -> None:
         world = vectors.world
         groups = groups_of(vectors)
@@ -174,9 +176,9 @@ class _Part:
         if world.lane_comm is not None:
             node_starts = [[first for first, _ in nodes] for nodes in vectors.nodes_of_hosts]
             self._lane = LaneExchange(
-                MpiTransport(world.lane_comm, 2 * number),
+                MpiTransport(world.lane_comm, tag),
                 *(vectors.node_sums, vectors.result, node_starts, start, stop, operation),
-                sum_transport=MpiTransport(world.lane_comm, 2 * number + 1),
+                sum_transport=MpiTransport(world.lane_comm, tag + 1),
             )
 
     def expect(self) -> None:

@@ -10,7 +10,10 @@ from mpi4py import MPI
 
 from lepton_mpi.collectives import copied_plan
 from lepton_mpi.collectives.allreduce import DTYPES, NAMES, OPERATIONS, SHARING, make_plan
+from lepton_mpi.collectives.chunks import segments
 from lepton_mpi.collectives.host_memory import HostVectors
+from lepton_mpi.collectives.overlapped_sum import OverlappedSum
+from lepton_mpi.collectives.two_level_plan import TwoLevelPlan
 from lepton_mpi.errors import ConfigurationError, RankError
 from tests import contributions
 from tests.parallel.together import check, equal_everywhere, refused, together
@@ -154,6 +157,39 @@ def test_a_copied_vector_that_changes(world, monkeypatch, is_long, place, op):
         if not np.array_equal(own, _closed_form(world.size, count, op) + runs):
             wrong.append(number)
     check(world, not wrong, f"runs {wrong}")
+
+
+def test_copied_vectors_are_summed_while_others_are_on_their_way(world, monkeypatch):
+    """A sum that goes on in the background has messages that no other plan takes for its own."""
+    count = 5 * 256 + 17
+    monkeypatch.setattr(copied_plan, "OVERLAP_BYTES", 0)
+    monkeypatch.setattr(copied_plan, "BUCKET_BYTES", 1024)
+    vectors = HostVectors(world, count, np.float32, "shared")
+    buckets = segments(0, count, 256)
+    background = OverlappedSum(vectors, buckets)
+    array = np.empty(count, np.float32)
+    plan = copied_plan.make_copied_plan(
+        array, HostVectors(world, count, np.float32, "shared"), "sum"
+    )
+    whole = TwoLevelPlan(HostVectors(world, count, np.float32, "shared"))
+    results = []
+    for number in range(5):
+        vectors.inputs[0][:] = _fill(world.rank, world.size, count, "float32") + number
+        array[:] = _fill(world.rank, world.size, count, "float32") - number
+        background.begin()
+        for bucket in range(len(buckets)):
+            background.ready(bucket)
+        plan.run()
+        whole.run()
+        background.until(lambda: all(map(background.is_complete, range(len(buckets)))))
+        world.host_barrier()
+        results.append((vectors.result.copy(), array.copy()))
+        world.host_barrier()
+    expected = _closed_form(world.size, count, "sum")
+    with together(world):
+        for number, (first, second) in enumerate(results):
+            np.testing.assert_array_equal(first, expected + number * world.size)
+            np.testing.assert_array_equal(second, expected - number * world.size)
 
 
 # One of each kind of executor.
