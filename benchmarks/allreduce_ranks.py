@@ -1,7 +1,8 @@
 """lepton_mpi's own table, on the ranks that run: one line per size, mode and algorithm."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -64,7 +65,11 @@ def measured_rows(world: World, options: argparse.Namespace) -> Iterator[Row]:
         limit_us = limit.seconds(size, mode) * 1e6 if limit else None
         in_place = form == "in_place"
         plan = plan_on_zeros(world, size // dtype.itemsize, dtype, mode, name, in_place)
-        timing = measure(ranks, Call(plan.input, plan.run, plan.result), options.seconds)
+        run = plan.run
+        if in_place and mode == "shared":
+            # What its users cannot leave out counts.
+            run = partial(_run_and_release, plan.run, plan.release)
+        timing = measure(ranks, Call(plan.input, run, plan.result), options.seconds)
         yield allreduce_row(
             bytes=plan.input.nbytes,
             count=plan.input.size,
@@ -80,3 +85,8 @@ def measured_rows(world: World, options: argparse.Namespace) -> Iterator[Row]:
             limit_us=limit_us,
             **vars(timing),
         )
+
+
+def _run_and_release(run: Callable[[], None], release: Callable[[], None]) -> None:
+    run()
+    release()

@@ -7,6 +7,8 @@ A long vector is cut into buckets, so that one is on the wire while others are c
 (``overlapped_sum.py``). A short one is copied as a whole: then nothing is gained by telling of parts of it.
 """
 
+from time import perf_counter
+
 import numpy as np
 
 from lepton_mpi.collectives.chunks import segments
@@ -22,11 +24,14 @@ BUCKET_BYTES, OVERLAP_BYTES = 1 << 20, 8 << 20
 _BUCKETS_MAX = 256
 
 
-def make_copied_plan(own: np.ndarray, vectors: HostVectors, operation: str):
+def make_copied_plan(
+    own: np.ndarray, vectors: HostVectors, operation: str
+) -> "_CopiedPlan | _OverlappedCopiedPlan":
     """The executor that sums ``own``, shape (vectors.count,), in place. Collective over the world.
 
-    ``vectors`` is in mode "shared" and keeps its inputs, one a rank; ``own`` may be this rank's input.
+    ``vectors`` is in mode "shared", not in place, with one input a rank; ``own`` may be this rank's input.
     """
+    assert vectors.keeps_inputs, "the sum would overwrite what ranks still copy"
     long = own.nbytes >= OVERLAP_BYTES
     return (_OverlappedCopiedPlan if long else _CopiedPlan)(own, vectors, operation)
 
@@ -48,20 +53,18 @@ class _CopiedPlan:
 
 
 class _OverlappedCopiedPlan:
+    """``wait_seconds`` is time in which other ranks of the host had not copied in all buckets yet."""
+
     def __init__(self, own: np.ndarray, vectors: HostVectors, operation: str) -> None:
         self._own, (self._row,), self._result = own, vectors.inputs, vectors.result
-        elements = max(BUCKET_BYTES, -(-own.nbytes // _BUCKETS_MAX)) // own.itemsize
+        elements = max(BUCKET_BYTES // own.itemsize, -(-own.size // _BUCKETS_MAX))
         self._buckets = segments(0, vectors.count, elements)
         self._sum = OverlappedSum(vectors, self._buckets, operation)
         # This rank's slice of a bucket is summed.
         self._summed, self._round = HostFlags(vectors.world, len(self._buckets)), 0
         self._not_summed: set[int] = set()
         self._not_copied: list[int] = []
-
-    @property
-    def wait_seconds(self) -> float:
-        """Time of exchanges in which this rank had nothing to copy in, over all calls."""
-        return self._sum.exposed_seconds
+        self.wait_seconds = 0.0
 
     def run(self) -> None:
         self._round += 1
@@ -72,14 +75,17 @@ class _OverlappedCopiedPlan:
             if self._own is not self._row:
                 self._row[start:stop] = self._own[start:stop]
             self._sum.ready(number)
+        began = perf_counter()
+        self._sum.until(self._sum.host_is_through)
+        self.wait_seconds += perf_counter() - began
         self._sum.until(self._copy_out)
 
     def _copy_out(self) -> bool:
-        """Copy one bucket that is summed on all ranks of the host; whether this rank has all sums and has told of its own."""
+        """Copy one bucket that is summed on all ranks of the host; whether it was the last."""
         for number in [bucket for bucket in self._not_summed if self._sum.is_complete(bucket)]:
             self._summed.raise_own(number, self._round)
             self._not_summed.remove(number)
         if self._not_copied and self._summed.all_raised(self._not_copied[-1], self._round):
             start, stop = self._buckets[self._not_copied.pop()]
             self._own[start:stop] = self._result[start:stop]
-        return not self._not_copied and not self._not_summed
+        return not self._not_copied

@@ -220,10 +220,16 @@ def reduce_alone(typed_plan):
 
 @njit(cache=True, nogil=True)
 def host_barrier(plan):
-    """Return once all ranks of the host have called it. For ``plan`` see above."""
+    """Return once all ranks of the host have called it, or ``host_signal``. For ``plan`` see above."""
+    host_signal(plan)
+    wait(control_words(plan), DONE, plan[EPOCH], plan)
+
+
+@njit(cache=True, nogil=True)
+def host_signal(plan):
+    """Tell the ranks in ``host_barrier`` that this one is there, and do not wait. Other meetings part it from the next one."""
     words = control_words(plan)
     plan[EPOCH] += 1
-    if fetch_add(words, ARRIVED, 1) == plan[EPOCH] * plan[RANKS] - 1:
-        publish(words, DONE, plan[EPOCH])
-    else:
-        wait(words, DONE, plan[EPOCH], plan)
+    there = fetch_add(words, ARRIVED, 1) + 1
+    if there % plan[RANKS] == 0:
+        publish(words, DONE, there // plan[RANKS])

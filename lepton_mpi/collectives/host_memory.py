@@ -113,6 +113,8 @@ class HostVectors:
         For each of ``host_nodes``, one at least, the rows that receive its sum.
     keeps_inputs : bool
         Whether sums leave the contributions as they are.
+    overwrites_own : bool
+        Whether one takes the place of one of this rank's.
     """
 
     def __init__(
@@ -157,6 +159,7 @@ class HostVectors:
             (row_count + len(self.targets) * self.keeps_inputs, elements), self.dtype, name
         )
         self.inputs = [self.table[row, :count] for row in own]
+        self.overwrites_own = any(row in own for rows in self.targets for row in rows)
         map_pages(world, self.table, self.inputs)
         self.result = self.table[
             own.start if mode == "private" and own else self.targets[0][0], :count
@@ -286,12 +289,21 @@ class HostArrayPlan(_HostKernel):
 
 
 class HostBarrier(_HostKernel):
-    """All ranks of a host meet: ``run`` returns once all of them have called it."""
+    """All ranks of a host meet: ``run`` returns once all of them have called it.
 
-    def __init__(self, world) -> None:
+    With ``waits`` false it returns at once, on this rank. Then something else for which all ranks wait must come before the
+    next ``run``.
+    """
+
+    def __init__(self, world, waits: bool = True) -> None:
         control, no_scratch = control_block(world), np.empty((0, 1), np.int64)
         plan = encode_plan(world, control, [], no_scratch, 0, 0, "sum", [])
-        super().__init__(world, kernels.host_barrier, plan, np.dtype(np.int64), control)
+        dtype = np.dtype(np.int64)
+        # All ranks compile both, one after the other.
+        both = [
+            compiled(world, kernel, dtype) for kernel in (kernels.host_barrier, kernels.host_signal)
+        ]
+        super().__init__(world, both[0 if waits else 1], plan, dtype, control)
 
 
 def groups_of(vectors: HostVectors) -> list[list[Fold]]:

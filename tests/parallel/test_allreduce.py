@@ -77,11 +77,10 @@ def _check_numbered(world, algorithm: str, mode: str, count: int, dtype: str, op
     world.comm.Allreduce(filled, of_mpi, _MPI[op])
     results = []
     for _ in range(2):
-        # A peer may still read a shared result that is in the place of this rank's contribution.
-        world.comm.Barrier()
         contribution[:] = filled
         plan.run()
         results.append(plan.result.copy())
+        plan.release()
     with together(world):
         for number, result in enumerate(results):
             what = f"{count} elements of {dtype}, {op}, run {number}"
@@ -171,6 +170,10 @@ def test_copied_vectors_are_summed_while_others_are_on_their_way(world, monkeypa
     plan = copied_plan.make_copied_plan(
         array, HostVectors(world, count, np.float32, "shared"), "sum"
     )
+    numbers = np.empty(count, np.int64)
+    other = copied_plan.make_copied_plan(
+        numbers, HostVectors(world, count, np.int64, "shared"), "max"
+    )
     whole = TwoLevelPlan(HostVectors(world, count, np.float32, "shared"))
     results = []
     for number in range(5):
@@ -179,15 +182,18 @@ def test_copied_vectors_are_summed_while_others_are_on_their_way(world, monkeypa
         background.begin()
         for bucket in range(len(buckets)):
             background.ready(bucket)
+        numbers[:] = number * np.arange(count)
         plan.run()
+        other.run()
         whole.run()
         background.until(lambda: all(map(background.is_complete, range(len(buckets)))))
         world.host_barrier()
-        results.append((vectors.result.copy(), array.copy()))
+        results.append((vectors.result.copy(), array.copy(), numbers.copy()))
         world.host_barrier()
     expected = _closed_form(world.size, count, "sum")
     with together(world):
-        for number, (first, second) in enumerate(results):
+        for number, (first, second, third) in enumerate(results):
+            np.testing.assert_array_equal(third, number * np.arange(count))
             np.testing.assert_array_equal(first, expected + number * world.size)
             np.testing.assert_array_equal(second, expected - number * world.size)
 
@@ -216,6 +222,22 @@ def test_memory_stays_flat(world, algorithm, mode):
     gc.collect()
     grown = process.memory_info().rss - before
     check(world, grown <= 2 << 20, f"1 000 runs took {grown} bytes")
+
+
+def test_a_shared_sum_in_place_is_kept_until_all_have_read_it(world):
+    """Whoever has read a sum early must not overwrite it for the others."""
+    plan, contribution = _plan(world, "auto", "shared in place", 5000, "float32")
+    wrong = []
+    for number in range(60):
+        contribution[:] = number + world.rank
+        plan.run()
+        if number % world.size == world.rank:
+            sleep(0.001)
+        expected = number * world.size + sum(range(world.size))
+        if not np.array_equal(plan.result, np.full(5000, expected)):
+            wrong.append(number)
+        plan.release()
+    check(world, not wrong, f"runs {wrong}")
 
 
 def test_infinities_and_nans_arrive(world):
@@ -355,6 +377,7 @@ def test_unknown_dtype(world, algorithm, dtype):
         ({"mode": "array"}, ("array",)),
         ({"mode": "shared", "algorithm": "ring"}, ("shared", "two_level", "ring", "private")),
         ({"mode": "shared", "algorithm": "mpi"}, ("shared", "two_level", "mpi", "private")),
+        ({"mode": "shared", "in_place": "no"}, ("in_place", "True or False", "'no'")),
         ({"count": -1}, ("count", "-1")),
         ({"count": None}, ("count", "None")),
         ({"count": 1.5}, ("count", "1.5")),

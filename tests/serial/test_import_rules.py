@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -115,9 +116,18 @@ def test_modules_that_compute_start_no_mpi():
     assert ended.stdout == "False\n", ended.stderr
 
 
+@cache
 def _needs_mpi(name: str) -> bool:
+    """Whether a module of the package, or one that it imports, imports ``collectives.mpi``."""
     module = Path(name.replace(".", "/") + ".py")
-    return module in MODULES and "lepton_mpi.collectives.mpi" in _imported(module)
+    if module not in MODULES:
+        return False
+    own = {found for found in _imported(module) if found.startswith("lepton_mpi.")} - {
+        f"lepton_mpi.{name}"
+    }
+    return "lepton_mpi.collectives.mpi" in own or any(
+        _needs_mpi(found.removeprefix("lepton_mpi.")) for found in own
+    )
 
 
 def test_these_tests_have_not_started_mpi():
