@@ -41,13 +41,13 @@ ARRIVED, FINISHED, OPEN, DONE, TICKETS = (
 # its folds, then for each its arity, its number of targets, its operands and its targets, as numbers of
 # vectors. From word WORK on there are the addresses of all vectors, of which those from FIRST_SLOT on
 # are scratch slots, and behind them room for the addresses of one fold. CONTROL is the address of the control block.
-# WAITED adds up nanoseconds; CLOCK is two words for reading the time. BLOCK is the elements of a slot. The last four are for
-# arrays: this rank's number, the addresses of the table and of the array, and the bytes of a row of the table.
+# WAITED adds up nanoseconds; CLOCK is two words for reading the time. BLOCK is the elements of a slot. Four are for
+# arrays: this rank's number, the addresses of the table and of the array, and the bytes of a row of the table. WAITS is for barriers.
 # Addresses, since Numba takes 35 ns to hand an array to a kernel, and a short allreduce takes 400.
 EPOCH, RANKS, START, STOP, PIECE, PIECES, OPERATION, POLLS, YIELDS, STREAM = range(10)
 GROUPS, FIRST_SLOT, VECTORS, WORK, WORKERS, CONTROL, WAITED, CLOCK = range(10, 18)
-BLOCK, OWN, TABLE, ARRAY, ROW_BYTES = range(19, 24)
-PLAN_HEADER = 24
+BLOCK, OWN, TABLE, ARRAY, ROW_BYTES, WAITS = range(19, 25)
+PLAN_HEADER = 25
 
 # Where a sum takes several folds, they go over it block by block: what they leave to each other stays in
 # the first-level cache.
@@ -220,16 +220,14 @@ def reduce_alone(typed_plan):
 
 @njit(cache=True, nogil=True)
 def host_barrier(plan):
-    """Return once all ranks of the host have called it, or ``host_signal``. For ``plan`` see above."""
-    host_signal(plan)
-    wait(control_words(plan), DONE, plan[EPOCH], plan)
+    """Tell that this rank is there, and, if the plan WAITS, return once all ranks of the host are. For ``plan`` see above.
 
-
-@njit(cache=True, nogil=True)
-def host_signal(plan):
-    """Tell the ranks in ``host_barrier`` that this one is there, and do not wait. Other meetings part it from the next one."""
+    Between two calls of a rank that does not wait there is another meeting of all.
+    """
     words = control_words(plan)
     plan[EPOCH] += 1
     there = fetch_add(words, ARRIVED, 1) + 1
     if there % plan[RANKS] == 0:
         publish(words, DONE, there // plan[RANKS])
+    elif plan[WAITS]:
+        wait(words, DONE, plan[EPOCH], plan)

@@ -150,14 +150,9 @@ class HostVectors:
             # A rank without a leaf has no row of its own, and reads the sum in the first row.
             filled = zip(offsets, rows_of_rank, strict=False)
             self.targets = [[int(offset) for offset, nodes in filled if nodes]]
-        elements = (
-            -(-max(1, count) * self.dtype.itemsize // _ALIGNMENT_BYTES)
-            * _ALIGNMENT_BYTES
-            // self.dtype.itemsize
-        )
-        self.table = world.host_array(
-            (row_count + len(self.targets) * self.keeps_inputs, elements), self.dtype, name
-        )
+        rows = row_count + len(self.targets) * self.keeps_inputs
+        width = _row_width(count, self.dtype.itemsize)
+        self.table = world.host_array((rows, width), self.dtype, name)
         self.inputs = [self.table[row, :count] for row in own]
         self.overwrites_own = any(row in own for rows in self.targets for row in rows)
         map_pages(world, self.table, self.inputs)
@@ -265,8 +260,8 @@ class HostArrayPlan(_HostKernel):
         small = SMALL_CROWDED_BYTES if is_crowded else SMALL_BYTES
         is_small = ranks * array.nbytes <= small
         part = max(1, array.size if is_small else PART_BYTES // itemsize)
-        width = -(-part * itemsize // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES // itemsize
-        table = world.host_array(((ranks + 1) * array_kernels.ROUNDS, width), array.dtype)
+        shape = (ranks + 1) * array_kernels.ROUNDS, _row_width(part, itemsize)
+        table = world.host_array(shape, array.dtype)
         map_pages(world, table, [])
         # Vectors: every rank's contribution, the array.
         groups = [plan_folds(range(ranks), range(ranks), [ranks], first_slot=ranks + 1)]
@@ -298,12 +293,8 @@ class HostBarrier(_HostKernel):
     def __init__(self, world, waits: bool = True) -> None:
         control, no_scratch = control_block(world), np.empty((0, 1), np.int64)
         plan = encode_plan(world, control, [], no_scratch, 0, 0, "sum", [])
-        dtype = np.dtype(np.int64)
-        # All ranks compile both, one after the other.
-        both = [
-            compiled(world, kernel, dtype) for kernel in (kernels.host_barrier, kernels.host_signal)
-        ]
-        super().__init__(world, both[0 if waits else 1], plan, dtype, control)
+        plan[kernels.WAITS] = waits
+        super().__init__(world, kernels.host_barrier, plan, np.dtype(np.int64), control)
 
 
 def groups_of(vectors: HostVectors) -> list[list[Fold]]:
@@ -314,6 +305,11 @@ def groups_of(vectors: HostVectors) -> list[list[Fold]]:
         leaves = [vectors.node_starts[row] for row in rows]
         groups.append(plan_folds(rows, leaves, targets, first_slot=len(vectors.table)))
     return groups
+
+
+def _row_width(count: int, itemsize: int) -> int:
+    """Elements from one row of a table to the next, for rows of ``count``: each begins with a page."""
+    return -(-max(1, count) * itemsize // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES // itemsize
 
 
 def row_addresses(table: np.ndarray) -> list[int]:
