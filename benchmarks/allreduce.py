@@ -19,7 +19,7 @@ import os
 
 from benchmarks.harness import constant_of
 from lepton_mpi import launch
-from lepton_mpi.byte_sizes import parse_size
+from lepton_mpi.options.command_line import parse_size
 
 SIZES = ("8", "64", "512", "4K", "16K", "64K", "256K", "1M", "4M", "16M", "64M")
 MODES = ("shared", "private", "array")
@@ -54,7 +54,7 @@ def main() -> int:
         launch.limit_threads(1)
         # NumPy and Numba read their number of threads when they are loaded.
         from benchmarks.allreduce_ranks import print_table
-        from lepton_mpi import world
+        from lepton_mpi.world import world
 
         return world.run(lambda ranks: print_table(ranks, options), options.timeout)
     from benchmarks.comparison import compare
@@ -92,7 +92,7 @@ def parse_command_line() -> argparse.Namespace:
         type=constant_of(CONSTANTS),
         default=[],
         metavar="NAME=BYTES",
-        help=f"on ranks: other values of constants of host_memory.py: {', '.join(CONSTANTS)}",
+        help=f"on ranks: other values of constants of plan_words.py and plans.py: {', '.join(CONSTANTS)}",
     )
     add("--json", metavar="FILE", help="write the rows there, too")
     add = parser.add_argument_group("without ranks").add_argument

@@ -10,13 +10,13 @@ import numpy as np
 from benchmarks.collective_rows import COLUMNS, allreduce_row, cells
 from benchmarks.harness import Row, machine, print_header, print_row, print_titles, write_rows
 from benchmarks.limit import MemoryLimit
-from lepton_mpi.collectives import host_memory
 from lepton_mpi.collectives.allreduce import SHARING
-from lepton_mpi.collectives.mpi import MpiRanks
-from lepton_mpi.collectives.timing import Call, measure
+from lepton_mpi.collectives.choosing.timing import Call, measure
+from lepton_mpi.collectives.messages.mpi import MpiRanks
+from lepton_mpi.collectives.within_host import plan_words, plans
+from lepton_mpi.commands.tune import plan_on_zeros
 from lepton_mpi.errors import RankError
-from lepton_mpi.tune import plan_on_zeros
-from lepton_mpi.world import World, mpi_library
+from lepton_mpi.world.world import World, mpi_library
 
 
 def print_table(world: World, options: argparse.Namespace) -> None:
@@ -25,7 +25,7 @@ def print_table(world: World, options: argparse.Namespace) -> None:
     Collective over ``world``.
     """
     for name, byte_count in options.constants:
-        setattr(host_memory, name, byte_count)
+        setattr(plan_words if hasattr(plan_words, name) else plans, name, byte_count)
     facts = {
         **machine(),
         **dict(options.constants),

@@ -15,7 +15,7 @@ import time
 import numpy as np
 from numba import njit
 
-from lepton_mpi.collectives.atomics import load_acquire, store_release
+from lepton_mpi.collectives.within_host.atomics import load_acquire, store_release
 
 NEAR_NANOSECONDS = 100
 _ANSWERS = 5000

@@ -26,8 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lepton_mpi.byte_sizes import parse_size
 from lepton_mpi.launch import cpu_model
+from lepton_mpi.options.command_line import parse_size
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN_LOCAL = ROOT / "run_local.sh"

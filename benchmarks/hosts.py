@@ -7,7 +7,7 @@ same run (wire.py), and lepton_mpi and Open MPI's own Allreduce run over them in
 
     of wire = (2 (H-1)/H N / rate) / time       for H hosts: no allreduce sends less from its busiest host
 
-An idle link passes a burst of 128 KiB at once, so the 4 MiB that are timed together at least (lepton_mpi/collectives/timing.py)
+An idle link passes a burst of 128 KiB at once, so the 4 MiB that are timed together at least (lepton_mpi/collectives/choosing/timing.py)
 can come out 3 % above what the wire allows.
 The exit code is 1 if a sum was wrong or a launch of lepton_mpi failed, 4 if there can be no emulated hosts here.
 """
@@ -36,7 +36,8 @@ from benchmarks.harness import (
     write_rows,
 )
 from benchmarks.wire import Wire, measure_wire
-from lepton_mpi.byte_sizes import parse_size, size_text
+from lepton_mpi.options.command_line import parse_size
+from lepton_mpi.wording import size_text
 
 SIZES = ("1M", "4M", "16M", "64M")
 _COLUMNS = (

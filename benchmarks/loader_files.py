@@ -19,8 +19,8 @@ import numpy as np
 
 from benchmarks.engines import loader_rows
 from benchmarks.engines.loader_case import DataFile
-from lepton_mpi.byte_sizes import size_text
 from lepton_mpi.prepare.writing import RowWriter, new_file, write_facts
+from lepton_mpi.wording import size_text
 
 LAYOUTS = ("contiguous", "chunked", "gzip")
 # The shape of a row by the name that the option --samples has for it.

@@ -12,7 +12,7 @@ from benchmarks.peers.environment import (
     TORCH_WITH_HDF5,
     try_out,
 )
-from lepton_mpi.byte_sizes import size_text
+from lepton_mpi.wording import size_text
 
 OURS = "lepton_mpi"
 # The layouts that a way can read.

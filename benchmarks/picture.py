@@ -3,7 +3,7 @@
 from typing import Any
 
 from benchmarks.harness import Row, read_rows
-from lepton_mpi.byte_sizes import size_text
+from lepton_mpi.wording import size_text
 
 # Okabe and Ito's colours, which everybody can tell apart; lepton_mpi has the strong ones.
 _MODES = {"shared": "#D55E00", "private": "#0072B2", "array": "#009E73"}

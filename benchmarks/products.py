@@ -3,7 +3,7 @@
     ./run_local.sh bench products
 
 Forward is ``x @ w``, gradient ``x.T @ g``, backward ``g @ w.T``; the engine's are
-``lepton_mpi/models/product_kernels.py``, BLAS is the one that Numba calls, SciPy's OpenBLAS, on one thread. GFLOP/s are of the median call of warm data, both in turn.
+``lepton_mpi/kernels/product_kernels.py``, BLAS is the one that Numba calls, SciPy's OpenBLAS, on one thread. GFLOP/s are of the median call of warm data, both in turn.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from benchmarks.harness import (
     print_titles,
     write_rows,
 )
-from lepton_mpi.models import product_kernels
+from lepton_mpi.kernels import product_kernels
 
 # Rows, inputs, outputs: the networks of benchmarks/training.py, and sizes around the blocks of the kernels.
 SHAPES = (

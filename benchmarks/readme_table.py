@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from benchmarks.harness import Row, read_rows
 from benchmarks.verdict import MODES, fastest_peer, is_ours
-from lepton_mpi.byte_sizes import size_text
+from lepton_mpi.wording import size_text
 
 _BYTES_MIN = 4 << 10
 _NAMES = {"openmpi": "Open MPI", "mpich": "MPICH", "intel": "Intel MPI", "gloo": "gloo"}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from benchmarks.harness import Row, read_rows
-from lepton_mpi.report import grouped
+from lepton_mpi.wording import grouped
 
 # Column by column: its title, and the engines whose rows stand in it.
 _COLUMNS = {

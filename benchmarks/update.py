@@ -34,8 +34,8 @@ from benchmarks.harness import (
 )
 from benchmarks.peers.environment import set_up
 from benchmarks.update_launches import LIBRARIES, is_ours, measure
-from lepton_mpi.config import Config
-from lepton_mpi.optimizers import KINDS
+from lepton_mpi.optimizers.optimizer import KINDS
+from lepton_mpi.options.config import Config
 
 SIZES = ("1e4", "1e5", "1e6", "1e7", "1e8")
 _COLUMNS = (

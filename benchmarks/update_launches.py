@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks.engines.update import Case
 from benchmarks.harness import Launch, Row, mpi_command, over_launches, run_with_progress
 from benchmarks.peers import Variant, update_variants
-from lepton_mpi.optimizers import KINDS
+from lepton_mpi.optimizers.optimizer import KINDS
 
 OURS, LIBRARIES = "lepton_mpi", ("openmpi", "mpich", "intel")
 _OUR_FORMS = {"shared": ("whole",), "allreduce": ("private",)}

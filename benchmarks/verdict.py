@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks.harness import Row
-from lepton_mpi.byte_sizes import size_text
+from lepton_mpi.wording import size_text
 
 MODES = ("shared", "private", "array")
 

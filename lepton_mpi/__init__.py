@@ -56,13 +56,13 @@ algbw, busbw       bytes/time; the same times the collective's factor; 1 GB = 1e
 
 from pathlib import Path as _Path
 
-from lepton_mpi.kernel_cache import forget_stale_kernels as _forget_stale_kernels
+from lepton_mpi.kernels.cache import forget_stale_kernels as _forget_stale_kernels
 
 __version__ = "0.1.0"
 
 _forget_stale_kernels(_Path(__file__).parent)
 
-_PUBLIC = {"Batch": "models", "Config": "config", "fit": "train"}
+_PUBLIC = {"Batch": "batch", "Config": "options.config", "fit": "run.loop"}
 __all__ = ["Batch", "Config", "__version__", "fit"]
 
 

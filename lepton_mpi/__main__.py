@@ -5,9 +5,8 @@ from importlib import import_module
 from pathlib import Path
 
 from lepton_mpi import launch
-from lepton_mpi.byte_sizes import parse_size
-from lepton_mpi.command_line import Parser, above_0, at_least_0
 from lepton_mpi.errors import ConfigurationError, LeptonError
+from lepton_mpi.options.command_line import Parser, above_0, at_least_0, parse_size
 
 _USAGE = """usage: python -m lepton_mpi COMMAND [options]
 
@@ -46,15 +45,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def train_command(arguments: list[str] | None = None) -> int:
     """``python -m lepton_mpi.train``."""
-    from lepton_mpi.config_parser import parse_command_line
+    from lepton_mpi.options.parser import parse_command_line
 
     config = parse_command_line(
         sys.argv[1:] if arguments is None else arguments, "lepton_mpi.train"
     )
     launch.limit_threads(config.threads)
-    from lepton_mpi import train, world
+    from lepton_mpi.run import loop
+    from lepton_mpi.world import world
 
-    return world.run(lambda ranks: train.train(config, ranks), config.timeout)
+    return world.run(lambda ranks: loop.train(config, ranks), config.timeout)
 
 
 def prepare_command(arguments: list[str]) -> int:
@@ -66,7 +66,7 @@ def prepare_command(arguments: list[str]) -> int:
     except ConfigurationError as error:
         return _refuse("prepare", error)
     launch.limit_threads(1)
-    from lepton_mpi import world
+    from lepton_mpi.world import world
 
     def prepare(ranks: world.World) -> None:
         # Importing it compiles kernels, or loads them.
@@ -96,7 +96,7 @@ def inspect_command(arguments: list[str]) -> int:
             return 0
         launch.limit_threads(1)
         from lepton_mpi.prepare import inspection
-        from lepton_mpi.report import print_line
+        from lepton_mpi.wording import print_line
 
         print_line(inspection.text(chosen.file, chosen.columns))
     except LeptonError as error:
@@ -134,11 +134,12 @@ def evaluate_command(arguments: list[str]) -> int:
     except ConfigurationError as error:
         return _refuse("evaluate", error)
     launch.limit_threads(1)
-    from lepton_mpi import train, world
+    from lepton_mpi.run import loop
+    from lepton_mpi.world import world
 
     def evaluate(ranks: world.World) -> None:
-        ranks.first_of_host_first(train.import_kernels)
-        from lepton_mpi import evaluation
+        ranks.first_of_host_first(loop.import_kernels)
+        from lepton_mpi.run import evaluation
 
         evaluation.evaluate_checkpoint(
             options.checkpoint, options.data, options.split, ranks, options.model
@@ -171,7 +172,8 @@ def tune_command(arguments: list[str]) -> int:
     except ConfigurationError as error:
         return _refuse("tune", error)
     launch.limit_threads(1)
-    from lepton_mpi import tune, world
+    from lepton_mpi.commands import tune
+    from lepton_mpi.world import world
 
     return world.run(
         lambda ranks: tune.tune(ranks, options.max, options.seconds, options.dry_run),
@@ -181,7 +183,7 @@ def tune_command(arguments: list[str]) -> int:
 
 def explain_command(arguments: list[str]) -> int:
     """``python -m lepton_mpi explain ALGORITHM``."""
-    from lepton_mpi import explain
+    from lepton_mpi.commands import explain
 
     return explain.explain_command(arguments)
 

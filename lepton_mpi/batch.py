@@ -26,3 +26,12 @@ class Batch(NamedTuple):
     rows: np.ndarray | None = None
     draw: int = 0
     places: np.ndarray | None = None
+
+
+def flat_rows(batch: Batch, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Memory in which the rows of a batch lie, shape (any, features), and their places in it.
+
+    ``places`` are those of a batch that has none: 0, 1, … for every row.
+    """
+    x = batch.x if batch.x.ndim == 2 else batch.x.reshape(len(batch.x), -1)
+    return x, places if batch.places is None else batch.places

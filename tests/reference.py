@@ -11,7 +11,7 @@ import re
 import numpy as np
 from scipy.special import erfc, expit, log_softmax
 
-from lepton_mpi import counter_random
+from lepton_mpi.kernels import counter_random
 
 
 def _double(*arrays):
@@ -234,7 +234,7 @@ def dense_slope_backward(grad_output, weight, slope, threaded, numbers, scratch,
     grad_input[:] = g @ w.T * s
 
 
-# -- models/regression_kernels.py -----------------------------------------------------------------------
+# -- layers/loss_kernels.py -----------------------------------------------------------------------
 
 
 def squared_error(outputs, targets):

@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from lepton_mpi.collectives.schedule import Action, Receive, Send, Step
+from lepton_mpi.collectives.schedules.schedule import Action, Receive, Send, Step
 
 CHUNK_COUNT = 4
 

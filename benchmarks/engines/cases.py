@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.harness import Row
-from lepton_mpi import counter_random
-from lepton_mpi.models import initialise_uniform
+from lepton_mpi.kernels import counter_random
+from lepton_mpi.layers.initial import initialise_uniform
 
 LEARNING_RATE, EPSILON = 1e-3, 1e-8
 SEED = 0

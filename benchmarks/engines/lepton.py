@@ -18,7 +18,7 @@ def main() -> int:
     made.add_argument("--allreduce", default="auto")
     options = made.parse_args()
     launch.limit_threads(options.threads)
-    from lepton_mpi import world
+    from lepton_mpi.world import world
 
     return world.run(lambda ranks: _measure(ranks, options), 600)
 
@@ -56,8 +56,8 @@ def _measure(world, options) -> None:
 def _train(world, options, case, rows: int, micro_batch: int, path: Path, epochs: int):
     """(seconds, mean loss) of every epoch, and what the end reports, on rank 0; nothing on the others."""
     from benchmarks.engines.cases import LEARNING_RATE, SEED
-    from lepton_mpi import train
-    from lepton_mpi.config import Config
+    from lepton_mpi.options.config import Config
+    from lepton_mpi.run import loop
 
     metrics = path.with_suffix(".jsonl")
     config = Config(
@@ -76,7 +76,7 @@ def _train(world, options, case, rows: int, micro_batch: int, path: Path, epochs
         metrics=str(metrics),
         progress="none",
     )
-    train.train(config, world)
+    loop.train(config, world)
     if world.rank:
         return [], {}
     records = [json.loads(line) for line in metrics.read_text().splitlines()]
@@ -151,7 +151,7 @@ def _own_calls(case, rows: int) -> list[tuple]:
     import numpy as np
 
     from benchmarks.engines import product_kernels as blas
-    from lepton_mpi.models import product_kernels, row_kernels
+    from lepton_mpi.kernels import product_kernels, row_kernels
 
     calls = []
     for kernel, arguments in _blas_calls(case, rows):

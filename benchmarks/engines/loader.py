@@ -24,7 +24,7 @@ def main() -> int:
     options = made.parse_args()
     launch.limit_threads(1)
     # NumPy and Numba read their number of threads when they are loaded.
-    from lepton_mpi import world
+    from lepton_mpi.world import world
 
     return world.run(lambda ranks: _measure(ranks, options), _TIMEOUT_SECONDS)
 
@@ -53,7 +53,7 @@ def _measure(world, options) -> None:
 def _import_kernels() -> None:
     """Compile, or load from the cache, what reads rows."""
     import lepton_mpi.data.batches
-    import lepton_mpi.data.checksum_kernels  # noqa: F401
+    import lepton_mpi.data.files.checksum_kernels  # noqa: F401
 
 
 def _measure_case(world, options, file, state: str):
@@ -114,10 +114,10 @@ class _Reading:
         import numpy as np
 
         from benchmarks.engines.loader_rows import BATCH_ROWS, SeenRows
-        from lepton_mpi.config import Config
         from lepton_mpi.data import loader
         from lepton_mpi.data.batches import BatchReader
         from lepton_mpi.data.order import MicroBatches, share
+        from lepton_mpi.options.config import Config
 
         began = time.perf_counter()
         none = {"validation": 0.0, "test": 0.0}

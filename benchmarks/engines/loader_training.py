@@ -18,7 +18,7 @@ def main() -> int:
     options = parser().parse_args()
     launch.limit_threads(1)
     # NumPy and Numba read their number of threads when they are loaded.
-    from lepton_mpi import world
+    from lepton_mpi.world import world
 
     return world.run(lambda ranks: _measure(ranks, options), _TIMEOUT_SECONDS)
 
@@ -26,8 +26,8 @@ def main() -> int:
 def _measure(world, options) -> None:
     from benchmarks.engines import loader_case as case
     from benchmarks.harness import write_rows
-    from lepton_mpi import train
-    from lepton_mpi.config import Config
+    from lepton_mpi.options.config import Config
+    from lepton_mpi.run import loop
 
     (file,), (state,) = options.files, options.caches
     case.set_cache(case.WorldRanks(world), file.path, state)
@@ -42,7 +42,7 @@ def _measure(world, options) -> None:
         metrics=str(metrics),
         progress="none",
     )
-    train.train(config, world)
+    loop.train(config, world)
     memories = world.comm.allgather(case.memory_bytes())
     if world.rank:
         return

@@ -82,7 +82,7 @@ def main() -> int:
     options = parser.parse_args()
     launch.limit_threads(1)
     # NumPy and Numba read their number of threads when they are loaded.
-    from lepton_mpi import world
+    from lepton_mpi.world import world
 
     return world.run(lambda ranks: measure_cases(ranks, options), options.timeout)
 
@@ -118,8 +118,8 @@ def measure_case(world, case: Case, bucket_bytes: int, seconds: float, limit=Non
     """The row of a case, None if it was given up. Collective over ``world``."""
     from benchmarks.engines.update_reference import Reference
     from benchmarks.engines.update_ways import DTYPE, WAYS, Problem
-    from lepton_mpi.optimizers import KINDS
-    from lepton_mpi.world import mpi_library
+    from lepton_mpi.optimizers.optimizer import KINDS
+    from lepton_mpi.world.world import mpi_library
 
     byte_count, states = case.parameters * DTYPE.itemsize, len(KINDS[case.optimizer][1])
     problem = Problem(case.parameters, case.optimizer, bucket_bytes // DTYPE.itemsize)
@@ -152,9 +152,9 @@ def measure(world, way, reference, seconds: float, give_up_seconds: float = inf)
     """``timing.Timing`` of ``way``, None if it was given up. Collective over ``world``."""
     import numpy as np
 
-    from lepton_mpi.collectives.host_memory import HostBarrier
-    from lepton_mpi.collectives.mpi import MpiRanks
-    from lepton_mpi.collectives.timing import Timing
+    from lepton_mpi.collectives.choosing.timing import Timing
+    from lepton_mpi.collectives.messages.mpi import MpiRanks
+    from lepton_mpi.collectives.within_host.plans import HostBarrier
 
     ranks, meeting = MpiRanks(world.comm), HostBarrier(world)
 
@@ -193,7 +193,7 @@ def measure(world, way, reference, seconds: float, give_up_seconds: float = inf)
 def _first_calls(world) -> None:
     import numpy as np
 
-    from lepton_mpi.world import MPI
+    from lepton_mpi.world.world import MPI
 
     comm, n = world.collective_comm, world.size
     whole, own = np.zeros(n, np.float32), np.zeros(1, np.float32)
@@ -207,7 +207,7 @@ def _first_calls(world) -> None:
 
 def _import_kernels() -> None:
     """Compile, or load from the cache, every kernel of a way."""
-    import lepton_mpi.optimizer_kernels
+    import lepton_mpi.optimizers.rule_kernels
     import lepton_mpi.strategies.norm_kernels
     import lepton_mpi.strategies.step_kernels  # noqa: F401
 

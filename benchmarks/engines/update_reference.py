@@ -14,7 +14,7 @@ The sum of all gradients is a whole number that float32 holds exactly. Plain SGD
 
 import numpy as np
 
-from lepton_mpi.optimizers import KINDS, Optimizer, Settings
+from lepton_mpi.optimizers.optimizer import KINDS, Optimizer, Settings
 from lepton_mpi.vectors import Layout
 from tests import reference as twins
 

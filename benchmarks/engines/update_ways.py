@@ -23,10 +23,10 @@ import numpy as np
 from benchmarks.engines.update_reference import fill_parameters, settings_of
 from lepton_mpi.collectives.allreduce import make_plan
 from lepton_mpi.collectives.sliced_sum import choose_for_gradients
-from lepton_mpi.optimizers import KINDS, Optimizer
+from lepton_mpi.optimizers.optimizer import KINDS, Optimizer
 from lepton_mpi.strategies.shared_parameters import SharedParameters
 from lepton_mpi.vectors import Layout
-from lepton_mpi.world import MPI, World
+from lepton_mpi.world.world import MPI, World
 
 DTYPE = np.dtype(np.float32)
 _PAGE_BYTES = 4096

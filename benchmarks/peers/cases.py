@@ -7,7 +7,7 @@ from math import inf
 import numpy as np
 
 from benchmarks.harness import Row, write_rows
-from lepton_mpi.collectives.timing import Call, Ranks, measure
+from lepton_mpi.collectives.choosing.timing import Call, Ranks, measure
 
 
 def parse_arguments(*options: str) -> argparse.Namespace:

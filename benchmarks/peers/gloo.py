@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from benchmarks.peers.cases import measure_cases, parse_arguments
 from benchmarks.peers.torch_ranks import run_on_ranks
-from lepton_mpi.collectives.timing import Call
+from lepton_mpi.collectives.choosing.timing import Call
 
 
 class GlooRanks:

@@ -15,19 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from lepton_mpi.collectives.algorithms import ALGORITHMS
-from lepton_mpi.collectives.copied_plan import make_copied_plan
-from lepton_mpi.collectives.host_flags import HostMeeting
-from lepton_mpi.collectives.host_memory import (
-    HostArrayPlan,
-    HostBarrier,
-    HostPlan,
-    HostVectors,
-)
-from lepton_mpi.collectives.messages import DTYPES, MessagePlan
-from lepton_mpi.collectives.mpi import MpiAllreducePlan, MpiTransport
-from lepton_mpi.collectives.tuning import Choice, choose
-from lepton_mpi.collectives.two_level_plan import TwoLevelPlan
+from lepton_mpi.collectives.between_hosts.copied_plan import make_copied_plan
+from lepton_mpi.collectives.between_hosts.two_level_plan import TwoLevelPlan
+from lepton_mpi.collectives.choosing.tuning import Choice, choose
+from lepton_mpi.collectives.messages.mpi import MpiAllreducePlan, MpiTransport
+from lepton_mpi.collectives.messages.plan import DTYPES, MessagePlan
+from lepton_mpi.collectives.schedules.algorithms import ALGORITHMS
+from lepton_mpi.collectives.within_host.flags import HostMeeting
+from lepton_mpi.collectives.within_host.plans import HostArrayPlan, HostBarrier, HostPlan
+from lepton_mpi.collectives.within_host.vectors import HostVectors
 from lepton_mpi.errors import ConfigurationError
 
 MODES = ("shared", "private", "array")
@@ -108,7 +104,7 @@ def make_plan(
     count, dtype
         Of the vector, for modes "shared" and "private", whose memory the plan owns.
     mode : {"shared", "private", "array"}
-        How the vector is handed over; ``host_memory`` tells what each costs. "array" sums ``array`` in place.
+        How the vector is handed over; ``within_host/vectors.py`` tells what each costs. "array" sums ``array`` in place.
     in_place : bool
         For mode "shared"; sums of the other modes always are. The sum overwrites the contribution of one rank of each host
         or, with several hosts, of some: a vector less to hold, and 2 ranks that share a cache of 32 MiB sum 16 MiB in 0.25

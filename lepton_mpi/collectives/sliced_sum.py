@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from lepton_mpi.collectives.algorithms import ALGORITHMS
 from lepton_mpi.collectives.allreduce import check_arguments
-from lepton_mpi.collectives.host_memory import Leaves
-from lepton_mpi.collectives.messages import MessagePlan
-from lepton_mpi.collectives.mpi import MpiAllreducePlan, MpiTransport
-from lepton_mpi.collectives.tuning import Choice, choose
+from lepton_mpi.collectives.choosing.tuning import Choice, choose
+from lepton_mpi.collectives.messages.mpi import MpiAllreducePlan, MpiTransport
+from lepton_mpi.collectives.messages.plan import MessagePlan
+from lepton_mpi.collectives.schedules.algorithms import ALGORITHMS
+from lepton_mpi.collectives.within_host.vectors import Leaves
 
 
 @dataclass

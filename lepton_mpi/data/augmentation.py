@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite, prod
 
-from lepton_mpi.errors import ConfigurationError, did_you_mean
+from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.wording import did_you_mean
 
 _NAMES = ("flip", "crop", "noise")
 _EXPECTED = "flip, crop=PIXELS or noise=DEVIATION"

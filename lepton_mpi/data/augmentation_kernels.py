@@ -18,7 +18,7 @@ import math
 import numpy as np
 from numba import njit
 
-from lepton_mpi.counter_random_kernels import chain, number
+from lepton_mpi.kernels.counter_random_kernels import chain, number
 
 # Chained behind a draw. Dropout chains the number of a layer there, so its numbers are others.
 PURPOSE = 0x6175676D656E74

@@ -12,14 +12,14 @@ import numpy as np
 
 from lepton_mpi.data.loader import Host
 from lepton_mpi.data.order import FullShuffle
-from lepton_mpi.host_pages import LARGE_PAGE_BYTES
-from lepton_mpi.shuffle_kernels import (
+from lepton_mpi.data.shuffle_kernels import (
     coarse_bits,
     count_numbers,
     place_numbers,
     sort_buckets,
     table_size,
 )
+from lepton_mpi.world.pages import LARGE_PAGE_BYTES
 
 # An order of so many takes a quarter of a millisecond; a few meetings of more ranks than cores take as long.
 _SHARED_ROWS = 1 << 15

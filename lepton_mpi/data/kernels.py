@@ -2,7 +2,7 @@
 
 from numba import njit
 
-from lepton_mpi.intrinsics import LINE_BYTES, base_address, prefetch
+from lepton_mpi.kernels.intrinsics import LINE_BYTES, base_address, prefetch
 
 _GATHER = [
     f"void({source}[:,::1], i8[::1], {target}[::1], {target}[::1], {target}[:,::1])"

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from lepton_mpi.data import hdf5, order
+from lepton_mpi.data import order
 from lepton_mpi.data.batches import Rows
+from lepton_mpi.data.files import hdf5
+from lepton_mpi.data.files.stored_rows import StoredFile, StoredRows
 from lepton_mpi.data.order import BlockShuffle, FullShuffle, MicroBatches
-from lepton_mpi.data.stored_rows import StoredFile, StoredRows
 from lepton_mpi.data.tables import BLOCK_BYTES, Table, check_finite
 from lepton_mpi.data.ways import Way, WayName, choose
 from lepton_mpi.errors import ConfigurationError, DataError

@@ -24,11 +24,11 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from lepton_mpi import counter_random
-from lepton_mpi.shuffle_kernels import shuffled
+from lepton_mpi.data.shuffle_kernels import shuffled
+from lepton_mpi.kernels import counter_random
 
 # Streams of the random numbers; each use has its own.
-_VALIDATION, _TEST, _BLOCKS, _WINDOWS, _EPOCHS = 1, 2, 4, 5, 1_000
+_VALIDATION, _TEST, _DRAWS, _BLOCKS, _WINDOWS, _EPOCHS = 1, 2, 3, 4, 5, 1_000
 
 
 @dataclass(frozen=True)
@@ -289,3 +289,8 @@ def share(start: int, stop: int, world_size: int, rank: int) -> tuple[int, int]:
     length, longer = divmod(max(0, stop - start), world_size)
     first = start + rank * length + min(rank, longer)
     return first, first + length + (rank < longer)
+
+
+def draws(seed: int, first_step: int, count: int) -> list[int]:
+    """``Batch.draw`` of ``count`` steps from ``first_step`` on: a function of seed and step."""
+    return counter_random.bits(seed, _DRAWS, count, first_step).view(np.int64).tolist()

@@ -8,8 +8,8 @@ from itertools import accumulate
 
 import numpy as np
 
+from lepton_mpi.data.files.stored_rows import StoredRows
 from lepton_mpi.data.kernels import all_finite
-from lepton_mpi.data.stored_rows import StoredRows
 from lepton_mpi.errors import DataError
 
 # Large enough to read at full speed, small enough to be mixed well, and to be checked while it is in the cache.

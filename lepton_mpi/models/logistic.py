@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from lepton_mpi.models import Batch, flat_rows, logistic_kernels
+from lepton_mpi.batch import Batch, flat_rows
+from lepton_mpi.models import logistic_kernels
 
 
 class Logistic:

@@ -4,8 +4,8 @@ import math
 
 from numba import njit
 
-from lepton_mpi.models.kernels import signatures
-from lepton_mpi.models.row_kernels import TOGETHER, dots, weighted_sum
+from lepton_mpi.kernels.compiling import signatures
+from lepton_mpi.kernels.row_kernels import TOGETHER, dots, weighted_sum
 
 # Every row is read twice, and these bytes of rows after each other: at the second time they are in the second-level
 # cache, if a row is not longer.

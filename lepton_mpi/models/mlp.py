@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lepton_mpi.models import Batch, activation_kernels, flat_rows, kernels, regression_kernels
-from lepton_mpi.models import mlp_kernels as fused
-from lepton_mpi.models.product_kernels import LEFT_COLUMNS, right_scratch_size
+from lepton_mpi.batch import Batch, flat_rows
+from lepton_mpi.kernels.product_kernels import LEFT_COLUMNS, right_scratch_size
+from lepton_mpi.layers import activation_kernels, loss_kernels
+from lepton_mpi.layers import dense_stack_kernels as fused
 from lepton_mpi.vectors import Views
 
 # Plans that are kept, for lengths of batches and vectors of gradients: a table of a few numbers each.
@@ -116,7 +117,7 @@ class Mlp:
         plan = self._plan(parameters, batch)
         self._run(plan, batch, 0, fused.stage_of_loss(self._layers))
         if self.loss == "cross_entropy":
-            return kernels.softmax_predict(plan.output, batch.y, predicted)
+            return loss_kernels.softmax_predict(plan.output, batch.y, predicted)
         predicted[:] = plan.output
         return self._regression_loss(plan.output, batch.y)
 
@@ -129,7 +130,7 @@ class Mlp:
         dropped: int = 0,
         rows: tuple[int, int] | None = None,
     ) -> tuple:
-        """Stages [start, stop), see ``mlp_kernels.py``; ``rows`` of weights are those whose gradient is filled."""
+        """Stages [start, stop), see ``dense_stack_kernels.py``; ``rows`` of weights are those whose gradient is filled."""
         x, places = flat_rows(batch, plan.places)
         numbers = batch.rows
         if numbers is None:
@@ -143,8 +144,8 @@ class Mlp:
     def _regression_loss(self, outputs: np.ndarray, targets: np.ndarray) -> float:
         """Summed loss; ``outputs`` become its gradient."""
         if self.loss == "mse":
-            return regression_kernels.squared_error(outputs, targets)
-        return regression_kernels.huber(outputs, targets, self._huber_delta)
+            return loss_kernels.squared_error(outputs, targets)
+        return loss_kernels.huber(outputs, targets, self._huber_delta)
 
     def _plan(self, parameters, batch: Batch, gradient=None) -> "_Plan":
         """What the layers do to batches of this length, with these vectors; made once for views, which do not change."""
@@ -234,7 +235,7 @@ class _Room(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What ``mlp_kernels`` needs for batches of one length.
+    """What ``dense_stack_kernels`` needs for batches of one length.
 
     table: the plan that it describes; places: int64, of all rows of a matrix of the batch; output: of the last layer;
     dtype: of the batch; memory: all that the table has addresses of.

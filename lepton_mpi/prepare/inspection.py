@@ -8,10 +8,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from lepton_mpi.data import hdf5
-from lepton_mpi.errors import DataError, one_line, printable
+from lepton_mpi.data.files import hdf5
+from lepton_mpi.errors import DataError
 from lepton_mpi.prepare import summary
-from lepton_mpi.report import grouped
+from lepton_mpi.wording import grouped, one_line, printable
 
 _BINS = 32
 _BARS = " ▁▂▃▄▅▆▇█"

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lepton_mpi.errors import DataError, printable
+from lepton_mpi.errors import DataError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.plain_numbers import plain_number
 from lepton_mpi.prepare.readers import Source, Words
 from lepton_mpi.prepare.survey import Survey
+from lepton_mpi.wording import printable
 
 # More classes than this, or more than half as many as rows, are asked about before they are believed.
 _CLASSES_MAX = 1000

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lepton_mpi.data.file_format import SPLITS
+from lepton_mpi.data.files.file_format import SPLITS
 from lepton_mpi.errors import DataError
 from lepton_mpi.prepare.labels import Labels
 from lepton_mpi.prepare.normalisation import Normalisation

@@ -3,8 +3,8 @@
 import math
 from typing import TYPE_CHECKING
 
-from lepton_mpi.data import trust
-from lepton_mpi.data.file_format import FORMAT
+from lepton_mpi.data.files import trust
+from lepton_mpi.data.files.file_format import FORMAT
 from lepton_mpi.errors import DataError
 
 if TYPE_CHECKING:

@@ -7,9 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from lepton_mpi.byte_sizes import parse_size
-from lepton_mpi.command_line import Parser
 from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.options.command_line import Parser, parse_size
 
 FORMATS = (
     "auto",

@@ -4,7 +4,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from lepton_mpi.counter_random import bits, mix
+from lepton_mpi.kernels.counter_random import bits, mix
 from lepton_mpi.prepare.readers import Block, Words
 
 # Streams of the random numbers behind the two halves of a row's hash; labels have the next.

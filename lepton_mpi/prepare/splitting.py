@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from lepton_mpi import counter_random
-from lepton_mpi.data.file_format import SPLITS
+from lepton_mpi.data.files.file_format import SPLITS
+from lepton_mpi.kernels import counter_random
 from lepton_mpi.prepare.labels import Labels
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Words

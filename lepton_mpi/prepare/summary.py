@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lepton_mpi.data.file_format import SPLITS
-from lepton_mpi.report import grouped
+from lepton_mpi.data.files.file_format import SPLITS
+from lepton_mpi.wording import grouped
 
 if TYPE_CHECKING:
     from lepton_mpi.prepare.last_pass import Plan

@@ -9,9 +9,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from lepton_mpi.data.file_format import FORMAT, VERSION
+from lepton_mpi.data.files.file_format import FORMAT, VERSION
 from lepton_mpi.durable import PatientFile, replace_durably
-from lepton_mpi.errors import LauncherError, one_line
+from lepton_mpi.errors import LauncherError
+from lepton_mpi.wording import one_line
 
 # Long enough to read at full speed, short enough that a batch of neighbours does not unpack much else.
 _CHUNK_BYTES = 1 << 20

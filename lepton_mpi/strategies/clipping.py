@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from lepton_mpi.collectives.host_memory import HostBarrier
+from lepton_mpi.collectives.within_host.plans import HostBarrier
 from lepton_mpi.strategies.norm_kernels import sum_of_squares
 
 _BLOCK_ELEMENTS = 32 << 10

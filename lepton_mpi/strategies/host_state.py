@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from lepton_mpi.collectives.host_memory import HostVectors, map_pages
-from lepton_mpi.optimizers import Optimizer, Settings, kind_of
+from lepton_mpi.collectives.within_host.vectors import HostVectors, map_pages
+from lepton_mpi.optimizers.optimizer import Optimizer, Settings, kind_of
 from lepton_mpi.vectors import Layout
 
 

@@ -18,11 +18,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lepton_mpi.collectives.host_flags import HostFlags, HostMeeting
-from lepton_mpi.collectives.host_memory import HostVectors, Leaves
-from lepton_mpi.collectives.overlapped_sum import OverlappedSum
-from lepton_mpi.collectives.tuning import Choice
-from lepton_mpi.optimizers import Settings
+from lepton_mpi.collectives.between_hosts.overlapped_sum import OverlappedSum
+from lepton_mpi.collectives.choosing.tuning import Choice
+from lepton_mpi.collectives.within_host.flags import HostFlags, HostMeeting
+from lepton_mpi.collectives.within_host.vectors import HostVectors, Leaves
+from lepton_mpi.optimizers.optimizer import Settings
 from lepton_mpi.strategies.clipping import SharedNorm, clipped_scale
 from lepton_mpi.strategies.host_state import host_state, vector_counts
 from lepton_mpi.strategies.micro_batches import NodeSums, buckets_of

@@ -7,14 +7,14 @@ in index order, the last layer first.
 
 import numpy as np
 
+from lepton_mpi.collectives.choosing.tuning import Choice
 from lepton_mpi.collectives.sliced_sum import SlicedSum
-from lepton_mpi.collectives.tuning import Choice
-from lepton_mpi.optimizers import Optimizer, Settings, kind_of
+from lepton_mpi.optimizers.optimizer import Optimizer, Settings, kind_of
 from lepton_mpi.strategies.clipping import ReplicatedNorm, clipped_scale
 from lepton_mpi.strategies.micro_batches import NodeSums
 from lepton_mpi.strategies.strategy import Strategy
 from lepton_mpi.vectors import Layout
-from lepton_mpi.watchdog import PhaseClock
+from lepton_mpi.world.watchdog import PhaseClock
 
 
 class Replicated(Strategy):

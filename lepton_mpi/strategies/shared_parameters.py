@@ -9,12 +9,11 @@ Memory per host: (n + 1 + s) N bytes.
 
 import numpy as np
 
-from lepton_mpi.collectives.folds import plan_folds
-from lepton_mpi.collectives.host_kernels import WORKERS
-from lepton_mpi.collectives.host_memory import (
-    HostPlan,
-    HostVectors,
-    Leaves,
+from lepton_mpi.collectives.choosing.trial import Trial
+from lepton_mpi.collectives.choosing.tuning import Choice
+from lepton_mpi.collectives.within_host.folds import plan_folds
+from lepton_mpi.collectives.within_host.meeting_kernels import WORKERS
+from lepton_mpi.collectives.within_host.plan_words import (
     control_block,
     encode_plan,
     row_addresses,
@@ -22,14 +21,14 @@ from lepton_mpi.collectives.host_memory import (
     waited_seconds,
     workers_of,
 )
-from lepton_mpi.collectives.tuning import Choice
-from lepton_mpi.optimizers import Settings
+from lepton_mpi.collectives.within_host.plans import HostPlan
+from lepton_mpi.collectives.within_host.vectors import HostVectors, Leaves
+from lepton_mpi.optimizers.optimizer import Settings
 from lepton_mpi.strategies.clipping import SharedNorm, clipped_scale
 from lepton_mpi.strategies.host_state import host_state, vector_counts
 from lepton_mpi.strategies.micro_batches import NodeSums
 from lepton_mpi.strategies.step_kernels import sum_and_update
 from lepton_mpi.strategies.strategy import Strategy
-from lepton_mpi.trial import Trial
 from lepton_mpi.vectors import Layout
 
 # Bytes of every vector that are summed and updated together, all of them tried out during training. Long blocks, of

@@ -12,7 +12,7 @@ parameters are stored in place or made in the nearest cache and stored past all 
 
 from numba import njit
 
-from lepton_mpi.collectives.host_kernels import (
+from lepton_mpi.collectives.within_host.meeting_kernels import (
     PLAN_HEADER,
     WORK,
     arrive,
@@ -24,8 +24,8 @@ from lepton_mpi.collectives.host_kernels import (
     stream_fence,
     take_piece,
 )
-from lepton_mpi.intrinsics import LINE_BYTES, base_address, stream_line, vector_at
-from lepton_mpi.optimizer_kernels import update_regions
+from lepton_mpi.kernels.intrinsics import LINE_BYTES, base_address, stream_line, vector_at
+from lepton_mpi.optimizers.rule_kernels import update_regions
 
 _SIGNATURES = [
     f"void(i8[::1], {t}[:,::1], i8, i8, {t}[::1], {t}[:,::1], i8[::1], {t}[::1], {t}[::1], i8, b1)"

@@ -11,7 +11,7 @@ from tests.faults import jobs
 _LOOP = """
 import os, signal, sys, threading, time
 import numpy as np
-from lepton_mpi.world import run
+from lepton_mpi.world.world import run
 
 def loop(world):
     from lepton_mpi.collectives.allreduce import make_plan
@@ -33,7 +33,7 @@ sys.exit(run(loop, 60))
 
 _MEMORY = """
 import numpy as np
-from lepton_mpi.world import run
+from lepton_mpi.world.world import run
 
 def resident_kib():
     return int(open("/proc/self/statm").read().split()[1]) * 4
@@ -66,7 +66,7 @@ from lepton_mpi.launch import core_numbers, launched_rank
 if launched_rank() == 0:
     os.sched_setaffinity(0, {min(core_numbers())})
 
-from lepton_mpi.world import run
+from lepton_mpi.world.world import run
 
 def check(world):
     from lepton_mpi.collectives.allreduce import make_plan

@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-from lepton_mpi import checkpoint
+from lepton_mpi.run import checkpoint
 from tests.faults import jobs
 from tests.serial import hostile_files, hostile_outcomes
 from tests.serial.attacks import other_files

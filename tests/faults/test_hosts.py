@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from lepton_mpi import checkpoint
+from lepton_mpi.run import checkpoint
 from tests.faults import jobs
 from tests.split_runs import digests_program, printed_digests
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lepton_mpi.world import World
+from lepton_mpi.world.world import World
 
 # Below pytest's own limits, so that a stuck test ends with the watchdog's report of every rank.
 _SECONDS_A_TEST = 100.0

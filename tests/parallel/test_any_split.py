@@ -9,16 +9,18 @@ import h5py
 import numpy as np
 import pytest
 
-from lepton_mpi import evaluation
-from lepton_mpi.config import Config
+from lepton_mpi.batch import Batch
 from lepton_mpi.data import augmentation, loader, order
 from lepton_mpi.data.batches import BatchReader
-from lepton_mpi.data.order import MicroBatches
+from lepton_mpi.data.order import MicroBatches, draws
 from lepton_mpi.errors import DataError
-from lepton_mpi.models import Batch, draws, initialise_uniform, make_model
-from lepton_mpi.optimizers import Optimizer, Settings, kind_of
+from lepton_mpi.layers.initial import initialise_uniform
+from lepton_mpi.models.registry import make_model
+from lepton_mpi.optimizers.optimizer import Optimizer, Settings, kind_of
+from lepton_mpi.options.config import Config
+from lepton_mpi.run import evaluation
+from lepton_mpi.run.loop import train
 from lepton_mpi.strategies.clipping import ReplicatedNorm, clipped_scale
-from lepton_mpi.train import train
 from lepton_mpi.vectors import Layout
 from tests import reference
 from tests.parallel.together import check, refused, together

@@ -7,12 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lepton_mpi.collectives import host_memory
-from lepton_mpi.collectives.host_memory import HostPlan, HostVectors, Leaves
+from lepton_mpi.collectives.between_hosts.two_level_plan import TwoLevelPlan
+from lepton_mpi.collectives.choosing.tuning import Choice
 from lepton_mpi.collectives.sliced_sum import make_sliced_sum
-from lepton_mpi.collectives.tuning import Choice
-from lepton_mpi.collectives.two_level_plan import TwoLevelPlan
-from lepton_mpi.optimizers import Settings
+from lepton_mpi.collectives.within_host import plans as host_plans
+from lepton_mpi.collectives.within_host.plans import HostPlan
+from lepton_mpi.collectives.within_host.vectors import HostVectors, Leaves
+from lepton_mpi.optimizers.optimizer import Settings
 from lepton_mpi.strategies.overlapped_parameters import OverlappedParameters
 from lepton_mpi.strategies.shared_parameters import SharedParameters
 from lepton_mpi.vectors import Layout
@@ -82,8 +83,8 @@ def test_the_reference_depends_on_the_order():
 @pytest.mark.parametrize("always", [False, True], ids=["tried", "always"])
 def test_results_past_the_caches_have_the_same_bits(world, monkeypatch, plan, always):
     """Before, in and after the trial of both ways, and with one way only."""
-    monkeypatch.setattr(host_memory, "TRIAL_BYTES", 0)
-    monkeypatch.setattr(host_memory, "STREAM_BYTES", 0 if always else 1 << 60)
+    monkeypatch.setattr(host_plans, "TRIAL_BYTES", 0)
+    monkeypatch.setattr(host_plans, "STREAM_BYTES", 0 if always else 1 << 60)
     sum_ = _canonical_sum(world, plan, 3, SLICES["two"])
     for run in range(25):
         leaves = _leaves(3, run)

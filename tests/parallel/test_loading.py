@@ -4,10 +4,10 @@ import h5py
 import numpy as np
 import pytest
 
-from lepton_mpi.config import Config
 from lepton_mpi.data import host_order, loader
 from lepton_mpi.errors import ConfigurationError
-from lepton_mpi.train import train
+from lepton_mpi.options.config import Config
+from lepton_mpi.run.loop import train
 from tests.parallel.together import refused, together
 
 # 3 micro-batches a step, so that some of 4 ranks have none, in windows of 2 micro-batches and blocks of 8 rows.

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from lepton_mpi import memory
-from lepton_mpi.collectives.tuning import Choice
-from lepton_mpi.host_pages import LARGE_PAGE_BYTES
-from lepton_mpi.optimizers import Settings
+from lepton_mpi.collectives.choosing.tuning import Choice
+from lepton_mpi.optimizers.optimizer import Settings
 from lepton_mpi.strategies.overlapped_parameters import OverlappedParameters
 from lepton_mpi.strategies.shared_parameters import SharedParameters
 from lepton_mpi.vectors import Layout
+from lepton_mpi.world import memory
+from lepton_mpi.world.pages import LARGE_PAGE_BYTES
 from tests.parallel.together import together
 
 COUNT = 1_500_000

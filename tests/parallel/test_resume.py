@@ -8,11 +8,11 @@ import h5py
 import numpy as np
 import pytest
 
-from lepton_mpi import checkpoint, evaluation
-from lepton_mpi.config import Config
-from lepton_mpi.data import probe
+from lepton_mpi.data.files import probe
 from lepton_mpi.errors import ConfigurationError, DataError
-from lepton_mpi.train import train
+from lepton_mpi.options.config import Config
+from lepton_mpi.run import checkpoint, evaluation
+from lepton_mpi.run.loop import train
 from tests.parallel.together import refused, together
 
 # 167 training rows in steps of 37: 5 an epoch, the last one short.
@@ -265,7 +265,7 @@ _PLAIN = {"optimizer": "sgd", "momentum": 0.0}
 
 def test_a_loss_that_is_not_finite_pushes_out_no_good_checkpoint(world, images, folder):
     """The run ends before it saves what is lost already; the two before stay."""
-    from lepton_mpi.models import draws
+    from lepton_mpi.data.order import draws
 
     class Diverging(Uncounted):
         end = draws(0, 7, 1)[0]  # the eighth step
@@ -294,7 +294,7 @@ def test_parameters_that_are_not_finite_are_neither_saved_nor_a_success(
     world, images, folder, allreduce, step, options, left
 ):
     """Losses are those before the last update, which may be the one that goes wrong."""
-    from lepton_mpi.models import draws
+    from lepton_mpi.data.order import draws
 
     class Exploding(Uncounted):
         def loss_and_gradient(self, parameters, batch, gradient):

@@ -7,16 +7,17 @@ import h5py
 import numpy as np
 import pytest
 
-from lepton_mpi import checkpoint, evaluation
-from lepton_mpi.config import Config
-from lepton_mpi.data import hdf5, loader, order
+from lepton_mpi.collectives.choosing.trial import Trial
+from lepton_mpi.data import loader, order
 from lepton_mpi.data.batches import BatchReader
+from lepton_mpi.data.files import hdf5
 from lepton_mpi.errors import ConfigurationError, DataError, LauncherError, RankError
-from lepton_mpi.models import initialise_uniform
+from lepton_mpi.layers.initial import initialise_uniform
 from lepton_mpi.models.mlp import Mlp
+from lepton_mpi.options.config import Config
+from lepton_mpi.run import checkpoint, evaluation
+from lepton_mpi.run.loop import train
 from lepton_mpi.strategies import shared_parameters
-from lepton_mpi.train import train
-from lepton_mpi.trial import Trial
 from tests import reference
 from tests.parallel.together import check, equal_everywhere, refused, together
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from lepton_mpi.collectives import tuning
 from lepton_mpi.collectives.allreduce import NAMES, make_plan
-from lepton_mpi.tune import tune
+from lepton_mpi.collectives.choosing import tuning
+from lepton_mpi.commands.tune import tune
 from tests.parallel.together import check, together
 
 

@@ -4,8 +4,8 @@ The tests' own are as unlike the ring as can be, so that the executors are held 
 promises and not to the ring's habits.
 """
 
-from lepton_mpi.collectives.ring import RING
-from lepton_mpi.collectives.schedule import Action, Algorithm, Receive, Send, Step
+from lepton_mpi.collectives.schedules.ring import RING
+from lepton_mpi.collectives.schedules.schedule import Action, Algorithm, Receive, Send, Step
 
 PACKAGE = [RING]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lepton_mpi.collectives.program import Do, Program, Transfer
+from lepton_mpi.collectives.messages.program import Do, Program, Transfer
 
 
 class Deadlock(AssertionError):

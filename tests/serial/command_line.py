@@ -2,8 +2,8 @@
 
 import pytest
 
-from lepton_mpi.config import Config
-from lepton_mpi.config_parser import parse_command_line
+from lepton_mpi.options.config import Config
+from lepton_mpi.options.parser import parse_command_line
 
 
 def parse(*words: str) -> Config:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lepton_mpi.data import probe
+from lepton_mpi.data.files import probe
 
 
 @pytest.fixture

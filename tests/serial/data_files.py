@@ -9,7 +9,7 @@ import numpy as np
 from lepton_mpi.data import loader
 from lepton_mpi.data.batches import BatchReader
 from lepton_mpi.data.reads import reads_in_order
-from lepton_mpi.watchdog import PhaseClock
+from lepton_mpi.world.watchdog import PhaseClock
 
 HELD_OUT = {"validation": 0.2, "test": 0.2}
 

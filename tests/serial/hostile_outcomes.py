@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lepton_mpi.data import probe
+from lepton_mpi.data.files import probe
 from lepton_mpi.errors import DataError
 from tests.serial import data_files, hostile_files
 from tests.serial.hostile_files import ANY, WHOLE

@@ -7,7 +7,7 @@ and ``(a + b) + c`` and ``a + (b + c)`` are not: equal expressions give equal bi
 
 from collections import defaultdict
 
-from lepton_mpi.collectives.schedule import Action, Algorithm, Step
+from lepton_mpi.collectives.schedules.schedule import Action, Algorithm, Step
 
 
 class Expressions:

@@ -5,12 +5,12 @@ import typing
 import numpy as np
 import pytest
 
-from lepton_mpi import counter_random
-from lepton_mpi.config import Config
-from lepton_mpi.models import activation_kernels as kernels
-from lepton_mpi.models import draws
-from lepton_mpi.models import kernels as model_kernels
-from lepton_mpi.models.product_kernels import right_scratch_size
+from lepton_mpi.data.order import draws
+from lepton_mpi.kernels import counter_random
+from lepton_mpi.kernels.product_kernels import right_scratch_size
+from lepton_mpi.layers import activation_kernels as kernels
+from lepton_mpi.layers import dense_kernels as model_kernels
+from lepton_mpi.options.config import Config
 from tests import reference
 
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f4", "f8"])

@@ -11,17 +11,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lepton_mpi.collectives.algorithms import ALGORITHMS, COLLECTIVES
-from lepton_mpi.collectives.broadcast import rooted_at
 from lepton_mpi.collectives.chunks import chunk_bounds
-from lepton_mpi.collectives.cost import cost, elements_sent_max, lower_bound, predicted_seconds
-from lepton_mpi.collectives.messages import MessagePlan
-from lepton_mpi.collectives.program import Do, compile_program
-from lepton_mpi.collectives.schedule import Action, Algorithm, Collective, Fold, Receive, Send, Step
+from lepton_mpi.collectives.explaining.cost import (
+    cost,
+    elements_sent_max,
+    lower_bound,
+    predicted_seconds,
+)
+from lepton_mpi.collectives.explaining.trace import ScheduleError, Sum, trace
+from lepton_mpi.collectives.messages.plan import MessagePlan
+from lepton_mpi.collectives.messages.program import Do, compile_program
+from lepton_mpi.collectives.messages.threads import ThreadWorld, run_ranks
+from lepton_mpi.collectives.schedules.algorithms import ALGORITHMS, COLLECTIVES
+from lepton_mpi.collectives.schedules.broadcast import rooted_at
+from lepton_mpi.collectives.schedules.schedule import (
+    Action,
+    Algorithm,
+    Collective,
+    Fold,
+    Receive,
+    Send,
+    Step,
+)
+from lepton_mpi.collectives.schedules.two_level import two_level
 from lepton_mpi.collectives.summation_tree import EagerSum, additions, whole_nodes
-from lepton_mpi.collectives.threads import ThreadWorld, run_ranks
-from lepton_mpi.collectives.trace import ScheduleError, Sum, trace
-from lepton_mpi.collectives.two_level import two_level
 from tests.contributions import SEGMENT_ELEMENTS, lengths, numbered, numbered_sum, random
 from tests.serial.asynchronous import Simulation
 

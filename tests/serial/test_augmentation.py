@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lepton_mpi import counter_random
 from lepton_mpi.data import augmentation, augmentation_kernels, kernels
 from lepton_mpi.data.augmentation import Augmentation, check_words, image_size, parse
+from lepton_mpi.data.order import draws
 from lepton_mpi.errors import ConfigurationError
-from lepton_mpi.models import draws
+from lepton_mpi.kernels import counter_random
 from tests import reference
 
 types = pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lepton_mpi import checkpoint
 from lepton_mpi.errors import DataError
+from lepton_mpi.run import checkpoint
 from lepton_mpi.vectors import Layout
 from tests.serial import attacks, hostile_files, hostile_outcomes, raw_files
 

@@ -8,8 +8,8 @@ import string
 import pytest
 
 from lepton_mpi import launch
-from lepton_mpi.config import Config
-from lepton_mpi.config_parser import RECIPES
+from lepton_mpi.options.config import Config
+from lepton_mpi.options.parser import RECIPES
 from tests.serial.command_line import parse, refusal
 
 NAMES = [field.name for field in dataclasses.fields(Config)]

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from lepton_mpi.config import Config
 from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.options.config import Config
 from tests.serial.command_line import refusal
 
 _WHOLE = "expected a whole number of at least 1"

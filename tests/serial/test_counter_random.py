@@ -5,7 +5,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lepton_mpi import counter_random, counter_random_kernels, shuffle_kernels
+from lepton_mpi.data import shuffle_kernels
+from lepton_mpi.kernels import counter_random, counter_random_kernels
 
 _WEYL = 0x9E3779B97F4A7C15
 

@@ -8,10 +8,10 @@ from xml.etree import ElementTree
 import pytest
 
 from lepton_mpi import launch
-from lepton_mpi.collectives.algorithms import COLLECTIVES
-from lepton_mpi.collectives.trace import trace
-from lepton_mpi.collectives.trace_picture import svg
-from lepton_mpi.explain import explain, explain_command
+from lepton_mpi.collectives.explaining.trace import trace
+from lepton_mpi.collectives.explaining.trace_picture import svg
+from lepton_mpi.collectives.schedules.algorithms import COLLECTIVES
+from lepton_mpi.commands.explain import explain, explain_command
 
 EVERY = [
     (c, algorithm) for c, algorithms in COLLECTIVES.items() for algorithm in algorithms.values()

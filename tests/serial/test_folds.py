@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from numba import njit
 
-from lepton_mpi.collectives import fold_kernels
-from lepton_mpi.collectives.fold_kernels import MAX, MIN, SUM
-from lepton_mpi.collectives.folds import plan_folds
 from lepton_mpi.collectives.summation_tree import additions, whole_nodes
+from lepton_mpi.collectives.within_host import fold_kernels
+from lepton_mpi.collectives.within_host.fold_kernels import MAX, MIN, SUM
+from lepton_mpi.collectives.within_host.folds import plan_folds
 
 
 @njit

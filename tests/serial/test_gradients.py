@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lepton_mpi.models import Batch, initialise_uniform
+from lepton_mpi.batch import Batch
+from lepton_mpi.layers.initial import initialise_uniform
 from lepton_mpi.models.logistic import Logistic
 from lepton_mpi.models.mlp import Mlp
 from lepton_mpi.vectors import Layout

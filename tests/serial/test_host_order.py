@@ -9,7 +9,7 @@ import pytest
 from lepton_mpi.data import host_order
 from lepton_mpi.data.host_order import HostOrder
 from lepton_mpi.data.order import FullShuffle, MicroBatches, epoch_order
-from lepton_mpi.watchdog import PhaseClock
+from lepton_mpi.world.watchdog import PhaseClock
 
 EPOCHS = [3, 4, 1]
 

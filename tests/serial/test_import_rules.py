@@ -109,7 +109,7 @@ def test_modules_that_compute_start_no_mpi():
         and module.as_posix() not in ("collectives/mpi.py", "data/embedded/make.py")
     ]
     imports = "; ".join(f"import lepton_mpi.{name}" for name in modules if not _needs_mpi(name))
-    code = f"import sys, lepton_mpi.optimizers, lepton_mpi.checkpoint; {imports}; print('mpi4py' in sys.modules)"
+    code = f"import sys, lepton_mpi.optimizers.optimizer, lepton_mpi.run.checkpoint; {imports}; print('mpi4py' in sys.modules)"
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=100
     )
@@ -125,7 +125,7 @@ def _needs_mpi(name: str) -> bool:
     own = {found for found in _imported(module) if found.startswith("lepton_mpi.")} - {
         f"lepton_mpi.{name}"
     }
-    return "lepton_mpi.collectives.mpi" in own or any(
+    return "lepton_mpi.collectives.messages.mpi" in own or any(
         _needs_mpi(found.removeprefix("lepton_mpi.")) for found in own
     )
 

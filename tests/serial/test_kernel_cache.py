@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import lepton_mpi
-from lepton_mpi.kernel_cache import forget_stale_kernels
+from lepton_mpi.kernels.cache import forget_stale_kernels
 
 
 @pytest.fixture

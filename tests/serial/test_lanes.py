@@ -6,9 +6,9 @@ from time import monotonic, sleep
 import numpy as np
 import pytest
 
-from lepton_mpi.collectives.lanes import LaneExchange
+from lepton_mpi.collectives.between_hosts.lanes import LaneExchange
+from lepton_mpi.collectives.messages.threads import ThreadWorld, run_ranks
 from lepton_mpi.collectives.summation_tree import whole_nodes
-from lepton_mpi.collectives.threads import ThreadWorld, run_ranks
 
 COUNT = 1009
 # Micro-batches and where the runs of the hosts end: one node a host, several, and none on one of them.

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from lepton_mpi.data import hdf5, kernels, loader, order
+from lepton_mpi.data import kernels, loader, order
 from lepton_mpi.data.batches import BatchReader
-from lepton_mpi.data.file_format import FORMAT
+from lepton_mpi.data.files import hdf5
+from lepton_mpi.data.files.file_format import FORMAT
 from tests import reference
 from tests.serial.data_files import HELD_OUT, OneRank, load, read_all, table, write
 from tests.serial.raw_files import prepare

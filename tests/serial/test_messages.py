@@ -6,9 +6,9 @@ import time
 import numpy as np
 import pytest
 
-from lepton_mpi.collectives.messages import MessagePlan
-from lepton_mpi.collectives.ring import RING
-from lepton_mpi.collectives.threads import ThreadWorld, run_ranks
+from lepton_mpi.collectives.messages.plan import MessagePlan
+from lepton_mpi.collectives.messages.threads import ThreadWorld, run_ranks
+from lepton_mpi.collectives.schedules.ring import RING
 from tests.contributions import (
     SEGMENT_ELEMENTS,
     lengths,

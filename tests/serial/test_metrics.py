@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lepton_mpi import metrics
+from lepton_mpi.tasks import metrics
 
 
 def _scores(true, predicted, classes: int) -> metrics.Scores:

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.special import logsumexp
 
-from lepton_mpi.models import kernels, logistic_kernels
-from lepton_mpi.models.product_kernels import right_scratch_size
+from lepton_mpi.kernels.product_kernels import right_scratch_size
+from lepton_mpi.layers import dense_kernels, loss_kernels
+from lepton_mpi.models import logistic_kernels
 from tests import reference
 
 DTYPES = [np.float32, np.float64]
@@ -43,23 +44,23 @@ def _empty(*shape, dtype):
 
 
 def _dense(x, places, w, b, threaded, out):
-    kernels.multiply(x, places, w, threaded, out)
-    kernels.add_bias(b, out)
+    dense_kernels.multiply(x, places, w, threaded, out)
+    dense_kernels.add_bias(b, out)
 
 
 def _dense_relu(x, places, w, b, threaded, out):
-    kernels.multiply(x, places, w, threaded, out)
-    kernels.add_bias_relu(b, out)
+    dense_kernels.multiply(x, places, w, threaded, out)
+    dense_kernels.add_bias_relu(b, out)
 
 
 def _dense_gradient(x, places, grad_output, threaded, grad_weight, grad_bias):
-    kernels.multiply_left(x, places, grad_output, threaded, grad_weight, 0, len(grad_weight))
-    kernels.sum_rows(grad_output, grad_bias)
+    dense_kernels.multiply_left(x, places, grad_output, threaded, grad_weight, 0, len(grad_weight))
+    dense_kernels.sum_rows(grad_output, grad_bias)
 
 
 def _dense_relu_backward(grad_output, weight, activations, threaded, numbers, scratch, grad_input):
-    kernels.multiply_right(grad_output, weight, threaded, numbers, scratch, grad_input)
-    kernels.relu_backward(activations, grad_input)
+    dense_kernels.multiply_right(grad_output, weight, threaded, numbers, scratch, grad_input)
+    dense_kernels.relu_backward(activations, grad_input)
 
 
 @dtypes
@@ -113,14 +114,14 @@ def test_softmax_kernels_match_their_twins(dtype, rows, classes):
     """Loss, number of correct rows, gradient and predicted classes."""
     logits, labels = 5 * _normal(1, (rows, classes), dtype), _labels(rows, classes)
     mine, exact = logits.copy(), logits.copy()
-    loss, correct = kernels.softmax_cross_entropy(mine, labels)
+    loss, correct = loss_kernels.softmax_cross_entropy(mine, labels)
     expected_loss, expected_correct = reference.softmax_cross_entropy(exact, labels)
     tolerance = (classes + 30) * np.finfo(dtype).eps
     np.testing.assert_allclose(mine, exact, rtol=0, atol=tolerance)
     np.testing.assert_allclose(loss, expected_loss, rtol=tolerance)
     assert correct == expected_correct
     predicted, expected = np.full(rows, -1, np.int32), np.full(rows, -1, np.int32)
-    loss = kernels.softmax_predict(logits, labels, predicted)
+    loss = loss_kernels.softmax_predict(logits, labels, predicted)
     np.testing.assert_allclose(
         loss, reference.softmax_predict(logits, labels, expected), rtol=tolerance
     )
@@ -154,8 +155,10 @@ def test_softmax_loss_is_stable_for_extreme_logits(dtype, top, label):
     logits, labels = np.array([[top, -top, 0]], dtype), np.array([label], np.int32)
     exact = logsumexp(logits.astype(float)) - float(logits[0, label])
     predicted = np.empty(1, np.int32)
-    np.testing.assert_allclose(kernels.softmax_predict(logits, labels, predicted), exact, rtol=1e-6)
-    loss, _ = kernels.softmax_cross_entropy(logits, labels)
+    np.testing.assert_allclose(
+        loss_kernels.softmax_predict(logits, labels, predicted), exact, rtol=1e-6
+    )
+    loss, _ = loss_kernels.softmax_cross_entropy(logits, labels)
     np.testing.assert_allclose(loss, exact, rtol=1e-6, atol=1e-30)
     assert np.isfinite(logits).all() and abs(logits.sum()) < 1e-6
 
@@ -169,12 +172,12 @@ def test_softmax_loss_does_not_depend_on_a_common_shift(dtype, data):
     labels, shifted = np.array([0, 1, 3], np.int32), logits + dtype(4096)
     np.testing.assert_array_equal(shifted - dtype(4096), logits)
     predicted = np.empty(3, np.int32)
-    assert kernels.softmax_predict(logits, labels, predicted) == kernels.softmax_predict(
+    assert loss_kernels.softmax_predict(logits, labels, predicted) == loss_kernels.softmax_predict(
         shifted, labels, predicted
     )
     loss, shifted_loss = (
-        kernels.softmax_cross_entropy(logits, labels),
-        kernels.softmax_cross_entropy(shifted, labels),
+        loss_kernels.softmax_cross_entropy(logits, labels),
+        loss_kernels.softmax_cross_entropy(shifted, labels),
     )
     np.testing.assert_array_equal(logits, shifted)
     assert loss == shifted_loss
@@ -201,6 +204,6 @@ def test_logistic_loss_is_stable_for_extreme_logits(dtype, z, label):
 def test_ties_go_to_the_first_class(dtype):
     """Equal logits predict the lowest class, as NumPy's argmax does."""
     predicted, labels = np.empty(2, np.int32), np.array([1, 0], np.int32)
-    kernels.softmax_predict(np.zeros((2, 3), dtype), labels, predicted)
+    loss_kernels.softmax_predict(np.zeros((2, 3), dtype), labels, predicted)
     assert predicted.tolist() == [0, 0]
-    assert kernels.softmax_cross_entropy(np.zeros((2, 3), dtype), labels)[1] == 1
+    assert loss_kernels.softmax_cross_entropy(np.zeros((2, 3), dtype), labels)[1] == 1

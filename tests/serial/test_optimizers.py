@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from numba import njit
 
-from lepton_mpi import optimizer_kernels as kernels
-from lepton_mpi import optimizers
-from lepton_mpi.learning_rate import Schedule
-from lepton_mpi.optimizers import KINDS, Optimizer, Settings
+from lepton_mpi.optimizers import rule_kernels as kernels
+from lepton_mpi.optimizers.learning_rate import Schedule
+from lepton_mpi.optimizers.optimizer import KINDS, Optimizer, Settings, kind_of
 from lepton_mpi.strategies.norm_kernels import sum_of_squares
 from lepton_mpi.vectors import Layout
 from tests import reference
@@ -52,7 +51,7 @@ def test_kernels_match_their_twins(name, dtype, count, clip, decay):
 
 def _optimizer(name: str, count: int, dtype, rate: float = 1e-2, **options) -> Optimizer:
     settings = Settings(name, lambda step: rate, **options)
-    state = np.zeros((len(optimizers.kind_of(settings)[1]), count), dtype)
+    state = np.zeros((len(kind_of(settings)[1]), count), dtype)
     return Optimizer(settings, Layout({"w": (count, 1)}), dtype, state)
 
 
@@ -155,7 +154,7 @@ def test_weight_decay_leaves_biases_alone(name):
     """Only arrays of two dimensions shrink; regions end where the parameters do."""
     layout = Layout({"a": (2, 3), "b": (3,), "none": (0, 2), "c": (4, 1), "d": (1, 1), "e": ()})
     settings = Settings(name, lambda step: 0.1, weight_decay=0.5)
-    state = np.zeros((len(optimizers.kind_of(settings)[1]), layout.size))
+    state = np.zeros((len(kind_of(settings)[1]), layout.size))
     optimizer = Optimizer(settings, layout, np.dtype(np.float64), state)
     w = np.ones(layout.size)
     optimizer.begin_step(1, 1.0)

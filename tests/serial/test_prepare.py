@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.impute import SimpleImputer
 
-from lepton_mpi.data import trust
-from lepton_mpi.data.file_format import SPLITS
+from lepton_mpi.data.files import trust
+from lepton_mpi.data.files.file_format import SPLITS
 from lepton_mpi.errors import ConfigurationError, DataError, LauncherError
 from lepton_mpi.prepare import inspection, last_pass, summary, writing
 from lepton_mpi.prepare.splitting import _apportioned

@@ -11,7 +11,7 @@ from lepton_mpi.errors import DataError, LauncherError
 from lepton_mpi.prepare import options
 from lepton_mpi.prepare.readers import wav_folders
 from lepton_mpi.prepare.readers.inputs import Input
-from lepton_mpi.watchdog import PhaseClock
+from lepton_mpi.world.watchdog import PhaseClock
 from tests.serial.data_files import load
 from tests.serial.raw_files import (
     TEXT,

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lepton_mpi.models.product_kernels import (
+from lepton_mpi.kernels.product_kernels import (
     product,
     product_left,
     product_right,
     right_scratch_size,
 )
-from lepton_mpi.models.transpose_kernels import transpose
+from lepton_mpi.kernels.transpose_kernels import transpose
 from tests import reference
 
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f4", "f8"])

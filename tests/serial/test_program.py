@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lepton_mpi.collectives.chunks import chunk_bounds
-from lepton_mpi.collectives.program import Do, Program, compile_program
-from lepton_mpi.collectives.schedule import Action, Receive, Send, Step
+from lepton_mpi.collectives.messages.program import Do, Program, compile_program
+from lepton_mpi.collectives.schedules.schedule import Action, Receive, Send, Step
 from tests.contributions import numbered, numbered_sum
 from tests.serial.algorithms import ALL
 from tests.serial.asynchronous import Simulation

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lepton_mpi.models import regression_kernels as kernels
+from lepton_mpi.layers import loss_kernels as kernels
 from tests import reference
 
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f4", "f8"])

@@ -9,10 +9,10 @@ import h5py
 import numpy as np
 import pytest
 
-from lepton_mpi import checkpoint, resume
-from lepton_mpi.config import Config
-from lepton_mpi.data import probe
+from lepton_mpi.data.files import probe
 from lepton_mpi.errors import ConfigurationError, DataError
+from lepton_mpi.options.config import Config
+from lepton_mpi.run import checkpoint, resume
 from lepton_mpi.vectors import Layout
 from tests.serial.thread_ranks import on_ranks
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from lepton_mpi.collectives.ring import RING, allgather_steps, reduce_scatter_steps
-from lepton_mpi.collectives.schedule import Action, Algorithm, Step
+from lepton_mpi.collectives.schedules.ring import RING, allgather_steps, reduce_scatter_steps
+from lepton_mpi.collectives.schedules.schedule import Action, Algorithm, Step
 from tests.serial.algorithms import ALL
 from tests.serial.symbolic import Expressions, check_allreduce, check_step, run_step
 

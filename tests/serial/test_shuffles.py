@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lepton_mpi.collectives.host_memory import Leaves
+from lepton_mpi.collectives.within_host.vectors import Leaves
 from lepton_mpi.data.batches import Rows
 from lepton_mpi.data.order import BlockShuffle, FullShuffle, MicroBatches
 from lepton_mpi.data.reads import TrainingReads

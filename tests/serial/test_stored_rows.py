@@ -12,8 +12,8 @@ from h5py import h5d
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lepton_mpi.data import checksum_kernels, stored_rows
-from lepton_mpi.data.stored_rows import StoredFile, StoredRows
+from lepton_mpi.data.files import checksum_kernels, stored_rows
+from lepton_mpi.data.files.stored_rows import StoredFile, StoredRows
 from lepton_mpi.errors import DataError
 from tests import reference
 

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from lepton_mpi.data import hdf5
-from lepton_mpi.data.stored_rows import StoredFile, StoredRows
+from lepton_mpi.data.files import hdf5
+from lepton_mpi.data.files.stored_rows import StoredFile, StoredRows
 from lepton_mpi.data.tables import Table
 from lepton_mpi.errors import DataError
 from tests.serial.data_files import load, read_all, table, write

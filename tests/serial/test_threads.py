@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lepton_mpi.collectives.threads import ThreadWorld, run_ranks
+from lepton_mpi.collectives.messages.threads import ThreadWorld, run_ranks
 
 
 @pytest.mark.parametrize("rendezvous", [False, True])

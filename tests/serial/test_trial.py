@@ -2,7 +2,7 @@
 
 import pytest
 
-from lepton_mpi.trial import BEFORE, PERIOD, TRIAL, Trial
+from lepton_mpi.collectives.choosing.trial import BEFORE, PERIOD, TRIAL, Trial
 
 
 class _Steps:

@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import lepton_mpi
-from lepton_mpi.data import hdf5, probe, stored
-from lepton_mpi.errors import DataError, LauncherError, one_line
+from lepton_mpi.data.files import hdf5, probe, stored
+from lepton_mpi.errors import DataError, LauncherError
 from lepton_mpi.prepare import inspection
+from lepton_mpi.wording import one_line
 from tests.serial import hostile_files, hostile_outcomes
 from tests.serial.data_files import load, read_all, table, write
 

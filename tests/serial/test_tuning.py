@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lepton_mpi.collectives import tuning
-from lepton_mpi.collectives.algorithms import ALGORITHMS
-from lepton_mpi.collectives.tuning import Fit, Job, Measured, Table, sizes
+from lepton_mpi.collectives.choosing import tuning
+from lepton_mpi.collectives.choosing.tuning import Fit, Job, Measured, Table, sizes
+from lepton_mpi.collectives.schedules.algorithms import ALGORITHMS
 
 JOB = Job("Some MPI 1.2", (2,), 2, "A processor")
 CASES = (

@@ -9,7 +9,7 @@ from benchmarks import update_launches
 from benchmarks.engines.update_reference import PERIOD, Reference, fill_parameters, settings_of
 from benchmarks.peers import Variant
 from benchmarks.update_launches import combine, fits, needed_bytes, winners
-from lepton_mpi.optimizers import KINDS, Optimizer
+from lepton_mpi.optimizers.optimizer import KINDS, Optimizer
 from lepton_mpi.vectors import Layout
 
 _COUNT = 3 * PERIOD + 5

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from lepton_mpi.watchdog import PHASES, PhaseClock, Watchdog
+from lepton_mpi.world.watchdog import PHASES, PhaseClock, Watchdog
 
 
 def _fail(*_):

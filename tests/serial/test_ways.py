@@ -10,7 +10,7 @@ from lepton_mpi.data import ways
 from lepton_mpi.data.loader import training_order
 from lepton_mpi.data.order import MicroBatches
 from lepton_mpi.errors import ConfigurationError, DataError
-from lepton_mpi.memory import available_bytes
+from lepton_mpi.world.memory import available_bytes
 from tests.serial.data_files import load, table, write
 
 MIB = 1 << 20

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lepton_mpi.watchdog import PhaseClock
+from lepton_mpi.world.watchdog import PhaseClock
 
 _SECONDS = 60.0
 

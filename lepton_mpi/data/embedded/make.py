@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_digits
 
-from lepton_mpi import counter_random
+from lepton_mpi.kernels import counter_random
 
 _SEED = 0
 _TEST_FRACTION = 0.2

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lepton_mpi.data.file_format import SPLITS
+from lepton_mpi.data.files.file_format import SPLITS
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Block, RowPart, Source, Words

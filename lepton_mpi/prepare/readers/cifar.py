@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lepton_mpi.errors import ConfigurationError, DataError, did_you_mean
+from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Source
 from lepton_mpi.prepare.readers.arrays import ArrayPart, array_source
 from lepton_mpi.prepare.readers.inputs import Input
+from lepton_mpi.wording import did_you_mean
 
 _PIXELS = 3 * 32 * 32
 

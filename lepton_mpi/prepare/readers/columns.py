@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lepton_mpi.errors import ConfigurationError, DataError, did_you_mean
+from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.plain_numbers import plain_number
 from lepton_mpi.prepare.readers import Block, Words
+from lepton_mpi.wording import did_you_mean
 
 # Names of columns that are taken for the label if there is exactly one of them.
 _USUAL_LABELS = ("label", "class", "target", "y", "labels", "species", "diagnosis")

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from lepton_mpi.errors import ConfigurationError, DataError, one_line, printable
+from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.prepare.options import Options
+from lepton_mpi.wording import one_line, printable
 
 # The first records are looked for in so many bytes.
 _HEAD_BYTES = 4 << 20

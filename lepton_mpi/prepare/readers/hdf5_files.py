@@ -5,8 +5,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from lepton_mpi.data import hdf5
-from lepton_mpi.errors import DataError, LeptonError, one_line
+from lepton_mpi.data.files import hdf5
+from lepton_mpi.errors import DataError, LeptonError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Source
 from lepton_mpi.prepare.readers.arrays import (
@@ -17,6 +17,7 @@ from lepton_mpi.prepare.readers.arrays import (
     find_pairs,
 )
 from lepton_mpi.prepare.readers.inputs import Input
+from lepton_mpi.wording import one_line
 
 
 def open_hdf5(inputs: tuple[Input, ...], options: Options, world) -> Source:

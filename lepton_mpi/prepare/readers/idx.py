@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lepton_mpi.errors import DataError, one_line
+from lepton_mpi.errors import DataError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Source
 from lepton_mpi.prepare.readers.arrays import ArrayPart, array_source
 from lepton_mpi.prepare.readers.inputs import Input
+from lepton_mpi.wording import one_line
 
 _TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 _SPLITS = {"train": "train", "t10k": "test", "test": "test", "val": "validation"}

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lepton_mpi.errors import DataError, LauncherError, LeptonError, one_line
+from lepton_mpi.errors import DataError, LauncherError, LeptonError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Block, RowPart, Source
 from lepton_mpi.prepare.readers.class_folders import IMAGES, ClassFiles, list_classes
 from lepton_mpi.prepare.readers.inputs import Input
+from lepton_mpi.wording import one_line
 
 _GREY = ("L", "1", "LA")
 _COLOUR = ("RGB", "RGBA", "P", "CMYK", "YCbCr")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from lepton_mpi.data.file_format import SPLITS
+from lepton_mpi.data.files.file_format import SPLITS
 
 _SPLIT_WORDS = {
     "train": "train",

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from lepton_mpi.errors import ConfigurationError, DataError, one_line
+from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Source
 from lepton_mpi.prepare.readers.arrays import (
@@ -18,6 +18,7 @@ from lepton_mpi.prepare.readers.arrays import (
 )
 from lepton_mpi.prepare.readers.columns import choose_roles
 from lepton_mpi.prepare.readers.inputs import Input
+from lepton_mpi.wording import one_line
 
 
 def open_numpy(inputs: tuple[Input, ...], options: Options, world) -> Source:

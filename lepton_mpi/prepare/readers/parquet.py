@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lepton_mpi.errors import DataError, LauncherError, one_line
+from lepton_mpi.errors import DataError, LauncherError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Block, Source, Words
 from lepton_mpi.prepare.readers.arrays import labels_as_words
 from lepton_mpi.prepare.readers.columns import Cells, Roles, block_of, choose_roles
 from lepton_mpi.prepare.readers.inputs import Input
+from lepton_mpi.wording import one_line
 
 
 def open_parquet(inputs: tuple[Input, ...], options: Options, world) -> Source:

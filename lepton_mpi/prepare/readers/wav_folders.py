@@ -14,11 +14,12 @@ import numpy as np
 from scipy.io import wavfile
 from scipy.signal import resample_poly
 
-from lepton_mpi.errors import ConfigurationError, DataError, one_line
+from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Block, RowPart, Source
 from lepton_mpi.prepare.readers.class_folders import ClassFiles, list_classes
 from lepton_mpi.prepare.readers.inputs import Input
+from lepton_mpi.wording import one_line
 
 _WINDOW_SECONDS, _HOP_SECONDS = 0.025, 0.010
 _LEAST_ENERGY = 1e-10

@@ -1,0 +1,206 @@
+"""The sum of a vector bucket by bucket, in the background of whatever else a rank does: host memory and lanes.
+
+    begin        receives of all buckets are started
+    ready(b)     this rank's rows are complete in bucket b: a flag is raised
+    poll         what can go on does: once all ranks of the host are ready, this rank adds up its slice of the bucket
+                 and sends its parts to the hosts that own them; what has arrived from them is added
+                 once all parts of all buckets have left, sums are sent, those of the last bucket first
+    until        poll until something is so
+
+Nothing runs between two calls but the transport: the kernel of the operating system goes on sending what was handed
+to it. So calls must come more often than its buffers run empty, some megabytes, or tens of milliseconds at
+1 Gbit/s. Polling between kernels needs no second thread, which would need a core, and an MPI that may be called by it.
+
+Until its last part has left the wire is busy with parts, whatever else could be sent. Of the sums those come first that are
+needed first: the last bucket to be ready is of the first layers, with which the next forward pass begins.
+
+Slices are those of the lanes: rank l of every host has slice l of each bucket, and ranks on no lane have none.
+Buckets are ready, and their messages are sent, in the order of their numbers on every rank; each has tags of its own,
+since the sums of one bucket are sent when parts of the next are already on their way. Bits are those of TwoLevelPlan.
+A peer that has died ends this process (``watchdog.py``), so waits have no limit of their own.
+"""
+
+import os
+from collections.abc import Callable
+from time import perf_counter
+
+from lepton_mpi.collectives.between_hosts.lanes import LaneExchange
+from lepton_mpi.collectives.chunks import chunk_bounds
+from lepton_mpi.collectives.messages.mpi import MpiTransport, reserve_tags
+from lepton_mpi.collectives.within_host.flags import HostFlags, let_messages_go_on
+from lepton_mpi.collectives.within_host.meeting_kernels import reduce_alone
+from lepton_mpi.collectives.within_host.plan_words import (
+    compiled,
+    encode_plan,
+    row_addresses,
+    scratch_for,
+)
+from lepton_mpi.collectives.within_host.plans import groups_of
+from lepton_mpi.collectives.within_host.vectors import HostVectors
+
+# Buckets whose sums are on their way at once: some to keep the wire busy, few that those needed first stay first.
+_SUMS_UNDER_WAY = 2
+
+
+class OverlappedSum:
+    """Making one is collective over the world, and so is a round of ``begin``, ``ready`` of all buckets and ``until`` all
+    are complete.
+
+    Parameters
+    ----------
+    vectors : HostVectors
+        In mode "shared".
+    buckets : list of (start, stop)
+    operation : {"sum", "max", "min"}
+
+    Attributes
+    ----------
+    slices : list of (start, stop)
+        This rank's part of each bucket, which is summed in ``vectors.result``.
+    exchange_seconds, exposed_seconds : float
+        From the first message to the last of every round, as a call of ``poll`` sees it, and of that the time spent in
+        ``until``.
+    """
+
+    def __init__(
+        self, vectors: HostVectors, buckets: list[tuple[int, int]], operation: str = "sum"
+    ) -> None:
+        world = vectors.world
+        lanes = world.lane_count if world.host_count > 1 else world.local_size
+        # A rank is ready with a bucket, and has added up its slices of all of them.
+        self._ready, self._added = HostFlags(world, len(buckets)), HostFlags(world, 1)
+        self._go_on = let_messages_go_on(world)
+        self.slices = []
+        for start, stop in buckets:
+            bounds = chunk_bounds(stop - start, lanes)
+            own = (
+                bounds[world.local_rank : world.local_rank + 2] if world.local_rank < lanes else ()
+            )
+            self.slices.append((start + own[0], start + own[1]) if own else (start, start))
+        tag = reserve_tags(world, 2 * len(buckets))
+        self._parts = [
+            _Part(vectors, tag + 2 * number, *slice_, operation)
+            for number, slice_ in enumerate(self.slices)
+        ]
+        compiled(world, reduce_alone, vectors.dtype)
+        self._round, self._started, self._done = 0, 0, 0
+        self._is_complete = [True] * len(buckets)
+        self._first_sent = self._last_done = 0.0
+        self.exchange_seconds = self.exposed_seconds = 0.0
+
+    def begin(self) -> None:
+        """Start a round."""
+        self._round += 1
+        self._started = self._done = 0
+        self._is_complete = [False] * len(self._parts)
+        for part in self._parts:
+            part.expect()
+
+    def ready(self, bucket: int) -> None:
+        """This rank's rows are complete in ``bucket``: call it for every bucket, in order."""
+        self._ready.raise_own(bucket, self._round)
+        self.poll()
+
+    def host_is_ready(self, bucket: int) -> bool:
+        """Whether ``ready(bucket)`` was called on all ranks of this host in this round."""
+        return self._ready.all_raised(bucket, self._round)
+
+    def poll(self) -> None:
+        """Go on as far as possible without waiting."""
+        parts = self._parts
+        while self._started < len(parts) and self.host_is_ready(self._started):
+            if self._started == 0:
+                self._first_sent = perf_counter()
+            parts[self._started].start()
+            self._started += 1
+            if self._started == len(parts):
+                self._added.raise_own(0, self._round)
+        # All that are on their way: the wire must not run empty while one of them waits.
+        for part in parts[: self._started]:
+            part.poll()
+        if self._started < len(parts) or not all([part.has_left for part in parts]):
+            return
+        under_way = 0
+        for number in range(len(parts) - 1, -1, -1):
+            if self._is_complete[number] or not parts[number].is_summed:
+                continue
+            if parts[number].poll(sends_sums=True):
+                self._is_complete[number] = True
+                self._done += 1
+                if self._done == len(parts):
+                    self._last_done = perf_counter()
+                    self.exchange_seconds += self._last_done - self._first_sent
+                continue
+            under_way += not parts[number].has_sent
+            if under_way == _SUMS_UNDER_WAY:
+                break
+
+    def is_complete(self, bucket: int) -> bool:
+        """Whether this rank's slice of ``bucket`` is summed."""
+        return self._is_complete[bucket]
+
+    def host_is_through(self) -> bool:
+        """Whether all ranks of this host are ready with all buckets: none computes a gradient any more."""
+        return not self._parts or self.host_is_ready(len(self._parts) - 1)
+
+    def host_has_added(self) -> bool:
+        """Whether no rank of this host reads the rows of another any more in this round."""
+        return not self._parts or self._added.all_raised(0, self._round)
+
+    def until(self, is_over: Callable[[], bool]) -> None:
+        """Poll until ``is_over()``."""
+        began = perf_counter()
+        self.poll()
+        while not is_over():
+            os.sched_yield()
+            self._go_on()
+            self.poll()
+        if self._started:
+            end = self._last_done if self._done == len(self._parts) else perf_counter()
+            self.exposed_seconds += max(0.0, end - max(began, self._first_sent))
+
+
+class _Part:
+    """This rank's slice of one bucket."""
+
+    def __init__(
+        self, vectors: HostVectors, tag: int, start: int, stop: int, operation: str
+    ) -> None:
+        world = vectors.world
+        groups = groups_of(vectors)
+        self._lane = None
+        scratch, rows = scratch_for(groups, vectors.dtype), row_addresses(vectors.table)
+        plan = encode_plan(world, None, rows, scratch, start, stop, operation, groups)
+        # A plan has addresses only: the memory must live as long.
+        self._plan, self._memory = plan.view(vectors.dtype), (vectors.table, scratch)
+        if world.lane_comm is not None:
+            node_starts = [[first for first, _ in nodes] for nodes in vectors.nodes_of_hosts]
+            self._lane = LaneExchange(
+                MpiTransport(world.lane_comm, tag),
+                *(vectors.node_sums, vectors.result, node_starts, start, stop, operation),
+                sum_transport=MpiTransport(world.lane_comm, tag + 1),
+            )
+
+    def expect(self) -> None:
+        if self._lane:
+            self._lane.start_receiving()
+
+    def start(self) -> None:
+        reduce_alone(self._plan)
+        if self._lane:
+            self._lane.start_sending()
+
+    @property
+    def has_left(self) -> bool:
+        return not self._lane or self._lane.has_left
+
+    @property
+    def is_summed(self) -> bool:
+        return not self._lane or self._lane.is_summed
+
+    @property
+    def has_sent(self) -> bool:
+        return not self._lane or self._lane.has_sent
+
+    def poll(self, sends_sums: bool = False) -> bool:
+        return self._lane.poll(sends_sums) if self._lane else True

@@ -1,0 +1,1 @@
+"""Which algorithm is fastest here: trials during a run (online autotuner), timing, and tables of what was measured."""

@@ -1,0 +1,1 @@
+"""What a schedule costs and does, in figures, words and pictures."""

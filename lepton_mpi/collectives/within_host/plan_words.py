@@ -1,0 +1,104 @@
+"""A host plan as one vector of int64 words: what the kernels of ``meeting_kernels.py`` are to do, and with which memory."""
+
+from itertools import chain
+
+import numpy as np
+
+from lepton_mpi.collectives.within_host import meeting_kernels as kernels
+from lepton_mpi.collectives.within_host.atomics import LONGEST_SLEEP_NANOSECONDS, TIMEOUT
+from lepton_mpi.collectives.within_host.fold_kernels import OPERATIONS
+from lepton_mpi.collectives.within_host.folds import Fold
+
+# The sizes below can be tried out: mpirun -n 2 python -m benchmarks.allreduce --constants PART_BYTES=64K …
+
+# Whoever has a core takes the next piece: small enough to share the work evenly, large enough that taking
+# one, an atomic addition, does not count beside adding it. 2 ranks, 1 MiB, private: 18 us, with pieces of
+# 64 KiB 21 us, of 32 KiB 23 us; no difference from 16 MiB on.
+PIECE_BYTES = 128 << 10
+
+# Polls before giving the core away, none with more ranks than cores; then yields before sleeping in the
+# kernel. Both are first choices that no sweep has confirmed.
+POLLS = 2_000
+YIELDS = 1_000
+
+
+def encode_plan(
+    world,
+    control: np.ndarray | None,
+    addresses: list[int],
+    scratch: np.ndarray,
+    start: int,
+    stop: int,
+    operation: str,
+    groups,
+    piece_bytes: int = 0,
+) -> np.ndarray:
+    """What ``host_kernels.host_allreduce`` is to do, as one vector of int64.
+
+    It has the addresses of the control block, where ranks meet in a call, of the vectors, and of the rows of
+    ``scratch``; all of them must outlive it.
+    Several pieces are as many for each core, and of equal length, so that all cores end together.
+    """
+    itemsize = scratch.itemsize
+    pieces = max(1, -(-(stop - start) * itemsize // (piece_bytes or PIECE_BYTES)))
+    if pieces > 1:
+        pieces = -(-pieces // workers_of(world)) * workers_of(world)
+    line = kernels.LINE_BYTES // itemsize
+    piece = max(line, -(-(stop - start) // (pieces * line)) * line)
+    crowded = world.local_size > world.cores
+    body = [word for folds in groups for word in (len(folds), *chain(*map(Fold.words, folds)))]
+    addresses = [*addresses, *row_addresses(scratch)]
+    longest = max((len(fold.words()) for folds in groups for fold in folds), default=0)
+    header = np.zeros(kernels.PLAN_HEADER, np.int64)
+    header[kernels.RANKS], header[kernels.OPERATION] = world.local_size, OPERATIONS[operation]
+    header[kernels.START], header[kernels.STOP] = start, stop
+    header[kernels.PIECE], header[kernels.PIECES] = piece, max(1, -(-(stop - start) // piece))
+    header[kernels.POLLS], header[kernels.YIELDS] = 0 if crowded else POLLS, YIELDS
+    header[kernels.WORKERS] = workers_of(world)
+    header[kernels.GROUPS] = len(groups)
+    header[kernels.FIRST_SLOT] = len(addresses) - len(scratch)
+    header[kernels.VECTORS], header[kernels.WORK] = len(addresses), len(header) + len(body)
+    header[kernels.BLOCK] = scratch.shape[1]
+    header[kernels.CONTROL] = 0 if control is None else control.ctypes.data
+    return np.concatenate([header, np.array([*body, *addresses, *[0] * longest], np.int64)])
+
+
+def workers_of(world) -> int:
+    """Cores of the host that can be at work for its ranks at once."""
+    return min(world.local_size, world.cores)
+
+
+def waited_seconds(plan: np.ndarray) -> float:
+    """Time that this rank waited for others, over all calls of a plan, but for the first polls of each wait."""
+    return float(plan[kernels.WAITED]) * 1e-9
+
+
+def slots_of(groups) -> int:
+    """Scratch slots that the folds of ``groups`` need: all but the last fold of a group fill one."""
+    return max((len(folds) - 1 for folds in groups if folds), default=0)
+
+
+def scratch_for(groups, dtype: np.dtype) -> np.ndarray:
+    """One rank's own memory for what the folds of ``groups`` leave to each other."""
+    return np.empty((max(1, slots_of(groups)), kernels.BLOCK_BYTES // dtype.itemsize), dtype)
+
+
+def row_addresses(table: np.ndarray) -> list[int]:
+    """Of the rows of a matrix."""
+    return [table.ctypes.data + row * table.strides[0] for row in range(len(table))]
+
+
+def control_block(world, count: int = 0) -> np.ndarray:
+    """Words through which the ranks of a host meet; zero but for the longest sleep. Collective over the host."""
+    needed = kernels.TICKETS + kernels.LINE_WORDS * workers_of(world)
+    words = world.host_array((count or needed,), np.int64)
+    words[TIMEOUT + 1] = LONGEST_SLEEP_NANOSECONDS
+    world.host_barrier()
+    return words
+
+
+def compiled(world, kernel, dtype: np.dtype):
+    """``kernel``, of a typed plan, for ``dtype``; compiled or loaded by one rank first. Collective over the world."""
+    kind = {"float32": "f4", "float64": "f8", "int32": "i4", "int64": "i8"}[dtype.name]
+    world.first_of_host_first(lambda: kernel.compile(f"void({kind}[::1])"))
+    return kernel

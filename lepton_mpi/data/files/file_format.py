@@ -1,0 +1,59 @@
+"""The data file: what ``python -m lepton_mpi prepare`` writes, and what may stand in a file from elsewhere.
+
+What training reads (``hdf5.py``; also from files of other programs, in the other two layouts it describes)::
+
+    train/x, validation/x, test/x   (rows, *row shape): uint8 as the source has it, any integer or float
+    train/y, validation/y, test/y   (rows,) uint8 or int32: the class of each row, from 0 up;
+                                    for regression float32 or float64, (rows,) or (rows, targets)
+    normalisation/shift, scale      float64, of the shape of one row: a value is read as (x - shift) * scale
+    attribute classes               names of the classes in the order of their numbers; absent for regression
+
+A split without rows is absent. Of a file of ``prepare`` training then holds out none, since rows may depend on each other:
+windows of a text overlap, groups belong together, balancing repeats rows. Files of ``prepare`` hold these besides, for people and for ``inspect``::
+
+    attribute format                "lepton_mpi data"
+    attribute format_version        1; readers refuse a higher one and open every lower one
+    about/report                    JSON, UTF-8, as uint8: sources, options, counts of rows read, kept and dropped,
+                                    classes per split, columns with kind, missing, filled and clipped cells
+    about/columns                   names of the features of a table
+    about/categories/N              texts of feature N of a table; the text in place k has code k
+    about/vocabulary                texts of the tokens, in the order of their ids
+    about/statistics/…              float64 (units,): count, mean, std, minimum and maximum of the training rows as
+                                    stored; a unit is a feature, a channel or everything, see normalisation in the report
+
+Storage is that of HDF5 1.10, which h5py 3.11 and later read. Data sets of rows are chunked by rows, about 1 MiB a
+chunk, with Fletcher32, and with gzip and shuffle if asked for; or contiguous (``--layout contiguous``), which can be
+mapped into memory and has no checksum. Nothing in the file depends on the time, the machine or the number of ranks
+that wrote it. Texts are fixed-length UTF-8. There are no links, references, or data outside the file.
+A file is written under a temporary name, synced and renamed: it is whole or not there.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lepton_mpi.errors import DataError
+from lepton_mpi.wording import one_line
+
+SPLITS = ("train", "validation", "test")
+FORMAT, VERSION = "lepton_mpi data", 1
+
+
+def is_prepared(attributes: Mapping[str, Any]) -> bool:
+    """Whether a file says that ``prepare`` wrote it."""
+    found = attributes.get("format")
+    return isinstance(found, bytes | str) and found in (FORMAT, FORMAT.encode())
+
+
+def check_version(attributes: Mapping[str, Any], path: Path) -> None:
+    """Raise DataError for a file of a later version than this program knows; files without one are fine."""
+    version = attributes.get("format_version", VERSION)
+    try:
+        known = int(version) <= VERSION
+    except (TypeError, ValueError):
+        known = False
+    if not known:
+        raise DataError(
+            f"{path}: attribute format_version: expected {VERSION} or lower, got {one_line(version)}; "
+            "a newer lepton_mpi reads it"
+        )

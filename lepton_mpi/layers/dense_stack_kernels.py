@@ -1,0 +1,158 @@
+"""A multilayer perceptron as one Numba kernel: the layers forward, the loss, and the layers backward, without a return to
+Python between them, of which each costs as much as a short product.
+
+What the layers work on is in a plan, int64, shape (1 + layers, WIDTH): addresses, and numbers. Row 0 is of the network,
+row l of layer l = 1, 2, … The memory must outlive the plan. The work is cut into stages:
+
+    l - 1                          forward through layer l
+    layers                         softmax and cross-entropy
+    layers + 1 + 2 (layers - l)    gradient of the parameters of layer l
+    the one after that             gradient by the inputs of layer l > 1, with the slope of the layer before
+
+What a stage does is in kernels.py and activation_kernels.py, and compiled here.
+"""
+
+import numpy as np
+from numba import njit
+
+from lepton_mpi.kernels.intrinsics import vector_at
+from lepton_mpi.layers.activation_kernels import (
+    UNITS_PER_NUMBER,
+    activate_drop_rows,
+    activate_rows,
+    slope_backward,
+)
+from lepton_mpi.layers.dense_kernels import (
+    add_bias,
+    add_bias_relu,
+    multiply,
+    multiply_left,
+    multiply_right,
+    relu_backward,
+    sum_rows,
+)
+from lepton_mpi.layers.loss_kernels import softmax_cross_entropy
+
+# Words of the network: whether matrix products are those of BLAS; the activation; 1 if layers have slopes; the numbers 0,
+# 1, …, and how many; scratch of ``product_right``, and its elements; numbers for dropout.
+THREADED, KIND, HAS_SLOPES, NUMBERS, NUMBER_COUNT, SCRATCH, SCRATCH_SIZE, RANDOM = range(8)
+# Words of a layer: its inputs and outputs, as counts; parameters and their gradients; outputs, their slope, and the
+# gradient by them, each of (rows, outputs).
+INPUTS, OUTPUTS, WEIGHT, BIAS, GRAD_WEIGHT, GRAD_BIAS, OUT, SLOPE, GRAD_OUT = range(9)
+WIDTH = 9
+
+_options = {"cache": True, "nogil": True, "error_model": "numpy"}
+
+
+def stage_of_loss(layers: int) -> int:
+    """Which comes after all layers."""
+    return layers
+
+
+def stage_of_gradient(layers: int, layer: int) -> int:
+    """In which the gradient of the parameters of ``layer`` = 1, 2, … is filled."""
+    return layers + 1 + 2 * (layers - layer)
+
+
+def stage_count(layers: int) -> int:
+    """Of all stages."""
+    return stage_of_gradient(layers, 1) + 1
+
+
+@njit(inline="always")
+def _matrix(like, address, rows, columns):
+    return vector_at(like, address, rows * columns).reshape(rows, columns)
+
+
+@njit(inline="always")
+def _forward(plan, like, inputs, places, rows, draw, layer, dropped):
+    """``inputs`` are those of the layer, of which the batch is rows ``places``."""
+    network, own = plan[0], plan[layer]
+    count, m, k = places.size, own[INPUTS], own[OUTPUTS]
+    weight, bias = _matrix(like, own[WEIGHT], m, k), vector_at(like, own[BIAS], k)
+    out = _matrix(like, own[OUT], count, k)
+    multiply(inputs, places, weight, network[THREADED] != 0, out)
+    if layer == plan.shape[0] - 1:
+        add_bias(bias, out)
+    elif network[HAS_SLOPES] == 0:
+        add_bias_relu(bias, out)
+    else:
+        slope, kind = _matrix(like, own[SLOPE], count, k), network[KIND]
+        if dropped > 0:
+            random_count = (k + UNITS_PER_NUMBER - 1) // UNITS_PER_NUMBER
+            random = vector_at(places, network[RANDOM], random_count).view(np.uint64)
+            key = draw, layer - 1, rows
+            activate_drop_rows(kind, bias, *key, dropped, random, out, slope)
+        else:
+            activate_rows(kind, bias, out, slope)
+
+
+@njit(inline="always")
+def _fill(plan, like, inputs, places, layer, first, last):
+    own = plan[layer]
+    m, k = own[INPUTS], own[OUTPUTS]
+    grad_out = _matrix(like, own[GRAD_OUT], places.size, k)
+    grad_weight = _matrix(like, own[GRAD_WEIGHT], m, k)
+    threaded = plan[0, THREADED] != 0
+    multiply_left(inputs, places, grad_out, threaded, grad_weight, first, min(last, m))
+    if last >= m:
+        sum_rows(grad_out, vector_at(like, own[GRAD_BIAS], k))
+
+
+@njit(inline="always")
+def _backward(plan, like, numbers, count, layer):
+    network, own, before = plan[0], plan[layer], plan[layer - 1]
+    m, k = own[INPUTS], own[OUTPUTS]
+    grad_out = _matrix(like, own[GRAD_OUT], count, k)
+    weight, grad_in = _matrix(like, own[WEIGHT], m, k), _matrix(like, before[GRAD_OUT], count, m)
+    scratch = vector_at(like, network[SCRATCH], network[SCRATCH_SIZE])
+    multiply_right(grad_out, weight, network[THREADED] != 0, numbers, scratch, grad_in)
+    if network[HAS_SLOPES] == 0:
+        relu_backward(_matrix(like, before[OUT], count, m), grad_in)
+    else:
+        slope_backward(_matrix(like, before[SLOPE], count, m), grad_in)
+
+
+@njit(
+    [
+        f"UniTuple(f8, 2)(i8[:,::1], {t}[:,::1], i8[::1], i4[::1], i8[::1], i8, i8, i8, i8, i8, i8)"
+        for t in ("f4", "f8")
+    ],
+    **_options,
+)
+def run(plan, inputs, places, labels, rows, draw, dropped, start, stop, first, last):
+    """Do stages [start, stop) for a batch; return (loss sum, correct count), 0 without the loss's stage.
+
+    inputs, places : shapes (any, features), (rows,)
+        The batch is rows ``places`` of ``inputs``; with THREADED those are all of them.
+    labels : int32, shape (rows,)
+        For the stage of the loss.
+    rows, draw, dropped
+        Of dropout, see ``activate_drop_rows``; none with ``dropped`` 0.
+    first, last
+        Rows of weights whose gradient is filled, if not by BLAS; that of the bias is with the last rows.
+    """
+    layers, count = plan.shape[0] - 1, places.size
+    numbers = vector_at(places, plan[0, NUMBERS], plan[0, NUMBER_COUNT])
+    loss, correct = 0.0, 0.0
+    for stage in range(start, stop):
+        if stage == layers:
+            output = plan[layers]
+            out = _matrix(inputs, output[OUT], count, output[OUTPUTS])
+            loss, correct = softmax_cross_entropy(out, labels)
+            continue
+        behind = stage - layers - 1
+        layer = stage + 1 if stage < layers else layers - behind // 2
+        if stage > layers and behind % 2:
+            _backward(plan, inputs, numbers, count, layer)
+            continue
+        taken, taken_places = inputs, places
+        if layer > 1:
+            before = plan[layer - 1]
+            taken = _matrix(inputs, before[OUT], count, before[OUTPUTS])
+            taken_places = numbers[:count]
+        if stage < layers:
+            _forward(plan, inputs, taken, taken_places, rows, draw, layer, dropped)
+        else:
+            _fill(plan, inputs, taken, taken_places, layer, first, last)
+    return loss, correct

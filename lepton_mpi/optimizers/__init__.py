@@ -1,0 +1,1 @@
+"""Optimizers: the rules, their kernels, and the learning rate by step."""

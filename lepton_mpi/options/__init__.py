@@ -1,0 +1,1 @@
+"""Every option, checked once; the command line, the TOML files and the recipes that they come from."""

@@ -1,0 +1,288 @@
+"""Parameters, optimizer state and configuration in one HDF5 file that is either whole or not there.
+
+    /parameters/<name>      one data set per parameter, in its shape
+    /optimizer/<state>      one flat vector per state, in the order of the parameters
+    /normalisation/…        shift and scale of the features, as the data file had them
+    attributes              format, version, step, epoch, seed, model, y_kind (classes or targets), configuration
+                            (JSON), names (JSON, the order of the flat vector), weights_digest (BLAKE2b);
+                            to go on from: row, how many rows of the epoch were used, order (JSON, how rows are
+                            shuffled), loss_sum and correct_sum over those rows
+
+The first 512 bytes, which HDF5 leaves to its user, hold a magic word and the BLAKE2b of all other bytes.
+A file is written under a temporary name, synced and renamed, and the folder is synced: a kill at any
+moment leaves the previous checkpoint. The format is that of HDF5 1.10, the oldest with checksums of its metadata,
+and Fletcher32 covers the rest, so that other programs see damage too.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from lepton_mpi.data.files import probe, trust
+from lepton_mpi.durable import PatientFile, replace_durably
+from lepton_mpi.errors import ConfigurationError, DataError
+from lepton_mpi.options.config import Config, make_config
+from lepton_mpi.vectors import Layout
+from lepton_mpi.wording import one_line
+
+_FORMAT, _VERSION = "lepton_mpi checkpoint", 1
+_KEPT = 2
+
+# HDF5 leaves so many bytes at the beginning of a file to its user, if asked to.
+_HEAD_BYTES = 512
+_MAGIC = b"lepton_mpi checkpoint\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds; ``parameters`` and each state are flat, of shape (layout.size,)."""
+
+    layout: Layout
+    parameters: np.ndarray
+    state: dict[str, np.ndarray]
+    normalisation: tuple[np.ndarray, np.ndarray]
+    attributes: dict
+
+
+def save(folder: Path, checkpoint: Checkpoint, own: list[Path] | None = None) -> Path:
+    """Write ``folder``/step-XXXXXXXX.h5 and remove all but the two written last of ``own``. One rank calls it.
+
+    Parameters
+    ----------
+    own
+        Files of the same run, oldest first: the new one is added, and what is removed is taken out. Files of other runs
+        stay, since somebody may want them, unless they have the name of the new one.
+
+    Raises
+    ------
+    OSError
+        Nothing of the new file is left then. What a kill has left of an earlier one is removed in any case.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{checkpoint.attributes['step']:08d}.h5"
+    for left in folder.glob("step-*.tmp"):
+        left.unlink()
+    temporary = path.with_suffix(".tmp")
+    try:
+        with (
+            closing(PatientFile(temporary)) as raw,
+            h5py.File(raw, "w", libver=("v110", "v110"), userblock_size=_HEAD_BYTES) as file,
+        ):
+            _write(file, checkpoint)
+        with temporary.open("r+b") as raw:
+            raw.write(_head(temporary))
+        _make_newest(temporary, [file for file in newest_first(folder) if file != path])
+        replace_durably(temporary, path)
+    except RuntimeError as error:  # h5py raises it, too, when a disk is full
+        raise OSError(one_line(error)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    if own is not None:
+        own[:] = [*(file for file in own if file != path), path]
+        while len(own) > _KEPT:
+            own.pop(0).unlink(missing_ok=True)
+    return path
+
+
+def _make_newest(file: Path, others: list[Path]) -> None:
+    """Give ``file`` a time after that of ``others``, newest first, also where the clock was put back meanwhile."""
+    after = others[0].stat().st_mtime_ns + 1 if others else 0
+    if file.stat().st_mtime_ns < after:
+        os.utime(file, ns=(after, after))
+
+
+def newest_first(folder: Path) -> list[Path]:
+    """Checkpoints in a folder, by age and not by step: it may hold the higher steps of an earlier run."""
+    files = [(file.stat().st_mtime_ns, file.name, file) for file in folder.glob("step-*.h5")]
+    return [file for _, _, file in sorted(files, reverse=True)]
+
+
+def of_the_same_run(path: Path) -> list[Path]:
+    """``path`` and what its run has kept before it, oldest first: older files of the folder, of lower steps."""
+    files = newest_first(path.parent)
+    if path not in files:  # moved, or given another name: nobody's to remove
+        return []
+    older = [file for file in files[files.index(path) + 1 :] if _step(file) < _step(path)]
+    return [*older[: _KEPT - 1][::-1], path]
+
+
+def _step(path: Path) -> tuple[int, str]:
+    """What orders file names by their step."""
+    return len(path.name), path.name
+
+
+def load(path: Path) -> Checkpoint:
+    """Verify and read a checkpoint. Raises DataError."""
+    verify(path)
+    return read(path)
+
+
+def verify(path: Path) -> None:
+    """Refuse a file that is not a whole checkpoint, or not one to be read. Raises DataError.
+
+    To be called by one rank of each host before any of them reads it. The digest comes first, so that
+    damage is called by its name. Anybody can write one that fits, so the rest is looked at like any file
+    from elsewhere, see ``data/probe.py``.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as raw:
+            head = raw.read(_HEAD_BYTES)
+        if not head.startswith(_MAGIC):
+            raise DataError(f"{path}: expected a checkpoint of lepton_mpi, got another file")
+        if head.rstrip(b"\0") != _head(path):
+            raise DataError(f"{path}: damaged, its digest does not fit; take an earlier checkpoint")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such checkpoint") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a readable file: {one_line(error)}") from None
+    probe.check(path)
+
+
+def read(path: Path) -> Checkpoint:
+    """Read a checkpoint that ``verify`` has let pass. Raises DataError."""
+    with _opened(Path(path)) as file:
+        found = _read(file)
+        _check(found)
+        return found
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """The file, in a block whose errors of any kind become a DataError that names it."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            trust.check(file, path.stat().st_size)
+            if int(file.attrs["version"]) > _VERSION:
+                version = file.attrs["version"]
+                raise DataError(f"expected version {_VERSION} or lower, got {version}")
+            yield file
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = one_line(error)
+        raise DataError(f"{path}: not a checkpoint that this version reads: {reason}") from None
+
+
+def read_attributes(path: Path) -> dict[str, Any]:
+    """Those of a checkpoint that ``verify`` has let pass, and nothing else of it. Raises DataError."""
+    with _opened(Path(path)) as file:
+        found = _attributes(file)
+        _check_attributes(found)
+        return found
+
+
+def digest_of(array: np.ndarray) -> str:
+    """BLAKE2b of the bytes of an array that is contiguous, in hexadecimal."""
+    return hashlib.blake2b(array.data, digest_size=16).hexdigest()
+
+
+def configuration(attributes: dict[str, Any], path: Path) -> Config:
+    """What a checkpoint says that it was trained with, checked like a command line. Raises DataError."""
+    try:
+        options = dict(json.loads(attributes["configuration"]))
+        options.pop("data_check", None)  # an option of earlier versions
+        if "hidden" not in options:  # which every version has written
+            raise KeyError("hidden")
+        return make_config(options)
+    except (ConfigurationError, ValueError, TypeError, KeyError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise DataError(f"{path}: attribute configuration: {reason}") from None
+
+
+def _head(path: Path) -> bytes:
+    """What the first bytes of a file must be: a magic word and the BLAKE2b of all that follows them."""
+    with path.open("rb") as raw:
+        raw.seek(_HEAD_BYTES)
+        digest = hashlib.file_digest(raw, lambda: hashlib.blake2b(digest_size=16))
+    return _MAGIC + digest.hexdigest().encode() + b"\n"
+
+
+def _write(file: h5py.File, checkpoint: Checkpoint) -> None:
+    views = checkpoint.layout.views(checkpoint.parameters)
+    named = {f"parameters/{name}": view for name, view in views.items()}
+    named |= {f"optimizer/{name}": vector for name, vector in checkpoint.state.items()}
+    names = ("normalisation/shift", "normalisation/scale")
+    named |= dict(zip(names, checkpoint.normalisation, strict=True))
+    for name, array in named.items():
+        # A checksum needs chunks, and a chunk at least one element.
+        checked = {"chunks": _chunk(array), "fletcher32": True} if array.size and array.ndim else {}
+        file.create_dataset(name, data=array, **checked)
+    own = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "weights_digest": checkpoint.layout.digest(checkpoint.parameters),
+        "names": json.dumps(list(checkpoint.layout.shapes)),
+    }
+    for key, value in (checkpoint.attributes | own).items():
+        file.attrs[key] = value
+
+
+def _chunk(array: np.ndarray) -> tuple[int, ...]:
+    """The whole array, or as many of its rows as make about 8 MiB."""
+    row_bytes = max(1, array.nbytes // len(array))
+    return (min(len(array), max(1, (8 << 20) // row_bytes)), *array.shape[1:])
+
+
+def _read(file: h5py.File) -> Checkpoint:
+    arrays = {name: file[f"parameters/{name}"][()] for name in json.loads(file.attrs["names"])}
+    layout = Layout({name: array.shape for name, array in arrays.items()})
+    if len({array.dtype for array in arrays.values()}) > 1:
+        raise DataError("parameters: expected numbers of one type, got several")
+    return Checkpoint(
+        layout,
+        np.concatenate([array.reshape(-1) for array in arrays.values()]),
+        # Plain SGD keeps no state, and then there is no group.
+        {name: dataset[()] for name, dataset in file.get("optimizer", {}).items()},
+        (file["normalisation/shift"][()], file["normalisation/scale"][()]),
+        _attributes(file),
+    )
+
+
+def _attributes(file: h5py.File) -> dict[str, Any]:
+    return {
+        key: value.item() if isinstance(value, np.generic) else value
+        for key, value in file.attrs.items()
+    }
+
+
+def _check(found: Checkpoint) -> None:
+    """Whether everything has the type and the shape that it is used with, whoever wrote it."""
+    _check_attributes(found.attributes)
+    _check_arrays(found)
+
+
+def _check_attributes(attributes: dict[str, Any]) -> None:
+    expected = dict.fromkeys(("step", "epoch", "seed"), int) | dict.fromkeys(
+        ("format", "weights_digest", "model", "configuration"), str
+    )
+    for key, kind in expected.items():
+        if not isinstance(attributes[key], kind):
+            raise DataError(f"attribute {key}: expected {kind.__name__}, got something else")
+    if attributes["format"] != _FORMAT:
+        raise DataError(f"expected format {_FORMAT}, got {one_line(attributes['format'])}")
+
+
+def _check_arrays(found: Checkpoint) -> None:
+    shift, scale = found.normalisation
+    for name, array, shape in (
+        ("parameters", found.parameters, (found.layout.size,)),
+        *((f"optimizer/{key}", state, (found.layout.size,)) for key, state in found.state.items()),
+        ("normalisation/shift", shift, (shift.size,)),
+        ("normalisation/scale", scale, (shift.size,)),
+    ):
+        if array.dtype not in (np.float32, np.float64) or array.shape != shape:
+            raise DataError(
+                f"{name}: expected float32 or float64 of shape {shape}, got {array.dtype} of shape {array.shape}"
+            )
+    is_finite = np.isfinite(shift).all() and np.isfinite(scale).all()
+    if not is_finite or not shift.dtype == scale.dtype == found.parameters.dtype:
+        raise DataError(f"normalisation: expected finite {found.parameters.dtype}, got others")

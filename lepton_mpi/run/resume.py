@@ -1,0 +1,283 @@
+"""Going on from a checkpoint as if the run had never stopped, on any number of ranks.
+
+What decides the rest of a run is parameters, optimizer state, step, epoch, and the rows of the epoch that were used, a
+number: the order of rows follows from the seed and from how they are shuffled, whatever the ranks. So a run that is
+ended in the middle of an epoch and resumed has the weights of one that was not, bit for bit, if the options that decide
+weights are the same; they are compared.
+"""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lepton_mpi.errors import ConfigurationError, DataError
+from lepton_mpi.options.config import Config
+from lepton_mpi.run import checkpoint
+from lepton_mpi.vectors import Layout
+from lepton_mpi.wording import one_line
+
+# Options that do not decide what the weights become, or only how far training goes, along a cosine apart.
+_FREE = {
+    *("recipe", "data", "initial", "epochs", "loader", "shuffle", "shuffle_buffer", "checkpoint"),
+    *("checkpoint_steps", "resume", "report_memory", "metrics", "progress", "threads", "timeout"),
+    *("allreduce", "bucket_bytes", "segment_bytes"),
+}
+# All of these add in the canonical order; threads and other ways of summing round otherwise, which is no mistake.
+_CANONICAL = ("auto", "host", "two_level")
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins.
+
+    Attributes
+    ----------
+    epoch, row, step : int
+        Epoch to train next, from 1; rows of it that have been used; optimizer steps that have been made.
+    loss, correct : float
+        Sums over the rows of the epoch that have been used.
+    order : dict
+        How rows are shuffled, as ``order_facts`` has it; empty for a new run.
+    path : Path or None
+        The checkpoint; None for a new run.
+    notes : list of str
+        For people.
+    """
+
+    epoch: int = 1
+    row: int = 0
+    step: int = 0
+    loss: float = 0.0
+    correct: float = 0.0
+    order: dict[str, Any] = dataclasses.field(default_factory=dict)
+    path: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+def find(config: Config, world) -> Start:
+    """Where ``config.resume`` says that the run begins. Collective.
+
+    Raises DataError for a file that is damaged, ConfigurationError where the options are others than those it was made
+    with. In a folder the newest file that is whole is taken.
+    """
+    if config.resume is None:
+        return Start()
+    start = Start()
+    with world.agreeing():
+        if world.rank == 0:
+            start = _find(config, Path(config.resume))
+    start = world.comm.bcast(start)
+    with world.agreeing():
+        if start.path and world.local_rank == 0 and world.rank != 0:
+            _verify_on_other_host(start.path, world.rank)
+    return start
+
+
+def attributes(
+    config: Config, epoch: int, row: int, step: int, sums: tuple[float, float], order: dict
+) -> dict[str, Any]:
+    """What ``find`` will read from a checkpoint: ``row`` rows of ``epoch`` have been used."""
+    return {
+        "step": step,
+        "epoch": epoch,
+        "row": row,
+        "loss_sum": float(sums[0]),
+        "correct_sum": float(sums[1]),
+        "order": json.dumps(order),
+        "configuration": json.dumps(dataclasses.asdict(config)),
+    }
+
+
+def own_files(config: Config, start: Start) -> list[Path]:
+    """Checkpoints in the run's folder that are its own before it has written any: those of the run that it goes on from."""
+    folder = Path(config.checkpoint or "")
+    if not config.checkpoint or not start.path or start.path.parent.resolve() != folder.resolve():
+        return []
+    return checkpoint.of_the_same_run(folder / start.path.name)
+
+
+def order_facts(shuffle, rows) -> dict[str, Any]:
+    """All that the order of ``rows`` follows from, beside the seed and the micro-batches.
+
+    The digest of all classes or targets, which are in memory anyway, tells files that were exchanged or come in another
+    order, of which the number of rows says nothing.
+    """
+    facts = {
+        "shuffle": shuffle.name,
+        "rows": rows.row_count,
+        "y_digest": checkpoint.digest_of(rows.y),
+    }
+    if shuffle.name == "blocks":
+        blocks = np.ascontiguousarray(shuffle.blocks, "<i8")
+        facts |= {
+            "blocks": len(blocks) - 1,
+            "blocks_digest": checkpoint.digest_of(blocks),
+            "window_rows": shuffle.window_rows,
+        }
+    return facts
+
+
+def check_order(start: Start, now: dict[str, Any], micro_batches) -> None:
+    """Raises DataError if rows would come in another order than before, or be others in the middle of a run."""
+    # Older checkpoints have no digest of y.
+    before = start.order and {"y_digest": now.get("y_digest")} | start.order
+    if before and before != now:
+        differing = ", ".join(
+            f"{one_line(key)} {one_line(before.get(key))} to {now.get(key)}"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key)
+        )
+        raise DataError(
+            f"{start.path}: expected the rows in the order in which training began, which changed: {differing}; give "
+            "--data with its files in their order, --shuffle and --shuffle-buffer as before"
+        )
+    steps = micro_batches.step_count(now["rows"])
+    made = (start.epoch - 1) * steps + start.row // micro_batches.batch_rows
+    if start.path and start.step != made:
+        raise DataError(
+            f"{start.path}: expected step {made} at epoch {start.epoch}, row {start.row} of {now['rows']} training rows, "
+            f"got step {start.step}; give --data as before"
+        )
+
+
+def load_state(
+    start: Start,
+    layout: Layout,
+    parameters: np.ndarray,
+    state: dict[str, np.ndarray],
+    normalisation: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """Fill parameters and optimizer state. Raises DataError for a checkpoint of another model or other data."""
+    found = checkpoint.read(start.path)
+    if found.layout.shapes != layout.shapes:
+        raise DataError(
+            f"{start.path}: expected parameters {layout.shapes}, got {found.layout.shapes}"
+        )
+    if found.state.keys() != state.keys():
+        expected, came = (", ".join(sorted(names)) for names in (state, found.state))
+        raise DataError(f"{start.path}: expected optimizer state {expected}, got {came}")
+    for name, mine, now in zip(("shift", "scale"), found.normalisation, normalisation, strict=True):
+        if not np.array_equal(mine, now):
+            raise DataError(
+                f"{start.path}: normalisation/{name}: expected that of --data, got another: the data were prepared anew"
+            )
+    parameters[:] = found.parameters
+    for name, vector in state.items():
+        vector[:] = found.state[name]
+
+
+def _find(config: Config, place: Path) -> Start:
+    notes: list[str] = []
+    try:
+        if not place.is_dir():
+            if not place.exists() and place.suffix != ".h5":  # the folder of a first run
+                return Start(notes=(f"nothing to go on from in {place}: begins anew",))
+            return _read(config, place, notes)
+        paths = checkpoint.newest_first(place)
+    except OSError as error:
+        raise DataError(f"{place}: not readable: {one_line(error)}") from None
+    for path in paths:
+        try:
+            return _read(config, path, notes)
+        except DataError as error:
+            notes.append(f"skipped {error}")
+    if notes:
+        raise DataError(
+            f"{place}: expected a checkpoint that is whole, got none: {'; '.join(notes)}"
+        )
+    return Start(notes=(f"nothing to go on from in {place}: begins anew",))
+
+
+def _verify_on_other_host(path: Path, rank: int) -> None:
+    try:
+        checkpoint.verify(path)
+    except DataError as error:
+        raise DataError(
+            f"{error}; so on the host of rank {rank}, while rank 0 has it: put it where all hosts see the same"
+        ) from None
+
+
+def _read(config: Config, path: Path, notes: list[str]) -> Start:
+    checkpoint.verify(path)
+    found = checkpoint.read_attributes(path)
+    before = checkpoint.configuration(found, path)
+    _check_options(config, before, path)
+    start = _place(found, config.global_batch, path)
+    notes.append(f"goes on from {path}, epoch {start.epoch}, row {start.row}, step {start.step}")
+    notes += _rounding_notes(config, before)
+    return dataclasses.replace(start, notes=tuple(notes))
+
+
+def _place(found: dict[str, Any], batch_rows: int, path: Path) -> Start:
+    """Where a run stopped. Whoever wrote the file may have written anything; raises DataError."""
+    epoch, step = found["epoch"], found["step"]
+    if epoch < 0 or step < 0:
+        raise DataError(
+            f"{path}: attributes epoch and step: expected at least 0, got {epoch} and {step}"
+        )
+    if "row" not in found:  # of a version that wrote after epochs only
+        return Start(epoch + 1, 0, step, path=path)
+    order = _order(found.get("order"), path)
+    row, loss, correct = (found.get(name) for name in ("row", "loss_sum", "correct_sum"))
+    is_row = type(row) is int and 0 <= row <= order["rows"]
+    if not is_row or (row % batch_rows and row != order["rows"]):
+        raise DataError(
+            f"{path}: attribute row: expected {order['rows']}, or less and a multiple of {batch_rows}, got "
+            f"{one_line(row)}"
+        )
+    # A model need not count what is correct, and then that is NaN.
+    are_sums = isinstance(loss, float) and isinstance(correct, float)
+    if not are_sums or not math.isfinite(loss) or math.isinf(correct):
+        raise DataError(
+            f"{path}: attributes loss_sum and correct_sum: expected finite numbers, got {one_line(loss)} and "
+            f"{one_line(correct)}"
+        )
+    if row == order["rows"]:  # the epoch is over
+        return Start(epoch + 1, 0, step, order=order, path=path)
+    return Start(epoch, row, step, loss, correct, order, path)
+
+
+def _order(text: Any, path: Path) -> dict[str, Any]:
+    """What ``order_facts`` were. Raises DataError."""
+    try:
+        order = json.loads(text)
+        is_good = isinstance(order["shuffle"], str) and type(order["rows"]) is int
+    except (ValueError, TypeError, KeyError, RecursionError):
+        is_good = False
+    if not is_good or order["rows"] < 1:
+        raise DataError(f"{path}: attribute order: expected how rows were shuffled, in JSON")
+    return order
+
+
+def _check_options(now: Config, before: Config, path: Path) -> None:
+    for field in dataclasses.fields(Config):
+        mine, theirs = getattr(now, field.name), getattr(before, field.name)
+        if mine != theirs and _decides(field.name, before):
+            flag = "--" + field.name.replace("_", "-")
+            raise ConfigurationError(
+                f"{flag}: expected {one_line(theirs)} as in {path}, got {one_line(mine)}; a run that goes on keeps its "
+                "options, and --initial takes the parameters alone"
+            )
+
+
+def _rounding_notes(now: Config, before: Config) -> list[str]:
+    """What keeps the end from being that of a run that never stopped, though only by the last digits."""
+    ways = {"--threads": (before.threads, now.threads)}
+    if {before.allreduce, now.allreduce} - {*_CANONICAL}:
+        ways["--allreduce"] = (before.allreduce, now.allreduce)
+    return [
+        f"{flag} was {theirs}, is {mine}: rounds otherwise, so that not all bits are those of one run"
+        for flag, (theirs, mine) in ways.items()
+        if theirs != mine
+    ]
+
+
+def _decides(name: str, before: Config) -> bool:
+    """Whether an option decides what the weights become."""
+    # Every learning rate along a cosine follows from how many steps there will be.
+    return name not in _FREE or (name == "epochs" and before.schedule == "cosine")

@@ -1,0 +1,56 @@
+"""How values, sizes and texts of others are written for people; one line to standard output."""
+
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+
+from lepton_mpi.errors import LauncherError
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """``, did you mean …?`` if one of ``known`` begins with ``word`` or is close to it, else nothing."""
+    begun = [name for name in known if len(word) > 3 and name.startswith(word)]
+    close = begun or difflib.get_close_matches(word, known, n=1)
+    return f", did you mean {close[0]}?" if close else ""
+
+
+def one_line(value: object) -> str:
+    """The text of a value, such as another library's error, on one line."""
+    return printable(" ".join(str(value).split()))
+
+
+def printable(text: str) -> str:
+    """The text with letters only: what would move a terminal's cursor, or worse, is written as in Python."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def size_text(byte_count: int) -> str:
+    """Three digits and a unit.
+
+    >>> [size_text(count) for count in (24, 4096, 12288, 40000, 64 << 20)]
+    ['24 B', '4 KiB', '12 KiB', '39.1 KiB', '64 MiB']
+    """
+    for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if byte_count >= 1 << power:
+            return f"{byte_count / (1 << power):.3g} {unit}"
+    return f"{byte_count} B"
+
+
+def grouped(number: float) -> str:
+    """A whole number with thin groups of three: 12 345.
+
+    >>> grouped(12345.6)
+    '12 346'
+    """
+    return f"{number:,.0f}".replace(",", " ")
+
+
+def print_line(line: str) -> None:
+    """To standard output, which may be a pipe that nobody reads, or a disk that is full. Raises LauncherError."""
+    try:
+        print(line, flush=True)
+    except OSError as error:
+        # Else Python would try to write what is left when it ends, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise LauncherError(f"cannot write to standard output: {error.strerror}") from None
