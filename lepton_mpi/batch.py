@@ -1,8 +1,26 @@
 """What the loader hands to a model."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+
+
+class Input(NamedTuple):
+    """What a named array of a batch holds.
+
+    Attributes
+    ----------
+    kind : {"numbers", "tokens", "categories"}
+        Numbers are of the batch's float type; tokens and categories int32, codes from 0 up.
+    shape : tuple of int
+        Of one row.
+    values : int or tuple of int
+        How many codes there are: of all tokens, or of each category; 0 for numbers.
+    """
+
+    kind: Literal["numbers", "tokens", "categories"]
+    shape: tuple[int, ...]
+    values: int | tuple[int, ...] = 0
 
 
 class Batch(NamedTuple):

@@ -1,29 +1,62 @@
-"""From batch to gradient; knows nothing of ranks.
+"""``Model``: from batch to loss and gradient. A model knows nothing of ranks, files or optimizers."""
 
-A model is any object with these attributes; the built-in ones use the same door as a user's own:
+from collections.abc import Mapping
+from typing import Protocol
 
-``shapes``
-    Mapping of parameter name to shape, in forward order.
-``loss_and_gradient(parameters, batch, gradient) -> loss`` or ``(loss, correct_count)``
-    Fill every array of ``gradient``, and return the loss, both **summed** over the rows of the batch, not
-    averaged: the engine adds the sums of all ranks and divides by the rows of all ranks.
-    ``parameters`` and ``gradient`` are dicts of name to array, of the configured dtype; ``parameters``
-    must not be changed. ``correct_count``, if given, is the number of rows classified correctly. Both are
-    ``vectors.Views``, in which a name keeps its array.
-    ``gradient.done(name)`` may be called as soon as an array is filled, best from the last layer to the first, or
-    ``gradient.done(name, start, stop)`` for a part of its elements, best from its end: between hosts it is summed while
-    the rest is computed. After the last of them no array of ``parameters`` must be read.
-    Random numbers, if any, should be a function of ``batch.draw`` and ``batch.rows``, never of a generator
-    with a state: then the weights do not depend on the number of ranks.
-``evaluate(parameters, batch, predicted) -> loss`` (optional)
-    Fill ``predicted`` with the predicted classes, int32 of shape (rows,), or the predicted targets, of the
-    dtype and shape of ``batch.y``, and return the summed loss.
-    Without it the run reports no validation and no test figures.
-``initialise(parameters, seed)`` (optional)
-    Fill the arrays of ``parameters``; the default is ``initialise_uniform``.
-``asks_for_parameters`` (optional)
-    True for a model that calls ``parameters.need(name)`` before ``loss_and_gradient`` reads an array, if
-    ``parameters.is_awaited``: then, between hosts, a step may begin before the last one's sums have all arrived.
-``reads_in_place`` (optional)
-    True for a model that minds ``batch.places``: then rows are not gathered where they can be read as they lie.
-"""
+import numpy as np
+
+from lepton_mpi.batch import Batch, Input
+from lepton_mpi.sync import Sync
+from lepton_mpi.vectors import Views
+
+# Loss, and rows (or tokens) predicted correctly or NaN, both summed over a batch.
+Sums = tuple[float, float]
+
+
+class Model(Protocol):
+    """The protocol of the built-in models. A user's own has a smaller door: ``own_model.py``.
+
+    ``parameters`` and ``gradient`` are mappings of name to array, views into flat vectors of the configured dtype, in
+    which a name keeps its array. ``parameters`` must not be changed.
+
+    Attributes
+    ----------
+    name : str
+        For people, and in checkpoints; ``str(model)`` may say more.
+    shapes : mapping of str to shape
+        Parameters in forward order.
+    inputs : mapping of str to Input
+        The arrays of ``Batch.inputs`` that are read, with their kind and the shape of one row.
+    task : str
+        Name in the registry of tasks: what the outputs are.
+    reads_in_place : bool
+        True if the model indexes ``batch.x`` by ``batch.places``; rows are then not copied.
+    asks_for_parameters : bool
+        True if ``sync.need(name)`` is called before a parameter is read; a step may then begin before the last one's
+        sums have all arrived.
+    """
+
+    name: str
+    shapes: Mapping[str, tuple[int, ...]]
+    inputs: Mapping[str, Input]
+    task: str
+    reads_in_place: bool
+    asks_for_parameters: bool
+
+    def initialise(self, parameters: Views, seed: int) -> None:
+        """Fill ``parameters``, a function of ``seed`` alone."""
+
+    def loss_and_gradient(
+        self, parameters: Views, batch: Batch, gradient: Views, sync: Sync
+    ) -> Sums:
+        """Fill every array of ``gradient``; return loss and correct count. All are sums over the batch, not means.
+
+        Random numbers are a function of ``batch.draw`` and ``batch.rows``, never of a generator with a state: then the
+        weights do not depend on the number of ranks.
+        """
+
+    def evaluate(self, parameters: Views, batch: Batch, predicted: np.ndarray) -> float:
+        """Fill ``predicted`` as the task wants it (``Task.room_for``); return the summed loss."""
+
+    def predict(self, parameters: Views, batch: Batch, outputs: np.ndarray) -> None:
+        """Fill ``outputs``, shape (rows, outputs): probabilities of the classes, or predicted targets."""

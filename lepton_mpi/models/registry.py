@@ -1,11 +1,10 @@
 """Models by name."""
 
 from math import prod
-from pathlib import Path
 from typing import Any
 
 from lepton_mpi.errors import ConfigurationError
-from lepton_mpi.models.own_file import load
+from lepton_mpi.registry import is_own_file, load
 
 
 def make_model(config: Any, data: Any, threaded: bool = False) -> Any:
@@ -40,7 +39,6 @@ def make_model(config: Any, data: Any, threaded: bool = False) -> Any:
                 "(no width) for more"
             )
         return Logistic(features)
-    path, _, attribute = name.rpartition(":")
-    if not path.endswith(".py"):
+    if not is_own_file(name):
         raise ConfigurationError(f"--model: expected mlp, logistic or FILE.py:NAME, got {name!r}")
-    return load(Path(path), attribute)(data.feature_shape, data.output_count)
+    return load("--model", name)(data.feature_shape, data.output_count)

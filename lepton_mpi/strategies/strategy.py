@@ -1,13 +1,118 @@
-"""What training asks of every strategy beside ``micro_batches`` and ``step``, where nothing is left to do."""
+"""``Strategy``: how gradients become new parameters. One file each; ``registry.py`` names them."""
 
-from lepton_mpi.vectors import Views
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from lepton_mpi.optimizers.optimizer import Settings
+from lepton_mpi.sync import Sync
+from lepton_mpi.vectors import Layout, Views
 
 
-class Strategy:
-    """After ``step`` all parameters are new. One that leaves some of it to the next step says so in these methods."""
+class Share(NamedTuple):
+    """One micro-batch of a step that this rank computes.
 
-    def serve(self, parameters: Views) -> None:
-        """A model asks for ``parameters`` (``Views.need``) before it reads them."""
+    Attributes
+    ----------
+    number : int
+        Of the micro-batch in its step, from 0.
+    vector, gradient : shape (layout.size,), and named views of it
+        To be filled with the summed gradient, zeros for an empty micro-batch, before the next share is taken.
+    sync : Sync
+        What the model calls meanwhile.
+    """
+
+    number: int
+    vector: np.ndarray
+    gradient: Views
+    sync: Sync
+
+
+class Strategy(Protocol):
+    """Made by ``make(setting)``, which is collective over the group. Every rank makes every step.
+
+    Attributes
+    ----------
+    parameters : shape (layout.size,)
+        What this rank computes with.
+    is_shared : bool
+        Whether ``parameters`` are memory of the host: then ``local_rank`` 0 fills them at the beginning, else every rank.
+    numbers : list of int
+        Micro-batches of a step that this rank computes, in the order of ``shares``.
+    reproducible : bool
+        Whether the bits of ``consensus`` depend neither on the number of ranks nor on their speed.
+    """
+
+    parameters: np.ndarray
+    is_shared: bool
+    numbers: list[int]
+    reproducible: bool
+
+    def shares(self, step: int) -> Iterable[Share]:
+        """This rank's micro-batches of step ``step``, which counts from 1; all of them, then ``step``."""
+
+    def step(self, step: int, weight: int) -> None:
+        """Make new parameters of the gradients, whose sum over all micro-batches is divided by ``weight``.
+
+        Some of the work may go on in the background until ``finish``, or until ``Sync.need``. Collective over the group.
+        """
 
     def finish(self) -> None:
-        """Return once all parameters are those after the last step. Collective over the world."""
+        """Return once ``parameters`` are those after the last step. Collective over the group."""
+
+    def consensus(self) -> np.ndarray:
+        """Parameters that are evaluated, saved and digested, shape (layout.size,). Collective, after ``finish``."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Flat vectors beside the parameters that a run goes on from, by name."""
+
+    def restore(self, parameters: np.ndarray | None, state: Mapping[str, np.ndarray]) -> None:
+        """Take both from a checkpoint; None leaves the parameters. ValueError for other names than those of ``state``."""
+
+    def facts(self) -> dict[str, Any]:
+        """How it works, for the head of a run: ``allreduce``, ``allreduce_reason``, ``buckets`` and what is its own."""
+
+    def figures(self) -> dict[str, float]:
+        """What it measured, for the end of a run. Collective over the group."""
+
+    def memory(self) -> dict[str, int]:
+        """How many vectors of the parameters' length a host holds, by the purposes of ``world/memory.py``."""
+
+    def close(self) -> None:
+        """Give back what it holds. Collective over the group."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a strategy is made of.
+
+    Attributes
+    ----------
+    group : Group
+        The ranks that train together.
+    layout, dtype
+        Of the parameters.
+    micro_batch_count : int
+        Of a step, over all ranks.
+    optimizer : optimizers.Settings
+    clip_norm : float
+        Largest norm of the mean gradient; infinity for none.
+    buckets : list of (start, stop)
+        Slices of the flat vector, from its end, that may be summed one after the other.
+    allreduce : str
+        ``--allreduce``.
+    segment_bytes : int
+        Size of one message.
+    """
+
+    group: Any
+    layout: Layout
+    dtype: np.dtype
+    micro_batch_count: int
+    optimizer: Settings
+    clip_norm: float
+    buckets: list[tuple[int, int]]
+    allreduce: str
+    segment_bytes: int

@@ -1,0 +1,46 @@
+"""``Sync``: what a model tells the strategy while it computes, so that sums travel behind the computation (overlap)."""
+
+from typing import Protocol
+
+
+class Sync(Protocol):
+    """Given to ``Model.loss_and_gradient`` with each micro-batch.
+
+    A model that does not call it is right all the same: all parameters are there when it is called then, and all of its
+    gradient is taken for filled when it returns.
+
+    Attributes
+    ----------
+    awaits : bool
+        Whether ``need`` must be called: parameters may still be on their way.
+    follows : bool
+        Whether anybody listens to ``done``.
+    """
+
+    awaits: bool
+    follows: bool
+
+    def need(self, name: str) -> None:
+        """Return once parameter ``name`` is that after the last step. To be called before it is read, if ``awaits``."""
+
+    def done(self, name: str, start: int = 0, stop: int | None = None) -> None:
+        """Elements [start, stop) of the gradient of ``name``, counted as in the flat vector, are filled; each once.
+
+        Best from the last layer to the first, and from the end of each: buckets are summed in that order. After the last
+        ``done`` of a micro-batch no parameter may be read.
+        """
+
+
+class NoSync:
+    """Nothing is awaited, and nobody listens."""
+
+    awaits = follows = False
+
+    def need(self, name: str) -> None:
+        """Nothing to wait for."""
+
+    def done(self, name: str, start: int = 0, stop: int | None = None) -> None:
+        """Nobody to tell."""
+
+
+NO_SYNC: Sync = NoSync()
