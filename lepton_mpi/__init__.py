@@ -62,8 +62,13 @@ __version__ = "0.1.0"
 
 _forget_stale_kernels(_Path(__file__).parent)
 
-_PUBLIC = {"Batch": "batch", "Config": "options.config", "fit": "run.loop"}
-__all__ = ["Batch", "Config", "__version__", "fit"]
+_PUBLIC = {
+    "Batch": "batch",
+    "Config": "options.config",
+    "QuietHook": "run.hook",
+    "fit": "run.fit",
+}
+__all__ = ["Batch", "Config", "QuietHook", "__version__", "fit"]
 
 
 def __getattr__(name: str):

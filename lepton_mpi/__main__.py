@@ -51,10 +51,10 @@ def train_command(arguments: list[str] | None = None) -> int:
         sys.argv[1:] if arguments is None else arguments, "lepton_mpi.train"
     )
     launch.limit_threads(config.threads)
-    from lepton_mpi.run import loop
+    from lepton_mpi.run import fit
     from lepton_mpi.world import world
 
-    return world.run(lambda ranks: loop.train(config, ranks), config.timeout)
+    return world.run(lambda ranks: fit.train(config, ranks), config.timeout)
 
 
 def prepare_command(arguments: list[str]) -> int:
@@ -134,11 +134,11 @@ def evaluate_command(arguments: list[str]) -> int:
     except ConfigurationError as error:
         return _refuse("evaluate", error)
     launch.limit_threads(1)
-    from lepton_mpi.run import loop
+    from lepton_mpi.run import build
     from lepton_mpi.world import world
 
     def evaluate(ranks: world.World) -> None:
-        ranks.first_of_host_first(loop.import_kernels)
+        ranks.first_of_host_first(build.import_kernels)
         from lepton_mpi.run import evaluation
 
         evaluation.evaluate_checkpoint(

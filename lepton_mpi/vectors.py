@@ -5,7 +5,7 @@ kernel on a slice, and a collective knows slices only. Nothing here knows a laye
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -14,44 +14,17 @@ from math import prod
 import numpy as np
 
 
-class Views(dict):
-    """Named, shaped views into a flat vector: a dict of name to array, in which a name keeps its array.
+class Views(dict[str, np.ndarray]):
+    """Named, shaped views into a flat vector: a dict of name to array, in which a name keeps its array."""
 
-    Attributes
-    ----------
-    is_followed : bool
-        Whether anybody wants to know what is done.
-    is_awaited : bool
-        Whether arrays may have to be waited for.
-    """
-
-    is_followed = is_awaited = False
-
-    def need(self, name: str) -> None:
-        """A model must say here that it is about to read array ``name``, if ``is_awaited``."""
-
-    def await_with(self, need: Callable[[str], None]) -> None:
-        """Call ``need(name)`` from now on."""
-        self.need, self.is_awaited = need, True
-
-    def done(self, name: str, start: int = 0, stop: int | None = None) -> None:
-        """A model may say here, once, that it has filled array ``name``: its sum over the ranks may start then.
-
-        Or, once for each, elements [start, stop) of the array, counted as in the flat vector.
-        """
-
-    def follow(self, done: Callable[..., None]) -> None:
-        """Call this with the arguments of ``done`` from now on."""
-        self.done, self.is_followed = done, True
-
-    def __setitem__(self, name: str, array: np.ndarray) -> None:
+    def __setitem__(self, name: str, array: np.ndarray, /) -> None:
         """Kernels keep the addresses of the arrays; ``views[name] += 1`` ends here, with the same one."""
         if array is not self.get(name):
             raise TypeError(
                 f"views[{name!r}] cannot be another array: fill it, views[{name!r}][:] = …"
             )
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple[dict[str, np.ndarray]]]:
         """Copies are plain dicts."""
         return dict, (dict(self),)
 

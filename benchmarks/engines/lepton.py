@@ -57,7 +57,7 @@ def _train(world, options, case, rows: int, micro_batch: int, path: Path, epochs
     """(seconds, mean loss) of every epoch, and what the end reports, on rank 0; nothing on the others."""
     from benchmarks.engines.cases import LEARNING_RATE, SEED
     from lepton_mpi.options.config import Config
-    from lepton_mpi.run import loop
+    from lepton_mpi.run import fit
 
     metrics = path.with_suffix(".jsonl")
     config = Config(
@@ -76,7 +76,7 @@ def _train(world, options, case, rows: int, micro_batch: int, path: Path, epochs
         metrics=str(metrics),
         progress="none",
     )
-    loop.train(config, world)
+    fit.train(config, world)
     if world.rank:
         return [], {}
     records = [json.loads(line) for line in metrics.read_text().splitlines()]

@@ -27,7 +27,7 @@ def _measure(world, options) -> None:
     from benchmarks.engines import loader_case as case
     from benchmarks.harness import write_rows
     from lepton_mpi.options.config import Config
-    from lepton_mpi.run import loop
+    from lepton_mpi.run import fit
 
     (file,), (state,) = options.files, options.caches
     case.set_cache(case.WorldRanks(world), file.path, state)
@@ -42,7 +42,7 @@ def _measure(world, options) -> None:
         metrics=str(metrics),
         progress="none",
     )
-    loop.train(config, world)
+    fit.train(config, world)
     memories = world.comm.allgather(case.memory_bytes())
     if world.rank:
         return

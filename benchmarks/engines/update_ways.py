@@ -15,7 +15,6 @@ Source of ZeRO: Rajbhandari et al., "ZeRO: memory optimizations toward training 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +24,7 @@ from lepton_mpi.collectives.allreduce import make_plan
 from lepton_mpi.collectives.sliced_sum import choose_for_gradients
 from lepton_mpi.optimizers.optimizer import KINDS, Optimizer
 from lepton_mpi.strategies.shared_parameters import SharedParameters
+from lepton_mpi.strategies.strategy import Setting
 from lepton_mpi.vectors import Layout
 from lepton_mpi.world.world import MPI, World
 
@@ -65,10 +65,9 @@ class Shared:
         layout = problem.layout
         choice = choose_for_gradients(world, "auto", [(0, layout.size)], DTYPE)
         settings = settings_of(problem.optimizer)
-        strategy = SharedParameters(
-            world, layout, DTYPE, world.size, settings, choice, clip_norm=inf
-        )
-        ((self.gradient, _),) = strategy.micro_batches
+        strategy = SharedParameters(Setting(world, layout, DTYPE, world.size, settings), choice)
+        (share,) = strategy.shares(1)
+        self.gradient = share.vector
         self.parameters, self.step = strategy.parameters, strategy.step
         self.steps_to_settle = strategy.steps_to_settle
         if world.local_rank == 0:

@@ -19,8 +19,9 @@ from lepton_mpi.data.shuffle_kernels import (
     sort_buckets,
     table_size,
 )
-from lepton_mpi.world.pages import LARGE_PAGE_BYTES
 
+# Memory of the host's is mapped in pages of this size, where it is as long (``world/pages.py``).
+_LARGE_PAGE_BYTES = 2 << 20
 # An order of so many takes a quarter of a millisecond; a few meetings of more ranks than cores take as long.
 _SHARED_ROWS = 1 << 15
 # What the shared memory is counted under.
@@ -65,7 +66,7 @@ class HostOrder:
 
     def _array(self, shape: tuple[int, ...], dtype) -> np.ndarray:
         array = self._host.host_array(shape, dtype, _NAME) if self._host else np.empty(shape, dtype)
-        if array.nbytes <= LARGE_PAGE_BYTES:
+        if array.nbytes <= _LARGE_PAGE_BYTES:
             array.fill(0)  # pages are touched here, and not one by one in the first epoch's steps
         return array
 

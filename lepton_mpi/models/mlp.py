@@ -9,6 +9,7 @@ from lepton_mpi.batch import Batch, flat_rows
 from lepton_mpi.kernels.product_kernels import LEFT_COLUMNS, right_scratch_size
 from lepton_mpi.layers import activation_kernels, loss_kernels
 from lepton_mpi.layers import dense_stack_kernels as fused
+from lepton_mpi.sync import NO_SYNC, Sync
 from lepton_mpi.vectors import Views
 
 # Plans that are kept, for lengths of batches and vectors of gradients: a table of a few numbers each.
@@ -76,17 +77,19 @@ class Mlp:
             words += [f"dropout {self.dropout:g}"] * (self.dropout > 0)
         return ", ".join(words + [self.loss] * (self.loss != "cross_entropy"))
 
-    def loss_and_gradient(self, parameters, batch: Batch, gradient) -> tuple[float, int] | float:
+    def loss_and_gradient(
+        self, parameters, batch: Batch, gradient, sync: Sync = NO_SYNC
+    ) -> tuple[float, int] | float:
         """Summed loss; with classes also the number of rows classified correctly."""
         plan, layers = self._plan(parameters, batch, gradient), self._layers
         has_classes = self.loss == "cross_entropy"
-        if has_classes and not (gradient.is_followed or parameters.is_awaited):
+        if has_classes and not (sync.follows or sync.awaits):
             loss, correct = self._run(plan, batch, 0, fused.stage_count(layers), self._dropped)
             return loss, int(correct)
         loss_stage = fused.stage_of_loss(layers)
         for layer in range(layers):
-            parameters.need(f"layer{layer}/weight")
-            parameters.need(f"layer{layer}/bias")
+            sync.need(f"layer{layer}/weight")
+            sync.need(f"layer{layer}/bias")
             self._run(plan, batch, layer, layer + 1, self._dropped)
         if has_classes:
             loss, correct = self._run(plan, batch, loss_stage, loss_stage + 1)
@@ -106,8 +109,8 @@ class Mlp:
                 first = max(0, last - rows)
                 self._run(plan, batch, done, filled, rows=(first, last))
                 if last == inputs:
-                    gradient.done(f"layer{layer - 1}/bias")
-                gradient.done(weight, first * outputs, last * outputs)
+                    sync.done(f"layer{layer - 1}/bias")
+                sync.done(weight, first * outputs, last * outputs)
                 done = filled - 1
             done = filled
         return result

@@ -101,6 +101,12 @@ class Config:
     dtype: Literal["float32", "float64"] = _option(
         "float32", "of parameters, gradients and batches"
     )
+    strategy: str = _option(
+        "sync", "how gradients become parameters: sync, or FILE.py:NAME of your own"
+    )
+    hook: tuple[str, ...] = _option(
+        (), "FILE.py:NAME of your own, called at every step and epoch; see lepton_mpi.QuietHook"
+    )
     initial: str | None = _option(
         None, "checkpoint to take the initial parameters from; default: random"
     )

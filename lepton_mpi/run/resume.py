@@ -6,12 +6,15 @@ ended in the middle of an epoch and resumed has the weights of one that was not,
 weights are the same; they are compared.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,9 +24,23 @@ from lepton_mpi.run import checkpoint
 from lepton_mpi.vectors import Layout
 from lepton_mpi.wording import one_line
 
+if TYPE_CHECKING:
+    from lepton_mpi.run.run import Run
+    from lepton_mpi.strategies.strategy import Strategy
+
 # Options that do not decide what the weights become, or only how far training goes, along a cosine apart.
 _FREE = {
-    *("recipe", "data", "initial", "epochs", "loader", "shuffle", "shuffle_buffer", "checkpoint"),
+    *(
+        "recipe",
+        "data",
+        "hook",
+        "initial",
+        "epochs",
+        "loader",
+        "shuffle",
+        "shuffle_buffer",
+        "checkpoint",
+    ),
     *("checkpoint_steps", "resume", "report_memory", "metrics", "progress", "threads", "timeout"),
     *("allreduce", "bucket_bytes", "segment_bytes"),
 }
@@ -44,7 +61,9 @@ class Start:
     order : dict
         How rows are shuffled, as ``order_facts`` has it; empty for a new run.
     path : Path or None
-        The checkpoint; None for a new run.
+        The checkpoint; None for a new run, and for a state in memory.
+    saved : Checkpoint or None
+        The state in memory, see ``capture``.
     notes : list of str
         For people.
     """
@@ -57,6 +76,12 @@ class Start:
     order: dict[str, Any] = dataclasses.field(default_factory=dict)
     path: Path | None = None
     notes: tuple[str, ...] = ()
+    saved: checkpoint.Checkpoint | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is a state to go on from."""
+        return self.path is not None or self.saved is not None
 
 
 def find(config: Config, world) -> Start:
@@ -78,8 +103,26 @@ def find(config: Config, world) -> Start:
     return start
 
 
+def checkpoint_of(run: Run, sums: np.ndarray) -> checkpoint.Checkpoint:
+    """What a run goes on from: the vectors themselves, not copies, and the place in the epoch.
+
+    ``sums`` are loss and correct count of the epoch so far over all ranks. After ``run.strategy.finish()``.
+    """
+    place = attributes(run.config, run.epoch, run.rows_used, run.step, sums, run.order)
+    about = {
+        "seed": run.config.seed,
+        "model": name_of(run.model),
+        "y_kind": "targets" if run.data.target_count else "classes",
+    }
+    strategy = run.strategy
+    return checkpoint.Checkpoint(
+        *(run.layout, strategy.consensus(), strategy.state(), run.data.normalisation),
+        place | about,
+    )
+
+
 def attributes(
-    config: Config, epoch: int, row: int, step: int, sums: tuple[float, float], order: dict
+    config: Config, epoch: int, row: int, step: int, sums: Sequence[float], order: dict[str, Any]
 ) -> dict[str, Any]:
     """What ``find`` will read from a checkpoint: ``row`` rows of ``epoch`` have been used."""
     return {
@@ -91,6 +134,25 @@ def attributes(
         "order": json.dumps(order),
         "configuration": json.dumps(dataclasses.asdict(config)),
     }
+
+
+def capture(run: Run) -> Start:
+    """The state of a run in memory, after a step or an epoch, for ``build``. Collective over the run's world.
+
+    Every rank has a copy of all of it, which outlives the run: it may go on with other ranks, or in another group of them.
+    """
+    run.strategy.finish()
+    sums = run.total()
+    saved = checkpoint_of(run, sums)
+    copied = dataclasses.replace(
+        saved,
+        parameters=saved.parameters.copy(),
+        state={name: vector.copy() for name, vector in saved.state.items()},
+    )
+    if run.rows_used == run.order["rows"]:
+        return Start(run.epoch + 1, 0, run.step, order=run.order, saved=copied)
+    place = run.epoch, run.rows_used, run.step, float(sums[0]), float(sums[1]), run.order
+    return Start(*place, saved=copied)
 
 
 def own_files(config: Config, start: Start) -> list[Path]:
@@ -125,6 +187,7 @@ def order_facts(shuffle, rows) -> dict[str, Any]:
 def check_order(start: Start, now: dict[str, Any], micro_batches) -> None:
     """Raises DataError if rows would come in another order than before, or be others in the middle of a run."""
     # Older checkpoints have no digest of y.
+    origin = start.path or "the state in memory"
     before = start.order and {"y_digest": now.get("y_digest")} | start.order
     if before and before != now:
         differing = ", ".join(
@@ -133,42 +196,44 @@ def check_order(start: Start, now: dict[str, Any], micro_batches) -> None:
             if before.get(key) != now.get(key)
         )
         raise DataError(
-            f"{start.path}: expected the rows in the order in which training began, which changed: {differing}; give "
+            f"{origin}: expected the rows in the order in which training began, which changed: {differing}; give "
             "--data with its files in their order, --shuffle and --shuffle-buffer as before"
         )
     steps = micro_batches.step_count(now["rows"])
     made = (start.epoch - 1) * steps + start.row // micro_batches.batch_rows
-    if start.path and start.step != made:
+    if start.goes_on and start.step != made:
         raise DataError(
-            f"{start.path}: expected step {made} at epoch {start.epoch}, row {start.row} of {now['rows']} training rows, "
+            f"{origin}: expected step {made} at epoch {start.epoch}, row {start.row} of {now['rows']} training rows, "
             f"got step {start.step}; give --data as before"
         )
 
 
-def load_state(
+def restore(
     start: Start,
     layout: Layout,
-    parameters: np.ndarray,
-    state: dict[str, np.ndarray],
+    strategy: Strategy,
     normalisation: tuple[np.ndarray, np.ndarray],
 ) -> None:
-    """Fill parameters and optimizer state. Raises DataError for a checkpoint of another model or other data."""
-    found = checkpoint.read(start.path)
+    """Fill parameters and state. Raises DataError for a checkpoint of another model or other data."""
+    found = start.saved or checkpoint.read(start.path)
+    origin = start.path or "the state in memory"
     if found.layout.shapes != layout.shapes:
-        raise DataError(
-            f"{start.path}: expected parameters {layout.shapes}, got {found.layout.shapes}"
-        )
-    if found.state.keys() != state.keys():
-        expected, came = (", ".join(sorted(names)) for names in (state, found.state))
-        raise DataError(f"{start.path}: expected optimizer state {expected}, got {came}")
+        raise DataError(f"{origin}: expected parameters {layout.shapes}, got {found.layout.shapes}")
     for name, mine, now in zip(("shift", "scale"), found.normalisation, normalisation, strict=True):
         if not np.array_equal(mine, now):
             raise DataError(
-                f"{start.path}: normalisation/{name}: expected that of --data, got another: the data were prepared anew"
+                f"{origin}: normalisation/{name}: expected that of --data, got another: the data were prepared anew"
             )
-    parameters[:] = found.parameters
-    for name, vector in state.items():
-        vector[:] = found.state[name]
+    try:
+        strategy.restore(found.parameters, found.state)
+    except ValueError as error:
+        raise DataError(f"{origin}: {error}") from None
+
+
+def name_of(model: Any) -> str:
+    """How the model describes itself, or the name of its class: never an address in memory."""
+    described = type(model).__str__ is not object.__str__
+    return str(model) if described else type(model).__name__
 
 
 def _find(config: Config, place: Path) -> Start:

@@ -1,17 +1,25 @@
 """What a training run says at its head and at its end: on screen, in the metrics file, and to who called it."""
 
+from __future__ import annotations
+
 import dataclasses
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lepton_mpi.options.config import Config
+from lepton_mpi.run import evaluation
 from lepton_mpi.run.report import Report
+from lepton_mpi.run.resume import name_of
 from lepton_mpi.wording import grouped
+from lepton_mpi.world import memory
 from lepton_mpi.world.world import World, mpi_library
+
+if TYPE_CHECKING:
+    from lepton_mpi.run.run import Run
 
 
 @contextmanager
@@ -26,36 +34,27 @@ def told_if_long(report: Report, title: str, text: str, seconds: float = 2.0) ->
         timer.cancel()
 
 
-def say_head(
-    config, world, report, data, model, layout, strategy, micro_batches, shuffle, start
-) -> None:
-    """World, data, model, training and allreduce, a line each; every rank calls it, ``report`` knows who speaks."""
-    ranks = f"{world.size} rank{'s' * (world.size > 1)} on {world.host_count} host{'s' * (world.host_count > 1)}"
-    is_crowded = world.local_size > world.cores
-    crowded = f", {world.cores} cores for {world.local_size} ranks" if is_crowded else ""
-    threads = thread_count(config, world)
-    per_rank = "1 thread a rank" if threads == 1 else f"{threads} BLAS threads a rank"
-    report.say("world", f"{ranks}{crowded}, {mpi_library()}, {per_rank}")
+def say_head(run: Run) -> None:
+    """World, data, model, training and strategy, a line each; every rank calls it, the report knows who speaks."""
+    config, world, report, data = run.config, run.world, run.report, run.data
+    report.say("world", _world_text(config, world))
     counts = ", ".join(
         f"{grouped(rows.row_count)} {split}" for split, rows in _in_order(data.splits)
     )
     shape = "x".join(map(str, data.feature_shape)) or "1"
     report.say("data", f"{data.name}: {counts} rows of shape {shape}, {data.outputs_text}")
-    report.say("loader", f"{data.way.name} ({data.way.reason}), {_shuffled(shuffle)}")
-    for note in start.notes:
+    report.say("loader", f"{data.way.name} ({data.way.reason}), {_shuffled(run.shuffle)}")
+    for note in run.start.notes:
         report.say("resume", note)
-    report.say("model", f"{name_of(model)}, {grouped(layout.size)} parameters, {config.dtype}")
-    buckets = strategy.bucket_count
+    parameters = f"{grouped(run.layout.size)} parameters, {config.dtype}"
+    report.say("model", f"{name_of(run.model)}, {parameters}")
+    batches = run.micro_batches
     report.say(
         "training",
-        f"{config.optimizer} {config.learning_rate:g}, global batch {config.global_batch} in {micro_batches.count} "
-        f"micro-batches of {micro_batches.rows}",
+        f"{config.optimizer} {config.learning_rate:g}, global batch {config.global_batch} in {batches.count} "
+        f"micro-batches of {batches.rows}",
     )
-    report.say(
-        "allreduce",
-        f"{strategy.choice.algorithm} in {buckets} bucket{'s' * (buckets > 1)} "
-        f"({strategy.choice.reason})",
-    )
+    report.say("strategy", str(run.strategy))
     report.record(
         "start",
         world_size=world.size,
@@ -63,64 +62,82 @@ def say_head(
         mpi=mpi_library(),
         rows={split: rows.row_count for split, rows in data.splits.items()},
         loader=data.way.name,
-        shuffle=shuffle.name,
-        parameters=layout.size,
-        allreduce=strategy.choice.algorithm,
-        allreduce_reason=strategy.choice.reason,
+        shuffle=run.shuffle.name,
+        parameters=run.layout.size,
+        **run.strategy.facts(),
         configuration=dataclasses.asdict(config),
     )
 
 
-def say_end(
-    config, world, report, data, model, layout, strategy, parameters, reader, path, rows_trained
-) -> dict[str, Any]:
-    """Test figures, time split, digest: printed, recorded and returned. Collective."""
-    from lepton_mpi.run import evaluation
+def _world_text(config: Config, world: World) -> str:
+    ranks = f"{world.size} rank{'s' * (world.size > 1)} on {world.host_count} host{'s' * (world.host_count > 1)}"
+    is_crowded = world.local_size > world.cores
+    crowded = f", {world.cores} cores for {world.local_size} ranks" if is_crowded else ""
+    threads = thread_count(config, world)
+    per_rank = "1 thread a rank" if threads == 1 else f"{threads} BLAS threads a rank"
+    return f"{ranks}{crowded}, {mpi_library()}, {per_rank}"
 
-    test = evaluation.evaluate(
-        model, parameters, data.splits["test"], data.class_names, reader, world
+
+def evaluate(run: Run, split: str) -> dict[str, Any]:
+    """Figures of the model on the rows of a split. Collective."""
+    return evaluation.evaluate(
+        *(run.model, run.parameters, run.data.splits[split], run.data.class_names),
+        *(run.reader, run.world),
     )
+
+
+def say_end(run: Run) -> dict[str, Any]:
+    """Test figures, time split, digest: printed, recorded and returned. Collective."""
+    world, report, strategy = run.world, run.report, run.strategy
+    test = evaluate(run, "test")
     world.clock.enter("end")
-    names = ("compute", "communication", "waiting", "input")
-    split = world.sum(np.array([world.clock.seconds[name] for name in names])) / world.size
-    total = split.sum() or 1.0  # of a run that had nothing left to train
-    shares = dict(zip(names, (split / total).tolist(), strict=True))
-    digest = layout.digest(strategy.parameters)
+    digest = run.layout.digest(strategy.consensus())
     world.agree_on("the digest of the final parameters", digest)
-    seconds = float(split.sum())
+    seconds, shares = _time_split(world)
+    rows = run.train_rows.row_count
+    trained = max(0, (run.config.epochs + 1 - run.start.epoch) * rows - run.start.row)
     result = {
         "world_size": world.size,
-        "samples_per_second": rows_trained / seconds if seconds else 0.0,
+        "samples_per_second": trained / seconds if seconds else 0.0,
         "seconds": seconds,
         "time_split": shares,
         "weights_digest": digest,
-        "checkpoint": str(path) if path else None,
+        "checkpoint": str(run.checkpoint) if run.checkpoint else None,
     }
     if test:
         result |= {"test_" + name: value for name, value in test.items()}
         if "macro_recall" in test:
             result["macro_recall"] = test["macro_recall"]
         report.say("test", evaluation.sentence(test))
-    elif not data.splits["test"].row_count:
+    elif not run.data.splits["test"].row_count:
         report.say("test", "none: the data have no test rows")
-    parts = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-    if strategy.exchange_seconds is not None:
-        total, exposed = world.sum(np.array(strategy.exchange_seconds))
-        result["hidden_share"] = float(1 - exposed / total) if total else 0.0
-        parts += (
-            f"; {result['hidden_share']:.0%} of the exchange between hosts hidden behind compute"
-        )
-    report.say("time", f"{seconds:.2f} s in steps: {parts}")
-    if config.report_memory:
-        from lepton_mpi.world import memory
-
-        for line in memory.report(world, strategy.vector_counts, strategy.parameters.nbytes):
+    measured = strategy.figures()
+    result |= measured
+    report.say("time", _time_text(seconds, shares, measured))
+    if run.config.report_memory:
+        for line in memory.report(world, strategy.memory(), strategy.parameters.nbytes):
             report.say("memory", line)
-    if path:
-        report.say("checkpoint", str(path))
+    if run.checkpoint:
+        report.say("checkpoint", str(run.checkpoint))
     report.say("weights", f"{digest} (BLAKE2b)")
     report.record("end", **result)
-    return result | {"parameters": dict(parameters)}
+    return result | {"parameters": {name: array.copy() for name, array in run.parameters.items()}}
+
+
+def _time_split(world: World) -> tuple[float, dict[str, float]]:
+    """Seconds in steps, mean over ranks, and each phase's share of them. Collective."""
+    names = ("compute", "communication", "waiting", "input")
+    split = world.sum(np.array([world.clock.seconds[name] for name in names])) / world.size
+    total = split.sum() or 1.0  # of a run that had nothing left to train
+    return float(split.sum()), dict(zip(names, (split / total).tolist(), strict=True))
+
+
+def _time_text(seconds: float, shares: dict[str, float], measured: dict[str, float]) -> str:
+    parts = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    if "hidden_share" in measured:
+        hidden = f"{measured['hidden_share']:.0%} of the exchange between hosts"
+        parts += f"; {hidden} hidden behind compute"
+    return f"{seconds:.2f} s in steps: {parts}"
 
 
 def _shuffled(shuffle) -> str:
@@ -139,12 +156,6 @@ def _shuffled(shuffle) -> str:
 def thread_count(config: Config, world: World) -> int:
     """BLAS threads of this rank."""
     return config.threads or max(1, world.cores // world.local_size)
-
-
-def name_of(model: Any) -> str:
-    """How the model describes itself, or the name of its class: never an address in memory."""
-    described = type(model).__str__ is not object.__str__
-    return str(model) if described else type(model).__name__
 
 
 def _in_order(splits: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -3,19 +3,19 @@
 import numpy as np
 
 from lepton_mpi.collectives.within_host.vectors import HostVectors, map_pages
-from lepton_mpi.optimizers.optimizer import Optimizer, Settings, kind_of
-from lepton_mpi.vectors import Layout
+from lepton_mpi.optimizers.optimizer import Optimizer, kind_of
+from lepton_mpi.strategies.strategy import Setting
 
 
-def host_state(
-    world, layout: Layout, dtype: np.dtype, settings: Settings
-) -> tuple[np.ndarray, Optimizer]:
+def host_state(setting: Setting) -> tuple[np.ndarray, Optimizer]:
     """Parameters, shape (layout.size,), and an optimizer with its state, all zeros. Collective over the host."""
-    parameters = world.host_array((layout.size,), dtype, "parameters")
-    state = world.host_array((len(kind_of(settings)[1]), layout.size), dtype, "state")
+    group, layout, dtype = setting.group, setting.layout, setting.dtype
+    parameters = group.host_array((layout.size,), dtype, "parameters")
+    state_count = len(kind_of(setting.optimizer)[1])
+    state = group.host_array((state_count, layout.size), dtype, "state")
     for memory in (parameters, state):
-        map_pages(world, memory, [])
-    return parameters, Optimizer(settings, layout, dtype, state)
+        map_pages(group, memory, [])
+    return parameters, Optimizer(setting.optimizer, layout, dtype, state)
 
 
 def vector_counts(optimizer: Optimizer, gradients: HostVectors) -> dict[str, int]:

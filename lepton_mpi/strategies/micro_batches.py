@@ -13,17 +13,30 @@ so a run of k needs about log2 k vectors beside its own. With fewer rows than a 
 micro-batches are empty; their gradient is 0, and they stay in the tree.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from lepton_mpi.collectives.summation_tree import EagerSum
-from lepton_mpi.vectors import Layout, Views
+from lepton_mpi.strategies.strategy import Share
+from lepton_mpi.sync import NO_SYNC
+from lepton_mpi.vectors import Layout
 
 
 class Follower(Protocol):
-    """What goes on with gradients while a step computes the rest of them."""
+    """What goes on with gradients while a step computes the rest of them.
+
+    Attributes
+    ----------
+    awaits : bool
+        Whether a model has to call ``need`` before it reads a parameter.
+    """
+
+    awaits: bool
+
+    def need(self, name: str) -> None:
+        """Return once this parameter is that after the last step."""
 
     def begin(self) -> None:
         """A step begins."""
@@ -46,7 +59,7 @@ class NodeSums:
         Slices of the vectors.
     follower : optional
         Its ``begin()`` is called before the first vector, and its ``ready(number)`` for each bucket, in order, as soon as
-        all sums are complete in it: of the last vector the model tells which parameters are (``Views.done``), and
+        all sums are complete in it: of the last vector the model tells which parameters are (``Sync.done``), and
         what it does not tell is complete when it returns.
 
     Attributes
@@ -75,29 +88,42 @@ class NodeSums:
                 plan.append(([own, *extra[:depth]], merges))
                 depth += 1 - merges
         self.numbers = [number for start, stop in nodes for number in range(start, stop)]
-        self._plan = [(*each, layout.views(each[0][-1])) for each in plan]
-        self._vectors = [(vectors[-1], views) for vectors, _, views in self._plan]
-        self._merges = any(merges for _, merges, _ in self._plan)
+        self._plan = plan
+        self._shares = [
+            self._share(number, vectors[-1], layout, follower)
+            for number, (vectors, _) in zip(self.numbers, plan, strict=True)
+        ]
+        self._merges = any(merges for _, merges in self._plan)
         self._follower, self._buckets = follower, list(buckets)
         self._bounds = dict(zip(layout.shapes, layout.bounds, strict=True))
         self._buckets_of = buckets_of(layout, buckets)
         # Elements of each bucket that nobody has told of.
         self._missing: list[int] = []
         self._next = 0
-        if follower and plan:
-            self._plan[-1][-1].follow(self._done)
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, Views]]:
-        """Yield (vector, named views of the vector) for each of ``numbers``; fill it before taking the next."""
-        return self._filled_in_turn() if self._follower or self._merges else iter(self._vectors)
+    def _share(
+        self, number: int, vector: np.ndarray, layout: Layout, follower: Follower | None
+    ) -> Share:
+        """Of the last micro-batch the model tells what is done: only then sums can be complete."""
+        sync = NO_SYNC
+        if follower:
+            done = self._done if number == self.numbers[-1] else NO_SYNC.done
+            sync = _Following(follower, done, follows=number == self.numbers[-1])
+        return Share(number, vector, layout.views(vector), sync)
 
-    def _filled_in_turn(self) -> Iterator[tuple[np.ndarray, Views]]:
+    def shares(self) -> Iterable[Share]:
+        """A share for each of ``numbers``; fill it before taking the next."""
+        return self._filled_in_turn() if self._follower or self._merges else self._shares
+
+    def _filled_in_turn(self) -> Iterator[Share]:
         self._missing = [stop - start for start, stop in self._buckets]
         self._next = 0
         if self._follower:
             self._follower.begin()
-        for position, (vectors, merges, views) in enumerate(self._plan):
-            yield vectors[-1], views
+        for position, (share, (vectors, merges)) in enumerate(
+            zip(self._shares, self._plan, strict=True)
+        ):
+            yield share
             if not self._follower or position < len(self._plan) - 1:
                 _merge(vectors, merges, slice(None))
         if self._follower:
@@ -118,10 +144,18 @@ class NodeSums:
         """Buckets before ``stop`` are complete."""
         for number in range(self._next, stop):
             if self._plan:
-                vectors, merges, _ = self._plan[-1]
+                vectors, merges = self._plan[-1]
                 _merge(vectors, merges, slice(*self._buckets[number]))
             self._next = number + 1
             self._follower.ready(number)
+
+
+class _Following:
+    """The ``Sync`` of a micro-batch for a follower."""
+
+    def __init__(self, follower: Follower, done: Callable[..., None], follows: bool) -> None:
+        self.awaits, self.follows = follower.awaits, follows
+        self.need, self.done = follower.need, done
 
 
 def buckets_of(layout: Layout, buckets: Sequence[tuple[int, int]]) -> dict[str, list[int]]:

@@ -10,11 +10,11 @@ while the next step begins.
 
 What a step costs is then max(backward, wire) and what neither can hide: the forward pass through the last layer and its
 gradient, before which nothing can be sent, since sums of the first layers arrive first (``overlapped_sum.py``). A model
-that does not ask for its parameters (``Views.need``) gets all of them before its forward pass. Clipping by norm needs all
+that does not ask for its parameters (``Sync.need``) gets all of them before its forward pass. Clipping by norm needs all
 sums before the first update. Memory per host: (n + 2 + s) N bytes, s vectors of state, and what arrives, N (H-1)/H.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -22,72 +22,66 @@ from lepton_mpi.collectives.between_hosts.overlapped_sum import OverlappedSum
 from lepton_mpi.collectives.choosing.tuning import Choice
 from lepton_mpi.collectives.within_host.flags import HostFlags, HostMeeting
 from lepton_mpi.collectives.within_host.vectors import HostVectors, Leaves
-from lepton_mpi.optimizers.optimizer import Settings
 from lepton_mpi.strategies.clipping import SharedNorm, clipped_scale
+from lepton_mpi.strategies.executor import Executor
 from lepton_mpi.strategies.host_state import host_state, vector_counts
 from lepton_mpi.strategies.micro_batches import NodeSums, buckets_of
-from lepton_mpi.strategies.strategy import Strategy
-from lepton_mpi.vectors import Layout, Views
+from lepton_mpi.strategies.strategy import Setting, Share
 
 
-class OverlappedParameters(Strategy):
-    """See the module. Parameters and attributes are those of ``SharedParameters``, and ``buckets``, a list of (start,
-    stop), to be summed one after the other; making one, stepping and ``finish`` are collective over the world. Iterate
-    over ``micro_batches`` once before every ``step``.
-
-    Attributes
-    ----------
-    exchange_seconds : (float, float)
-        From the first message to the last of every step, and of that the time in which this rank waited for sums, or
-        updated parameters.
+class OverlappedParameters(Executor):
+    """See the module. Making one, stepping and ``finish`` are collective over the group. Take all ``shares`` before every
+    ``step``; ``setting.buckets`` are summed one after the other.
     """
 
     is_shared = True
 
-    def __init__(
-        self,
-        world,
-        layout: Layout,
-        dtype: np.dtype,
-        leaf_count: int,
-        settings: Settings,
-        choice: Choice,
-        clip_norm: float,
-        buckets: list[tuple[int, int]],
-    ) -> None:
-        self.choice, self.bucket_count, self._clock = choice, len(buckets), world.clock
-        self.parameters, self.optimizer = host_state(world, layout, dtype, settings)
-        leaves = Leaves.spread(leaf_count, world.size)
-        vectors = HostVectors(world, layout.size, dtype, "shared", leaves, "gradients")
-        self.vector_counts = vector_counts(self.optimizer, vectors)
-        self._gradient, self._clip_norm = vectors.result, clip_norm
+    def __init__(self, setting: Setting, choice: Choice) -> None:
+        group, layout, buckets = setting.group, setting.layout, list(setting.buckets)
+        self.choice, self.bucket_count, self._group = choice, len(buckets), group
+        self._clock = group.clock
+        self.parameters, self.optimizer = host_state(setting)
+        leaves = Leaves.spread(setting.micro_batch_count, group.size)
+        vectors = HostVectors(group, layout.size, setting.dtype, "shared", leaves, "gradients")
+        self._vector_counts = vector_counts(self.optimizer, vectors)
+        self._gradient, self._clip_norm = vectors.result, setting.clip_norm
         self._sum = OverlappedSum(vectors, buckets)
-        nodes = leaves.nodes(world.place)
-        self.micro_batches = NodeSums(layout, nodes, vectors.inputs, buckets, self)
-        clips = clip_norm < float("inf")
-        self._meeting = HostMeeting(world) if clips else None
-        self._norm = SharedNorm(world, self._gradient) if clips else None
+        nodes = leaves.nodes(group.place)
+        # A rank that computes nothing would never ask.
+        self.awaits = setting.is_asked and bool(nodes) and not setting.clips
+        self._node_sums = NodeSums(layout, nodes, vectors.inputs, buckets, self)
+        self.numbers = self._node_sums.numbers
+        self._meeting = HostMeeting(group) if setting.clips else None
+        self._norm = SharedNorm(group, self._gradient) if setting.clips else None
         self._buckets_of = buckets_of(layout, buckets)
         # In the rounds of ``_step``.
-        self._updated = HostFlags(world, len(buckets))
-        self._step, self._is_asked = 0, False
+        self._updated = HostFlags(group, len(buckets))
+        self._step = 0
         self._not_updated: list[int] = []
         self._not_seen: set[int] = set()
         self._has_begun = False
 
-    @property
-    def exchange_seconds(self) -> tuple[float, float]:
-        return self._sum.exchange_seconds, self._sum.exposed_seconds
+    def shares(self, step: int) -> Iterable[Share]:
+        """See ``Strategy``."""
+        return self._node_sums.shares()
 
-    def serve(self, parameters: Views) -> None:
-        # A rank that computes nothing would never ask.
-        if self.micro_batches.numbers and self._norm is None:
-            parameters.await_with(lambda name: self._complete(self._buckets_of[name]))
-            self._is_asked = True
+    def memory(self) -> dict[str, int]:
+        """Vectors that the host holds."""
+        return self._vector_counts
+
+    def figures(self) -> dict[str, float]:
+        """``hidden_share``: of the time from the first message to the last of every step, the part behind compute."""
+        seconds = np.array([self._sum.exchange_seconds, self._sum.exposed_seconds])
+        total, exposed = self._group.sum(seconds)
+        return {"hidden_share": float(1 - exposed / total) if total else 0.0}
+
+    def need(self, name: str) -> None:
+        """A parameter is about to be read (``micro_batches.Follower``)."""
+        self._complete(self._buckets_of[name])
 
     def begin(self) -> None:
         """A step begins (``micro_batches.Follower``)."""
-        if not self._is_asked:
+        if not self.awaits:
             self.finish()
         elif not self._sum.host_has_added():
             self._clock.enter("communication")
@@ -103,14 +97,14 @@ class OverlappedParameters(Strategy):
         self.finish()  # there may be parameters that the model does not read
         self._sum.ready(bucket)
 
-    def step(self, step: int, row_count: int) -> None:
-        """Sum, divide by ``row_count`` (the rows of all ranks), update. ``step`` counts from 1.
+    def step(self, step: int, weight: int) -> None:
+        """See ``Strategy``: sum, divide by ``weight``, update.
 
         Parameters are new after ``finish``, or in a model that asks for them.
         """
         self._clock.enter("communication")
-        buckets, scale = range(self.bucket_count), 1.0 / row_count
-        if self._norm:
+        buckets, scale = range(self.bucket_count), 1.0 / weight
+        if self._norm and self._meeting:
             self._sum.until(lambda: all(map(self._sum.is_complete, buckets)))
             self._meeting.run()
             scale = clipped_scale(scale, self._norm.compute(), self._clip_norm)
@@ -124,6 +118,7 @@ class OverlappedParameters(Strategy):
         self._clock.enter("compute")
 
     def finish(self) -> None:
+        """See ``Strategy``."""
         self._complete(range(self.bucket_count))
 
     def _complete(self, buckets: Sequence[int]) -> None:

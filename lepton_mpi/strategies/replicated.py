@@ -5,50 +5,48 @@ For algorithms that give each rank a sum of its own: MPI's Allreduce and the sch
 in index order, the last layer first.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 
 from lepton_mpi.collectives.choosing.tuning import Choice
-from lepton_mpi.collectives.sliced_sum import SlicedSum
-from lepton_mpi.optimizers.optimizer import Optimizer, Settings, kind_of
+from lepton_mpi.collectives.sliced_sum import make_sliced_sum
+from lepton_mpi.optimizers.optimizer import Optimizer, kind_of
 from lepton_mpi.strategies.clipping import ReplicatedNorm, clipped_scale
+from lepton_mpi.strategies.executor import Executor
 from lepton_mpi.strategies.micro_batches import NodeSums
-from lepton_mpi.strategies.strategy import Strategy
-from lepton_mpi.vectors import Layout
-from lepton_mpi.world.watchdog import PhaseClock
+from lepton_mpi.strategies.strategy import Setting, Share
 
 
-class Replicated(Strategy):
-    """Turns the gradients of all micro-batches of a step into the same new parameters on every rank.
+class Replicated(Executor):
+    """See the module. Making one and stepping are collective over the group; ``choice`` is MPI's or one over messages."""
 
-    Stepping is collective over the world. Attributes are those of ``SharedParameters``, but every rank fills
-    its own parameters at the beginning.
-    """
+    is_shared = False
 
-    is_shared, exchange_seconds = False, None
-
-    def __init__(
-        self,
-        layout: Layout,
-        gradients: SlicedSum,
-        choice: Choice,
-        settings: Settings,
-        clock: PhaseClock,
-        clip_norm: float,
-    ) -> None:
-        dtype = gradients.result.dtype
+    def __init__(self, setting: Setting, choice: Choice) -> None:
+        layout, dtype = setting.layout, setting.dtype
+        gradients = make_sliced_sum(
+            *(setting.group, layout.size, dtype, setting.micro_batch_count),
+            *(list(setting.buckets), choice.algorithm, setting.segment_bytes),
+        )
         self.parameters = np.zeros(layout.size, dtype)
-        state = np.zeros((len(kind_of(settings)[1]), layout.size), dtype)
-        self.optimizer = Optimizer(settings, layout, dtype, state)
-        self.micro_batches = NodeSums(layout, gradients.nodes, gradients.inputs)
-        self.vector_counts: dict[str, int] = {}  # all of it is each rank's own
-        self.choice = choice
-        self.bucket_count = len(gradients.slices)
-        self._gradients, self._clock, self._clip_norm = gradients, clock, clip_norm
-        self._norm = None if clip_norm == float("inf") else ReplicatedNorm(gradients.result)
+        state = np.zeros((len(kind_of(setting.optimizer)[1]), layout.size), dtype)
+        self.optimizer = Optimizer(setting.optimizer, layout, dtype, state)
+        self._node_sums = NodeSums(layout, gradients.nodes, gradients.inputs)
+        self.numbers = self._node_sums.numbers
+        self.choice, self.bucket_count = choice, len(gradients.slices)
+        self._gradients, self._clock = gradients, setting.group.clock
+        self._clip_norm = setting.clip_norm
+        self._norm = ReplicatedNorm(gradients.result) if setting.clips else None
 
-    def step(self, step: int, row_count: int) -> None:
-        """Sum, divide by ``row_count`` (the rows of all ranks), update. ``step`` counts from 1."""
-        scale = 1.0 / row_count
+    def shares(self, step: int) -> Iterable[Share]:
+        """See ``Strategy``."""
+        return self._node_sums.shares()
+
+    def step(self, step: int, weight: int) -> None:
+        """See ``Strategy``: sum, divide by ``weight``, update."""
+        scale = 1.0 / weight
         if self._norm:
             for plan in self._gradients.plans:
                 self._sum(plan)
@@ -59,7 +57,7 @@ class Replicated(Strategy):
                 self._sum(plan)
             self.optimizer.update(self.parameters, self._gradients.result, start, stop)
 
-    def _sum(self, plan) -> None:
+    def _sum(self, plan: Any) -> None:
         self._clock.enter("communication")
         waited = plan.wait_seconds
         plan.run()

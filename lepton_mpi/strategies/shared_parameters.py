@@ -7,6 +7,8 @@
 Memory per host: (n + 1 + s) N bytes.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from lepton_mpi.collectives.choosing.trial import Trial
@@ -23,13 +25,12 @@ from lepton_mpi.collectives.within_host.plan_words import (
 )
 from lepton_mpi.collectives.within_host.plans import HostPlan
 from lepton_mpi.collectives.within_host.vectors import HostVectors, Leaves
-from lepton_mpi.optimizers.optimizer import Settings
 from lepton_mpi.strategies.clipping import SharedNorm, clipped_scale
+from lepton_mpi.strategies.executor import Executor
 from lepton_mpi.strategies.host_state import host_state, vector_counts
 from lepton_mpi.strategies.micro_batches import NodeSums
 from lepton_mpi.strategies.step_kernels import sum_and_update
-from lepton_mpi.strategies.strategy import Strategy
-from lepton_mpi.vectors import Layout
+from lepton_mpi.strategies.strategy import Setting, Share
 
 # Bytes of every vector that are summed and updated together, all of them tried out during training. Long blocks, of
 # which the sum, the parameters and two vectors of state are half of a second-level cache, keep many loads from memory
@@ -44,73 +45,55 @@ LARGE_BYTES, LARGE_SHORT_BLOCK_BYTES = 8 << 20, 2 << 10
 PIECES_PER_CORE, PIECE_BYTES_MIN, PIECE_BYTES_MAX = 4, 16 << 10, 256 << 10
 
 
-class SharedParameters(Strategy):
-    """See the module. Making one and stepping are collective over the world.
+class SharedParameters(Executor):
+    """See the module. Making one and stepping are collective over the group, all of whose ranks are on one host.
 
     Parameters
     ----------
-    world : World
-        All its ranks on one host.
-    layout : Layout
-    dtype : float32 or float64
-    leaf_count : int
-        Micro-batches of a step.
-    settings : optimizers.Settings
-    choice : tuning.Choice
+    setting : Setting
+        Its buckets are left alone: nothing overlaps inside a host, and every bucket would be one more meeting of its ranks.
+    choice : Choice
         "host" or "two_level".
-    clip_norm : float
-        Largest norm of the mean gradient; infinity for none.
 
     Attributes
     ----------
-    parameters : shape (layout.size,)
-        The same memory on all ranks of the host. Whoever fills it at the beginning is ``local_rank`` 0.
-    optimizer : Optimizer
-    micro_batches : NodeSums
-        Iterate over it and fill each vector with the summed gradient of that micro-batch, then ``step``.
-    choice : Choice
-    bucket_count : 1
-        Nothing overlaps inside a host, and every bucket would be one more meeting of its ranks.
-    is_shared : bool
-        Whether ``parameters`` are memory of the host.
-    vector_counts : dict of str to int
-        How many vectors of the length of the parameters a host holds, by purpose.
-    exchange_seconds : None
-        Nothing is sent.
     steps_to_settle : int
-        Steps in which ways of doing the update are tried out for the first time.
+        Steps in which ways of doing the update are tried out for the first time (online autotuner).
     """
 
-    is_shared, bucket_count, exchange_seconds = True, 1, None
+    is_shared, bucket_count = True, 1
 
-    def __init__(
-        self,
-        world,
-        layout: Layout,
-        dtype: np.dtype,
-        leaf_count: int,
-        settings: Settings,
-        choice: Choice,
-        clip_norm: float,
-    ) -> None:
-        self.choice, self._clock, self._clip_norm = choice, world.clock, clip_norm
-        self.parameters, self.optimizer = host_state(world, layout, dtype, settings)
-        leaves, clips = Leaves.spread(leaf_count, world.size), clip_norm < float("inf")
+    def __init__(self, setting: Setting, choice: Choice) -> None:
+        group, layout, clips = setting.group, setting.layout, setting.clips
+        self.choice, self._clock, self._clip_norm = choice, group.clock, setting.clip_norm
+        self.parameters, self.optimizer = host_state(setting)
+        leaves = Leaves.spread(setting.micro_batch_count, group.size)
         mode = "shared" if clips else "private"
         # In place: nobody computes the next gradient before the update, where all ranks meet, has read the sum.
-        vectors = HostVectors(world, layout.size, dtype, mode, leaves, "gradients", in_place=clips)
-        self.vector_counts = vector_counts(self.optimizer, vectors)
-        self.micro_batches = NodeSums(layout, leaves.nodes(world.place), vectors.inputs)
+        vectors = HostVectors(
+            group, layout.size, setting.dtype, mode, leaves, "gradients", in_place=clips
+        )
+        self._vector_counts = vector_counts(self.optimizer, vectors)
+        self._node_sums = NodeSums(layout, leaves.nodes(group.place), vectors.inputs)
+        self.numbers = self._node_sums.numbers
         self._sum = HostPlan(vectors) if clips else None
-        self._norm = SharedNorm(world, vectors.result) if clips else None
+        self._norm = SharedNorm(group, vectors.result) if clips else None
         self._update = _Update(self, vectors, is_fused=not clips)
         self.steps_to_settle, self._waited = self._update.ways.steps_to_settle, 0.0
 
-    def step(self, step: int, row_count: int) -> None:
-        """Sum, divide by ``row_count`` (the rows of all ranks), update. ``step`` counts from 1."""
-        scale = 1.0 / row_count
+    def shares(self, step: int) -> Iterable[Share]:
+        """See ``Strategy``."""
+        return self._node_sums.shares()
+
+    def memory(self) -> dict[str, int]:
+        """Vectors that the host holds."""
+        return self._vector_counts
+
+    def step(self, step: int, weight: int) -> None:
+        """See ``Strategy``: sum, divide by ``weight``, update."""
+        scale = 1.0 / weight
         self._clock.enter("communication")
-        if self._norm:
+        if self._sum and self._norm:
             self._sum.run()
             scale = clipped_scale(scale, self._norm.compute(), self._clip_norm)
         self.optimizer.begin_step(step, scale)
@@ -121,8 +104,8 @@ class SharedParameters(Strategy):
         self._clock.enter("compute")
 
     def _wait_seconds(self) -> float:
-        of_norm = self._sum.wait_seconds + self._norm.wait_seconds if self._sum else 0.0
-        return self._update.wait_seconds + of_norm
+        parts = (self._update, self._sum, self._norm)
+        return sum(part.wait_seconds for part in parts if part is not None)
 
 
 class _Update:
@@ -139,7 +122,7 @@ class _Update:
             if len(rows) == 1:
                 folds = []
         slots = 1 + slots_of([folds])
-        vector_count = sum(owner.vector_counts.values())
+        vector_count = sum(owner.memory().values())
         is_large = vector_count * owner.parameters.nbytes >= LARGE_BYTES
         short = LARGE_SHORT_BLOCK_BYTES if is_large else SHORT_BLOCK_BYTES
         blocks = [byte_count // dtype.itemsize for byte_count in (LONG_BLOCK_BYTES, short)]

@@ -1,6 +1,7 @@
 """``Strategy``: how gradients become new parameters. One file each; ``registry.py`` names them."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -72,7 +73,7 @@ class Strategy(Protocol):
         """Take both from a checkpoint; None leaves the parameters. ValueError for other names than those of ``state``."""
 
     def facts(self) -> dict[str, Any]:
-        """How it works, for the head of a run: ``allreduce``, ``allreduce_reason``, ``buckets`` and what is its own."""
+        """How it works, for the record of a run's beginning; ``str(strategy)`` says it to people."""
 
     def figures(self) -> dict[str, float]:
         """What it measured, for the end of a run. Collective over the group."""
@@ -105,6 +106,8 @@ class Setting:
         ``--allreduce``.
     segment_bytes : int
         Size of one message.
+    is_asked : bool
+        Whether the model calls ``Sync.need`` before it reads a parameter.
     """
 
     group: Any
@@ -112,7 +115,13 @@ class Setting:
     dtype: np.dtype
     micro_batch_count: int
     optimizer: Settings
-    clip_norm: float
-    buckets: list[tuple[int, int]]
-    allreduce: str
-    segment_bytes: int
+    clip_norm: float = math.inf
+    buckets: Sequence[tuple[int, int]] = ()
+    allreduce: str = "auto"
+    segment_bytes: int = 256 << 10
+    is_asked: bool = False
+
+    @property
+    def clips(self) -> bool:
+        """Whether gradients are clipped by their norm, so that all of the sum is needed before the first update."""
+        return self.clip_norm < math.inf

@@ -19,7 +19,7 @@ from lepton_mpi.models.registry import make_model
 from lepton_mpi.optimizers.optimizer import Optimizer, Settings, kind_of
 from lepton_mpi.options.config import Config
 from lepton_mpi.run import evaluation
-from lepton_mpi.run.loop import train
+from lepton_mpi.run.fit import train
 from lepton_mpi.strategies.clipping import ReplicatedNorm, clipped_scale
 from lepton_mpi.vectors import Layout
 from tests import reference

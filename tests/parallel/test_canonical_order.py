@@ -16,6 +16,7 @@ from lepton_mpi.collectives.within_host.vectors import HostVectors, Leaves
 from lepton_mpi.optimizers.optimizer import Settings
 from lepton_mpi.strategies.overlapped_parameters import OverlappedParameters
 from lepton_mpi.strategies.shared_parameters import SharedParameters
+from lepton_mpi.strategies.strategy import Setting
 from lepton_mpi.vectors import Layout
 from tests.parallel.together import equal_everywhere, together
 
@@ -133,9 +134,10 @@ def test_an_update_has_the_bits_of_the_tree(world, slices, leaf_count, clip_norm
         pytest.skip("for one host")
     common = (
         *(world, Layout({"a": (3, 1001), "b": (2000,)}), np.dtype(np.float32), leaf_count),
-        *(Settings("sgd", lambda step: 1.0, momentum=0.0), Choice("", ""), clip_norm),
+        *(Settings("sgd", lambda step: 1.0, momentum=0.0), clip_norm),
     )
-    strategy = OverlappedParameters(*common, slices) if slices else SharedParameters(*common)
+    kind = OverlappedParameters if slices else SharedParameters
+    strategy = kind(Setting(*common, slices or ()), Choice("", ""))
     wrong = []
     for run in range(5):
         leaves = _leaves(leaf_count, run)
@@ -143,10 +145,8 @@ def test_an_update_has_the_bits_of_the_tree(world, slices, leaf_count, clip_norm
         if world.local_rank == 0:
             strategy.parameters[:] = 0
         world.host_barrier()
-        for number, (vector, _) in zip(
-            strategy.micro_batches.numbers, strategy.micro_batches, strict=True
-        ):
-            vector[:] = leaves[number]
+        for share in strategy.shares(run + 1):
+            share.vector[:] = leaves[share.number]
         strategy.step(run + 1, 1)
         strategy.finish()
         if strategy.parameters.tobytes() != (-_tree(list(leaves)) + 0).tobytes():
@@ -161,17 +161,16 @@ def test_a_gradient_is_kept_until_all_have_added_it(world, slow_rank):
     layout = Layout({"a": (1000,), "b": (2000,)})
     common = (
         *(world, layout, np.dtype(np.float32), world.size),
-        *(Settings("sgd", lambda step: 1.0, momentum=0.0), Choice("", ""), math.inf),
+        *(Settings("sgd", lambda step: 1.0, momentum=0.0), math.inf, layout.buckets(700)),
     )
-    strategy = OverlappedParameters(*common, layout.buckets(700))
-    strategy.serve(layout.views(strategy.parameters))
-    for vector, _ in strategy.micro_batches:
-        vector[:] = 1 + world.rank
+    strategy = OverlappedParameters(Setting(*common, is_asked=True), Choice("", ""))
+    for share in strategy.shares(1):
+        share.vector[:] = 1 + world.rank
         if world.rank == slow_rank % world.size:
             sleep(0.2)
     strategy.step(1, 1)
-    for vector, _ in strategy.micro_batches:
-        vector[:] = 0
+    for share in strategy.shares(2):
+        share.vector[:] = 0
     strategy.step(2, 1)
     strategy.finish()
     with together(world):

@@ -7,7 +7,7 @@ import pytest
 from lepton_mpi.data import host_order, loader
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options.config import Config
-from lepton_mpi.run.loop import train
+from lepton_mpi.run.fit import train
 from tests.parallel.together import refused, together
 
 # 3 micro-batches a step, so that some of 4 ranks have none, in windows of 2 micro-batches and blocks of 8 rows.

@@ -7,6 +7,7 @@ from lepton_mpi.collectives.choosing.tuning import Choice
 from lepton_mpi.optimizers.optimizer import Settings
 from lepton_mpi.strategies.overlapped_parameters import OverlappedParameters
 from lepton_mpi.strategies.shared_parameters import SharedParameters
+from lepton_mpi.strategies.strategy import Setting
 from lepton_mpi.vectors import Layout
 from lepton_mpi.world import memory
 from lepton_mpi.world.pages import LARGE_PAGE_BYTES
@@ -16,8 +17,8 @@ COUNT = 1_500_000
 
 
 def _step(strategy) -> None:
-    for vector, _ in strategy.micro_batches:
-        vector[:] = 1
+    for share in strategy.shares(1):
+        share.vector[:] = 1
     strategy.step(1, 1)
     strategy.finish()
 
@@ -37,11 +38,9 @@ def test_a_host_holds_one_copy_of_parameters_and_state(world, kind, clip_norm, m
         pytest.skip("for one host")
     before = memory.shared_bytes()
     layout = Layout({"w": (COUNT, 1)})
-    strategy = kind(
-        *(world, layout, np.dtype(np.float32), world.size),
-        *(Settings("adam", lambda step: 1e-3), Choice("", ""), clip_norm),
-        **({"buckets": [(0, COUNT)]} if kind is OverlappedParameters else {}),
-    )
+    settings = Settings("adam", lambda step: 1e-3)
+    common = world, layout, np.dtype(np.float32), world.size, settings, clip_norm
+    strategy = kind(Setting(*common, [(0, COUNT)]), Choice("", ""))
     _step(strategy)
     after = memory.shared_bytes()
     names = ("parameters", "state", "gradients")
@@ -49,7 +48,7 @@ def test_a_host_holds_one_copy_of_parameters_and_state(world, kind, clip_norm, m
     measured = dict(zip(names, world.host_comm.allreduce(own).tolist(), strict=True))
     expected = {"parameters": 1, "state": 2, "gradients": world.local_size + more}
     with together(world):
-        assert strategy.vector_counts == expected
+        assert strategy.memory() == expected
         for name, count in expected.items():
             least = count * 4 * COUNT
             assert least <= measured[name] + 4096 * count, (name, measured[name] / least)

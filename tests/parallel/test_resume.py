@@ -12,7 +12,7 @@ from lepton_mpi.data.files import probe
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.options.config import Config
 from lepton_mpi.run import checkpoint, evaluation
-from lepton_mpi.run.loop import train
+from lepton_mpi.run.fit import train
 from tests.parallel.together import refused, together
 
 # 167 training rows in steps of 37: 5 an epoch, the last one short.

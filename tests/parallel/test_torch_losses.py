@@ -9,7 +9,7 @@ import pytest
 from lepton_mpi.models.logistic import Logistic
 from lepton_mpi.models.mlp import Mlp
 from lepton_mpi.options.config import Config
-from lepton_mpi.run.loop import train
+from lepton_mpi.run.fit import train
 from tests.parallel.together import together
 from tests.parallel.torch_losses import BATCH, EPOCHS, FILE, RUNS, STEPS_PER_EPOCH, Run
 

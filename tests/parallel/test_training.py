@@ -16,7 +16,7 @@ from lepton_mpi.layers.initial import initialise_uniform
 from lepton_mpi.models.mlp import Mlp
 from lepton_mpi.options.config import Config
 from lepton_mpi.run import checkpoint, evaluation
-from lepton_mpi.run.loop import train
+from lepton_mpi.run.fit import train
 from lepton_mpi.strategies import shared_parameters
 from tests import reference
 from tests.parallel.together import check, equal_everywhere, refused, together

@@ -162,7 +162,7 @@ def test_only_the_first_rank_prints_and_draws(monkeypatch, capsys, tmp_path):
 def test_explaining_starts_neither_mpi_nor_numpy():
     """It is there at once, also where no MPI is installed."""
     code = (
-        "import sys; from lepton_mpi.explain import explain_command; explain_command(['ring']); "
+        "import sys; from lepton_mpi.commands.explain import explain_command; explain_command(['ring']); "
         "sys.exit(bool({'mpi4py', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -16,8 +16,13 @@ BUCKETS = LAYOUT.buckets(5)
 class _Follower:
     """Notes what it is told, and what the sums hold in a bucket at that moment."""
 
+    awaits = False
+
     def __init__(self, sums: list[np.ndarray]) -> None:
         self.sums, self.begun, self.seen = sums, 0, []
+
+    def need(self, name: str) -> None:
+        raise AssertionError("nothing is awaited")
 
     def begin(self) -> None:
         self.begun, self.seen = self.begun + 1, []
@@ -54,13 +59,14 @@ def test_buckets_are_reported_in_order_with_their_sums_complete(count, data, tol
     follower = _Follower(sums)
     node_sums = NodeSums(LAYOUT, nodes, sums, BUCKETS, follower)
     for round_ in range(2):
-        for number, (_, views) in zip(node_sums.numbers, node_sums, strict=True):
-            is_last = number == node_sums.numbers[-1]
-            leaf = LAYOUT.views(_leaf(number, round_))
+        for share in node_sums.shares():
+            is_last = share.number == node_sums.numbers[-1]
+            assert share.sync.follows == is_last
+            leaf, views = LAYOUT.views(_leaf(share.number, round_)), share.gradient
             for name in [*told, *(name for name in views if name not in told)]:
                 views[name][...] = leaf[name]
                 if name in told:
-                    views.done(name)
+                    share.sync.done(name)
             assert is_last or not follower.seen
         for mine, exact in zip(sums, _expected(nodes, round_), strict=True):
             np.testing.assert_array_equal(mine, exact)
@@ -78,14 +84,14 @@ def test_a_bucket_is_reported_before_the_rest_is_filled(run):
     sums = [np.zeros(LAYOUT.size) for _ in nodes]
     follower = _Follower(sums)
     node_sums = NodeSums(LAYOUT, nodes, sums, BUCKETS, follower)
-    for number, (vector, views) in zip(node_sums.numbers, node_sums, strict=True):
-        vector[:] = number
-        if number == run[1] - 1:
-            views.done("d")
+    for share in node_sums.shares():
+        share.vector[:] = share.number
+        if share.number == run[1] - 1:
+            share.sync.done("d")
             assert not follower.seen, "c belongs to the same bucket"
-            views.done("c")
+            share.sync.done("c")
             assert len(follower.seen) == 1
-            views.done("b")
-            views.done("a", 1, 6)
+            share.sync.done("b")
+            share.sync.done("a", 1, 6)
             assert len(follower.seen) == 3, "of a the elements from 3 on are the next bucket"
     assert len(follower.seen) == len(BUCKETS) == 4

@@ -144,12 +144,14 @@ _OTHER = {
     **{"momentum": 0.5, "weight_decay": 0.1, "clip_value": 1.0, "clip_norm": 1.0},
     **{"schedule": "step", "warmup_epochs": 1, "schedule_epochs": 3, "schedule_factor": 0.5},
     **{"base_batch": 64, "validation_split": 0.1, "test_split": 0.1, "seed": 1},
+    "strategy": "own.py:Own",
 }
 _FREE = {
     **{"recipe": "breast_cancer", "data": ("elsewhere.h5",), "loader": "mapped", "shuffle": "full"},
     **{"shuffle_buffer": 1, "initial": "any.h5", "epochs": 2, "allreduce": "ring", "threads": 2},
     **{"bucket_bytes": 1, "segment_bytes": 1, "checkpoint": "runs", "checkpoint_steps": 9},
     **{"report_memory": True, "metrics": "m", "progress": "none", "timeout": 9.0, "resume": None},
+    "hook": ("own.py:Own",),
 }
 
 

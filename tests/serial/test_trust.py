@@ -219,7 +219,7 @@ def test_unpacking_takes_no_memory(tmp_path):
     path = tmp_path / "packed"
     path.write_bytes(packed)
     code = (
-        "import os, resource, sys; from lepton_mpi.data import stored\n"
+        "import os, resource, sys; from lepton_mpi.data.files import stored\n"
         f"descriptor, length = os.open({str(path)!r}, os.O_RDONLY), {len(packed)}\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "assert stored._unpacks_to(100_000_000, descriptor, 0, length)\n"
@@ -265,7 +265,7 @@ def test_chunks_are_found_without_the_function_of_newer_libraries(tmp_path):
 def _reply(look: str) -> str | None:
     """What is replied where the look at a file does this."""
     code = (
-        "import ctypes, json, os, signal; from pathlib import Path; from lepton_mpi.data import probe\n"
+        "import ctypes, json, os, signal; from pathlib import Path; from lepton_mpi.data.files import probe\n"
         "def look(path, *_):\n"
         "    probe._limit(0)\n"
         f"    {look}\n"

@@ -76,7 +76,6 @@ def test_a_name_keeps_its_array():
     assert vector.tolist() == [-2] * 6 + [1] * 3 + [0]
     with pytest.raises(TypeError, match=r"views\['b'\] cannot be another array: fill it"):
         views["b"] = np.zeros(3)
-    views.follow(lambda *words: None)
     for made in (copy.copy(views), copy.deepcopy(views), pickle.loads(pickle.dumps(views))):
         assert type(made) is dict
         made["b"] = None

@@ -48,9 +48,7 @@ class Probe:
         # Without what Python reads at its start, which takes as long again, and without the user's settings of it:
         # its path is this one's, and the folder of this package, which an editable install finds in another way.
         path = [*sys.path, str(Path(__file__).parents[3])]
-        program = (
-            f"import sys; sys.path[:] = {path!r}; from lepton_mpi.data import probe; probe.serve()"
-        )
+        program = f"import sys; sys.path[:] = {path!r}; from lepton_mpi.data.files import probe; probe.serve()"
         quiet = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "HDF5_PLUGIN_PRELOAD": "::"}
         try:
             self._server = subprocess.Popen(

@@ -1,0 +1,243 @@
+"""From a configuration to a run that is ready for its first step."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import threadpoolctl
+
+from lepton_mpi.data import augmentation, loader
+from lepton_mpi.data.batches import BatchReader, MicroBatchReader
+from lepton_mpi.data.loader import DataSet
+from lepton_mpi.data.order import MicroBatches
+from lepton_mpi.data.reads import TrainingReads
+from lepton_mpi.durable import try_writing
+from lepton_mpi.errors import ConfigurationError, LauncherError
+from lepton_mpi.models.model import Model
+from lepton_mpi.models.registry import make_model
+from lepton_mpi.optimizers.learning_rate import Schedule
+from lepton_mpi.optimizers.optimizer import Settings
+from lepton_mpi.options.config import Config
+from lepton_mpi.registry import load
+from lepton_mpi.run import checkpoint, evaluation, hooks, resume, summary
+from lepton_mpi.run.hook import Hook, QuietHook
+from lepton_mpi.run.report import Report
+from lepton_mpi.run.resume import Start
+from lepton_mpi.run.run import Run
+from lepton_mpi.strategies.registry import STRATEGIES
+from lepton_mpi.strategies.strategy import Setting, Strategy
+from lepton_mpi.vectors import Layout
+from lepton_mpi.world.world import World
+
+
+def build(config: Config, world: World, model: Any = None, start: Start | None = None) -> Run:
+    """A run at its beginning, or where ``start`` says. Collective over ``world``.
+
+    Parameters
+    ----------
+    model
+        See ``fit``.
+    start : Start, optional
+        The state of another run, from ``resume.capture``; default: what ``config.resume`` says.
+
+    Raises
+    ------
+    LeptonError
+        On every rank.
+    """
+    world.agree_on("the configuration", dataclasses.asdict(config))
+    threadpoolctl.threadpool_limits(summary.thread_count(config, world))
+    start = start or resume.find(config, world)
+    with ExitStack() as ends:
+        report = ends.enter_context(closing(_open_report(config, world, start.goes_on)))
+        with summary.told_if_long(report, "kernels", "compiling for this processor, only once"):
+            world.first_of_host_first(import_kernels)
+        run = _build(config, world, model, start, report, ends)
+        run.ends = ends.pop_all()
+    run.hooks = _make_hooks(run)
+    return run
+
+
+def _build(
+    config: Config, world: World, model: Any, start: Start, report: Report, ends: ExitStack
+) -> Run:
+    data = _load(config, world)
+    model = _make_model(config, world, model, data)
+    layout = Layout(model.shapes)
+    micro_batches = MicroBatches(
+        config.global_batch, config.micro_batch or -(-config.global_batch // 8)
+    )
+    train_rows = data.splits["train"]
+    with world.agreeing():
+        # What is asked for is not passed over: ``check_order`` refuses another order than before.
+        is_asked = config.shuffle != "auto"
+        kind = config.shuffle if is_asked else start.order.get("shuffle", "auto")
+        shuffle = loader.training_order(
+            data, micro_batches, config.seed, kind, config.shuffle_buffer
+        )
+        order = resume.order_facts(shuffle, train_rows)
+        resume.check_order(start, order, micro_batches)
+        augment = augmentation.parse(config.augment, data.feature_shape)
+    reads_in_place = not augment and getattr(model, "reads_in_place", False)
+    if reads_in_place:
+        data = loader.normalised_in_memory(data, world)
+    steps = micro_batches.step_count(train_rows.row_count)
+    strategy = _make_strategy(config, world, layout, model, micro_batches.count, steps)
+    _initialise(config, world, layout, model, strategy, start, data)
+    rows_max = max(evaluation.batch_rows(data), micro_batches.rows)
+    reader = BatchReader(data, rows_max, augment, reads_in_place)
+    reads = TrainingReads(
+        *(train_rows, shuffle, strategy.numbers, range(start.epoch, config.epochs + 1)),
+        *(start.row // config.global_batch, reader.rows_together, world),
+    )
+    inputs = MicroBatchReader(ends.enter_context(closing(reads)), reader)
+    is_over = world.rank == 0 and start.epoch > config.epochs
+    return Run(
+        *(config, world, data, model, layout, micro_batches, shuffle, order, strategy),
+        *(layout.views(strategy.parameters), reads, inputs, reader, report, start, ends),
+        step=start.step,
+        # The end's checkpoint: that of the beginning where nothing is left to train.
+        checkpoint=start.path if is_over else None,
+    )
+
+
+def import_kernels() -> None:
+    """Compile, or load from the cache, every kernel of a run."""
+    import lepton_mpi.collectives.within_host.flag_kernels
+    import lepton_mpi.data.augmentation_kernels
+    import lepton_mpi.data.files.checksum_kernels
+    import lepton_mpi.data.kernels
+    import lepton_mpi.data.shuffle_kernels
+    import lepton_mpi.kernels.counter_random_kernels
+    import lepton_mpi.layers.dense_stack_kernels
+    import lepton_mpi.layers.loss_kernels
+    import lepton_mpi.models.logistic_kernels
+    import lepton_mpi.optimizers.rule_kernels
+    import lepton_mpi.strategies.norm_kernels
+    import lepton_mpi.strategies.step_kernels  # noqa: F401
+
+
+def _open_report(config: Config, world: World, goes_on: bool) -> Report:
+    """Find out before the first step whether everything that will be written can be."""
+    with world.agreeing():
+        if world.rank == 0 and config.checkpoint:
+            try:
+                Path(config.checkpoint).mkdir(parents=True, exist_ok=True)
+                try_writing(Path(config.checkpoint))
+            except OSError as error:
+                raise hooks.no_checkpoint(config.checkpoint, error) from None
+        try:
+            return Report(world.rank == 0, config.progress, config.metrics, goes_on)
+        except OSError as error:
+            raise LauncherError(f"cannot write {error.filename}: {error.strerror}") from None
+
+
+def _load(config: Config, world: World) -> DataSet:
+    return loader.load(
+        *(config.data, np.dtype(config.dtype), config.held_out, config.seed, world),
+        *(config.y_kind, config.loader),
+    )
+
+
+def _make_model(config: Config, world: World, model: Any, data: DataSet) -> Model:
+    with world.agreeing():
+        if model is None:
+            return make_model(config, data, threaded=summary.thread_count(config, world) > 1)
+        return model(data.feature_shape, data.output_count) if callable(model) else model
+
+
+def _make_strategy(
+    config: Config,
+    world: World,
+    layout: Layout,
+    model: Model,
+    micro_batch_count: int,
+    steps_per_epoch: int,
+) -> Strategy:
+    dtype = np.dtype(config.dtype)
+    grows = config.global_batch / config.base_batch if config.base_batch else 1.0
+    rate = Schedule(
+        *(config.learning_rate * grows, config.schedule),
+        *(config.warmup_epochs * steps_per_epoch, config.epochs * steps_per_epoch),
+        *(config.schedule_epochs * steps_per_epoch, config.schedule_factor),
+    )
+    settings = Settings(
+        config.optimizer, rate, config.momentum, config.weight_decay, config.clip_value or math.inf
+    )
+    setting = Setting(
+        *(world, layout, dtype, micro_batch_count, settings, config.clip_norm or math.inf),
+        *(layout.buckets(max(1, config.bucket_bytes // dtype.itemsize)), config.allreduce),
+        config.segment_bytes,
+        is_asked=getattr(model, "asks_for_parameters", False),
+    )
+    with world.agreeing():
+        make = STRATEGIES.find(config.strategy)
+    return make(setting)
+
+
+def _initialise(
+    config: Config,
+    world: World,
+    layout: Layout,
+    model: Model,
+    strategy: Strategy,
+    start: Start,
+    data: DataSet,
+) -> None:
+    """Random parameters, or those of a checkpoint, with its state if the run goes on; the same on every rank."""
+    from lepton_mpi.layers.initial import initialise_uniform
+
+    with world.agreeing():
+        if config.initial is not None and not start.goes_on and world.local_rank == 0:
+            checkpoint.verify(Path(config.initial))
+    with world.agreeing():
+        # One that several ranks share is filled by one of them.
+        if world.local_rank == 0 or not strategy.is_shared:
+            if start.goes_on:
+                resume.restore(start, layout, strategy, data.normalisation)
+            elif config.initial is None:
+                views = layout.views(strategy.parameters)
+                getattr(model, "initialise", initialise_uniform)(views, config.seed)
+            else:
+                loaded = checkpoint.read(Path(config.initial))
+                _check_shapes(config.initial, loaded.layout, layout)
+                strategy.restore(loaded.parameters, strategy.state())
+    world.agree_on("the digest of the initial parameters", layout.digest(strategy.parameters))
+
+
+def _check_shapes(path: str, found: Layout, wanted: Layout) -> None:
+    if found.shapes != wanted.shapes:
+        raise ConfigurationError(f"{path}: expected parameters {wanted.shapes}, got {found.shapes}")
+
+
+def _make_hooks(run: Run) -> list[Hook]:
+    """Those of every run, and the user's. Raises ConfigurationError on every rank."""
+    summary.say_head(run)
+    made: list[Hook] = [hooks.TrainingFigures(), hooks.Validation(), hooks.Progress()]
+    made += [hooks.Checkpoints(run)] if run.config.checkpoint else []
+    with run.world.agreeing():
+        made += own_hooks(run.config.hook, run)
+    return [*made, hooks.Summary()]
+
+
+def own_hooks(names: Sequence[str], run: Run) -> list[Hook]:
+    """The user's: each FILE.py:NAME is called with the run. Raises ConfigurationError."""
+    made = []
+    for name in names:
+        hook = load("--hook", name)(run)
+        missing = [
+            point
+            for point in vars(QuietHook)
+            if not point.startswith("_") and not callable(getattr(hook, point, None))
+        ]
+        if missing:
+            raise ConfigurationError(
+                f"--hook {name}: expected the methods of lepton_mpi.QuietHook, a class to inherit from, got none "
+                f"called {', '.join(missing)}"
+            )
+        made.append(hook)
+    return made

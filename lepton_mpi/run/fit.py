@@ -1,0 +1,65 @@
+"""``fit``: a training run from a program of one's own, and what the command line calls."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lepton_mpi import launch
+from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.options.config import Config, make_config
+from lepton_mpi.run.hook import Hook
+from lepton_mpi.world.world import World, run
+
+
+def fit(model: Any = None, *, hooks: Sequence[Hook] = (), **options: Any) -> dict[str, Any]:
+    """Train ``model`` on all ranks of the job and return the figures of the run's end. Collective.
+
+    Ends the process as the command line does, with one line and an exit code, if options or data are wrong.
+
+    Parameters
+    ----------
+    model
+        An object as ``lepton_mpi.models`` describes it, or a callable (feature_shape, output_count) that
+        returns one, or a text, which is the ``model`` option; None takes the default of that. There is an output
+        for each class or each target.
+    hooks : sequence of Hook
+        Called after the run's own.
+    **options
+        Fields of ``Config``.
+
+    Returns
+    -------
+    dict
+        ``test_accuracy``, ``macro_recall``, ``samples_per_second``, ``weights_digest``, ``world_size`` and
+        more, as in the last line of the metrics file; ``parameters``, a dict of name to array. Where the data
+        have targets instead of classes, ``test_mse``, ``test_rmse``, ``test_mae`` and ``test_r2``.
+    """
+    if isinstance(model, str):
+        options, model = options | {"model": model}, None
+    try:
+        config = make_config(options)
+    except ConfigurationError as error:
+        launch.complain(f"lepton_mpi: {error}")
+        raise SystemExit(error.exit_code) from None
+    result: dict[str, Any] = {}
+    code = run(lambda world: result.update(train(config, world, model, hooks)), config.timeout)
+    if code:
+        raise SystemExit(code)
+    return result
+
+
+def train(
+    config: Config, world: World, model: Any = None, hooks: Sequence[Hook] = ()
+) -> dict[str, Any]:
+    """One run from file to checkpoint. Collective over ``world``; see ``fit`` for model, hooks and result."""
+    from lepton_mpi.run import loop
+    from lepton_mpi.run.build import build
+
+    made = build(config, world, model)
+    made.hooks += hooks
+    try:
+        loop.train(made)
+    except Exception:
+        made.ends.close()
+        raise
+    made.close()
+    return made.result

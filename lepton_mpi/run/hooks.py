@@ -1,0 +1,125 @@
+"""The hooks of every run, in the order in which they are called: figures, validation, the epoch's line, checkpoints, the end."""
+
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from lepton_mpi.data.order import share
+from lepton_mpi.errors import ConfigurationError, LauncherError
+from lepton_mpi.run import checkpoint, resume, summary
+from lepton_mpi.run.hook import QuietHook
+from lepton_mpi.run.run import Run
+from lepton_mpi.wording import one_line
+
+
+class TrainingFigures(QuietHook):
+    """Seconds, speed, loss and accuracy of the epoch's training; ends a run that has diverged."""
+
+    def after_epoch(self, run: Run) -> None:
+        """Of all ranks."""
+        run.world.clock.enter("waiting")
+        loss, correct = finite_sums(run) / run.train_rows.row_count
+        seconds = perf_counter() - run.began
+        rows = run.train_rows.row_count - run.first_row
+        run.figures |= {"seconds": seconds, "samples_per_second": rows / seconds, "loss": loss}
+        if not np.isnan(correct):
+            run.figures["accuracy"] = correct
+
+
+class Validation(QuietHook):
+    """Figures on the validation rows after every epoch."""
+
+    def after_epoch(self, run: Run) -> None:
+        """Each under its name with ``val_`` in front."""
+        figures = summary.evaluate(run, "validation")
+        names = ("loss", "accuracy", "r2")
+        run.figures |= {f"val_{name}": figures[name] for name in names if name in figures}
+
+
+class Progress(QuietHook):
+    """The bar of an epoch, and its line on screen and in the metrics file."""
+
+    def before_epoch(self, run: Run) -> None:
+        """Begin the bar."""
+        run.report.epoch_begins(run.epoch, run.config.epochs, run.steps_per_epoch)
+
+    def after_step(self, run: Run) -> None:
+        """Advance the bar."""
+        run.report.step_done()
+
+    def after_epoch(self, run: Run) -> None:
+        """Print the figures that the hooks before have found."""
+        run.report.epoch_ends(run.epoch, run.config.epochs, run.figures)
+
+
+class Checkpoints(QuietHook):
+    """Saves after every epoch, and after every so many steps; after the run's last step the epoch's is the one."""
+
+    def __init__(self, run: Run) -> None:
+        is_writer = run.world.rank == 0
+        self._own_files = resume.own_files(run.config, run.start) if is_writer else []
+        self._every = run.config.checkpoint_steps
+
+    def after_step(self, run: Run) -> None:
+        """In the middle of an epoch."""
+        is_due = self._every and run.step % self._every == 0
+        if is_due and run.position < run.steps_per_epoch:  # after an epoch there is one anyway
+            run.strategy.finish()
+            # What is saved pushes out what was saved before, which may be all that is good.
+            self._save(run, finite_sums(run))
+
+    def after_epoch(self, run: Run) -> None:
+        """Of the whole epoch; the parameters have been looked at with its figures."""
+        self._save(run, run.total())
+
+    def _save(self, run: Run, sums: np.ndarray) -> None:
+        """Rank 0 writes; every rank learns whether it worked. Collective."""
+        world, config = run.world, run.config
+        world.clock.enter("checkpoint")
+        with world.agreeing():
+            if world.rank == 0:
+                saved = resume.checkpoint_of(run, sums)
+                try:
+                    run.checkpoint = checkpoint.save(
+                        Path(config.checkpoint), saved, self._own_files
+                    )
+                except OSError as error:
+                    raise no_checkpoint(config.checkpoint, error) from None
+
+
+class Summary(QuietHook):
+    """Test figures, time split and digest."""
+
+    def at_end(self, run: Run) -> None:
+        """Printed, recorded, and the run's result."""
+        run.result = summary.say_end(run)
+
+
+def no_checkpoint(folder: str, error: OSError) -> LauncherError:
+    """For a checkpoint that cannot be written."""
+    return LauncherError(
+        f"cannot write a checkpoint to {folder}: {one_line(error.strerror or error)}"
+    )
+
+
+def finite_sums(run: Run) -> np.ndarray:
+    """Loss and correct count of all ranks, float64 (2,), if they and the parameters are good to go on from. Collective.
+
+    Losses were computed before the last update, so each rank also looks at its part of the host's parameters. The sums
+    are the same on every rank, so all of them stop together. Raises ConfigurationError.
+    """
+    world, parameters = run.world, run.strategy.parameters
+    first, last = share(0, parameters.size, world.local_size, world.local_rank)
+    # NaN is the least and the largest where there is one; ``isfinite`` of all would make a vector.
+    part = parameters[first:last]
+    is_finite = np.isfinite(part.min(initial=0)) and np.isfinite(part.max(initial=0))
+    *sums, wrong = world.sum(np.array([run.loss, run.correct, not is_finite], np.float64))
+    became = "" if np.isfinite(sums[0]) else f"the loss became {sums[0]}"
+    if wrong and not became:
+        became = "the parameters became infinite or no numbers"
+    if became:
+        error = ConfigurationError(f"{became} in epoch {run.epoch}: try a smaller --learning-rate")
+        error.agreed = True
+        raise error
+    return np.array(sums)

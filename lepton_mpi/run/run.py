@@ -1,0 +1,147 @@
+"""``Run``: everything that a training run holds, from ``build`` to ``close``."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from math import nan
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lepton_mpi.data.batches import BatchReader, MicroBatchReader, Rows
+from lepton_mpi.data.loader import DataSet
+from lepton_mpi.data.order import BlockShuffle, FullShuffle, MicroBatches, draws
+from lepton_mpi.data.reads import TrainingReads
+from lepton_mpi.models.model import Model, Sums
+from lepton_mpi.options.config import Config
+from lepton_mpi.run.hook import Hook
+from lepton_mpi.run.report import Report
+from lepton_mpi.run.resume import Start
+from lepton_mpi.strategies.strategy import Strategy
+from lepton_mpi.vectors import Layout, Views
+from lepton_mpi.world.world import World
+
+
+class Step(NamedTuple):
+    """One optimizer step: its number in the run, from 1; its random bits; what the summed gradient is divided by."""
+
+    number: int
+    draw: int
+    weight: int
+
+
+@dataclass
+class Run:
+    """Made by ``build``; the loop and the hooks read it.
+
+    Attributes
+    ----------
+    config, world, data, model, layout, micro_batches, shuffle, strategy, report
+        What was built.
+    start : Start
+        Where the run begins; ``order`` is how its rows are shuffled, as checkpoints say it.
+    parameters : Views
+        Of ``strategy.parameters``.
+    reads, inputs, reader
+        This rank's part of every epoch's order; its micro-batches in turn; what gathers rows for evaluation.
+    hooks : list of Hook
+        Called in their order.
+    ends : ExitStack
+        What ``close`` undoes.
+    epoch, step, position : int
+        Epoch, from 1; optimizer steps in the run, and in this epoch, the one that is being made included.
+    loss, correct : float
+        Of this rank, summed over its rows of the epoch so far.
+    figures : dict
+        Of the epoch, from the hooks, in the order in which they are shown.
+    checkpoint : Path or None
+        Written last, on rank 0.
+    result : dict
+        What ``fit`` returns.
+    """
+
+    config: Config
+    world: World
+    data: DataSet
+    model: Model
+    layout: Layout
+    micro_batches: MicroBatches
+    shuffle: FullShuffle | BlockShuffle
+    order: dict[str, Any]
+    strategy: Strategy
+    parameters: Views
+    reads: TrainingReads
+    inputs: MicroBatchReader
+    reader: BatchReader
+    report: Report
+    start: Start
+    ends: ExitStack
+    hooks: list[Hook] = field(default_factory=list)
+    epoch: int = 0
+    step: int = 0
+    position: int = 0
+    loss: float = 0.0
+    correct: float = 0.0
+    figures: dict[str, float] = field(default_factory=dict)
+    checkpoint: Path | None = None
+    result: dict[str, Any] = field(default_factory=dict)
+    began: float = 0.0
+
+    @property
+    def train_rows(self) -> Rows:
+        """The rows of every epoch."""
+        return self.data.splits["train"]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of a whole epoch."""
+        return self.micro_batches.step_count(self.train_rows.row_count)
+
+    @property
+    def first_row(self) -> int:
+        """Rows of this epoch that were used before the run began."""
+        return self.start.row if self.epoch == self.start.epoch else 0
+
+    @property
+    def rows_used(self) -> int:
+        """Rows of this epoch that have been used."""
+        return min(self.position * self.config.global_batch, self.train_rows.row_count)
+
+    def epochs(self) -> Iterator[int]:
+        """Epochs that are left, each begun."""
+        for epoch in range(self.start.epoch, self.config.epochs + 1):
+            self.world.clock.enter("input", self.step)
+            self.epoch, self.began, self.figures = epoch, perf_counter(), {}
+            self.position = self.first_row // self.config.global_batch
+            # The sums of what was trained before the run began count once.
+            is_heir = self.first_row > 0 and self.world.rank == 0
+            self.loss, self.correct = (
+                (self.start.loss, self.start.correct) if is_heir else (0.0, 0.0)
+            )
+            self.reads.begin_epoch(self.epoch)
+            yield epoch
+
+    def steps(self) -> Iterator[Step]:
+        """Steps of this epoch that are left."""
+        count, rows = self.steps_per_epoch, self.train_rows.row_count
+        of_steps = draws(self.config.seed, self.step, count - self.position)
+        for position, draw in enumerate(of_steps, self.position):
+            self.step, self.position = self.step + 1, position + 1
+            yield Step(self.step, draw, self.micro_batches.step_rows(rows, position))
+
+    def add(self, sums: Sums) -> None:
+        """Of a micro-batch."""
+        loss, correct = sums if isinstance(sums, tuple) else (sums, nan)
+        self.loss += loss
+        self.correct += correct
+
+    def total(self) -> np.ndarray:
+        """Loss and correct count of the epoch so far over all ranks, float64 (2,). Collective."""
+        return self.world.sum(np.array([self.loss, self.correct], np.float64))
+
+    def close(self) -> None:
+        """Give back files, threads and memory. Collective."""
+        self.strategy.close()
+        self.ends.close()

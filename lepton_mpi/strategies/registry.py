@@ -1,0 +1,5 @@
+"""Strategies by name: the option ``--strategy``. Each is called as ``make(setting)`` and returns a ``Strategy``."""
+
+from lepton_mpi.registry import Registry
+
+STRATEGIES = Registry("--strategy", {"sync": "lepton_mpi.strategies.synchronous:make"})
