@@ -24,7 +24,7 @@ The map, in the order the data flows::
     explain.py       what a collective does, step by step, for a reader
     tune.py          which collective is fastest on these ranks
     command_line.py  command lines whose mistakes are one line
-    kernel_cache.py  when compiled kernels on disk are out of date
+    kernels/         how kernels are declared (compiling.py) and kept on disk (cache.py); those that know no layer
     intrinsics.py    addresses, hints to the caches and stores past them, for kernels
     durable.py       a file in full or not at all
     batch.py         what the loader hands to a model
@@ -54,13 +54,7 @@ algbw, busbw       bytes/time; the same times the collective's factor; 1 GB = 1e
 =================  =============================================================================
 """
 
-from pathlib import Path as _Path
-
-from lepton_mpi.kernels.cache import forget_stale_kernels as _forget_stale_kernels
-
 __version__ = "0.1.0"
-
-_forget_stale_kernels(_Path(__file__).parent)
 
 _PUBLIC = {
     "Batch": "batch",

@@ -16,23 +16,12 @@ are the same on every machine. Rows of float64 get the same noise.
 import math
 
 import numpy as np
-from numba import njit
 
+from lepton_mpi.kernels.compiling import inlined, kernel
 from lepton_mpi.kernels.counter_random_kernels import chain, number
 
 # Chained behind a draw. Dropout chains the number of a layer there, so its numbers are others.
 PURPOSE = 0x6175676D656E74
-
-_options = {"cache": True, "nogil": True, "error_model": "numpy"}
-_TYPES = (("u1", "f4"), ("u1", "f8"), ("f4", "f4"), ("f8", "f8"))
-_MIRROR = [f"void({source}[::1], u8, u8, u8, u8, {target}[::1])" for source, target in _TYPES]
-_CLEAR = [f"void(u8, u8, {target}[::1])" for target in ("f4", "f8")]
-_MOVE = [f"void({source}[::1], i8, i8, i8, i8, i8, b1, {target}[::1])" for source, target in _TYPES]
-_NOISE = [f"void(u8, f8, {target}[::1])" for target in ("f4", "f8")]
-_GATHER = [
-    f"void({source}[:,::1], i8[::1], i8[::1], i8, {target}[::1], {target}[::1], i8, i8, i8, b1, i8, f8, {target}[:,::1])"
-    for source, target in _TYPES
-]
 
 # -- normal numbers ----------------------------------------------------------------------------------------
 
@@ -49,7 +38,7 @@ _S1, _S2, _S3, _S4 = (np.float32(1 / k) for k in (-6, 120, -5040, 362880))
 _C1, _C2, _C3, _C4 = (np.float32(1 / k) for k in (-2, 24, -720, 40320))
 
 
-@njit(inline="always")
+@inlined
 def _distance(high):
     """``sqrt(-2 log u)``, float32, for u in (0, 1] of 31 bits, int32."""
     u = (np.float32(high) + _HALF) * _TO_UNIT
@@ -64,7 +53,7 @@ def _distance(high):
     return np.sqrt(-_TWO * (exponent * _LOG_2 + log_m))
 
 
-@njit(inline="always")
+@inlined
 def _direction(low):
     """Point of the unit circle, two float32, for 32 bits, int32.
 
@@ -78,7 +67,7 @@ def _direction(low):
     return (sine if low & 1 else cosine), (cosine if low & 1 else sine)
 
 
-@njit(_NOISE, **_options)
+@kernel("void(u8, f8, V)")
 def add_noise(key, deviation, out):
     """Add normal numbers of ``key`` times ``deviation`` to ``out``, shape (k,)."""
     half = (out.size + 1) // 2
@@ -99,7 +88,7 @@ def add_noise(key, deviation, out):
 # -- rows --------------------------------------------------------------------------------------------------
 
 
-@njit(_MIRROR, **_options)
+@kernel("void(u1[::1], u8, u8, u8, u8, V)", "void(V, u8, u8, u8, u8, V)")
 def _mirror(source, first, pixels, channels, start, out):
     """Put the ``pixels`` pixels of ``source`` from place ``first`` on into ``out`` from ``start`` on, last one first.
 
@@ -121,14 +110,14 @@ def _mirror(source, first, pixels, channels, start, out):
                 out[start + x * channels + c] = source[last - x * channels + c]
 
 
-@njit(_CLEAR, **_options)
+@kernel("void(u8, u8, V)")
 def _clear(start, count, out):
     """``out[start : start + count] = 0``, of few numbers; uint64 as in ``_mirror``."""
     for j in range(count):
         out[start + j] = 0
 
 
-@njit(_MOVE, **_options)
+@kernel("void(u1[::1], i8, i8, i8, i8, i8, b1, V)", "void(V, i8, i8, i8, i8, i8, b1, V)")
 def _move(source, height, width, channels, down, right, mirrored, out):
     """``out[y, x] = source[y + down, x + right]``, 0 outside of the image; then mirrored left to right, if asked for."""
     line = width * channels
@@ -161,7 +150,10 @@ def _move(source, height, width, channels, down, right, mirrored, out):
         _clear(np.uint64(y * line + stop * channels), np.uint64((width - stop) * channels), out)
 
 
-@njit(_GATHER, **_options)
+@kernel(
+    "void(u1[:,::1], i8[::1], i8[::1], i8, V, V, i8, i8, i8, b1, i8, f8, M)",
+    "void(M, i8[::1], i8[::1], i8, V, V, i8, i8, i8, b1, i8, f8, M)",
+)
 def gather_augmented(
     table, places, rows, draw, shift, scale, height, width, channels, flip, crop, noise, out
 ):

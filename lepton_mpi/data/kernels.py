@@ -1,14 +1,7 @@
-"""Numba kernels of the loader. Signatures are explicit: importing this module compiles, or loads, them all."""
+"""Numba kernels of the loader."""
 
-from numba import njit
-
+from lepton_mpi.kernels.compiling import kernel
 from lepton_mpi.kernels.intrinsics import LINE_BYTES, base_address, prefetch
-
-_GATHER = [
-    f"void({source}[:,::1], i8[::1], {target}[::1], {target}[::1], {target}[:,::1])"
-    for source, target in (("u1", "f4"), ("u1", "f8"), ("f4", "f4"), ("f8", "f8"))
-]
-
 
 # Rows lie far apart, and a row is read faster than memory answers. Rows of 784 bytes, nanoseconds a row by how many are
 # asked for ahead: 0 281, 1 176, 2 142, 4 133, 8 129; from the cache 68 to 70 (``./run_local.sh bench gather``). Rows that
@@ -16,14 +9,14 @@ _GATHER = [
 _ROWS_AHEAD, _AHEAD_BYTES_MAX = 4, 4096
 
 
-@njit("void(i8, i8)", cache=True, nogil=True)
+@kernel("void(i8, i8)")
 def ask_for(address, byte_count):
     """Ask the caches for memory that will be read soon."""
     for byte in range(0, byte_count, LINE_BYTES):
         prefetch(address + byte)
 
 
-@njit(_GATHER, cache=True, nogil=True)
+@kernel("void(u1[:,::1], i8[::1], V, V, M)", "void(M, i8[::1], V, V, M)")
 def gather_rows(table, rows, shift, scale, out):
     """``out[i, j] = (table[rows[i], j] - shift[j]) * scale[j]``.
 
@@ -42,7 +35,7 @@ def gather_rows(table, rows, shift, scale, out):
             target[j] = (source[j] - shift[j]) * scale[j]
 
 
-@njit("i8(i4[::1], i8[::1], i4[::1])", cache=True, nogil=True)
+@kernel("i8(i4[::1], i8[::1], i4[::1])")
 def gather_labels(labels, rows, out):
     """``out[i] = labels[rows[i]]``; returns the number of rows. Shapes (n,), (r,), (at least r,)."""
     for i in range(rows.size):
@@ -50,9 +43,7 @@ def gather_labels(labels, rows, out):
     return rows.size
 
 
-@njit(
-    [f"i8({kind}[:,::1], i8[::1], {kind}[:,::1])" for kind in ("f4", "f8")], cache=True, nogil=True
-)
+@kernel("i8(M, i8[::1], M)")
 def gather_targets(targets, rows, out):
     """``out[i] = targets[rows[i]]``; returns the number of rows. Shapes (n, k), (r,), (at least r, k)."""
     for i in range(rows.size):
@@ -63,7 +54,7 @@ def gather_targets(targets, rows, out):
     return rows.size
 
 
-@njit(["b1(f4[:,::1])", "b1(f8[:,::1])"], cache=True, nogil=True)
+@kernel("b1(M)")
 def all_finite(block):
     """Whether no number of ``block``, shape (rows, any), is infinite or none."""
     for i in range(block.shape[0]):

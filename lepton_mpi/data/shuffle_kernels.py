@@ -10,13 +10,11 @@ belongs, and no comparison sort is needed, whose branches nobody can foresee::
 
 Every stage can be shared by several ranks: each counts, and puts into coarse buckets, a part of the numbers, and then sorts
 a part of the buckets.
-
-Explicit signatures: importing this module compiles, or loads, them all.
 """
 
 import numpy as np
-from numba import njit
 
+from lepton_mpi.kernels.compiling import inlined, kernel
 from lepton_mpi.kernels.counter_random_kernels import number
 
 # Of a coarse bucket, with its copy and its table of fine ones less than 1 MiB. 1e6 numbers: 7 ns each; in place of 12 with
@@ -27,17 +25,15 @@ _FINE_BITS_MAX = 17
 # Hashes that are made by one loop, which is vectorised.
 _BLOCK_ROWS = 1024
 
-_options = {"cache": True, "nogil": True}
 
-
-@njit("void(u8, i8, u8[::1])", **_options)
+@kernel("void(u8, i8, u8[::1])")
 def _hashes(key, first, out):
     """Hashes of the numbers from ``first`` on."""
     for i in range(out.size):
         out[i] = number(key, np.uint64(first + i))
 
 
-@njit(inline="always")
+@inlined
 def _bits(count):
     """Bits of the number ``count``."""
     bits = 0
@@ -46,13 +42,13 @@ def _bits(count):
     return bits
 
 
-@njit(inline="always")
+@inlined
 def _fine_bits(count):
     """At least one, so that no shift is by all 64."""
     return min(_bits(count) + 1, _FINE_BITS_MAX)
 
 
-@njit(inline="always")
+@inlined
 def _first_bits(value, bits):
     """The number that the first ``bits`` bits are; 0 for none."""
     return np.int64(value >> np.uint64(1) >> np.uint64(63 - bits))
@@ -71,7 +67,7 @@ def table_size(count: int) -> int:
     return (1 << min(count.bit_length() + 1, _FINE_BITS_MAX)) + 1
 
 
-@njit("void(u8, i8, i8, i8, i8[::1])", **_options)
+@kernel("void(u8, i8, i8, i8, i8[::1])")
 def count_numbers(key, start, stop, bits, counts):
     """How many of the numbers [start, stop) belong into each coarse bucket: ``counts``, shape (1 << bits,)."""
     counts[:] = 0
@@ -83,7 +79,7 @@ def count_numbers(key, start, stop, bits, counts):
             counts[_first_bits(block[i], bits)] += 1
 
 
-@njit("void(u8, i8, i8, i8, i8[::1], u8[::1])", **_options)
+@kernel("void(u8, i8, i8, i8, i8[::1], u8[::1])")
 def place_numbers(key, start, stop, bits, places, coarse):
     """Put the numbers [start, stop), behind the first bits of their hashes, into coarse buckets.
 
@@ -100,7 +96,7 @@ def place_numbers(key, start, stop, bits, places, coarse):
             places[bucket] += 1
 
 
-@njit("b1(u8, u8, u8, u8)", inline="always", **_options)
+@inlined
 def _is_after(key, row_bits, left, right):
     """Whether the number in ``left`` comes after that in ``right``; of two equal hashes the larger one does."""
     if (left ^ right) >> row_bits:
@@ -111,7 +107,7 @@ def _is_after(key, row_bits, left, right):
     return left > right if left_hash == right_hash else left_hash > right_hash
 
 
-@njit("void(u8, u8, u8, u8[::1], i4[::1], u8[::1])", **_options)
+@kernel("void(u8, u8, u8, u8[::1], i4[::1], u8[::1])")
 def _sort(key, row_bits, used_bits, values, table, out):
     """Sort a coarse bucket, in which the first ``used_bits`` bits are all the same."""
     bits = _fine_bits(values.size)
@@ -133,10 +129,7 @@ def _sort(key, row_bits, used_bits, values, table, out):
         out[before] = value
 
 
-@njit(
-    "void(u8, i8, i8, i8, i8[::1], u8[::1], i4[::1], i8[::1], i4[::1], i8[::1], i4[::1])",
-    **_options,
-)
+@kernel("void(u8, i8, i8, i8, i8[::1], u8[::1], i4[::1], i8[::1], i4[::1], i8[::1], i4[::1])")
 def sort_buckets(key, bits, first, stop, starts, coarse, table, names, labels, out, out_labels):
     """Fill ``out`` from where coarse bucket ``first`` begins to where ``stop`` does: the numbers in the order of their hashes.
 

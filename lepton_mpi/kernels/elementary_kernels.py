@@ -9,8 +9,10 @@ fused operations, give the same bits: those of a result depend on its argument a
 import math
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
+
+from lepton_mpi.kernels.compiling import inlined
 
 # Exact in float32, so that they round nothing in float64 either, and leave float32 float32.
 _ZERO, _HALF, _ONE, _TWO = (np.float32(number) for number in (0, 0.5, 1, 2))
@@ -39,7 +41,7 @@ _DENSITY_AT_0 = 1 / math.sqrt(2 * math.pi)
 _DENSITY_AT_0_F4 = np.float32(_DENSITY_AT_0)
 
 
-@njit(inline="always")
+@inlined
 def _reduced(x, low):
     """(p, s) with ``exp(x + low) = s (1 + p)`` and s a power of 2; float32, x from -87 to 0, low below an eighth."""
     shifted = np.float32(x * _LOG2_E + _ROUNDER)

@@ -1,8 +1,10 @@
 """What Numba has no word for: the address of an array and back, hints to the caches, and stores past them."""
 
 from llvmlite import ir
-from numba import carray, njit, types
+from numba import carray, types
 from numba.extending import intrinsic
+
+from lepton_mpi.kernels.compiling import inlined
 
 LINE_BYTES = 64
 _word, _half_word = ir.IntType(64), ir.IntType(32)
@@ -37,13 +39,13 @@ def _word_pointer(typing_context, address):
     return types.CPointer(types.int64)(types.int64), generate
 
 
-@njit(inline="always")
+@inlined
 def words_at(address, count):
     """The ``count`` words of int64 at ``address`` (int64); they must outlive the result."""
     return carray(_word_pointer(address), (count,))
 
 
-@njit(inline="always")
+@inlined
 def vector_at(like, address, count):
     """The ``count`` elements at ``address`` (int64), of the type of the array ``like``; they must outlive the result."""
     return carray(_pointer(like, address), (count,))

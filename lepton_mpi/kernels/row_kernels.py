@@ -6,16 +6,16 @@ in the order of the rows. So the bits of a dot product depend on its row alone, 
 """
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from lepton_mpi.kernels.compiling import kernel
 from lepton_mpi.kernels.intrinsics import base_address
 from lepton_mpi.kernels.vector_code import PLACE_BYTES, VECTOR_BYTES, VectorCode
 
 TOGETHER = 4
 _word = ir.IntType(64)
-_options = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
 @intrinsic
@@ -99,10 +99,7 @@ def _each_vector(code, count, body) -> None:
         body(builder.mul(whole, _word(VECTOR_BYTES)), code.first_lanes(rest))
 
 
-@njit(
-    [f"void({t}[:,::1], i8[::1], {t}[::1], {t}[::1])" for t in ("f4", "f8")],
-    **_options,
-)
+@kernel("void(M, i8[::1], V, V)")
 def dots(a, places, vector, out):
     """``out = a[places] @ vector``. Shapes (any, m), int64 (rows,), (m,), (rows,)."""
     count, a_row = vector.size, vector.size * a.itemsize
@@ -116,10 +113,7 @@ def dots(a, places, vector, out):
         first += rows
 
 
-@njit(
-    [f"void({t}[:,::1], i8[::1], {t}[::1], b1, {t}[::1])" for t in ("f4", "f8")],
-    **_options,
-)
+@kernel("void(M, i8[::1], V, b1, V)")
 def weighted_sum(a, places, factors, is_first, out):
     """``out += factors @ a[places]``, or = if ``is_first``. Shapes (any, m), int64 (rows,), (rows,), bool, (m,)."""
     count, a_row = out.size, out.size * a.itemsize

@@ -1,9 +1,10 @@
 """Transposing a matrix, in square blocks of as many vectors as a vector has elements."""
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
+from lepton_mpi.kernels.compiling import kernel
 from lepton_mpi.kernels.intrinsics import base_address
 from lepton_mpi.kernels.vector_code import VECTOR_BYTES, VectorCode
 
@@ -61,12 +62,7 @@ def _transpose_block(code, rows, columns, source, source_row, target, target_row
         code.store(vector, row(target, target_row, number), mask(rows, columns, number))
 
 
-@njit(
-    [f"void({kind}[:,::1], {kind}[:,::1])" for kind in ("f4", "f8")],
-    cache=True,
-    nogil=True,
-    error_model="numpy",
-)
+@kernel("void(M, M)")
 def transpose(a, out):
     """``out = a.T``. Shapes (m, n), (n, m), in memory that does not overlap."""
     size, lanes = a.itemsize, VECTOR_BYTES // a.itemsize

@@ -11,8 +11,8 @@ What the bits of a unit depend on is its input alone, see elementary_kernels.py.
 """
 
 import numpy as np
-from numba import njit
 
+from lepton_mpi.kernels.compiling import inlined, inner, kernel
 from lepton_mpi.kernels.counter_random_kernels import chain, number
 from lepton_mpi.kernels.elementary_kernels import exp, expm1, normal
 
@@ -23,9 +23,6 @@ _RELU, _GELU, _TANH, _SIGMOID, _SILU = KINDS.values()
 UNITS_PER_NUMBER = 4
 DROPOUT_LEVELS = 1 << 16
 
-_options = {"cache": True, "nogil": True, "error_model": "numpy"}
-_ROW_SIGNATURES = [f"void(i8, {t}[::1], {t}[::1], {t}[::1])" for t in ("f4", "f8")]
-_DROP_SIGNATURES = [f"void(u8, i8, u8[::1], {t}[::1], {t}[::1])" for t in ("f4", "f8")]
 
 # Exact in float32, so that they round nothing in float64 either, and leave float32 float32.
 _ZERO, _ONE, _TWO = (np.float32(number) for number in (0, 1, 2))
@@ -33,12 +30,12 @@ _ZERO, _ONE, _TWO = (np.float32(number) for number in (0, 1, 2))
 # Each returns the function's value and its slope. NaN stays NaN.
 
 
-@njit(inline="always")
+@inlined
 def _relu(z):
     return (_ZERO if z < _ZERO else z), (_ONE if z > _ZERO else _ZERO)
 
 
-@njit(inline="always")
+@inlined
 def _gelu(z):
     """``z P(z)`` with P(z) the probability of less than z, ``(1 + erf(z / sqrt 2)) / 2``; slope P + z P'."""
     tail, density = normal(abs(z))
@@ -46,7 +43,7 @@ def _gelu(z):
     return z * p, p + z * density
 
 
-@njit(inline="always")
+@inlined
 def _tanh(z):
     """``-t / (2 + t)`` with ``t = exp(-2|z|) - 1``, and the sign of z; slope ``1 - tanh**2``."""
     t = expm1(-_TWO * abs(z))
@@ -54,7 +51,7 @@ def _tanh(z):
     return (size if z >= _ZERO else -size), _ONE - size * size
 
 
-@njit(inline="always")
+@inlined
 def _sigmoid(z):
     """``1 / (1 + exp(-z))``, computed from ``e = exp(-|z|)``, which cannot overflow; slope ``e / (1 + e)**2``."""
     e = exp(-abs(z), _ZERO)
@@ -62,7 +59,7 @@ def _sigmoid(z):
     return (d if z >= _ZERO else e * d), e * d * d
 
 
-@njit(inline="always")
+@inlined
 def _silu(z):
     """``z sigmoid(z)``, slope ``sigmoid + z sigmoid'``."""
     s, slope = _sigmoid(z)
@@ -72,7 +69,7 @@ def _silu(z):
 # -- rows --------------------------------------------------------------------------------------------------
 
 
-@njit(_ROW_SIGNATURES, **_options)
+@kernel("void(i8, V, V, V)")
 def activate(kind, bias, out, slope):
     """``z = out + bias``, then ``out = f(z)`` and ``slope = f'(z)``; ``kind`` is one of KINDS. Shapes (k,)."""
     if kind == _RELU:
@@ -92,7 +89,7 @@ def activate(kind, bias, out, slope):
             out[j], slope[j] = _silu(out[j] + bias[j])
 
 
-@njit(_DROP_SIGNATURES, **_options)
+@kernel("void(u8, i8, u8[::1], V, V)")
 def drop(key, dropped, numbers, out, slope):
     """Multiply ``out`` and ``slope`` by 0, with probability ``dropped / DROPOUT_LEVELS``, or else by what keeps their mean.
 
@@ -113,14 +110,14 @@ def drop(key, dropped, numbers, out, slope):
 # -- layers ------------------------------------------------------------------------------------------------
 
 
-@njit(**_options)
+@inner
 def activate_rows(kind, bias, out, slope):
     """``activate`` for every row. Shapes int, (k,), (rows, k), (rows, k)."""
     for i in range(out.shape[0]):
         activate(kind, bias, out[i], slope[i])
 
 
-@njit(**_options)
+@inner
 def activate_drop_rows(kind, bias, draw, layer, rows, dropped, numbers, out, slope):
     """The same, and ``drop`` with a key made of ``draw``, ``layer`` and the row's number in ``rows``, int64 (rows,).
 
@@ -132,7 +129,7 @@ def activate_drop_rows(kind, bias, draw, layer, rows, dropped, numbers, out, slo
         drop(chain(layer_key, np.uint64(rows[i])), dropped, numbers, out[i], slope[i])
 
 
-@njit(**_options)
+@inner
 def slope_backward(slope, grad):
     """``grad *= slope``. Shapes (rows, k)."""
     for i in range(grad.shape[0]):

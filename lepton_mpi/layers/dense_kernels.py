@@ -9,17 +9,16 @@ kernel, or what layers make of several, has a NumPy twin in ``tests/reference.py
 """
 
 import numpy as np
-from numba import njit
 
+from lepton_mpi.kernels.compiling import inner
 from lepton_mpi.kernels.product_kernels import product, product_left, product_right
 
 # Numbers that are worked on in turn, while they are in the nearest cache.
 _TOGETHER = 2048
 _ZERO = np.float32(0)
-_options = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
-@njit(**_options)
+@inner
 def multiply(inputs, places, weight, threaded, out):
     """``out = inputs[places] @ weight``. Shapes (any, m), (rows,), (m, k), bool, (rows, k)."""
     if threaded:
@@ -28,7 +27,7 @@ def multiply(inputs, places, weight, threaded, out):
         product(inputs, places, weight, out)
 
 
-@njit(**_options)
+@inner
 def multiply_left(inputs, places, grad_output, threaded, grad_weight, first, stop):
     """Rows [first, stop), or ``threaded`` all, of ``grad_weight = inputs[places].T @ grad_output``.
 
@@ -40,7 +39,7 @@ def multiply_left(inputs, places, grad_output, threaded, grad_weight, first, sto
         product_left(inputs, places, grad_output, grad_weight, first, stop)
 
 
-@njit(**_options)
+@inner
 def multiply_right(grad_output, weight, threaded, numbers, scratch, grad_input):
     """``grad_input = grad_output @ weight.T``. Shapes (rows, k), (m, k), bool, and as in ``product_right``, (rows, m)."""
     if threaded:
@@ -49,7 +48,7 @@ def multiply_right(grad_output, weight, threaded, numbers, scratch, grad_input):
         product_right(grad_output, numbers, weight, scratch, grad_input)
 
 
-@njit(**_options)
+@inner
 def add_bias(bias, out):
     """``out += bias`` for every row. Shapes (k,), (rows, k)."""
     for i in range(out.shape[0]):
@@ -58,7 +57,7 @@ def add_bias(bias, out):
             row[j] += bias[j]
 
 
-@njit(**_options)
+@inner
 def add_bias_relu(bias, out):
     """``out = max(out + bias, 0)``. Shapes as in ``add_bias``."""
     zero = out.dtype.type(0)
@@ -68,7 +67,7 @@ def add_bias_relu(bias, out):
             row[j] = max(row[j] + bias[j], zero)
 
 
-@njit(**_options)
+@inner
 def sum_rows(grad_output, grad_bias):
     """``grad_bias`` is the sum of the rows. Shapes (rows, k), (k,)."""
     grad_bias[:] = 0
@@ -78,7 +77,7 @@ def sum_rows(grad_output, grad_bias):
             grad_bias[j] += row[j]
 
 
-@njit(**_options)
+@inner
 def relu_backward(activations, grad):
     """``grad = grad where activations > 0, else 0``; they are what a ReLU gave. Shapes (rows, k)."""
     zero = grad.dtype.type(0)

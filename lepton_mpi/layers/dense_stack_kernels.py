@@ -13,8 +13,8 @@ What a stage does is in kernels.py and activation_kernels.py, and compiled here.
 """
 
 import numpy as np
-from numba import njit
 
+from lepton_mpi.kernels.compiling import inlined, kernel
 from lepton_mpi.kernels.intrinsics import vector_at
 from lepton_mpi.layers.activation_kernels import (
     UNITS_PER_NUMBER,
@@ -41,8 +41,6 @@ THREADED, KIND, HAS_SLOPES, NUMBERS, NUMBER_COUNT, SCRATCH, SCRATCH_SIZE, RANDOM
 INPUTS, OUTPUTS, WEIGHT, BIAS, GRAD_WEIGHT, GRAD_BIAS, OUT, SLOPE, GRAD_OUT = range(9)
 WIDTH = 9
 
-_options = {"cache": True, "nogil": True, "error_model": "numpy"}
-
 
 def stage_of_loss(layers: int) -> int:
     """Which comes after all layers."""
@@ -59,12 +57,12 @@ def stage_count(layers: int) -> int:
     return stage_of_gradient(layers, 1) + 1
 
 
-@njit(inline="always")
+@inlined
 def _matrix(like, address, rows, columns):
     return vector_at(like, address, rows * columns).reshape(rows, columns)
 
 
-@njit(inline="always")
+@inlined
 def _forward(plan, like, inputs, places, rows, draw, layer, dropped):
     """``inputs`` are those of the layer, of which the batch is rows ``places``."""
     network, own = plan[0], plan[layer]
@@ -87,7 +85,7 @@ def _forward(plan, like, inputs, places, rows, draw, layer, dropped):
             activate_rows(kind, bias, out, slope)
 
 
-@njit(inline="always")
+@inlined
 def _fill(plan, like, inputs, places, layer, first, last):
     own = plan[layer]
     m, k = own[INPUTS], own[OUTPUTS]
@@ -99,7 +97,7 @@ def _fill(plan, like, inputs, places, layer, first, last):
         sum_rows(grad_out, vector_at(like, own[GRAD_BIAS], k))
 
 
-@njit(inline="always")
+@inlined
 def _backward(plan, like, numbers, count, layer):
     network, own, before = plan[0], plan[layer], plan[layer - 1]
     m, k = own[INPUTS], own[OUTPUTS]
@@ -113,13 +111,7 @@ def _backward(plan, like, numbers, count, layer):
         slope_backward(_matrix(like, before[SLOPE], count, m), grad_in)
 
 
-@njit(
-    [
-        f"UniTuple(f8, 2)(i8[:,::1], {t}[:,::1], i8[::1], i4[::1], i8[::1], i8, i8, i8, i8, i8, i8)"
-        for t in ("f4", "f8")
-    ],
-    **_options,
-)
+@kernel("UniTuple(f8, 2)(i8[:,::1], M, i8[::1], i4[::1], i8[::1], i8, i8, i8, i8, i8, i8)")
 def run(plan, inputs, places, labels, rows, draw, dropped, start, stop, first, last):
     """Do stages [start, stop) for a batch; return (loss sum, correct count), 0 without the loss's stage.
 

@@ -3,18 +3,16 @@
 import math
 
 import numpy as np
-from numba import njit
 
-from lepton_mpi.kernels.compiling import signatures
+from lepton_mpi.kernels.compiling import kernel
 from lepton_mpi.kernels.elementary_kernels import exp
 
 # Numbers that are worked on in turn, while they are in the nearest cache.
 _TOGETHER = 2048
 _ZERO = np.float32(0)
-_options = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
-@njit(signatures("UniTuple(f8, 2)(M, i4[::1])"), **_options)
+@kernel("UniTuple(f8, 2)(M, i4[::1])")
 def softmax_cross_entropy(logits, labels):
     """Replace ``logits`` by the gradient of the summed loss; return (loss sum, correct count).
 
@@ -54,7 +52,7 @@ def softmax_cross_entropy(logits, labels):
     return loss, correct
 
 
-@njit(signatures("f8(M, i4[::1], i4[::1])"), **_options)
+@kernel("f8(M, i4[::1], i4[::1])")
 def softmax_predict(logits, labels, predicted):
     """Fill ``predicted`` with the class of the highest logit; return the summed cross-entropy.
 
@@ -75,7 +73,7 @@ def softmax_predict(logits, labels, predicted):
     return loss
 
 
-@njit([f"f8({t}[:,::1], {t}[:,::1])" for t in ("f4", "f8")], **_options)
+@kernel("f8(M, M)")
 def squared_error(outputs, targets):
     """Replace ``outputs`` by the gradient of the summed loss; return the loss: mean of ``(output - target)**2``.
 
@@ -93,7 +91,7 @@ def squared_error(outputs, targets):
     return loss / count
 
 
-@njit([f"f8({t}[:,::1], {t}[:,::1], f8)" for t in ("f4", "f8")], **_options)
+@kernel("f8(M, M, f8)")
 def huber(outputs, targets, delta):
     """The same for ``e**2 / 2`` where the error's size e is at most ``delta``, and ``delta (e - delta / 2)`` elsewhere.
 

@@ -2,18 +2,15 @@
 
 import math
 
-from numba import njit
-
-from lepton_mpi.kernels.compiling import signatures
+from lepton_mpi.kernels.compiling import kernel
 from lepton_mpi.kernels.row_kernels import TOGETHER, dots, weighted_sum
 
 # Every row is read twice, and these bytes of rows after each other: at the second time they are in the second-level
 # cache, if a row is not longer.
 _BYTES_TOGETHER = 1 << 17
-_options = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
-@njit(signatures("UniTuple(f8, 2)(M, i8[::1], V, V, i4[::1], V, V, V)"), **_options)
+@kernel("UniTuple(f8, 2)(M, i8[::1], V, V, i4[::1], V, V, V)")
 def logistic_gradient(inputs, places, weight, bias, labels, difference, grad_weight, grad_bias):
     """Fill the gradient of the summed binary cross-entropy; return (loss sum, correct count).
 
@@ -41,7 +38,7 @@ def logistic_gradient(inputs, places, weight, bias, labels, difference, grad_wei
     return loss, correct
 
 
-@njit(signatures("f8(M, i8[::1], V, V, i4[::1], V, i4[::1])"), **_options)
+@kernel("f8(M, i8[::1], V, V, i4[::1], V, i4[::1])")
 def logistic_predict(inputs, places, weight, bias, labels, scratch, predicted):
     """Fill ``predicted`` with ``z > 0``; return the summed loss. Shapes as in ``logistic_gradient``."""
     dots(inputs, places, weight, scratch)

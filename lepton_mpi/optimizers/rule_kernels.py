@@ -14,19 +14,15 @@ to float64. Each has a NumPy twin in ``tests/reference.py``.
 
 import math
 
-from numba import njit
+from lepton_mpi.kernels.compiling import inlined, kernel
 
 # Numbers of a step. What those from A on are is told by each kernel.
 SCALE, CLIP, RATE, A, B, C, D, E, TINY, NUMBER_COUNT = range(10)
 
 SGD, MOMENTUM, NESTEROV, ADAM, ADAMW, LION, ADAGRAD, RMSPROP = range(8)
 
-_options = {"cache": True, "nogil": True, "error_model": "numpy"}
-_SIGNATURES = [f"void({', '.join([f'{t}[::1]'] * 4)}, {t}, {t}[::1])" for t in ("f4", "f8")]
-_UPDATE_SIGNATURES = [signature.replace("void(", "void(i8, ") for signature in _SIGNATURES]
 
-
-@njit(inline="always")
+@inlined
 def _mean(summed, scale, clip):
     """The mean gradient, clipped; NaN stays NaN."""
     g = summed * scale
@@ -34,13 +30,13 @@ def _mean(summed, scale, clip):
     return clip if g > clip else g
 
 
-@njit(inline="always")
+@inlined
 def _faded(value, tiny):
     """``value``, or 0 if it is subnormal; NaN stays NaN."""
     return tiny - tiny if abs(value) < tiny else value
 
 
-@njit(_SIGNATURES, **_options)
+@kernel("void(V, V, V, V, F, V)")
 def sgd(parameters, gradient, first, second, decay, numbers):
     """``w = w - rate (g + decay w)``."""
     scale, clip, rate = numbers[SCALE], numbers[CLIP], numbers[RATE]
@@ -49,7 +45,7 @@ def sgd(parameters, gradient, first, second, decay, numbers):
         parameters[i] -= rate * g
 
 
-@njit(_SIGNATURES, **_options)
+@kernel("void(V, V, V, V, F, V)")
 def momentum(parameters, gradient, first, second, decay, numbers):
     """``v = A v - rate (g + decay w)``, ``w = w + v``; ``first`` is v.
 
@@ -64,7 +60,7 @@ def momentum(parameters, gradient, first, second, decay, numbers):
         parameters[i] += v
 
 
-@njit(_SIGNATURES, **_options)
+@kernel("void(V, V, V, V, F, V)")
 def nesterov(parameters, gradient, first, second, decay, numbers):
     """``v = A v - rate (g + decay w)``, ``w = w + A v - rate (g + decay w)``; ``first`` is v.
 
@@ -80,7 +76,7 @@ def nesterov(parameters, gradient, first, second, decay, numbers):
         parameters[i] += mu * v - g
 
 
-@njit(_SIGNATURES, **_options)
+@kernel("void(V, V, V, V, F, V)")
 def adam(parameters, gradient, first, second, decay, numbers):
     """``m = b1 m + (1-b1) g``, ``v = b2 v + (1-b2) g g``, ``w = w - rate m / (sqrt(v) + epsilon)``, g with decay w.
 
@@ -100,7 +96,7 @@ def adam(parameters, gradient, first, second, decay, numbers):
         parameters[i] -= rate * m / (math.sqrt(v) + epsilon)
 
 
-@njit(_SIGNATURES, **_options)
+@kernel("void(V, V, V, V, F, V)")
 def adamw(parameters, gradient, first, second, decay, numbers):
     """Adam, and the decay apart from it: ``w = w - decay w - rate m / (sqrt(v) + epsilon)``.
 
@@ -120,7 +116,7 @@ def adamw(parameters, gradient, first, second, decay, numbers):
         parameters[i] = w - rate * m / (math.sqrt(v) + epsilon)
 
 
-@njit(_SIGNATURES, **_options)
+@kernel("void(V, V, V, V, F, V)")
 def lion(parameters, gradient, first, second, decay, numbers):
     """``w = w - decay w - rate sign(b1 m + (1-b1) g)``, then ``m = b2 m + (1-b2) g``; ``first`` is m.
 
@@ -140,7 +136,7 @@ def lion(parameters, gradient, first, second, decay, numbers):
         parameters[i] = parameters[i] - decay * parameters[i] - step
 
 
-@njit(_SIGNATURES, **_options)
+@kernel("void(V, V, V, V, F, V)")
 def adagrad(parameters, gradient, first, second, decay, numbers):
     """``s = s + g g``, ``w = w - rate g / (sqrt(s) + epsilon)``, g with decay w; ``first`` is s, E epsilon.
 
@@ -154,7 +150,7 @@ def adagrad(parameters, gradient, first, second, decay, numbers):
         parameters[i] -= rate * g / (math.sqrt(s) + epsilon)
 
 
-@njit(_SIGNATURES, **_options)
+@kernel("void(V, V, V, V, F, V)")
 def rmsprop(parameters, gradient, first, second, decay, numbers):
     """``s = rho s + (1-rho) g g``, ``w = w - rate g / (sqrt(s) + epsilon)``, g with decay w; ``first`` is s.
 
@@ -170,7 +166,7 @@ def rmsprop(parameters, gradient, first, second, decay, numbers):
         parameters[i] -= rate * g / (math.sqrt(s) + epsilon)
 
 
-@njit(_UPDATE_SIGNATURES, **_options)
+@kernel("void(i8, V, V, V, V, F, V)")
 def update(kind, parameters, gradient, first, second, decay, numbers):
     """The kernel of that kind."""
     if kind == SGD:
@@ -191,13 +187,7 @@ def update(kind, parameters, gradient, first, second, decay, numbers):
         rmsprop(parameters, gradient, first, second, decay, numbers)
 
 
-_REGION_SIGNATURES = [
-    f"void(i8, {t}[::1], {t}[::1], {t}[:,::1], i8[::1], {t}[::1], {t}[::1], i8, i8, i8)"
-    for t in ("f4", "f8")
-]
-
-
-@njit(_REGION_SIGNATURES, **_options)
+@kernel("void(i8, V, V, M, i8[::1], V, V, i8, i8, i8)")
 def update_regions(kind, parameters, gradient, state, bounds, decays, numbers, start, stop, origin):
     """Update elements [start, stop) of the parameters from as many of ``gradient``.
 

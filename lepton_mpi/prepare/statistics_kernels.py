@@ -1,9 +1,9 @@
 """Numba kernel for exact quantiles."""
 
-from numba import njit
+from lepton_mpi.kernels.compiling import kernel
 
 
-@njit("void(u8[:,::1], u8[:,::1], i8, i8, i8[:,:,::1])", cache=True, nogil=True)
+@kernel("void(u8[:,::1], u8[:,::1], i8, i8, i8[:,:,::1])")
 def count_digits(keys, prefixes, shift, bits, counts):
     """Count how often each digit follows a prefix: ``counts[j, t, d] += 1`` for every key of column j that begins by
     ``prefixes[j, t]`` and whose next ``bits`` bits, those from ``shift`` up, are d.

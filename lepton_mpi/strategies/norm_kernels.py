@@ -1,10 +1,11 @@
-"""The sum of squares, in one fixed order. Explicit signatures: importing this module compiles, or loads, it."""
+"""The sum of squares, in one fixed order."""
 
 import numpy as np
-from numba import njit
+
+from lepton_mpi.kernels.compiling import kernel
 
 
-@njit(["f8(f4[::1])", "f8(f8[::1])"], cache=True, nogil=True, error_model="numpy")
+@kernel("f8(V)")
 def sum_of_squares(vector):
     """Sum over i of ``vector[i]**2`` in float64; shape (n,).
 

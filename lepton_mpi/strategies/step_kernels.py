@@ -10,8 +10,6 @@ and s vectors of state. Which rank takes which piece decides no bit, nor does ho
 parameters are stored in place or made in the nearest cache and stored past all caches (``shared_parameters.py``).
 """
 
-from numba import njit
-
 from lepton_mpi.collectives.within_host.meeting_kernels import (
     PLAN_HEADER,
     WORK,
@@ -24,16 +22,12 @@ from lepton_mpi.collectives.within_host.meeting_kernels import (
     stream_fence,
     take_piece,
 )
+from lepton_mpi.kernels.compiling import kernel
 from lepton_mpi.kernels.intrinsics import LINE_BYTES, base_address, stream_line, vector_at
 from lepton_mpi.optimizers.rule_kernels import update_regions
 
-_SIGNATURES = [
-    f"void(i8[::1], {t}[:,::1], i8, i8, {t}[::1], {t}[:,::1], i8[::1], {t}[::1], {t}[::1], i8, b1)"
-    for t in ("f4", "f8")
-]
 
-
-@njit([f"void({t}[::1], {t}[::1])" for t in ("f4", "f8")], cache=True, nogil=True)
+@kernel("void(V, V)")
 def _stream(source, target):
     """Fill ``target`` past the caches, in whole cache lines."""
     first, to = base_address(source), base_address(target)
@@ -44,7 +38,7 @@ def _stream(source, target):
         target[i] = source[i]
 
 
-@njit(_SIGNATURES, cache=True, nogil=True, error_model="numpy")
+@kernel("void(i8[::1], M, i8, i8, V, M, i8[::1], V, V, i8, b1)")
 def sum_and_update(
     plan,
     scratch,

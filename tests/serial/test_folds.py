@@ -2,15 +2,18 @@
 
 import numpy as np
 import pytest
-from numba import njit
 
 from lepton_mpi.collectives.summation_tree import additions, whole_nodes
 from lepton_mpi.collectives.within_host import fold_kernels
 from lepton_mpi.collectives.within_host.fold_kernels import MAX, MIN, SUM
 from lepton_mpi.collectives.within_host.folds import plan_folds
+from lepton_mpi.kernels.compiling import kernel
 
 
-@njit
+@kernel(
+    "void(M, i8[::1], i8, i8, b1, i8, i8)",
+    *(f"void({kind}[:,::1], i8[::1], i8, i8, b1, i8, i8)" for kind in ("i4", "i8")),
+)
 def fold(table, addresses, arity, operation, streaming, targets, byte_count):
     """The kernel, callable from Python."""
     fold_kernels.fold(table, addresses, arity, operation, streaming, targets, byte_count)

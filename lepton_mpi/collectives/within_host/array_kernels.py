@@ -18,8 +18,6 @@ what was summed, which comes from the array then, where it lies in the nearest c
 Memory traffic: 2 n N bytes; in the caches, where the table stays, 3 (n - 1) N more.
 """
 
-from numba import njit
-
 from lepton_mpi.collectives.within_host.atomics import FIRST_FREE_WORD, LINE_WORDS, publish
 from lepton_mpi.collectives.within_host.meeting_kernels import (
     ARRAY,
@@ -36,6 +34,7 @@ from lepton_mpi.collectives.within_host.meeting_kernels import (
     wait,
     words_of_plan,
 )
+from lepton_mpi.kernels.compiling import inlined, kernel
 from lepton_mpi.kernels.intrinsics import LINE_BYTES, base_address, copy_bytes, vector_at
 
 ROUNDS = 3
@@ -45,32 +44,32 @@ ROUNDS = 3
 _BY_LIBRARY_BYTES = 8 << 10
 
 
-@njit(inline="always")
+@inlined
 def copied(rank):
     """Word that counts the parts that a rank has copied in."""
     return FIRST_FREE_WORD + LINE_WORDS * 4 * rank
 
 
-@njit(inline="always")
+@inlined
 def summed(rank):
     """Word that counts the parts whose slice a rank has summed."""
     return FIRST_FREE_WORD + LINE_WORDS * (4 * rank + 2)
 
 
-@njit(inline="always")
+@inlined
 def _wait_for_all(words, own, word_of, target, plan):
     for rank in range(plan[RANKS]):
         if rank != own:
             wait(words, word_of(rank), target, plan)
 
 
-@njit(inline="always")
+@inlined
 def _copy(source, target):
     for i in range(source.size):
         target[i] = source[i]
 
 
-@njit(inline="always")
+@inlined
 def _hand_over(source, target):
     """Copy into the table."""
     byte_count = source.size * source.itemsize
@@ -80,13 +79,13 @@ def _hand_over(source, target):
         copy_bytes(base_address(target), base_address(source), byte_count)
 
 
-@njit(inline="always")
+@inlined
 def _row(plan, like, number, count):
     """The first ``count`` elements of a row of the table."""
     return vector_at(like, plan[TABLE] + number * plan[ROW_BYTES], count)
 
 
-@njit(inline="always")
+@inlined
 def _place_contributions(plan, round_):
     """Note where the ranks' rows of a round are."""
     first = plan[TABLE] + round_ * plan[RANKS] * plan[ROW_BYTES]
@@ -94,7 +93,7 @@ def _place_contributions(plan, round_):
         plan[plan[WORK] + rank] = first + rank * plan[ROW_BYTES]
 
 
-@njit(cache=True, nogil=True)
+@kernel("void(V)", "void(i4[::1])", "void(i8[::1])")
 def host_array_allreduce(typed_plan):
     """Reduce an array in place. Collective over the host.
 
@@ -140,7 +139,7 @@ def host_array_allreduce(typed_plan):
             _copy(row[stop:], part[stop:])
 
 
-@njit(cache=True, nogil=True)
+@kernel("void(V)", "void(i4[::1])", "void(i8[::1])")
 def host_small_array_allreduce(typed_plan):
     """The same for an array so small that every rank sums all of it: one meeting in place of two."""
     plan = words_of_plan(typed_plan)
@@ -155,7 +154,7 @@ def host_small_array_allreduce(typed_plan):
     reduce_piece(plan, typed_plan, 0, array.size)
 
 
-@njit(inline="always")
+@inlined
 def _slice(rank, ranks, part):
     """Rank's slice of a part, whole lines as far as there are any."""
     line = LINE_BYTES // part.itemsize

@@ -10,9 +10,11 @@ sleep in the kernel (``futex``). With more ranks than cores polling would keep t
 import platform
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from lepton_mpi.kernels.compiling import inlined
 
 # One flag per line, and two lines because processors fetch lines in pairs; in int64 words.
 LINE_WORDS = 16
@@ -125,20 +127,20 @@ def _address(typing_context, words, index):
     return types.int64(words, types.intp), generate
 
 
-@njit(inline="always")
+@inlined
 def current_core():
     """Number of the core that this process runs on, for now; 0 where the system does not say."""
     return max(_sched_getcpu(), 0)
 
 
-@njit(inline="always")
+@inlined
 def monotonic_nanoseconds(words, index):
     """The time, by way of ``words[index]`` and the word after it."""
     _clock_gettime(_CLOCK_MONOTONIC, _address(words, index))
     return words[index] * 1_000_000_000 + words[index + 1]
 
 
-@njit(inline="always")
+@inlined
 def wait_until(words, index, target, polls, yields):
     """Return once ``words[index] >= target``. Where that can never be, since a rank has failed, the watchdog ends the process.
 
@@ -163,7 +165,7 @@ def wait_until(words, index, target, polls, yields):
     fetch_add(words, index + LINE_WORDS, -1)
 
 
-@njit(inline="always")
+@inlined
 def publish(words, index, value):
     """``words[index] = value``, and wake everybody who sleeps on it."""
     if _store_and_look(words, index, value, index + LINE_WORDS) > 0:

@@ -12,7 +12,7 @@ A vector of one piece is reduced by the last to arrive at once, and the others w
 Memory traffic: (n + 1) N bytes with a shared result, 2 n N with private ones, the least there can be.
 """
 
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
 from lepton_mpi.collectives.within_host.atomics import (
@@ -29,6 +29,7 @@ from lepton_mpi.collectives.within_host.atomics import (
     wait_until,
 )
 from lepton_mpi.collectives.within_host.fold_kernels import fold
+from lepton_mpi.kernels.compiling import inlined, kernel
 from lepton_mpi.kernels.intrinsics import LINE_BYTES, base_address, words_at
 
 # Words of the control block. OPEN and DONE are waited for: the line after each counts its sleepers. From
@@ -69,19 +70,19 @@ def stream_fence(typing_context):
     return types.none(), generate
 
 
-@njit(inline="always")
+@inlined
 def control_words(plan):
     """The control block, whose length is not known here."""
     return words_at(plan[CONTROL], 1)
 
 
-@njit(inline="always")
+@inlined
 def words_of_plan(typed_plan):
     """The words of a plan that is handed over as an array of the vectors' type, which no other argument then tells."""
     return words_at(base_address(typed_plan), typed_plan.size * typed_plan.itemsize // 8)
 
 
-@njit(inline="always")
+@inlined
 def _fold_block(plan, at, is_last, like, start, stop):
     """The fold that is described from word ``at`` on, of elements [start, stop)."""
     arity, targets = plan[at], plan[at + 1]
@@ -100,7 +101,7 @@ def _fold_block(plan, at, is_last, like, start, stop):
     fold(like, addresses, arity, plan[OPERATION], False, targets, byte_count)
 
 
-@njit(inline="always")
+@inlined
 def reduce_piece(plan, like, start, stop):
     """All groups of one piece, elements [start, stop) of every vector, which are of the type of the array ``like``."""
     if start >= stop:
@@ -118,7 +119,7 @@ def reduce_piece(plan, like, start, stop):
         group = end
 
 
-@njit(inline="always")
+@inlined
 def wait(words, index, target, plan):
     """``wait_until``, on the plan's account but for its first polls: reading the time would lengthen short waits."""
     for _ in range(min(plan[POLLS], _UNTIMED_POLLS)):
@@ -130,7 +131,7 @@ def wait(words, index, target, plan):
     plan[WAITED] += monotonic_nanoseconds(plan, CLOCK) - began
 
 
-@njit(inline="always")
+@inlined
 def arrive(words, plan):
     """Begin a call. Returns, once pieces may be taken, whether this is the last rank to arrive."""
     plan[EPOCH] += 1
@@ -146,7 +147,7 @@ def arrive(words, plan):
     return is_last
 
 
-@njit(inline="always")
+@inlined
 def take_piece(words, plan, is_last):
     """The next piece, or -1 if there is none. A piece that is the only one is the last rank's.
 
@@ -168,7 +169,7 @@ def take_piece(words, plan, is_last):
     return -1
 
 
-@njit(inline="always")
+@inlined
 def finish_piece(words, plan):
     """Whether that was the last piece to be finished; then all ranks may leave."""
     if fetch_add(words, FINISHED, 1) != plan[PIECES] - 1:
@@ -178,20 +179,20 @@ def finish_piece(words, plan):
     return True
 
 
-@njit(inline="always")
+@inlined
 def leave(words, plan):
     """Wait until all pieces are finished."""
     wait(words, DONE, plan[EPOCH], plan)
 
 
-@njit(inline="always")
+@inlined
 def piece_bounds(plan, piece):
     """Elements [start, stop) of a piece."""
     start = plan[START] + piece * plan[PIECE]
     return start, min(start + plan[PIECE], plan[STOP])
 
 
-@njit(cache=True, nogil=True)
+@kernel("void(V)", "void(i4[::1])", "void(i8[::1])")
 def host_allreduce(typed_plan):
     """Reduce the vectors of a plan; every rank of the host calls it.
 
@@ -211,14 +212,14 @@ def host_allreduce(typed_plan):
     leave(words, plan)
 
 
-@njit(cache=True, nogil=True)
+@kernel("void(V)", "void(i4[::1])", "void(i8[::1])")
 def reduce_alone(typed_plan):
     """Reduce elements [START, STOP) of the vectors, without the other ranks. The argument is that of ``host_allreduce``."""
     plan = words_of_plan(typed_plan)
     reduce_piece(plan, typed_plan, plan[START], plan[STOP])
 
 
-@njit(cache=True, nogil=True)
+@kernel("void(i8[::1])")
 def host_barrier(plan):
     """Tell that this rank is there, and, if the plan WAITS, return once all ranks of the host are. For ``plan`` see above.
 

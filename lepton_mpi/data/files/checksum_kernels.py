@@ -1,4 +1,4 @@
-"""Fletcher32 as HDF5 computes it, at the speed of memory. Numba kernels; importing this module compiles, or loads, them.
+"""Fletcher32 as HDF5 computes it, at the speed of memory. Numba kernels.
 
 HDF5 takes the bytes as 16-bit words, the first byte the high one, and keeps two sums modulo 65535: of the words, and of
 the first sum after each word (J. G. Fletcher, "An arithmetic checksum for serial transmissions", IEEE Transactions on
@@ -9,14 +9,15 @@ sums multiplied at the end.
 """
 
 import numpy as np
-from numba import njit
+
+from lepton_mpi.kernels.compiling import kernel
 
 _MODULUS = 65535
 # The most words whose weighted sum fits in 32 bits: 360 · 361 / 2 · 65535 < 2**32.
 _BLOCK_WORDS = 360
 
 
-@njit("u4(u2[::1], i8)", cache=True, nogil=True)
+@kernel("u4(u2[::1], i8)")
 def fletcher32(words, last_byte):
     """Checksum of ``words`` and one more byte, -1 for none; a sum of 0 and one of 65535 count as the same, 0.
 

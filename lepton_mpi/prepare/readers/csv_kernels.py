@@ -1,6 +1,6 @@
 """Numba kernels for CSV text: where its cells are, and which numbers they hold."""
 
-from numba import njit
+from lepton_mpi.kernels.compiling import kernel
 
 # What ``split_cells`` reports in found[2].
 FINE, UNCLOSED, AFTER_QUOTE, INSIDE_CELL = range(4)
@@ -11,7 +11,7 @@ _SPACE, _TAB, _NEWLINE, _RETURN = 32, 9, 10, 13
 _PLUS, _MINUS, _ZERO, _NINE, _E, _SMALL_E = 43, 45, 48, 57, 69, 101
 
 
-@njit("void(u1[::1], i8, i8, i8[::1], i8[::1], b1[::1], i8[::1], i8[::1], i8[::1])", cache=True, nogil=True)  # fmt: skip
+@kernel("void(u1[::1], i8, i8, i8[::1], i8[::1], b1[::1], i8[::1], i8[::1], i8[::1])")
 def split_cells(text, delimiter, quote, starts, stops, doubled, record_cells, record_starts, found):
     """Bounds of every cell, by RFC 4180: quoted cells may hold delimiters, newlines, and doubled quotes.
 
@@ -105,7 +105,7 @@ def split_cells(text, delimiter, quote, starts, stops, doubled, record_cells, re
     found[0], found[1], found[2], found[3] = cell, record, wrong, position
 
 
-@njit("void(u1[::1], i8[::1], i8[::1], i8, f8[::1], f8[::1], u1[::1])", cache=True, nogil=True)
+@kernel("void(u1[::1], i8[::1], i8[::1], i8, f8[::1], f8[::1], u1[::1])")
 def parse_numbers(text, starts, stops, decimal, powers, numbers, kinds):
     """Number of every cell that is one, and what the others are.
 
