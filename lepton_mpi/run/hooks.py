@@ -93,7 +93,7 @@ class Summary(QuietHook):
 
     def at_end(self, run: Run) -> None:
         """Printed, recorded, and the run's result."""
-        run.result = summary.say_end(run)
+        run.result |= summary.say_end(run)
 
 
 def no_checkpoint(folder: str, error: OSError) -> LauncherError:

@@ -38,7 +38,8 @@ class OverlappedParameters(Executor):
 
     def __init__(self, setting: Setting, choice: Choice) -> None:
         group, layout, buckets = setting.group, setting.layout, list(setting.buckets)
-        self.choice, self.bucket_count, self._group = choice, len(buckets), group
+        super().__init__(choice)
+        self.bucket_count, self._group = len(buckets), group
         self._clock = group.clock
         self.parameters, self.optimizer = host_state(setting)
         leaves = Leaves.spread(setting.micro_batch_count, group.size)

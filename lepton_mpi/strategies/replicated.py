@@ -25,6 +25,7 @@ class Replicated(Executor):
     is_shared = False
 
     def __init__(self, setting: Setting, choice: Choice) -> None:
+        super().__init__(choice)
         layout, dtype = setting.layout, setting.dtype
         gradients = make_sliced_sum(
             *(setting.group, layout.size, dtype, setting.micro_batch_count),
@@ -35,7 +36,7 @@ class Replicated(Executor):
         self.optimizer = Optimizer(setting.optimizer, layout, dtype, state)
         self._node_sums = NodeSums(layout, gradients.nodes, gradients.inputs)
         self.numbers = self._node_sums.numbers
-        self.choice, self.bucket_count = choice, len(gradients.slices)
+        self.bucket_count = len(gradients.slices)
         self._gradients, self._clock = gradients, setting.group.clock
         self._clip_norm = setting.clip_norm
         self._norm = ReplicatedNorm(gradients.result) if setting.clips else None

@@ -65,7 +65,8 @@ class SharedParameters(Executor):
 
     def __init__(self, setting: Setting, choice: Choice) -> None:
         group, layout, clips = setting.group, setting.layout, setting.clips
-        self.choice, self._clock, self._clip_norm = choice, group.clock, setting.clip_norm
+        super().__init__(choice)
+        self._clock, self._clip_norm = group.clock, setting.clip_norm
         self.parameters, self.optimizer = host_state(setting)
         leaves = Leaves.spread(setting.micro_batch_count, group.size)
         mode = "shared" if clips else "private"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from lepton_mpi.optimizers.optimizer import Settings
+from lepton_mpi.optimizers.optimizer import Optimizer, Settings
 from lepton_mpi.sync import Sync
 from lepton_mpi.vectors import Layout, Views
 
@@ -83,6 +83,52 @@ class Strategy(Protocol):
 
     def close(self) -> None:
         """Give back what it holds. Collective over the group."""
+
+
+class StrategyBase:
+    """Optional members of ``Strategy``: no-ops, and the state of an optimizer if there is one. To inherit from."""
+
+    parameters: np.ndarray
+    is_shared: bool = False
+    reproducible: bool = False
+    optimizer: Optimizer | None = None
+
+    def finish(self) -> None:
+        """``step`` has left nothing to do."""
+
+    def consensus(self) -> np.ndarray:
+        """The parameters: all ranks have the same."""
+        return self.parameters
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The optimizer's vectors by name."""
+        return self.optimizer.named_state if self.optimizer else {}
+
+    def restore(self, parameters: np.ndarray | None, state: Mapping[str, np.ndarray]) -> None:
+        """See ``Strategy``; to be called by ``local_rank`` 0 if ``is_shared``, else by every rank."""
+        own = self.state()
+        if own.keys() != state.keys():
+            expected, came = (", ".join(sorted(names)) or "none" for names in (own, state))
+            raise ValueError(f"expected optimizer state {expected}, got {came}")
+        if parameters is not None:
+            self.parameters[:] = parameters
+        for name, vector in own.items():
+            vector[:] = state[name]
+
+    def facts(self) -> dict[str, Any]:
+        """None."""
+        return {}
+
+    def figures(self) -> dict[str, float]:
+        """None."""
+        return {}
+
+    def memory(self) -> dict[str, int]:
+        """None that the host shares."""
+        return {}
+
+    def close(self) -> None:
+        """Memory and communicators are the group's, which gives them back."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Parts from outside of the package, a file each: what a user writes, at most 40 lines."""

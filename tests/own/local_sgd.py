@@ -1,0 +1,38 @@
+"""A strategy of one's own: every rank makes steps by itself, and every 4th the parameters are averaged (local SGD)."""
+
+import numpy as np
+
+from lepton_mpi.optimizers.optimizer import Optimizer, kind_of
+from lepton_mpi.strategies.strategy import Share, StrategyBase
+from lepton_mpi.sync import NO_SYNC
+
+
+class LocalSgd(StrategyBase):
+    """Named by ``--strategy tests/own/local_sgd.py:LocalSgd``; called with a ``Setting``."""
+
+    def __init__(self, setting):
+        group, layout, count = setting.group, setting.layout, setting.micro_batch_count
+        self._group, self._count = group, count
+        self.parameters, self._gradient = np.zeros((2, layout.size), setting.dtype)
+        self._sum = np.zeros_like(self._gradient)
+        state = np.zeros((len(kind_of(setting.optimizer)[1]), layout.size), setting.dtype)
+        self.optimizer = Optimizer(setting.optimizer, layout, setting.dtype, state)
+        self.numbers = list(range(group.rank, count, group.size))
+        views = layout.views(self._gradient)
+        self._shares = [Share(n, self._gradient, views, NO_SYNC) for n in self.numbers]
+
+    def shares(self, step):
+        self._sum[:] = 0
+        for share in self._shares:
+            yield share
+            self._sum += self._gradient
+
+    def step(self, step, weight):
+        part = weight * max(1, len(self.numbers)) / self._count
+        self.optimizer.begin_step(step, 1 / part)
+        self.optimizer.update(self.parameters, self._sum, 0, self._sum.size)
+        if step % 4 == 0:
+            self.finish()
+
+    def finish(self):
+        self.parameters[:] = self._group.sum(self.parameters) / self._group.size

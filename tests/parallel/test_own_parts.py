@@ -1,0 +1,66 @@
+"""Strategies and hooks from outside of the package, each by one file and one option."""
+
+from pathlib import Path
+
+import pytest
+
+from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.options.config import Config
+from lepton_mpi.run.build import build
+from lepton_mpi.run.fit import train
+from tests.parallel.together import together
+
+OWN = Path(__file__).parents[1] / "own"
+
+
+def _config(**options) -> Config:
+    return Config(epochs=options.pop("epochs", 3), progress="none", **options)
+
+
+@pytest.mark.parametrize("file", sorted(OWN.glob("[a-z]*.py")), ids=lambda file: file.name)
+def test_a_part_is_short(file):
+    """What the seams ask of a user fits on a screen."""
+    assert len(file.read_text().splitlines()) <= 40
+
+
+def test_a_strategy_of_ones_own(world):
+    """Trains, and all ranks end with the same parameters; with one rank it is plain training."""
+    result = train(_config(strategy=f"{OWN}/local_sgd.py:LocalSgd", learning_rate=0.003), world)
+    with together(world):
+        assert result["test_accuracy"] > 0.8
+
+
+def test_a_hook_of_ones_own(world):
+    """Is called at every point, sees the figures of the hooks before it, and adds to the result."""
+    result = train(_config(hook=(f"{OWN}/best_epoch.py:BestEpoch",)), world)
+    with together(world):
+        assert result["best_epoch"] in (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strategy": "synk"}, "--strategy: expected sync or FILE.py:NAME, got 'synk', did you mean sync?"),
+        ({"strategy": "no.py:Own"}, "--strategy: no.py: no such file"),
+        ({"hook": (f"{OWN}/best_epoch.py:Best",)}, "best_epoch.py has no callable 'Best'"),
+        ({"hook": (f"{OWN}/local_sgd.py:np.zeros",)}, "has no callable 'np.zeros'"),
+    ],
+)  # fmt: skip
+def test_what_is_no_part_is_refused_on_every_rank(world, options, message):
+    """In one line that names option and file."""
+    with pytest.raises(ConfigurationError) as raised:
+        build(_config(**options), world)
+    with together(world):
+        assert message in str(raised.value)
+
+
+def test_an_object_without_the_points_of_a_hook(world, tmp_path):
+    """Names what is missing."""
+    file = tmp_path / f"none{world.rank}.py"
+    file.write_text(
+        "class No:\n    def __init__(self, run): pass\n    def after_step(self, run): pass\n"
+    )
+    with pytest.raises(ConfigurationError) as raised:
+        build(_config(hook=(f"{file}:No",)), world)
+    with together(world):
+        assert "got none called before_epoch, after_epoch, at_end" in str(raised.value)
