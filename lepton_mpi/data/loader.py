@@ -69,6 +69,16 @@ class DataSet:
         return is_same_type and not shift.any() and bool((scale == 1).all())
 
     @property
+    def dtype(self) -> np.dtype:
+        """float32 or float64, of the batches."""
+        return self.normalisation[0].dtype
+
+    @property
+    def y_kind(self) -> str:
+        """What rows have to be predicted: classes or targets."""
+        return "targets" if self.target_count else "classes"
+
+    @property
     def class_count(self) -> int | None:
         """Number of classes; None for targets."""
         return len(self.class_names) or None

@@ -92,6 +92,14 @@ class TrainingReads:
         if self._order:
             self._order.make(epoch)
 
+    def step_weights(self, epoch: int) -> list[int]:
+        """What the summed gradient of each step of ``epoch`` is divided by: the rows of all ranks.
+
+        A function of the data and the epoch: every rank has the same numbers before the first step.
+        """
+        full, rest = divmod(self._rows.row_count, self._shuffle.micro_batches.batch_rows)
+        return [self._shuffle.micro_batches.batch_rows] * full + [rest] * (rest > 0)
+
     @property
     def wait_seconds(self) -> float:
         """Time that this rank has waited for rows."""

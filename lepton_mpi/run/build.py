@@ -30,6 +30,7 @@ from lepton_mpi.run.resume import Start
 from lepton_mpi.run.run import Run
 from lepton_mpi.strategies.registry import STRATEGIES
 from lepton_mpi.strategies.strategy import Setting, Strategy
+from lepton_mpi.tasks.registry import make_task
 from lepton_mpi.vectors import Layout
 from lepton_mpi.world.world import World
 
@@ -97,7 +98,8 @@ def _build(
     inputs = MicroBatchReader(ends.enter_context(closing(reads)), reader)
     is_over = world.rank == 0 and start.epoch > config.epochs
     return Run(
-        *(config, world, data, model, layout, micro_batches, shuffle, order, strategy),
+        *(config, world, data, make_task(data.y_kind, data), model, layout),
+        *(micro_batches, shuffle, order, strategy),
         *(layout.views(strategy.parameters), reads, inputs, reader, report, start, ends),
         step=start.step,
         # The end's checkpoint: that of the beginning where nothing is left to train.

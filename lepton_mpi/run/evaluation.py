@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,10 +12,12 @@ from lepton_mpi.data import loader, order
 from lepton_mpi.data.batches import BatchReader, Rows
 from lepton_mpi.data.reads import reads_in_order
 from lepton_mpi.errors import ConfigurationError, DataError
+from lepton_mpi.models.model import Model
 from lepton_mpi.models.registry import make_model
 from lepton_mpi.run import checkpoint
-from lepton_mpi.tasks import metrics
-from lepton_mpi.vectors import Layout
+from lepton_mpi.tasks.registry import TASKS, make_task
+from lepton_mpi.tasks.task import Figures, Task
+from lepton_mpi.vectors import Layout, Views
 from lepton_mpi.wording import one_line
 from lepton_mpi.world.world import World
 
@@ -31,40 +32,40 @@ def batch_rows(data: loader.DataSet) -> int:
 
 
 def evaluate(
-    model: Any,
-    parameters: dict,
-    rows: Rows,
-    class_names: tuple[str, ...],
-    reader: BatchReader,
-    world: World,
-) -> dict[str, Any]:
+    model: Model, parameters: Views, rows: Rows, task: Task, reader: BatchReader, world: World
+) -> Figures:
     """Figures of ``model`` on ``rows``, each row counted once, each rank its part. Collective.
 
     Parameters
     ----------
+    task
+        Says what is counted, and what the figures are.
     reader
         Its ``rows_max`` rows, but no more than 256, are evaluated in one call.
-    class_names
-        Of the classes of the rows; empty for rows with targets.
 
     Returns
     -------
     dict
-        ``loss`` (mean over rows); with classes ``accuracy``, ``macro_precision``, ``macro_recall``, ``macro_f1``, and
-        ``classes``, a list of dicts with name, precision, recall and f1; with targets ``mse``, ``rmse``, ``mae``
-        and ``r2``. Empty if the model cannot evaluate or there are no rows.
+        ``Task.figures``. Empty if the model cannot evaluate or there is nothing that counts.
     """
     if not hasattr(model, "evaluate") or rows.row_count == 0:
         return {}
     world.clock.enter("evaluation")
-    batches = _own_batches(rows, reader, world)
-    if class_names:
-        loss, confusion = _count_classes(model, parameters, batches, len(class_names))
-        figures = _class_figures(metrics.scores(world.sum(confusion)), class_names)
-    else:
-        loss, sums = _add_targets(model, parameters, batches, rows)
-        figures = metrics.regression_scores(world.sum(sums), rows.row_count)
-    return {"loss": float(world.sum(loss)[0]) / rows.row_count, **figures}
+    sums, loss, weight = task.new_sums(), 0.0, 0
+    predicted = task.room_for(min(_BATCH_ROWS_MAX, reader.rows_max))
+    for batch in _own_batches(rows, reader, world):
+        own = predicted[: len(batch.y)]
+        loss += float(model.evaluate(parameters, batch, own))
+        weight += task.weight(batch)
+        task.add(sums, batch, own)
+    # One message: whole numbers below 2**53 are exact as float64.
+    totals = world.sum(np.concatenate([[loss, weight], sums.reshape(-1)]))
+    loss, weight = float(totals[0]), int(totals[1])
+    return (
+        task.figures(totals[2:].reshape(sums.shape).astype(sums.dtype), loss, weight)
+        if weight
+        else {}
+    )
 
 
 def _own_batches(rows: Rows, reader: BatchReader, world: World) -> Iterator[Batch]:
@@ -73,45 +74,6 @@ def _own_batches(rows: Rows, reader: BatchReader, world: World) -> Iterator[Batc
     for read in reads_in_order(rows, first, last, min(_BATCH_ROWS_MAX, reader.rows_max)):
         world.clock.enter("evaluation")  # progress, for the time limit
         yield Batch(*reader.read(read))
-
-
-def _count_classes(model, parameters, batches, class_count) -> tuple[np.ndarray, np.ndarray]:
-    """Summed loss, shape (1,), and confusion matrix."""
-    confusion = np.zeros((class_count, class_count), np.int64)
-    predicted, loss = np.empty(_BATCH_ROWS_MAX, np.int32), np.zeros(1)
-    for batch in batches:
-        loss += model.evaluate(parameters, batch, predicted[: len(batch.y)])
-        metrics.count_confusion(confusion, batch.y, predicted[: len(batch.y)])
-    return loss, confusion
-
-
-def _add_targets(model, parameters, batches, rows) -> tuple[np.ndarray, np.ndarray]:
-    """Summed loss, shape (1,), and the sums of ``metrics.add_errors``."""
-    origin, sums = rows.y[rows.numbers(0, 1)[0]], np.zeros((4, rows.y.shape[1]))
-    predicted, loss = np.empty((_BATCH_ROWS_MAX, rows.y.shape[1]), rows.y.dtype), np.zeros(1)
-    for batch in batches:
-        loss += model.evaluate(parameters, batch, predicted[: len(batch.y)])
-        metrics.add_errors(sums, origin, batch.y, predicted[: len(batch.y)])
-    return loss, sums
-
-
-def _class_figures(scores: metrics.Scores, class_names: tuple[str, ...]) -> dict[str, Any]:
-    per_class = zip(class_names, scores.precision, scores.recall, scores.f1, strict=True)
-    return {
-        "accuracy": scores.accuracy,
-        **{f"macro_{name}": value for name, value in scores.macro.items()},
-        "classes": [
-            {"name": n, "precision": float(p), "recall": float(r), "f1": float(f)}
-            for n, p, r, f in per_class
-        ],
-    }
-
-
-def sentence(figures: dict[str, Any]) -> str:
-    """The figures in one line."""
-    names = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "mse", "rmse", "mae", "r2")
-    shown = [name for name in (*names, "loss") if name in figures]
-    return ", ".join(f"{name.replace('_', ' ')} {figures[name]:.4f}" for name in shown)
 
 
 def evaluate_checkpoint(
@@ -129,9 +91,9 @@ def evaluate_checkpoint(
         config = checkpoint.configuration(saved.attributes, path)
         # Older checkpoints do not say, and have classes.
         y_kind = saved.attributes.get("y_kind", "classes")
-        if y_kind not in ("classes", "targets") or config.y_kind not in ("auto", y_kind):
+        if y_kind not in TASKS.built_in or config.y_kind not in ("auto", y_kind):
             raise DataError(
-                f"{path}: attribute y_kind: expected classes or targets as loss {config.loss} has them, got "
+                f"{path}: attribute y_kind: expected {', '.join(TASKS.built_in)} as loss {config.loss} has them, got "
                 f"{one_line(y_kind)}"
             )
         if model_name is None and config.model.rpartition(":")[0].endswith(".py"):
@@ -148,18 +110,17 @@ def evaluate_checkpoint(
     # The checkpoint was trained with its own normalisation, whatever the file says.
     data = loader.renormalised(data, tuple(values.astype(dtype) for values in saved.normalisation))
     reader = BatchReader(data, batch_rows(data))
-    figures = evaluate(model, parameters, data.splits[split], data.class_names, reader, world)
+    task = make_task(data.y_kind, data)
+    figures = evaluate(model, parameters, data.splits[split], task, reader, world)
     with world.agreeing():
         if not figures:
             raise DataError(
                 f"{data.paths[0]}: no {split} rows to evaluate on, or a model that cannot evaluate"
             )
     if world.rank == 0:
-        print(f"{split} of {data.name}: {sentence(figures)}")
-        for values in figures.get("classes", []):
-            print(
-                f"  {values['name']:<20} precision {values['precision']:.4f}  recall {values['recall']:.4f}  f1 {values['f1']:.4f}"
-            )
+        print(f"{split} of {data.name}: {task.sentence(figures)}")
+        for line in task.table(figures):
+            print("  " + line)
 
 
 def _check_fits(path: Path, saved, layout: Layout, data: loader.DataSet, dtype: np.dtype) -> None:

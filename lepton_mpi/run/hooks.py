@@ -19,12 +19,11 @@ class TrainingFigures(QuietHook):
     def after_epoch(self, run: Run) -> None:
         """Of all ranks."""
         run.world.clock.enter("waiting")
-        loss, correct = finite_sums(run) / run.train_rows.row_count
+        loss, correct = finite_sums(run).tolist()
         seconds = perf_counter() - run.began
         rows = run.train_rows.row_count - run.first_row
-        run.figures |= {"seconds": seconds, "samples_per_second": rows / seconds, "loss": loss}
-        if not np.isnan(correct):
-            run.figures["accuracy"] = correct
+        run.figures |= {"seconds": seconds, "samples_per_second": rows / seconds}
+        run.figures |= run.task.training_figures(loss, correct, sum(run.weights))
 
 
 class Validation(QuietHook):
@@ -32,9 +31,9 @@ class Validation(QuietHook):
 
     def after_epoch(self, run: Run) -> None:
         """Each under its name with ``val_`` in front."""
-        figures = summary.evaluate(run, "validation")
-        names = ("loss", "accuracy", "r2")
-        run.figures |= {f"val_{name}": figures[name] for name in names if name in figures}
+        if figures := summary.evaluate(run, "validation"):
+            short = run.task.short(figures)
+            run.figures |= {f"val_{name}": value for name, value in short.items()}
 
 
 class Progress(QuietHook):

@@ -112,7 +112,7 @@ def checkpoint_of(run: Run, sums: np.ndarray) -> checkpoint.Checkpoint:
     about = {
         "seed": run.config.seed,
         "model": name_of(run.model),
-        "y_kind": "targets" if run.data.target_count else "classes",
+        "y_kind": run.task.name,
     }
     strategy = run.strategy
     return checkpoint.Checkpoint(

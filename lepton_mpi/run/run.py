@@ -20,6 +20,7 @@ from lepton_mpi.run.hook import Hook
 from lepton_mpi.run.report import Report
 from lepton_mpi.run.resume import Start
 from lepton_mpi.strategies.strategy import Strategy
+from lepton_mpi.tasks.task import Task
 from lepton_mpi.vectors import Layout, Views
 from lepton_mpi.world.world import World
 
@@ -38,7 +39,7 @@ class Run:
 
     Attributes
     ----------
-    config, world, data, model, layout, micro_batches, shuffle, strategy, report
+    config, world, data, task, model, layout, micro_batches, shuffle, strategy, report
         What was built.
     start : Start
         Where the run begins; ``order`` is how its rows are shuffled, as checkpoints say it.
@@ -52,6 +53,8 @@ class Run:
         What ``close`` undoes.
     epoch, step, position : int
         Epoch, from 1; optimizer steps in the run, and in this epoch, the one that is being made included.
+    weights : list of int
+        Of every step of this epoch: what its summed gradient is divided by.
     loss, correct : float
         Of this rank, summed over its rows of the epoch so far.
     figures : dict
@@ -65,6 +68,7 @@ class Run:
     config: Config
     world: World
     data: DataSet
+    task: Task
     model: Model
     layout: Layout
     micro_batches: MicroBatches
@@ -82,6 +86,7 @@ class Run:
     epoch: int = 0
     step: int = 0
     position: int = 0
+    weights: list[int] = field(default_factory=list)
     loss: float = 0.0
     correct: float = 0.0
     figures: dict[str, float] = field(default_factory=dict)
@@ -121,15 +126,15 @@ class Run:
                 (self.start.loss, self.start.correct) if is_heir else (0.0, 0.0)
             )
             self.reads.begin_epoch(self.epoch)
+            self.weights = self.reads.step_weights(self.epoch)
             yield epoch
 
     def steps(self) -> Iterator[Step]:
         """Steps of this epoch that are left."""
-        count, rows = self.steps_per_epoch, self.train_rows.row_count
-        of_steps = draws(self.config.seed, self.step, count - self.position)
+        of_steps = draws(self.config.seed, self.step, self.steps_per_epoch - self.position)
         for position, draw in enumerate(of_steps, self.position):
             self.step, self.position = self.step + 1, position + 1
-            yield Step(self.step, draw, self.micro_batches.step_rows(rows, position))
+            yield Step(self.step, draw, self.weights[position])
 
     def add(self, sums: Sums) -> None:
         """Of a micro-batch."""

@@ -81,8 +81,7 @@ def _world_text(config: Config, world: World) -> str:
 def evaluate(run: Run, split: str) -> dict[str, Any]:
     """Figures of the model on the rows of a split. Collective."""
     return evaluation.evaluate(
-        *(run.model, run.parameters, run.data.splits[split], run.data.class_names),
-        *(run.reader, run.world),
+        *(run.model, run.parameters, run.data.splits[split], run.task, run.reader, run.world)
     )
 
 
@@ -105,10 +104,8 @@ def say_end(run: Run) -> dict[str, Any]:
         "checkpoint": str(run.checkpoint) if run.checkpoint else None,
     }
     if test:
-        result |= {"test_" + name: value for name, value in test.items()}
-        if "macro_recall" in test:
-            result["macro_recall"] = test["macro_recall"]
-        report.say("test", evaluation.sentence(test))
+        result |= run.task.result(test)
+        report.say("test", run.task.sentence(test))
     elif not run.data.splits["test"].row_count:
         report.say("test", "none: the data have no test rows")
     measured = strategy.figures()

@@ -18,6 +18,8 @@ from lepton_mpi.options.config import Config
 from lepton_mpi.run import checkpoint, evaluation
 from lepton_mpi.run.fit import train
 from lepton_mpi.strategies import shared_parameters
+from lepton_mpi.tasks.classes import Classes
+from lepton_mpi.tasks.registry import make_task
 from tests import reference
 from tests.parallel.together import check, equal_everywhere, refused, together
 
@@ -296,7 +298,12 @@ def test_a_checkpoint_evaluates_to_the_same_numbers(world, folder):
     reader = BatchReader(data, evaluation.batch_rows(data))
     parameters = saved.layout.views(saved.parameters)
     figures = evaluation.evaluate(
-        Mlp((64, 128, 10)), parameters, data.splits["test"], data.class_names, reader, world
+        Mlp((64, 128, 10)),
+        parameters,
+        data.splits["test"],
+        make_task("classes", data),
+        reader,
+        world,
     )
     _check_close(world, parameters, result["parameters"], 0)
     with together(world):
@@ -316,7 +323,7 @@ def test_the_evaluate_command_prints_the_same_numbers(world, folder, capsys):
     printed = capsys.readouterr().out
     with together(world):
         figures = {name: result[f"test_{name}"] for name in FIGURES}
-        assert (evaluation.sentence(figures) in printed) == (world.rank == 0)
+        assert (Classes((), np.dtype(np.float32)).sentence(figures) in printed) == (world.rank == 0)
         assert printed.count("recall") == (11 if world.rank == 0 else 0)
 
 

@@ -368,3 +368,12 @@ def test_rows_that_are_not_floats_in_memory_are_normalised_when_gathered(tmp_pat
         file["normalisation/shift"], file["normalisation/scale"] = 3.0, 2.0
     data = load(path, way=way)
     assert normalised_in_memory(data, OneRank()) is data and not data.is_ready
+
+
+@pytest.mark.parametrize("rows", [1, 19, 20, 21, 107])
+def test_steps_weigh_their_rows(tmp_path, rows):
+    """The gradient of a step is divided by its rows; the last step of an epoch may have fewer."""
+    data = load(_write(tmp_path / "a.h5", rows), held_out=NOTHING)
+    reads = TrainingReads(data.splits["train"], _order(data, kind="full"), [0], range(1, 3), 0)
+    assert reads.step_weights(2) == [20] * (rows // 20) + [rows % 20] * (rows % 20 > 0)
+    reads.close()
