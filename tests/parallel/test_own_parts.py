@@ -54,12 +54,14 @@ def test_what_is_no_part_is_refused_on_every_rank(world, options, message):
         assert message in str(raised.value)
 
 
-def test_an_object_without_the_points_of_a_hook(world, tmp_path):
+def test_an_object_without_the_points_of_a_hook(world, folder):
     """Names what is missing."""
-    file = tmp_path / f"none{world.rank}.py"
-    file.write_text(
-        "class No:\n    def __init__(self, run): pass\n    def after_step(self, run): pass\n"
-    )
+    file = folder / "none.py"
+    if world.rank == 0:
+        file.write_text(
+            "class No:\n    def __init__(self, run): pass\n    def after_step(self, run): pass\n"
+        )
+    world.comm.Barrier()
     with pytest.raises(ConfigurationError) as raised:
         build(_config(hook=(f"{file}:No",)), world)
     with together(world):
