@@ -19,7 +19,7 @@ import os
 
 from benchmarks.harness import constant_of
 from lepton_mpi import launch
-from lepton_mpi.options.command_line import parse_size
+from lepton_mpi.options.kinds import parse_size
 
 SIZES = ("8", "64", "512", "4K", "16K", "64K", "256K", "1M", "4M", "16M", "64M")
 MODES = ("shared", "private", "array")

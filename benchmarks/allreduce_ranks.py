@@ -11,10 +11,10 @@ from benchmarks.collective_rows import COLUMNS, allreduce_row, cells
 from benchmarks.harness import Row, machine, print_header, print_row, print_titles, write_rows
 from benchmarks.limit import MemoryLimit
 from lepton_mpi.collectives.allreduce import SHARING
+from lepton_mpi.collectives.choosing.measuring import plan_on_zeros
 from lepton_mpi.collectives.choosing.timing import Call, measure
 from lepton_mpi.collectives.messages.mpi import MpiRanks
 from lepton_mpi.collectives.within_host import plan_words, plans
-from lepton_mpi.commands.tune import plan_on_zeros
 from lepton_mpi.errors import RankError
 from lepton_mpi.world.world import World, mpi_library
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_mpi.launch import cpu_model
-from lepton_mpi.options.command_line import parse_size
+from lepton_mpi.options.kinds import parse_size
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN_LOCAL = ROOT / "run_local.sh"

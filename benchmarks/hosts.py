@@ -36,7 +36,7 @@ from benchmarks.harness import (
     write_rows,
 )
 from benchmarks.wire import Wire, measure_wire
-from lepton_mpi.options.command_line import parse_size
+from lepton_mpi.options.kinds import parse_size
 from lepton_mpi.wording import size_text
 
 SIZES = ("1M", "4M", "16M", "64M")

@@ -51,7 +51,7 @@ from benchmarks.loader_launches import (
 )
 from benchmarks.loader_table import print_loader_table
 from benchmarks.memory_group import memory_group
-from lepton_mpi.options.command_line import parse_size
+from lepton_mpi.options.kinds import parse_size
 from lepton_mpi.wording import size_text
 
 _COLUMNS = (

@@ -1,6 +1,8 @@
 """``python -m lepton_mpi.train``: the door to a training run, which is ``run/loop.py``."""
 
-from lepton_mpi.__main__ import train_command
+import sys
+
+from lepton_mpi.commands.train import COMMAND
 
 if __name__ == "__main__":
-    raise SystemExit(train_command())
+    raise SystemExit(COMMAND.start(sys.argv[1:]))

@@ -3,9 +3,8 @@
 Everything printed is read off the schedule that the real run carries out. Starts neither NumPy nor MPI.
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lepton_mpi import launch
@@ -15,33 +14,79 @@ from lepton_mpi.collectives.explaining.trace_picture import svg
 from lepton_mpi.collectives.schedules.algorithms import COLLECTIVES
 from lepton_mpi.collectives.schedules.schedule import Algorithm, Collective
 from lepton_mpi.collectives.schedules.two_level import halves, two_level
+from lepton_mpi.commands.command import command
 from lepton_mpi.errors import ConfigurationError
-from lepton_mpi.options.command_line import Parser
-from lepton_mpi.wording import did_you_mean
+from lepton_mpi.options import parser
+from lepton_mpi.options.kinds import OneOf, PathText, Several, Text, Whole
+from lepton_mpi.options.option import (
+    WHOLE_FROM_0,
+    WHOLE_FROM_1,
+    Checked,
+    option,
+    options_of,
+    position,
+)
+from lepton_mpi.wording import did_you_mean, print_line
 
-_PROGRAM = "lepton_mpi explain"
 # Up to so many ranks all of them are shown, and drawn; more do not fit on a page.
 _RANKS_SHOWN, _CHUNKS_SHOWN = 16, 26
 # Up to so many ranks a schedule is run on symbols; the ring takes 1 s then.
 _RANKS_TRACED = 64
+_RANKS_DEFAULT = 4
 
 
-def explain_command(arguments: Sequence[str] | None = None) -> int:
-    """Carry out the command; returns the exit code. Only the launcher's rank 0 prints."""
-    try:
-        text = explain(sys.argv[1:] if arguments is None else arguments)
-    except ConfigurationError as error:
-        launch.complain(f"{_PROGRAM}: {error}")
-        return error.exit_code
-    if launch.launched_rank() == 0:
-        print(text)
-    return 0
+def _names() -> str:
+    return "; ".join(
+        f"{collective.value}: {', '.join(names)}" for collective, names in COLLECTIVES.items()
+    )
 
 
-def explain(arguments: Sequence[str]) -> str:
-    """The text for these command-line words. Raises ConfigurationError; ``--help`` ends the process."""
-    options = _parse(arguments)
-    ranks, collective = options.ranks, Collective(options.collective)
+@dataclass(frozen=True, kw_only=True)
+class Options(Checked):
+    """What is explained, for how many ranks."""
+
+    algorithm: str | None = position(
+        f"the schedule to explain, none to compare all; {_names()}",
+        kind=Text("[ALGORITHM]"),
+        default=None,
+    )
+    ranks: int | None = option(
+        None, f"number of ranks; none: those of --hosts, or {_RANKS_DEFAULT}", WHOLE_FROM_1
+    )
+    collective: str = option(
+        "allreduce", "what the ranks do together", kind=OneOf.of(*(c.value for c in Collective))
+    )
+    hosts: tuple[int, ...] | None = option(
+        None,
+        "ranks on each host, for two_level",
+        ("whole numbers of at least 1, such as 2,2", lambda hosts: min(hosts, default=0) >= 1),
+        kind=Several.of(Whole(), ","),
+    )
+    count: int | None = option(
+        None, "length of the vector; prints elements and bytes, too", WHOLE_FROM_0
+    )
+    svg: str | None = option(None, "draw it", kind=PathText("FILE"))
+
+    def check_together(self) -> None:
+        """Raises ConfigurationError for hosts that are not those of the ranks."""
+        if self.hosts and self.rank_count != sum(self.hosts):
+            raise ConfigurationError(
+                f"--hosts: expected numbers that add up to {self.rank_count}, got {list(self.hosts)}"
+            )
+
+    @property
+    def rank_count(self) -> int:
+        """How many ranks it is explained for."""
+        return self.ranks or sum(self.hosts or ()) or _RANKS_DEFAULT
+
+
+def explain(words: Sequence[str]) -> str:
+    """The text for these command-line words. Raises ConfigurationError."""
+    return _text(Options(**parser.read(words, options_of(Options))))
+
+
+def _text(options: Options) -> str:
+    ranks, collective = options.rank_count, Collective(options.collective)
     if options.algorithm is None:
         return trace_text.comparison(
             [_on_hosts(a, options) for a in COLLECTIVES[collective].values()], ranks
@@ -61,86 +106,23 @@ def explain(arguments: Sequence[str]) -> str:
     return "\n\n".join(parts)
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = Parser(
-        prog=f"python -m {_PROGRAM}",
-        description="Show what a collective does step by step and what it costs; without ALGORITHM, compare all.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("algorithm", nargs="?", metavar="ALGORITHM", help=_names_help())
-    parser.add_argument("--ranks", metavar="P", default=None, help="number of ranks (default: 4)")
-    parser.add_argument(
-        "--collective", default="allreduce", help=", ".join(c.value for c in Collective)
-    )
-    parser.add_argument(
-        "--hosts", metavar="N,N,…", default=None, help="ranks on each host, for two_level"
-    )
-    parser.add_argument(
-        "--count", metavar="N", default=None, help="length of the vector; prints elements and bytes"
-    )
-    parser.add_argument("--svg", metavar="FILE", default=None, help="draw it")
-    options = parser.parse(list(arguments), "one algorithm")
-    collectives = [collective.value for collective in Collective]
-    if options.collective not in collectives:
-        raise ConfigurationError(_expected_one_of("--collective", collectives, options.collective))
-    options.hosts = _hosts(options.hosts)
-    ranks = sum(options.hosts) if options.hosts else 4
-    options.ranks = (
-        _whole_number("--ranks", options.ranks, 1) if options.ranks is not None else ranks
-    )
-    if options.count is not None:
-        options.count = _whole_number("--count", options.count, 0)
-    if options.hosts and options.ranks != sum(options.hosts):
-        raise ConfigurationError(
-            f"--hosts: expected numbers that add up to {options.ranks}, got {options.hosts}"
-        )
-    return options
-
-
-def _names_help() -> str:
-    return "; ".join(
-        f"{collective.value}: {', '.join(names)}" for collective, names in COLLECTIVES.items()
-    )
-
-
-def _hosts(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    return [_whole_number("--hosts", number, 1) for number in text.split(",")]
-
-
-def _whole_number(flag: str, text: str, least: int) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise ConfigurationError(
-            f"{flag}: expected a whole number of at least {least}, got {text!r}"
-        )
-    return int(text)
-
-
 def _named(name: str, collective: Collective) -> Algorithm:
-    known = COLLECTIVES[collective]
-    if name.replace("-", "_") not in known:
+    known, wanted = COLLECTIVES[collective], name.replace("-", "_")
+    if wanted not in known:
         raise ConfigurationError(
-            _expected_one_of(f"{collective.value} algorithm", list(known), name)
+            f"{collective.value} algorithm: expected one of {', '.join(known)}, got {name!r}"
+            f"{did_you_mean(wanted, list(known))}"
         )
-    return known[name.replace("-", "_")]
+    return known[wanted]
 
 
-def _on_hosts(algorithm: Algorithm, options: argparse.Namespace) -> Algorithm:
+def _on_hosts(algorithm: Algorithm, options: Options) -> Algorithm:
     """``algorithm`` itself, or if it is about hosts, that for the hosts asked for."""
     if algorithm.name == "two_level":
-        return two_level(options.hosts or halves(options.ranks))
+        return two_level(list(options.hosts or halves(options.rank_count)))
     if options.hosts and options.algorithm is not None:
         raise ConfigurationError(f"--hosts: expected the algorithm two_level, got {algorithm.name}")
     return algorithm
-
-
-def _expected_one_of(what: str, known: Sequence[str], got: str) -> str:
-    return f"{what}: expected one of {', '.join(known)}, got {got!r}{_did_you_mean(got, known)}"
-
-
-def _did_you_mean(word: str, known: Sequence[str]) -> str:
-    return did_you_mean(word if word.startswith("-") else word.replace("-", "_"), known)
 
 
 def _draw(path: Path, algorithm: Algorithm, ranks: int) -> None:
@@ -152,3 +134,19 @@ def _draw(path: Path, algorithm: Algorithm, ranks: int) -> None:
         path.write_text(svg(trace(algorithm, ranks)), "utf-8")
     except OSError as error:
         raise ConfigurationError(f"--svg: cannot write {path}: {error.strerror}") from None
+
+
+def _run(options: Options) -> int:
+    text = _text(options)
+    if launch.launched_rank() == 0:
+        print_line(text)
+    return 0
+
+
+COMMAND = command(
+    "explain",
+    "show what a collective does, step by step, and what it costs",
+    "[ALGORITHM] [options]",
+    Options,
+    _run,
+)

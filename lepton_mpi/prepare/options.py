@@ -1,14 +1,21 @@
 """The options of ``prepare``, checked before NumPy and MPI are loaded."""
 
-import argparse
-import dataclasses
-import math
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lepton_mpi.errors import ConfigurationError
-from lepton_mpi.options.command_line import Parser, parse_size
+from lepton_mpi.options import parser
+from lepton_mpi.options.kinds import Bytes, OneOf, PathText, Several, Text
+from lepton_mpi.options.option import (
+    ABOVE_0,
+    WHOLE_FROM_0,
+    WHOLE_FROM_1,
+    Checked,
+    option,
+    options_of,
+    position,
+)
+from lepton_mpi.prepare import option_kinds
 
 FORMATS = (
     "auto",
@@ -24,72 +31,44 @@ FORMATS = (
 )
 MISSING_WORDS = ("NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "#N/A", "?")
 
-
-def _option(default: Any, help_text: str, **keywords: Any) -> Any:
-    """A field; ``keywords`` are argparse's."""
-    return dataclasses.field(default=default, metadata={"help": help_text, "keywords": keywords})
-
-
-def _choice(default: str, help_text: str, *names: str) -> Any:
-    return _option(default, help_text, choices=(default, *names))
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _fractions(text: str) -> tuple[float, ...]:
-    try:
-        values = tuple(float(word) for word in text.split(","))
-    except ValueError:
-        values = ()
-    fits = 1 <= len(values) <= 3 and all(0 <= value <= 1 for value in values)
-    if not fits or values[0] <= 0 or abs(sum(values) - 1) > 1e-9:
-        raise argparse.ArgumentTypeError(
-            f"expected fractions for train,validation,test that add up to 1, such as 0.8,0.1,0.1, got {text!r}"
-        )
-    return (*values, 0.0, 0.0)[:3]
+_NAME = Text("NAME", "a name")
+_NAMES = Several.of(_NAME, ",")
+_HEADER = (
+    "auto, none or the number of a line from 1",
+    lambda text: text in ("auto", "none") or (text.isdecimal() and text[0] != "0"),
+)
+_DELIMITER = (
+    "auto, tab, space or one character",
+    lambda text: text in ("auto", "tab", "space") or len(text) == 1,
+)
+_MISSING = (
+    "error, drop, mean, median or constant=VALUE",
+    option_kinds.is_read_by(option_kinds.missing_constant),
+)
+_OUTLIERS = (
+    "none, quantile=Q with Q between 0 and 0.5, or zscore=Z with Z above 0",
+    option_kinds.is_read_by(option_kinds.outlier_limit),
+)
 
 
-def _image_size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH such as 32x32, got {text!r}")
-    return int(match[1]), int(match[2])
-
-
-def _positive(kind: type) -> Any:
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not 0 < value < math.inf:
-            what = "a whole number of at least 1" if kind is int else "a number above 0"
-            raise argparse.ArgumentTypeError(f"expected {what}, got {text!r}")
-        return value
-
-    return parse
-
-
-_WHOLE, _NUMBER = {"type": _positive(int)}, {"type": _positive(float)}
-_LIST = {"type": _names, "metavar": "NAME,…"}
-_NAME = {"metavar": "NAME"}
+def _choice(default: str, help_text: str, *names: str) -> str:
+    return option(default, help_text, kind=OneOf.of(default, *names))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Checked):
     """What decides the file, beside the inputs; equal on every rank."""
 
-    inputs: tuple[str, ...]
-    output: str
+    inputs: tuple[str, ...] = position(
+        "what to read", kind=Several.of(option_kinds.InputPath("INPUT"))
+    )
+    output: str = position("file to write", kind=PathText("OUTPUT"))
 
-    format: str = _option("auto", "of the inputs; auto: by their names", choices=FORMATS)
-    label: tuple[str, ...] = _option(
+    format: str = option("auto", "of the inputs; auto: by their names", kind=OneOf.of(*FORMATS))
+    label: tuple[str, ...] = option(
         (),
         "column with the label, by name or number from 0, from the end if negative; several for regression",
-        type=_names,
-        metavar="NAME|NUMBER",
+        kind=Several.of(Text("NAME|NUMBER", "a name or number"), ","),
     )
     task: str = _choice(
         "auto",
@@ -97,66 +76,69 @@ class Options:
         "classification",
         "regression",
     )
-    header: str = _option(
-        "auto", "auto, none, or the number of the line, from 1", metavar="auto|none|LINE"
+    header: str = option(
+        "auto", "auto, none, or the number of the line, from 1", _HEADER, kind=Text("LINE")
     )
-    delimiter: str = _option(
-        "auto", "of a CSV file: auto, a character, tab or space", metavar="CHARACTER"
+    delimiter: str = option(
+        "auto",
+        "of a CSV file: auto, a character, tab or space",
+        _DELIMITER,
+        kind=Text("CHARACTER"),
     )
     decimal: str = _choice(".", "sign before the decimals of a CSV file", ",")
     quote: str = _choice('"', "none: quotes are ordinary characters", "'", "none")
-    encoding: str = _option("utf-8", "of CSV and text files", metavar="NAME")
-    x: str | None = _option(
+    encoding: str = option("utf-8", "of CSV and text files", kind=_NAME)
+    x: str | None = option(
         None,
         "data set or array of the features; {split} stands for train, validation, test",
-        **_NAME,
+        kind=_NAME,
     )
-    y: str | None = _option(None, "data set or array of the labels; likewise", **_NAME)
+    y: str | None = option(None, "data set or array of the labels; likewise", kind=_NAME)
 
-    split: tuple[float, ...] | None = _option(
+    split: tuple[float, ...] | None = option(
         None,
-        "fractions for train,validation,test; default: 0.8,0.1,0.1, for rows that the inputs put nowhere",
-        type=_fractions,
-        metavar="F,F,F",
+        "fractions for train,validation,test; none: 0.8,0.1,0.1, for rows that the inputs put nowhere",
+        kind=option_kinds.FRACTIONS,
     )
-    split_column: str | None = _option(
-        None, "column whose cells are train, validation or test", **_NAME
+    split_column: str | None = option(
+        None, "column whose cells are train, validation or test", kind=_NAME
     )
-    group: str | None = _option(None, "column whose equal cells stay in one split", **_NAME)
-    no_stratify: bool = _option(False, "split without regard to the classes")
-    seed: int = _option(0, "decides the split and the balance", type=int)
+    group: str | None = option(None, "column whose equal cells stay in one split", kind=_NAME)
+    no_stratify: bool = option(False, "split without regard to the classes")
+    seed: int = option(0, "decides the split and the balance", WHOLE_FROM_0)
 
-    categorical: tuple[str, ...] = _option(
-        (), "columns that are categories although they look like numbers", **_LIST
+    categorical: tuple[str, ...] = option(
+        (), "columns that are categories although they look like numbers", kind=_NAMES
     )
-    drop_columns: tuple[str, ...] = _option((), "columns to leave out", **_LIST)
-    missing_words: tuple[str, ...] = _option(
+    drop_columns: tuple[str, ...] = option((), "columns to leave out", kind=_NAMES)
+    missing_words: tuple[str, ...] = option(
         MISSING_WORDS,
-        f"cells of a table that are missing, beside empty ones, such as -999; default: {','.join(MISSING_WORDS)}",
-        type=_names,
-        metavar="WORD,…",
+        "cells of a table that are missing, beside empty ones, such as -999",
+        kind=Several.of(Text("WORD"), ","),
     )
-    missing: str = _option(
+    missing: str = option(
         "error",
         "cells: error, drop the row, mean, median (of categories: the most frequent), or constant=VALUE",
-        metavar="error|drop|mean|median|constant=VALUE",
+        _MISSING,
+        kind=Text("WAY"),
     )
-    drop_duplicates: bool = _option(False, "drop rows that stand in the data before")
+    drop_duplicates: bool = option(False, "drop rows that stand in the data before")
     constant_columns: str = _choice(
         "keep", "drop columns with one value in all training rows", "drop"
     )
-    outliers: str = _option(
+    outliers: str = option(
         "none",
-        "numbers are clipped to the quantiles Q and 1-Q, or to Z standard deviations around the mean, before gaps are "
-        "filled",
-        metavar="none|quantile=Q|zscore=Z",
+        "none; quantile=Q, zscore=Z: numbers are clipped to the quantiles Q and 1-Q, or to Z standard deviations around "
+        "the mean, before gaps are filled",
+        _OUTLIERS,
+        kind=Text("WAY"),
     )
     balance: str = _choice(
         "none",
         "as many training rows of each class as of the rarest (undersample), of the commonest (oversample)",
         "undersample",
         "oversample",
-    )  # fmt: skip
+    )
     normalise: str = _choice(
         "auto",
         "auto: pixels for images, rows of 2 or 3 dimensions of bytes that are not only 0 and 1, none for tokens, else "
@@ -175,58 +157,52 @@ class Options:
         "all",
     )
 
-    context: int = _option(32, "text: tokens of a row", **_WHOLE, metavar="N")
-    stride: int = _option(1, "text: tokens from one row to the next", **_WHOLE, metavar="N")
+    context: int = option(32, "text: tokens of a row", WHOLE_FROM_1)
+    stride: int = option(1, "text: tokens from one row to the next", WHOLE_FROM_1)
     tokens: str = _choice("characters", "text: what a token is", "bytes")
-    image_size: tuple[int, int] | None = _option(
-        None, "images: resize to; default: all must have one size", type=_image_size, metavar="HxW"
+    image_size: tuple[int, int] | None = option(
+        None,
+        "images: resize to; none: all must have one size",
+        kind=option_kinds.IMAGE_SIZE,
     )
     colour: str = _choice("auto", "images; auto: as the first image", "grey", "rgb")
-    sample_rate: int | None = _option(
-        None, "sound: resample to; default: all must have one rate", **_WHOLE, metavar="HZ"
+    sample_rate: int | None = option(
+        None, "sound: samples a second to convert to; none: all must have one rate", WHOLE_FROM_1
     )
-    seconds: float = _option(
-        1.0, "sound: length of a row; longer is cut, shorter gets silence", **_NUMBER, metavar="S"
+    seconds: float = option(
+        1.0, "sound: length of a row; longer is cut, shorter gets silence", ABOVE_0
     )
-    mel_bands: int = _option(40, "sound: bands of the spectrogram", **_WHOLE, metavar="N")
+    mel_bands: int = option(40, "sound: bands of the spectrogram", WHOLE_FROM_1)
 
     dtype: str = _choice(
-        "auto", "of x; auto: the smallest that holds every number unchanged", "uint8", "float32", "float64"
-    )  # fmt: skip
+        "auto",
+        "of x; auto: the smallest that holds every number unchanged",
+        "uint8",
+        "float32",
+        "float64",
+    )
     compress: str = _choice(
         "none", "gzip takes less space, none reads fastest; of chunks only", "gzip"
     )
     layout: str = _choice("chunked", "contiguous has no checksums, and can be mapped", "contiguous")
-    block: int = _option(
-        1 << 20, "unit of work of a rank, and of the sums; default: 1M", type=parse_size, metavar="BYTES"
-    )  # fmt: skip
-    memory: int = _option(
+    block: int = option(
+        1 << 20,
+        "unit of work of a rank, and of the sums",
+        ("at least 64 bytes, such as 1M", lambda byte_count: byte_count >= 64),
+        kind=Bytes(),
+    )
+    memory: int = option(
         1 << 30,
-        "rows that a host keeps between passes; default: 1G; others are read again",
-        type=parse_size,
-        metavar="BYTES",
+        "rows that a host keeps between passes; others are read again",
+        ("a size such as 0, 64M or 1G", lambda byte_count: byte_count >= 0),
+        kind=Bytes(),
     )
-    dry_run: bool = _option(False, "write nothing, say what would be written")
-    force: bool = _option(False, "replace OUTPUT if it exists")
-    timeout: float = _option(
-        300.0, "seconds without progress that end the job", **_NUMBER, metavar="S"
-    )
+    dry_run: bool = option(False, "write nothing, say what would be written")
+    force: bool = option(False, "replace OUTPUT if it exists")
+    timeout: float = option(300.0, "seconds without progress that end the job", ABOVE_0)
 
-    def __post_init__(self) -> None:
-        """Check what argparse cannot. Raises ConfigurationError."""
-        _ = self.missing_constant, self.outlier_limit
-        if self.header not in ("auto", "none") and not re.fullmatch(r"[1-9]\d*", self.header):
-            raise ConfigurationError(
-                f"--header: expected auto, none or the number of a line from 1, got {self.header!r}"
-            )
-        if self.delimiter not in ("auto", "tab", "space") and len(self.delimiter) != 1:
-            raise ConfigurationError(
-                f"--delimiter: expected auto, tab, space or one character, got {self.delimiter!r}"
-            )
-        if self.seed < 0:
-            raise ConfigurationError(f"--seed: expected at least 0, got {self.seed}")
-        if self.block < 64:
-            raise ConfigurationError(f"--block: expected at least 64 bytes, got {self.block}")
+    def check_together(self) -> None:
+        """Raises ConfigurationError for options that contradict each other."""
         if self.split_column and (self.split or self.group):
             raise ConfigurationError(
                 "--split-column: expected neither --split nor --group beside it"
@@ -241,65 +217,14 @@ class Options:
     @property
     def missing_constant(self) -> str | None:
         """VALUE of ``--missing constant=VALUE``."""
-        kind, _, value = self.missing.partition("=")
-        if (kind == "constant") != bool(value) or kind not in (
-            "error",
-            "drop",
-            "mean",
-            "median",
-            "constant",
-        ):
-            raise ConfigurationError(
-                f"--missing: expected error, drop, mean, median or constant=VALUE, got {self.missing!r}"
-            )
-        return value or None
+        return option_kinds.missing_constant(self.missing)
 
     @property
     def outlier_limit(self) -> tuple[str, float]:
         """Kind (none, quantile, zscore) and number of ``--outliers``."""
-        kind, _, text = self.outliers.partition("=")
-        try:
-            limit = float(text) if text else 0.0
-        except ValueError:
-            limit = math.nan
-        good = {"none": not text, "quantile": 0 < limit < 0.5, "zscore": 0 < limit < math.inf}
-        if not good.get(kind, False):
-            raise ConfigurationError(
-                f"--outliers: expected none, quantile=Q with Q between 0 and 0.5, or zscore=Z with Z above 0, "
-                f"got {self.outliers!r}"
-            )
-        return kind, limit
+        return option_kinds.outlier_limit(self.outliers)
 
 
-_EPILOG = """An INPUT written as train=PATH, validation=PATH or test=PATH holds the rows of that split. An OUTPUT that
-exists is kept unless --force is given. A file is the same, bit for bit, from any number of ranks."""
-
-
-def parse(arguments: list[str]) -> Options:
-    """Options from the command line's words. Raises ConfigurationError; ``--help`` ends the process."""
-    parser = Parser(
-        prog="python -m lepton_mpi prepare",
-        description="Make an HDF5 file to train on from CSV, Parquet, .npy, .npz, IDX, CIFAR, HDF5, text files, "
-        "or folders of images or sounds by class.",
-        epilog=_EPILOG,
-        usage="%(prog)s INPUT… OUTPUT.h5 [options]",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="one or more inputs, then the output"
-    )
-    for field in dataclasses.fields(Options):
-        if "help" in field.metadata:
-            flag = "--" + field.name.replace("_", "-")
-            keywords = dict(field.metadata["keywords"])
-            if field.default is False:
-                keywords["action"] = "store_true"
-            help_text = field.metadata["help"].replace("%", "%%")
-            parser.add_argument(flag, default=field.default, help=help_text, **keywords)
-    values = vars(parser.parse(arguments, "inputs and an output"))
-    *inputs, output = values.pop("paths")
-    if not inputs:
-        raise ConfigurationError(
-            f"expected at least one INPUT before the OUTPUT, got {output!r} only"
-        )
-    return Options(inputs=tuple(inputs), output=output, **values)
+def parse(words: Sequence[str]) -> Options:
+    """Options from the command line's words. Raises ConfigurationError."""
+    return Options(**parser.read(words, options_of(Options)))

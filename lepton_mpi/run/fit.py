@@ -5,7 +5,8 @@ from typing import Any
 
 from lepton_mpi import launch
 from lepton_mpi.errors import ConfigurationError
-from lepton_mpi.options.config import Config, make_config
+from lepton_mpi.options import sources
+from lepton_mpi.options.config import Config
 from lepton_mpi.run.hook import Hook
 from lepton_mpi.world.world import World, run
 
@@ -24,7 +25,7 @@ def fit(model: Any = None, *, hooks: Sequence[Hook] = (), **options: Any) -> dic
     hooks : sequence of Hook
         Called after the run's own.
     **options
-        Fields of ``Config``.
+        Fields of ``Config``, with the defaults of the command line: without ``data`` those of the recipe ``digits``.
 
     Returns
     -------
@@ -36,7 +37,7 @@ def fit(model: Any = None, *, hooks: Sequence[Hook] = (), **options: Any) -> dic
     if isinstance(model, str):
         options, model = options | {"model": model}, None
     try:
-        config = make_config(options)
+        config = sources.from_program(options).config
     except ConfigurationError as error:
         launch.complain(f"lepton_mpi: {error}")
         raise SystemExit(error.exit_code) from None

@@ -5,7 +5,7 @@ import pytest
 
 from lepton_mpi.collectives.allreduce import NAMES, make_plan
 from lepton_mpi.collectives.choosing import tuning
-from lepton_mpi.commands.tune import tune
+from lepton_mpi.collectives.choosing.measuring import tune
 from tests.parallel.together import check, together
 
 

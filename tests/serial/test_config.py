@@ -8,11 +8,13 @@ import string
 import pytest
 
 from lepton_mpi import launch
-from lepton_mpi.options.config import Config
-from lepton_mpi.options.parser import RECIPES
+from lepton_mpi.commands.train import COMMAND
+from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.options import sources
+from lepton_mpi.options.config import OPTIONS, Config
 from tests.serial.command_line import parse, refusal
 
-NAMES = [field.name for field in dataclasses.fields(Config)]
+NAMES = list(OPTIONS)
 FLAGS = ["--" + name.replace("_", "-") for name in NAMES]
 
 
@@ -49,10 +51,84 @@ def test_a_recipe_may_be_a_file_of_ones_own(toml):
     assert parse("--recipe", toml("epochs = 4\n")).epochs == 4
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
-def test_recipes_that_come_with_the_package_are_good(path):
-    """Each has only known keys of the right types."""
-    assert parse("--recipe", path.stem).recipe == path.stem
+@pytest.mark.parametrize("name", sources.recipes())
+def test_recipes_that_come_with_the_package_are_good(name):
+    """By name and by ``--config`` each gives the same options, but for the name; so does a program's."""
+    by_name = parse("--recipe", name)
+    assert by_name.recipe == name
+    by_file = parse("--config", str(sources.RECIPES / f"{name}.toml"))
+    assert by_file.recipe is None
+    assert dataclasses.replace(by_file, recipe=name) == by_name
+    assert sources.from_program({"recipe": name}).config == by_name
+
+
+LISTS = {"data": '"digits"', "augment": '"flip"', "hook": '"a.py:b"', "hidden": "[3, 4]"}
+
+
+@pytest.mark.parametrize("source", ["--config", "--recipe"])
+def test_every_list_may_come_from_a_file(toml, source):
+    """One text may stand for a list of it; a list is one."""
+    several = {name for name, option in OPTIONS.items() if option.takes_several_words}
+    assert several == LISTS.keys()
+    expected = {"data": ("digits",), "augment": ("flip",), "hook": ("a.py:b",), "hidden": (3, 4)}
+    for name, text in LISTS.items():
+        config = parse(source, toml(f"{name} = {text}\n"))
+        assert getattr(config, name) == expected[name]
+        listed = text if text[0] == "[" else f"[{text}]"
+        assert getattr(parse(source, toml(f"{name} = {listed}\n")), name) == expected[name]
+
+
+# -- which recipe ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "keywords"),
+    [
+        ([], {}),
+        (["--epochs", "3"], {"epochs": 3}),
+        (["--model", "logistic"], {"model": "logistic"}),
+        (["--data", "digits"], {"data": "digits"}),
+        (["--data", "a.h5", "b.h5"], {"data": ["a.h5", "b.h5"]}),
+        (["--recipe", "mnist", "--data", "a.h5"], {"recipe": "mnist", "data": "a.h5"}),
+        (["--data=a.h5", "--learning-rate=1"], {"data": "a.h5", "learning_rate": 1}),
+    ],
+    ids=str,
+)
+def test_a_program_has_the_defaults_of_the_command_line(words, keywords):
+    """``fit(…)`` and the same options as words make the same run."""
+    by_words, by_program = sources.from_command_line(words), sources.from_program(keywords)
+    assert by_words.config == by_program.config
+    recipe = {"recipe"} if "recipe" in keywords else set()
+    assert keywords.keys() <= by_words.given and recipe <= by_words.given
+    assert by_words.given == by_program.given
+
+
+def test_a_recipe_is_taken_only_where_nothing_says_what_to_train_on(toml):
+    """Without data and file it is digits; ``--data FILE`` alone has the defaults that --help shows."""
+    assert (parse().recipe, parse().learning_rate) == ("digits", 0.003)
+    assert parse("--epochs", "2").recipe == "digits"
+    for words in (["--data", "a.h5"], ["--data=digits"], ["--config", toml("epochs = 3\n")]):
+        config = parse(*words)
+        assert (config.recipe, config.learning_rate) == (None, Config().learning_rate)
+    config = parse("--recipe", "mnist", "--data", "a.h5")
+    assert (config.recipe, config.data, config.epochs) == ("mnist", ("a.h5",), 10)
+
+
+def test_a_recipe_names_no_other(toml):
+    """What is meant for --config is told so, rather than half used."""
+    line = refusal("--recipe", toml('recipe = "mnist"\n'))
+    assert line.startswith("--recipe: ") and "give it by --config" in line
+
+
+def test_what_was_given_is_known(toml):
+    """Defaults, and those of a recipe that nobody named, are nobody's choice."""
+    assert sources.from_command_line([]).given == set()
+    chosen = sources.from_command_line(["--config", toml("epochs = 3\n"), "--seed", "1"])
+    assert chosen.given == {"epochs", "seed"}
+    assert "learning_rate" in sources.from_command_line(["--recipe", "digits"]).given
+
+
+# -- values ------------------------------------------------------------------------------------------
 
 
 def test_the_mnist_recipe_is_the_classic_network():
@@ -77,6 +153,15 @@ def test_the_mnist_recipe_is_the_classic_network():
         (["--metrics", "1e3"], "metrics", "1e3"),
         (["--metrics", "with space.jsonl"], "metrics", "with space.jsonl"),
         (["--checkpoint", "2024-01-01"], "checkpoint", "2024-01-01"),
+        (["--metrics", "-1"], "metrics", "-1"),
+        (["--metrics=--odd"], "metrics", "--odd"),
+        (["--metrics", "a=b"], "metrics", "a=b"),
+        (["--data", "-a.h5", "-", "-1"], "data", ("-a.h5", "-", "-1")),
+        (["--shuffle-buffer", "64M"], "shuffle_buffer", 64 << 20),
+        (["--bucket-bytes", "4096"], "bucket_bytes", 4096),
+        (["--report-memory"], "report_memory", True),
+        (["--report-memory", "false"], "report_memory", False),
+        (["--report-memory=true", "--seed", "3"], "report_memory", True),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -89,37 +174,27 @@ def test_values_are_what_was_typed(words, name, value):
 # -- help --------------------------------------------------------------------------------------------
 
 
-def test_help_shows_every_option_and_every_default(capsys):
-    """``--help`` ends with 0 and lists each option with the value it has without being named."""
-    with pytest.raises(SystemExit) as ended:
-        parse("--help")
-    printed = capsys.readouterr()
-    assert ended.value.code == 0 and printed.err == ""
-    options = printed.out[printed.out.index("\noptions:") :]
+def test_help_shows_every_option_and_every_default():
+    """Each option stands there with the value that it has without being named."""
+    text = COMMAND.help()
+    options = text[text.index("\noptions:") :]
     described = {
         text.split()[0]: " ".join(text.split()) for text in re.split(r"\n  (?=-)", options)
     }
-    used = dataclasses.asdict(parse())
-    for name, flag in zip(NAMES, FLAGS, strict=True):
-        value = (
-            list(used[name])
-            if isinstance(used[name], tuple)
-            else "null"
-            if used[name] is None
-            else used[name]
-        )
-        assert f"default: {value})" in described[flag]
+    assert described.keys() - {"options:"} == {*FLAGS, "--config", "--help", "--version"}
+    for option in OPTIONS.values():
+        assert f"(default: {option.shown_default()})" in described[option.flag]
+    shown = {name: OPTIONS[name].shown_default() for name in ("epochs", "hidden", "shuffle_buffer")}
+    assert shown == {"epochs": "30", "hidden": "128", "shuffle_buffer": "64M"}
 
 
-def test_every_option_in_the_help_works(capsys):
-    """Whatever --help lists can be used, be it an option of Config or not."""
-    with pytest.raises(SystemExit):
-        parse("--help")
-    listed = {
-        word.split("[")[0].strip("[],") for word in capsys.readouterr().out.split() if "--" in word
-    }
-    listed = {word.split("=")[0] for word in listed if word.startswith("--")}
-    assert listed == {*FLAGS, "--help", "--config"}
+def test_help_of_a_choice_lists_what_it_alone_has():
+    """``--help mlp``: its options and no others; what is no choice is named, with those that there are."""
+    text = COMMAND.help("mlp")
+    assert "--hidden" in text and "--dropout" in text and "--epochs" not in text
+    assert "--momentum" in COMMAND.help("sgd")
+    with pytest.raises(ConfigurationError, match=r"one of mlp, .*got 'mpl', did you mean mlp\?"):
+        COMMAND.help("mpl")
 
 
 @pytest.mark.parametrize(
@@ -129,10 +204,9 @@ def test_only_one_rank_speaks(capsys, monkeypatch, words):
     """Other ranks end with the same code and print nothing."""
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
     monkeypatch.setattr(launch, "_COMPLAINT_SECONDS", 0.0)
-    with pytest.raises(SystemExit) as ended:
-        parse(*words)
+    code = COMMAND.start(words)
     printed = capsys.readouterr()
-    assert ended.value.code == (0 if words == ["--help"] else 2)
+    assert code == (0 if words == ["--help"] else 2)
     assert printed.out == printed.err == ""
 
 
@@ -164,22 +238,22 @@ def _typos(count: int) -> list[tuple[str, str]]:
     return pairs
 
 
-def test_misspelt_options_are_recognised(capsys):
+def test_misspelt_options_are_recognised():
     """Of 50 options with one wrong letter, 48 or more are answered with the one that was meant."""
     right = 0
     for meant, typed in _typos(50):
-        line = refusal(capsys, typed, "1")
+        line = refusal(typed, "1")
         assert line.startswith(f"unknown option {typed}")
         right += f", did you mean {meant}?" in line
     assert right >= 48
 
 
-def test_misspelt_keys_are_recognised(capsys, toml):
+def test_misspelt_keys_are_recognised(toml):
     """Of 50 keys with one wrong letter in a TOML file, 48 or more are answered with the one that was meant."""
     right = 0
     for meant, typed in _typos(50):
         meant, typed = (word.removeprefix("--").replace("-", "_") for word in (meant, typed))
-        line = refusal(capsys, "--config", toml(f"{typed} = 1\n"))
+        line = refusal("--config", toml(f"{typed} = 1\n"))
         assert f"options.toml: unknown key {typed!r}" in line
         right += f", did you mean {meant}?" in line
     assert right >= 48
@@ -203,16 +277,14 @@ def test_misspelt_keys_are_recognised(capsys, toml):
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
-def test_unknown_names_in_other_forms(capsys, words, line):
+def test_unknown_names_in_other_forms(words, line):
     """Underscores, a single dash, a value after ``=``, nothing like it, and a recipe."""
-    assert refusal(capsys, *words) == line
+    assert refusal(*words) == line
 
 
-def test_options_cannot_be_abbreviated(capsys):
+def test_options_cannot_be_abbreviated():
     """A shortened option would change its meaning with the next version."""
-    assert "unknown option --learn, did you mean --learning-rate?" in refusal(
-        capsys, "--learn", "1"
-    )
+    assert "unknown option --learn, did you mean --learning-rate?" in refusal("--learn", "1")
 
 
 @pytest.mark.parametrize("file_first", [True, False])

@@ -1,0 +1,35 @@
+"""``python -m lepton_mpi prepare INPUT… OUTPUT.h5``: from raw files to a data file; the work is ``prepare/pipeline.py``."""
+
+from importlib import import_module
+from typing import Any
+
+from lepton_mpi import launch
+from lepton_mpi.commands.command import Command
+from lepton_mpi.options.option import options_of
+from lepton_mpi.prepare import options
+
+
+def _run(chosen: options.Options) -> int:
+    launch.limit_threads(1)
+    from lepton_mpi.world import world
+
+    def prepare(ranks: Any) -> None:
+        # Importing it compiles kernels, or loads them.
+        pipeline = ranks.first_of_host_first(lambda: import_module("lepton_mpi.prepare.pipeline"))
+        pipeline.prepare(chosen, ranks)
+
+    return world.run(prepare, chosen.timeout)
+
+
+COMMAND = Command(
+    "prepare",
+    "make an HDF5 file to train on from CSV, images, text and other files",
+    "python -m lepton_mpi prepare INPUT… OUTPUT.h5 [options]",
+    "Make an HDF5 file to train on from CSV, Parquet, .npy, .npz, IDX, CIFAR, HDF5, text files, or folders of images or "
+    "sounds by class.",
+    options_of(options.Options),
+    options.parse,
+    _run,
+    "An INPUT written as train=PATH, validation=PATH or test=PATH holds the rows of that split. An OUTPUT that exists is "
+    "kept unless --force is given. A file is the same, bit for bit, from any number of ranks.",
+)

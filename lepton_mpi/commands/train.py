@@ -1,0 +1,48 @@
+"""``python -m lepton_mpi.train``: train a model on all ranks; the run itself is ``run/loop.py``."""
+
+from collections.abc import Mapping, Sequence
+
+from lepton_mpi import launch
+from lepton_mpi.commands.command import Command
+from lepton_mpi.options import own, sources
+from lepton_mpi.options.config import OPTIONS
+from lepton_mpi.options.option import Option
+
+_EPILOGUE = """Where an option's value comes from: the defaults above, then the recipe, then the file of --config, then the
+command line; the last one counts. A recipe is taken if --recipe names one, or if neither --data nor --config is given:
+then it is digits, with its learning rate of 0.003. The head of a run says which recipe was taken.
+
+--help NAME lists the options that one model or optimizer alone has: {topics}.
+
+mpirun refuses more ranks than cores, and root, unless it is told otherwise: with Open MPI mpirun --oversubscribe and
+--allow-run-as-root. ./run_local.sh train does both."""
+
+
+def _run(chosen: sources.Chosen) -> int:
+    launch.limit_threads(chosen.config.threads)
+    from lepton_mpi.run import fit
+    from lepton_mpi.world import world
+
+    return world.run(lambda ranks: fit.train(chosen.config, ranks), chosen.config.timeout)
+
+
+def _topics() -> Mapping[str, Sequence[Option]]:
+    """Whatever can be chosen and has options that others lack: its name, and they."""
+    found: dict[str, list[Option]] = {}
+    for option in [*OPTIONS.values(), *own.all_own_options()]:
+        for choice in option.of[1:]:
+            found.setdefault(choice, []).append(option)
+    return found
+
+
+COMMAND = Command(
+    "train",
+    "train a model on all ranks (the same as python -m lepton_mpi.train)",
+    "mpirun -n N python -m lepton_mpi.train [options]",
+    "Train one model on all ranks.",
+    {"config": sources.CONFIG_FILE, **OPTIONS},
+    sources.from_command_line,
+    _run,
+    _EPILOGUE.format(topics=", ".join(_topics())),
+    _topics,
+)

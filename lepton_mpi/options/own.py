@@ -1,0 +1,79 @@
+"""Options that one model, optimizer or strategy alone has: a class of declared options beside it, named here.
+
+    OWN = {"model": {"gpt": "lepton_mpi.models.gpt_options:GptOptions"}, …}
+
+Such an option is typed like any other, ``--model gpt --layers 6`` or ``layers = 6``; ``--help gpt`` lists it, and
+``config.own["model"]`` is the checked object. An option of a model that is not chosen is refused. The class is a subclass
+of ``option.Checked``, and its module must import neither NumPy nor MPI, since ``--help`` imports it.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.options.option import Checked, Option, options_of
+from lepton_mpi.wording import did_you_mean
+
+# Options of Config that choose, and the choices that have options of their own: ``module:class``.
+OWN: dict[str, dict[str, str]] = {"model": {}, "optimizer": {}, "strategy": {}}
+CHOOSERS = tuple(OWN)
+
+
+@cache
+def _class(where: str) -> type[Checked]:
+    module, _, name = where.partition(":")
+    return vars(import_module(module))[name]
+
+
+def own_options(choices: Mapping[str, Any]) -> dict[str, Option]:
+    """Options of what is chosen alone, by name; ``choices`` are values of the options that choose."""
+    return {
+        name: dataclasses.replace(option, of=(chooser, choice))
+        for chooser, choice in choices.items()
+        if isinstance(choice, str) and choice in OWN.get(chooser, {})
+        for name, option in options_of(_class(OWN[chooser][choice])).items()
+    }
+
+
+def all_own_options() -> list[Option]:
+    """Every option that one choice alone has."""
+    return [
+        option
+        for chooser, choices in OWN.items()
+        for choice in choices
+        for option in own_options({chooser: choice}).values()
+    ]
+
+
+def completed(choices: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Checked]:
+    """Own options of what is chosen, as checked objects with their defaults. Raises ConfigurationError.
+
+    ``given`` holds for each option that chooses such an object, or its values by name, as JSON has them.
+    """
+    found = {}
+    for chooser, choice in choices.items():
+        values = given.get(chooser, {})
+        if choice not in OWN[chooser]:
+            if values:
+                raise ConfigurationError(
+                    f"--{chooser} {choice}: expected no options of its own, got {values!r}"
+                )
+            continue
+        declared = _class(OWN[chooser][choice])
+        if not isinstance(values, declared):
+            _check_names(f"--{chooser} {choice}", values, options_of(declared))
+            values = declared(**values)
+        found[chooser] = values
+    return found
+
+
+def _check_names(of: str, values: Any, options: Mapping[str, Option]) -> None:
+    if not isinstance(values, Mapping):
+        raise ConfigurationError(f"{of}: expected its options by name, got {values!r}")
+    for name in values.keys() - options.keys():
+        raise ConfigurationError(
+            f"{of}: unknown option {name!r}{did_you_mean(name, list(options))}"
+        )

@@ -1,0 +1,47 @@
+"""TOML files with options: ``--config FILE`` and recipes. Raises ConfigurationError that names option, file and key."""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.options.option import Option
+from lepton_mpi.wording import did_you_mean, one_line, printable
+
+
+class TomlFile:
+    """The keys and values of a file, read when it is made.
+
+    Attributes
+    ----------
+    values : dict
+        As TOML has them, unchecked.
+    """
+
+    def __init__(self, flag: str, path: str) -> None:
+        self.name = f"{flag}: {printable(path)}"
+        try:
+            self.values: dict[str, Any] = tomllib.loads(Path(path).read_text("utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ConfigurationError(
+                f"{flag}: cannot read {printable(path)}: {one_line(reason)}"
+            ) from None
+
+    def read(self, options: Mapping[str, Option]) -> dict[str, Any]:
+        """Checked values by name, every key one of ``options``."""
+        with self.naming_it():
+            for key in self.values.keys() - options.keys():
+                hint = did_you_mean(key, list(options))
+                raise ConfigurationError(f"unknown key {key!r}{hint}")
+            return {key: options[key].read_value(value) for key, value in self.values.items()}
+
+    @contextmanager
+    def naming_it(self) -> Iterator[None]:
+        """A block whose errors name the option and the file."""
+        try:
+            yield
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{self.name}: {error}") from None
