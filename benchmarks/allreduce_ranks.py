@@ -16,7 +16,7 @@ from lepton_mpi.collectives.choosing.timing import Call, measure
 from lepton_mpi.collectives.messages.mpi import MpiRanks
 from lepton_mpi.collectives.within_host import plan_words, plans
 from lepton_mpi.errors import RankError
-from lepton_mpi.world.world import World, mpi_library
+from lepton_mpi.world.world import World
 
 
 def print_table(world: World, options: argparse.Namespace) -> None:
@@ -31,7 +31,7 @@ def print_table(world: World, options: argparse.Namespace) -> None:
         **dict(options.constants),
         "ranks": world.size,
         "hosts": world.host_count,
-        "version": mpi_library(),
+        "version": world.mpi,
     }
     if world.rank == 0:
         print_header("allreduce by lepton_mpi: time in us, bandwidth in GB/s (1e9 bytes)", facts)

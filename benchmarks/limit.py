@@ -36,7 +36,8 @@ from numba import from_dtype, njit, types
 from benchmarks.harness import l3_bytes
 from lepton_mpi.collectives.within_host.fold_kernels import ARITIES, LINE_BYTES, SUM, fold
 from lepton_mpi.kernels.intrinsics import base_address
-from lepton_mpi.world.world import MPI, World
+from lepton_mpi.world.mpi import MPI
+from lepton_mpi.world.world import World
 
 # 8 rows of 16 MiB on 2 cores: 1 KiB 54 GB/s, 8 KiB 17 GB/s. Short blocks keep all rows' prefetchers going.
 _BLOCK_BYTES = 1 << 10

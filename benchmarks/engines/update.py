@@ -119,7 +119,7 @@ def measure_case(world, case: Case, bucket_bytes: int, seconds: float, limit=Non
     from benchmarks.engines.update_reference import Reference
     from benchmarks.engines.update_ways import DTYPE, WAYS, Problem
     from lepton_mpi.optimizers.optimizer import KINDS
-    from lepton_mpi.world.world import mpi_library
+    from lepton_mpi.world.mpi import mpi_library
 
     byte_count, states = case.parameters * DTYPE.itemsize, len(KINDS[case.optimizer][1])
     problem = Problem(case.parameters, case.optimizer, bucket_bytes // DTYPE.itemsize)
@@ -193,7 +193,7 @@ def measure(world, way, reference, seconds: float, give_up_seconds: float = inf)
 def _first_calls(world) -> None:
     import numpy as np
 
-    from lepton_mpi.world.world import MPI
+    from lepton_mpi.world.mpi import MPI
 
     comm, n = world.collective_comm, world.size
     whole, own = np.zeros(n, np.float32), np.zeros(1, np.float32)

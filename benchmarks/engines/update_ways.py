@@ -26,7 +26,8 @@ from lepton_mpi.optimizers.optimizer import KINDS, Optimizer
 from lepton_mpi.strategies.shared_parameters import SharedParameters
 from lepton_mpi.strategies.strategy import Setting
 from lepton_mpi.vectors import Layout
-from lepton_mpi.world.world import MPI, World
+from lepton_mpi.world.mpi import MPI
+from lepton_mpi.world.world import World
 
 DTYPE = np.dtype(np.float32)
 _PAGE_BYTES = 4096

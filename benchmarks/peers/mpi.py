@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.peers.cases import measure_cases, parse_arguments
 from lepton_mpi.collectives.choosing.timing import WARM_UP_CALLS, Call
 from lepton_mpi.collectives.messages.mpi import MpiRanks
-from lepton_mpi.world.world import MPI, mpi_library
+from lepton_mpi.world.mpi import MPI, mpi_library
 
 
 def in_place(comm: MPI.Comm, vector: np.ndarray) -> Call:

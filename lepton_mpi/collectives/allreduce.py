@@ -18,6 +18,7 @@ import numpy as np
 from lepton_mpi.collectives.between_hosts.copied_plan import make_copied_plan
 from lepton_mpi.collectives.between_hosts.two_level_plan import TwoLevelPlan
 from lepton_mpi.collectives.choosing.tuning import Choice, choose
+from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.messages.mpi import MpiAllreducePlan, MpiTransport
 from lepton_mpi.collectives.messages.plan import DTYPES, MessagePlan
 from lepton_mpi.collectives.schedules.algorithms import ALGORITHMS
@@ -59,7 +60,7 @@ class Plan:
         rank whose contribution was overwritten waits there until all of its host have called it. For other sums nobody
         needs to, and it does nothing. Takes and returns nothing.
     run : callable
-        Sums once, without arguments. Collective over the world.
+        Sums once, without arguments. Collective over the group.
     """
 
     algorithm: str
@@ -86,7 +87,7 @@ class Plan:
 
 
 def make_plan(
-    world,
+    group: Group,
     count: int | None = None,
     dtype: Any = np.float32,
     *,
@@ -96,11 +97,11 @@ def make_plan(
     op: str = "sum",
     algorithm: str = "auto",
 ) -> Plan:
-    """Plan an allreduce. Collective over ``world``; every rank with the same arguments.
+    """Plan an allreduce. Collective over ``group``; every rank with the same arguments.
 
     Parameters
     ----------
-    world : World
+    group : Group
     count, dtype
         Of the vector, for modes "shared" and "private", whose memory the plan owns.
     mode : {"shared", "private", "array"}
@@ -123,8 +124,8 @@ def make_plan(
     RankError
         The same for arguments that differ between ranks, with the ranks and what each of them gave.
     """
-    with world.agreeing():
-        check_arguments(mode, array, op, algorithm, world)
+    with group.agreeing():
+        check_arguments(mode, array, op, algorithm, group)
         if array is None and not (isinstance(count, int | np.integer) and count >= 0):
             raise ConfigurationError(
                 f"allreduce: count: expected a whole number >= 0, got {count!r}"
@@ -136,33 +137,35 @@ def make_plan(
     if array is not None:
         count, dtype = array.size, array.dtype
     dtype = np.dtype(dtype)
-    world.agree_on(
+    group.agree_on(
         "the allreduce (elements, dtype, operation, mode, in place, algorithm)",
         (count, dtype.name, op, mode, in_place, algorithm),
     )
-    with world.agreeing():
+    with group.agreeing():
         if dtype.name not in DTYPES or not dtype.isnative:
             raise ConfigurationError(f"allreduce: expected dtype {', '.join(DTYPES)}, got {dtype}")
-    choice = choose(world, algorithm, mode, count * dtype.itemsize, reproducible=False)
+    choice = choose(group, algorithm, mode, count * dtype.itemsize, reproducible=False)
     algorithm, reason = choice.algorithm, choice.reason
-    if algorithm in ("host", "two_level") and world.host_count == 1 and mode == "array":
-        executor = HostArrayPlan(world, array, op)
+    if algorithm in ("host", "two_level") and group.host_count == 1 and mode == "array":
+        executor = HostArrayPlan(group, array, op)
         return Plan(algorithm, reason, [array], array, executor)
     if algorithm in ("host", "two_level"):
-        return _host_or_two_level(world, count, dtype, mode, in_place, array, op, choice)
+        return _host_or_two_level(group, count, dtype, mode, in_place, array, op, choice)
     buffer = np.zeros(count, dtype) if array is None else array
     if algorithm in ("mpi", "mpi_persistent"):
         executor = MpiAllreducePlan(
-            buffer, world.collective_comm, op, persistent=algorithm == "mpi_persistent"
+            buffer, group.collective_comm, op, persistent=algorithm == "mpi_persistent"
         )
     else:
         executor = MessagePlan(
-            ALGORITHMS[algorithm], buffer, MpiTransport(world.collective_comm), operation=op
+            ALGORITHMS[algorithm], buffer, MpiTransport(group.collective_comm), operation=op
         )
     return Plan(algorithm, reason, [buffer], buffer, executor)
 
 
-def check_arguments(mode: str, array: np.ndarray | None, op: str, algorithm: str, world) -> None:
+def check_arguments(
+    mode: str, array: np.ndarray | None, op: str, algorithm: str, group: Group
+) -> None:
     for what, value, known in (
         ("mode", mode, MODES),
         ("op", op, OPERATIONS),
@@ -178,7 +181,7 @@ def check_arguments(mode: str, array: np.ndarray | None, op: str, algorithm: str
         array.ndim != 1 or not array.flags.c_contiguous or not array.flags.writeable
     ):
         raise ConfigurationError(
-            f"allreduce: rank {world.rank}: expected a writable, contiguous vector, got shape {array.shape}, "
+            f"allreduce: rank {group.rank}: expected a writable, contiguous vector, got shape {array.shape}, "
             f"strides {array.strides}, writable {array.flags.writeable}; pass array.copy() and copy the sum back"
         )
     if mode == "shared" and algorithm not in SHARING:
@@ -186,18 +189,25 @@ def check_arguments(mode: str, array: np.ndarray | None, op: str, algorithm: str
             f"allreduce: mode shared: expected algorithm {', '.join(SHARING)}, got {algorithm}, which gives every rank a "
             "result of its own; take mode private"
         )
-    if algorithm == "host" and world.host_count > 1:
+    if algorithm == "host" and group.host_count > 1:
         raise ConfigurationError(
-            f"allreduce: algorithm host: expected one host, got {world.host_count}; take two_level"
+            f"allreduce: algorithm host: expected one host, got {group.host_count}; take two_level"
         )
 
 
 def _host_or_two_level(
-    world, count: int, dtype: np.dtype, mode: str, in_place: bool, array, op: str, choice: Choice
+    group: Group,
+    count: int,
+    dtype: np.dtype,
+    mode: str,
+    in_place: bool,
+    array,
+    op: str,
+    choice: Choice,
 ) -> Plan:
-    one_host = world.host_count == 1
+    one_host = group.host_count == 1
     vectors = HostVectors(
-        *(world, count, dtype, "private" if mode == "private" and one_host else "shared"),
+        *(group, count, dtype, "private" if mode == "private" and one_host else "shared"),
         in_place=in_place and mode == "shared",
     )
     words = choice.algorithm, choice.reason
@@ -206,7 +216,7 @@ def _host_or_two_level(
         plan = Plan(*words, vectors.inputs, vectors.result, executor)
         if in_place and mode == "shared":
             waits = vectors.overwrites_own
-            plan.release = (HostBarrier(world, waits) if one_host else HostMeeting(world)).run
+            plan.release = (HostBarrier(group, waits) if one_host else HostMeeting(group)).run
         return plan
     own = vectors.inputs[0] if array is None else array
     return Plan(*words, [own], own, make_copied_plan(own, vectors, op))

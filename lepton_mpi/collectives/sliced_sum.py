@@ -7,6 +7,7 @@ import numpy as np
 
 from lepton_mpi.collectives.allreduce import check_arguments
 from lepton_mpi.collectives.choosing.tuning import Choice, choose
+from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.messages.mpi import MpiAllreducePlan, MpiTransport
 from lepton_mpi.collectives.messages.plan import MessagePlan
 from lepton_mpi.collectives.schedules.algorithms import ALGORITHMS
@@ -37,18 +38,18 @@ class SlicedSum:
 
 
 def choose_for_gradients(
-    world, algorithm: str, slices: list[tuple[int, int]], dtype: np.dtype
+    group: Group, algorithm: str, slices: list[tuple[int, int]], dtype: np.dtype
 ) -> Choice:
-    """What sums gradients, and why. Collective over ``world``; ConfigurationError for an unfitting name."""
+    """What sums gradients, and why. Collective over ``group``; ConfigurationError for an unfitting name."""
     longest = max((stop - start for start, stop in slices), default=0)
-    choice = choose(world, algorithm, "shared", longest * dtype.itemsize, reproducible=True)
-    with world.agreeing():
-        check_arguments("private", None, "sum", choice.algorithm, world)
+    choice = choose(group, algorithm, "shared", longest * dtype.itemsize, reproducible=True)
+    with group.agreeing():
+        check_arguments("private", None, "sum", choice.algorithm, group)
     return choice
 
 
 def make_sliced_sum(
-    world,
+    group: Group,
     count: int,
     dtype: np.dtype,
     leaf_count: int,
@@ -56,16 +57,16 @@ def make_sliced_sum(
     algorithm: str,
     segment_bytes: int,
 ) -> SlicedSum:
-    """Plan the sum of ``leaf_count`` vectors, spread evenly over the ranks. Collective over ``world``.
+    """Plan the sum of ``leaf_count`` vectors, spread evenly over the ranks. Collective over ``group``.
 
     ``algorithm`` is MPI's own or a schedule over messages; ``segment_bytes`` is the size of one message. The bits of
     the sum depend on the number of ranks.
     """
-    leaves = Leaves.spread(leaf_count, world.size)
+    leaves = Leaves.spread(leaf_count, group.size)
     vector = np.zeros(count, dtype)
-    run = leaves.bounds[world.place], leaves.bounds[world.place + 1]
+    run = leaves.bounds[group.place], leaves.bounds[group.place + 1]
     nodes = [run] if run[0] < run[1] else []
-    comm = world.collective_comm
+    comm = group.collective_comm
     if algorithm in ("mpi", "mpi_persistent"):
         persistent = algorithm == "mpi_persistent"
         plans = [

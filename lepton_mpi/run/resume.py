@@ -41,7 +41,16 @@ _FREE = {
         "shuffle_buffer",
         "checkpoint",
     ),
-    *("checkpoint_steps", "resume", "report_memory", "metrics", "progress", "threads", "timeout"),
+    *(
+        "checkpoint_steps",
+        "resume",
+        "report_memory",
+        "metrics",
+        "metrics_append",
+        "progress",
+        "threads",
+        "timeout",
+    ),
     *("allreduce", "bucket_bytes", "segment_bytes"),
 }
 # All of these add in the canonical order; threads and other ways of summing round otherwise, which is no mistake.

@@ -16,7 +16,7 @@ from lepton_mpi.run.report import Report
 from lepton_mpi.run.resume import name_of
 from lepton_mpi.wording import grouped
 from lepton_mpi.world import memory
-from lepton_mpi.world.world import World, mpi_library
+from lepton_mpi.world.world import World
 
 if TYPE_CHECKING:
     from lepton_mpi.run.run import Run
@@ -59,7 +59,7 @@ def say_head(run: Run) -> None:
         "start",
         world_size=world.size,
         hosts=world.host_count,
-        mpi=mpi_library(),
+        mpi=world.mpi,
         rows={split: rows.row_count for split, rows in data.splits.items()},
         loader=data.way.name,
         shuffle=run.shuffle.name,
@@ -75,7 +75,7 @@ def _world_text(config: Config, world: World) -> str:
     crowded = f", {world.cores} cores for {world.local_size} ranks" if is_crowded else ""
     threads = thread_count(config, world)
     per_rank = "1 thread a rank" if threads == 1 else f"{threads} BLAS threads a rank"
-    return f"{ranks}{crowded}, {mpi_library()}, {per_rank}"
+    return f"{ranks}{crowded}, {world.mpi}, {per_rank}"
 
 
 def evaluate(run: Run, split: str) -> dict[str, Any]:

@@ -113,7 +113,7 @@ class _Update:
     """Sum and update, or only update."""
 
     def __init__(self, owner: SharedParameters, vectors: HostVectors, is_fused: bool) -> None:
-        world, dtype = vectors.world, vectors.dtype
+        world, dtype = vectors.group, vectors.dtype
         row, folds = vectors.targets[0][0], []
         first_slot = len(vectors.table)
         if is_fused:

@@ -4,9 +4,15 @@ Memory that several processes map is counted in parts (Pss of /proc/PID/smaps): 
 1/n for each, so the sum over the ranks of a host is what the host gives.
 """
 
+from __future__ import annotations
+
 import re
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lepton_mpi.world.rank_group import RankGroup
 
 _HEAD = re.compile(r"^[0-9a-f]+-[0-9a-f]+ .* /memfd:lepton_mpi:(\w+) ")
 _ANY_HEAD = re.compile(r"^[0-9a-f]+-[0-9a-f]+ ")
@@ -91,7 +97,7 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def report(world, vectors: dict[str, int], vector_bytes: int) -> list[str]:
+def report(world: RankGroup, vectors: dict[str, int], vector_bytes: int) -> list[str]:
     """Lines for people. Collective over the host.
 
     vectors : how many vectors of the length of the parameters this host should hold for each purpose, none where every

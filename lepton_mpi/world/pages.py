@@ -48,7 +48,7 @@ def map_file(file: int, length: int) -> np.ndarray:
     _mapped(_libc.mmap(start, length, access, mmap.MAP_SHARED | _MAP_FIXED, file, 0))
     memory = (ctypes.c_ubyte * length).from_address(start)
     weakref.finalize(memory, _libc.munmap, reserved, length + spare)
-    return np.frombuffer(memory, np.uint8)
+    return np.asarray(memory)
 
 
 def collapse(memory: np.ndarray) -> bool:

@@ -10,14 +10,13 @@ older than the time limit, the rank reports all rows of its host and ends the jo
 The same thread sleeps on the process descriptors of the host's other ranks, so that a rank that dies is
 noticed at once, in whatever call its peers wait.
 
-A rank that holds the interpreter lock for ever cannot run the thread: ``faulthandler``'s timer, which
-needs no lock, ends it a little later.
+A rank that holds the interpreter lock for ever cannot run the thread: that is what ``backstop.py`` is for.
 """
 
-import faulthandler
+from __future__ import annotations
+
 import os
 import select
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -25,26 +24,14 @@ from time import monotonic
 
 import numpy as np
 
-PHASES = (
-    "start",
-    "input",
-    "compute",
-    "communication",
-    "waiting",
-    "evaluation",
-    "checkpoint",
-    "end",
-    "over",
-)
+from lepton_mpi.world.backstop import Backstop
+from lepton_mpi.world.heartbeats import PATIENCE_SECONDS, PHASES, WAITING, Heartbeat
+
 _NUMBER_OF = {phase: number for number, phase in enumerate(PHASES)}
-# In these a rank depends on its peers, so that its own stack would explain nothing.
-_WAITING = {PHASES.index("communication"), PHASES.index("waiting")}
+_WAITING_NUMBERS = {_NUMBER_OF[phase] for phase in WAITING}
 
-_BACKSTOP_SECONDS = 5.0
-
-# Compiling kernels, reading the first data and writing a checkpoint have nothing to do with the length of
-# a step, which the user's limit is about.
-_PATIENCE_SECONDS = {"start": 600.0, "checkpoint": 600.0}
+# The thread looks as often, four times within a shorter limit, and no more often than that.
+_INTERVAL_SECONDS, _INTERVAL_SECONDS_MIN = 1.0, 0.01
 
 
 class PhaseClock:
@@ -56,14 +43,22 @@ class PhaseClock:
         Shared by the host's ranks: step, phase, CLOCK_MONOTONIC seconds at the phase's begin.
     local_rank : int
         The row that this rank writes.
+
+    Attributes
+    ----------
+    seconds : dict of str to float
+        Time spent in each phase, but for the present stay.
+    on_new_limit : callable
+        Called when a phase begins that may last longer, or shorter, than the one before.
     """
 
     def __init__(self, rows: np.ndarray | None = None, local_rank: int = 0) -> None:
         self.rows = np.zeros((1, 3)) if rows is None else rows
         self.local_rank = local_rank
         # Its elements are faster to set than an array's.
-        self._row = memoryview(self.rows[local_rank])
+        self._row: memoryview[float] = memoryview(self.rows[local_rank])
         self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.on_new_limit: Callable[[], None] = _nothing
         self._phase, self._since = "start", monotonic()
         self.enter("start", 0)
 
@@ -73,10 +68,12 @@ class PhaseClock:
         self.seconds[self._phase] += now - self._since
         # Before the phase: the watchdog must not take the age of one for that of another with a shorter limit.
         self._row[2] = now
-        self._phase, self._since = phase, now
+        before, self._phase, self._since = self._phase, phase, now
         if step is not None:
             self._row[0] = step
         self._row[1] = _NUMBER_OF[phase]
+        if phase in PATIENCE_SECONDS or before in PATIENCE_SECONDS:
+            self.on_new_limit()
 
     def move(self, source: str, target: str, seconds: float) -> None:
         """Count ``seconds`` that were booked, or will be, under ``source`` as ``target``."""
@@ -87,18 +84,17 @@ class PhaseClock:
         """Phase of one rank of this host."""
         return PHASES[int(self.rows[local_rank, 1])]
 
-    def state(self, local_rank: int) -> str:
-        """One rank of this host in words."""
-        step, _, since = self.rows[local_rank]
-        return f"{self.phase_of(local_rank)} in step {int(step)} for {monotonic() - since:.1f} s"
+    def heartbeats(self) -> list[Heartbeat]:
+        """All ranks of this host."""
+        return [Heartbeat(*row) for row in self.rows.tolist()]
 
     def waits_for_others(self) -> bool:
         """Whether this rank depends on its peers right now."""
-        return int(self._row[1]) in _WAITING
+        return int(self._row[1]) in _WAITING_NUMBERS
 
     def phase_limit_seconds(self, limit_seconds: float) -> float:
         """Longest time that this rank may stay in its present phase."""
-        return max(limit_seconds, _PATIENCE_SECONDS.get(self._phase, 0.0))
+        return max(limit_seconds, PATIENCE_SECONDS.get(self._phase, 0.0))
 
     def age_seconds(self) -> float:
         """Seconds since this rank last entered a phase."""
@@ -118,6 +114,8 @@ class Watchdog:
         Processes of the host's ranks, by local_rank.
     on_timeout, on_death : callables
         ``on_death(local_rank)`` is called when another rank of the host has died before its end.
+    backstop : Backstop
+        Belongs to the watchdog from now on.
     """
 
     def __init__(
@@ -127,11 +125,13 @@ class Watchdog:
         process_ids: list[int],
         on_timeout: Callable[[], None],
         on_death: Callable[[int], None],
+        backstop: Backstop,
     ) -> None:
-        self._clock, self._limit = clock, limit_seconds
+        self._clock, self._limit, self._backstop = clock, limit_seconds, backstop
         self._on_timeout, self._on_death = on_timeout, on_death
-        self._stop, self._arming = threading.Event(), threading.Lock()
         self._poll = select.poll()
+        self._stop = os.eventfd(0)
+        self._poll.register(self._stop, select.POLLIN)
         self._ranks: dict[int, int] = {}
         self._looked_at: dict[int, int] = {}
         for local_rank, process_id in enumerate(process_ids):
@@ -145,23 +145,31 @@ class Watchdog:
             self._ranks[descriptor] = local_rank
             self._poll.register(descriptor, select.POLLIN)
         self._arm_backstop()
-        threading.Thread(target=self._watch, name="lepton_mpi watchdog", daemon=True).start()
+        clock.on_new_limit = self._arm_backstop
+        self._thread = threading.Thread(target=self._watch, name="lepton_mpi watchdog", daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
-        """No limit any more."""
-        with self._arming:
-            self._stop.set()
-            faulthandler.cancel_dump_traceback_later()
+        """No limit any more. Does nothing the second time."""
+        if self._stop < 0:
+            return
+        self._clock.on_new_limit = _nothing
+        os.eventfd_write(self._stop, 1)
+        self._thread.join()
+        self._backstop.close()
+        for descriptor in (self._stop, *self._ranks):
+            os.close(descriptor)
+        self._stop = -1
 
     def _watch(self) -> None:
-        interval_ms = 1000 * min(1.0, self._limit / 4)
+        interval = max(_INTERVAL_SECONDS_MIN, min(_INTERVAL_SECONDS, self._limit / 4))
         while True:
-            ended = self._poll.poll(interval_ms)
-            if self._stop.is_set():
+            ended = [descriptor for descriptor, _ in self._poll.poll(1000 * interval)]
+            if self._stop in ended:
                 return
-            gone = [self._ranks[descriptor] for descriptor, _ in ended]
+            gone = [self._ranks[descriptor] for descriptor in ended]
             gone += [rank for process, rank in self._looked_at.items() if _has_ended(process)]
-            for descriptor, _ in ended:
+            for descriptor in ended:
                 self._poll.unregister(descriptor)
             for local_rank in gone:
                 if self._clock.phase_of(local_rank) != "over":
@@ -172,14 +180,16 @@ class Watchdog:
             if self._clock.age_seconds() > limit:
                 self._on_timeout()
                 return
-            # From this thread: if it runs, the lock is free; if it does not, the timer expires.
+            # From this thread: if it runs, the lock is free; if it does not, the backstop is not moved.
             self._arm_backstop()
 
     def _arm_backstop(self) -> None:
-        seconds = self._clock.phase_limit_seconds(self._limit) + _BACKSTOP_SECONDS
-        with self._arming:  # once stopped, never armed again: the process may live on
-            if not self._stop.is_set():
-                faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+        limit = self._clock.phase_limit_seconds(self._limit)
+        self._backstop.arm(limit, self._clock.age_seconds())
+
+
+def _nothing() -> None:
+    pass
 
 
 def _has_ended(process_id: int) -> bool:

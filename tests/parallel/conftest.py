@@ -17,8 +17,7 @@ def world() -> Iterator[World]:
     world = World(_SECONDS_A_TEST)
     yield world
     world.comm.Barrier()
-    world.clock.enter("over")
-    world.watchdog.stop()
+    world.close()
 
 
 @pytest.fixture(autouse=True)

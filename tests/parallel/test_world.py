@@ -8,7 +8,7 @@ import pytest
 
 from lepton_mpi import launch
 from lepton_mpi.errors import ConfigurationError, DataError, RankError
-from lepton_mpi.world.world import places_of_hosts
+from lepton_mpi.world.rank_group import places_of_hosts
 from tests.parallel.together import check, equal_everywhere, refused, together
 
 

@@ -8,7 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from lepton_mpi.world.watchdog import PHASES, PhaseClock, Watchdog
+from lepton_mpi.world.backstop import Backstop
+from lepton_mpi.world.heartbeats import PHASES
+from lepton_mpi.world.watchdog import PhaseClock, Watchdog
 
 
 def _fail(*_):
@@ -27,7 +29,9 @@ def test_a_death_before_the_end_is_noticed(monkeypatch, kernel, phase):
     rows[1] = 1, PHASES.index(phase), 0
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as neighbour:
         deaths = queue.SimpleQueue()
-        watchdog = Watchdog(clock, 2.0, [os.getpid(), neighbour.pid], lambda: None, deaths.put)
+        watchdog = Watchdog(
+            clock, 2.0, [os.getpid(), neighbour.pid], lambda: None, deaths.put, Backstop()
+        )
         try:
             neighbour.kill()  # not waited for: a zombie has ended too
             if phase == "compute":
@@ -69,7 +73,9 @@ def test_a_long_phase_that_ends_while_the_watchdog_looks_is_no_timeout():
 
     clock, timeouts = Turning(), queue.SimpleQueue()
     clock._row[2] -= 400  # of 600 that "start" may take
-    watchdog = Watchdog(clock, 2.0, [os.getpid()], lambda: timeouts.put(True), lambda _: None)
+    watchdog = Watchdog(
+        clock, 2.0, [os.getpid()], lambda: timeouts.put(True), lambda _: None, Backstop()
+    )
     try:
         assert looked.get(timeout=20) >= 400
         assert looked.get(timeout=20) < 20

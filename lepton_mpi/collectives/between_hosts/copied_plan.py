@@ -27,7 +27,7 @@ _BUCKETS_MAX = 256
 def make_copied_plan(
     own: np.ndarray, vectors: HostVectors, operation: str
 ) -> "_CopiedPlan | _OverlappedCopiedPlan":
-    """The executor that sums ``own``, shape (vectors.count,), in place. Collective over the world.
+    """The executor that sums ``own``, shape (vectors.count,), in place. Collective over the group.
 
     ``vectors`` is in mode "shared", not in place, with one input a rank; ``own`` may be this rank's input.
     """
@@ -61,7 +61,7 @@ class _OverlappedCopiedPlan:
         self._buckets = segments(0, vectors.count, elements)
         self._sum = OverlappedSum(vectors, self._buckets, operation)
         # This rank's slice of a bucket is summed.
-        self._summed, self._round = HostFlags(vectors.world, len(self._buckets)), 0
+        self._summed, self._round = HostFlags(vectors.group, len(self._buckets)), 0
         self._not_summed: set[int] = set()
         self._not_copied: list[int] = []
         self.wait_seconds = 0.0

@@ -43,7 +43,7 @@ _SUMS_UNDER_WAY = 2
 
 
 class OverlappedSum:
-    """Making one is collective over the world, and so is a round of ``begin``, ``ready`` of all buckets and ``until`` all
+    """Making one is collective over the group, and so is a round of ``begin``, ``ready`` of all buckets and ``until`` all
     are complete.
 
     Parameters
@@ -65,24 +65,24 @@ class OverlappedSum:
     def __init__(
         self, vectors: HostVectors, buckets: list[tuple[int, int]], operation: str = "sum"
     ) -> None:
-        world = vectors.world
-        lanes = world.lane_count if world.host_count > 1 else world.local_size
+        group = vectors.group
+        lanes = group.lane_count if group.host_count > 1 else group.local_size
         # A rank is ready with a bucket, and has added up its slices of all of them.
-        self._ready, self._added = HostFlags(world, len(buckets)), HostFlags(world, 1)
-        self._go_on = let_messages_go_on(world)
+        self._ready, self._added = HostFlags(group, len(buckets)), HostFlags(group, 1)
+        self._go_on = let_messages_go_on(group)
         self.slices = []
         for start, stop in buckets:
             bounds = chunk_bounds(stop - start, lanes)
             own = (
-                bounds[world.local_rank : world.local_rank + 2] if world.local_rank < lanes else ()
+                bounds[group.local_rank : group.local_rank + 2] if group.local_rank < lanes else ()
             )
             self.slices.append((start + own[0], start + own[1]) if own else (start, start))
-        tag = reserve_tags(world, 2 * len(buckets))
+        tag = reserve_tags(group, 2 * len(buckets))
         self._parts = [
             _Part(vectors, tag + 2 * number, *slice_, operation)
             for number, slice_ in enumerate(self.slices)
         ]
-        compiled(world, reduce_alone, vectors.dtype)
+        compiled(group, reduce_alone, vectors.dtype)
         self._round, self._started, self._done = 0, 0, 0
         self._is_complete = [True] * len(buckets)
         self._first_sent = self._last_done = 0.0
@@ -166,19 +166,19 @@ class _Part:
     def __init__(
         self, vectors: HostVectors, tag: int, start: int, stop: int, operation: str
     ) -> None:
-        world = vectors.world
+        group = vectors.group
         groups = groups_of(vectors)
         self._lane = None
         scratch, rows = scratch_for(groups, vectors.dtype), row_addresses(vectors.table)
-        plan = encode_plan(world, None, rows, scratch, start, stop, operation, groups)
+        plan = encode_plan(group, None, rows, scratch, start, stop, operation, groups)
         # A plan has addresses only: the memory must live as long.
         self._plan, self._memory = plan.view(vectors.dtype), (vectors.table, scratch)
-        if world.lane_comm is not None:
+        if group.lane_comm is not None:
             node_starts = [[first for first, _ in nodes] for nodes in vectors.nodes_of_hosts]
             self._lane = LaneExchange(
-                MpiTransport(world.lane_comm, tag),
+                MpiTransport(group.lane_comm, tag),
                 *(vectors.node_sums, vectors.result, node_starts, start, stop, operation),
-                sum_transport=MpiTransport(world.lane_comm, tag + 1),
+                sum_transport=MpiTransport(group.lane_comm, tag + 1),
             )
 
     def expect(self) -> None:

@@ -17,7 +17,7 @@ from lepton_mpi.collectives.within_host.vectors import HostVectors
 
 
 class TwoLevelPlan:
-    """Sum [start, stop) of all rows of all hosts into the shared result of every host. Collective over the world.
+    """Sum [start, stop) of all rows of all hosts into the shared result of every host. Collective over the group.
 
     Parameters as for ``HostPlan``; ``vectors`` in mode "shared".
     """
@@ -25,19 +25,19 @@ class TwoLevelPlan:
     def __init__(
         self, vectors: HostVectors, start: int = 0, stop: int | None = None, operation: str = "sum"
     ) -> None:
-        world = vectors.world
+        group = vectors.group
         stop = vectors.count if stop is None else stop
         self.result = vectors.result[start:stop]
         self._host = HostPlan(vectors, start, stop, operation)
-        self._meeting = HostMeeting(world)
+        self._meeting = HostMeeting(group)
         self._lane = None
-        if world.lane_comm is not None:
+        if group.lane_comm is not None:
             node_starts = [[first for first, _ in nodes] for nodes in vectors.nodes_of_hosts]
-            bounds = chunk_bounds(stop - start, world.lane_count)
+            bounds = chunk_bounds(stop - start, group.lane_count)
             first, last = (
-                start + bound for bound in bounds[world.local_rank : world.local_rank + 2]
+                start + bound for bound in bounds[group.local_rank : group.local_rank + 2]
             )
-            transport = MpiTransport(world.lane_comm)
+            transport = MpiTransport(group.lane_comm)
             sums = vectors.node_sums, vectors.result
             self._lane = LaneExchange(transport, *sums, node_starts, first, last, operation)
 

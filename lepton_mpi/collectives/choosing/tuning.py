@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from lepton_mpi.collectives.explaining.cost import busiest_of_steps
+from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.schedules.algorithms import ALGORITHMS
 from lepton_mpi.wording import size_text
 
@@ -136,8 +137,8 @@ class Choice:
     reason: str
 
 
-def choose(world, algorithm: str, mode: str, byte_count: int, reproducible: bool) -> Choice:
-    """What ``algorithm`` stands for if it is "auto". Collective over ``world``.
+def choose(group: Group, algorithm: str, mode: str, byte_count: int, reproducible: bool) -> Choice:
+    """What ``algorithm`` stands for if it is "auto". Collective over ``group``.
 
     Without a table, host memory on one host and two levels on several.
 
@@ -150,9 +151,9 @@ def choose(world, algorithm: str, mode: str, byte_count: int, reproducible: bool
     """
     if algorithm != "auto":
         return Choice(algorithm, "as asked")
-    table = table_of(world)
+    table = table_of(group)
     cases = table.fastest(mode, byte_count) if table else []
-    canonical = "host" if world.host_count == 1 else "two_level"
+    canonical = "host" if group.host_count == 1 else "two_level"
     why = "same bits for any number of ranks" if reproducible else "by rule"
     if not cases:
         remedy = "" if reproducible else "; python -m lepton_mpi tune measures what is fastest"
@@ -171,17 +172,17 @@ def choose(world, algorithm: str, mode: str, byte_count: int, reproducible: bool
     return Choice(chosen, f"{why}; {', '.join(dict.fromkeys(figures))} for {at}")
 
 
-def table_of(world) -> Table | None:
-    """The table of this kind of job, read once by rank 0. Collective over ``world`` at the first call."""
-    if "tuning" not in world.remembered:
-        table = load(job_of(world)) if world.rank == 0 else None
-        world.remembered["tuning"] = world.comm.bcast(table)
-    return world.remembered["tuning"]
+def table_of(group: Group) -> Table | None:
+    """The table of this kind of job, read once by rank 0. Collective over ``group`` at the first call."""
+    if "tuning" not in group.remembered:
+        table = load(job_of(group)) if group.rank == 0 else None
+        group.remembered["tuning"] = group.broadcast(table)
+    return group.remembered["tuning"]
 
 
-def job_of(world) -> Job:
-    """The kind of job that ``world`` is."""
-    return Job(world.mpi, tuple(map(len, world.ranks_of_hosts)), world.cores, world.cpu)
+def job_of(group: Group) -> Job:
+    """The kind of job that ``group`` would be alone."""
+    return Job(group.mpi, tuple(map(len, group.ranks_of_hosts)), group.cores, group.cpu)
 
 
 # -- the fit -------------------------------------------------------------------------------------

@@ -1,7 +1,19 @@
-"""Messages over MPI, and MPI's own Allreduce as one more algorithm: the baseline and the fallback."""
+"""Messages over MPI, and MPI's own Allreduce as one more algorithm: the baseline and the fallback.
+
+Importing this module starts no MPI: whoever has a communicator has done so, with the settings of ``world/mpi.py``.
+"""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-from mpi4py import MPI
+
+from lepton_mpi.collectives.group import Group
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 # Plans that wait for their end run one after the other, and MPI keeps the order between two ranks: one tag serves them all.
 # Others have tags of their own, up to what every MPI has.
@@ -9,15 +21,15 @@ _TAG, _TAG_MAX = 7, 32767
 _NEXT_TAG = "next tag of lane_comm"
 
 
-def reserve_tags(world, count: int) -> int:
-    """First of ``count`` tags of ``world.lane_comm`` for messages that stay on their way while others begin.
+def reserve_tags(group: Group, count: int) -> int:
+    """First of ``count`` tags of ``group.lane_comm`` for messages that stay on their way while others begin.
 
-    Nobody else has them until some 32 000 more were asked for. Collective over the world, but does not wait.
+    Nobody else has them until some 32 000 more were asked for. Collective over the group, but does not wait.
     """
-    first = world.remembered.get(_NEXT_TAG, _TAG + 1)
+    first = group.remembered.get(_NEXT_TAG, _TAG + 1)
     if first + count - 1 > _TAG_MAX:
         first = _TAG + 1
-    world.remembered[_NEXT_TAG] = first + count
+    group.remembered[_NEXT_TAG] = first + count
     return first
 
 
@@ -28,38 +40,59 @@ class MpiTransport:
         self.comm, self.rank, self.world_size, self._tag = comm, comm.rank, comm.size, tag
 
     def send_request(self, memory: np.ndarray, dest: int) -> MPI.Prequest:
-        return self.comm.Send_init(memory, dest, self._tag)
+        return _own(self.comm.Send_init(memory, dest, self._tag))
 
     def receive_request(self, memory: np.ndarray, source: int) -> MPI.Prequest:
-        return self.comm.Recv_init(memory, source, self._tag)
+        return _own(self.comm.Recv_init(memory, source, self._tag))
 
 
-_OPERATIONS = {"sum": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN}
+def _own(request: MPI.Prequest) -> MPI.Prequest:
+    """``request``, given back with the last reference to it; mpi4py would keep it for ever, 800 bytes each."""
+    return _own_kind()(request)
+
+
+@cache
+def _own_kind() -> type[MPI.Prequest]:
+    from mpi4py import MPI
+
+    class Own(MPI.Prequest):
+        """A persistent request of a plan."""
+
+        def __del__(self) -> None:
+            if not MPI.Is_finalized():
+                self.Free()
+
+    return Own
 
 
 class MpiAllreducePlan:
     """The contract of ``messages.MessagePlan``, by ``MPI_Allreduce`` in place, or its persistent form of MPI-4.
 
     ``wait_seconds`` stays 0: waiting cannot be told from communication inside MPI's call.
+
+    Attributes
+    ----------
+    run : callable
+        Sums once; takes and returns nothing.
     """
 
     def __init__(
         self, buffer: np.ndarray, comm: MPI.Comm, operation: str = "sum", persistent: bool = False
     ) -> None:
-        self._arguments = MPI.IN_PLACE, buffer, _OPERATIONS[operation]
-        self._comm = comm
+        from mpi4py import MPI
+
         self.wait_seconds = 0.0
+        op = {"sum": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN}[operation]
         if persistent:
-            self._request = comm.Allreduce_init(*self._arguments)
-            self.run = self._run_persistent
+            request = _own(comm.Allreduce_init(MPI.IN_PLACE, buffer, op))
+            self.run = partial(_start_and_wait, request)
+        else:
+            self.run = partial(comm.Allreduce, MPI.IN_PLACE, buffer, op)
 
-    def run(self) -> None:
-        """Sum once."""
-        self._comm.Allreduce(*self._arguments)
 
-    def _run_persistent(self) -> None:
-        self._request.Start()
-        self._request.Wait()
+def _start_and_wait(request: MPI.Prequest) -> None:
+    request.Start()
+    request.Wait()
 
 
 class MpiRanks:
@@ -72,6 +105,8 @@ class MpiRanks:
         self.comm.Barrier()
 
     def maximum(self, values: np.ndarray) -> np.ndarray:
+        from mpi4py import MPI
+
         result = np.empty_like(values)
         self.comm.Allreduce(values, result, MPI.MAX)
         return result

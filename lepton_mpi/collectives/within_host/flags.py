@@ -6,6 +6,7 @@ from time import perf_counter
 
 import numpy as np
 
+from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.within_host.atomics import LINE_WORDS
 from lepton_mpi.collectives.within_host.flag_kernels import flags_reached, raise_flag
 
@@ -15,14 +16,14 @@ class HostFlags:
 
     Parameters
     ----------
-    world : World
+    group : Group
     count : int
         Of things, numbered from 0.
     """
 
-    def __init__(self, world, count: int) -> None:
-        self._ranks, self._own = world.local_size, world.local_rank
-        self._words = world.host_array((max(1, count * self._ranks * LINE_WORDS),), np.int64)
+    def __init__(self, group: Group, count: int) -> None:
+        self._ranks, self._own = group.local_size, group.local_rank
+        self._words = group.host_array((max(1, count * self._ranks * LINE_WORDS),), np.int64)
 
     def raise_own(self, number: int, value: int) -> None:
         """This rank has done ``number`` in round ``value``, after all that it has stored before."""
@@ -34,12 +35,12 @@ class HostFlags:
         return flags_reached(self._words, first, first + self._ranks, value)
 
 
-def let_messages_go_on(world) -> Callable[[], object]:
+def let_messages_go_on(group: Group) -> Callable[[], object]:
     """What to call while waiting in memory: a library may hold on to bytes that are sent until it is called again.
 
     Two hosts, each waiting in memory for one of its ranks that waits for such bytes, would wait for ever.
     """
-    return world.lane_comm.Iprobe if world.lane_comm is not None else lambda: None
+    return group.lane_comm.Iprobe if group.lane_comm is not None else lambda: None
 
 
 class HostMeeting:
@@ -51,9 +52,9 @@ class HostMeeting:
         Sum over runs.
     """
 
-    def __init__(self, world) -> None:
-        self._flags, self._round, self.wait_seconds = HostFlags(world, 1), 0, 0.0
-        self._go_on = let_messages_go_on(world)
+    def __init__(self, group: Group) -> None:
+        self._flags, self._round, self.wait_seconds = HostFlags(group, 1), 0, 0.0
+        self._go_on = let_messages_go_on(group)
 
     def run(self) -> None:
         """Return once all ranks of the host have called it."""

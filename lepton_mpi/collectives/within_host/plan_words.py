@@ -4,6 +4,7 @@ from itertools import chain
 
 import numpy as np
 
+from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.within_host import meeting_kernels as kernels
 from lepton_mpi.collectives.within_host.atomics import LONGEST_SLEEP_NANOSECONDS, TIMEOUT
 from lepton_mpi.collectives.within_host.fold_kernels import OPERATIONS
@@ -23,7 +24,7 @@ YIELDS = 1_000
 
 
 def encode_plan(
-    world,
+    group: Group,
     control: np.ndarray | None,
     addresses: list[int],
     scratch: np.ndarray,
@@ -42,19 +43,19 @@ def encode_plan(
     itemsize = scratch.itemsize
     pieces = max(1, -(-(stop - start) * itemsize // (piece_bytes or PIECE_BYTES)))
     if pieces > 1:
-        pieces = -(-pieces // workers_of(world)) * workers_of(world)
+        pieces = -(-pieces // workers_of(group)) * workers_of(group)
     line = kernels.LINE_BYTES // itemsize
     piece = max(line, -(-(stop - start) // (pieces * line)) * line)
-    crowded = world.local_size > world.cores
+    crowded = group.local_size > group.cores
     body = [word for folds in groups for word in (len(folds), *chain(*map(Fold.words, folds)))]
     addresses = [*addresses, *row_addresses(scratch)]
     longest = max((len(fold.words()) for folds in groups for fold in folds), default=0)
     header = np.zeros(kernels.PLAN_HEADER, np.int64)
-    header[kernels.RANKS], header[kernels.OPERATION] = world.local_size, OPERATIONS[operation]
+    header[kernels.RANKS], header[kernels.OPERATION] = group.local_size, OPERATIONS[operation]
     header[kernels.START], header[kernels.STOP] = start, stop
     header[kernels.PIECE], header[kernels.PIECES] = piece, max(1, -(-(stop - start) // piece))
     header[kernels.POLLS], header[kernels.YIELDS] = 0 if crowded else POLLS, YIELDS
-    header[kernels.WORKERS] = workers_of(world)
+    header[kernels.WORKERS] = workers_of(group)
     header[kernels.GROUPS] = len(groups)
     header[kernels.FIRST_SLOT] = len(addresses) - len(scratch)
     header[kernels.VECTORS], header[kernels.WORK] = len(addresses), len(header) + len(body)
@@ -63,9 +64,9 @@ def encode_plan(
     return np.concatenate([header, np.array([*body, *addresses, *[0] * longest], np.int64)])
 
 
-def workers_of(world) -> int:
+def workers_of(group: Group) -> int:
     """Cores of the host that can be at work for its ranks at once."""
-    return min(world.local_size, world.cores)
+    return min(group.local_size, group.cores)
 
 
 def waited_seconds(plan: np.ndarray) -> float:
@@ -88,17 +89,17 @@ def row_addresses(table: np.ndarray) -> list[int]:
     return [table.ctypes.data + row * table.strides[0] for row in range(len(table))]
 
 
-def control_block(world, count: int = 0) -> np.ndarray:
+def control_block(group: Group, count: int = 0) -> np.ndarray:
     """Words through which the ranks of a host meet; zero but for the longest sleep. Collective over the host."""
-    needed = kernels.TICKETS + kernels.LINE_WORDS * workers_of(world)
-    words = world.host_array((count or needed,), np.int64)
+    needed = kernels.TICKETS + kernels.LINE_WORDS * workers_of(group)
+    words = group.host_array((count or needed,), np.int64)
     words[TIMEOUT + 1] = LONGEST_SLEEP_NANOSECONDS
-    world.host_barrier()
+    group.host_barrier()
     return words
 
 
-def compiled(world, kernel, dtype: np.dtype):
-    """``kernel``, of a typed plan, for ``dtype``; compiled or loaded by one rank first. Collective over the world."""
+def compiled(group: Group, kernel, dtype: np.dtype):
+    """``kernel``, of a typed plan, for ``dtype``; compiled or loaded by one rank first. Collective over the group."""
     kind = {"float32": "f4", "float64": "f8", "int32": "i4", "int64": "i8"}[dtype.name]
-    world.first_of_host_first(lambda: kernel.compile(f"void({kind}[::1])"))
+    group.first_of_host_first(lambda: kernel.compile(f"void({kind}[::1])"))
     return kernel

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from lepton_mpi.collectives.choosing.trial import Trial
+from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.within_host import array_kernels
 from lepton_mpi.collectives.within_host import meeting_kernels as kernels
 from lepton_mpi.collectives.within_host.folds import Fold, plan_folds
@@ -39,7 +40,7 @@ SMALL_BYTES, SMALL_CROWDED_BYTES = 8 << 10, 128 << 10
 
 
 class _HostKernel:
-    """A kernel of a host's ranks with its plan. Making one is collective over the world, running it over the host.
+    """A kernel of a host's ranks with its plan. Making one is collective over the group, running it over the host.
 
     Attributes
     ----------
@@ -48,11 +49,11 @@ class _HostKernel:
     """
 
     def __init__(
-        self, world, kernel, plan: np.ndarray, dtype: np.dtype, *memory: np.ndarray
+        self, group: Group, kernel, plan: np.ndarray, dtype: np.dtype, *memory: np.ndarray
     ) -> None:
         self._plan = plan
         # Without a Python function in between: that would take 40 ns of the 300 of a short allreduce.
-        self.run = partial(compiled(world, kernel, dtype), plan.view(dtype))
+        self.run = partial(compiled(group, kernel, dtype), plan.view(dtype))
         # A plan has addresses only. Whoever keeps ``run`` alone keeps what they are addresses of.
         self.run.memory = memory  # type: ignore[attr-defined]
 
@@ -89,15 +90,15 @@ class HostPlan(_HostKernel):
     def __init__(
         self, vectors: HostVectors, start: int = 0, stop: int | None = None, operation: str = "sum"
     ) -> None:
-        world = vectors.world
+        group = vectors.group
         stop = vectors.count if stop is None else stop
         self.result = vectors.result[start:stop]
         groups = groups_of(vectors)
         in_use = (stop - start) * vectors.dtype.itemsize * len(vectors.table)
         scratch = scratch_for(groups, vectors.dtype)
-        control, table = control_block(world), vectors.table
+        control, table = control_block(group), vectors.table
         plan = encode_plan(
-            world,
+            group,
             control,
             row_addresses(table),
             scratch,
@@ -107,7 +108,7 @@ class HostPlan(_HostKernel):
             groups,
         )
         memory = control, table, scratch
-        super().__init__(world, kernels.host_allreduce, plan, vectors.dtype, *memory)
+        super().__init__(group, kernels.host_allreduce, plan, vectors.dtype, *memory)
         may_stream = operation == "sum" and vectors.keeps_inputs
         plan[kernels.STREAM] = may_stream and in_use >= STREAM_BYTES
         if may_stream and TRIAL_BYTES <= in_use < STREAM_BYTES:
@@ -119,31 +120,31 @@ class HostArrayPlan(_HostKernel):
 
     Parameters
     ----------
-    world : World
+    group : Group
         All its ranks on one host.
     array : shape (n,), contiguous and writable
         Bound for the life of the plan.
     operation : {"sum", "max", "min"}
     """
 
-    def __init__(self, world, array: np.ndarray, operation: str = "sum") -> None:
-        ranks, itemsize = world.local_size, array.itemsize
-        is_crowded = ranks > world.cores
+    def __init__(self, group: Group, array: np.ndarray, operation: str = "sum") -> None:
+        ranks, itemsize = group.local_size, array.itemsize
+        is_crowded = ranks > group.cores
         small = SMALL_CROWDED_BYTES if is_crowded else SMALL_BYTES
         is_small = ranks * array.nbytes <= small
         part = max(1, array.size if is_small else PART_BYTES // itemsize)
         shape = (ranks + 1) * array_kernels.ROUNDS, row_width(part, itemsize)
-        table = world.host_array(shape, array.dtype)
-        map_pages(world, table, [])
+        table = group.host_array(shape, array.dtype)
+        map_pages(group, table, [])
         # Vectors: every rank's contribution, the array.
         groups = [plan_folds(range(ranks), range(ranks), [ranks], first_slot=ranks + 1)]
         scratch = scratch_for(groups, array.dtype)
-        control = control_block(world, array_kernels.copied.py_func(ranks))
+        control = control_block(group, array_kernels.copied.py_func(ranks))
         plan = encode_plan(
-            *(world, control, [0] * (ranks + 1), scratch, 0, array.size),
+            *(group, control, [0] * (ranks + 1), scratch, 0, array.size),
             *(operation, groups),
         )
-        plan[kernels.PIECE], plan[kernels.OWN] = part, world.local_rank
+        plan[kernels.PIECE], plan[kernels.OWN] = part, group.local_rank
         plan[kernels.TABLE], plan[kernels.ARRAY] = table.ctypes.data, array.ctypes.data
         plan[kernels.ROW_BYTES] = table.strides[0]
         kernel = (
@@ -151,7 +152,7 @@ class HostArrayPlan(_HostKernel):
             if is_small
             else array_kernels.host_array_allreduce
         )
-        super().__init__(world, kernel, plan, array.dtype, control, table, array, scratch)
+        super().__init__(group, kernel, plan, array.dtype, control, table, array, scratch)
         self.result = array
 
 
@@ -162,11 +163,11 @@ class HostBarrier(_HostKernel):
     next ``run``.
     """
 
-    def __init__(self, world, waits: bool = True) -> None:
-        control, no_scratch = control_block(world), np.empty((0, 1), np.int64)
-        plan = encode_plan(world, control, [], no_scratch, 0, 0, "sum", [])
+    def __init__(self, group: Group, waits: bool = True) -> None:
+        control, no_scratch = control_block(group), np.empty((0, 1), np.int64)
+        plan = encode_plan(group, control, [], no_scratch, 0, 0, "sum", [])
         plan[kernels.WAITS] = waits
-        super().__init__(world, kernels.host_barrier, plan, np.dtype(np.int64), control)
+        super().__init__(group, kernels.host_barrier, plan, np.dtype(np.int64), control)
 
 
 def groups_of(vectors: HostVectors) -> list[list[Fold]]:

@@ -9,7 +9,7 @@ contributions; peers read them where they are. Three ways to hand over a vector,
     array     any NumPy array, copied in and out through a narrow table          2 n N, and 3 n N in cache
 
 The order of additions is canonical (``summation_tree``): leaves are numbered over all places of the
-world, and a rank that holds a run of leaves contributes one row for each whole node of the tree in it.
+group, and a rank that holds a run of leaves contributes one row for each whole node of the tree in it.
 """
 
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lepton_mpi.collectives.chunks import chunk_bounds
+from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.summation_tree import whole_nodes
 
 _ALIGNMENT_BYTES = 4096
@@ -24,7 +25,7 @@ _ALIGNMENT_BYTES = 4096
 
 @dataclass(frozen=True)
 class Leaves:
-    """Who contributes what: of ``count`` leaves, place p (see World) holds [bounds[p], bounds[p + 1])."""
+    """Who contributes what: of ``count`` leaves, place p (see Group) holds [bounds[p], bounds[p + 1])."""
 
     count: int
     bounds: tuple[int, ...]
@@ -48,7 +49,7 @@ class HostVectors:
 
     Parameters
     ----------
-    world : World
+    group : Group
     count : int
         Elements of a vector.
     dtype : float32, float64, int32 or int64
@@ -60,12 +61,12 @@ class HostVectors:
     leaves : Leaves, optional
         Default: one leaf a rank.
     name : str
-        What the table is counted under, see ``World.host_array``.
+        What the table is counted under, see ``Group.host_array``.
 
     Attributes
     ----------
     inputs : list of arrays, shape (count,)
-        This rank's rows, one for each of ``leaves.nodes(world.place)``; may be empty.
+        This rank's rows, one for each of ``leaves.nodes(group.place)``; may be empty.
     result : array, shape (count,)
         Where the sum is after a plan's ``run``. Shared: the same memory on all ranks of the host.
     node_starts : list of int
@@ -82,7 +83,7 @@ class HostVectors:
 
     def __init__(
         self,
-        world,
+        group: Group,
         count: int,
         dtype,
         mode: str,
@@ -90,18 +91,18 @@ class HostVectors:
         name: str = "other",
         in_place: bool = False,
     ) -> None:
-        self.world, self.count, self.dtype, self.mode = world, count, np.dtype(dtype), mode
-        self.leaves = leaves or Leaves.spread(world.size, world.size)
+        self.group, self.count, self.dtype, self.mode = group, count, np.dtype(dtype), mode
+        self.leaves = leaves or Leaves.spread(group.size, group.size)
         rows_of_rank = [
-            self.leaves.nodes(place) for place in world.places_of_hosts[world.host_index]
+            self.leaves.nodes(place) for place in group.places_of_hosts[group.host_index]
         ]
         self.node_starts = [start for nodes in rows_of_rank for start, _ in nodes]
         self.nodes_of_hosts = [
-            self.leaves.nodes_of_host(places) for places in world.places_of_hosts
+            self.leaves.nodes_of_host(places) for places in group.places_of_hosts
         ]
-        self.host_nodes = self.nodes_of_hosts[world.host_index]
+        self.host_nodes = self.nodes_of_hosts[group.host_index]
         offsets = np.cumsum([0, *map(len, rows_of_rank)])
-        own = range(offsets[world.local_rank], offsets[world.local_rank + 1])
+        own = range(offsets[group.local_rank], offsets[group.local_rank + 1])
 
         row_count = int(offsets[-1])
         self.keeps_inputs = mode == "shared" and not (in_place and self.host_nodes)
@@ -115,10 +116,10 @@ class HostVectors:
             self.targets = [[int(offset) for offset, nodes in filled if nodes]]
         rows = row_count + len(self.targets) * self.keeps_inputs
         width = row_width(count, self.dtype.itemsize)
-        self.table = world.host_array((rows, width), self.dtype, name)
+        self.table = group.host_array((rows, width), self.dtype, name)
         self.inputs = [self.table[row, :count] for row in own]
         self.overwrites_own = any(row in own for rows in self.targets for row in rows)
-        map_pages(world, self.table, self.inputs)
+        map_pages(group, self.table, self.inputs)
         self.result = self.table[
             own.start if mode == "private" and own else self.targets[0][0], :count
         ]
@@ -134,7 +135,7 @@ def row_width(count: int, itemsize: int) -> int:
     return -(-max(1, count) * itemsize // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES // itemsize
 
 
-def map_pages(world, memory: np.ndarray, own: list[np.ndarray]) -> None:
+def map_pages(group: Group, memory: np.ndarray, own: list[np.ndarray]) -> None:
     """Have all pages of shared ``memory`` in this rank's page table before the first call. Collective over the host.
 
     Faults would come with the first calls otherwise, 150 000 a rank for 9 vectors of 64 MiB. A page is placed
@@ -142,5 +143,5 @@ def map_pages(world, memory: np.ndarray, own: list[np.ndarray]) -> None:
     """
     for array in own:
         array[:] = 0
-    world.host_barrier()
+    group.host_barrier()
     memory.reshape(-1)[:: _ALIGNMENT_BYTES // memory.itemsize].max(initial=0)

