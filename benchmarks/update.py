@@ -6,7 +6,7 @@
 Time is from "every rank's gradient is complete" to "every rank may read the new parameters".
 
     library      way              what happens
-    lepton_mpi   shared           SharedParameters.step, as train.py calls it: one copy of parameters and state a host
+    lepton_mpi   shared           SharedParameters.step, as run/loop.py calls it: one copy of parameters and state a host
     lepton_mpi   allreduce        its fastest allreduce, and an update of all parameters on every rank
     an MPI       allreduce        MPI_Allreduce, and an update of all parameters on every rank
     an MPI       reduce_scatter   MPI_Reduce_scatter, update of the own slice, MPI_Allgather (ZeRO stage 1)

@@ -2,35 +2,26 @@
 
 The map, in the order the data flows::
 
-    train.py         START HERE: one training run, read top to bottom
-    config.py        every option, checked once; config_parser.py reads them; recipes/ holds ready ones as TOML
-    launch.py        what the launcher tells a process before NumPy and MPI are loaded
-    world.py         ranks, hosts, memory shared by a host; agreement; the end of a failing job
-    host_pages.py    how that memory is mapped, in large pages; memory.py counts it
-    prepare/         from raw files to a data file; START in its __init__.py
-    watchdog.py      phase clock, heartbeats and the time limit on a step
-    vectors.py       flat vectors with named views, buckets, digest
-    data/            from file to batches; knows nothing of models or messages
-    models/          from batch to gradient; knows nothing of ranks
-    collectives/     schedules as data, and what carries them out; knows nothing of gradients
-    strategies/      how gradients become new parameters
-    trial.py         in which of several ways something is done fastest
-    optimizers.py    which update rule, with which numbers; optimizer_kernels.py holds the rules
-    learning_rate.py the learning rate by step
-    metrics.py       counts that add up over ranks: confusion matrix, loss
-    evaluation.py    loss and scores on rows not trained on
-    checkpoint.py    parameters, optimizer state and configuration in one HDF5 file; resume.py goes on from it
-    report.py        what the user sees, on screen and in the metrics file; run_report.py a run's head and end
-    explain.py       what a collective does, step by step, for a reader
-    tune.py          which collective is fastest on these ranks
-    command_line.py  command lines whose mistakes are one line
-    kernels/         how kernels are declared (compiling.py) and kept on disk (cache.py); those that know no layer
-    intrinsics.py    addresses, hints to the caches and stores past them, for kernels
-    durable.py       a file in full or not at all
-    batch.py         what the loader hands to a model
-    errors.py        what a user can cause, each with the exit code of the job
-    counter_random.py  random numbers that depend on seed and position alone; counter_random_kernels.py
-                     draws the same ones inside of kernels; shuffle_kernels.py sorts by them
+    train.py        the door of python -m lepton_mpi.train; __main__.py of python -m lepton_mpi COMMAND
+    commands/       one file a command: train, prepare, inspect, evaluate, tune, explain
+    options/        every option, checked once; command line, TOML files, recipes
+    run/            START in loop.py: the training loop; run.py what a run holds, build.py how it is made, hooks.py
+                    evaluation, checkpoints and progress; resume, report
+    prepare/        from raw files to a data file; START in its __init__.py
+    data/           from data file to batches; files/ has what reads HDF5
+    tasks/          what a target is, and the figures made of summed counts
+    models/         from batch to loss and gradient; model.py is the protocol
+    layers/         formula and kernels of each layer; layer.py is the protocol
+    kernels/        how kernels are declared, compiled and kept; matrix products, vector code, counter-based random numbers
+    strategies/     how gradients become new parameters; strategy.py is the protocol
+    optimizers/     update rules and the learning rate by step
+    collectives/    schedules as data, and what carries them out; knows nothing of gradients
+    world/          ranks, hosts, memory shared by a host; agreement; watchdog; the end of a failing job
+
+    batch.py        what the loader hands to a model           vectors.py   flat vectors with named views, buckets, digest
+    sync.py         what a model tells while it computes       registry.py  what an option's name stands for
+    errors.py       what a user can cause, with exit codes     wording.py   how values are written for people
+    durable.py      a file in full or not at all               launch.py    what the launcher says before MPI is loaded
 
 The words, one per idea:
 

@@ -34,7 +34,7 @@ class Batch(NamedTuple):
         Number of each row in its data set, in training; with ``draw`` it names this row in this step. Not its place
         in the epoch's order: the number is what rows are read by, and stays however batches are cut.
     draw : int
-        64 random bits of the step, the same on every rank, from -2**63 up; see ``models.draws``.
+        64 random bits of the step, the same on every rank, from -2**63 up; see ``data.order.draws``.
     places : int64, shape (rows,), or None
         Where in ``x`` the rows are; None, and for models without ``reads_in_place`` always None: they are all of x.
     """

@@ -129,7 +129,7 @@ def weighted_sum(a, places, factors, is_first, out):
     out[:] = f @ a + (0 if is_first else out)
 
 
-# -- models/kernels.py, models/logistic_kernels.py -----------------------------------------------------------
+# -- layers/dense_kernels.py, models/logistic_kernels.py -----------------------------------------------------------
 
 
 def dense(inputs, places, weight, bias, threaded, out):
@@ -251,7 +251,7 @@ def huber(outputs, targets, delta):
     return np.where(e <= delta, e**2 / 2, delta * (e - delta / 2)).mean(axis=1).sum()
 
 
-# -- optimizer_kernels.py ------------------------------------------------------------------------------
+# -- optimizers/rule_kernels.py ------------------------------------------------------------------------------
 
 
 def _mean(gradient, parameters, decay, numbers):

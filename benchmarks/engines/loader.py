@@ -1,4 +1,4 @@
-"""lepton_mpi's own reading of a file, as ``train.py`` does it: ``mpirun -n 2 python -m benchmarks.engines.loader …``."""
+"""lepton_mpi's own reading of a file, as ``run/build.py`` does it: ``mpirun -n 2 python -m benchmarks.engines.loader …``."""
 
 import gc
 import time

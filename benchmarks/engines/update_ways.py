@@ -7,7 +7,7 @@
     reduce_scatter   an MPI       a NumPy array     parameters on every rank, state in slices (ZeRO stage 1)
                                                                         2 n N + (1 + s) N, and n N of the library's own
 
-``shared`` is ``strategies/shared_parameters.py`` as ``train.py`` makes it, with one micro-batch a rank. All ways
+``shared`` is ``strategies/shared_parameters.py`` as ``run/build.py`` makes it, with one micro-batch a rank. All ways
 update by the same kernel, ``Optimizer.update``. An MPI is called in several forms, of which the fastest counts:
 over the whole vector, and bucket by bucket, so that an update finds its bucket in the cache.
 Source of ZeRO: Rajbhandari et al., "ZeRO: memory optimizations toward training trillion parameter models", SC 2020.

@@ -2,28 +2,19 @@
 
 Reading order::
 
+    group.py           what a collective asks of some ranks
     chunks.py          pure: how a vector is cut into chunks and segments
-    schedule.py        what a schedule is, and the promises that every one keeps
-    ring.py            the ring, in twenty lines of arithmetic; then the other schedules:
-                       recursive_doubling, rabenseifner, circulant, double_binary_tree, pairwise,
+    summation_tree.py  pure: the order of additions that does not depend on who adds (reproducible reduction)
+    schedules/         schedule.py: what a schedule is, and what every one guarantees; ring.py: the ring, in twenty lines of
+                       arithmetic; then recursive_doubling, rabenseifner, circulant, double_binary_tree, pairwise,
                        two_level, broadcast, barrier; algorithms.py names them all
-    summation_tree.py  pure: the order of additions that does not depend on who adds
-    program.py         pure: a schedule for one rank and one length, as instructions; scratch.py keeps its books
-    messages.py        runs a program over a transport
-    threads.py         transport between threads of one process, for tests and doctests
-    mpi.py             transport over MPI; MPI's own Allreduce as one more algorithm
-    atomics.py         words that processes share, and waiting for them, inside Numba; host_flags.py: without waiting,
-                       or while messages go on
-    folds.py           pure: a sum as passes over 2, 4 or 8 vectors; fold_kernels.py carries one out
-    host_kernels.py    an allreduce inside a host, as one kernel; host_array_kernels.py for memory of one rank
-    host_memory.py     vectors that a host's ranks share, and the plans that sum them in place
-    lanes.py           between hosts: each lane completes its slice
-    two_level_plan.py  the last two put together; overlapped_sum.py does it in the background, bucket by bucket
+    messages/          a schedule as a program, run over messages between ranks, or between threads for tests
+    within_host/       ranks that share memory: atomics and flags, meetings, folds, vectors, and the plans that sum them
+    between_hosts/     lanes, each of which completes its slice; sums in the background, bucket by bucket
+    choosing/          online autotuner, timing, tables of what was measured
+    explaining/        cost model, trace in words and pictures
     allreduce.py       make_plan, the door to all of it
     sliced_sum.py      the same for gradients where every rank gets a sum of its own
-    timing.py          how one call is timed and checked, the same way for every library
-    tuning.py          tables of what was measured, the choice that auto stands for, the fitted cost model
-    cost.py, trace*.py what a schedule costs and does, in figures, words and pictures
 
 Nothing in this folder knows what a gradient is. Lengths are in elements unless a name says bytes.
 """

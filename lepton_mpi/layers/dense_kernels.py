@@ -1,5 +1,5 @@
 """Numba kernels of the models. Those of the loss have explicit signatures: importing this module compiles, or loads, them.
-Layers are compiled where they are used, in mlp_kernels.py.
+Layers are compiled where they are used, in dense_stack_kernels.py.
 
 Matrices are C-contiguous, ``rows`` counts the batch, and ``out`` or what is filled comes last. Matrix products are
 those of ``product_kernels.py``, or with ``threaded`` those of BLAS, which has threads, and whose bits depend on the

@@ -53,7 +53,7 @@ class Optimizer:
     state : shape (states, layout.size)
         Given by its owner, who may share it.
     kind, bounds, decays, numbers
-        Arguments of ``optimizer_kernels.update_regions``. Weight decay acts on arrays of two or more dimensions
+        Arguments of ``rule_kernels.update_regions``. Weight decay acts on arrays of two or more dimensions
         only: shrinking a bias or a scale towards 0 regularises nothing (He et al., CVPR 2019, section 3).
     """
 

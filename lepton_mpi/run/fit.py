@@ -19,7 +19,7 @@ def fit(model: Any = None, *, hooks: Sequence[Hook] = (), **options: Any) -> dic
     Parameters
     ----------
     model
-        An object as ``lepton_mpi.models`` describes it, or a callable (feature_shape, output_count) that
+        An object as ``lepton_mpi.models.own_model`` describes it, or a callable (feature_shape, output_count) that
         returns one, or a text, which is the ``model`` option; None takes the default of that. There is an output
         for each class or each target.
     hooks : sequence of Hook

@@ -54,7 +54,7 @@ def sum_and_update(
 ):
     """Update the parameters of a host from the sum of vectors of a plan. Collective over the host.
 
-    plan : int64, this rank's, see ``host_kernels.py``, with the first scratch slot as the target of its only group; if
+    plan : int64, this rank's, see ``meeting_kernels.py``, with the first scratch slot as the target of its only group; if
         that has no folds, vector ``row`` is the sum
     scratch : (slots, elements), this rank's, of the vectors' type; the last slot is for new parameters
     Those from ``kind`` to ``numbers`` are those of ``update_regions``. A slot has room for ``block`` elements, as many as

@@ -1,4 +1,4 @@
-"""Combines 1, 2, 4 or 8 vectors in one pass, by explicit vector instructions: what host_kernels adds with.
+"""Combines 1, 2, 4 or 8 vectors in one pass, by explicit vector instructions: what meeting_kernels adds with.
 
     for every 64 bytes:  load a line of every operand -> ((a b)(c d))((e f)(g h)) -> store it to every target
 

@@ -29,7 +29,7 @@ class Fold:
     targets: tuple[int, ...]
 
     def words(self) -> list[int]:
-        """What ``host_kernels`` reads."""
+        """What ``meeting_kernels`` reads."""
         return [len(self.operands), len(self.targets), *self.operands, *self.targets]
 
 

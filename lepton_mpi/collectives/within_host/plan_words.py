@@ -34,7 +34,7 @@ def encode_plan(
     groups,
     piece_bytes: int = 0,
 ) -> np.ndarray:
-    """What ``host_kernels.host_allreduce`` is to do, as one vector of int64.
+    """What ``meeting_kernels.host_allreduce`` is to do, as one vector of int64.
 
     It has the addresses of the control block, where ranks meet in a call, of the vectors, and of the rows of
     ``scratch``; all of them must outlive it.
