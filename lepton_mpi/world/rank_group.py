@@ -112,13 +112,17 @@ class RankGroup:
         self.agree(error)
 
     def agree_on(self, what: str, value: Any) -> None:
-        """Raise RankError on every rank unless all ranks hold the same ``value``. Collective."""
+        """Raise RankError on every rank unless all ranks hold the same ``value``. Collective.
+
+        Of dicts, the message has what differs.
+        """
         values = self.comm.allgather(value)
         for rank, other in enumerate(values):
             if other != values[0]:
+                first, came = _different(values[0], other)
                 self.agree(
                     RankError(
-                        f"{what} differs between ranks: rank 0 has {values[0]}, rank {rank} has {other}"
+                        f"{what} differs between ranks: rank 0 has {first}, rank {rank} has {came}"
                     )
                 )
 
@@ -235,6 +239,14 @@ class RankGroup:
         """Close, unless this rank alone leaves by an error: then the others may wait elsewhere, and the job ends."""
         if error is None or (isinstance(error, LeptonError) and error.agreed):
             self.close()
+
+
+def _different(one: Any, other: Any) -> tuple[Any, Any]:
+    """Both, or where they are dicts those of their entries that differ."""
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return one, other
+    keys = [key for key in one | other if one.get(key) != other.get(key)]
+    return tuple({key: side[key] for key in keys if key in side} for side in (one, other))  # type: ignore[return-value]
 
 
 def places_of_hosts(ranks_of_hosts: list[list[int]]) -> list[range]:
