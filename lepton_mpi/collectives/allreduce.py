@@ -124,6 +124,28 @@ def make_plan(
     RankError
         The same for arguments that differ between ranks, with the ranks and what each of them gave.
     """
+    count, dtype = _agreed_vector(group, count, dtype, mode, in_place, array, op, algorithm)
+    choice = choose(group, algorithm, mode, count * dtype.itemsize, reproducible=False)
+    if choice.algorithm in ("host", "two_level"):
+        if group.host_count == 1 and array is not None:
+            executor = HostArrayPlan(group, array, op)
+            return Plan(choice.algorithm, choice.reason, [array], array, executor)
+        return _host_or_two_level(group, count, dtype, mode, in_place, array, op, choice)
+    buffer = np.zeros(count, dtype) if array is None else array
+    return _over_messages(group, buffer, op, choice)
+
+
+def _agreed_vector(
+    group: Group,
+    count: int | None,
+    dtype: Any,
+    mode: str,
+    in_place: bool,
+    array: np.ndarray | None,
+    op: str,
+    algorithm: str,
+) -> tuple[int, np.dtype]:
+    """Length and dtype of the vector, once all ranks are known to ask for the same; see ``make_plan``. Collective."""
     with group.agreeing():
         check_arguments(mode, array, op, algorithm, group)
         if array is None and not (isinstance(count, int | np.integer) and count >= 0):
@@ -144,14 +166,13 @@ def make_plan(
     with group.agreeing():
         if dtype.name not in DTYPES or not dtype.isnative:
             raise ConfigurationError(f"allreduce: expected dtype {', '.join(DTYPES)}, got {dtype}")
-    choice = choose(group, algorithm, mode, count * dtype.itemsize, reproducible=False)
+    assert count is not None  # or there were no array
+    return int(count), dtype
+
+
+def _over_messages(group: Group, buffer: np.ndarray, op: str, choice: Choice) -> Plan:
+    """By MPI's own allreduce, or by a schedule over MPI's messages."""
     algorithm, reason = choice.algorithm, choice.reason
-    if algorithm in ("host", "two_level") and group.host_count == 1 and mode == "array":
-        executor = HostArrayPlan(group, array, op)
-        return Plan(algorithm, reason, [array], array, executor)
-    if algorithm in ("host", "two_level"):
-        return _host_or_two_level(group, count, dtype, mode, in_place, array, op, choice)
-    buffer = np.zeros(count, dtype) if array is None else array
     if algorithm in ("mpi", "mpi_persistent"):
         executor = MpiAllreducePlan(
             buffer, group.collective_comm, op, persistent=algorithm == "mpi_persistent"

@@ -124,16 +124,7 @@ class _Tile(VectorCode):
     def _loop(self, rows: int, vectors: int, mask) -> None:
         builder, zero = self.builder, self.zero
         masks = [None] * (vectors - 1) + [mask]
-        targets = [
-            [
-                builder.add(
-                    builder.add(self.given.c, builder.mul(self.given.c_row, _word(row))),
-                    _word(VECTOR_BYTES * vector),
-                )
-                for vector in range(vectors)
-            ]
-            for row in range(rows)
-        ]
+        targets = self._targets(rows, vectors)
         bases = self._bases(rows)
         before = builder.block
         body, after = (builder.append_basic_block(name) for name in ("tile", "tile_done"))
@@ -148,12 +139,40 @@ class _Tile(VectorCode):
         k, b = entering(_word(0)), entering(self.given.b)
         sums = [[entering(zero) for _ in row] for row in targets]
         self._ask_for_next(k, rows)
+        added = self._products(k, b, bases, sums, masks)
+        end = builder.block
+        following = (builder.add(k, _word(1)), builder.add(b, self.given.b_k))
+        for phi, value in zip((k, b), following, strict=True):
+            phi.add_incoming(value, end)
+        for old_row, new_row in zip(sums, added, strict=True):
+            for phi, value in zip(old_row, new_row, strict=True):
+                phi.add_incoming(value, end)
+        builder.cbranch(builder.icmp_signed("<", following[0], self.given.count), body, after)
+        builder.position_at_end(after)
+        self._put(targets, added, masks)
+
+    def _targets(self, rows: int, vectors: int) -> list:
+        """Addresses of the tile's vectors, row by row."""
+        builder = self.builder
+        return [
+            [
+                builder.add(
+                    builder.add(self.given.c, builder.mul(self.given.c_row, _word(row))),
+                    _word(VECTOR_BYTES * vector),
+                )
+                for vector in range(vectors)
+            ]
+            for row in range(rows)
+        ]
+
+    def _products(self, k, b, bases: list, sums: list, masks: list) -> list:
+        """``sums``, each with the product of element k of its row and a vector of row k of the right matrix added."""
+        builder, added = self.builder, []
         b_vectors = [
             self.load(builder.add(b, _word(VECTOR_BYTES * number)), m)
             for number, m in enumerate(masks)
         ]
-        added = []
-        for row, address in enumerate(self._elements(bases, k, rows)):
+        for row, address in enumerate(self._elements(bases, k, len(sums))):
             element = builder.load(
                 builder.inttoptr(address, self.scalar.as_pointer()), align=self.width
             )
@@ -164,15 +183,11 @@ class _Tile(VectorCode):
                     for right, old in zip(b_vectors, sums[row], strict=True)
                 ]
             )
-        end = builder.block
-        following = (builder.add(k, _word(1)), builder.add(b, self.given.b_k))
-        for phi, value in zip((k, b), following, strict=True):
-            phi.add_incoming(value, end)
-        for old_row, new_row in zip(sums, added, strict=True):
-            for phi, value in zip(old_row, new_row, strict=True):
-                phi.add_incoming(value, end)
-        builder.cbranch(builder.icmp_signed("<", following[0], self.given.count), body, after)
-        builder.position_at_end(after)
+        return added
+
+    def _put(self, targets: list, added: list, masks: list) -> None:
+        """The sums of the first part of a long product are stored, those of the others added to what is there."""
+        builder = self.builder
         with builder.if_else(self.given.is_first) as (first, later):
             with first:
                 self._store(targets, added, masks)

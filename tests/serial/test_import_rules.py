@@ -153,6 +153,16 @@ def test_every_module_says_what_it_is(module):
     assert ast.get_docstring(ast.parse((_PACKAGE / module).read_text("utf-8")))
 
 
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_functions_and_modules_are_short(module):
+    """No function over 60 lines, no module over 400: past that it is two ideas."""
+    text = (_PACKAGE / module).read_text("utf-8")
+    assert text.count("\n") <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno < 60, node.name
+
+
 def test_modules_that_compute_start_no_mpi():
     """Data, models, schedules, optimizers and checkpoints can be used without MPI."""
     modules = [
