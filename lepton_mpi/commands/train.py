@@ -23,7 +23,8 @@ def _run(chosen: sources.Chosen) -> int:
     from lepton_mpi.run import fit
     from lepton_mpi.world import world
 
-    return world.run(lambda ranks: fit.train(chosen.config, ranks), chosen.config.timeout)
+    config, given = chosen.config, chosen.given
+    return world.run(lambda ranks: fit.train(config, ranks, given=given), config.timeout)
 
 
 def _topics() -> Mapping[str, Sequence[Option]]:

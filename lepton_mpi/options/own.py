@@ -53,6 +53,9 @@ def completed(choices: Mapping[str, str], given: Mapping[str, Any]) -> dict[str,
 
     ``given`` holds for each option that chooses such an object, or its values by name, as JSON has them.
     """
+    if not isinstance(given, Mapping) or given.keys() - choices.keys():
+        names = ", ".join(choices)
+        raise ConfigurationError(f"own: expected options of {names} by name, got {given!r}")
     found = {}
     for chooser, choice in choices.items():
         values = given.get(chooser, {})

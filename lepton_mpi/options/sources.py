@@ -126,11 +126,16 @@ class _Sources:
 
     def _choose(self, choices: Mapping[str, Any]) -> None:
         """Another model takes away the own options of the one before."""
-        self._choices |= {c: choice for c, choice in choices.items() if choice is not None}
-        self._options = OPTIONS | own.own_options(self._choices)
-        for name in self._values.keys() - self._options.keys():
-            del self._values[name]
-            self._given.discard(name)
+        choices = self._choices | {c: choice for c, choice in choices.items() if choice is not None}
+        changed = [
+            chooser for chooser in own.CHOOSERS if choices[chooser] != self._choices[chooser]
+        ]
+        for name in self._values.keys() - OPTIONS.keys():
+            if self._options[name].of[0] in changed:
+                del self._values[name]
+                self._given.discard(name)
+        self._choices = choices
+        self._options = OPTIONS | own.own_options(choices)
 
     def _refuse_options_of_others(self, names: Iterable[str]) -> None:
         """Raises ConfigurationError for an option that another model than the chosen one has."""

@@ -35,7 +35,13 @@ from lepton_mpi.vectors import Layout
 from lepton_mpi.world.world import World
 
 
-def build(config: Config, world: World, model: Any = None, start: Start | None = None) -> Run:
+def build(
+    config: Config,
+    world: World,
+    model: Any = None,
+    start: Start | None = None,
+    given: frozenset[str] | None = None,
+) -> Run:
     """A run at its beginning, or where ``start`` says. Collective over ``world``.
 
     Parameters
@@ -44,6 +50,8 @@ def build(config: Config, world: World, model: Any = None, start: Start | None =
         See ``fit``.
     start : Start, optional
         The state of another run, from ``resume.capture``; default: what ``config.resume`` says.
+    given
+        Names of the options that somebody has chosen, None for all: a run that goes on has the others from its checkpoint.
 
     Raises
     ------
@@ -52,9 +60,10 @@ def build(config: Config, world: World, model: Any = None, start: Start | None =
     """
     world.agree_on("the configuration", dataclasses.asdict(config))
     threadpoolctl.threadpool_limits(summary.thread_count(config, world))
-    start = start or resume.find(config, world)
+    start = start or resume.find(config, world, given)
+    config = start.config or config
     with ExitStack() as ends:
-        report = ends.enter_context(closing(_open_report(config, world, start.goes_on)))
+        report = ends.enter_context(closing(_open_report(config, world, start)))
         with summary.told_if_long(report, "kernels", "compiling for this processor, only once"):
             world.first_of_host_first(import_kernels)
         run = _build(config, world, model, start, report, ends)
@@ -123,7 +132,7 @@ def import_kernels() -> None:
     import lepton_mpi.strategies.step_kernels  # noqa: F401
 
 
-def _open_report(config: Config, world: World, goes_on: bool) -> Report:
+def _open_report(config: Config, world: World, start: Start) -> Report:
     """Find out before the first step whether everything that will be written can be."""
     with world.agreeing():
         if world.rank == 0 and config.checkpoint:
@@ -132,8 +141,10 @@ def _open_report(config: Config, world: World, goes_on: bool) -> Report:
                 try_writing(Path(config.checkpoint))
             except OSError as error:
                 raise hooks.no_checkpoint(config.checkpoint, error) from None
+        # A job that is submitted again may have ended before its first checkpoint.
+        appends = start.goes_on or config.resume is not None or config.metrics_append
         try:
-            return Report(world.rank == 0, config.progress, config.metrics, goes_on)
+            return Report(world.rank == 0, config.progress, config.metrics, appends)
         except OSError as error:
             raise LauncherError(f"cannot write {error.filename}: {error.strerror}") from None
 

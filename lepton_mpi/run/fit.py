@@ -37,25 +37,35 @@ def fit(model: Any = None, *, hooks: Sequence[Hook] = (), **options: Any) -> dic
     if isinstance(model, str):
         options, model = options | {"model": model}, None
     try:
-        config = sources.from_program(options).config
+        chosen = sources.from_program(options)
     except ConfigurationError as error:
         launch.complain(f"lepton_mpi: {error}")
         raise SystemExit(error.exit_code) from None
     result: dict[str, Any] = {}
-    code = run(lambda world: result.update(train(config, world, model, hooks)), config.timeout)
+    code = run(
+        lambda world: result.update(train(chosen.config, world, model, hooks, chosen.given)),
+        chosen.config.timeout,
+    )
     if code:
         raise SystemExit(code)
     return result
 
 
 def train(
-    config: Config, world: World, model: Any = None, hooks: Sequence[Hook] = ()
+    config: Config,
+    world: World,
+    model: Any = None,
+    hooks: Sequence[Hook] = (),
+    given: frozenset[str] | None = None,
 ) -> dict[str, Any]:
-    """One run from file to checkpoint. Collective over ``world``; see ``fit`` for model, hooks and result."""
+    """One run from file to checkpoint. Collective over ``world``.
+
+    See ``fit`` for model, hooks and result, and ``build`` for ``given``.
+    """
     from lepton_mpi.run import loop
     from lepton_mpi.run.build import build
 
-    made = build(config, world, model)
+    made = build(config, world, model, given=given)
     made.hooks += hooks
     try:
         loop.train(made)

@@ -6,13 +6,14 @@ Plain lines are the default, since a rank cannot know whether its output ends on
 
 import json
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import Any, TextIO
 
 from lepton_mpi import launch
-from lepton_mpi.errors import LauncherError
-from lepton_mpi.wording import grouped, print_line
+from lepton_mpi.errors import ConfigurationError, LauncherError
+from lepton_mpi.wording import grouped, print_line, size_text
 
 _TERMINAL = "LEPTON_TERMINAL"  # set by run_local.sh, which can see its own terminal
 
@@ -25,9 +26,9 @@ class Report:
     speaks : bool
     progress : {"auto", "bar", "plain", "none"}
     metrics : str or None
-        File for one JSON object a line; OSError if it cannot be written.
+        File for one JSON object a line. Raises OSError if it cannot be written.
     append : bool
-        Whether the file keeps the lines that it has.
+        Whether lines may be added to those that the file has; without it, one that has any raises ConfigurationError.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Report:
         )
         self._file: TextIO | None = None
         if speaks and metrics:
-            self._file = Path(metrics).open("a" if append else "w", encoding="utf-8")  # noqa: SIM115  open for the run
+            self._file = _open_metrics(Path(metrics), append)
         self._bar: Any = None
 
     def say(self, title: str, text: str) -> None:
@@ -102,6 +103,19 @@ class Report:
             self._bar.stop()
         if self._file:
             self._file.close()
+
+
+def _open_metrics(path: Path, append: bool) -> TextIO:
+    """The file, whose lines are never lost; pipes and devices keep none."""
+    file = path.open("a", encoding="utf-8")
+    found = os.fstat(file.fileno())
+    if found.st_size and stat.S_ISREG(found.st_mode) and not append:
+        file.close()
+        raise ConfigurationError(
+            f"--metrics: expected a file that is new or empty, got {path} with {size_text(found.st_size)}; "
+            "take another name, or add to it with --metrics-append"
+        )
+    return file
 
 
 def _on_terminal() -> bool:

@@ -18,43 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lepton_mpi.errors import ConfigurationError, DataError
+from lepton_mpi.errors import DataError
 from lepton_mpi.options.config import Config
-from lepton_mpi.run import checkpoint
+from lepton_mpi.run import checkpoint, resumed_options
 from lepton_mpi.vectors import Layout
 from lepton_mpi.wording import one_line
 
 if TYPE_CHECKING:
     from lepton_mpi.run.run import Run
     from lepton_mpi.strategies.strategy import Strategy
-
-# Options that do not decide what the weights become, or only how far training goes, along a cosine apart.
-_FREE = {
-    *(
-        "recipe",
-        "data",
-        "hook",
-        "initial",
-        "epochs",
-        "loader",
-        "shuffle",
-        "shuffle_buffer",
-        "checkpoint",
-    ),
-    *(
-        "checkpoint_steps",
-        "resume",
-        "report_memory",
-        "metrics",
-        "metrics_append",
-        "progress",
-        "threads",
-        "timeout",
-    ),
-    *("allreduce", "bucket_bytes", "segment_bytes"),
-}
-# All of these add in the canonical order; threads and other ways of summing round otherwise, which is no mistake.
-_CANONICAL = ("auto", "host", "two_level")
 
 
 @dataclass(frozen=True)
@@ -73,8 +45,10 @@ class Start:
         The checkpoint; None for a new run, and for a state in memory.
     saved : Checkpoint or None
         The state in memory, see ``capture``.
-    notes : list of str
+    notes : tuple of str
         For people.
+    config : Config or None
+        What to train with, if not what was asked for: options that nobody has given are those of the checkpoint.
     """
 
     epoch: int = 1
@@ -86,6 +60,7 @@ class Start:
     path: Path | None = None
     notes: tuple[str, ...] = ()
     saved: checkpoint.Checkpoint | None = None
+    config: Config | None = None
 
     @property
     def goes_on(self) -> bool:
@@ -93,9 +68,10 @@ class Start:
         return self.path is not None or self.saved is not None
 
 
-def find(config: Config, world) -> Start:
-    """Where ``config.resume`` says that the run begins. Collective.
+def find(config: Config, world, given: frozenset[str] | None = None) -> Start:
+    """Where ``config.resume`` says that the run begins, and with which options. Collective.
 
+    ``given`` names the options that somebody has chosen, None for all, see ``resumed_options.py``.
     Raises DataError for a file that is damaged, ConfigurationError where the options are others than those it was made
     with. In a folder the newest file that is whole is taken.
     """
@@ -104,7 +80,7 @@ def find(config: Config, world) -> Start:
     start = Start()
     with world.agreeing():
         if world.rank == 0:
-            start = _find(config, Path(config.resume))
+            start = _find(config, given, Path(config.resume))
     start = world.comm.bcast(start)
     with world.agreeing():
         if start.path and world.local_rank == 0 and world.rank != 0:
@@ -245,19 +221,19 @@ def name_of(model: Any) -> str:
     return str(model) if described else type(model).__name__
 
 
-def _find(config: Config, place: Path) -> Start:
+def _find(config: Config, given: frozenset[str] | None, place: Path) -> Start:
     notes: list[str] = []
     try:
         if not place.is_dir():
             if not place.exists() and place.suffix != ".h5":  # the folder of a first run
                 return Start(notes=(f"nothing to go on from in {place}: begins anew",))
-            return _read(config, place, notes)
+            return _read(config, given, place, notes)
         paths = checkpoint.newest_first(place)
     except OSError as error:
         raise DataError(f"{place}: not readable: {one_line(error)}") from None
     for path in paths:
         try:
-            return _read(config, path, notes)
+            return _read(config, given, path, notes)
         except DataError as error:
             notes.append(f"skipped {error}")
     if notes:
@@ -276,15 +252,17 @@ def _verify_on_other_host(path: Path, rank: int) -> None:
         ) from None
 
 
-def _read(config: Config, path: Path, notes: list[str]) -> Start:
+def _read(config: Config, given: frozenset[str] | None, path: Path, notes: list[str]) -> Start:
     checkpoint.verify(path)
     found = checkpoint.read_attributes(path)
     before = checkpoint.configuration(found, path)
-    _check_options(config, before, path)
+    config, taken = resumed_options.choose(config, given, before, path)
     start = _place(found, config.global_batch, path)
     notes.append(f"goes on from {path}, epoch {start.epoch}, row {start.row}, step {start.step}")
-    notes += _rounding_notes(config, before)
-    return dataclasses.replace(start, notes=tuple(notes))
+    if taken:
+        notes.append(f"takes from it what is not given: {', '.join(taken)}")
+    notes += resumed_options.rounding_notes(config, before)
+    return dataclasses.replace(start, notes=tuple(notes), config=config)
 
 
 def _place(found: dict[str, Any], batch_rows: int, path: Path) -> Start:
@@ -326,32 +304,3 @@ def _order(text: Any, path: Path) -> dict[str, Any]:
     if not is_good or order["rows"] < 1:
         raise DataError(f"{path}: attribute order: expected how rows were shuffled, in JSON")
     return order
-
-
-def _check_options(now: Config, before: Config, path: Path) -> None:
-    for field in dataclasses.fields(Config):
-        mine, theirs = getattr(now, field.name), getattr(before, field.name)
-        if mine != theirs and _decides(field.name, before):
-            flag = "--" + field.name.replace("_", "-")
-            raise ConfigurationError(
-                f"{flag}: expected {one_line(theirs)} as in {path}, got {one_line(mine)}; a run that goes on keeps its "
-                "options, and --initial takes the parameters alone"
-            )
-
-
-def _rounding_notes(now: Config, before: Config) -> list[str]:
-    """What keeps the end from being that of a run that never stopped, though only by the last digits."""
-    ways = {"--threads": (before.threads, now.threads)}
-    if {before.allreduce, now.allreduce} - {*_CANONICAL}:
-        ways["--allreduce"] = (before.allreduce, now.allreduce)
-    return [
-        f"{flag} was {theirs}, is {mine}: rounds otherwise, so that not all bits are those of one run"
-        for flag, (theirs, mine) in ways.items()
-        if theirs != mine
-    ]
-
-
-def _decides(name: str, before: Config) -> bool:
-    """Whether an option decides what the weights become."""
-    # Every learning rate along a cosine follows from how many steps there will be.
-    return name not in _FREE or (name == "epochs" and before.schedule == "cosine")

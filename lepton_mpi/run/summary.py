@@ -21,6 +21,9 @@ from lepton_mpi.world.world import World
 if TYPE_CHECKING:
     from lepton_mpi.run.run import Run
 
+# A larger share of the time is explained; half of it is usual with twice as many ranks as cores.
+_WAITING_SHARE_EXPLAINED = 0.3
+
 
 @contextmanager
 def told_if_long(report: Report, title: str, text: str, seconds: float = 2.0) -> Iterator[None]:
@@ -38,6 +41,8 @@ def say_head(run: Run) -> None:
     """World, data, model, training and strategy, a line each; every rank calls it, the report knows who speaks."""
     config, world, report, data = run.config, run.world, run.report, run.data
     report.say("world", _world_text(config, world))
+    if config.recipe:
+        report.say("recipe", f"{config.recipe} (options that are not given are its)")
     counts = ", ".join(
         f"{grouped(rows.row_count)} {split}" for split, rows in _in_order(data.splits)
     )
@@ -111,6 +116,8 @@ def say_end(run: Run) -> dict[str, Any]:
     measured = strategy.figures()
     result |= measured
     report.say("time", _time_text(seconds, shares, measured))
+    if shares["waiting"] > _WAITING_SHARE_EXPLAINED:
+        report.say("waiting", _waiting_text(world))
     if run.config.report_memory:
         for line in memory.report(world, strategy.memory(), strategy.parameters.nbytes):
             report.say("memory", line)
@@ -135,6 +142,18 @@ def _time_text(seconds: float, shares: dict[str, float], measured: dict[str, flo
         hidden = f"{measured['hidden_share']:.0%} of the exchange between hosts"
         parts += f"; {hidden} hidden behind compute"
     return f"{seconds:.2f} s in steps: {parts}"
+
+
+def _waiting_text(world: World) -> str:
+    if world.local_size > world.cores:
+        return (
+            f"for other ranks, which is normal here: {world.local_size} ranks of a host take turns on {world.cores} "
+            "cores; as many ranks as cores are fastest"
+        )
+    return (
+        "for other ranks: a step is short for so many, or their work is uneven; a larger --global-batch gives each more "
+        "to do between two meetings"
+    )
 
 
 def _shuffled(shuffle) -> str:

@@ -37,6 +37,46 @@ def test_the_metrics_file_tells_the_whole_run(tmp_path):
     assert 0 < end["test_accuracy"] <= 1 and 0 < end["macro_recall"] <= 1
 
 
+def test_a_metrics_file_is_never_lost(tmp_path):
+    """One that holds a run is refused in one line, added to if that is asked for, and an empty one is taken."""
+    words = (*jobs.TRAIN, "--epochs", "1", "--metrics", "runs.jsonl")
+    path = tmp_path / "runs.jsonl"
+    path.touch()
+    assert jobs.run(2, *words, cwd=tmp_path).code == 0
+    before = path.read_bytes()
+    refused = jobs.run(3, *words, cwd=tmp_path)
+    assert refused.code == 2, refused.text
+    (line,) = _lines_of_ours(refused)
+    assert line.startswith("lepton_mpi: --metrics: expected a file that is new or empty, got runs")
+    assert "--metrics-append" in line
+    assert path.read_bytes() == before
+    assert jobs.run(2, *words, "--metrics-append", cwd=tmp_path).code == 0
+    assert path.read_bytes().startswith(before)
+    assert [record["event"] for record in jobs.metrics(path)] == ["start", "epoch", "end"] * 2
+
+
+def test_a_job_that_is_submitted_again_adds_to_its_metrics(tmp_path):
+    """Also where its first attempt ended before there was a checkpoint to go on from."""
+    words = (*jobs.TRAIN, "--epochs", "1", "--metrics", "m", "--checkpoint", "runs", "--resume")
+    (tmp_path / "m").write_text('{"event": "start"}\n')
+    job = jobs.run(2, *words, "runs", cwd=tmp_path)
+    assert job.code == 0, job.text
+    job = jobs.run(3, *words, "runs", "--epochs", "2", cwd=tmp_path)
+    assert job.code == 0, job.text
+    assert [record["event"] for record in jobs.metrics(tmp_path / "m")] == [
+        "start",
+        *["start", "epoch", "end"] * 2,
+    ]
+
+
+def test_the_recipe_that_was_taken_is_named(tmp_path):
+    """In the head, and only where one was."""
+    for words, recipe in (((), ["digits"]), (("--data", "digits"), [])):
+        job = jobs.run(2, *jobs.TRAIN, "--epochs", "1", *words, cwd=tmp_path)
+        assert job.code == 0, job.text
+        assert re.findall(r"^recipe +(\w+)", job.out, re.MULTILINE) == recipe
+
+
 def test_a_checkpoint_evaluates_to_the_figures_of_its_run(tmp_path):
     """``evaluate`` prints, on another number of ranks, what training printed at its end."""
     options = ("--epochs", "2", "--checkpoint", "runs")

@@ -111,7 +111,7 @@ def test_wrong_value(tmp_path):
     line = _only_line(jobs.run(3, *jobs.TRAIN, "--epochs", "0", cwd=tmp_path), 2)
     assert "--epochs" in line
     assert "at least 1" in line
-    assert "got 0" in line
+    assert "got '0'" in line
 
 
 def test_help_is_printed_once(tmp_path):

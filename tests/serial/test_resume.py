@@ -11,7 +11,8 @@ import pytest
 
 from lepton_mpi.data.files import probe
 from lepton_mpi.errors import ConfigurationError, DataError
-from lepton_mpi.options.config import Config
+from lepton_mpi.options import sources
+from lepton_mpi.options.config import OPTIONS, Config
 from lepton_mpi.run import checkpoint, resume
 from lepton_mpi.vectors import Layout
 from tests.serial.thread_ranks import on_ranks
@@ -153,20 +154,18 @@ _FREE = {
     **{
         "report_memory": True,
         "metrics": "m",
+        "metrics_append": True,
         "progress": "none",
         "timeout": 9.0,
         "resume": None,
-        "metrics_append": True,
     },
     "hook": ("own.py:Own",),
 }
 
 
 def test_every_option_either_decides_or_is_free():
-    """An option that is new has to be put into one of the two lists, here and in ``resume.py``."""
-    # ``own`` holds what a model, an optimizer or a strategy alone has, which decides, but no option has it as its name.
-    names = {field.name for field in dataclasses.fields(Config)} - {"own"}
-    assert _OTHER.keys() | _FREE.keys() == names
+    """An option that is new has to be put into one of the two lists, here and in ``resumed_options.py``."""
+    assert _OTHER.keys() | _FREE.keys() == OPTIONS.keys()
     assert not _OTHER.keys() & _FREE.keys()
 
 
@@ -178,6 +177,41 @@ def test_options_that_decide_must_be_the_same(tmp_path):
         text = _refused(tmp_path, ConfigurationError, **{name: value})
         assert text.startswith(f"--{name.replace('_', '-')}: expected "), text
         assert str(path) in text and f"got {value}" in text
+
+
+def test_what_nobody_has_given_is_that_of_the_checkpoint(tmp_path):
+    """Defaults that have become others change no run; so do those of a recipe that was taken unasked before."""
+    before = Config(
+        recipe="digits", data=("a.h5",), global_batch=32, learning_rate=0.003, epochs=7, seed=5
+    )
+    path = _save(tmp_path, before)
+    for words in ([], ["--data", "a.h5"], ["--global-batch", "32", "--seed", "5"]):
+        chosen = sources.from_command_line(["--resume", str(tmp_path), *words])
+        (start,) = on_ranks(1, lambda world, c=chosen: resume.find(c.config, world, c.given))
+        assert start.path == path
+        asked = {"resume": str(tmp_path), "metrics": None}
+        assert start.config == dataclasses.replace(before, **asked)
+        assert "--epochs 7" in start.notes[1]
+        # Of a recipe that nothing but the absence of data has chosen it is the same number.
+        assert ("--learning-rate 0.003" in start.notes[1]) == ("--data" in words)
+    chosen = sources.from_command_line(["--resume", str(tmp_path), "--learning-rate", "0.001"])
+    with pytest.raises(ConfigurationError, match=r"--learning-rate: expected 0\.003 as in"):
+        on_ranks(1, lambda world: resume.find(chosen.config, world, chosen.given))
+
+
+@pytest.mark.parametrize("name", ["model", "strategy"])
+def test_a_checkpoint_s_program_is_not_run(tmp_path, name):
+    """Unless the user names it, too."""
+    _save(tmp_path, Config(global_batch=32, **{name: "evil.py:Net"}))
+    words = ["--resume", str(tmp_path), "--data", "digits", "--global-batch", "32"]
+    chosen = sources.from_command_line(words)
+    with pytest.raises(
+        ConfigurationError, match=f"--{name}: expected evil.py:Net as in .*got none"
+    ):
+        on_ranks(1, lambda world: resume.find(chosen.config, world, chosen.given))
+    chosen = sources.from_command_line([*words, f"--{name}", "evil.py:Net"])
+    (start,) = on_ranks(1, lambda world: resume.find(chosen.config, world, chosen.given))
+    assert start.step == 12
 
 
 def test_other_options_may_change(tmp_path):
