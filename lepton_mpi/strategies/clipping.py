@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.within_host.plans import HostBarrier
 from lepton_mpi.strategies.norm_kernels import sum_of_squares
 
@@ -30,14 +31,14 @@ class ReplicatedNorm:
 
 
 class SharedNorm:
-    """Norm of a gradient in memory that the host shares; its ranks share the work, too. Making one is collective over the world."""
+    """Norm of a gradient in memory that the host shares; its ranks share the work, too. Making one is collective over the group."""
 
-    def __init__(self, world, gradient: np.ndarray) -> None:
+    def __init__(self, group: Group, gradient: np.ndarray) -> None:
         blocks = _blocks(gradient)
-        self._squares = world.host_array((len(blocks),), np.dtype(np.float64))
-        own = range(world.local_rank, len(blocks), world.local_size)
+        self._squares = group.host_array((len(blocks),), np.dtype(np.float64))
+        own = range(group.local_rank, len(blocks), group.local_size)
         self._own = [(number, blocks[number]) for number in own]
-        self._barrier = HostBarrier(world)
+        self._barrier = HostBarrier(group)
 
     @property
     def wait_seconds(self) -> float:

@@ -113,7 +113,7 @@ class _Update:
     """Sum and update, or only update."""
 
     def __init__(self, owner: SharedParameters, vectors: HostVectors, is_fused: bool) -> None:
-        world, dtype = vectors.group, vectors.dtype
+        group, dtype = vectors.group, vectors.dtype
         row, folds = vectors.targets[0][0], []
         first_slot = len(vectors.table)
         if is_fused:
@@ -128,12 +128,12 @@ class _Update:
         short = LARGE_SHORT_BLOCK_BYTES if is_large else SHORT_BLOCK_BYTES
         blocks = [byte_count // dtype.itemsize for byte_count in (LONG_BLOCK_BYTES, short)]
         scratch = np.zeros((slots + 1, max(blocks)), dtype)
-        share = owner.parameters.nbytes // (workers_of(world) * PIECES_PER_CORE)
+        share = owner.parameters.nbytes // (workers_of(group) * PIECES_PER_CORE)
         piece_bytes = min(max(share, PIECE_BYTES_MIN), PIECE_BYTES_MAX)
         # A plan has addresses only: the memory must live as long.
-        self._memory = control, table = control_block(world), vectors.table
+        self._memory = control, table = control_block(group), vectors.table
         plan = encode_plan(
-            *(world, control, row_addresses(table), scratch, 0, vectors.count),
+            *(group, control, row_addresses(table), scratch, 0, vectors.count),
             *("sum", [folds], piece_bytes),
         )
         optimizer, self._plan = owner.optimizer, plan

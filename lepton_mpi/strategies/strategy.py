@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from lepton_mpi.collectives.group import Group
 from lepton_mpi.optimizers.optimizer import Optimizer, Settings
 from lepton_mpi.sync import Sync
 from lepton_mpi.vectors import Layout, Views
@@ -156,7 +157,7 @@ class Setting:
         Whether the model calls ``Sync.need`` before it reads a parameter.
     """
 
-    group: Any
+    group: Group
     layout: Layout
     dtype: np.dtype
     micro_batch_count: int

@@ -30,6 +30,9 @@ PHASES = (
     "end",
     "over",
 )
+# How its thread shows in a stack.
+_WATCHDOG = os.path.join("lepton_mpi", "world", "watchdog.py")
+
 # In these a rank depends on its peers, so that its own stack would explain nothing.
 WAITING = ("communication", "waiting")
 
@@ -106,7 +109,7 @@ class Host:
             Where that rank is.
         """
         late = [rank for rank, beat in enumerate(heartbeats) if self._is_cause(beat)]
-        named = late if late and local_rank not in late else [local_rank]
+        named = late or [local_rank]
         who = f"rank{'s' * (len(named) > 1)} {', '.join(str(self.ranks[rank]) for rank in named)}"
         lines = [
             f"lepton_mpi: {who} of {self.size} made no progress for {self.limit_seconds:g} s (--timeout); "
@@ -125,12 +128,14 @@ class Host:
         return beat.phase not in WAITING and beat.is_overdue(self.limit_seconds)
 
     def _last_stack(self, local_rank: int) -> str:
-        """What ``faulthandler`` has written of a rank that holds the interpreter lock; empty of others."""
+        """What ``faulthandler`` has written of a rank that holds the interpreter lock, a paragraph a thread; empty of others."""
         try:
             path = f"/proc/{self.process_ids[local_rank]}/fd/{self.stack_files[local_rank]}"
-            return Path(path).read_text(errors="replace")
+            threads = Path(path).read_text(errors="replace").split("\n\n")
         except OSError:
             return ""
+        # The watchdog's thread waits for the lock, as every idle thread does.
+        return "\n\n".join(text for text in threads if _WATCHDOG not in text)
 
 
 def heartbeats_of(content: bytes) -> list[Heartbeat]:

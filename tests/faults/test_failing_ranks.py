@@ -20,7 +20,7 @@ class Failing:
         self.shapes = {{"weight": (int(np.prod(feature_shape)), class_count)}}
         self.calls = 0
 
-    def loss_and_gradient(self, parameters, batch, gradient):
+    def loss_and_gradient(self, parameters, batch, gradient, sync):
         self.calls += 1
         if launched_rank() == 2 and self.calls == 5:
             {action}

@@ -20,7 +20,7 @@ class Leaving:
         self.shapes = {{"weight": (int(np.prod(feature_shape)), class_count)}}
         self.calls = 0
 
-    def loss_and_gradient(self, parameters, batch, gradient):
+    def loss_and_gradient(self, parameters, batch, gradient, sync):
         self.calls += 1
         if self.calls == 5 and launched_rank() in {ranks}:
             {action}
@@ -67,12 +67,46 @@ def test_death_by_a_signal_is_noticed(tmp_path, action):
     assert re.search(r"rank 2 of 4 \(process \d+\) died|BAD TERMINATION", job.text), job.text
 
 
-@pytest.mark.xfail(reason="the report of a hang inside a kernel is still incomplete")
-def test_a_hang_in_compiled_code_is_shown(tmp_path):
-    """A call that never gives the interpreter back is named with its stack, like any other hang."""
-    job = _train_leaving(tmp_path, "ctypes.PyDLL(None).sleep(1000)", "--timeout", "3")
-    assert job.code != 0, job.text
-    assert "leaving.py" in job.err, job.text
+_HOLDS_THE_LOCK = "ctypes.PyDLL(None).sleep(1000)"
+
+
+@pytest.mark.parametrize("ranks", [(2,), (0, 1, 2, 3)], ids=["one rank", "all ranks"])
+def test_a_hang_that_holds_the_interpreter_lock_is_shown(tmp_path, ranks):
+    """No thread of such a rank can run: other ranks of its host report for it, and where there is none, the C library's timers."""
+    job = _train_leaving(tmp_path, _HOLDS_THE_LOCK, "--timeout", "3", ranks=ranks)
+    assert job.code == 5, job.text
+    who = "rank 2" if len(ranks) == 1 else "ranks 0, 1, 2, 3"
+    (line,) = job.lines("lepton_mpi: rank")
+    assert line.startswith(f"lepton_mpi: {who} of 4 made no progress for 3 s (--timeout)"), line
+    assert re.search(r"^  rank 2: compute in step \d for \d+\.\d s$", job.err, re.MULTILINE), (
+        job.text
+    )
+    where = job.err[job.err.index("where rank 2 is:") :]
+    assert re.search(r'leaving\.py", line \d+ in loss_and_gradient', where), job.text
+
+
+def test_a_process_alone_that_holds_the_interpreter_lock_ends(tmp_path):
+    """Without a launcher, and without another rank to see it."""
+    path = tmp_path / "leaving.py"
+    path.write_text(_MODEL.format(action=_HOLDS_THE_LOCK, ranks=(0,)))
+    words = ("--model", f"{path}:Leaving", "--timeout", "3")
+    job = jobs.run(0, *jobs.TRAIN, *words, cwd=tmp_path)
+    assert job.code == 5, job.text
+    assert "rank 0 of 1 made no progress for 3 s (--timeout)" in job.err, job.text
+    assert "rank 0: compute in step 1" in job.err and "leaving.py" in job.err, job.text
+    assert 3 + 4 < job.seconds < 3 + 9 + 15, job.seconds
+
+
+def test_a_lock_that_is_held_for_a_while_is_no_hang(tmp_path):
+    """Longer than the interval of the watchdog, shorter than the limit, again and again: nothing fires."""
+    path = tmp_path / "leaving.py"
+    text = _MODEL.format(action="pass", ranks=()).replace(
+        "self.calls += 1", "self.calls += 1; ctypes.PyDLL(None).usleep(60_000)"
+    )
+    path.write_text(text)
+    words = ("--model", f"{path}:Leaving", "--timeout", "2", "--epochs", "2")
+    job = jobs.run(2, *jobs.TRAIN, *words, cwd=tmp_path)
+    assert job.code == 0, job.text
 
 
 def test_a_loss_that_is_not_finite_ends_the_job_in_one_line(tmp_path):
