@@ -107,9 +107,23 @@ def _build(
     inputs = MicroBatchReader(ends.enter_context(closing(reads)), reader)
     is_over = world.rank == 0 and start.epoch > config.epochs
     return Run(
-        *(config, world, data, make_task(data.y_kind, data), model, layout),
-        *(micro_batches, shuffle, order, strategy),
-        *(layout.views(strategy.parameters), reads, inputs, reader, report, start, ends),
+        config=config,
+        world=world,
+        data=data,
+        task=make_task(data.y_kind, data),
+        model=model,
+        layout=layout,
+        micro_batches=micro_batches,
+        shuffle=shuffle,
+        order=order,
+        strategy=strategy,
+        parameters=layout.views(strategy.parameters),
+        reads=reads,
+        inputs=inputs,
+        reader=reader,
+        report=report,
+        start=start,
+        ends=ends,
         step=start.step,
         # The end's checkpoint: that of the beginning where nothing is left to train.
         checkpoint=start.path if is_over else None,
@@ -231,7 +245,8 @@ def _make_hooks(run: Run) -> list[Hook]:
     """Those of every run, and the user's. Raises ConfigurationError on every rank."""
     summary.say_head(run)
     made: list[Hook] = [hooks.TrainingFigures(), hooks.Validation(), hooks.Progress()]
-    made += [hooks.Checkpoints(run)] if run.config.checkpoint else []
+    folder = run.config.checkpoint
+    made += [hooks.Checkpoints(run, folder)] if folder else []
     with run.world.agreeing():
         made += own_hooks(run.config.hook, run)
     return [*made, hooks.Summary()]

@@ -49,7 +49,7 @@ class Checkpoint:
     parameters: np.ndarray
     state: dict[str, np.ndarray]
     normalisation: tuple[np.ndarray, np.ndarray]
-    attributes: dict
+    attributes: dict[str, Any]
 
 
 def save(folder: Path, checkpoint: Checkpoint, own: list[Path] | None = None) -> Path:
@@ -77,8 +77,8 @@ def save(folder: Path, checkpoint: Checkpoint, own: list[Path] | None = None) ->
             h5py.File(raw, "w", libver=("v110", "v110"), userblock_size=_HEAD_BYTES) as file,
         ):
             _write(file, checkpoint)
-        with temporary.open("r+b") as raw:
-            raw.write(_head(temporary))
+        with temporary.open("r+b") as written:
+            written.write(_head(temporary))
         _make_newest(temporary, [file for file in newest_first(folder) if file != path])
         replace_durably(temporary, path)
     except RuntimeError as error:  # h5py raises it, too, when a disk is full

@@ -55,7 +55,8 @@ class Progress(QuietHook):
 class Checkpoints(QuietHook):
     """Saves after every epoch, and after every so many steps; after the run's last step the epoch's is the one."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, folder: str) -> None:
+        self._folder = folder
         is_writer = run.world.rank == 0
         self._own_files = resume.own_files(run.config, run.start) if is_writer else []
         self._every = run.config.checkpoint_steps
@@ -74,17 +75,15 @@ class Checkpoints(QuietHook):
 
     def _save(self, run: Run, sums: np.ndarray) -> None:
         """Rank 0 writes; every rank learns whether it worked. Collective."""
-        world, config = run.world, run.config
+        world = run.world
         world.clock.enter("checkpoint")
         with world.agreeing():
             if world.rank == 0:
                 saved = resume.checkpoint_of(run, sums)
                 try:
-                    run.checkpoint = checkpoint.save(
-                        Path(config.checkpoint), saved, self._own_files
-                    )
+                    run.checkpoint = checkpoint.save(Path(self._folder), saved, self._own_files)
                 except OSError as error:
-                    raise no_checkpoint(config.checkpoint, error) from None
+                    raise no_checkpoint(self._folder, error) from None
 
 
 class Summary(QuietHook):

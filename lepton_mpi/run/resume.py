@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lepton_mpi.data.order import BlockShuffle
 from lepton_mpi.errors import DataError
 from lepton_mpi.options.config import Config
 from lepton_mpi.run import checkpoint, resumed_options
@@ -25,8 +26,11 @@ from lepton_mpi.vectors import Layout
 from lepton_mpi.wording import one_line
 
 if TYPE_CHECKING:
+    from lepton_mpi.data.batches import Rows
+    from lepton_mpi.data.order import FullShuffle, MicroBatches
     from lepton_mpi.run.run import Run
     from lepton_mpi.strategies.strategy import Strategy
+    from lepton_mpi.world.rank_group import RankGroup
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Start:
         return self.path is not None or self.saved is not None
 
 
-def find(config: Config, world, given: frozenset[str] | None = None) -> Start:
+def find(config: Config, world: RankGroup, given: frozenset[str] | None = None) -> Start:
     """Where ``config.resume`` says that the run begins, and with which options. Collective.
 
     ``given`` names the options that somebody has chosen, None for all, see ``resumed_options.py``.
@@ -81,7 +85,7 @@ def find(config: Config, world, given: frozenset[str] | None = None) -> Start:
     with world.agreeing():
         if world.rank == 0:
             start = _find(config, given, Path(config.resume))
-    start = world.comm.bcast(start)
+    start = world.broadcast(start)
     with world.agreeing():
         if start.path and world.local_rank == 0 and world.rank != 0:
             _verify_on_other_host(start.path, world.rank)
@@ -107,7 +111,12 @@ def checkpoint_of(run: Run, sums: np.ndarray) -> checkpoint.Checkpoint:
 
 
 def attributes(
-    config: Config, epoch: int, row: int, step: int, sums: Sequence[float], order: dict[str, Any]
+    config: Config,
+    epoch: int,
+    row: int,
+    step: int,
+    sums: Sequence[float] | np.ndarray,
+    order: dict[str, Any],
 ) -> dict[str, Any]:
     """What ``find`` will read from a checkpoint: ``row`` rows of ``epoch`` have been used."""
     return {
@@ -148,7 +157,7 @@ def own_files(config: Config, start: Start) -> list[Path]:
     return checkpoint.of_the_same_run(folder / start.path.name)
 
 
-def order_facts(shuffle, rows) -> dict[str, Any]:
+def order_facts(shuffle: FullShuffle | BlockShuffle, rows: Rows) -> dict[str, Any]:
     """All that the order of ``rows`` follows from, beside the seed and the micro-batches.
 
     The digest of all classes or targets, which are in memory anyway, tells files that were exchanged or come in another
@@ -159,7 +168,7 @@ def order_facts(shuffle, rows) -> dict[str, Any]:
         "rows": rows.row_count,
         "y_digest": checkpoint.digest_of(rows.y),
     }
-    if shuffle.name == "blocks":
+    if isinstance(shuffle, BlockShuffle):
         blocks = np.ascontiguousarray(shuffle.blocks, "<i8")
         facts |= {
             "blocks": len(blocks) - 1,
@@ -169,7 +178,7 @@ def order_facts(shuffle, rows) -> dict[str, Any]:
     return facts
 
 
-def check_order(start: Start, now: dict[str, Any], micro_batches) -> None:
+def check_order(start: Start, now: dict[str, Any], micro_batches: MicroBatches) -> None:
     """Raises DataError if rows would come in another order than before, or be others in the middle of a run."""
     # Older checkpoints have no digest of y.
     origin = start.path or "the state in memory"
@@ -200,8 +209,11 @@ def restore(
     normalisation: tuple[np.ndarray, np.ndarray],
 ) -> None:
     """Fill parameters and state. Raises DataError for a checkpoint of another model or other data."""
-    found = start.saved or checkpoint.read(start.path)
-    origin = start.path or "the state in memory"
+    if start.saved:
+        found, origin = start.saved, "the state in memory"
+    else:
+        assert start.path is not None
+        found, origin = checkpoint.read(start.path), str(start.path)
     if found.layout.shapes != layout.shapes:
         raise DataError(f"{origin}: expected parameters {layout.shapes}, got {found.layout.shapes}")
     for name, mine, now in zip(("shift", "scale"), found.normalisation, normalisation, strict=True):
@@ -217,7 +229,7 @@ def restore(
 
 def name_of(model: Any) -> str:
     """How the model describes itself, or the name of its class: never an address in memory."""
-    described = type(model).__str__ is not object.__str__
+    described = type(model).__str__ is not object.__str__  # type: ignore[comparison-overlap]
     return str(model) if described else type(model).__name__
 
 
@@ -275,7 +287,9 @@ def _place(found: dict[str, Any], batch_rows: int, path: Path) -> Start:
     if "row" not in found:  # of a version that wrote after epochs only
         return Start(epoch + 1, 0, step, path=path)
     order = _order(found.get("order"), path)
-    row, loss, correct = (found.get(name) for name in ("row", "loss_sum", "correct_sum"))
+    row: Any = found.get("row")
+    loss: Any = found.get("loss_sum")
+    correct: Any = found.get("correct_sum")
     is_row = type(row) is int and 0 <= row <= order["rows"]
     if not is_row or (row % batch_rows and row != order["rows"]):
         raise DataError(

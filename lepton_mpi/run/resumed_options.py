@@ -64,7 +64,7 @@ def choose(
 
 def rounding_notes(now: Config, before: Config) -> list[str]:
     """What keeps the end from being that of a run that never stopped, though only by the last digits."""
-    ways = {"--threads": (before.threads, now.threads)}
+    ways: dict[str, tuple[object, object]] = {"--threads": (before.threads, now.threads)}
     if {before.allreduce, now.allreduce} - {*_CANONICAL}:
         ways["--allreduce"] = (before.allreduce, now.allreduce)
     return [

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lepton_mpi.data.order import BlockShuffle, FullShuffle
 from lepton_mpi.options.config import Config
 from lepton_mpi.run import evaluation
 from lepton_mpi.run.report import Report
@@ -156,8 +157,8 @@ def _waiting_text(world: World) -> str:
     )
 
 
-def _shuffled(shuffle) -> str:
-    if shuffle.name == "full":
+def _shuffled(shuffle: FullShuffle | BlockShuffle) -> str:
+    if isinstance(shuffle, FullShuffle):
         return "all rows shuffled"
     blocks, rows = len(shuffle.blocks) - 1, int(shuffle.blocks[-1])
     text = (

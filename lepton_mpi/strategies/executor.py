@@ -3,6 +3,7 @@
 from typing import Any
 
 from lepton_mpi.collectives.choosing.tuning import Choice
+from lepton_mpi.optimizers.optimizer import Optimizer
 from lepton_mpi.strategies.strategy import StrategyBase
 
 
@@ -20,6 +21,7 @@ class Executor(StrategyBase):
     """
 
     bucket_count: int
+    optimizer: Optimizer
 
     def __init__(self, choice: Choice) -> None:
         self.choice = choice

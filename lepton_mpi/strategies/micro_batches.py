@@ -147,7 +147,8 @@ class NodeSums:
                 vectors, merges = self._plan[-1]
                 _merge(vectors, merges, slice(*self._buckets[number]))
             self._next = number + 1
-            self._follower.ready(number)
+            if self._follower:
+                self._follower.ready(number)
 
 
 class _Following:

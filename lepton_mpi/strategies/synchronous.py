@@ -15,7 +15,7 @@ from lepton_mpi.strategies.strategy import Setting, Strategy
 def make(setting: Setting) -> Strategy:
     """The executor that ``setting.allreduce`` asks for. Collective over the group. Raises ConfigurationError."""
     group = setting.group
-    choice = choose_for_gradients(group, setting.allreduce, setting.buckets, setting.dtype)
+    choice = choose_for_gradients(group, setting.allreduce, list(setting.buckets), setting.dtype)
     if choice.algorithm not in ("host", "two_level"):
         return Replicated(setting, choice)
     if group.host_count == 1:
