@@ -9,6 +9,7 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, Literal, Protocol
 
 from lepton_mpi.options.paths import expanded
@@ -79,6 +80,10 @@ class PathText(Text):
             return expanded(text)
         except ValueError as error:
             raise Unexpected(str(error)) from None
+
+    def from_value(self, value: Any) -> str:
+        """A program's may be an object of pathlib."""
+        return super().from_value(str(value) if isinstance(value, PurePath) else value)
 
 
 @dataclass(frozen=True)
@@ -214,6 +219,8 @@ class Several:
         """Of a list; a single text is a list of one, or what it means as a word."""
         if isinstance(value, str) and isinstance(self.item, Text):
             return self.from_text(value)
+        if isinstance(value, PurePath):
+            return (self.item.from_value(value),)
         if not isinstance(value, list | tuple):
             raise ValueError
         return tuple(self.item.from_value(each) for each in value)

@@ -79,7 +79,7 @@ def _config(data, **options) -> Config:
 def _run(world, folder: Path, config: Config) -> tuple[dict, dict]:
     """Figures that times do not change: of the end, and of the epochs by their number."""
     path = folder / "metrics.jsonl"
-    end = train(Config(**vars(config) | {"metrics": str(path)}), world)
+    end = train(Config(**vars(config) | {"metrics": str(path), "metrics_append": True}), world)
     lines = world.comm.bcast(path.read_text() if world.rank == 0 else None).splitlines()
     records = [json.loads(line, parse_constant=_no_number) for line in lines]
     # A run that goes on adds its lines to those that are there.
@@ -392,7 +392,7 @@ def test_files_in_another_order_are_refused(world, folder):
     saved, paths = folder / "saved", [folder / "80.h5", folder / "87.h5"]
     for path in paths:
         _written(world, path, int(path.stem))
-    options = vars(_config("", epochs=1))
+    options = vars(_config("either", epochs=1))
     there = tuple(map(str, paths))
     train(Config(**options | {"data": there, "checkpoint": str(saved)}), world)
     again = options | {"epochs": 2, "resume": str(saved)}

@@ -197,6 +197,13 @@ def test_a_home_that_is_not_there_is_one_line(toml, path):
         Config(data=path)
 
 
+def test_a_program_may_give_paths_as_objects(tmp_path):
+    """Of pathlib, alone and in lists."""
+    config = Config(data=tmp_path / "a.h5", checkpoint=tmp_path)
+    assert (config.data, config.checkpoint) == ((str(tmp_path / "a.h5"),), str(tmp_path))
+    assert Config(data=[tmp_path, "b.h5"]).data == (str(tmp_path), "b.h5")
+
+
 def test_a_path_with_a_zero_byte_is_one_line(toml):
     """Only a file or a program can have one."""
     assert "zero byte" in refusal("--config", toml('checkpoint = "a\\u0000b"\n'))
