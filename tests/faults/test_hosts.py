@@ -99,3 +99,10 @@ def test_vectors_are_summed_over_hosts(ranks_per_host):
     tests = ("tests/parallel/test_allreduce.py", "-k", "copied or two_level and float32")
     said = _run_over_hosts(ranks_per_host, "-m", "pytest", "-q", *tests)
     assert " passed" in said, said
+
+
+@pytest.mark.parametrize("ranks_per_host", [["2"], ["1", "2"]], ids=["two and two", "one and two"])
+def test_groups_over_hosts(ranks_per_host):
+    """Groups on one host and over both, of ranks in another order than the hosts'."""
+    said = _run_over_hosts(ranks_per_host, "-m", "pytest", "-q", "tests/parallel/test_groups.py")
+    assert " passed" in said, said
