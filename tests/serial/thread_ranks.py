@@ -34,6 +34,10 @@ class ThreadWorld:
         """The root's value."""
         return self.allgather(value)[root]
 
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's value."""
+        return self.bcast(value)
+
     def Allreduce(self, values: np.ndarray, out: np.ndarray) -> None:
         """Sum of all ranks' arrays."""
         out[...] = sum(self.allgather(values.copy()))
