@@ -115,6 +115,11 @@ class Config(Checked):
         1.0, "of loss huber: size from which on an error no longer counts by its square", ABOVE_0
     )
     dtype: Literal["float32", "float64"] = option("float32", "of parameters, gradients and batches")
+    task: str = option(
+        "auto",
+        "what y is, and which figures are made of it; auto: as the data say",
+        kind=PathText("NAME", "auto, classes, targets or FILE.py:NAME"),
+    )
     strategy: str = option(
         "sync",
         "how gradients become parameters: sync, or FILE.py:NAME of your own",
@@ -254,7 +259,9 @@ class Config(Checked):
 
     @property
     def y_kind(self) -> Literal["auto", "classes", "targets"]:
-        """What ``y`` of the data must be for the loss."""
+        """What ``y`` of the data must be for the task, or else for the loss."""
+        if self.task in ("classes", "targets"):
+            return self.task  # type: ignore[return-value]
         kinds = {"auto": "auto", "cross_entropy": "classes"}
         return kinds.get(self.loss, "targets")
 

@@ -96,6 +96,8 @@ def _build(
     if reads_in_place:
         data = loader.normalised_in_memory(data, world)
     steps = micro_batches.step_count(train_rows.row_count)
+    with world.agreeing():
+        task = make_task(data.y_kind if config.task == "auto" else config.task, data)
     strategy = _make_strategy(config, world, layout, model, micro_batches.count, steps)
     _initialise(config, world, layout, model, strategy, start, data)
     rows_max = max(evaluation.batch_rows(data), micro_batches.rows)
@@ -110,7 +112,7 @@ def _build(
         config=config,
         world=world,
         data=data,
-        task=make_task(data.y_kind, data),
+        task=task,
         model=model,
         layout=layout,
         micro_batches=micro_batches,

@@ -101,7 +101,7 @@ def checkpoint_of(run: Run, sums: np.ndarray) -> checkpoint.Checkpoint:
     about = {
         "seed": run.config.seed,
         "model": name_of(run.model),
-        "y_kind": run.task.name,
+        "y_kind": run.data.y_kind,
     }
     strategy = run.strategy
     return checkpoint.Checkpoint(

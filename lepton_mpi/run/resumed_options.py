@@ -18,7 +18,7 @@ from lepton_mpi.wording import one_line
 _FREE = {
     *("recipe", "data", "hook", "initial", "epochs", "loader", "shuffle", "shuffle_buffer"),
     *("checkpoint", "checkpoint_steps", "resume", "report_memory", "metrics", "metrics_append"),
-    *("progress", "threads", "timeout", "allreduce", "bucket_bytes", "segment_bytes"),
+    *("progress", "task", "threads", "timeout", "allreduce", "bucket_bytes", "segment_bytes"),
 }
 # Those of them that a run goes on with all the same, unless it is told otherwise.
 _KEPT = {"recipe", "data", "epochs"}

@@ -37,10 +37,19 @@ def test_a_hook_of_ones_own(world):
         assert result["best_epoch"] in (1, 2, 3)
 
 
+def test_a_task_of_ones_own(world):
+    """Its figures are those of all ranks together, and its sentence is said."""
+    result = train(_config(task=f"{OWN}/costs.py:Costs"), world)
+    costs = world.comm.allgather(result["test_cost"])
+    with together(world):
+        assert 0 < costs[0] < 2 and len(set(costs)) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"strategy": "synk"}, "--strategy: expected sync or FILE.py:NAME, got 'synk', did you mean sync?"),
+        ({"task": "clases"}, "--task: expected classes, targets or FILE.py:NAME, got 'clases', did you mean classes?"),
         ({"strategy": "no.py:Own"}, "--strategy: no.py: no such file"),
         ({"hook": (f"{OWN}/best_epoch.py:Best",)}, "best_epoch.py has no callable 'Best'"),
         ({"hook": (f"{OWN}/local_sgd.py:np.zeros",)}, "has no callable 'np.zeros'"),

@@ -160,6 +160,7 @@ _FREE = {
         "resume": None,
     },
     "hook": ("own.py:Own",),
+    "task": "own.py:Own",
 }
 
 
