@@ -1,13 +1,30 @@
 """``python -m lepton_mpi evaluate CHECKPOINT``: the figures of a checkpoint, on any number of ranks."""
 
+from __future__ import annotations
+
+import dataclasses
+import os
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from lepton_mpi import launch
 from lepton_mpi.commands.command import command
+from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.options.kinds import PathText
 from lepton_mpi.options.option import ABOVE_0, Checked, option, position
+from lepton_mpi.registry import is_own_file
+from lepton_mpi.wording import one_line, print_line
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lepton_mpi.data.loader import DataSet
+    from lepton_mpi.options.config import Config
+    from lepton_mpi.run.checkpoint import Checkpoint
+    from lepton_mpi.vectors import Layout
+    from lepton_mpi.world.world import World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +54,119 @@ def _run(chosen: Options) -> int:
     from lepton_mpi.run import build
     from lepton_mpi.world import world
 
-    def evaluate(ranks: Any) -> None:
+    def evaluate(ranks: World) -> None:
         ranks.first_of_host_first(build.import_kernels)
-        from lepton_mpi.run import evaluation
-
         path = Path(chosen.checkpoint)
-        evaluation.evaluate_checkpoint(path, chosen.data, chosen.split, ranks, chosen.model)
+        evaluate_checkpoint(path, chosen.data, chosen.split, ranks, chosen.model)
 
     return world.run(evaluate, chosen.timeout)
+
+
+def evaluate_checkpoint(
+    place: Path, data_name: str | None, split: str, world: World, model_name: str | None = None
+) -> None:
+    """Load a checkpoint and print its figures on one split of its own data, or of another file. Collective.
+
+    Parameters
+    ----------
+    place
+        A checkpoint, or a folder of them.
+    model_name
+        Needed where the checkpoint names a program: one that a file names is not run.
+    """
+    import numpy as np
+
+    from lepton_mpi.data import loader
+    from lepton_mpi.data.batches import BatchReader
+    from lepton_mpi.models.registry import make_model
+    from lepton_mpi.run import checkpoint, evaluation
+    from lepton_mpi.tasks.registry import make_task
+    from lepton_mpi.vectors import Layout
+
+    path = _find(place, world)
+    with world.agreeing():
+        saved = checkpoint.read(path)
+        config = checkpoint.configuration(saved.attributes, path)
+        y_kind = _y_kind(saved, config, path)
+        if model_name is None and is_own_file(config.model):
+            raise DataError(
+                f"{path}: trained a model of your own: expected --model {one_line(config.model)}, got none; "
+                "a file that names a program is not reason enough to run it"
+            )
+    dtype = np.dtype(config.dtype)
+    data = loader.load(data_name or config.data, dtype, config.held_out, config.seed, world, y_kind)
+    with world.agreeing():
+        model = make_model(dataclasses.replace(config, model=model_name or config.model), data)
+        _check_fits(path, saved, Layout(model.shapes), data, dtype)
+    parameters = saved.layout.views(saved.parameters)
+    # The checkpoint was trained with its own normalisation, whatever the file says.
+    data = loader.renormalised(data, tuple(values.astype(dtype) for values in saved.normalisation))
+    reader = BatchReader(data, evaluation.batch_rows(data))
+    task = make_task(data.y_kind, data)
+    rows = data.splits[split]
+    figures = evaluation.evaluate(model, parameters, rows, task, reader, world)
+    with world.agreeing():
+        if not figures:
+            raise DataError(
+                f"{data.paths[0]}: no {split} rows to evaluate on, or a model that cannot evaluate"
+            )
+        if world.rank == 0:
+            print_line(f"{split} of {data.name}: {task.sentence(figures)}")
+            for line in task.table(figures):
+                print_line(f"  {line}")
+
+
+def _find(place: Path, world: World) -> Path:
+    """The checkpoint, or of a folder the newest that is whole, which is said; looked at by each host. Collective."""
+    from lepton_mpi.run import checkpoint
+
+    path = place
+    with world.agreeing():
+        if world.rank == 0 and os.path.isdir(place):
+            path, notes = checkpoint.newest_whole(place)
+            for note in notes:
+                print_line(note)
+            print_line(f"checkpoint {path}, the newest that is whole")
+        elif world.rank == 0 and not os.path.exists(place):
+            raise DataError(f"{place}: no such checkpoint: expected a file or a folder of them")
+    is_folder, path = world.comm.bcast((path != place, path))
+    with world.agreeing():
+        # Rank 0 has looked at what it has found in a folder.
+        if world.local_rank == 0 and not (is_folder and world.rank == 0):
+            checkpoint.verify(path)
+    return path
+
+
+def _y_kind(saved: Checkpoint, config: Config, path: Path) -> str:
+    """What the targets are. Raises DataError if the loss is for others."""
+    from lepton_mpi.tasks.registry import TASKS
+
+    # Older checkpoints do not say, and have classes.
+    y_kind = saved.attributes.get("y_kind", "classes")
+    if y_kind not in TASKS.built_in or config.y_kind not in ("auto", y_kind):
+        raise DataError(
+            f"{path}: attribute y_kind: expected {', '.join(TASKS.built_in)} as loss {config.loss} has them, got "
+            f"{one_line(y_kind)}"
+        )
+    return y_kind
+
+
+def _check_fits(
+    path: Path, saved: Checkpoint, layout: Layout, data: DataSet, dtype: np.dtype
+) -> None:
+    """Whether the checkpoint's arrays are those of the model and of the rows; kernels check nothing."""
+    if layout != saved.layout:
+        raise ConfigurationError(
+            f"{data.paths[0]}: rows of shape {data.feature_shape} and {data.outputs_text} do not fit the "
+            f"checkpoint's model, {one_line(saved.attributes['model'])}"
+        )
+    if saved.parameters.dtype != dtype:
+        raise DataError(f"{path}: expected parameters of {dtype}, got {saved.parameters.dtype}")
+    if saved.normalisation[0].size != prod(data.feature_shape):
+        raise DataError(
+            f"{path}: expected a normalisation of {prod(data.feature_shape)} features, got "
+            f"{saved.normalisation[0].size}"
+        )
 
 
 COMMAND = command(

@@ -105,6 +105,23 @@ def newest_first(folder: Path) -> list[Path]:
     return [file for _, _, file in sorted(files, reverse=True)]
 
 
+def newest_whole(folder: Path) -> tuple[Path, list[str]]:
+    """The newest checkpoint of a folder that ``verify`` lets pass, and what is wrong with newer ones. Raises DataError."""
+    skipped: list[str] = []
+    try:
+        paths = newest_first(folder)
+    except OSError as error:
+        raise DataError(f"{folder}: not readable: {one_line(error)}") from None
+    for path in paths:
+        try:
+            verify(path)
+            return path, skipped
+        except DataError as error:
+            skipped.append(f"skipped {error}")
+    found = "; ".join(skipped) or "no file step-….h5"
+    raise DataError(f"{folder}: expected a checkpoint that is whole, got none: {found}")
+
+
 def of_the_same_run(path: Path) -> list[Path]:
     """``path`` and what its run has kept before it, oldest first: older files of the folder, of lower steps."""
     files = newest_first(path.parent)

@@ -92,12 +92,42 @@ def test_a_checkpoint_evaluates_to_the_figures_of_its_run(tmp_path):
     assert evaluated.out.count("test of") == 1
 
 
-def test_a_checkpoint_that_is_not_there(tmp_path):
-    """One line that names it, and the exit code of bad data."""
-    job = jobs.run(2, "-m", "lepton_mpi", "evaluate", "none.h5", cwd=tmp_path)
+def test_a_folder_of_checkpoints_is_evaluated_by_its_newest(tmp_path):
+    """The newest that is whole, which is said; so is what was skipped."""
+    options = ("--epochs", "2", "--checkpoint", "runs")
+    trained = jobs.run(2, *jobs.TRAIN, *options, cwd=tmp_path)
+    (figures,) = re.findall(r"^test +(accuracy .*)$", trained.out, re.MULTILINE)
+    older, newer = sorted((tmp_path / "runs").glob("*.h5"))
+    evaluated = jobs.run(2, "-m", "lepton_mpi", "evaluate", "runs", cwd=tmp_path)
+    assert evaluated.code == 0, evaluated.text
+    assert f"checkpoint runs/{newer.name}, the newest that is whole" in evaluated.out
+    assert figures.rpartition(", loss ")[0] in evaluated.out
+    newer.write_bytes(newer.read_bytes()[:-1])
+    evaluated = jobs.run(3, "-m", "lepton_mpi", "evaluate", "runs", cwd=tmp_path)
+    assert evaluated.code == 0, evaluated.text
+    assert f"skipped runs/{newer.name}: damaged" in evaluated.out
+    assert f"checkpoint runs/{older.name}, the newest that is whole" in evaluated.out
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("none.h5", "none.h5: no such checkpoint: expected a file or a folder of them"),
+        ("empty", "empty: expected a checkpoint that is whole, got none: no file step-….h5"),
+        ("rows.csv", "rows.csv: expected a checkpoint of lepton_mpi, got another file"),
+        ("rows.csv/x", "no such checkpoint"),
+        ("x" * 300, "no such checkpoint"),
+    ],
+    ids=["nothing", "an empty folder", "another file", "inside a file", "a long name"],
+)
+def test_what_is_no_checkpoint_is_one_line(tmp_path, name, words):
+    """It is named with what was expected, and the exit code is that of bad data."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "rows.csv").write_text("1,2\n")
+    job = jobs.run(2, "-m", "lepton_mpi", "evaluate", name, cwd=tmp_path)
     assert job.code == 3, job.text
     (line,) = _lines_of_ours(job)
-    assert "none.h5" in line
+    assert words in line
 
 
 @pytest.mark.parametrize(

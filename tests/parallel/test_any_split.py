@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lepton_mpi.batch import Batch
+from lepton_mpi.commands import evaluate
 from lepton_mpi.data import augmentation, loader, order
 from lepton_mpi.data.batches import BatchReader
 from lepton_mpi.data.order import MicroBatches, draws
@@ -18,7 +19,6 @@ from lepton_mpi.layers.initial import initialise_uniform
 from lepton_mpi.models.registry import make_model
 from lepton_mpi.optimizers.optimizer import Optimizer, Settings, kind_of
 from lepton_mpi.options.config import Config
-from lepton_mpi.run import evaluation
 from lepton_mpi.run.fit import train
 from lepton_mpi.strategies.clipping import ReplicatedNorm, clipped_scale
 from lepton_mpi.tasks.targets import Targets
@@ -167,7 +167,7 @@ def test_the_evaluate_command_prints_the_figures_of_a_regression(world, plane, f
     result = train(_regression(plane, epochs=1, checkpoint=str(folder / "runs")), world)
     path = Path(world.comm.bcast(result["checkpoint"]))
     capsys.readouterr()
-    evaluation.evaluate_checkpoint(path, None, "test", world)
+    evaluate.evaluate_checkpoint(path, None, "test", world)
     printed = capsys.readouterr().out
     with together(world):
         figures = {name: result[f"test_{name}"] for name in ("mse", "rmse", "mae", "r2", "loss")}
@@ -181,7 +181,7 @@ def test_a_checkpoint_of_classes_is_not_evaluated_on_targets(world, plane, folde
     ]
     path = Path(world.comm.bcast(path))
     with refused(world, DataError, "train/y", "expected whole numbers", "float64"):
-        evaluation.evaluate_checkpoint(path, str(plane), "test", world)
+        evaluate.evaluate_checkpoint(path, str(plane), "test", world)
 
 
 class Plane:

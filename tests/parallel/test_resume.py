@@ -8,10 +8,11 @@ import h5py
 import numpy as np
 import pytest
 
+from lepton_mpi.commands import evaluate
 from lepton_mpi.data.files import probe
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.options.config import Config
-from lepton_mpi.run import checkpoint, evaluation
+from lepton_mpi.run import checkpoint
 from lepton_mpi.run.fit import train
 from lepton_mpi.tasks.classes import Classes
 from tests.parallel.together import refused, together
@@ -459,7 +460,7 @@ def test_evaluation_is_never_augmented(world, images, folder, capsys):
     end = train(config, world)
     path = world.comm.bcast(end["checkpoint"])
     capsys.readouterr()
-    evaluation.evaluate_checkpoint(Path(path), None, "test", world)
+    evaluate.evaluate_checkpoint(Path(path), None, "test", world)
     printed = capsys.readouterr().out
     figures = {name.removeprefix("test_"): value for name, value in end.items()}
     with together(world):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lepton_mpi.collectives.choosing.trial import Trial
+from lepton_mpi.commands import evaluate
 from lepton_mpi.data import loader, order
 from lepton_mpi.data.batches import BatchReader
 from lepton_mpi.data.files import hdf5
@@ -319,7 +320,7 @@ def test_the_evaluate_command_prints_the_same_numbers(world, folder, capsys):
     result = train(_config(epochs=1, checkpoint=str(folder / "runs")), world)
     path = Path(world.comm.bcast(result["checkpoint"]))
     capsys.readouterr()
-    evaluation.evaluate_checkpoint(path, None, "test", world)
+    evaluate.evaluate_checkpoint(path, None, "test", world)
     printed = capsys.readouterr().out
     with together(world):
         figures = {name: result[f"test_{name}"] for name in FIGURES}
