@@ -53,7 +53,7 @@ MAY_IMPORT = {
         *("collectives", "data", "kernels", "layers", "models", "optimizers", "options"),
         *("strategies", "tasks", "world"),
     },
-    "commands": {"run", "prepare", "options", "collectives", "world", "data"},
+    "commands": {"run", "prepare", "options", "collectives", "world", "data", "models", "tasks"},
 }
 DOORS = {"__init__", "__main__", "train"}
 NO_IDEA = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "manager", "handler"}
