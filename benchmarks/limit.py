@@ -29,12 +29,14 @@ A fraction above 1 therefore says that data stayed in a nearer cache than the li
 """
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from numba import from_dtype, njit, types
 
 from benchmarks.harness import l3_bytes
 from lepton_mpi.collectives.within_host.fold_kernels import ARITIES, LINE_BYTES, SUM, fold
+from lepton_mpi.kernels.compiling import Kernel, kernel
 from lepton_mpi.kernels.intrinsics import base_address
 from lepton_mpi.world.mpi import MPI
 from lepton_mpi.world.world import World
@@ -58,7 +60,6 @@ class MemoryLimit:
         self._team = world.host_comm.Split(int(self._works), world.local_rank)
         self._rounds_done = world.host_array((1,), np.int64)
         self._bandwidths: dict[tuple[int, int | None], dict[str, float]] = {}
-        self._kernels = _compiled(self.dtype) if self._works else []
 
     def seconds(self, byte_count: int, mode: str) -> float:
         """Least time for an allreduce of ``byte_count`` bytes in ``mode``. Collective over the host."""
@@ -104,7 +105,6 @@ class MemoryLimit:
     def _allreduce(self, rows: np.ndarray, start: int, stop: int, repeats: int) -> dict[str, float]:
         """Bytes per second for each way of handing over."""
         n, row_bytes = len(rows) - 1, rows[0].nbytes
-        sum_rows, fold_rows, copy_rows, *_ = self._kernels
         copy = self._best(lambda: copy_rows(rows[:n], start, stop, repeats), repeats)
         bandwidth = n // 2 * 2 * row_bytes / copy
         result = {}
@@ -115,30 +115,29 @@ class MemoryLimit:
                 runs.append(lambda t=targets: fold_rows(rows, start, stop, t, False, repeats))
             if n in (2, 4, 8) and kind == "shared":
                 runs.append(lambda t=targets: fold_rows(rows, start, stop, t, True, repeats))
-            seconds = min(self._best(kernel, repeats) for kernel in runs)
+            seconds = min(self._best(run, repeats) for run in runs)
             result[kind] = max(bandwidth, _bytes_moved(n, row_bytes, kind) / seconds)
         return result
 
     def _update(self, rows: np.ndarray, start: int, stop: int, repeats: int) -> float:
         """Bytes per second; the gradients are the first rows, one a rank."""
         n = self.world.local_size
-        *_, add_sum, add_fold, add_passes = self._kernels
-        kernels = [add_sum, add_passes, *([add_fold] if n in ARITIES else [])]
+        adding = [add_sum, add_passes, *([add_fold] if n in ARITIES else [])]
         seconds = [
-            self._best(lambda k=kernel, b=block: k(rows, n, start, stop, b, repeats), repeats)
-            for kernel in kernels
+            self._best(lambda a=add, b=block: a(rows, n, start, stop, b, repeats), repeats)
+            for add in adding
             for block in _UPDATE_BLOCKS_BYTES
         ]
         return _update_bytes(n, rows[0].nbytes, len(rows) - n - 1) / min(seconds)
 
-    def _best(self, kernel, repeats: int) -> float:
+    def _best(self, run, repeats: int) -> float:
         """Seconds of the best round, each as long as its slowest rank."""
         seconds = np.empty(_ROUNDS)
-        kernel()
+        run()
         for number in range(_ROUNDS):
             self._team.Barrier()
             began = time.perf_counter()
-            kernel()
+            run()
             seconds[number] = time.perf_counter() - began
         self._team.Allreduce(MPI.IN_PLACE, seconds, MPI.MAX)
         return float(seconds.min()) / repeats
@@ -168,23 +167,12 @@ def _bytes_moved(n: int, byte_count: int, kind: str) -> int:
     return (n + 1 if kind == "shared" else 2 * n) * byte_count
 
 
-def _compiled(dtype: np.dtype):
-    """The kernels; compiled when this is first called."""
-    rows, span = from_dtype(dtype)[:, ::1], [types.intp] * 2
-    signatures = {
-        sum_rows: (*span, types.int64[::1], types.intp),
-        fold_rows: (*span, types.int64[::1], types.boolean, types.intp),
-        copy_rows: (*span, types.intp),
-        add_sum: (types.intp, *span, types.intp, types.intp),
-        add_fold: (types.intp, *span, types.intp, types.intp),
-        add_passes: (types.intp, *span, types.intp, types.intp),
-    }
-    # Not cached: Numba would not see that ``fold``, which they are made of, has changed.
-    return [
-        njit(types.void(rows, *rest), nogil=True)(kernel) for kernel, rest in signatures.items()
-    ]
+def _on_rows(rest: str) -> Callable[[Callable[..., Any]], Kernel]:
+    """Declares a kernel of a matrix of any type that is summed, and of the arguments ``rest``."""
+    return kernel(*(f"void({rows}, {rest})" for rows in ("M", "i4[:,::1]", "i8[:,::1]")))
 
 
+@_on_rows("i8, i8, i8[::1], i8")
 def sum_rows(rows, start, stop, targets, repeats):
     """Store the sum of [start, stop) of all rows but the last to the rows ``targets``, ``repeats`` times."""
     block = _BLOCK_BYTES // rows.itemsize
@@ -205,6 +193,7 @@ def sum_rows(rows, start, stop, targets, repeats):
                     target[i] = out[i]
 
 
+@_on_rows("i8, i8, i8[::1], b1, i8")
 def fold_rows(rows, start, stop, targets, streaming, repeats):
     """The same for 2, 4 or 8 rows, in one pass; start and stop are multiples of 64 bytes."""
     n, row_bytes = rows.shape[0] - 1, rows.shape[1] * rows.itemsize
@@ -216,6 +205,7 @@ def fold_rows(rows, start, stop, targets, streaming, repeats):
         fold(rows, addresses, n, SUM, streaming, targets.size, (stop - start) * rows.itemsize)
 
 
+@_on_rows("i8, i8, i8")
 def copy_rows(rows, start, stop, repeats):
     """Copy [start, stop) of the first half of the rows to the second half, ``repeats`` times."""
     half = rows.shape[0] // 2
@@ -226,6 +216,7 @@ def copy_rows(rows, start, stop, repeats):
                 target[i] = source[i]
 
 
+@_on_rows("i8, i8, i8, i8, i8")
 def add_sum(rows, n, start, stop, block_bytes, repeats):
     """Add the sum of [start, stop) of the first n rows to each of the others, block by block, ``repeats`` times."""
     block = block_bytes // rows.itemsize
@@ -246,6 +237,7 @@ def add_sum(rows, n, start, stop, block_bytes, repeats):
                     target[i] += out[i]
 
 
+@_on_rows("i8, i8, i8, i8, i8")
 def add_fold(rows, n, start, stop, block_bytes, repeats):
     """The same for 1, 2, 4 or 8 rows, with the sum of a block in one pass."""
     row_bytes, block = rows.shape[1] * rows.itemsize, block_bytes // rows.itemsize
@@ -264,6 +256,7 @@ def add_fold(rows, n, start, stop, block_bytes, repeats):
                     target[i] += out[i]
 
 
+@_on_rows("i8, i8, i8, i8, i8")
 def add_passes(rows, n, start, stop, block_bytes, repeats):
     """The same traffic with one row after the other: the first n are read, the others read and overwritten.
 

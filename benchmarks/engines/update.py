@@ -96,7 +96,6 @@ def measure_cases(world, options: argparse.Namespace) -> None:
 
     for name, byte_count in options.constants:
         setattr(shared_parameters, name, byte_count)
-    world.first_of_host_first(_import_kernels)
     from benchmarks.engines.update_ways import DTYPE
     from benchmarks.harness import write_rows
     from benchmarks.limit import MemoryLimit
@@ -203,13 +202,6 @@ def _first_calls(world) -> None:
         comm.Reduce_scatter_block(whole, own)
         comm.Allgather(MPI.IN_PLACE, whole)
         comm.Allgatherv(MPI.IN_PLACE, [whole, [1] * n])
-
-
-def _import_kernels() -> None:
-    """Compile, or load from the cache, every kernel of a way."""
-    import lepton_mpi.optimizers.rule_kernels
-    import lepton_mpi.strategies.norm_kernels
-    import lepton_mpi.strategies.step_kernels  # noqa: F401
 
 
 if __name__ == "__main__":

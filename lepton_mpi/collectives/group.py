@@ -13,7 +13,7 @@ of the job is to print is not for a group's rank 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -116,9 +116,6 @@ class Group(Protocol):
 
     def host_barrier(self) -> None:
         """Wait for the group's ranks on this host. Collective over the host."""
-
-    def first_of_host_first(self, load: Callable[[], Any]) -> Any:
-        """``load()`` on rank 0, then on each host's first rank, then on the others. Collective."""
 
     def group(self, ranks: Sequence[int]) -> Group:
         """Some of these ranks as a group, numbered as listed. Collective over the listed ranks alone, which list the same.

@@ -51,11 +51,9 @@ class Options(Checked):
 
 def _run(chosen: Options) -> int:
     launch.limit_threads(1)
-    from lepton_mpi.run import build
     from lepton_mpi.world import world
 
     def evaluate(ranks: World) -> None:
-        ranks.first_of_host_first(build.import_kernels)
         path = Path(chosen.checkpoint)
         evaluate_checkpoint(path, chosen.data, chosen.split, ranks, chosen.model)
 

@@ -1,6 +1,5 @@
 """``python -m lepton_mpi prepare INPUT… OUTPUT.h5``: from raw files to a data file; the work is ``prepare/pipeline.py``."""
 
-from importlib import import_module
 from typing import Any
 
 from lepton_mpi import launch
@@ -14,8 +13,8 @@ def _run(chosen: options.Options) -> int:
     from lepton_mpi.world import world
 
     def prepare(ranks: Any) -> None:
-        # Importing it compiles kernels, or loads them.
-        pipeline = ranks.first_of_host_first(lambda: import_module("lepton_mpi.prepare.pipeline"))
+        from lepton_mpi.prepare import pipeline
+
         pipeline.prepare(chosen, ranks)
 
     return world.run(prepare, chosen.timeout)

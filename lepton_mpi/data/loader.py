@@ -13,14 +13,17 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from lepton_mpi.data import order
+from lepton_mpi.data import augmentation_kernels, order, shuffle_kernels
+from lepton_mpi.data import kernels as row_kernels
 from lepton_mpi.data.batches import Rows
 from lepton_mpi.data.files import hdf5
+from lepton_mpi.data.files.checksum_kernels import fletcher32
 from lepton_mpi.data.files.stored_rows import StoredFile, StoredRows
 from lepton_mpi.data.order import BlockShuffle, FullShuffle, MicroBatches
 from lepton_mpi.data.tables import BLOCK_BYTES, Table, check_finite
 from lepton_mpi.data.ways import Way, WayName, choose
 from lepton_mpi.errors import ConfigurationError, DataError
+from lepton_mpi.kernels.compiling import Kernel
 
 # Shorter runs are read at a fraction of the speed from disks and file servers.
 _BLOCK_BYTES_MIN = 128 << 10
@@ -93,6 +96,17 @@ class DataSet:
         """As in ``10 classes`` or ``1 target``."""
         kind = "classes" if self.class_count else "targets" if self.target_count > 1 else "target"
         return f"{self.output_count} {kind}"
+
+
+def kernels(augments: bool) -> list[Kernel]:
+    """What reading, checking and shuffling rows call; ``augments`` if rows are changed at random."""
+    changing = [augmentation_kernels.gather_augmented] if augments else []
+    return [
+        *(shuffle_kernels.sort_buckets, shuffle_kernels.count_numbers),
+        *(shuffle_kernels.place_numbers, fletcher32, row_kernels.all_finite),
+        *(row_kernels.gather_rows, row_kernels.gather_labels, row_kernels.gather_targets),
+        *changing,
+    ]
 
 
 class Host(Protocol):

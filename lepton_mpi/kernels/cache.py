@@ -1,7 +1,6 @@
 """Compiled kernels on disk: one file for each kernel and signature, under a name that says all that its code depends on.
 
-    FOLDER/<kernel>-<digest>.kernel      digest of: the source of the kernel's module and of the modules that this one
-                                         imports, the signature, options, processor, versions of Numba, LLVM, NumPy, Python
+    FOLDER/<kernel>-<digest>.kernel      the digest is that of a ``sources.Key``
 
 So a change gives up the kernels that it concerns and no others, and all environments and work trees of a user share what
 they have in common. Nothing is locked and there is no index: a file is written under a temporary name and renamed, on a network
@@ -13,145 +12,29 @@ Numba's own cache has one index for all signatures of a function, which processe
 knows nothing of the functions in other files that are compiled in, and lies in the package, whose folders then outlive it.
 """
 
-import ast
-import importlib.util
 import os
 import pickle
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import llvmlite
-import numba
-import numpy as np
 from numba.core import config
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
 from lepton_mpi import launch
+from lepton_mpi.kernels.sources import Key
 
 _PACKAGE = __name__.partition(".")[0]
 _SUFFIX = ".kernel"
 _MAGIC = b"lepton_mpi kernel 1\n"
 _UNUSED_DAYS_MAX = 30
 _DAY_SECONDS = 86400.0
-# Environment variables of Numba that do not change its code.
-_HARMLESS = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER"}
-# What declares kernels is imported by all of them, and is no part of their code.
-_NO_PART = {f"{__name__.rpartition('.')[0]}.compiling"}
-
-
-@dataclass(frozen=True)
-class Key:
-    """What one compiled kernel is stored under."""
-
-    name: str
-    digest: str
-
-    @property
-    def file_name(self) -> str:
-        """Of the kernel's file in the folder."""
-        return f"{self.name}-{self.digest}{_SUFFIX}"
-
-
-def key_of(
-    function: Callable[..., Any], signature: str, options: Mapping[str, Any], target: Any
-) -> Key:
-    """The key of a kernel for one signature; ``target`` is Numba's target context."""
-    facts = (
-        [function.__module__, function.__qualname__, signature, sorted(options.items())],
-        [source_digest(module) for module in modules_behind(function.__module__)],
-        _environment(target.codegen()),
-    )
-    name = "".join(letter for letter in function.__qualname__ if letter.isalnum() or letter == "_")
-    return Key(name, blake2b(repr(facts).encode(), digest_size=16).hexdigest())
-
-
-@cache
-def _environment(codegen: Any) -> tuple[object, ...]:
-    """What compiled code depends on beside its source."""
-    settings = sorted(
-        item
-        for item in os.environ.items()
-        if item[0].startswith("NUMBA_") and item[0] not in _HARMLESS
-    )
-    versions = numba.__version__, llvmlite.__version__, np.__version__, sys.version
-    return codegen.magic_tuple(), versions, settings
-
-
-# -- sources -------------------------------------------------------------------------------------
-
-
-@cache
-def modules_behind(name: str) -> tuple[str, ...]:
-    """A module and all those of its package, or of this one, that it imports, or that these import; sorted."""
-    packages = {_PACKAGE, name.partition(".")[0]}
-    found, waiting = {name}, [name]
-    while waiting:
-        for imported in _imports(waiting.pop()) - found - _NO_PART:
-            if imported.partition(".")[0] in packages:
-                found.add(imported)
-                waiting.append(imported)
-    return tuple(sorted(found))
-
-
-@cache
-def source_digest(name: str) -> str:
-    """Digest of a module's source; of nothing if it has none."""
-    path = _path_of(name)
-    return blake2b(path.read_bytes() if path else b"", digest_size=16).hexdigest()
-
-
-@cache
-def _imports(name: str) -> frozenset[str]:
-    """Names of the modules that a module imports at its outermost level."""
-    path = _path_of(name)
-    if path is None:
-        return frozenset()
-    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    names: set[str] = set()
-    for node in _outermost(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            relative = "." * node.level + (node.module or "")
-            base = importlib.util.resolve_name(relative, package) if node.level else relative
-            inside = [f"{base}.{alias.name}" for alias in node.names]
-            is_module = [_path_of(each) is not None for each in inside]
-            names |= {each for each, is_one in zip(inside, is_module, strict=True) if is_one}
-            if not all(is_module):
-                names.add(base)
-    return frozenset(names)
-
-
-def _outermost(tree: ast.AST) -> Iterator[ast.AST]:
-    """All statements that run when the module is imported."""
-    for node in ast.iter_child_nodes(tree):
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.expr):
-            yield node
-            yield from _outermost(node)
-
-
-@cache
-def _path_of(name: str) -> Path | None:
-    """The source of a module, if there is such a module and it has one."""
-    module = sys.modules.get(name)
-    if module is not None:
-        path = getattr(module, "__file__", None)
-    else:
-        parent = name.rpartition(".")[0]
-        if parent and not hasattr(sys.modules.get(parent), "__path__"):
-            return None  # looking for it would import its parent
-        spec = importlib.util.find_spec(name)
-        path = spec.origin if spec else None
-    return Path(path) if path and path.endswith(".py") and os.path.exists(path) else None
 
 
 # -- files ---------------------------------------------------------------------------------------
@@ -162,7 +45,7 @@ def load(key: Key, target: Any) -> CompileResult | None:
     where = folder()
     if where is None:
         return None
-    path = where / key.file_name
+    path = where / _file_name(key)
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
@@ -186,10 +69,14 @@ def save(key: Key, result: CompileResult) -> None:
         return
     content = dumps(result._reduce())
     try:
-        _write(where, where / key.file_name, _head(key, content) + content)
+        _write(where, where / _file_name(key), _head(key, content) + content)
         _forget_unused(where)
     except OSError as error:
         _complain_once(f"cannot store compiled kernels in {where}: {error.strerror}")
+
+
+def _file_name(key: Key) -> str:
+    return f"{key.name}-{key.digest}{_SUFFIX}"
 
 
 def _head(key: Key, content: bytes) -> bytes:
@@ -232,7 +119,7 @@ def folder() -> Path | None:
     """Where compiled kernels are; None if there is no place for them. Says so if it is not the first choice."""
     wrong = ""
     for where in _candidates():
-        found = _usable(where)
+        found = unusable(where)
         if not found:
             if wrong:
                 _complain_once(f"{wrong}; they are in {where}")
@@ -253,10 +140,15 @@ def _candidates() -> Iterator[Path]:
             yield Path(
                 os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", _PACKAGE, "kernels"
             )
-    yield Path(tempfile.gettempdir(), f"{_PACKAGE}-kernels-{os.geteuid()}")
+    yield private_temporary()
 
 
-def _usable(where: Path) -> str:
+def private_temporary() -> Path:
+    """A folder of this user among the temporary ones of this host."""
+    return Path(tempfile.gettempdir(), f"{_PACKAGE}-kernels-{os.geteuid()}")
+
+
+def unusable(where: Path) -> str:
     """Make the folder if it is not there; returns what is wrong with it, or nothing."""
     try:
         where.mkdir(mode=0o700, parents=True, exist_ok=True)

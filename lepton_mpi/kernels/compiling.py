@@ -14,7 +14,8 @@ loops vectorised. All kernels release the interpreter lock, divide as NumPy does
 
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -25,10 +26,12 @@ from numba.core import bytecode, entrypoints, sigutils, typing
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUDispatcher
 
-from lepton_mpi.kernels import cache
+from lepton_mpi.kernels import cache, locks
+from lepton_mpi.kernels.sources import Key, key_of
 
 # Numba's names of the types that a run may have.
 _KINDS = {np.dtype(np.float32): "f4", np.dtype(np.float64): "f8"}
+_LETTERS = re.compile(r"\b[FVM]\b")
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 
@@ -51,16 +54,20 @@ def inlined(function: Callable[..., Any]) -> CPUDispatcher:
     return njit(inline="always", **_OPTIONS)(function)
 
 
-class Compiled(NamedTuple):
-    """One compilation; ``seconds`` include those of kernels that were compiled as a part of it."""
+class Made(NamedTuple):
+    """A kernel that was compiled for a signature, or loaded for it from disk.
+
+    ``seconds`` include those of kernels that were made as a part of it.
+    """
 
     kernel: "Kernel"
     signature: typing.Signature
+    is_compiled: bool
     seconds: float
 
 
-# What this process has compiled, in the order in which it was ready.
-COMPILED: list[Compiled] = []
+# What this process has compiled and loaded, in the order in which it was ready.
+MADE: list[Made] = []
 
 
 class Kernel(CPUDispatcher):
@@ -76,29 +83,47 @@ class Kernel(CPUDispatcher):
         super().__init__(function, targetoptions=_OPTIONS | {"nopython": True, "boundscheck": None})
         self.patterns = patterns
         self._can_compile = False  # for types that nobody declared
+        self._keys: dict[typing.Signature, Key | None] = {}
 
     def signatures_for(self, dtype: np.dtype) -> list[typing.Signature]:
-        """Those of a run with numbers of ``dtype``: float32 or float64."""
-        return [_parse(text) for text in _filled(self.patterns, _KINDS[np.dtype(dtype)])]
+        """Those of a run with numbers of ``dtype``: float32 or float64. All, if none depends on the run's type."""
+        of_run = [pattern for pattern in self.patterns if _LETTERS.search(pattern)]
+        texts = _filled(of_run or self.patterns, _KINDS[np.dtype(dtype)])
+        return [_parse(text) for text in texts]
 
     def ready(self, signature: typing.Signature) -> bool:
         """Whether the kernel is compiled, or loaded, for one of its signatures."""
         return signature.args in self.overloads
 
     def load(self, signature: typing.Signature) -> bool:
-        """Take the kernel for one of its signatures from disk; False if it is not there."""
+        """Take the kernel for one of its signatures from disk, unless it is ready; False if it is not there."""
         with global_compiler_lock:
             if not self.ready(signature):
-                result = cache.load(self._key(signature), self.targetctx)
+                began, key = perf_counter(), self._key(signature)
+                result = cache.load(key, self.targetctx) if key else None
                 if result is None:
                     return False
-                self._add(result)
+                self._add(signature, result, False, began)
             return True
 
-    def compile(self, signature: Any) -> Any:
-        """Load the kernel for one of its signatures, or compile and store it; returns the address of its function.
+    def obtain(self, signature: typing.Signature, wait: bool = True) -> bool:
+        """Load the kernel for one of its signatures, or compile and store it.
 
-        Takes a text as well, and a tuple of types. Raises TypeError for a signature that is not declared.
+        One process of a host compiles it at a time, and the others load it then. Returns whether it is ready: False
+        without ``wait`` if another process is compiling it.
+        """
+        with global_compiler_lock:
+            if self.load(signature):
+                return True
+            with locks.compiling(self._key(signature), wait) as is_free:
+                if is_free and not self.load(signature):
+                    self._compile_anew(signature)
+            return self.ready(signature)
+
+    def compile(self, signature: Any) -> Any:
+        """``obtain`` for a text or a tuple of types, as Numba knows it; returns the address of the function.
+
+        Raises TypeError for a signature that is not declared.
         """
         arguments, _ = sigutils.normalize_signature(signature)
         declared = self._declared.get(tuple(arguments))
@@ -106,28 +131,32 @@ class Kernel(CPUDispatcher):
             raise TypeError(
                 f"{self.__qualname__}: {signature} is not declared, only {self.patterns}"
             )
-        with global_compiler_lock:
-            if not self.load(declared):
-                self._compile_anew(declared)
-            return self.overloads[declared.args].entry_point
+        self.obtain(declared)
+        return self.overloads[declared.args].entry_point
 
     def _compile_anew(self, signature: typing.Signature) -> None:
-        key = self._key(signature)
+        began, key = perf_counter(), self._key(signature)
         entrypoints.init_all()
-        began = perf_counter()
         with self._compiling_counter, _names_of(key):
             result = self._compiler.compile(signature.args, signature.return_type)
-        self._add(result)
-        cache.save(key, result)
-        COMPILED.append(Compiled(self, signature, perf_counter() - began))
+        if key:
+            cache.save(key, result)
+        self._add(signature, result, True, began)
 
-    def _add(self, result: Any) -> None:
+    def _add(
+        self, signature: typing.Signature, result: Any, is_compiled: bool, began: float
+    ) -> None:
         libraries = [result.library]
         self.targetctx.insert_user_function(result.entry_point, result.fndesc, libraries)
         self.add_overload(result)
+        MADE.append(Made(self, signature, is_compiled, perf_counter() - began))
 
-    def _key(self, signature: typing.Signature) -> cache.Key:
-        return cache.key_of(self.py_func, str(signature), self.targetoptions, self.targetctx)
+    def _key(self, signature: typing.Signature) -> Key | None:
+        """What it is stored under; None if there is no source to tell one version of it from another."""
+        if signature not in self._keys:
+            options = self.targetoptions
+            self._keys[signature] = key_of(self.py_func, str(signature), options, self.targetctx)
+        return self._keys[signature]
 
     @cached_property
     def _declared(self) -> dict[tuple[types.Type, ...], typing.Signature]:
@@ -150,7 +179,7 @@ class Kernel(CPUDispatcher):
         found = self.typingctx.resolve_overload(self.py_func, declared, arguments, {})
         if found is None or self.ready(found):
             return False
-        self.compile(found)
+        self.obtain(found)
         return True
 
     # -- what Numba calls ----------------------------------------------------------------------------
@@ -177,16 +206,14 @@ class Kernel(CPUDispatcher):
         )
 
 
-def _filled(patterns: tuple[str, ...], kind: str) -> list[str]:
+def _filled(patterns: Sequence[str], kind: str) -> list[str]:
     """The signatures of ``patterns`` for one type, as text.
 
     >>> _filled(("void(M, i8[::1], F)",), "f4")
     ['void(f4[:,::1], i8[::1], f4)']
     """
     of_letter = {"F": kind, "V": f"{kind}[::1]", "M": f"{kind}[:,::1]"}
-    return [
-        re.sub(r"\b[FVM]\b", lambda found: of_letter[found[0]], pattern) for pattern in patterns
-    ]
+    return [_LETTERS.sub(lambda found: of_letter[found[0]], pattern) for pattern in patterns]
 
 
 def _parse(text: str) -> typing.Signature:
@@ -194,19 +221,17 @@ def _parse(text: str) -> typing.Signature:
     return typing.signature(result, *arguments)
 
 
-class _names_of:
+@contextmanager
+def _names_of(key: Key | None) -> Iterator[None]:
     """A block in which compiled functions get names that no other kernel's have, and in every process the same.
 
     Numba numbers what it compiles, by process. What two processes have compiled and a third one loads could have the same
     names, and the one be called in place of the other.
     """
-
-    def __init__(self, key: cache.Key) -> None:
-        self._first = int(key.digest[:12], 16)
-
-    def __enter__(self) -> None:
-        self._before: Iterator[int] = bytecode.FunctionIdentity._unique_ids
-        bytecode.FunctionIdentity._unique_ids = itertools.count(self._first)
-
-    def __exit__(self, *error: object) -> None:
-        bytecode.FunctionIdentity._unique_ids = self._before
+    before = bytecode.FunctionIdentity._unique_ids
+    if key:
+        bytecode.FunctionIdentity._unique_ids = itertools.count(int(key.digest[:12], 16))
+    try:
+        yield
+    finally:
+        bytecode.FunctionIdentity._unique_ids = before

@@ -11,6 +11,7 @@ class Logistic:
 
     name = "logistic"
     reads_in_place = True
+    kernels = (logistic_kernels.logistic_gradient, logistic_kernels.logistic_predict)
 
     def __init__(self, feature_count: int) -> None:
         self.shapes = {"weight": (feature_count,), "bias": (1,)}

@@ -18,6 +18,12 @@ _NO_CLASSES = np.empty(0, np.int32)
 # Elements of a gradient that are told of as soon as they are filled: a few for each bucket.
 _DONE_ELEMENTS = 1 << 18
 
+_LOSS_KERNELS = {
+    "cross_entropy": loss_kernels.softmax_predict,
+    "mse": loss_kernels.squared_error,
+    "huber": loss_kernels.huber,
+}
+
 
 class Mlp:
     """See ``lepton_mpi.models`` for the contract.
@@ -69,6 +75,7 @@ class Mlp:
         self._rooms: dict[tuple[int, np.dtype], _Room] = {}
         self._parameters: Views | None = None  # of all plans
         self.reads_in_place = not threaded  # which BLAS cannot
+        self.kernels = (fused.run, _LOSS_KERNELS[loss])
 
     def __str__(self) -> str:
         words = [f"mlp {'-'.join(map(str, self.widths))}"]

@@ -1,11 +1,12 @@
 """``Model``: from batch to loss and gradient. A model knows nothing of ranks, files or optimizers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from lepton_mpi.batch import Batch, Input
+from lepton_mpi.kernels.compiling import Kernel
 from lepton_mpi.sync import Sync
 from lepton_mpi.vectors import Views
 
@@ -29,6 +30,9 @@ class Model(Protocol):
         The arrays of ``Batch.inputs`` that are read, with their kind and the shape of one row.
     task : str
         Name in the registry of tasks: what the outputs are.
+    kernels : sequence of Kernel
+        Those that it calls, to be compiled by all ranks side by side before the first step. One that is left out is compiled
+        at its first call.
     reads_in_place : bool
         True if the model indexes ``batch.x`` by ``batch.places``; rows are then not copied.
     asks_for_parameters : bool
@@ -40,6 +44,7 @@ class Model(Protocol):
     shapes: Mapping[str, tuple[int, ...]]
     inputs: Mapping[str, Input]
     task: str
+    kernels: Sequence[Kernel]
     reads_in_place: bool
     asks_for_parameters: bool
 

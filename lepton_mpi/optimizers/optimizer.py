@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lepton_mpi.kernels.compiling import Kernel
 from lepton_mpi.optimizers import rule_kernels as kernels
 from lepton_mpi.vectors import Layout
 
@@ -20,15 +21,15 @@ ADAGRAD_EPSILON = 1e-10
 RMSPROP_RHO, RMSPROP_EPSILON = 0.99, 1e-8
 
 # By name: the kernel, and the names of the vectors that it keeps.
-KINDS: dict[str, tuple[int, tuple[str, ...]]] = {
-    "sgd": (kernels.SGD, ()),
-    "momentum": (kernels.MOMENTUM, ("velocity",)),
-    "nesterov": (kernels.NESTEROV, ("velocity",)),
-    "adam": (kernels.ADAM, ("first_moment", "second_moment")),
-    "adamw": (kernels.ADAMW, ("first_moment", "second_moment")),
-    "lion": (kernels.LION, ("first_moment",)),
-    "adagrad": (kernels.ADAGRAD, ("squares",)),
-    "rmsprop": (kernels.RMSPROP, ("squares",)),
+KINDS: dict[str, tuple[Kernel, tuple[str, ...]]] = {
+    "sgd": (kernels.sgd, ()),
+    "momentum": (kernels.momentum, ("velocity",)),
+    "nesterov": (kernels.nesterov, ("velocity",)),
+    "adam": (kernels.adam, ("first_moment", "second_moment")),
+    "adamw": (kernels.adamw, ("first_moment", "second_moment")),
+    "lion": (kernels.lion, ("first_moment",)),
+    "adagrad": (kernels.adagrad, ("squares",)),
+    "rmsprop": (kernels.rmsprop, ("squares",)),
 }
 # Their weight decay acts on the parameters directly, times the learning rate.
 _DECOUPLED = ("adamw", "lion")
@@ -52,8 +53,10 @@ class Optimizer:
     ----------
     state : shape (states, layout.size)
         Given by its owner, who may share it.
-    kind, bounds, decays, numbers
-        Arguments of ``rule_kernels.update_regions``. Weight decay acts on arrays of two or more dimensions
+    rule, kernel : Kernel
+        Of ``rule_kernels.py``, and ``update_regions_by(rule)``.
+    bounds, decays, numbers
+        Arguments of ``kernel``. Weight decay acts on arrays of two or more dimensions
         only: shrinking a bias or a scale towards 0 regularises nothing (He et al., CVPR 2019, section 3).
     """
 
@@ -61,7 +64,8 @@ class Optimizer:
         self, settings: Settings, layout: Layout, dtype: np.dtype, state: np.ndarray
     ) -> None:
         self.settings, self.state = settings, state
-        self.kind, self.state_names = kind_of(settings)
+        self.rule, self.state_names = kind_of(settings)
+        self.kernel = kernels.update_regions_by(self.rule)
         decays = [
             settings.weight_decay if len(shape) >= 2 else 0.0 for shape in layout.shapes.values()
         ]
@@ -100,8 +104,7 @@ class Optimizer:
 
     def update(self, parameters: np.ndarray, gradient: np.ndarray, start: int, stop: int) -> None:
         """Update elements [start, stop) of ``parameters`` from the same of ``gradient``."""
-        kernels.update_regions(
-            self.kind,
+        self.kernel(
             parameters,
             gradient[start:stop],
             self.state,
@@ -114,7 +117,7 @@ class Optimizer:
         )
 
 
-def kind_of(settings: Settings) -> tuple[int, tuple[str, ...]]:
+def kind_of(settings: Settings) -> tuple[Kernel, tuple[str, ...]]:
     """Kernel and names of the state; "sgd" with momentum is "momentum"."""
     name = "momentum" if settings.name == "sgd" and settings.momentum else settings.name
     return KINDS[name]

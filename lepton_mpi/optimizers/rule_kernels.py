@@ -13,13 +13,12 @@ to float64. Each has a NumPy twin in ``tests/reference.py``.
 """
 
 import math
+from functools import cache
 
-from lepton_mpi.kernels.compiling import inlined, kernel
+from lepton_mpi.kernels.compiling import Kernel, inlined, kernel
 
 # Numbers of a step. What those from A on are is told by each kernel.
 SCALE, CLIP, RATE, A, B, C, D, E, TINY, NUMBER_COUNT = range(10)
-
-SGD, MOMENTUM, NESTEROV, ADAM, ADAMW, LION, ADAGRAD, RMSPROP = range(8)
 
 
 @inlined
@@ -166,43 +165,31 @@ def rmsprop(parameters, gradient, first, second, decay, numbers):
         parameters[i] -= rate * g / (math.sqrt(s) + epsilon)
 
 
-@kernel("void(i8, V, V, V, V, F, V)")
-def update(kind, parameters, gradient, first, second, decay, numbers):
-    """The kernel of that kind."""
-    if kind == SGD:
-        sgd(parameters, gradient, first, second, decay, numbers)
-    elif kind == MOMENTUM:
-        momentum(parameters, gradient, first, second, decay, numbers)
-    elif kind == NESTEROV:
-        nesterov(parameters, gradient, first, second, decay, numbers)
-    elif kind == ADAM:
-        adam(parameters, gradient, first, second, decay, numbers)
-    elif kind == ADAMW:
-        adamw(parameters, gradient, first, second, decay, numbers)
-    elif kind == LION:
-        lion(parameters, gradient, first, second, decay, numbers)
-    elif kind == ADAGRAD:
-        adagrad(parameters, gradient, first, second, decay, numbers)
-    else:
-        rmsprop(parameters, gradient, first, second, decay, numbers)
+@cache
+def update_regions_by(rule: Kernel) -> Kernel:
+    """A kernel that updates regions with a weight decay each by one of the rules above.
 
-
-@kernel("void(i8, V, V, M, i8[::1], V, V, i8, i8, i8)")
-def update_regions(kind, parameters, gradient, state, bounds, decays, numbers, start, stop, origin):
-    """Update elements [start, stop) of the parameters from as many of ``gradient``.
-
-    parameters : those from element ``origin`` on; state : (states, n); region r, elements [bounds[r], bounds[r + 1]), has weight decay ``decays[r]``.
+    All rules in one kernel would all be compiled, and take 3 s more in ``strategies/step_kernels.py``.
     """
-    none = parameters[:0]
-    region = 0
-    while start < stop:
-        while bounds[region + 1] <= start:
-            region += 1
-        end = min(stop, bounds[region + 1])
-        first = state[0][start:end] if state.shape[0] > 0 else none
-        second = state[1][start:end] if state.shape[0] > 1 else none
-        mean = gradient[: end - start]
-        some = parameters[start - origin : end - origin]
-        update(kind, some, mean, first, second, decays[region], numbers)
-        gradient = gradient[end - start :]
-        start = end
+
+    @kernel("void(V, V, M, i8[::1], V, V, i8, i8, i8)")
+    def update_regions(parameters, gradient, state, bounds, decays, numbers, start, stop, origin):
+        """Update elements [start, stop) of the parameters from as many of ``gradient``.
+
+        parameters : those from element ``origin`` on; state : (states, n); region r, elements [bounds[r], bounds[r + 1]), has weight decay ``decays[r]``.
+        """
+        none = parameters[:0]
+        region = 0
+        while start < stop:
+            while bounds[region + 1] <= start:
+                region += 1
+            end = min(stop, bounds[region + 1])
+            first = state[0][start:end] if state.shape[0] > 0 else none
+            second = state[1][start:end] if state.shape[0] > 1 else none
+            mean = gradient[: end - start]
+            some = parameters[start - origin : end - origin]
+            rule(some, mean, first, second, decays[region], numbers)
+            gradient = gradient[end - start :]
+            start = end
+
+    return update_regions

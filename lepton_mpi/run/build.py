@@ -24,6 +24,7 @@ from lepton_mpi.optimizers.optimizer import Settings
 from lepton_mpi.options.config import Config
 from lepton_mpi.registry import load
 from lepton_mpi.run import checkpoint, evaluation, hooks, resume, summary
+from lepton_mpi.run.cold_start import ColdStart
 from lepton_mpi.run.hook import Hook, QuietHook
 from lepton_mpi.run.report import Report
 from lepton_mpi.run.resume import Start
@@ -64,8 +65,6 @@ def build(
     config = start.config or config
     with ExitStack() as ends:
         report = ends.enter_context(closing(_open_report(config, world, start)))
-        with summary.told_if_long(report, "kernels", "compiling for this processor, only once"):
-            world.first_of_host_first(import_kernels)
         run = _build(config, world, model, start, report, ends)
         run.ends = ends.pop_all()
     run.hooks = _make_hooks(run)
@@ -75,6 +74,8 @@ def build(
 def _build(
     config: Config, world: World, model: Any, start: Start, report: Report, ends: ExitStack
 ) -> Run:
+    cold_start = ColdStart(world, np.dtype(config.dtype), report)
+    cold_start.compile(loader.kernels(augments=bool(config.augment)))
     data = _load(config, world)
     model = _make_model(config, world, model, data)
     layout = Layout(model.shapes)
@@ -99,6 +100,8 @@ def _build(
     with world.agreeing():
         task = make_task(data.y_kind if config.task == "auto" else config.task, data)
     strategy = _make_strategy(config, world, layout, model, micro_batches.count, steps)
+    cold_start.compile([*getattr(model, "kernels", ()), *strategy.kernels])
+    cold_start.say_end()
     _initialise(config, world, layout, model, strategy, start, data)
     rows_max = max(evaluation.batch_rows(data), micro_batches.rows)
     reader = BatchReader(data, rows_max, augment, reads_in_place)
@@ -130,22 +133,6 @@ def _build(
         # The end's checkpoint: that of the beginning where nothing is left to train.
         checkpoint=start.path if is_over else None,
     )
-
-
-def import_kernels() -> None:
-    """Compile, or load from the cache, every kernel of a run."""
-    import lepton_mpi.collectives.within_host.flag_kernels
-    import lepton_mpi.data.augmentation_kernels
-    import lepton_mpi.data.files.checksum_kernels
-    import lepton_mpi.data.kernels
-    import lepton_mpi.data.shuffle_kernels
-    import lepton_mpi.kernels.counter_random_kernels
-    import lepton_mpi.layers.dense_stack_kernels
-    import lepton_mpi.layers.loss_kernels
-    import lepton_mpi.models.logistic_kernels
-    import lepton_mpi.optimizers.rule_kernels
-    import lepton_mpi.strategies.norm_kernels
-    import lepton_mpi.strategies.step_kernels  # noqa: F401
 
 
 def _open_report(config: Config, world: World, start: Start) -> Report:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +10,6 @@ import numpy as np
 from lepton_mpi.data.order import BlockShuffle, FullShuffle
 from lepton_mpi.options.config import Config
 from lepton_mpi.run import evaluation
-from lepton_mpi.run.report import Report
 from lepton_mpi.run.resume import name_of
 from lepton_mpi.wording import grouped
 from lepton_mpi.world import memory
@@ -24,18 +20,6 @@ if TYPE_CHECKING:
 
 # A larger share of the time is explained; half of it is usual with twice as many ranks as cores.
 _WAITING_SHARE_EXPLAINED = 0.3
-
-
-@contextmanager
-def told_if_long(report: Report, title: str, text: str, seconds: float = 2.0) -> Iterator[None]:
-    """Say ``text`` if the block has not ended after so long, so that nobody takes the silence for a hang."""
-    timer = threading.Timer(seconds, report.say, (title, text))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def say_head(run: Run) -> None:

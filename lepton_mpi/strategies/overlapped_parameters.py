@@ -20,12 +20,14 @@ import numpy as np
 
 from lepton_mpi.collectives.between_hosts.overlapped_sum import OverlappedSum
 from lepton_mpi.collectives.choosing.tuning import Choice
+from lepton_mpi.collectives.within_host.flag_kernels import flags_reached, raise_flag
 from lepton_mpi.collectives.within_host.flags import HostFlags, HostMeeting
 from lepton_mpi.collectives.within_host.vectors import HostVectors, Leaves
 from lepton_mpi.strategies.clipping import SharedNorm, clipped_scale
 from lepton_mpi.strategies.executor import Executor
 from lepton_mpi.strategies.host_state import host_state, vector_counts
 from lepton_mpi.strategies.micro_batches import NodeSums, buckets_of
+from lepton_mpi.strategies.norm_kernels import sum_of_squares
 from lepton_mpi.strategies.strategy import Setting, Share
 
 
@@ -55,6 +57,8 @@ class OverlappedParameters(Executor):
         self._meeting = HostMeeting(group) if setting.clips else None
         self._norm = SharedNorm(group, self._gradient) if setting.clips else None
         self._buckets_of = buckets_of(layout, buckets)
+        self.kernels = [self.optimizer.kernel, raise_flag, flags_reached]
+        self.kernels += [sum_of_squares] if setting.clips else []
         # In the rounds of ``_step``.
         self._updated = HostFlags(group, len(buckets))
         self._step = 0

@@ -16,6 +16,7 @@ from lepton_mpi.optimizers.optimizer import Optimizer, kind_of
 from lepton_mpi.strategies.clipping import ReplicatedNorm, clipped_scale
 from lepton_mpi.strategies.executor import Executor
 from lepton_mpi.strategies.micro_batches import NodeSums
+from lepton_mpi.strategies.norm_kernels import sum_of_squares
 from lepton_mpi.strategies.strategy import Setting, Share
 
 
@@ -40,6 +41,7 @@ class Replicated(Executor):
         self._gradients, self._clock = gradients, setting.group.clock
         self._clip_norm = setting.clip_norm
         self._norm = ReplicatedNorm(gradients.result) if setting.clips else None
+        self.kernels = [self.optimizer.kernel, *([sum_of_squares] if setting.clips else [])]
 
     def shares(self, step: int) -> Iterable[Share]:
         """See ``Strategy``."""

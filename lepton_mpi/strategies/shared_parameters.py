@@ -29,7 +29,8 @@ from lepton_mpi.strategies.clipping import SharedNorm, clipped_scale
 from lepton_mpi.strategies.executor import Executor
 from lepton_mpi.strategies.host_state import host_state, vector_counts
 from lepton_mpi.strategies.micro_batches import NodeSums
-from lepton_mpi.strategies.step_kernels import sum_and_update
+from lepton_mpi.strategies.norm_kernels import sum_of_squares
+from lepton_mpi.strategies.step_kernels import sum_and_update_by
 from lepton_mpi.strategies.strategy import Setting, Share
 
 # Bytes of every vector that are summed and updated together, all of them tried out during training. Long blocks, of
@@ -80,6 +81,7 @@ class SharedParameters(Executor):
         self._sum = HostPlan(vectors) if clips else None
         self._norm = SharedNorm(group, vectors.result) if clips else None
         self._update = _Update(self, vectors, is_fused=not clips)
+        self.kernels = [self._update.kernel, *([sum_of_squares] if clips else [])]
         self.steps_to_settle, self._waited = self._update.ways.steps_to_settle, 0.0
 
     def shares(self, step: int) -> Iterable[Share]:
@@ -137,6 +139,7 @@ class _Update:
             *("sum", [folds], piece_bytes),
         )
         optimizer, self._plan = owner.optimizer, plan
+        self.kernel = sum_and_update_by(optimizer.rule)
         # A core that stores to lines which other cores have read waits until they have dropped them, line after line; past
         # the caches it need not wait, but everybody reads the lines from memory next. Which costs less depends on whether
         # the cores share a cache (./run_local.sh bench core_to_core), and on a virtual machine it changes.
@@ -144,9 +147,8 @@ class _Update:
         stores = (False, True) if plan[WORKERS] > 1 else (False,)
         self.ways = Trial([(block, store) for block in blocks for store in stores])
         self._arguments = (
-            *(plan, scratch, row, optimizer.kind),
-            *(owner.parameters, optimizer.state, optimizer.bounds),
-            *(optimizer.decays, optimizer.numbers),
+            *(plan, scratch, row, owner.parameters, optimizer.state),
+            *(optimizer.bounds, optimizer.decays, optimizer.numbers),
         )
 
     @property
@@ -156,4 +158,4 @@ class _Update:
 
     def run(self) -> None:
         """Once. All ranks of the host."""
-        sum_and_update(*self._arguments, *self.ways.next())
+        self.kernel(*self._arguments, *self.ways.next())

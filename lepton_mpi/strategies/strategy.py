@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from lepton_mpi.collectives.group import Group
+from lepton_mpi.kernels.compiling import Kernel
 from lepton_mpi.optimizers.optimizer import Optimizer, Settings
 from lepton_mpi.sync import Sync
 from lepton_mpi.vectors import Layout, Views
@@ -43,6 +44,9 @@ class Strategy(Protocol):
         Whether ``parameters`` are memory of the host: then ``local_rank`` 0 fills them at the beginning, else every rank.
     numbers : list of int
         Micro-batches of a step that this rank computes, in the order of ``shares``.
+    kernels : sequence of Kernel
+        Those that it calls, to be compiled by all ranks side by side before the first step. One that is left out is compiled
+        at its first call.
     reproducible : bool
         Whether the bits of ``consensus`` depend neither on the number of ranks nor on their speed.
     """
@@ -50,6 +54,7 @@ class Strategy(Protocol):
     parameters: np.ndarray
     is_shared: bool
     numbers: list[int]
+    kernels: Sequence[Kernel]
     reproducible: bool
 
     def shares(self, step: int) -> Iterable[Share]:
@@ -91,6 +96,7 @@ class StrategyBase:
 
     parameters: np.ndarray
     is_shared: bool = False
+    kernels: Sequence[Kernel] = ()
     reproducible: bool = False
     optimizer: Optimizer | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Self
@@ -139,22 +139,6 @@ class RankGroup:
     def least(self, value: int) -> int:
         """The least of all ranks' whole numbers. Collective."""
         return min(self.comm.allgather(value))
-
-    def first_of_host_first(self, load: Callable[[], Any]) -> Any:
-        """``load()`` on rank 0, then on each host's first rank, then on the others. Collective.
-
-        For importing Numba kernels: whoever comes first compiles and writes the cache, the others only
-        read it. Ranks that write one cache at the same time can leave it damaged for good, and a cache
-        on a network file system is common to all hosts.
-        """
-        turn = 0 if self.rank == 0 else 1 if self.local_rank == 0 else 2
-        result = None
-        for now in range(3):
-            if now == turn:
-                result = load()
-            if now < 2:
-                self.comm.Barrier()
-        return result
 
     # -- memory ----------------------------------------------------------------------------------
 

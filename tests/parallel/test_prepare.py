@@ -1,7 +1,5 @@
 """``prepare`` on real ranks: the file is that of one process, errors are agreed on, and training reads it."""
 
-from importlib import import_module
-
 import numpy as np
 import pytest
 
@@ -9,12 +7,6 @@ from lepton_mpi.errors import DataError
 from lepton_mpi.prepare import options
 from tests.parallel.together import equal_everywhere, refused, together
 from tests.serial import raw_files
-
-
-@pytest.fixture
-def pipeline(world):
-    """The module; importing it compiles kernels, or loads them."""
-    return world.first_of_host_first(lambda: import_module("lepton_mpi.prepare.pipeline"))
 
 
 def _raw(world, folder):

@@ -1,6 +1,5 @@
 """Agreement, small sums and the memory that a host's ranks share."""
 
-import time
 from itertools import chain
 
 import numpy as np
@@ -136,23 +135,6 @@ def test_host_arrays_are_distinct(world):
     first[:] = 1
     world.host_barrier()
     check(world, not second.any())
-
-
-def test_first_of_host_first(world):
-    """Rank 0 loads alone, then the first rank of each other host, then everybody else."""
-
-    def load() -> tuple[int, float, float]:
-        began = time.monotonic()
-        time.sleep(0.05)
-        return world.rank, began, time.monotonic()
-
-    mine = world.first_of_host_first(load)
-    loads = world.comm.allgather((*mine, world.local_rank, world.host_index))
-    with together(world):
-        assert [load[0] for load in loads] == list(range(world.size)), "results were mixed up"
-        for _, began, _, _, host in loads[1:]:
-            if host == world.host_index == loads[0][4]:  # clocks of two hosts cannot be compared
-                assert began >= loads[0][2], "another rank loaded before rank 0 was done"
 
 
 def test_places_put_the_ranks_of_a_host_next_to_each_other(world):

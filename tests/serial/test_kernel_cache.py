@@ -13,7 +13,9 @@ import pytest
 
 import lepton_mpi
 from lepton_mpi.kernels import cache
-from lepton_mpi.kernels.compiling import COMPILED, Kernel, kernel
+from lepton_mpi.kernels.compiling import MADE, Kernel, kernel
+from lepton_mpi.kernels.sources import modules_behind
+from lepton_mpi.layers import dense_stack_kernels
 
 PACKAGE = Path(lepton_mpi.__file__).parent
 
@@ -34,12 +36,13 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 def _is_compiled() -> bool:
     """Use a kernel as a new process would; returns whether it was compiled, and not found."""
-    made, before = kernel("void(V)")(_double), len(COMPILED)
+    made = kernel("void(V)")(_double)
     vector = np.arange(3, dtype=np.float32)
     made(vector)
     assert vector.tolist() == [0, 2, 4]
     assert made.ready(made.signatures_for(vector.dtype)[0])
-    return len(COMPILED) > before
+    assert MADE[-1].kernel is made
+    return MADE[-1].is_compiled
 
 
 def test_a_kernel_is_compiled_once(folder):
@@ -137,9 +140,9 @@ _SOURCES = {
     "other.py": "OTHER = 1",
 }
 _RUN = """
-from lepton_mpi.kernels.compiling import COMPILED
+from lepton_mpi.kernels.compiling import MADE
 from made_up.kernels import scaled
-print(scaled(5), len(COMPILED))
+print(scaled(5), sum(made.is_compiled for made in MADE))
 """
 
 
@@ -188,9 +191,7 @@ def test_a_kernel_is_given_up_when_what_it_is_made_of_changes(package):
 
 def test_a_kernel_depends_on_no_more_than_it_needs():
     """An edit of a loop in Python, or of the decorator's module, compiles nothing anew."""
-    import lepton_mpi.layers.dense_stack_kernels
-
-    behind = set(cache.modules_behind(lepton_mpi.layers.dense_stack_kernels.__name__))
+    behind = set(modules_behind(dense_stack_kernels.__name__))
     assert {"lepton_mpi.kernels.product_kernels", "lepton_mpi.kernels.vector_code"} <= behind
     kernels = {name for name in behind if name.startswith("lepton_mpi.kernels.")}
     assert all(name.startswith("lepton_mpi.layers.") for name in behind - kernels)
@@ -247,7 +248,7 @@ def test_a_read_only_folder_is_replaced(tmp_path):
     (tmp_path / "kernels").chmod(0o500)
     if os.access(tmp_path / "kernels", os.W_OK):
         pytest.skip("root may write anywhere")
-    assert cache._usable(tmp_path / "kernels") == "Permission denied"
+    assert cache.unusable(tmp_path / "kernels") == "Permission denied"
 
 
 def test_a_folder_that_others_may_write_to_is_replaced(folder, tmp_path, monkeypatch, capfd):

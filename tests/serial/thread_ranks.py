@@ -74,10 +74,6 @@ class ThreadWorld:
         values = self.allgather(value)
         assert all(other == values[0] for other in values), what
 
-    def first_of_host_first(self, load: Callable[[], Any]) -> Any:
-        """In a process of one import."""
-        return load()
-
 
 class _Shared:
     def __init__(self, size: int) -> None:

@@ -82,7 +82,7 @@ class OverlappedSum:
             _Part(vectors, tag + 2 * number, *slice_, operation)
             for number, slice_ in enumerate(self.slices)
         ]
-        compiled(group, reduce_alone, vectors.dtype)
+        compiled(reduce_alone, vectors.dtype)
         self._round, self._started, self._done = 0, 0, 0
         self._is_complete = [True] * len(buckets)
         self._first_sent = self._last_done = 0.0

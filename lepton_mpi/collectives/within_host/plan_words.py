@@ -9,6 +9,7 @@ from lepton_mpi.collectives.within_host import meeting_kernels as kernels
 from lepton_mpi.collectives.within_host.atomics import LONGEST_SLEEP_NANOSECONDS, TIMEOUT
 from lepton_mpi.collectives.within_host.fold_kernels import OPERATIONS
 from lepton_mpi.collectives.within_host.folds import Fold
+from lepton_mpi.kernels.compiling import Kernel
 
 # The sizes below can be tried out: mpirun -n 2 python -m benchmarks.allreduce --constants PART_BYTES=64K …
 
@@ -98,8 +99,8 @@ def control_block(group: Group, count: int = 0) -> np.ndarray:
     return words
 
 
-def compiled(group: Group, kernel, dtype: np.dtype):
-    """``kernel``, of a typed plan, for ``dtype``; compiled or loaded by one rank first. Collective over the group."""
+def compiled(kernel: Kernel, dtype: np.dtype) -> Kernel:
+    """``kernel``, of a typed plan, ready for ``dtype``: no rank should wait in it while another one compiles."""
     kind = {"float32": "f4", "float64": "f8", "int32": "i4", "int64": "i8"}[dtype.name]
-    group.first_of_host_first(lambda: kernel.compile(f"void({kind}[::1])"))
+    kernel.compile(f"void({kind}[::1])")
     return kernel

@@ -53,7 +53,7 @@ class _HostKernel:
     ) -> None:
         self._plan = plan
         # Without a Python function in between: that would take 40 ns of the 300 of a short allreduce.
-        self.run = partial(compiled(group, kernel, dtype), plan.view(dtype))
+        self.run = partial(compiled(kernel, dtype), plan.view(dtype))
         # A plan has addresses only. Whoever keeps ``run`` alone keeps what they are addresses of.
         self.run.memory = memory  # type: ignore[attr-defined]
 

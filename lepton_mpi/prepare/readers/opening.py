@@ -85,10 +85,7 @@ def open_inputs(options: Options, world) -> Source:
                 )
         _check_options(options, formats[0])
     module, function = _READERS[formats[0]]
-    # Importing a reader may compile kernels.
-    reader = world.first_of_host_first(
-        lambda: import_module(f"lepton_mpi.prepare.readers.{module}")
-    )
+    reader = import_module(f"lepton_mpi.prepare.readers.{module}")
     return getattr(reader, function)(inputs, options, world)
 
 
