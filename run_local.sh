@@ -14,7 +14,7 @@ usage: run_local.sh [VERB]
   test [PYTEST OPTIONS]   all tests: in one process, then on 2, 1, 3 and 4 ranks
   mpi N COMMAND ...       COMMAND on N ranks, with the flags and settings this MPI and machine need
   bench [NAME [OPTIONS]]  one benchmark; without NAME: which there are
-  check                   ruff, shellcheck and the import rules
+  check                   ruff, mypy, shellcheck and the import rules
   help                    this text
 
 The first call makes an environment in this folder (.venv); later calls reuse it.
@@ -151,6 +151,7 @@ run_checks() {
     cd -- "$root"
     floor "ruff check" ruff check
     floor "ruff format" ruff format --check
+    floor "types" python -m mypy
     floor "shellcheck" shellcheck run_local.sh .ci/run
     if [[ -f tests/serial/test_import_rules.py ]]; then
         floor "import rules" python -m pytest -q tests/serial/test_import_rules.py

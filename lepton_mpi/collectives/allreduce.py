@@ -102,6 +102,8 @@ def make_plan(
     Parameters
     ----------
     group : Group
+        The ranks: the ``World`` that ``lepton_mpi.world.world.run(function)`` hands to ``function``, or what its ``group``
+        makes of some of them. ``lepton_mpi/world/__init__.py`` has a whole program.
     count, dtype
         Of the vector, for modes "shared" and "private", whose memory the plan owns.
     mode : {"shared", "private", "array"}

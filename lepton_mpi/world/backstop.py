@@ -19,6 +19,7 @@ import os
 import shlex
 import sys
 import threading
+from functools import cache
 
 from lepton_mpi.errors import RankError
 from lepton_mpi.world import heartbeats
@@ -128,6 +129,7 @@ class _Timer:
             raise OSError(number, f"{name}: {os.strerror(number)}")
 
 
+@cache
 def _libc() -> ctypes.CDLL:
     """The C library; until glibc 2.34 its timers are in a library of their own."""
     libc = ctypes.CDLL(None, use_errno=True)

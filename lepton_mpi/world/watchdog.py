@@ -160,6 +160,7 @@ class Watchdog:
         for descriptor in (self._stop, *self._ranks):
             os.close(descriptor)
         self._stop = -1
+        self._on_timeout, self._on_death = _nothing, _nothing  # they hold the world
 
     def _watch(self) -> None:
         interval = max(_INTERVAL_SECONDS_MIN, min(_INTERVAL_SECONDS, self._limit / 4))
@@ -188,7 +189,7 @@ class Watchdog:
         self._backstop.arm(limit, self._clock.age_seconds())
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     pass
 
 

@@ -35,11 +35,14 @@ _CAUSE_FIRST_SECONDS = 2.0
 def run(function: Callable[[World], Any], timeout_seconds: float = 300.0) -> int:
     """Call ``function(world)`` on every rank and return the exit code of the job. Collective.
 
-    Errors that a user can act on end in one line, those of one rank alone end the job.
+    A LeptonError that all ranks raise ends in one line and its exit code; an error of one rank alone ends the job, with
+    exit code 5 if it is not a LeptonError. ``lepton_mpi/world/__init__.py`` has a program that uses it.
 
-    >>> def main(world):
-    ...     print(f"rank {world.rank} of {world.size}")
-    >>> raise SystemExit(run(main))  # doctest: +SKIP
+    Parameters
+    ----------
+    function : callable (World) -> anything
+    timeout_seconds : float
+        See ``World``.
     """
     try:
         world = World(timeout_seconds)

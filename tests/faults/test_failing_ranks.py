@@ -60,6 +60,23 @@ def test_hang(tmp_path):
     assert job.text.count("made no progress") == 1, job.text
 
 
+@pytest.mark.parametrize("seconds", ["1e10", "1e300", "0.5"])
+def test_any_limit_above_0(tmp_path, seconds):
+    """Longer than the C library can wait is as good as for ever."""
+    job = jobs.run(2, *jobs.TRAIN, "--epochs", "1", "--timeout", seconds, cwd=tmp_path)
+    assert job.code == 0, job.text
+
+
+@pytest.mark.parametrize("seconds", ["float('nan')", "0", "-1"])
+def test_no_limit_is_refused(tmp_path, seconds):
+    """A program's own mistake is one line as well."""
+    program = f"from lepton_mpi.world.world import run; raise SystemExit(run(print, {seconds}))"
+    job = jobs.run(0, "-c", program, cwd=tmp_path)
+    assert job.code == 2, job.text
+    (line,) = job.text.strip().splitlines()
+    assert line.startswith("lepton_mpi: timeout: expected seconds above 0, got"), line
+
+
 def test_killed(tmp_path):
     job = _train_failing(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")
     assert job.code != 0, job.text

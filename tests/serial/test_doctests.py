@@ -8,7 +8,7 @@ import pytest
 
 _ROOT = Path(__file__).parents[2]
 # Importing these starts MPI; their examples are tested on ranks.
-_NEED_MPI = {"lepton_mpi.world.world", "lepton_mpi.collectives.choosing.measuring"}
+_NEED_MPI = {"lepton_mpi.world.mpi", "lepton_mpi.collectives.choosing.measuring"}
 
 
 def _modules_with_examples() -> list[str]:
