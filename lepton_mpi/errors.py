@@ -4,12 +4,21 @@ A ``LeptonError`` that went through ``World.agree`` is raised on every rank alik
 one line; any other exception on a rank is a failure of that rank and aborts the job with exit code 5.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
 
 class LeptonError(Exception):
     """Base of all errors with a message meant for the user: what was expected, what came, what to do."""
 
     exit_code = 1
     agreed = False  # True once every rank is known to raise the same error
+
+    def on_all_ranks(self) -> Self:
+        """This error, which every rank raises alike, since it follows from what all of them know."""
+        self.agreed = True
+        return self
 
 
 class ConfigurationError(LeptonError):
@@ -34,3 +43,13 @@ class RankError(LeptonError):
     """A rank failed, timed out or disagrees with the others."""
 
     exit_code = 5
+
+
+@contextmanager
+def same_on_all_ranks() -> Iterator[None]:
+    """A block that computes from what all ranks know, so that all of them raise what one raises."""
+    try:
+        yield
+    except LeptonError as error:
+        error.on_all_ranks()
+        raise

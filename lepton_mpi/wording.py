@@ -26,14 +26,15 @@ def printable(text: str) -> str:
 
 
 def size_text(byte_count: int) -> str:
-    """Three digits and a unit.
+    """Three digits, or four whole ones, and a unit.
 
-    >>> [size_text(count) for count in (24, 4096, 12288, 40000, 64 << 20)]
-    ['24 B', '4 KiB', '12 KiB', '39.1 KiB', '64 MiB']
+    >>> [size_text(count) for count in (24, 4096, 12288, 40000, 64 << 20, (1 << 20) - 1024, 3 << 40)]
+    ['24 B', '4 KiB', '12 KiB', '39.1 KiB', '64 MiB', '1023 KiB', '3 TiB']
     """
-    for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+    for power, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
         if byte_count >= 1 << power:
-            return f"{byte_count / (1 << power):.3g} {unit}"
+            amount = byte_count / (1 << power)
+            return f"{amount:.3g} {unit}" if amount < 999.5 else f"{amount:.0f} {unit}"
     return f"{byte_count} B"
 
 

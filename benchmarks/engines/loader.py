@@ -119,9 +119,10 @@ class _Reading:
         import numpy as np
 
         from benchmarks.engines.loader_rows import BATCH_ROWS, SeenRows
+        from lepton_mpi.chunks import share
         from lepton_mpi.data import loader
         from lepton_mpi.data.batches import BatchReader
-        from lepton_mpi.data.order import MicroBatches, share
+        from lepton_mpi.data.order import MicroBatches
         from lepton_mpi.options.config import Config
 
         began = time.perf_counter()

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from lepton_mpi.chunks import share
 from lepton_mpi.data import augmentation_kernels, order, shuffle_kernels
 from lepton_mpi.data import kernels as row_kernels
 from lepton_mpi.data.batches import Rows
@@ -217,7 +218,7 @@ def normalised_in_memory(data: DataSet, host: Host) -> DataSet:
         return data
     # Splits may be parts of one table.
     for x in {id(rows.x): rows.x for rows in data.splits.values()}.values():
-        first, last = order.share(0, len(x), host.local_size, host.local_rank)
+        first, last = share(0, len(x), host.local_size, host.local_rank)
         block_rows = max(1, _NORMALISED_BYTES // max(1, x.strides[0]))
         for start in range(first, last, block_rows):
             block = x[start : min(start + block_rows, last)]
@@ -378,7 +379,7 @@ def _map(table: Table, features: int) -> np.ndarray:
 def _fill(rows: Rows, host: Host, is_mapped: bool) -> None:
     """This rank's part of what is kept in memory; rows that are mapped are looked at. Raises DataError."""
     blocks = rows.table.blocks()
-    first, last = order.share(0, len(blocks) - 1, host.local_size, host.local_rank)
+    first, last = share(0, len(blocks) - 1, host.local_size, host.local_rank)
     for start, stop in zip(blocks[first:last], blocks[first + 1 : last + 1], strict=True):
         host.clock.enter("start")  # progress, for the time limit, which is not one for all the data
         rows.table.read_y(start, stop, rows.y[start:stop])

@@ -278,19 +278,6 @@ def hold_out(
     return np.sort(in_order[held_out:]), np.sort(in_order[:held_out])
 
 
-def share(start: int, stop: int, world_size: int, rank: int) -> tuple[int, int]:
-    """This rank's part of [start, stop): contiguous, disjoint, all covered, lengths differing by at most 1.
-
-    A rank gets nothing, (x, x), where there are fewer rows than ranks.
-
-    >>> [share(0, 5, 3, rank) for rank in range(3)]
-    [(0, 2), (2, 4), (4, 5)]
-    """
-    length, longer = divmod(max(0, stop - start), world_size)
-    first = start + rank * length + min(rank, longer)
-    return first, first + length + (rank < longer)
-
-
 def draws(seed: int, first_step: int, count: int) -> list[int]:
     """``Batch.draw`` of ``count`` steps from ``first_step`` on: a function of seed and step."""
     return counter_random.bits(seed, _DRAWS, count, first_step).view(np.int64).tolist()

@@ -109,7 +109,9 @@ class TrainingReads:
         """End the thread, if there is one."""
         if self._prefetch:
             self._prefetch.close()
-        self._reads = iter(())  # A generator of this object: together they would keep the file open.
+        self._reads = iter(
+            ()
+        )  # A generator of this object: together they would keep the file open.
 
     def _runs(self) -> Iterator[tuple[Read, list[tuple[int, int]]]]:
         """Reads of rows in memory, as many micro-batches at a time as are wanted and follow each other."""

@@ -11,6 +11,8 @@ streamed   windows of the file, read ahead in long runs; any size of file
 from dataclasses import dataclass
 from typing import Literal
 
+from lepton_mpi.wording import size_text
+
 WayName = Literal["auto", "memory", "mapped", "streamed"]
 
 # Of the memory that is free: the ranks' own vectors, other jobs and the system's cache of files want some too.
@@ -33,7 +35,7 @@ def choose(wanted: WayName, table_bytes: int, why_not_mapped: str, available_byt
     >>> choose("auto", 100, "", 300).name, choose("auto", 200, "", 300).name, choose("auto", 300, "", 300).name
     ('memory', 'mapped', 'streamed')
     """
-    sizes = f"{_text(table_bytes)} of rows, {_text(available_bytes)} of memory free"
+    sizes = f"{size_text(table_bytes)} of rows, {size_text(available_bytes)} of memory free"
     if wanted != "auto":
         return Way(wanted, f"as asked for; {sizes}")
     if table_bytes <= _MEMORY_SHARE * available_bytes:
@@ -41,11 +43,3 @@ def choose(wanted: WayName, table_bytes: int, why_not_mapped: str, available_byt
     if table_bytes <= _MAPPED_SHARE * available_bytes and not why_not_mapped:
         return Way("mapped", sizes)
     return Way("streamed", sizes)
-
-
-def _text(count: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if count < 1024 or unit == "GiB":
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1024
-    raise AssertionError

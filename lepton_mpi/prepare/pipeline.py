@@ -1,8 +1,7 @@
 """The command ``prepare`` on one page: open, survey, select, fit, write, say."""
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from lepton_mpi import __version__
 from lepton_mpi.durable import try_writing
-from lepton_mpi.errors import ConfigurationError, LauncherError, LeptonError
+from lepton_mpi.errors import ConfigurationError, LauncherError, same_on_all_ranks
 from lepton_mpi.prepare import normalisation, summary
 from lepton_mpi.prepare.labels import Labels, make_labels
 from lepton_mpi.prepare.last_pass import Plan, output, write_everything_else, write_rows
@@ -46,12 +45,12 @@ def _prepare(source: Source, options: Options, world: Any) -> dict[str, Any]:
     """All passes. Collective."""
     blocks = Blocks(source, world, options.memory // world.local_size)
     found = survey(source, blocks, options)
-    with _same_on_all_ranks():
+    with same_on_all_ranks():
         check_missing(found, options)
         labels = make_labels(found, source, options)
         chosen = select(found, labels, source, options)
     plan, raw, moments, normaliser = _fit(blocks, source, found, labels, chosen, options)
-    with _same_on_all_ranks():
+    with same_on_all_ranks():
         check_limits(plan)
     with output(plan, world) as out:
         changed = write_rows(plan, blocks, out)
@@ -78,7 +77,7 @@ def _fit(
         blocks, bounds, train, codes_only.encoded, int(np.prod(source.row_shape))
     )
     raw = as_read.moments() if needs_moments(options, found, source) else None
-    with _same_on_all_ranks():
+    with same_on_all_ranks():
         fitted = fit_transformation(as_read, raw, found, source, options)
         row_shape = source.row_shape if fitted.kept is None else (int(fitted.kept.sum()),)
         per = normalisation.choose_per(options, row_shape)
@@ -88,20 +87,10 @@ def _fit(
     unchanged = raw is not None and per == "feature" and not fitted.changes_anything
     moments = raw if unchanged else as_stored.moments()
     method = normalisation.choose_method(options, source, dtype, moments, row_shape)
-    with _same_on_all_ranks():
+    with same_on_all_ranks():
         normaliser = normalisation.fit_normalisation(method, per, as_stored, moments)
     plan = Plan(options, source, found, labels, chosen, fitted, bounds, row_shape, dtype)
     return plan, raw, moments, normaliser
-
-
-@contextmanager
-def _same_on_all_ranks() -> Iterator[None]:
-    """A block that computes from what all ranks know, so that all of them raise what one raises."""
-    try:
-        yield
-    except LeptonError as error:
-        error.agreed = True
-        raise
 
 
 def _check_output(options: Options, world: Any) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lepton_mpi.errors import DataError, LeptonError
+from lepton_mpi.errors import DataError, same_on_all_ranks
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.passes import Blocks
 from lepton_mpi.prepare.plain_numbers import plain_number
@@ -88,11 +88,8 @@ class Survey:
 def survey(source: Source, blocks: Blocks, options: Options) -> Survey:
     """Look at every block. Collective. Raises DataError on every rank."""
     facts = list(blocks.all_results(lambda number: _look(blocks, number, source, options)))
-    try:
+    with same_on_all_ranks():
         return _together(facts, source, options)
-    except LeptonError as error:
-        error.agreed = True  # all ranks have the same facts
-        raise
 
 
 def _look(blocks: Blocks, number: int, source: Source, options: Options) -> BlockFacts:

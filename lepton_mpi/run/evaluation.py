@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from lepton_mpi.batch import Batch
-from lepton_mpi.data import loader, order
+from lepton_mpi.chunks import share
+from lepton_mpi.data import loader
 from lepton_mpi.data.batches import BatchReader, Rows
 from lepton_mpi.data.reads import reads_in_order
 from lepton_mpi.models.model import Model
@@ -62,7 +63,7 @@ def evaluate(
 
 def _own_batches(rows: Rows, reader: BatchReader, world: World) -> Iterator[Batch]:
     """This rank's part of the rows; a batch lasts until the next."""
-    first, last = order.share(0, rows.row_count, world.size, world.rank)
+    first, last = share(0, rows.row_count, world.size, world.rank)
     for read in reads_in_order(rows, first, last, min(_BATCH_ROWS_MAX, reader.rows_max)):
         world.clock.enter("evaluation")  # progress, for the time limit
         yield Batch(*reader.read(read))

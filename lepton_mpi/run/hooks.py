@@ -5,7 +5,7 @@ from time import perf_counter
 
 import numpy as np
 
-from lepton_mpi.data.order import share
+from lepton_mpi.chunks import share
 from lepton_mpi.errors import ConfigurationError, LauncherError
 from lepton_mpi.run import checkpoint, resume, summary
 from lepton_mpi.run.hook import QuietHook
@@ -117,7 +117,6 @@ def finite_sums(run: Run) -> np.ndarray:
     if wrong and not became:
         became = "the parameters became infinite or no numbers"
     if became:
-        error = ConfigurationError(f"{became} in epoch {run.epoch}: try a smaller --learning-rate")
-        error.agreed = True
-        raise error
+        text = f"{became} in epoch {run.epoch}: try a smaller --learning-rate"
+        raise ConfigurationError(text).on_all_ranks()
     return np.array(sums)

@@ -8,11 +8,11 @@ import psutil
 import pytest
 from mpi4py import MPI
 
+from lepton_mpi.chunks import segments
 from lepton_mpi.collectives.allreduce import DTYPES, NAMES, OPERATIONS, SHARING, make_plan
 from lepton_mpi.collectives.between_hosts import copied_plan
 from lepton_mpi.collectives.between_hosts.overlapped_sum import OverlappedSum
 from lepton_mpi.collectives.between_hosts.two_level_plan import TwoLevelPlan
-from lepton_mpi.collectives.chunks import segments
 from lepton_mpi.collectives.within_host.vectors import HostVectors
 from lepton_mpi.errors import ConfigurationError, RankError
 from tests import contributions

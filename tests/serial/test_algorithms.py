@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lepton_mpi.collectives.chunks import chunk_bounds
+from lepton_mpi.chunks import chunk_bounds
 from lepton_mpi.collectives.explaining.cost import (
     cost,
     elements_sent_max,

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lepton_mpi.collectives.chunks import chunk_bounds, segments
+from lepton_mpi.chunks import chunk_bounds, segments
 
 
 @given(st.integers(0, 10_000), st.integers(1, 300))

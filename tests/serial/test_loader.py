@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lepton_mpi.chunks import share
 from lepton_mpi.data import kernels, loader, order
 from lepton_mpi.data.batches import BatchReader
 from lepton_mpi.data.files import hdf5
@@ -397,7 +398,7 @@ def test_every_row_of_an_epoch_is_read_once(tmp_path):
     reader, seen = BatchReader(data, 8), []
     for start, stop in reference.step_bounds(rows.row_count, 8):
         for rank in range(3):
-            first, last = order.share(start, stop, 3, rank)
+            first, last = share(start, stop, 3, rank)
             seen.append(reader.read(rows.read_of(in_order[first:last]))[0].copy())
     np.testing.assert_array_equal(np.sort(np.concatenate(seen)[:, 0]), np.sort(x[rows.indices, 0]))
 

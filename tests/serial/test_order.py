@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lepton_mpi.chunks import share
 from lepton_mpi.data import order
 from tests import reference
 
@@ -27,9 +28,7 @@ def test_every_row_of_an_epoch_is_used_exactly_once(world_size, batch_rows):
         rows = order.epoch_order(row_count, 11, 2)
         used = []
         for step_start, step_stop in reference.step_bounds(row_count, batch_rows):
-            shares = [
-                order.share(step_start, step_stop, world_size, rank) for rank in range(world_size)
-            ]
+            shares = [share(step_start, step_stop, world_size, rank) for rank in range(world_size)]
             used += [rows[start:stop] for start, stop in shares]
         used = np.concatenate([*used, np.empty(0, np.int64)])
         np.testing.assert_array_equal(used, rows)
@@ -39,7 +38,7 @@ def test_every_row_of_an_epoch_is_used_exactly_once(world_size, batch_rows):
 @given(st.integers(0, 5000), st.integers(-5, 5000), st.integers(1, 200))
 def test_shares_are_contiguous_and_differ_by_one(start, length, world_size):
     """Shares follow each other from start to stop, none negative, lengths differing by at most 1."""
-    shares = [order.share(start, start + length, world_size, rank) for rank in range(world_size)]
+    shares = [share(start, start + length, world_size, rank) for rank in range(world_size)]
     assert shares[0][0] == start and shares[-1][1] == start + max(0, length)
     assert all(left[1] == right[0] for left, right in itertools.pairwise(shares))
     lengths = [stop - first for first, stop in shares]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lepton_mpi.collectives.chunks import chunk_bounds
+from lepton_mpi.chunks import chunk_bounds
 from lepton_mpi.collectives.messages.program import Do, Program, compile_program
 from lepton_mpi.collectives.schedules.schedule import Action, Receive, Send, Step
 from tests.contributions import numbered, numbered_sum

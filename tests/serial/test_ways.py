@@ -49,12 +49,12 @@ def test_no_memory_is_no_reason_to_fail():
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0 bytes"), (1023, "1023 bytes"), (1024, "1.0 KiB"), (3 << 40, "3072.0 GiB")],
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (3 << 40, "3 TiB")],
 )
 def test_reasons_say_sizes(count, text):
     """In units that people read."""
     reason = ways.choose("auto", count, "", MIB).reason
-    assert reason == f"{text} of rows, 1.0 MiB of memory free"
+    assert reason == f"{text} of rows, 1 MiB of memory free"
 
 
 def test_ways_that_cannot_be_are_refused(tmp_path):

@@ -11,9 +11,9 @@ from time import perf_counter
 
 import numpy as np
 
+from lepton_mpi.chunks import segments
 from lepton_mpi.collectives.between_hosts.overlapped_sum import OverlappedSum
 from lepton_mpi.collectives.between_hosts.two_level_plan import TwoLevelPlan
-from lepton_mpi.collectives.chunks import segments
 from lepton_mpi.collectives.within_host.flags import HostFlags
 from lepton_mpi.collectives.within_host.vectors import HostVectors
 

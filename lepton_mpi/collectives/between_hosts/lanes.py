@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lepton_mpi.collectives.chunks import chunk_bounds, segments
+from lepton_mpi.chunks import chunk_bounds, segments
 from lepton_mpi.collectives.messages.plan import UFUNCS, Request, Transport
 from lepton_mpi.collectives.summation_tree import additions
 

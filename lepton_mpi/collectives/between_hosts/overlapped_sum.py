@@ -24,8 +24,8 @@ import os
 from collections.abc import Callable
 from time import perf_counter
 
+from lepton_mpi.chunks import chunk_bounds
 from lepton_mpi.collectives.between_hosts.lanes import LaneExchange
-from lepton_mpi.collectives.chunks import chunk_bounds
 from lepton_mpi.collectives.messages.mpi import MpiTransport, reserve_tags
 from lepton_mpi.collectives.within_host.flags import HostFlags, let_messages_go_on
 from lepton_mpi.collectives.within_host.meeting_kernels import reduce_alone

@@ -8,8 +8,8 @@ Hosts may have different numbers of ranks: there are as many lanes as the smalle
 the other ranks of larger hosts wait in step 3.
 """
 
+from lepton_mpi.chunks import chunk_bounds
 from lepton_mpi.collectives.between_hosts.lanes import LaneExchange
-from lepton_mpi.collectives.chunks import chunk_bounds
 from lepton_mpi.collectives.messages.mpi import MpiTransport
 from lepton_mpi.collectives.within_host.flags import HostMeeting
 from lepton_mpi.collectives.within_host.plans import HostPlan

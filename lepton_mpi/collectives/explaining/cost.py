@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from lepton_mpi.collectives.chunks import chunk_bounds
+from lepton_mpi.chunks import chunk_bounds
 from lepton_mpi.collectives.schedules.schedule import Action, Algorithm, Collective, Step
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from math import ceil
 
-from lepton_mpi.collectives.chunks import chunk_bounds
+from lepton_mpi.chunks import chunk_bounds
 from lepton_mpi.collectives.explaining.cost import cost, elements_sent_max, lower_bound
 from lepton_mpi.collectives.explaining.trace import Sum, Trace, TracedStep
 from lepton_mpi.collectives.schedules.schedule import Action, Algorithm, Collective, Receive, Step

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from lepton_mpi.collectives.chunks import chunk_bounds
+from lepton_mpi.chunks import chunk_bounds
 from lepton_mpi.collectives.messages.program import Do, compile_program
 from lepton_mpi.collectives.schedules.schedule import Algorithm
 

@@ -18,7 +18,7 @@ segment is touched last, when the last leaf has arrived.
 from dataclasses import dataclass
 from enum import Enum
 
-from lepton_mpi.collectives.chunks import segments
+from lepton_mpi.chunks import segments
 from lepton_mpi.collectives.messages.scratch import Addition, Scratch
 from lepton_mpi.collectives.schedules.schedule import Receive, Send, Step
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lepton_mpi.collectives.chunks import chunk_bounds
+from lepton_mpi.chunks import chunk_bounds
 from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.summation_tree import whole_nodes
 

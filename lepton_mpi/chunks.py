@@ -1,4 +1,4 @@
-"""How a vector is cut: chunks are what a schedule moves, segments are what a message carries. Pure."""
+"""How a range is cut into parts: shares of ranks, chunks that a schedule moves, segments that a message carries. Pure."""
 
 
 def chunk_bounds(count: int, chunk_count: int) -> list[int]:
@@ -9,8 +9,19 @@ def chunk_bounds(count: int, chunk_count: int) -> list[int]:
     >>> chunk_bounds(10, 4)
     [0, 3, 6, 8, 10]
     """
-    length, longer = divmod(count, chunk_count)
-    return [chunk * length + min(chunk, longer) for chunk in range(chunk_count + 1)]
+    return [_bound(count, chunk_count, chunk) for chunk in range(chunk_count + 1)]
+
+
+def share(start: int, stop: int, world_size: int, rank: int) -> tuple[int, int]:
+    """This rank's part of [start, stop): the chunk of its number.
+
+    A rank gets nothing, (x, x), where there are fewer elements than ranks.
+
+    >>> [share(0, 5, 3, rank) for rank in range(3)]
+    [(0, 2), (2, 4), (4, 5)]
+    """
+    count = max(0, stop - start)
+    return start + _bound(count, world_size, rank), start + _bound(count, world_size, rank + 1)
 
 
 def segments(start: int, stop: int, elements_max: int) -> list[tuple[int, int]]:
@@ -26,3 +37,8 @@ def segments(start: int, stop: int, elements_max: int) -> list[tuple[int, int]]:
         return []
     bounds = chunk_bounds(count, -(-count // elements_max))
     return [(start + bounds[i], start + bounds[i + 1]) for i in range(len(bounds) - 1)]
+
+
+def _bound(count: int, chunk_count: int, chunk: int) -> int:
+    length, longer = divmod(count, chunk_count)
+    return chunk * length + min(chunk, longer)
