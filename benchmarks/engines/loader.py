@@ -54,10 +54,16 @@ def _compile_kernels(world) -> None:
     """What reads rows; a file that is dropped from the page cache is read once only."""
     import numpy as np
 
-    from lepton_mpi.data import loader
+    from lepton_mpi.batch import Input
+    from lepton_mpi.data import called_kernels
     from lepton_mpi.kernels.queue import compile_together, missing
 
-    left = missing(loader.kernels(augments=False), np.dtype(np.float32))
+    x = Input("numbers", (1,))
+    kernels = [
+        *called_kernels.while_loading(),
+        *called_kernels.while_training("classes", [x], augments=False),
+    ]
+    left = missing(kernels, np.dtype(np.float32))
     compile_together(left, world.cores, lambda: world.clock.enter("start"))
 
 
@@ -120,18 +126,18 @@ class _Reading:
 
         from benchmarks.engines.loader_rows import BATCH_ROWS, SeenRows
         from lepton_mpi.chunks import share
-        from lepton_mpi.data import loader
         from lepton_mpi.data.batches import BatchReader
+        from lepton_mpi.data.loader import Wanted, load
         from lepton_mpi.data.order import MicroBatches
+        from lepton_mpi.data.training_order import training_order
         from lepton_mpi.options.config import Config
 
         began = time.perf_counter()
-        none = {"validation": 0.0, "test": 0.0}
-        data = loader.load(str(file.path), np.dtype(np.float32), none, 0, world, way=way)
+        data = load(str(file.path), Wanted(np.dtype(np.float32), way=way), world)
         self.load_seconds = time.perf_counter() - began
         count = max(_MICRO_BATCHES, world.size)
         batches = MicroBatches(count * BATCH_ROWS, BATCH_ROWS)
-        self._order = loader.training_order(data, batches, 0, "auto", Config.shuffle_buffer)
+        self._order = training_order(data, batches, 0, "auto", Config.shuffle_buffer)
         self._rows, self._reader = data.splits["train"], BatchReader(data, BATCH_ROWS)
         self._numbers = range(*share(0, count, world.size, world.rank))
         self._reads_of_epoch = batches.step_count(file.row_count) * len(self._numbers)
@@ -164,7 +170,7 @@ class _Reading:
             self._reads.begin_epoch(self._epoch)
             for _ in range(self._reads_of_epoch):
                 read, _cuts = next(self._reads)
-                x, y = self._reader.read_for_training(read, 0)
+                x, y, *_ = self._reader.read_for_training(read, 0)
                 rows += len(x)
                 if is_checked and len(x):  # the last step of an epoch may be shorter
                     seen.add(x.reshape(len(x), -1), y)

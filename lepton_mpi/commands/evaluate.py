@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,7 +19,7 @@ from lepton_mpi.wording import one_line, print_line
 if TYPE_CHECKING:
     import numpy as np
 
-    from lepton_mpi.data.loader import DataSet
+    from lepton_mpi.data.dataset import DataSet
     from lepton_mpi.options.config import Config
     from lepton_mpi.run.checkpoint import Checkpoint
     from lepton_mpi.vectors import Layout
@@ -74,8 +73,9 @@ def evaluate_checkpoint(
     """
     import numpy as np
 
-    from lepton_mpi.data import loader
     from lepton_mpi.data.batches import BatchReader
+    from lepton_mpi.data.dataset import renormalised
+    from lepton_mpi.data.loader import Wanted, load
     from lepton_mpi.models.registry import make_model
     from lepton_mpi.run import checkpoint, evaluation
     from lepton_mpi.tasks.registry import make_task
@@ -92,13 +92,14 @@ def evaluate_checkpoint(
                 "a file that names a program is not reason enough to run it"
             )
     dtype = np.dtype(config.dtype)
-    data = loader.load(data_name or config.data, dtype, config.held_out, config.seed, world, y_kind)
+    wanted = Wanted(dtype, config.held_out, config.seed, y_kind)
+    data = load(data_name or config.data, wanted, world)
     with world.agreeing():
         model = make_model(dataclasses.replace(config, model=model_name or config.model), data)
         _check_fits(path, saved, Layout(model.shapes), data, dtype)
     parameters = saved.layout.views(saved.parameters)
     # The checkpoint was trained with its own normalisation, whatever the file says.
-    data = loader.renormalised(data, tuple(values.astype(dtype) for values in saved.normalisation))
+    data = renormalised(data, tuple(values.astype(dtype) for values in saved.normalisation))
     reader = BatchReader(data, evaluation.batch_rows(data))
     task = make_task(data.y_kind, data)
     rows = data.splits[split]
@@ -155,14 +156,14 @@ def _check_fits(
     """Whether the checkpoint's arrays are those of the model and of the rows; kernels check nothing."""
     if layout != saved.layout:
         raise ConfigurationError(
-            f"{data.paths[0]}: rows of shape {data.feature_shape} and {data.outputs_text} do not fit the "
+            f"{data.paths[0]}: {data.inputs_text} and {data.outputs_text} do not fit the "
             f"checkpoint's model, {one_line(saved.attributes['model'])}"
         )
     if saved.parameters.dtype != dtype:
         raise DataError(f"{path}: expected parameters of {dtype}, got {saved.parameters.dtype}")
-    if saved.normalisation[0].size != prod(data.feature_shape):
+    if saved.normalisation[0].size != data.normalisation[0].size:
         raise DataError(
-            f"{path}: expected a normalisation of {prod(data.feature_shape)} features, got "
+            f"{path}: expected a normalisation of {data.normalisation[0].size} features, got "
             f"{saved.normalisation[0].size}"
         )
 

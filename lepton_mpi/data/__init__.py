@@ -5,16 +5,22 @@ Reading order::
     order.py        pure: which rows form a micro-batch of a step of an epoch
     host_order.py   the order of an epoch, made by the ranks of a host together
     file_format.py  what ``prepare`` writes: the data file in full
-    hdf5.py         the accepted file layouts; opening and checking
+    layouts.py      which data sets of a file are rows, and what is checked of them
+    hdf5.py         how files are found, opened and compared
     trust.py        what a file from elsewhere may hold
     stored.py       whether the bytes that it claims are there
     probe.py        a process that looks at a file first, and may die of it
     stored_rows.py  rows of a data set, read without asking HDF5; checksum_kernels.py is its Fletcher32
     tables.py       rows of several files, one behind the other
     ways.py         where rows are: in memory, mapped, or streamed
-    loader.py       from names of files to rows that are ready
+    rows.py         the rows of one purpose: what of them is in memory, which count
+    opening.py      from paths to tables; filling.py makes rows of them, holding_out.py the splits that a file has not
+    dataset.py      everything that training needs of its files; host.py is what they need of the world
+    loader.py       START HERE: from names of files to a data set
+    training_order.py  which order the training rows come in
     reads.py        the reads of a run, in turn; prefetch.py is the thread that streams
-    batches.py      from rows to a batch
+    gathering.py    from the rows of a read to an array of a batch, by kind of input
+    batches.py      from reads to batches
     kernels.py      Numba: gather rows, convert, normalise
     augmentation.py what is done to training rows at random; augmentation_kernels.py does it
     embedded/       real data sets that come with the package, and the script that made them

@@ -56,28 +56,31 @@ def check_words(words: Sequence[str]) -> Augmentation | None:
     return Augmentation(**asked) if asked else None
 
 
-def parse(words: Sequence[str], feature_shape: tuple[int, ...]) -> Augmentation | None:
-    """What the words ask for, for rows of this shape; None for no words.
+def parse(words: Sequence[str], shape: tuple[int, ...] | None) -> Augmentation | None:
+    """What the words ask for, for rows of this shape, None if none of their inputs is numbers; None for no words.
 
     Raises
     ------
     ConfigurationError
-        As ``check_words``; and for flip or crop of rows that are not images, or are smaller than what is cropped.
+        As ``check_words``; for rows without numbers; and for flip or crop of rows that are not images, or are smaller
+        than what is cropped.
     """
     augmentation = check_words(words)
-    if augmentation and (augmentation.flip or augmentation.crop):
+    if augmentation and shape is None:
+        raise _wrong("rows with numbers in them", "tokens or categories alone")
+    if augmentation and shape is not None and (augmentation.flip or augmentation.crop):
         name = "flip" if augmentation.flip else "crop"
-        if not _is_image(feature_shape):
-            hint = ", which has its channels in front" if len(feature_shape) == 3 else ""
+        if not _is_image(shape):
+            hint = ", which has its channels in front" if len(shape) == 3 else ""
             raise ConfigurationError(
                 f"--augment {name}: expected images, rows of shape (height, width) or (height, width, channels), "
-                f"got rows of shape {feature_shape}{hint}"
+                f"got rows of shape {shape}{hint}"
             )
-        smaller = min(feature_shape[:2])
+        smaller = min(shape[:2])
         if augmentation.crop > smaller:
             raise ConfigurationError(
                 f"--augment crop: expected at most {smaller} pixels, the smaller side of images of shape "
-                f"{feature_shape}, got {augmentation.crop}"
+                f"{shape}, got {augmentation.crop}"
             )
     return augmentation
 

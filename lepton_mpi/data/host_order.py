@@ -10,7 +10,7 @@ An order of few rows is made by each rank for itself, which takes less than wait
 
 import numpy as np
 
-from lepton_mpi.data.loader import Host
+from lepton_mpi.data.host import Host
 from lepton_mpi.data.order import FullShuffle
 from lepton_mpi.data.shuffle_kernels import (
     coarse_bits,

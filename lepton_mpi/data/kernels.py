@@ -35,6 +35,16 @@ def gather_rows(table, rows, shift, scale, out):
             target[j] = (source[j] - shift[j]) * scale[j]
 
 
+@kernel(*[f"void({code}[:,::1], i8[::1], i4[:,::1])" for code in ("u1", "u2", "i4")])
+def gather_codes(table, rows, out):
+    """``out[i, j] = table[rows[i], j]``. Shapes: table (n, k), rows (r,), out (at least r, k)."""
+    for i in range(rows.size):
+        source = table[rows[i]]
+        target = out[i]
+        for j in range(target.size):
+            target[j] = source[j]
+
+
 @kernel("i8(i4[::1], i8[::1], i4[::1])")
 def gather_labels(labels, rows, out):
     """``out[i] = labels[rows[i]]``; returns the number of rows. Shapes (n,), (r,), (at least r,)."""

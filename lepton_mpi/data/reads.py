@@ -18,11 +18,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lepton_mpi.data.batches import Read, Rows
+from lepton_mpi.data.host import Host
 from lepton_mpi.data.host_order import HostOrder
-from lepton_mpi.data.loader import Host
 from lepton_mpi.data.order import BlockEpoch, BlockShuffle, FullShuffle, Window
 from lepton_mpi.data.prefetch import Prefetch
+from lepton_mpi.data.rows import Read, Rows, Slot
 from lepton_mpi.data.tables import Table
 
 # Windows that are filled ahead, at most; on a rank of one stream one is enough.
@@ -75,7 +75,7 @@ class TrainingReads:
         # A window may be longer than the epoch, and a buffer longer than memory.
         window_rows = min(shuffle.window_rows, shuffle.epoch_steps * shuffle.micro_batches.rows)
         slots = [
-            np.empty((window_rows, rows.features), rows.dtype)
+            rows.new_slot(window_rows)
             for _ in range(len(self._numbers) + min(_AHEAD_MAX, len(self._numbers)))
         ]
         self._prefetch = Prefetch(self._windows(), slots, self._fill)
@@ -122,7 +122,7 @@ class TrainingReads:
             else:
                 runs.append((number, number + 1))
         # As little as can be is left to do in a step.
-        cut, x, y = self._shuffle.micro_batches, self._rows.x, self._rows.y
+        cut, x, y, more = self._shuffle.micro_batches, self._rows.x, self._rows.y, self._rows.more
         length = cut.batch_rows
         whole = [cut.run(*run, length) for run in runs]
         rows, classes = self._order.rows, self._order.classes
@@ -137,7 +137,7 @@ class TrainingReads:
                     part = rows[begin + start : begin + end]
                     at_hand = None if classes is None else classes[begin + start : begin + end]
                     # As Read(…), in half the time.
-                    yield _new(Read, (x, part, y, part, at_hand)), cuts
+                    yield _new(Read, (x, part, y, part, at_hand, more)), cuts
 
     def _micro_batches(self) -> Iterator[tuple[Read, list[tuple[int, int]]]]:
         """Reads of rows in memory, in the order of those that are streamed."""
@@ -154,14 +154,14 @@ class TrainingReads:
             for window in epoch.windows(self._numbers, first_step):
                 yield epoch, window
 
-    def _fill(self, job: tuple[BlockEpoch, Window], slot: np.ndarray) -> "_Filled":
+    def _fill(self, job: tuple[BlockEpoch, Window], slot: Slot) -> "_Filled":
         """Read a window, and make all its reads: so the rank's own thread has little to do for each."""
         epoch, window = job
         _read_runs(self._table, self._rows, window.runs, slot)
         places, y = window.places(), self._rows.y
         numbers = epoch.window_numbers(window)[places]
         reads = [
-            Read(slot, places[start:stop], y, numbers[start:stop])
+            Read(slot[0], places[start:stop], y, numbers[start:stop], None, slot[1:])
             for start, stop in pairwise(epoch.offsets(window))
         ]
         return _Filled(window, reads)
@@ -169,7 +169,7 @@ class TrainingReads:
     def _reads_from_windows(self) -> Iterator[tuple[Read, list[tuple[int, int]]]]:
         for _, first_step in self._places:
             # Of each stream the window and the memory that it is in.
-            taken: dict[int, tuple[_Filled, np.ndarray]] = {}
+            taken: dict[int, tuple[_Filled, Slot]] = {}
             for step in range(first_step, self._shuffle.epoch_steps):
                 for micro_batch in self._numbers:
                     self._take(taken, micro_batch, step)
@@ -214,13 +214,14 @@ def reads_in_order(rows: Rows, start: int, stop: int, batch_rows: int) -> Iterat
     if rows.chosen is not None:
         edges = np.unique(np.searchsorted(rows.chosen, table.blocks()))
 
-    def fill(batch: tuple[int, int], slot: np.ndarray) -> Read:
+    def fill(batch: tuple[int, int], slot: Slot) -> Read:
         inside = edges[slice(*np.searchsorted(edges, (batch[0] + 1, batch[1])))]
         runs = list(pairwise([batch[0], *inside.tolist(), batch[1]]))
         _read_runs(table, rows, runs, slot)
-        return Read(slot, np.arange(batch[1] - batch[0]), rows.y, rows.numbers(*batch))
+        places = np.arange(batch[1] - batch[0])
+        return Read(slot[0], places, rows.y, rows.numbers(*batch), None, slot[1:])
 
-    slots = [np.empty((batch_rows, rows.features), rows.dtype) for _ in range(3)]
+    slots = [rows.new_slot(batch_rows) for _ in range(3)]
     prefetch = Prefetch(batches, slots, fill)
     try:
         for _ in batches:
@@ -231,8 +232,8 @@ def reads_in_order(rows: Rows, start: int, stop: int, batch_rows: int) -> Iterat
         prefetch.close()
 
 
-def _read_runs(table: Table, rows: Rows, runs: Sequence[tuple[int, int]], out: np.ndarray) -> None:
-    """Features of the rows that count in these places into the first rows of ``out``."""
+def _read_runs(table: Table, rows: Rows, runs: Sequence[tuple[int, int]], out: Slot) -> None:
+    """The rows that count in these places into the first rows of ``out``."""
     wanted = [rows.numbers(*run) for run in runs] if rows.chosen is not None else None
     spans = (
         list(runs)
@@ -245,12 +246,13 @@ def _read_runs(table: Table, rows: Rows, runs: Sequence[tuple[int, int]], out: n
     filled = 0
     for index, (start, stop) in enumerate(spans):
         if wanted is None:
-            table.read_x(start, stop, out[filled : filled + stop - start])
+            rows.read_into(out, table, start, stop, filled)
             filled += stop - start
             continue
         # Those of other purposes, that lie between them, are read with them.
-        whole = np.empty((stop - start, out.shape[1]), out.dtype)
-        table.read_x(start, stop, whole)
+        whole = rows.new_slot(stop - start)
+        rows.read_into(whole, table, start, stop, 0)
         count = wanted[index].size
-        np.take(whole, wanted[index] - start, axis=0, out=out[filled : filled + count])
+        for part, target in zip(whole, out, strict=True):
+            np.take(part, wanted[index] - start, axis=0, out=target[filled : filled + count])
         filled += count

@@ -1,13 +1,15 @@
 """The rows of one split, of one file or of several, one behind the other."""
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
+from math import prod
 
 import numpy as np
 
+from lepton_mpi.batch import Input
 from lepton_mpi.data.files.stored_rows import StoredRows
 from lepton_mpi.data.kernels import all_finite
 from lepton_mpi.errors import DataError
@@ -18,17 +20,22 @@ BLOCK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Table:
-    """Features ``x`` and classes or targets ``y`` of the files, in their order.
+    """Inputs and classes or targets ``y`` of the files, in their order.
 
     Attributes
     ----------
-    x, y : list of StoredRows
+    specs : mapping of str to Input
+        What each input holds; the first is the one that blocks go by if several take as many bytes.
+    inputs : mapping of str to list of StoredRows
         One of each for every file.
+    y : list of StoredRows
+        Likewise.
     class_count : int
         Classes that the files name, or 0.
     """
 
-    x: list[StoredRows]
+    specs: Mapping[str, Input]
+    inputs: Mapping[str, list[StoredRows]]
     y: list[StoredRows]
     class_count: int
     _reading: dict[str, StoredRows] = field(default_factory=dict, repr=False)
@@ -36,45 +43,51 @@ class Table:
     @cached_property
     def _ends(self) -> list[int]:
         """Where the rows of each file end: there may be thousands of files, and as many reads."""
-        return list(accumulate(stored.row_count for stored in self.x))
+        return list(accumulate(stored.row_count for stored in self.y))
 
     @property
     def row_count(self) -> int:
         return self._ends[-1]
 
     @property
-    def is_bytes(self) -> bool:
-        """Whether all features are uint8, which are kept as they are: a quarter of the memory."""
-        return all(stored.dtype == np.uint8 for stored in self.x)
+    def first(self) -> StoredRows:
+        """Of the first file and input, for messages."""
+        return next(iter(self.inputs.values()))[0]
 
     def twin(self) -> "Table":
         """The same rows, for another thread."""
-        x, y = ([stored.twin() for stored in files] for files in (self.x, self.y))
-        return Table(x, y, self.class_count)
+        inputs = {name: [s.twin() for s in files] for name, files in self.inputs.items()}
+        return Table(self.specs, inputs, [stored.twin() for stored in self.y], self.class_count)
 
     def blocks(self, block_bytes: int = BLOCK_BYTES) -> np.ndarray:
         """Where runs of rows begin that are read together, and the end: int64, shape (blocks + 1,).
 
-        About ``block_bytes`` in the file, of whole chunks, one at least, and of one file.
+        About ``block_bytes`` in the file, of whole chunks of the input that takes most of them, one at least, and of one
+        file.
         """
         starts, first = [], 0
-        for stored in self.x:
-            row_bytes = stored.dtype.itemsize * int(np.prod(stored.row_shape, dtype=np.int64))
-            chunks = max(1, round(block_bytes / (row_bytes * stored.chunk_rows)))
-            starts.append(first + np.arange(0, stored.row_count, chunks * stored.chunk_rows))
-            first += stored.row_count
+        for stored in zip(*self.inputs.values(), strict=True):
+            row_bytes = [rows.dtype.itemsize * prod(rows.row_shape) for rows in stored]
+            chunk_rows = stored[row_bytes.index(max(row_bytes))].chunk_rows
+            chunks = max(1, round(block_bytes / (sum(row_bytes) * chunk_rows)))
+            starts.append(first + np.arange(0, stored[0].row_count, chunks * chunk_rows))
+            first += stored[0].row_count
         return np.concatenate([*starts, [first]]).astype(np.int64)
 
-    def read_x(self, start: int, stop: int, out: np.ndarray) -> None:
-        """Features of rows [start, stop) into ``out``, shape (stop - start, features).
+    def read(self, name: str, start: int, stop: int, out: np.ndarray) -> None:
+        """An input of rows [start, stop) into ``out``, shape (stop - start, elements of a row).
 
-        Raises DataError for damage, and for numbers that are not finite.
+        Raises DataError for damage, for numbers that are not finite, and for codes that there are not.
         """
-        for stored, first, last, rows in self._parts(self.x, start, stop):
-            self._turn_to(stored, "x")
-            stored.read(first, last, out[rows])
-            if out.dtype.kind == "f":
-                check_finite(stored, first, out[rows])
+        for stored, first, last, rows in self._parts(self.inputs[name], start, stop):
+            self._turn_to(stored, name)
+            # As they are: a code that is too large for int32 must not become another one.
+            is_direct = out.dtype.kind == "f" or stored.dtype == out.dtype
+            part = out[rows] if is_direct else np.empty(out[rows].shape, stored.dtype)
+            stored.read(first, last, part)
+            check(self.specs[name], stored, first, part)
+            if not is_direct:
+                out[rows] = part
 
     def read_y(self, start: int, stop: int, out: np.ndarray) -> None:
         """Classes, int32 of shape (stop - start,), or targets, floats of shape (stop - start, targets).
@@ -82,7 +95,7 @@ class Table:
         Raises DataError for damage, and for what is no class or not finite.
         """
         for stored, first, last, rows in self._parts(self.y, start, stop):
-            self._turn_to(stored, "y")
+            self._turn_to(stored, "y of rows")
             if out.dtype.kind == "f":
                 stored.read(first, last, out[rows])
                 check_finite(stored, first, out[rows])
@@ -94,9 +107,10 @@ class Table:
             out[rows] = labels.reshape(-1)
 
     def will_need(self, start: int, stop: int) -> None:
-        """Have the system read the features of rows [start, stop) ahead of their use."""
-        for stored, first, last, _ in self._parts(self.x, start, stop):
-            stored.will_need(first, last)
+        """Have the system read the inputs of rows [start, stop) ahead of their use."""
+        for files in self.inputs.values():
+            for stored, first, last, _ in self._parts(files, start, stop):
+                stored.will_need(first, last)
 
     def place_of(self, row: int) -> str:
         """File, data set and row there of ``y``, for a message."""
@@ -137,11 +151,31 @@ class Table:
             raise DataError(f"{stored.path}: {stored.name}: row {row}: expected {expected} {label}")
 
 
-def check_finite(stored: StoredRows, first: int, block: np.ndarray) -> None:
+def check(spec: Input, stored: StoredRows, first: int, block: np.ndarray) -> None:
     """``block``, of shape (rows, any), holds rows ``first`` of ``stored`` and those behind it. Raises DataError."""
+    if spec.kind != "numbers":
+        check_codes(spec, stored, first, block)
+    elif block.dtype.kind == "f":
+        check_finite(stored, first, block)
+
+
+def check_finite(stored: StoredRows, first: int, block: np.ndarray) -> None:
+    """Whether all numbers of a block are finite; see ``check``."""
     if all_finite(block):
         return
     row, column = np.argwhere(~np.isfinite(block))[0]
     raise DataError(
         f"{stored.path}: {stored.name}: row {first + row}: expected finite numbers, got {block[row, column]}"
+    )
+
+
+def check_codes(spec: Input, stored: StoredRows, first: int, block: np.ndarray) -> None:
+    """Whether all numbers of a block are codes that there are; see ``check``."""
+    limits = np.broadcast_to(np.asarray(spec.values), block.shape[1:])
+    if not len(block) or ((block.min(axis=0) >= 0) & (block.max(axis=0) < limits)).all():
+        return
+    row, column = np.argwhere((block < 0) | (block >= limits))[0]
+    raise DataError(
+        f"{stored.path}: {stored.name}: row {first + row}: expected a code from 0 to {limits[column] - 1}, got "
+        f"{block[row, column]}"
     )

@@ -13,7 +13,7 @@ def make_model(config: Any, data: Any, threaded: bool = False) -> Any:
     Parameters
     ----------
     config : lepton_mpi.options.config.Config
-    data : lepton_mpi.data.loader.DataSet
+    data : lepton_mpi.data.dataset.DataSet
         Of its ``class_count`` and ``target_count``, the one that is not None or 0 is the number of outputs.
     threaded
         Whether matrix products shall use the threads of BLAS.

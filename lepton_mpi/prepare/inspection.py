@@ -8,7 +8,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from lepton_mpi.batch import Input
 from lepton_mpi.data.files import hdf5
+from lepton_mpi.data.files.layouts import OpenFile
 from lepton_mpi.errors import DataError
 from lepton_mpi.prepare import summary
 from lepton_mpi.wording import grouped, one_line, printable
@@ -30,12 +32,9 @@ def text(path: Path, columns_max: int) -> str:
         with h5py.File(path, "r", locking=False) as raw:
             facts, names = _facts(raw, path), _names(raw)
         lines = [summary.text(facts)] if facts else _plain_lines(file)
-        train = file.sources["train"].x
-        units = _unit_count(file.feature_shape)
-        shown = min(units, columns_max)
-        lines += _histograms(train, units, shown, names)
-        if shown < units:
-            lines.append(summary.line("", f"and {units - shown} more; --columns {units} shows all"))
+        for name, data_set in file.sources["train"].inputs.items():
+            if file.inputs[name].kind == "numbers":
+                lines += _histograms(name, data_set, columns_max, names)
     return "\n".join(map(printable, "\n".join(lines).split("\n")))
 
 
@@ -72,24 +71,34 @@ def _names(file: h5py.File) -> list[str]:
     return [bytes(name).decode("utf-8", "replace") for name in columns[()]]
 
 
-def _plain_lines(file: hdf5.OpenFile) -> list[str]:
-    shape = "x".join(map(str, file.feature_shape)) or "1"
+def _plain_lines(file: OpenFile) -> list[str]:
     train = file.sources["train"]
     counts = ", ".join(f"{grouped(s.row_count)} {name}" for name, s in file.sources.items())
     lines = [
         summary.line("source", f"{file.path.name}, not made by prepare"),
-        summary.line("format", f"rows of shape {shape}, stored as {train.x.dtype}"),
+        *(
+            summary.line("format" * (number == 0), _input_text(name, spec, train.inputs[name]))
+            for number, (name, spec) in enumerate(file.inputs.items())
+        ),
         summary.line("splits", counts),
     ]
     if file.class_names:
         lines.append(
             summary.line("classes", f"{len(file.class_names)}: {', '.join(file.class_names[:40])}")
         )
-    shift, scale = file.normalisation
-    given = "as in the file" if np.unique(shift).size + np.unique(scale).size > 2 else (
-        f"(x - {shift[0]:g}) * {scale[0]:g}"
-    )  # fmt: skip
-    return [*lines, summary.line("normalise", given)]
+    for name, (shift, scale) in file.normalisation.items():
+        given = "as in the file" if np.unique(shift).size + np.unique(scale).size > 2 else (
+            f"({name} - {shift[0]:g}) * {scale[0]:g}"
+        )  # fmt: skip
+        lines.append(summary.line("normalise", given))
+    return lines
+
+
+def _input_text(name: str, spec: Input, data_set: h5py.Dataset) -> str:
+    """``rows of shape 8x8, stored as uint8``, with its name and kind where it is not x."""
+    shape = "x".join(map(str, spec.shape)) or "1"
+    kind = "" if name == "x" else f"{name}, {spec.kind}: "
+    return f"{kind}rows of shape {shape}, stored as {data_set.dtype}"
 
 
 def _unit_count(row_shape: tuple[int, ...]) -> int:
@@ -99,8 +108,10 @@ def _unit_count(row_shape: tuple[int, ...]) -> int:
     return row_shape[-1] if len(row_shape) == 3 else 1
 
 
-def _histograms(x: h5py.Dataset, units: int, shown: int, names: list[str]) -> list[str]:
-    """A line for each of the first ``shown`` units: range, and how often numbers fall into each 32nd of it."""
+def _histograms(name: str, x: h5py.Dataset, columns_max: int, names: list[str]) -> list[str]:
+    """A line for each of the first units of an input: range, and how often numbers fall into each 32nd of it."""
+    units = _unit_count(x.shape[1:])
+    shown = min(units, columns_max)
     low, high = np.full(shown, np.inf), np.full(shown, -np.inf)
     for values in _blocks(x, units, shown):
         low = np.minimum(low, values.min(axis=0))
@@ -111,15 +122,18 @@ def _histograms(x: h5py.Dataset, units: int, shown: int, names: list[str]) -> li
         places = np.minimum(((values - low) / width * _BINS).astype(np.int64), _BINS - 1)
         for unit in range(shown):
             counts[unit] += np.bincount(places[:, unit], minlength=_BINS)
-    lines = [summary.line("histograms", "of the training rows as stored")]
+    of = "" if name == "x" else f"{name}, "
+    lines = [summary.line("histograms", f"{of}of the training rows as stored")]
     kind = "feature" if len(x.shape) <= 2 else "channel"
     for unit in range(shown):
-        name = names[unit] if len(names) == units else f"{kind} {unit}"
+        title = names[unit] if len(names) == units else f"{kind} {unit}"
         lines.append(
             summary.line(
-                "", f"{name[:20]:<20} {low[unit]:>11.5g} {bars(counts[unit])} {high[unit]:<.5g}"
+                "", f"{title[:20]:<20} {low[unit]:>11.5g} {bars(counts[unit])} {high[unit]:<.5g}"
             )
         )
+    if shown < units:
+        lines.append(summary.line("", f"and {units - shown} more; --columns {units} shows all"))
     return lines
 
 

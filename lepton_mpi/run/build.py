@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
-from lepton_mpi.data import augmentation, loader
+from lepton_mpi.data import augmentation, called_kernels
 from lepton_mpi.data.batches import BatchReader, MicroBatchReader
-from lepton_mpi.data.loader import DataSet
+from lepton_mpi.data.dataset import DataSet, normalised_in_memory
+from lepton_mpi.data.loader import Wanted, load
 from lepton_mpi.data.order import MicroBatches
 from lepton_mpi.data.reads import TrainingReads
+from lepton_mpi.data.training_order import training_order
 from lepton_mpi.durable import try_writing
 from lepton_mpi.errors import ConfigurationError, LauncherError
 from lepton_mpi.models.model import Model
@@ -22,7 +24,7 @@ from lepton_mpi.models.registry import make_model
 from lepton_mpi.optimizers.learning_rate import Schedule
 from lepton_mpi.optimizers.optimizer import Settings
 from lepton_mpi.options.config import Config
-from lepton_mpi.registry import load
+from lepton_mpi.registry import load as load_own
 from lepton_mpi.run import checkpoint, evaluation, hooks, resume, summary
 from lepton_mpi.run.cold_start import ColdStart
 from lepton_mpi.run.hook import Hook, QuietHook
@@ -75,7 +77,7 @@ def _build(
     config: Config, world: World, model: Any, start: Start, report: Report, ends: ExitStack
 ) -> Run:
     cold_start = ColdStart(world, np.dtype(config.dtype), report)
-    cold_start.compile(loader.kernels(augments=bool(config.augment)))
+    cold_start.compile(called_kernels.while_loading())
     data = _load(config, world)
     model = _make_model(config, world, model, data)
     layout = Layout(model.shapes)
@@ -87,20 +89,21 @@ def _build(
         # What is asked for is not passed over: ``check_order`` refuses another order than before.
         is_asked = config.shuffle != "auto"
         kind = config.shuffle if is_asked else start.order.get("shuffle", "auto")
-        shuffle = loader.training_order(
-            data, micro_batches, config.seed, kind, config.shuffle_buffer
-        )
+        shuffle = training_order(data, micro_batches, config.seed, kind, config.shuffle_buffer)
         order = resume.order_facts(shuffle, train_rows)
         resume.check_order(start, order, micro_batches)
-        augment = augmentation.parse(config.augment, data.feature_shape)
+        augment = augmentation.parse(config.augment, data.augmented_shape)
     reads_in_place = not augment and getattr(model, "reads_in_place", False)
     if reads_in_place:
-        data = loader.normalised_in_memory(data, world)
+        data = normalised_in_memory(data, world)
     steps = micro_batches.step_count(train_rows.row_count)
     with world.agreeing():
         task = make_task(data.y_kind if config.task == "auto" else config.task, data)
     strategy = _make_strategy(config, world, layout, model, micro_batches.count, steps)
-    cold_start.compile([*getattr(model, "kernels", ()), *strategy.kernels])
+    of_data = called_kernels.while_training(
+        data.y_kind, data.inputs.values(), augments=augment is not None
+    )
+    cold_start.compile([*of_data, *getattr(model, "kernels", ()), *strategy.kernels])
     cold_start.say_end()
     _initialise(config, world, layout, model, strategy, start, data)
     rows_max = max(evaluation.batch_rows(data), micro_batches.rows)
@@ -153,10 +156,10 @@ def _open_report(config: Config, world: World, start: Start) -> Report:
 
 
 def _load(config: Config, world: World) -> DataSet:
-    return loader.load(
-        *(config.data, np.dtype(config.dtype), config.held_out, config.seed, world),
-        *(config.y_kind, config.loader),
+    wanted = Wanted(
+        *(np.dtype(config.dtype), config.held_out, config.seed, config.y_kind, config.loader)
     )
+    return load(config.data, wanted, world)
 
 
 def _make_model(config: Config, world: World, model: Any, data: DataSet) -> Model:
@@ -245,7 +248,7 @@ def own_hooks(names: Sequence[str], run: Run) -> list[Hook]:
     """The user's: each FILE.py:NAME is called with the run. Raises ConfigurationError."""
     made = []
     for name in names:
-        hook = load("--hook", name)(run)
+        hook = load_own("--hook", name)(run)
         missing = [
             point
             for point in vars(QuietHook)

@@ -6,9 +6,10 @@ import numpy as np
 
 from lepton_mpi.batch import Batch
 from lepton_mpi.chunks import share
-from lepton_mpi.data import loader
-from lepton_mpi.data.batches import BatchReader, Rows
+from lepton_mpi.data.batches import BatchReader
+from lepton_mpi.data.dataset import DataSet
 from lepton_mpi.data.reads import reads_in_order
+from lepton_mpi.data.rows import Rows
 from lepton_mpi.models.model import Model
 from lepton_mpi.tasks.task import Figures, Task
 from lepton_mpi.vectors import Views
@@ -18,10 +19,9 @@ from lepton_mpi.world.world import World
 _BATCH_ROWS_MAX, _BATCH_ROWS_MIN, _BATCH_BYTES = 256, 8, 4 << 20
 
 
-def batch_rows(data: loader.DataSet) -> int:
+def batch_rows(data: DataSet) -> int:
     """Rows that a reader should have room for."""
-    row_bytes = data.normalisation[0].nbytes
-    return min(_BATCH_ROWS_MAX, max(_BATCH_ROWS_MIN, _BATCH_BYTES // row_bytes))
+    return min(_BATCH_ROWS_MAX, max(_BATCH_ROWS_MIN, _BATCH_BYTES // data.batch_row_bytes))
 
 
 def evaluate(
@@ -66,4 +66,4 @@ def _own_batches(rows: Rows, reader: BatchReader, world: World) -> Iterator[Batc
     first, last = share(0, rows.row_count, world.size, world.rank)
     for read in reads_in_order(rows, first, last, min(_BATCH_ROWS_MAX, reader.rows_max)):
         world.clock.enter("evaluation")  # progress, for the time limit
-        yield Batch(*reader.read(read))
+        yield reader.read(read)

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lepton_mpi.data.batches import BatchReader, MicroBatchReader, Rows
-from lepton_mpi.data.loader import DataSet
+from lepton_mpi.data.batches import BatchReader, MicroBatchReader
+from lepton_mpi.data.dataset import DataSet
 from lepton_mpi.data.order import BlockShuffle, FullShuffle, MicroBatches, draws
 from lepton_mpi.data.reads import TrainingReads
+from lepton_mpi.data.rows import Rows
 from lepton_mpi.models.model import Model, Sums
 from lepton_mpi.options.config import Config
 from lepton_mpi.run.hook import Hook

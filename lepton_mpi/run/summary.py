@@ -31,8 +31,7 @@ def say_head(run: Run) -> None:
     counts = ", ".join(
         f"{grouped(rows.row_count)} {split}" for split, rows in _in_order(data.splits)
     )
-    shape = "x".join(map(str, data.feature_shape)) or "1"
-    report.say("data", f"{data.name}: {counts} rows of shape {shape}, {data.outputs_text}")
+    report.say("data", f"{data.name}: {counts} {data.inputs_text}, {data.outputs_text}")
     report.say("loader", f"{data.way.name} ({data.way.reason}), {_shuffled(run.shuffle)}")
     for note in run.start.notes:
         report.say("resume", note)

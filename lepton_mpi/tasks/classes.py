@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lepton_mpi.batch import Batch
-from lepton_mpi.data.loader import DataSet
+from lepton_mpi.data.dataset import DataSet
 from lepton_mpi.tasks.task import Better, Figures, listed
 
 _MEANS = ("macro_precision", "macro_recall", "macro_f1")

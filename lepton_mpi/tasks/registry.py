@@ -1,6 +1,6 @@
 """Tasks by name."""
 
-from lepton_mpi.data.loader import DataSet
+from lepton_mpi.data.dataset import DataSet
 from lepton_mpi.registry import Registry
 from lepton_mpi.tasks.task import Task
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lepton_mpi.batch import Batch
-from lepton_mpi.data.loader import DataSet
+from lepton_mpi.data.dataset import DataSet
 from lepton_mpi.tasks.task import Better, Figures, listed
 
 _ERRORS = ("mse", "rmse", "mae")

@@ -14,7 +14,7 @@ Better = Literal["higher", "lower"]
 class Task(Protocol):
     """Sums are added over batches and ranks, figures are computed from the totals: never a mean of means.
 
-    Made by ``make(data)`` with a ``lepton_mpi.data.loader.DataSet``; the same on every rank.
+    Made by ``make(data)`` with a ``lepton_mpi.data.dataset.DataSet``; the same on every rank.
 
     Attributes
     ----------

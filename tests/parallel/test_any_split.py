@@ -9,10 +9,10 @@ import h5py
 import numpy as np
 import pytest
 
-from lepton_mpi.batch import Batch
 from lepton_mpi.commands import evaluate
-from lepton_mpi.data import augmentation, loader, order
+from lepton_mpi.data import augmentation, order
 from lepton_mpi.data.batches import BatchReader
+from lepton_mpi.data.loader import Wanted, load
 from lepton_mpi.data.order import MicroBatches, draws
 from lepton_mpi.errors import DataError
 from lepton_mpi.layers.initial import initialise_uniform
@@ -43,9 +43,7 @@ def _tree_sum(vectors: list[np.ndarray]) -> np.ndarray:
 def _trained_alone(config: Config) -> str:
     """Digest of the weights after a training in this process alone."""
     dtype = np.dtype(config.dtype)
-    data = loader.load(
-        config.data, dtype, config.held_out, config.seed, OneRank(), y_kind=config.y_kind
-    )
+    data = load(config.data, Wanted(dtype, config.held_out, config.seed, config.y_kind), OneRank())
     model = make_model(config, data)
     layout = Layout(model.shapes)
     parameters = np.zeros(layout.size, dtype)
@@ -56,7 +54,7 @@ def _trained_alone(config: Config) -> str:
     micro_rows = config.micro_batch or -(-config.global_batch // 8)
     micro_batches = MicroBatches(config.global_batch, micro_rows)
     rows, step = data.splits["train"], 0
-    augment = augmentation.parse(config.augment, data.feature_shape)
+    augment = augmentation.parse(config.augment, data.augmented_shape)
     reader = BatchReader(data, micro_batches.rows, augment)
     for epoch in range(1, config.epochs + 1):
         in_order = rows.indices[order.epoch_order(rows.row_count, config.seed, epoch)]
@@ -67,7 +65,7 @@ def _trained_alone(config: Config) -> str:
                 own = in_order[slice(*micro_batches.bounds(number, start, stop))]
                 if own.size:
                     draw = draws(config.seed, step, 1)[0]
-                    batch = Batch(*reader.read_for_training(rows.read_of(own), draw), own, draw)
+                    batch = reader.read_for_training(rows.read_of(own), draw)
                     views = layout.views(parameters), layout.views(gradients[-1])
                     model.loss_and_gradient(views[0], batch, views[1])
             gradient, scale = _tree_sum(gradients), 1.0 / (stop - start)

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from lepton_mpi.data import host_order, loader
+from lepton_mpi.data import host_order, training_order
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options.config import Config
 from lepton_mpi.run.fit import train
@@ -24,8 +24,8 @@ OPTIONS = {
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Blocks of about 8 rows of 4 floats."""
-    monkeypatch.setattr(loader, "BLOCK_BYTES", 128)
-    monkeypatch.setattr(loader, "_BLOCK_BYTES_MIN", 1)
+    monkeypatch.setattr(training_order, "BLOCK_BYTES", 128)
+    monkeypatch.setattr(training_order, "_BLOCK_BYTES_MIN", 1)
 
 
 def _write(world, folder, dtype: str = "f4", **storage) -> str:

@@ -9,9 +9,10 @@ import pytest
 
 from lepton_mpi.collectives.choosing.trial import Trial
 from lepton_mpi.commands import evaluate
-from lepton_mpi.data import loader, order
+from lepton_mpi.data import order
 from lepton_mpi.data.batches import BatchReader
 from lepton_mpi.data.files import hdf5
+from lepton_mpi.data.loader import Wanted, load
 from lepton_mpi.errors import ConfigurationError, DataError, LauncherError, RankError
 from lepton_mpi.layers.initial import initialise_uniform
 from lepton_mpi.models.mlp import Mlp
@@ -295,7 +296,7 @@ def test_a_checkpoint_evaluates_to_the_same_numbers(world, folder):
     path = world.comm.bcast(result["checkpoint"])
     with world.agreeing():
         saved = checkpoint.load(path)
-    data = loader.load("digits", np.dtype("float32"), {"validation": 0.2, "test": 0.2}, 0, world)
+    data = load("digits", Wanted(np.dtype("float32"), {"validation": 0.2, "test": 0.2}), world)
     reader = BatchReader(data, evaluation.batch_rows(data))
     parameters = saved.layout.views(saved.parameters)
     figures = evaluation.evaluate(

@@ -8,6 +8,8 @@ import numpy as np
 
 from lepton_mpi.data import loader
 from lepton_mpi.data.batches import BatchReader
+from lepton_mpi.data.dataset import DataSet
+from lepton_mpi.data.loader import Wanted
 from lepton_mpi.data.reads import reads_in_order
 from lepton_mpi.world.watchdog import PhaseClock
 
@@ -56,10 +58,10 @@ def load(
     seed: int = 0,
     y_kind: str = "auto",
     way: str = "auto",
-) -> loader.DataSet:
+) -> DataSet:
     """A whole file, or several, on a host of one rank."""
     names = [str(name) for name in path] if isinstance(path, list) else str(path)
-    return loader.load(names, np.dtype(dtype), held_out, seed, OneRank(), y_kind, way)
+    return loader.load(names, Wanted(np.dtype(dtype), held_out, seed, y_kind, way), OneRank())
 
 
 def table(
@@ -79,13 +81,13 @@ def write(path: Path, contents: dict[str, object], **attributes: object) -> Path
     return path
 
 
-def read_all(data: loader.DataSet, split: str) -> tuple[np.ndarray, np.ndarray]:
+def read_all(data: DataSet, split: str) -> tuple[np.ndarray, np.ndarray]:
     """All rows of a split as one batch, copied."""
     rows = data.splits[split]
     reader = BatchReader(data, max(1, rows.row_count))
     batches = [
-        [part.copy() for part in reader.read(read)]
+        [part.copy() for part in reader.read(read)[:2]]
         for read in reads_in_order(rows, 0, rows.row_count, max(1, rows.row_count))
     ]
-    (batch,) = batches or [reader.read(rows.read_of(np.zeros(0, np.int64)))]
+    (batch,) = batches or [reader.read(rows.read_of(np.zeros(0, np.int64)))[:2]]
     return tuple(batch)

@@ -6,8 +6,10 @@ import pytest
 from lepton_mpi.chunks import share
 from lepton_mpi.data import kernels, loader, order
 from lepton_mpi.data.batches import BatchReader
+from lepton_mpi.data.dataset import renormalised
 from lepton_mpi.data.files import hdf5
 from lepton_mpi.data.files.file_format import FORMAT
+from lepton_mpi.data.loader import Wanted
 from tests import reference
 from tests.serial.data_files import HELD_OUT, OneRank, load, read_all, table, write
 from tests.serial.raw_files import prepare
@@ -196,7 +198,7 @@ def test_renormalised_data_hold_the_same_rows(tmp_path):
     data = load(
         write(tmp_path / "a.h5", {"train/x": x, "train/y": y, "test/x": x, "test/y": y}), np.float64
     )
-    other = loader.renormalised(data, (np.full(3, 1.0), np.full(3, 10.0)))
+    other = renormalised(data, (np.full(3, 1.0), np.full(3, 10.0)))
     np.testing.assert_array_equal(read_all(other, "test")[0], (x - 1) * 10)
     np.testing.assert_array_equal(read_all(data, "test")[0], x)
     assert other.splits is data.splits
@@ -252,7 +254,7 @@ def test_floats_are_targets(tmp_path, shape, source, dtype):
     assert data.output_count == targets
     assert data.outputs_text == ("1 target" if targets == 1 else "3 targets")
     reader, indices = BatchReader(data, 8), np.array([5, 5, 0, 11])
-    rows, predicted = reader.read(data.splits["test"].read_of(indices))
+    rows, predicted = reader.read(data.splits["test"].read_of(indices))[:2]
     assert predicted.dtype == dtype and predicted.flags.c_contiguous
     np.testing.assert_array_equal(predicted, y.astype(dtype).reshape(12, targets)[indices])
     np.testing.assert_array_equal(rows, x[indices])
@@ -276,7 +278,7 @@ def test_ranks_of_a_host_fill_the_targets_together(tmp_path, local_size):
     filled = 0
     for local_rank in range(local_size):
         data = loader.load(
-            str(path), np.dtype(np.float64), HELD_OUT, 0, OneRank(local_rank, local_size)
+            str(path), Wanted(np.dtype(np.float64), HELD_OUT), OneRank(local_rank, local_size)
         )
         filled = filled + data.splits["train"].y
     np.testing.assert_array_equal(filled, y[:, None] + [[0.5, 1.5]])
@@ -307,7 +309,7 @@ def test_ranks_of_a_host_fill_one_table_together(tmp_path, local_size):
     filled = []
     for local_rank in range(local_size):
         host = OneRank(local_rank, local_size)
-        data = loader.load(str(path), np.dtype(np.float64), HELD_OUT, 0, host)
+        data = loader.load(str(path), Wanted(np.dtype(np.float64), HELD_OUT), host)
         assert host.barriers >= 1
         filled.append((data.splits["train"].x, data.splits["test"].x))
     for split, rows in zip(range(2), (x, x[:5]), strict=True):
@@ -321,7 +323,7 @@ def test_a_batch_lasts_until_the_next_one(tmp_path):
     data = load(write(tmp_path / "a.h5", {"train/x": x, "train/y": y, "test/x": x, "test/y": y}))
     reader, rows = BatchReader(data, 8), data.splits["test"]
     for indices in ([3, 3, 0], [19], [], list(range(8))):
-        batch_x, batch_y = reader.read(rows.read_of(np.array(indices, np.int64)))
+        batch_x, batch_y = reader.read(rows.read_of(np.array(indices, np.int64)))[:2]
         np.testing.assert_array_equal(batch_x, x[indices])
         np.testing.assert_array_equal(batch_y, y[indices])
 
@@ -332,7 +334,8 @@ def test_a_batch_longer_than_the_reader_is_refused(tmp_path):
     data = load(write(tmp_path / "a.h5", {"train/x": x, "train/y": y, "test/x": x, "test/y": y}))
     reader = BatchReader(data, 8)
     beyond_x, beyond_y = np.full((16, 3), -1, np.float32), np.full(16, -1, np.int32)
-    reader._x, reader._y = beyond_x[:8], beyond_y[:8]  # so that a missing check destroys only these
+    # So that a missing check destroys only these.
+    reader._inputs[0]._out, reader._answers._out = beyond_x[:8], beyond_y[:8]
     with pytest.raises((AssertionError, ValueError)):
         reader.read(data.splits["test"].read_of(np.arange(10)))
     assert (beyond_x[8:] == -1).all() and (beyond_y[8:] == -1).all()
@@ -410,6 +413,6 @@ def test_every_block_that_is_read_is_progress(tmp_path, monkeypatch, way):
     path = write(tmp_path / "a.h5", {"train/x": x, "train/y": y})
     host, entered = OneRank(), []
     monkeypatch.setattr(host.clock, "enter", lambda phase, *_: entered.append(phase))
-    data = loader.load(str(path), np.dtype(np.float64), HELD_OUT, 0, host, way=way)
+    data = loader.load(str(path), Wanted(np.dtype(np.float64), HELD_OUT, way=way), host)
     assert entered == ["start"] * (len(data.splits["train"].table.blocks()) - 1)
     assert len(entered) > 2

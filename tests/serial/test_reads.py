@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lepton_mpi.data.batches import BatchReader, MicroBatchReader
-from lepton_mpi.data.loader import normalised_in_memory, training_order
+from lepton_mpi.data.dataset import normalised_in_memory
 from lepton_mpi.data.order import MicroBatches, epoch_order
 from lepton_mpi.data.reads import TrainingReads, reads_in_order
+from lepton_mpi.data.training_order import training_order
 from lepton_mpi.errors import DataError
 from tests.serial.data_files import OneRank, load, read_all, table, write
 from tests.serial.test_shuffles import numbers_of
@@ -69,17 +70,16 @@ def _assert_same(mine: list, expected: list) -> None:
 
 def _order(data, window_rows: int = 12, kind: str = "blocks"):
     rows = data.splits["train"]
-    row_bytes = rows.features * rows.dtype.itemsize
-    return training_order(data, CUT, 3, kind, window_rows * row_bytes * CUT.count)
+    return training_order(data, CUT, 3, kind, window_rows * rows.row_bytes * CUT.count)
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Blocks of about 8 rows, so that a small file has many."""
-    from lepton_mpi.data import loader
+    from lepton_mpi.data import training_order as module
 
-    monkeypatch.setattr(loader, "BLOCK_BYTES", 8 * 5 * 4)
-    monkeypatch.setattr(loader, "_BLOCK_BYTES_MIN", 1)
+    monkeypatch.setattr(module, "BLOCK_BYTES", 8 * 5 * 4)
+    monkeypatch.setattr(module, "_BLOCK_BYTES_MIN", 1)
 
 
 @pytest.mark.parametrize("held_out", [NOTHING, HELD_OUT], ids=["all rows", "some held out"])
@@ -91,7 +91,7 @@ def test_every_way_gives_the_same_batches(tmp_path, dtype, targets, held_out):
     expected = None
     for way in ("memory", "mapped", "streamed"):
         data = load(path, held_out=held_out, way=way)
-        assert data.way.name == way and data.splits["train"].dtype == dtype
+        assert data.way.name == way and data.splits["train"].inputs[0].dtype == dtype
         assert (data.splits["train"].x is None) == (way == "streamed")
         for world_size in (1, 2, 3, 5):
             batches = _batches(data, _order(data), world_size, range(1, 4))
@@ -304,9 +304,9 @@ def test_a_buffer_that_is_larger_than_any_memory(tmp_path):
 
 def test_windows_are_all_that_is_kept(tmp_path, monkeypatch):
     """Of 12 MB of rows in windows of 400 kB, on a rank of all 4 streams: these and two more."""
-    from lepton_mpi.data import loader
+    from lepton_mpi.data import training_order as module
 
-    monkeypatch.setattr(loader, "BLOCK_BYTES", 50_000)
+    monkeypatch.setattr(module, "BLOCK_BYTES", 50_000)
     path, (x, y) = tmp_path / "a.h5", table(20_000, (150,))
     write(path, {"x": x.astype("f4"), "y": y})
     data = load(path, held_out=NOTHING, way="streamed")
@@ -340,9 +340,9 @@ def test_rows_normalised_in_memory_are_those_normalised_when_gathered(
     tmp_path, monkeypatch, held_out, block_bytes
 ):
     """Bit by bit, once for each row, whatever splits it is in; then they can be used as they lie."""
-    from lepton_mpi.data import loader
+    from lepton_mpi.data import dataset
 
-    monkeypatch.setattr(loader, "_NORMALISED_BYTES", block_bytes)
+    monkeypatch.setattr(dataset, "_NORMALISED_BYTES", block_bytes)
     path, generator = _write(tmp_path / "a.h5"), np.random.default_rng(8)
     with h5py.File(path, "a") as file:
         file["normalisation/shift"] = generator.standard_normal(5)

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lepton_mpi.batch import Input
 from lepton_mpi.collectives.within_host.vectors import Leaves
-from lepton_mpi.data.batches import Rows
 from lepton_mpi.data.order import BlockShuffle, FullShuffle, MicroBatches
 from lepton_mpi.data.reads import TrainingReads
+from lepton_mpi.data.rows import InputRows, Rows
 
 WORLD_SIZES = range(1, 9)
 ROW_COUNTS = sorted({n + d for n in WORLD_SIZES for d in (-1, 0, 1)} | {0, 1009})
@@ -56,7 +57,7 @@ def _taken_of_all(shuffle: FullShuffle, epoch: int, numbers: list[int], first_st
     """What training reads, one micro-batch at a time."""
     count = shuffle.row_count if shuffle.chosen is None else int(shuffle.chosen[-1]) + 1
     y, x = np.zeros(count, np.int32), np.empty((count, 0), np.float32)
-    rows = Rows(_NoTable(), 0, x.dtype, y, x, shuffle.chosen)
+    rows = Rows(_NoTable(), [InputRows("x", Input("numbers", (0,)), x.dtype, x)], y, shuffle.chosen)
     reads = iter(TrainingReads(rows, shuffle, numbers, range(epoch, epoch + 1), first_step))
     steps = [
         [next(reads)[0].numbers.tolist() for _ in numbers]

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
+from lepton_mpi.batch import Input
 from lepton_mpi.data.files import hdf5
 from lepton_mpi.data.files.stored_rows import StoredFile, StoredRows
 from lepton_mpi.data.tables import Table
@@ -179,7 +180,7 @@ def _table_of(paths) -> Table:
             stays_open = StoredFile(path, file)
             x.append(StoredRows(stays_open, file["train/x"]))
             y.append(StoredRows(stays_open, file["train/y"]))
-    return Table(x, y, 0)
+    return Table({"x": Input("numbers", (3,))}, {"x": x}, y, 0)
 
 
 def test_every_span_of_rows_is_read(tmp_path):
@@ -190,7 +191,7 @@ def test_every_span_of_rows_is_read(tmp_path):
         for stop in range(start, 14):
             got_x, got_y = np.full((stop - start, 3), -1.0), np.full(stop - start, -1, np.int32)
             rows.will_need(start, stop)
-            rows.read_x(start, stop, got_x)
+            rows.read("x", start, stop, got_x)
             rows.read_y(start, stop, got_y)
             np.testing.assert_array_equal(got_x, x[start:stop])
             np.testing.assert_array_equal(got_y, y[start:stop])
@@ -255,7 +256,7 @@ def test_only_one_file_keeps_a_chunk_in_memory(tmp_path):
     rows, out = _table_of(paths), np.empty((10, 500), "f4")
     tracemalloc.start()
     for start in (*range(0, 2000, 50), *range(1980, 0, -70)):
-        rows.read_x(start, start + 10, out)
+        rows.read("x", start, start + 10, out)
         np.testing.assert_array_equal(out[:, 0], np.arange(start, start + 10) // 100)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from lepton_mpi.data import ways
-from lepton_mpi.data.loader import training_order
 from lepton_mpi.data.order import MicroBatches
+from lepton_mpi.data.training_order import training_order
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.world.memory import available_bytes
 from tests.serial.data_files import load, table, write

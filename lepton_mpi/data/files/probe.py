@@ -79,7 +79,8 @@ class Probe:
         only
             Names of the data sets that will be touched, if not the whole file must be good; see ``trust.check``.
         unpack
-            Names of the data sets of which all packed chunks are unpacked, of the others only the last; None for all.
+            Names of the data sets, or of groups of them, of which all packed chunks are unpacked, of the others only
+            the last; None for all.
         """
         check_regular(path)
         asked = [
@@ -180,7 +181,7 @@ def _look_into(
     chunks = stored.check_places(data_sets, size)
     _limit(None)  # zlib does what it is told and no more
     for name, found in chunks.items():
-        is_whole = unpack is None or name in unpack
+        is_whole = unpack is None or any(f"{name}/".startswith(f"{part}/") for part in unpack)
         numbers = range(len(found.lengths)) if is_whole else [found.last]
         stored.check_packed(found, numbers, descriptor, len(os.sched_getaffinity(0)))
     _limit(size)

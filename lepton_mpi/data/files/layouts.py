@@ -1,0 +1,357 @@
+"""Which data sets of a file are rows to learn from: the layouts accepted, and what is checked of their descriptions.
+
+A split is one or several inputs, data sets of shape (rows, …), and ``y``, the class of each row or its targets.
+A file holds, tried in this order,
+
+1. groups ``train``, and if present ``validation`` and ``test``, each with ``x``, with a group ``inputs`` of named inputs, or
+   with both, and with ``y``; or else each with ``tokens``, a text in one piece, of which a row is a window;
+2. ``x_train`` and ``y_train``, and if present ``x_validation``, ``y_validation``, ``x_test``, ``y_test``;
+3. ``x`` and ``y``: all rows, to be split at random.
+
+``file_format.py`` says what each of them holds. Nothing of the rows is read here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import h5py
+import numpy as np
+
+from lepton_mpi.batch import Input, Kind
+from lepton_mpi.data.files.file_format import SPLITS, check_version, is_prepared
+from lepton_mpi.errors import DataError
+from lepton_mpi.wording import one_line
+
+# What is asked for, and what a file has.
+YKind = Literal["auto", "classes", "targets", "tokens"]
+_VALUES_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """One split of an open file: its name, its data sets, its number of rows.
+
+    Attributes
+    ----------
+    inputs : dict of str to h5py.Dataset
+        ``x`` first; of a text ``tokens`` alone, which is flat.
+    y : h5py.Dataset or None
+        None for a text.
+    """
+
+    split: str
+    inputs: dict[str, h5py.Dataset]
+    y: h5py.Dataset | None
+
+    @property
+    def row_count(self) -> int:
+        """Rows; of a text its tokens."""
+        return next(iter(self.inputs.values())).shape[0]
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """What ``describe`` found.
+
+    Attributes
+    ----------
+    sources : dict of str to Source
+        By split.
+    inputs : dict of str to Input
+        Equal in all splits; of a text, ``tokens`` with the shape ().
+    normalisation : dict of str to (shift, scale)
+        Of inputs that are numbers, float64 of shape (features,).
+    y_kind : {"classes", "targets", "tokens"}
+    target_count : int
+        Targets of a row, 0 where there are none.
+    is_prepared : bool
+        Whether ``prepare`` wrote the file, so that it has all splits that it is to have.
+    """
+
+    path: Path
+    file: h5py.File
+    sources: dict[str, Source]
+    inputs: dict[str, Input]
+    normalisation: dict[str, tuple[np.ndarray, np.ndarray]]
+    class_names: tuple[str, ...]
+    y_kind: str
+    target_count: int
+    is_prepared: bool
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Names of the data sets of a split: of its inputs by name, and of ``y``."""
+
+    inputs: dict[str, str]
+    y: str | None
+
+
+def describe(file: h5py.File, path: Path, y_kind: YKind) -> OpenFile:
+    """What a file says of itself, if it is all that it should be; ``y_kind`` is what ``y`` must be. Raises DataError."""
+    check_version(file.attrs, path)
+    found, class_names = _find(file, path), _class_names(file, path)
+    kind = _kind_of_y(file, path, found, class_names, y_kind)
+    sources = {split: _source(file, path, split, names, kind) for split, names in found.items()}
+    train = sources["train"]
+    inputs = {name: _input(path, train, data_set) for name, data_set in train.inputs.items()}
+    target_count = prod(train.y.shape[1:]) if kind == "targets" and train.y is not None else 0
+    for source in sources.values():
+        _check_like_train(path, source, train, inputs, target_count)
+    normalisation = {
+        name: _normalisation(file, path, name, inputs[name].shape, list(sources.values()))
+        for name in inputs
+        if inputs[name].kind == "numbers"
+    }
+    return OpenFile(
+        *(path, file, sources, inputs, normalisation),
+        *(class_names if kind == "classes" else (), kind, target_count, is_prepared(file.attrs)),
+    )
+
+
+# -- where they are ------------------------------------------------------------------------------------
+
+
+def _find(file: h5py.File, path: Path) -> dict[str, _Names]:
+    """Names of the data sets of each split that the file has."""
+    grouped = {split: names for split in SPLITS if (names := _in_group(file, path, split))}
+    if "train" in grouped:
+        return grouped
+    suffixed = {split: _Names({"x": f"x_{split}"}, f"y_{split}") for split in SPLITS}
+    suffixed = {s: n for s, n in suffixed.items() if n.inputs["x"] in file or n.y in file}
+    if "train" in suffixed:
+        return suffixed
+    if "x" in file or "y" in file:
+        return {"train": _Names({"x": "x"}, "y")}
+    there = ", ".join(sorted(file)[:10]) or "nothing"
+    raise DataError(
+        f"{path}: expected data sets train/x and train/y, or x_train and y_train, or x and y; got {there}"
+    )
+
+
+def _in_group(file: h5py.File, path: Path, split: str) -> _Names | None:
+    """Of a split that has a group; None where it has nothing that is read."""
+    has_x, has_y, has_tokens = (f"{split}/{name}" in file for name in ("x", "y", "tokens"))
+    group = file.get(f"{split}/inputs")
+    if not isinstance(group, h5py.Group):  # a data set of this name is none of ours
+        if not has_x and not has_y:
+            return _Names({"tokens": f"{split}/tokens"}, None) if has_tokens else None
+        return _Names({"x": f"{split}/x"}, f"{split}/y")
+    if "x" in group or not len(group):
+        raise DataError(
+            f"{path}: {split}/inputs: expected a group of inputs, one at least, and x beside it, not in it"
+        )
+    inputs = {"x": f"{split}/x"} if has_x else {}
+    inputs |= {name: f"{split}/inputs/{name}" for name in sorted(group)}
+    return _Names(inputs, f"{split}/y")
+
+
+def _class_names(file: h5py.File, path: Path) -> tuple[str, ...]:
+    names = file.attrs.get("classes", ())
+    listed = isinstance(names, tuple) or (isinstance(names, np.ndarray) and names.ndim == 1)
+    texts = [name.decode() if isinstance(name, bytes) else name for name in names] if listed else []
+    if not listed or not all(isinstance(text, str) and text.isprintable() for text in texts):
+        raise DataError(
+            f"{path}: attribute classes: expected a list of printable texts, got {one_line(names)}"
+        )
+    return tuple(map(str, texts))
+
+
+def _kind_of_y(
+    file: h5py.File,
+    path: Path,
+    found: Mapping[str, _Names],
+    class_names: tuple[str, ...],
+    wanted: YKind,
+) -> str:
+    """What ``y`` are, the same for all splits. Floats without names of classes are targets, if nobody says more."""
+    y = found["train"].y
+    if y is None:
+        if wanted == "targets":
+            raise DataError(
+                f"{path}: expected numbers to predict, got a text, which has next tokens"
+            )
+        return "tokens"
+    if wanted == "tokens":
+        raise DataError(f"{path}: expected train/tokens, a text in one piece, got {y}")
+    if wanted != "auto":
+        return wanted
+    kind = getattr(file.get(y), "dtype", np.dtype(int)).kind
+    return "targets" if kind == "f" and not class_names else "classes"
+
+
+def _source(file: h5py.File, path: Path, split: str, names: _Names, y_kind: str) -> Source:
+    if (y_kind == "tokens") != (names.y is None):
+        raise DataError(f"{path}: {split}: expected a text in one piece in every split or in none")
+    if names.y is None:
+        return Source(split, {"tokens": _stream(file, path, names.inputs["tokens"])}, None)
+    first = next(iter(names.inputs.values()))
+    for name in (*names.inputs.values(), names.y):
+        if not isinstance(file.get(name), h5py.Dataset):
+            raise DataError(
+                f"{path}: {name}: expected a data set beside {first if name != first else names.y}"
+            )
+    inputs, y = {name: file[place] for name, place in names.inputs.items()}, file[names.y]
+    for data_set in inputs.values():
+        _check_numbers(path, data_set)
+    _check_y(path, y, y_kind)
+    rows, name = inputs[next(iter(inputs))].shape[0], inputs[next(iter(inputs))].name
+    for data_set in (*inputs.values(), y):
+        if data_set.shape[0] != rows:
+            raise DataError(
+                f"{path}: {data_set.name}: expected {rows} rows as in {name}, got {data_set.shape[0]}"
+            )
+    return Source(split, inputs, y)
+
+
+def _stream(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
+    """A text: tokens in one piece."""
+    data_set = file[name]
+    if (
+        not isinstance(data_set, h5py.Dataset)
+        or data_set.ndim != 1
+        or data_set.dtype.kind not in "iu"
+    ):
+        raise DataError(f"{path}: {name}: expected a data set of whole numbers of shape (tokens,)")
+    return data_set
+
+
+# -- what they are -------------------------------------------------------------------------------------
+
+
+def _check_numbers(path: Path, data_set: h5py.Dataset) -> None:
+    if data_set.dtype.kind not in "iufb" or data_set.ndim < 1:
+        raise DataError(
+            f"{path}: {data_set.name}: expected numbers of shape (rows, ...), got {data_set.dtype} of shape "
+            f"{data_set.shape}"
+        )
+    if 0 in data_set.shape[1:]:
+        raise DataError(
+            f"{path}: {data_set.name}: expected at least one number in a row, got shape {data_set.shape}"
+        )
+
+
+def _check_y(path: Path, y: h5py.Dataset, y_kind: str) -> None:
+    if y_kind == "classes":
+        expected = "whole numbers of shape (rows,)"
+        hint = "; --loss mse takes them as numbers to predict" if y.dtype.kind == "f" else ""
+        is_good = y.dtype.kind in "iub" and y.ndim >= 1 and y.shape[1:] in ((), (1,))
+    else:
+        expected, hint = "numbers of shape (rows,) or (rows, targets)", ""
+        is_good = y.dtype.kind in "iufb" and y.ndim in (1, 2) and 0 not in y.shape[1:]
+    if not is_good:
+        raise DataError(
+            f"{path}: {y.name}: expected {expected}, got {y.dtype} of shape {y.shape}{hint}"
+        )
+
+
+def _input(path: Path, source: Source, data_set: h5py.Dataset) -> Input:
+    """What a data set says that its numbers are."""
+    kind: Kind = "tokens" if source.y is None else _kind(path, data_set)
+    shape = data_set.shape[1:]
+    if kind == "numbers":
+        return Input(kind, shape)
+    if data_set.dtype.kind not in "iub":
+        raise DataError(
+            f"{path}: {data_set.name}: expected whole numbers, the codes of {kind}, got {data_set.dtype}"
+        )
+    return Input(kind, shape, _values(path, data_set, kind, prod(shape)))
+
+
+def _kind(path: Path, data_set: h5py.Dataset) -> Kind:
+    value: Any = data_set.attrs.get("kind", "numbers")
+    text = value.decode(errors="replace") if isinstance(value, bytes) else value
+    if not isinstance(text, str) or text not in get_args(Kind):
+        raise DataError(
+            f"{path}: {data_set.name}: attribute kind: expected {', '.join(get_args(Kind))}, got {one_line(value)}"
+        )
+    return text
+
+
+def _values(path: Path, data_set: h5py.Dataset, kind: str, size: int) -> int | tuple[int, ...]:
+    """How many codes there are: one number, or one for each element of a row."""
+    are_bytes = kind == "tokens" and data_set.dtype == np.uint8
+    value = data_set.attrs.get("values", 256 if are_bytes else None)
+    numbers = np.asarray(value) if isinstance(value, int | np.integer | np.ndarray) else None
+    is_good = numbers is not None and numbers.dtype.kind in "iu" and numbers.shape in ((), (size,))
+    if is_good and kind == "tokens" and numbers.ndim:
+        is_good = False
+    if not is_good or ((numbers < 1) | (numbers > _VALUES_MAX)).any():
+        more = f", or {size} such numbers" if kind == "categories" else ""
+        raise DataError(
+            f"{path}: {data_set.name}: attribute values: expected how many {kind} there are, a whole number from 1 up"
+            f"{more}, got {one_line(value)}"
+        )
+    return int(numbers) if numbers.ndim == 0 else tuple(map(int, numbers))
+
+
+def _check_like_train(
+    path: Path, source: Source, train: Source, inputs: Mapping[str, Input], target_count: int
+) -> None:
+    """Refuse a split whose rows are of another kind than those of training."""
+    if source.inputs.keys() != train.inputs.keys():
+        raise DataError(
+            f"{path}: {source.split}: expected inputs {', '.join(train.inputs)} as in {train.split}, got "
+            f"{', '.join(source.inputs)}"
+        )
+    if target_count and prod(source.y.shape[1:]) != target_count:
+        raise DataError(
+            f"{path}: {source.y.name}: expected {target_count} targets a row as in {train.y.name}, got shape "
+            f"{source.y.shape}"
+        )
+    for name, data_set in source.inputs.items():
+        if data_set.shape[1:] != inputs[name].shape:
+            raise DataError(
+                f"{path}: {data_set.name}: expected rows of shape {inputs[name].shape} as in "
+                f"{train.inputs[name].name}, got {data_set.shape[1:]}"
+            )
+        mine = _input(path, source, data_set)
+        if mine != inputs[name]:
+            raise DataError(
+                f"{path}: {data_set.name}: expected {mine.kind} with values {inputs[name].values} as in "
+                f"{train.inputs[name].name}, got {mine.kind} with values {mine.values}"
+            )
+
+
+# -- normalisation -------------------------------------------------------------------------------------
+
+
+def _normalisation(
+    file: h5py.File, path: Path, name: str, shape: tuple[int, ...], sources: list[Source]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Shift and scale of an input, float64 of shape (features,); bytes are divided by 255 if the file says nothing."""
+    folder = "normalisation" if name == "x" else f"normalisation/inputs/{name}"
+    are_bytes = all(source.inputs[name].dtype == np.uint8 for source in sources)
+    shift = _normaliser(file, path, f"{folder}/shift", shape, 0.0)
+    return shift, _normaliser(file, path, f"{folder}/scale", shape, 1 / 255 if are_bytes else 1.0)
+
+
+def _normaliser(
+    file: h5py.File, path: Path, name: str, shape: tuple[int, ...], default: float
+) -> np.ndarray:
+    data_set = _within(file, name)
+    is_numbers = isinstance(data_set, h5py.Dataset) and data_set.dtype.kind in "iuf"
+    if data_set is not None and not is_numbers:
+        raise DataError(f"{path}: {name}: expected a data set of numbers")
+    expected = f"{path}: {name}: expected finite numbers of shape {shape} or a single one"
+    if data_set is not None and data_set.shape not in ((), shape):
+        raise DataError(f"{expected}, got shape {data_set.shape}")
+    values = np.asarray(default if data_set is None else data_set[()], np.float64)
+    if not np.isfinite(values).all():
+        raise DataError(f"{expected}, got {values[~np.isfinite(values)][0]}")
+    return np.array(np.broadcast_to(values, shape)).reshape(-1)  # a copy that may be written to
+
+
+def _within(file: h5py.File, name: str) -> h5py.Group | h5py.Dataset | None:
+    """What is in a group of the file; None without it; the group's place itself if it is none."""
+    thing: Any = file
+    for part in name.split("/"):
+        if not isinstance(thing, h5py.Group):
+            return file  # no data set of numbers
+        thing = thing.get(part)
+        if thing is None:
+            return None
+    return thing

@@ -1,0 +1,73 @@
+"""From paths to tables: every file is opened once, checked, and stays open for its rows alone."""
+
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+
+from lepton_mpi.data.files import hdf5
+from lepton_mpi.data.files.layouts import OpenFile, YKind
+from lepton_mpi.data.files.stored_rows import StoredFile, StoredRows
+from lepton_mpi.data.tables import Table
+from lepton_mpi.errors import DataError
+
+# What MPI, Python and the libraries have open.
+_OTHER_OPEN_FILES = 200
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What the files say of themselves, all alike, and tables by split of those that have some of its rows."""
+
+    facts: OpenFile
+    tables: dict[str, Table]
+    is_prepared: bool
+
+
+def open_all(paths: list[Path], y_kind: YKind) -> Opened:
+    """Open the files of a data set. Raises DataError."""
+    _allow_open_files(len(paths))
+    found: list[OpenFile] = []
+    parts: dict[str, _Part] = {}
+    for path in paths:
+        with hdf5.open_file(path, y_kind) as opened:
+            stays_open = StoredFile(path, opened.file)
+            for split, source in opened.sources.items():
+                part = parts.setdefault(split, _Part({}, []))
+                for name, data_set in source.inputs.items():
+                    part.inputs.setdefault(name, []).append(StoredRows(stays_open, data_set))
+                part.y.append(StoredRows(stays_open, source.y))
+        found.append(opened)
+    hdf5.check_alike(found)
+    first = found[0]
+    tables = {
+        split: Table(first.inputs, part.inputs, part.y, len(first.class_names))
+        for split, part in parts.items()
+    }
+    train = tables["train"]
+    if train.row_count == 0:
+        raise DataError(
+            f"{train.first.path}: {train.first.name}: expected rows to train on, got none"
+        )
+    return Opened(first, tables, any(file.is_prepared for file in found))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Data sets of a split, one of each file."""
+
+    inputs: dict[str, list[StoredRows]]
+    y: list[StoredRows]
+
+
+def _allow_open_files(count: int) -> None:
+    """Raise this process's limit of open files, if it must be and can be. Raises DataError."""
+    wanted = count + _OTHER_OPEN_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise DataError(
+            f"{count} files: expected at most {max(0, hard - _OTHER_OPEN_FILES)}, since a process may open {hard} here: put "
+            "them together, or ask for more (ulimit -Hn)"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
