@@ -17,6 +17,7 @@ from lepton_mpi.data.order import MicroBatches
 from lepton_mpi.data.reads import TrainingReads
 from lepton_mpi.durable import try_writing
 from lepton_mpi.errors import ConfigurationError, LauncherError
+from lepton_mpi.models import own_model
 from lepton_mpi.models.model import Model
 from lepton_mpi.models.registry import make_model
 from lepton_mpi.optimizers.learning_rate import Schedule
@@ -83,7 +84,7 @@ def _build(
         order = resume.order_facts(shuffle, train_rows)
         resume.check_order(start, order, micro_batches)
         augment = augmentation.parse(config.augment, data.feature_shape)
-    reads_in_place = not augment and getattr(model, "reads_in_place", False)
+    reads_in_place = not augment and model.reads_in_place
     if reads_in_place:
         data = loader.normalised_in_memory(data, world)
     steps = micro_batches.step_count(train_rows.row_count)
@@ -148,8 +149,9 @@ def _load(config: Config, world: World) -> DataSet:
 def _make_model(config: Config, world: World, model: Any, data: DataSet) -> Model:
     with world.agreeing():
         if model is None:
-            return make_model(config, data, threaded=summary.thread_count(config, world) > 1)
-        return model(data.feature_shape, data.output_count) if callable(model) else model
+            threads = summary.thread_count(config, world)
+            return make_model(config.model, config.for_model(threads), data)
+        return own_model.adapt(model, data)
 
 
 def _make_strategy(
@@ -174,7 +176,7 @@ def _make_strategy(
         *(world, layout, dtype, micro_batch_count, settings, config.clip_norm or math.inf),
         *(layout.buckets(max(1, config.bucket_bytes // dtype.itemsize)), config.allreduce),
         config.segment_bytes,
-        is_asked=getattr(model, "asks_for_parameters", False),
+        is_asked=model.asks_for_parameters,
     )
     with world.agreeing():
         make = STRATEGIES.find(config.strategy)
@@ -191,8 +193,6 @@ def _initialise(
     data: DataSet,
 ) -> None:
     """Random parameters, or those of a checkpoint, with its state if the run goes on; the same on every rank."""
-    from lepton_mpi.layers.initial import initialise_uniform
-
     with world.agreeing():
         if config.initial is not None and not start.goes_on and world.local_rank == 0:
             checkpoint.verify(Path(config.initial))
@@ -202,8 +202,7 @@ def _initialise(
             if start.goes_on:
                 resume.restore(start, layout, strategy, data.normalisation)
             elif config.initial is None:
-                views = layout.views(strategy.parameters)
-                getattr(model, "initialise", initialise_uniform)(views, config.seed)
+                model.initialise(layout.views(strategy.parameters), config.seed)
             else:
                 loaded = checkpoint.read(Path(config.initial))
                 _check_shapes(config.initial, loaded.layout, layout)

@@ -1,6 +1,5 @@
 """Loss and scores on rows that were not trained on, and the command that does it for a checkpoint."""
 
-import dataclasses
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
@@ -48,14 +47,14 @@ def evaluate(
     dict
         ``Task.figures``. Empty if the model cannot evaluate or there is nothing that counts.
     """
-    if not hasattr(model, "evaluate") or rows.row_count == 0:
+    if not model.evaluates or rows.row_count == 0:
         return {}
     world.clock.enter("evaluation")
     sums, loss, weight = task.new_sums(), 0.0, 0
     predicted = task.room_for(min(_BATCH_ROWS_MAX, reader.rows_max))
     for batch in _own_batches(rows, reader, world):
         own = predicted[: len(batch.y)]
-        loss += float(model.evaluate(parameters, batch, own))
+        loss += model.evaluate(parameters, batch, own)
         weight += task.weight(batch)
         task.add(sums, batch, own)
     # One message: whole numbers below 2**53 are exact as float64.
@@ -104,7 +103,7 @@ def evaluate_checkpoint(
     dtype = np.dtype(config.dtype)
     data = loader.load(data_name or config.data, dtype, config.held_out, config.seed, world, y_kind)
     with world.agreeing():
-        model = make_model(dataclasses.replace(config, model=model_name or config.model), data)
+        model = make_model(model_name or config.model, config.for_model(threads=1), data)
         _check_fits(path, saved, Layout(model.shapes), data, dtype)
     parameters = saved.layout.views(saved.parameters)
     # The checkpoint was trained with its own normalisation, whatever the file says.
