@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +94,7 @@ def evaluate_checkpoint(
     wanted = Wanted(dtype, config.held_out, config.seed, y_kind)
     data = load(data_name or config.data, wanted, world)
     with world.agreeing():
-        model = make_model(dataclasses.replace(config, model=model_name or config.model), data)
+        model = make_model(model_name or config.model, config.for_model(threads=1), data)
         _check_fits(path, saved, Layout(model.shapes), data, dtype)
     parameters = saved.layout.views(saved.parameters)
     # The checkpoint was trained with its own normalisation, whatever the file says.

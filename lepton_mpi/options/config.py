@@ -252,6 +252,11 @@ class Config(Checked):
                 "--checkpoint-steps: expected a folder for checkpoints, --checkpoint, got none"
             )
 
+    def for_model(self, threads: int) -> dict[str, Any]:
+        """What a model is built from: all options by name, its own among them, and the BLAS ``threads`` of a rank."""
+        own_options = vars(self.own["model"]) if "model" in self.own else {}
+        return {**vars(self), **own_options, "threads": threads}
+
     @property
     def held_out(self) -> dict[str, float]:
         """Fraction of the rows kept for each purpose, where the file has no such split."""
