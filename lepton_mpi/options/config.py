@@ -46,6 +46,7 @@ AllreduceName = Literal[
 ActivationName = Literal["relu", "gelu", "tanh", "sigmoid", "silu"]
 LossName = Literal["auto", "cross_entropy", "mse", "huber"]
 
+YKind = Literal["auto", "classes", "targets", "tokens"]
 OptimizerName = Literal["adam", "adamw", "sgd", "nesterov", "lion", "adagrad", "rmsprop"]
 
 _MLP = ("model", "mlp")
@@ -263,12 +264,11 @@ class Config(Checked):
         return {"validation": self.validation_split, "test": self.test_split}
 
     @property
-    def y_kind(self) -> Literal["auto", "classes", "targets"]:
+    def y_kind(self) -> YKind:
         """What ``y`` of the data must be for the task, or else for the loss."""
-        if self.task in ("classes", "targets"):
-            return self.task  # type: ignore[return-value]
-        kinds = {"auto": "auto", "cross_entropy": "classes"}
-        return kinds.get(self.loss, "targets")
+        of_task: dict[str, YKind] = {"classes": "classes", "targets": "targets", "tokens": "tokens"}
+        of_loss: dict[str, YKind] = {"auto": "auto", "cross_entropy": "classes"}
+        return of_task.get(self.task) or of_loss.get(self.loss, "targets")
 
 
 OPTIONS = options_of(Config)

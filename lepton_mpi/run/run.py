@@ -14,7 +14,8 @@ from lepton_mpi.data.dataset import DataSet
 from lepton_mpi.data.order import BlockShuffle, FullShuffle, MicroBatches, draws
 from lepton_mpi.data.reads import TrainingReads
 from lepton_mpi.data.rows import Rows
-from lepton_mpi.models.model import Model, Sums
+from lepton_mpi.layers.layer import Sums
+from lepton_mpi.models.model import Model
 from lepton_mpi.options.config import Config
 from lepton_mpi.run.hook import Hook
 from lepton_mpi.run.report import Report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -158,5 +159,5 @@ def thread_count(config: Config, world: World) -> int:
     return config.threads or max(1, world.cores // world.local_size)
 
 
-def _in_order(splits: dict[str, Any]) -> list[tuple[str, Any]]:
+def _in_order(splits: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [(name, splits[name]) for name in ("train", "validation", "test")]
