@@ -216,6 +216,7 @@ class Join(Protocol):
         self, p: Mapping[str, Array], at: Arrays, grad: Mapping[str, Array], when: When
     ) -> None:
         """Fill those of ``at.grad_xs`` that are not None."""
+        return
 
 
 @runtime_checkable

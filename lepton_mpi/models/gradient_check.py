@@ -97,7 +97,7 @@ def _positions(gradient: np.ndarray[Any, Any], number: int) -> list[int]:
 
 def _converted(batch: Batch, dtype: np.dtype[Any]) -> Batch:
     """With all floats of this type."""
-    floats = {
+    floats: dict[str, Any] = {
         field: value.astype(dtype)
         for field, value in batch._asdict().items()
         if isinstance(value, np.ndarray) and value.dtype.kind == "f"

@@ -63,8 +63,8 @@ class OwnModel(Model):
     """See the module; parameters as of ``adapt``."""
 
     def __init__(self, model: Any, data: DataFacts) -> None:
-        has_text = type(model).__str__ is not object.__str__
-        self._text = str(model) if has_text else type(model).__name__
+        write: Any = type(model).__str__
+        self._text = type(model).__name__ if write is object.__str__ else str(model)
         self.name = _optional(model, "name", self._text, str, "a text")
         self.shapes = _checked_shapes(model, self.name)
         self._compute, self._takes_sync = _compute_of(model, self.name)
@@ -251,7 +251,7 @@ def _method(
     _check_takes(
         found, f"{name}: {method}", (*words, "sync")[: len(words) + extra] if extra else words
     )
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _check_takes(found: Any, name: str, words: tuple[str, ...]) -> None:
