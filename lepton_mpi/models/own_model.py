@@ -21,12 +21,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lepton_mpi.batch import Batch, Input
+from lepton_mpi.batch import Batch
 from lepton_mpi.errors import ConfigurationError, LeptonError
 from lepton_mpi.layers.initial import initialise_uniform
 from lepton_mpi.layers.layer import Array, Shape, Sums
 from lepton_mpi.models import first_step
-from lepton_mpi.models.model import DataFacts, Model
+from lepton_mpi.models.model import DataFacts, Model, check_inputs
 from lepton_mpi.sync import NO_SYNC, Sync
 from lepton_mpi.vectors import Views
 from lepton_mpi.wording import one_line
@@ -56,7 +56,9 @@ def adapt(given: Any, data: DataFacts) -> Model:
             given = given(data.feature_shape, data.output_count)
         except Exception as error:
             raise _named(error, name) from error.__cause__
-    return OwnModel(given, data)
+    model = OwnModel(given, data)
+    check_inputs(model, data)
+    return model
 
 
 class OwnModel(Model):
@@ -68,8 +70,7 @@ class OwnModel(Model):
         self.name = _optional(model, "name", self._text, str, "a text")
         self.shapes = _checked_shapes(model, self.name)
         self._compute, self._takes_sync = _compute_of(model, self.name)
-        inputs = {"x": Input("numbers", data.feature_shape)}
-        self.inputs = _optional(model, "inputs", inputs, Mapping, "a dict of name to Input")
+        self.inputs = _optional(model, "inputs", data.inputs, Mapping, "a dict of name to Input")
         task = "classes" if data.class_count else "targets"
         self.task = _optional(model, "task", task, str, "the name of a task")
         self.averaged = _optional(model, "averaged", {}, Mapping, "a dict of name to share")
