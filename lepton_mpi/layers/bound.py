@@ -160,7 +160,7 @@ class Bound:
 
     def _finish(self, call: Call) -> list[Callable[[], Any]]:
         """Additions of gradients that another layer has filled before."""
-        adds = []
+        adds: list[Callable[[], Any]] = []
         for own, ref in call.shared.items():
             assert self._gradient is not None
             total = self._gradient[call.node.parameters[own]]

@@ -144,8 +144,10 @@ class Sequential(Composite):
     """Parts one after the other, named ``layer0``, ``layer1``, … or by the keys of a mapping."""
 
     def __init__(self, parts: Iterable[Part] | Mapping[str, Part]) -> None:
-        numbered = {f"layer{number}": part for number, part in enumerate(parts)}
-        self.parts = dict(parts) if isinstance(parts, Mapping) else numbered
+        if isinstance(parts, Mapping):
+            self.parts: dict[str, Part] = dict(parts)
+        else:
+            self.parts = {f"layer{number}": part for number, part in enumerate(parts)}
 
     def lay(self, graph: Graph, value: int, path: str) -> int:
         for block, (name, part) in enumerate(self.parts.items()):

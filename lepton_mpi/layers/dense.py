@@ -54,8 +54,8 @@ class Dense(Layer):
         kinds = activation_kernels.KINDS
         self._kind = kinds[activation] if activation else kernels.NO_ACTIVATION
         self.needs_out = self._kind == _RELU
-        self.kernels = (kernels.dense, kernels.dense_gradient, kernels.dense_backward)
-        self.kernels += (kernels.relu_gradient,) if self.needs_out else ()
+        called = [kernels.dense, kernels.dense_gradient, kernels.dense_backward]
+        self.kernels = [*called, kernels.relu_gradient] if self.needs_out else called
 
     def parameters(self, x: Input) -> Mapping[str, Parameter]:
         if x.kind != "numbers" or not x.shape:

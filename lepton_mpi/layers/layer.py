@@ -16,13 +16,14 @@ with a state: then weights do not depend on the number of ranks, and a second fo
 layer before gives for one row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lepton_mpi.batch import Input
+from lepton_mpi.kernels.compiling import Kernel
 from lepton_mpi.layers.initial import Initial, glorot_uniform
 
 Array = NDArray[Any]
@@ -152,7 +153,7 @@ class Layer(Protocol):
         Whether rows are read where they lie in a table, by ``Arrays.places``.
     mixes_rows : bool
         Whether a row's result depends on the other rows of its micro-batch, as in batch normalisation.
-    kernels : tuple of Kernel
+    kernels : sequence of Kernel
         Those that are called, so that a run compiles them, and no others, before its first step.
     """
 
@@ -161,7 +162,7 @@ class Layer(Protocol):
     in_place: bool = False
     reads_rows: bool = False
     mixes_rows: bool = False
-    kernels: tuple[Any, ...] = ()
+    kernels: Sequence[Kernel] = ()
 
     def parameters(self, x: Input) -> Mapping[str, Parameter]:
         """By name. Raises ConfigurationError for an ``x`` that the layer cannot take."""
@@ -194,14 +195,14 @@ class Join(Protocol):
     ----------
     needs_x : bool
         As in ``Layer``.
-    kernels : tuple of Kernel
+    kernels : sequence of Kernel
         As in ``Layer``.
     passes_gradient : bool
         Whether the gradient by each of ``xs`` is ``grad_out`` itself, as in a sum; ``backward`` is then not called.
     """
 
     needs_x: bool = False
-    kernels: tuple[Any, ...] = ()
+    kernels: Sequence[Kernel] = ()
     passes_gradient: bool = False
 
     def out_shape(self, xs: tuple[Input, ...]) -> Shape:
@@ -216,6 +217,7 @@ class Join(Protocol):
         self, p: Mapping[str, Array], at: Arrays, grad: Mapping[str, Array], when: When
     ) -> None:
         """Fill those of ``at.grad_xs`` that are not None."""
+        return
 
 
 @runtime_checkable
@@ -228,13 +230,13 @@ class Head(Protocol):
         Name in the registry of tasks.
     in_place : bool
         Whether ``grad_x`` may be ``x`` itself.
-    kernels : tuple of Kernel
+    kernels : sequence of Kernel
         As in ``Layer``, of training and evaluation.
     """
 
     task: str
     in_place: bool = False
-    kernels: tuple[Any, ...] = ()
+    kernels: Sequence[Kernel] = ()
 
     def parameters(self, x: Input) -> Mapping[str, Parameter]:
         """As of a layer: a last product may be one with its loss, so that no array has all outputs at once."""

@@ -3,11 +3,11 @@
 Formulas and sources in ``loss_kernels.py``. All replace the network's outputs by the gradient, so they need no memory.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from lepton_mpi.kernels.compiling import Kernel
 from lepton_mpi.layers import loss_kernels
 from lepton_mpi.layers.layer import Array, Arrays, Head, Sums
 
@@ -37,7 +37,7 @@ class SquaredError(Head):
     """The mean over the targets of a row, summed over rows. Shapes of outputs and targets (rows, targets)."""
 
     task, in_place = "targets", True
-    kernels: tuple[Any, ...] = (loss_kernels.squared_error,)
+    kernels: Sequence[Kernel] = (loss_kernels.squared_error,)
 
     def loss_and_gradient(
         self, p: Mapping[str, Array], at: Arrays, grad: Mapping[str, Array], y: Array

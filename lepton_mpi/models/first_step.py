@@ -115,7 +115,7 @@ def _check_sums(model: Model, run: Run, parameters: Views, batch: Batch, whole: 
 
 def _arrays(result: _Result) -> dict[str, Array]:
     """Loss, correct and gradients, by what they are called in messages."""
-    numbers = {"loss": np.float64(result.sums[0]), "correct": np.float64(result.sums[1])}
+    numbers = {"loss": np.array(result.sums[0]), "correct": np.array(result.sums[1])}
     return numbers | {f"gradient[{name!r}]": array for name, array in result.gradient.items()}
 
 
@@ -134,7 +134,7 @@ def _refuse(model: Model, label: str, is_mean: bool) -> None:
 
 def rows_of(batch: Batch, rows: Any) -> Batch:
     """Some rows of a batch: a slice, or an array of row numbers."""
-    found = {}
+    found: dict[str, Any] = {}
     for field, value in batch._asdict().items():
         if isinstance(value, Mapping):
             found[field] = {name: array[rows] for name, array in value.items()}

@@ -97,9 +97,12 @@ def _positions(gradient: np.ndarray[Any, Any], number: int) -> list[int]:
 
 def _converted(batch: Batch, dtype: np.dtype[Any]) -> Batch:
     """With all floats of this type."""
-    floats = {
-        field: value.astype(dtype)
-        for field, value in batch._asdict().items()
-        if isinstance(value, np.ndarray) and value.dtype.kind == "f"
-    }
-    return batch._replace(**floats)
+
+    def converted(array: Any) -> Any:
+        is_float = isinstance(array, np.ndarray) and array.dtype.kind == "f"
+        return array.astype(dtype) if is_float else array
+
+    named = batch.named
+    if named is not None:
+        named = {name: converted(array) for name, array in named.items()}
+    return batch._replace(x=converted(batch.x), y=converted(batch.y), named=named)

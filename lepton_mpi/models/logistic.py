@@ -1,7 +1,6 @@
 """Logistic regression: one weight per feature, one bias, sigmoid, binary cross-entropy."""
 
 from collections.abc import Mapping
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from lepton_mpi.batch import Batch, Input, flat_rows
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.layers.layer import Array, Sums
 from lepton_mpi.models import logistic_kernels
-from lepton_mpi.models.model import DataFacts, Model
+from lepton_mpi.models.model import DataFacts, Model, only_numbers
 from lepton_mpi.sync import Sync
 from lepton_mpi.vectors import Views
 
@@ -70,4 +69,4 @@ def build(options: Mapping[str, Any], data: DataFacts) -> Logistic:
             f"--model logistic: expected data of 2 classes, got {data.outputs_text}; take --model mlp --hidden "
             "(no width) for more"
         )
-    return Logistic(prod(data.feature_shape))
+    return Logistic(*only_numbers("logistic", data).shape)

@@ -1,7 +1,6 @@
 """Multilayer perceptron: dense layers, an activation and perhaps dropout between them, a loss at the end."""
 
 from collections.abc import Mapping
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from lepton_mpi.batch import Batch, Input, flat_rows
 from lepton_mpi.layers import loss_kernels
 from lepton_mpi.layers.dense_stack import DenseStack, StackPlan
 from lepton_mpi.layers.layer import Array, Sums
-from lepton_mpi.models.model import DataFacts, Model
+from lepton_mpi.models.model import DataFacts, Model, only_numbers
 from lepton_mpi.sync import Sync
 from lepton_mpi.vectors import Views
 
@@ -147,6 +146,7 @@ def build(options: Mapping[str, Any], data: DataFacts) -> Mlp:
     loss = options["loss"]
     if loss == "auto":
         loss = "cross_entropy" if data.class_count else "mse"
-    widths = (prod(data.feature_shape), *options["hidden"], data.output_count)
+    (features,) = only_numbers("mlp", data).shape
+    widths = (features, *options["hidden"], data.output_count)
     named = {name: options[name] for name in ("activation", "dropout", "huber_delta")}
     return Mlp(widths, options["threads"] > 1, loss=loss, **named)

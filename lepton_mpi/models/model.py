@@ -1,11 +1,14 @@
 """``Model``: from batch to loss and gradient. A model knows nothing of ranks, files or optimizers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 
 from lepton_mpi.batch import Batch, Input
+from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.kernels.compiling import Kernel
 from lepton_mpi.layers.initial import initialise_uniform
 from lepton_mpi.layers.layer import Array, Shape, Sums
 from lepton_mpi.sync import Sync
@@ -41,7 +44,7 @@ class Model(Protocol):
     mixes_rows : bool
         True if a row's result depends on the other rows of its micro-batch; else the sums of two parts of a micro-batch are
         those of the whole.
-    kernels : tuple of Kernel
+    kernels : sequence of Kernel
         Those that training and evaluation call: the ranks compile them side by side before the first step. One that is left
         out is compiled at its first call, by each rank for itself.
     """
@@ -55,7 +58,7 @@ class Model(Protocol):
     asks_for_parameters: bool = False
     evaluates: bool = True
     mixes_rows: bool = False
-    kernels: tuple[Any, ...] = ()
+    kernels: Sequence[Kernel] = ()
 
     def initialise(self, parameters: Views, seed: int) -> None:
         """Fill ``parameters``, a function of ``seed`` alone."""
@@ -89,8 +92,10 @@ class DataFacts(Protocol):
 
     Attributes
     ----------
+    inputs : mapping of str to Input
+        What a batch has.
     feature_shape : tuple of int
-        Of a row of ``x``.
+        Of a row of the first of them.
     class_count : int or None
         None for targets.
     output_count : int
@@ -100,6 +105,8 @@ class DataFacts(Protocol):
     """
 
     @property
+    def inputs(self) -> Mapping[str, Input]: ...
+    @property
     def feature_shape(self) -> Shape: ...
     @property
     def class_count(self) -> int | None: ...
@@ -107,3 +114,27 @@ class DataFacts(Protocol):
     def output_count(self) -> int: ...
     @property
     def outputs_text(self) -> str: ...
+
+
+def only_numbers(name: str, data: DataFacts) -> Input:
+    """The only input of data for a model that takes one, of numbers, as a flat one. Raises ConfigurationError."""
+    kinds = [spec.kind for spec in data.inputs.values()]
+    if kinds != ["numbers"]:
+        raise ConfigurationError(
+            f"--model {name}: expected rows with one input, of numbers, got {', '.join(data.inputs)}, of "
+            f"{', '.join(kinds)}"
+        )
+    return Input("numbers", (prod(data.feature_shape),))
+
+
+def check_inputs(model: Model, data: DataFacts) -> None:
+    """Whether the data have what a model reads. Raises ConfigurationError."""
+    # A single one is ``Batch.x``, whatever its name.
+    is_single = len(model.inputs) == len(data.inputs) == 1
+    for name, wanted in model.inputs.items():
+        found = next(iter(data.inputs.values())) if is_single else data.inputs.get(name)
+        if found is None or found.kind != wanted.kind or prod(found.shape) != prod(wanted.shape):
+            known = ", ".join(f"{key} ({of.kind}, {of.shape})" for key, of in data.inputs.items())
+            raise ConfigurationError(
+                f"model {model.name}: reads {name} ({wanted.kind}, {wanted.shape}): expected data that have it, got {known}"
+            )

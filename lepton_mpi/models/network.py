@@ -35,7 +35,7 @@ class Network(Model):
     body : Part
         A layer, or layers put together; it begins with the first input.
     inputs : mapping of str to Input
-        The batch's arrays by name; "x" is ``Batch.x``. Rows may have another shape of as many elements.
+        The batch's arrays by name. Rows may have another shape of as many elements.
     head : Head
         The loss.
     recompute : int
@@ -129,10 +129,12 @@ class Network(Model):
         return bound
 
     def _arrays(self, batch: Batch) -> tuple[Array, ...]:
+        """Of the inputs, in their order; of a single one ``Batch.x``, whatever its name."""
+        if len(self.inputs) > 1:
+            named = batch.inputs
+            return tuple(named[name] for name in self.inputs)
         x = batch.x
-        if self.reads_in_place and x.ndim != 2:
-            x = x.reshape(len(x), -1)
-        return (x,)
+        return (x.reshape(len(x), -1) if self.reads_in_place and x.ndim != 2 else x,)
 
     def _make_bound(self, rows: int, parameters: Views, gradient: Views | None) -> Bound:
         dtype = next(iter(parameters.values())).dtype

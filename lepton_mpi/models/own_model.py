@@ -21,12 +21,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lepton_mpi.batch import Batch, Input
+from lepton_mpi.batch import Batch
 from lepton_mpi.errors import ConfigurationError, LeptonError
 from lepton_mpi.layers.initial import initialise_uniform
 from lepton_mpi.layers.layer import Array, Shape, Sums
 from lepton_mpi.models import first_step
-from lepton_mpi.models.model import DataFacts, Model
+from lepton_mpi.models.model import DataFacts, Model, check_inputs
 from lepton_mpi.sync import NO_SYNC, Sync
 from lepton_mpi.vectors import Views
 from lepton_mpi.wording import one_line
@@ -56,20 +56,21 @@ def adapt(given: Any, data: DataFacts) -> Model:
             given = given(data.feature_shape, data.output_count)
         except Exception as error:
             raise _named(error, name) from error.__cause__
-    return OwnModel(given, data)
+    model = OwnModel(given, data)
+    check_inputs(model, data)
+    return model
 
 
 class OwnModel(Model):
     """See the module; parameters as of ``adapt``."""
 
     def __init__(self, model: Any, data: DataFacts) -> None:
-        has_text = type(model).__str__ is not object.__str__
-        self._text = str(model) if has_text else type(model).__name__
+        write: Any = type(model).__str__
+        self._text = type(model).__name__ if write is object.__str__ else str(model)
         self.name = _optional(model, "name", self._text, str, "a text")
         self.shapes = _checked_shapes(model, self.name)
         self._compute, self._takes_sync = _compute_of(model, self.name)
-        inputs = {"x": Input("numbers", data.feature_shape)}
-        self.inputs = _optional(model, "inputs", inputs, Mapping, "a dict of name to Input")
+        self.inputs = _optional(model, "inputs", data.inputs, Mapping, "a dict of name to Input")
         task = "classes" if data.class_count else "targets"
         self.task = _optional(model, "task", task, str, "the name of a task")
         self.averaged = _optional(model, "averaged", {}, Mapping, "a dict of name to share")
@@ -251,7 +252,7 @@ def _method(
     _check_takes(
         found, f"{name}: {method}", (*words, "sync")[: len(words) + extra] if extra else words
     )
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _check_takes(found: Any, name: str, words: tuple[str, ...]) -> None:

@@ -38,6 +38,9 @@ def say_head(run: Run) -> None:
         report.say("resume", note)
     parameters = f"{grouped(run.layout.size)} parameters, {config.dtype}"
     report.say("model", f"{name_of(run.model)}, {parameters}")
+    if config.report_memory:
+        for line in run.model.memory_lines(run.micro_batches.rows, np.dtype(config.dtype)):
+            report.say("planned", line)
     batches = run.micro_batches
     report.say(
         "training",

@@ -331,6 +331,24 @@ def test_a_strategy_is_told_in_the_order_of_the_backward_pass():
     assert all(what == "done" for what, _ in told.events[first_done:])
 
 
+def test_inputs_are_read_by_name():
+    """In the order in which the model has them, not the data."""
+    inputs = {"more": Input("numbers", (2,)), "x": Input("numbers", (4,))}
+    body = Sequential({"join": Parallel([From("x", Dense(3)), Dense(3)], Sum())})
+    network = Network("two", body, inputs, SquaredError())
+    assert not network.reads_in_place
+    layout, generator = Layout(network.shapes), np.random.default_rng(2)
+    x, more, y = (generator.standard_normal((5, k)) for k in (4, 2, 3))
+    parameters, gradient = (layout.views(generator.standard_normal(layout.size)) for _ in range(2))
+    batch = Batch(x, y, np.arange(5), named={"x": x, "more": more})
+    network.loss_and_gradient(parameters, batch, gradient, NO_SYNC)
+    weights = [f"join/branch{number}/weight" for number in range(2)]
+    biases = sum(parameters[f"join/branch{number}/bias"] for number in range(2))
+    error = x @ parameters[weights[0]] + more @ parameters[weights[1]] + biases - y
+    for name, rows in zip(weights, (x, more), strict=True):
+        np.testing.assert_allclose(gradient[name], 2 / 3 * rows.T @ error, rtol=1e-12)
+
+
 def test_plans_of_other_row_counts_and_gradients_live_side_by_side():
     """In one arena, which grows; results do not depend on what was computed before."""
     network, alone = _deep(3), {}

@@ -13,10 +13,19 @@ from lepton_mpi.models.gradient_check import check_gradient
 from lepton_mpi.models.logistic import Logistic
 from lepton_mpi.models.mlp import Mlp
 from lepton_mpi.models.own_model import adapt
+from lepton_mpi.models.registry import make_model
+from lepton_mpi.options.config import Config
 from lepton_mpi.sync import NO_SYNC
 from lepton_mpi.vectors import Layout
 
-DATA = SimpleNamespace(feature_shape=(4,), class_count=3, output_count=3, outputs_text="3 classes")
+NUMBERS = Input("numbers", (4,))
+DATA = SimpleNamespace(
+    inputs={"x": NUMBERS},
+    feature_shape=(4,),
+    class_count=3,
+    output_count=3,
+    outputs_text="3 classes",
+)
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f4", "f8"])
 
 
@@ -267,6 +276,42 @@ def _two(feature_shape, output_count):
 )  # fmt: skip
 def test_wrong_attributes_and_arguments(model, parts):
     _refused(model, *parts)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "given", "is_right"),
+    [
+        ({"x": Input("numbers", (2, 2))}, {"x": NUMBERS}, True),
+        ({"image": NUMBERS}, {"x": NUMBERS}, True),
+        ({"x": NUMBERS}, {"x": NUMBERS, "codes": Input("categories", (3,), 5)}, True),
+        ({"x": Input("numbers", (5,))}, {"x": NUMBERS}, False),
+        ({"x": NUMBERS}, {"x": Input("tokens", (4,), 9)}, False),
+        ({"x": NUMBERS, "codes": Input("categories", (3,), 5)}, {"x": NUMBERS}, False),
+    ],
+)
+def test_inputs_that_the_data_do_not_have_are_named(inputs, given, is_right):
+    """A single input may have any name, and another shape of as many numbers."""
+    data = SimpleNamespace(**{**vars(DATA), "inputs": given})
+    if is_right:
+        assert adapt(_with(inputs=inputs), data).inputs == inputs
+        return
+    with pytest.raises(
+        ConfigurationError, match=r"model Wrong: reads .* expected data that have it, got x"
+    ):
+        adapt(_with(inputs=inputs), data)
+
+
+@pytest.mark.parametrize("name", ["mlp", "logistic"])
+@pytest.mark.parametrize(
+    "given",
+    [{"x": Input("tokens", (4,), 9)}, {"x": NUMBERS, "codes": Input("categories", (3,), 5)}],
+)
+def test_built_in_models_pass_over_no_input(name, given):
+    data = SimpleNamespace(**{**vars(DATA), "inputs": given, "class_count": 2})
+    with pytest.raises(
+        ConfigurationError, match=f"--model {name}: expected rows with one input, of numbers, got x"
+    ):
+        make_model(name, Config().for_model(threads=1), data)
 
 
 def test_a_fourth_argument_with_a_default_is_not_sync():
