@@ -33,6 +33,10 @@ def step_bounds(row_count: int, batch_rows: int) -> list[tuple[int, int]]:
     ]
 
 
+def gather_codes(table, rows, out):
+    out[: rows.size] = table[rows]
+
+
 def gather_labels(labels, rows, out):
     out[: rows.size] = labels[rows]
     return rows.size

@@ -110,6 +110,11 @@ class Options(Checked):
     categorical: tuple[str, ...] = option(
         (), "columns that are categories although they look like numbers", kind=_NAMES
     )
+    categories: str = _choice(
+        "codes",
+        "codes: numbers among the features; inputs: whole numbers in an input of their own, for models that embed them",
+        "inputs",
+    )
     drop_columns: tuple[str, ...] = option((), "columns to leave out", kind=_NAMES)
     missing_words: tuple[str, ...] = option(
         MISSING_WORDS,

@@ -79,7 +79,8 @@ def _fit(
     raw = as_read.moments() if needs_moments(options, found, source) else None
     with same_on_all_ranks():
         fitted = fit_transformation(as_read, raw, found, source, options)
-        row_shape = source.row_shape if fitted.kept is None else (int(fitted.kept.sum()),)
+        in_x = fitted.in_x(int(np.prod(source.row_shape)))
+        row_shape = source.row_shape if in_x is None else (int(in_x.sum()),)
         per = normalisation.choose_per(options, row_shape)
     dtype = _stored_dtype(found, fitted, options)
     units = normalisation.unit_count(per, row_shape)
@@ -118,7 +119,8 @@ def _stored_dtype(found: Survey, fitted: Transformation, options: Options) -> np
         return np.dtype(options.dtype)
     if fitted.changes_numbers:
         return np.dtype(np.float64)
-    codes = max(map(len, fitted.categories.values()), default=0)
+    of_x = fitted.categories.keys() - set(fitted.apart)
+    codes = max((len(fitted.categories[feature]) for feature in of_x), default=0)
     return np.promote_types(found.dtype, np.float32) if codes > 256 else found.dtype
 
 

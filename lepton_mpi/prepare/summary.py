@@ -39,6 +39,7 @@ def facts_of(
         "label": plan.source.label,
         "row_shape": list(plan.row_shape),
         "dtype": str(plan.dtype),
+        "inputs": _inputs(plan),
         "rows_read": plan.found.row_count,
         "dropped": plan.chosen.dropped,
         "duplicates": plan.chosen.duplicates,
@@ -55,6 +56,11 @@ def facts_of(
         "constant_units": int(moments.is_constant.sum()),
         "normalisation": {"method": normaliser.method, "per": normaliser.per},
     }
+
+
+def _inputs(plan: "Plan") -> dict[str, dict[str, Any]]:
+    """Inputs beside x, by name: of categories the values of each."""
+    return {"categories": {"values": plan.values}} if plan.values else {}
 
 
 def _classes(plan: "Plan") -> list[dict[str, Any]]:
@@ -128,6 +134,11 @@ def _source_lines(facts: dict[str, Any]) -> list[str]:
         lines.append(line("", f"and {len(facts['sources']) - len(shown)} more"))
     shape = "x".join(map(str, facts["row_shape"]))
     what = f"{facts['format']}, rows of shape {shape}, stored as {facts['dtype']}"
+    if apart := _apart(facts):
+        numbers = f"{shape} numbers, stored as {facts['dtype']}, and " if shape != "0" else ""
+        what = (
+            f"{facts['format']}, rows of {numbers}{len(apart)} categories in an input of their own"
+        )
     return [*lines, line("format", "; ".join([what, *facts["notes"]]))]
 
 
@@ -204,9 +215,14 @@ def _column_lines(facts: dict[str, Any]) -> list[str]:
         lines.append(
             line("dropped", f"{len(dropped)} constant columns: {', '.join(dropped[:SHOWN])}")
         )
-    if not units:
+    if apart := _apart(facts):
+        named = ", ".join(f"{column['name']} ({column['categories']})" for column in apart[:SHOWN])
+        more = f" and {len(apart) - SHOWN} more" if len(apart) > SHOWN else ""
+        lines.append(line("categories", named + more))
+    if not units or not units["mean"]:
         return lines
-    kept = [column for column in columns if not column["dropped"]]
+    apart = _apart(facts)
+    kept = [column for column in columns if not column["dropped"] and column not in apart]
     names = [column["name"] for column in kept]
     if len(names) != len(units["mean"]):
         kept, names = [], [f"channel {i}" for i in range(len(units["mean"]))]
@@ -217,6 +233,13 @@ def _column_lines(facts: dict[str, Any]) -> list[str]:
         figures = " ".join(f"{units[k][i]:>11.5g}" for k in ("minimum", "maximum", "mean", "std"))
         lines.append(line("", f"{name[:20]:<20} {figures}{_remarks(kept[i]) if kept else ''}"))
     return lines
+
+
+def _apart(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Columns that are in the input of categories; reports of earlier versions have none."""
+    if not facts.get("inputs"):
+        return []
+    return [c for c in facts["columns"] if c["kind"] == "category" and not c["dropped"]]
 
 
 def _remarks(column: dict[str, Any]) -> str:

@@ -54,7 +54,8 @@ class TrainingRows:
     def _values(self, number: int) -> np.ndarray:
         rows = self.in_training[self.bounds[number] : self.bounds[number + 1]]
         x = self.transform(self.blocks.read(number))[rows]
-        return x.astype(np.float64).reshape(-1, self.unit_count)
+        # A table of categories alone has no unit.
+        return x.astype(np.float64).reshape(-1 if self.unit_count else len(x), self.unit_count)
 
     def _own_values(self) -> Iterator[np.ndarray]:
         for _, values in self.blocks.rounds(self._values):

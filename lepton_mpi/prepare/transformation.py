@@ -32,6 +32,8 @@ class Transformation:
         In place of missing values.
     kept : bool
         False for columns that are dropped.
+    are_apart : bool
+        Whether categories are an input of their own, and no features of x.
     """
 
     categories: dict[int, tuple[str, ...]]
@@ -39,6 +41,7 @@ class Transformation:
     low: np.ndarray | None = None
     high: np.ndarray | None = None
     kept: np.ndarray | None = None
+    are_apart: bool = False
 
     @property
     def changes_numbers(self) -> bool:
@@ -46,7 +49,22 @@ class Transformation:
 
     @property
     def changes_anything(self) -> bool:
-        return self.changes_numbers or self.kept is not None
+        return self.changes_numbers or self.kept is not None or bool(self.apart)
+
+    @property
+    def apart(self) -> list[int]:
+        """Features that are in the input of categories, in order."""
+        if not self.are_apart:
+            return []
+        return [f for f in sorted(self.categories) if self.kept is None or self.kept[f]]
+
+    def in_x(self, feature_count: int) -> np.ndarray | None:
+        """Which features x has, bool (features,); None for all."""
+        if not self.apart:
+            return self.kept
+        mask = np.ones(feature_count, bool) if self.kept is None else self.kept.copy()
+        mask[self.apart] = False
+        return mask
 
     def encoded(self, block: Block) -> np.ndarray:
         """Rows (rows, features) with codes for texts; NaN is missing."""
@@ -67,11 +85,18 @@ class Transformation:
         return self.finished(self.encoded(block))
 
     def finished(self, x: np.ndarray) -> np.ndarray:
-        """``encoded`` rows, clipped, filled and without the dropped columns."""
+        """``encoded`` rows as x has them: clipped, filled and without the columns that are dropped, or apart."""
+        x, mask = self.filled(x), self.in_x(x.shape[1])
+        return x if mask is None else np.ascontiguousarray(x[:, mask])
+
+    def codes(self, x: np.ndarray) -> np.ndarray:
+        """Categories of ``encoded`` rows, float64 (rows, ``apart``)."""
+        return self.filled(x)[:, self.apart]
+
+    def filled(self, x: np.ndarray) -> np.ndarray:
+        """``encoded`` rows, clipped, and with what stands in for what is missing."""
         x = self.clipped(x)
-        if self.fill is not None:
-            x = np.where(np.isnan(x), self.fill, x)
-        return x if self.kept is None else np.ascontiguousarray(x[:, self.kept])
+        return x if self.fill is None else np.where(np.isnan(x), self.fill, x)
 
     def clipped(self, x: np.ndarray) -> np.ndarray:
         """``encoded`` rows with their outliers at the bounds; what is missing stays so."""
@@ -91,7 +116,7 @@ def fit_transformation(
     rows: TrainingRows, raw: Moments | None, found: Survey, source: Source, options: Options
 ) -> Transformation:
     """Columns to drop, then bounds, then what fills gaps. Collective. Raises DataError, ConfigurationError."""
-    fitted = Transformation(found.categories)
+    fitted = Transformation(found.categories, are_apart=options.categories == "inputs")
     if options.constant_columns == "drop":
         if not source.is_table:
             raise ConfigurationError(

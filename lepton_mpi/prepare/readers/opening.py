@@ -29,6 +29,7 @@ _OPTIONS_OF = {
     "split_column": _TABLES,
     "group": _TABLES,
     "categorical": _TABLES,
+    "categories": _TABLES,
     "drop_columns": _TABLES,
     "missing_words": _TABLES,
     "header": ("csv",),
