@@ -37,6 +37,8 @@ class DataSet:
         Where the rows are.
     is_normalised : bool
         Whether rows in memory are normalised there.
+    notes : tuple of str
+        What the user should know of the files.
     """
 
     paths: tuple[Path, ...]
@@ -47,6 +49,7 @@ class DataSet:
     target_count: int
     way: Way
     is_normalised: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

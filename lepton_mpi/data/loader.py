@@ -8,7 +8,9 @@ import numpy as np
 
 from lepton_mpi.data.dataset import DataSet
 from lepton_mpi.data.files import hdf5
+from lepton_mpi.data.files.label_arrays import notes_on_labels
 from lepton_mpi.data.files.layouts import OpenFile, YKind
+from lepton_mpi.data.files.probe import Arrays
 from lepton_mpi.data.filling import choose_way, make_rows, shape_of
 from lepton_mpi.data.holding_out import hold_out
 from lepton_mpi.data.host import Host
@@ -35,6 +37,8 @@ class Wanted:
         What the rows have to be predicted; "auto" takes floats as targets.
     way : {"auto", "memory", "mapped", "streamed"}
         Where rows are to be; "auto" takes the fastest that the memory of every host allows.
+    arrays : (str or None, str or None)
+        Names of features and labels in the files, see ``hdf5.open_file``.
     """
 
     dtype: np.dtype
@@ -42,6 +46,7 @@ class Wanted:
     seed: int = 0
     y_kind: YKind = "auto"
     way: WayName = "auto"
+    arrays: Arrays = hdf5.USUAL_NAMES
 
 
 def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
@@ -61,9 +66,9 @@ def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
     DataError, ConfigurationError
         On every rank.
     """
-    paths = _locate(names, host)
+    paths = _locate(names, wanted, host)
     with host.agreeing():
-        opened = open_all(paths, wanted.y_kind)
+        opened = open_all(paths, wanted.y_kind, wanted.arrays)
     facts, tables = opened.facts, opened.tables
     shape = shape_of(tables, facts.target_count, wanted.dtype)
     way = choose_way(paths, tables, shape, wanted.way, host)
@@ -72,6 +77,7 @@ def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
         class_names = facts.class_names
         if facts.y_kind == "classes" and not class_names:
             class_names = tuple(str(number) for number in range(_class_count(splits)))
+    on_labels = notes_on_labels(splits["train"].y, facts.class_names, opened.is_prepared)
     nothing = dict.fromkeys(("validation", "test"), 0.0)
     hold_out(
         splits, nothing if opened.is_prepared else nothing | dict(wanted.held_out), wanted.seed
@@ -85,10 +91,11 @@ def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
     return DataSet(
         *(tuple(paths), facts.inputs, class_names, normalisation, splits),
         *(facts.target_count, way),
+        notes=(*facts.notes, *on_labels),
     )
 
 
-def _locate(names: str | Sequence[str], host: Host) -> list[Path]:
+def _locate(names: str | Sequence[str], wanted: Wanted, host: Host) -> list[Path]:
     """The files, once one rank of each host has had them looked at. Collective. Raises DataError."""
     with host.agreeing():
         paths = hdf5.locate_all([names] if isinstance(names, str) else names)
@@ -96,7 +103,7 @@ def _locate(names: str | Sequence[str], host: Host) -> list[Path]:
     host.agree_on("what --data names", [str(path) for path in paths])
     with host.agreeing():
         if host.local_rank == 0:
-            hdf5.probe_all(paths)
+            hdf5.probe_all(paths, wanted.arrays)
     return paths
 
 

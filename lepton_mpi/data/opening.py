@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lepton_mpi.data.files import hdf5
 from lepton_mpi.data.files.layouts import OpenFile, YKind
+from lepton_mpi.data.files.probe import Arrays
 from lepton_mpi.data.files.stored_rows import StoredFile, StoredRows
 from lepton_mpi.data.tables import Table
 from lepton_mpi.errors import DataError
@@ -23,13 +24,13 @@ class Opened:
     is_prepared: bool
 
 
-def open_all(paths: list[Path], y_kind: YKind) -> Opened:
+def open_all(paths: list[Path], y_kind: YKind, arrays: Arrays = hdf5.USUAL_NAMES) -> Opened:
     """Open the files of a data set. Raises DataError."""
     _allow_open_files(len(paths))
     found: list[OpenFile] = []
     parts: dict[str, _Part] = {}
     for path in paths:
-        with hdf5.open_file(path, y_kind) as opened:
+        with hdf5.open_file(path, y_kind, arrays) as opened:
             stays_open = StoredFile(path, opened.file)
             for split, source in opened.sources.items():
                 part = parts.setdefault(split, _Part({}, []))

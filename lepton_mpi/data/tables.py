@@ -10,9 +10,12 @@ from math import prod
 import numpy as np
 
 from lepton_mpi.batch import Input
+from lepton_mpi.data.files.array_names import prepare_line
+from lepton_mpi.data.files.label_arrays import classes_of, width
 from lepton_mpi.data.files.stored_rows import StoredRows
 from lepton_mpi.data.kernels import all_finite
 from lepton_mpi.errors import DataError
+from lepton_mpi.wording import one_line
 
 # Large enough to read at full speed, small enough to be mixed well, and to be checked while it is in the cache.
 BLOCK_BYTES = 1 << 20
@@ -101,10 +104,11 @@ class Table:
                 check_finite(stored, first, out[rows])
                 continue
             # As they are: a class that is too large for int32 must not become another one.
-            labels = np.empty((last - first, 1), stored.dtype)
+            labels = np.empty((last - first, width((1, *stored.row_shape))), stored.dtype)
             stored.read(first, last, labels)
-            self._check_classes(stored, first, labels.reshape(-1))
-            out[rows] = labels.reshape(-1)
+            codes = _classes_of(stored, first, labels)
+            self._check_classes(stored, first, codes)
+            out[rows] = codes
 
     def will_need(self, start: int, stop: int) -> None:
         """Have the system read the inputs of rows [start, stop) ahead of their use."""
@@ -148,7 +152,27 @@ class Table:
                 expected = "a class from 0 up, got"
                 if label >= limit:
                     expected = f"fewer classes than the {self.row_count} rows, got class"
-            raise DataError(f"{stored.path}: {stored.name}: row {row}: expected {expected} {label}")
+            hint = ""
+            if label < 0:
+                words = f"--no-label {label} --missing drop"
+                hint = f"; if it means none: {prepare_line(stored.path, words)}"
+            raise DataError(
+                f"{stored.path}: {stored.name}: row {row}: expected {expected} {label}{hint}"
+            )
+
+
+def _classes_of(stored: StoredRows, first: int, labels: np.ndarray) -> np.ndarray:
+    """Classes of rows from ``first`` on, of labels of shape (rows, width). Raises DataError."""
+    codes, wrong = classes_of(labels)
+    if not wrong.any():
+        return codes
+    row = int(wrong.argmax())
+    is_one = labels.shape[1] == 1
+    expected = "a whole number, the class" if is_one else "one 1, at the class, and else 0"
+    raise DataError(
+        f"{stored.path}: {stored.name}: row {first + row}: expected {expected}, got "
+        f"{one_line(labels[row].tolist()[:12]).strip('[]')}; --loss mse takes such numbers as targets"
+    )
 
 
 def check(spec: Input, stored: StoredRows, first: int, block: np.ndarray) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from lepton_mpi.data import augmentation
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options import own
-from lepton_mpi.options.kinds import Bytes, PathText, Several
+from lepton_mpi.options.kinds import Bytes, PathText, Several, Text
 from lepton_mpi.options.option import (
     ABOVE_0,
     AT_LEAST_0,
@@ -67,6 +67,12 @@ class Config(Checked):
         ("names of files, one at least", lambda value: len(value) > 0),
         kind=Several.of(PathText("FILE")),
     )
+    x: str | None = option(
+        None,
+        "data set of the features, in files with other names than usual ones; {split} stands for train, validation, test",
+        kind=Text("NAME"),
+    )
+    y: str | None = option(None, "data set of the labels; likewise", kind=Text("NAME"))
     loader: Literal["auto", "memory", "mapped", "streamed"] = option(
         "auto",
         "where rows are: copied into memory once per host, mapped from the file, or read ahead in windows; "
@@ -259,16 +265,23 @@ class Config(Checked):
         return {**vars(self), **own_options, "threads": threads}
 
     @property
+    def arrays(self) -> tuple[str | None, str | None]:
+        """Names of features and labels in the files; None for usual ones."""
+        return self.x, self.y
+
+    @property
     def held_out(self) -> dict[str, float]:
         """Fraction of the rows kept for each purpose, where the file has no such split."""
         return {"validation": self.validation_split, "test": self.test_split}
 
     @property
     def y_kind(self) -> YKind:
-        """What ``y`` of the data must be for the task, or else for the loss."""
+        """What ``y`` of the data must be for the task, or else for the model, or the loss."""
         of_task: dict[str, YKind] = {"classes": "classes", "targets": "targets", "tokens": "tokens"}
+        of_model: dict[str, YKind] = {"logistic": "classes"}
         of_loss: dict[str, YKind] = {"auto": "auto", "cross_entropy": "classes"}
-        return of_task.get(self.task) or of_loss.get(self.loss, "targets")
+        asked = of_task.get(self.task) or of_model.get(self.model)
+        return asked or of_loss.get(self.loss, "targets")
 
 
 OPTIONS = options_of(Config)

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lepton_mpi.data.files.array_names import split_of_word
 from lepton_mpi.errors import DataError, same_on_all_ranks
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.passes import Blocks
 from lepton_mpi.prepare.plain_numbers import plain_number
 from lepton_mpi.prepare.readers import Block, Source, Words
-from lepton_mpi.prepare.readers.inputs import split_of_word
 from lepton_mpi.prepare.row_hashes import hashes_of_rows
 
 # A column with more different texts than this, and more than half as many as rows, holds names rather than categories.

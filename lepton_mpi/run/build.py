@@ -165,7 +165,8 @@ def _open_report(config: Config, world: World, start: Start) -> Report:
 
 def _load(config: Config, world: World) -> DataSet:
     wanted = Wanted(
-        *(np.dtype(config.dtype), config.held_out, config.seed, config.y_kind, config.loader)
+        *(np.dtype(config.dtype), config.held_out, config.seed, config.y_kind, config.loader),
+        config.arrays,
     )
     return load(config.data, wanted, world)
 

@@ -21,6 +21,7 @@ ALLOWED = {
         "data/files/*.py",
         "data/embedded/make.py",
         "run/checkpoint.py",
+        "prepare/readers/hdf5_arrays.py",
         "prepare/readers/hdf5_files.py",
         "prepare/writing.py",
         "prepare/inspection.py",

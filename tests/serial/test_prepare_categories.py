@@ -95,7 +95,9 @@ def test_missing_and_constant_columns_beside_categories_apart(tmp_path):
         ["red", 4.0, "gas", 5],
     ]
     path = write_csv(
-        tmp_path / "a.csv", [[*row, "ab"[i % 2]] for i, row in enumerate(rows * 3)], *("p", "q", "r", "s", "label")
+        tmp_path / "a.csv",
+        [[*row, "ab"[i % 2]] for i, row in enumerate(rows * 3)],
+        *("p", "q", "r", "s", "label"),
     )
     words = ("--missing", "mean", "--constant-columns", "drop", "--split", "1")
     prepare(path, tmp_path / "a.h5", "--categories", "inputs", *words)

@@ -161,6 +161,8 @@ _FREE = {
     },
     "hook": ("own.py:Own",),
     "task": "own.py:Own",
+    "x": "features",
+    "y": "labels",
 }
 
 

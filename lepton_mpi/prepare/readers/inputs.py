@@ -5,26 +5,6 @@ from pathlib import Path
 
 from lepton_mpi.data.files.file_format import SPLITS
 
-_SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
-
-
-def split_of_word(word: str) -> str | None:
-    """The split that a word of a file, folder or column means.
-
-    >>> split_of_word(" Val"), split_of_word("fold 3")
-    ('validation', None)
-    """
-    return _SPLIT_WORDS.get(word.strip().lower())
-
 
 @dataclass(frozen=True)
 class Input:
