@@ -179,7 +179,7 @@ def test_a_checkpoint_of_classes_is_not_evaluated_on_targets(world, plane, folde
         "checkpoint"
     ]
     path = Path(world.comm.bcast(path))
-    with refused(world, DataError, "train/y", "expected whole numbers", "float64"):
+    with refused(world, DataError, "train/y", "expected one 1, at the class", "float64"):
         evaluate.evaluate_checkpoint(path, str(plane), "test", world)
 
 
