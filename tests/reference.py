@@ -338,7 +338,7 @@ def nesterov(parameters, gradient, first, second, decay, numbers):
 
 
 def adam(parameters, gradient, first, second, decay, numbers):
-    g, w, (_, _, rate, b1, r1, b2, r2, epsilon, _) = _mean(gradient, parameters, decay, numbers)
+    g, w, (_, _, rate, b1, r1, b2, r2, epsilon, *_) = _mean(gradient, parameters, decay, numbers)
     m = b1 * first.astype(np.float64) + r1 * g
     v = b2 * second.astype(np.float64) + r2 * g**2
     first[:], second[:] = m, v
@@ -360,14 +360,14 @@ def lion(parameters, gradient, first, second, decay, numbers):
 
 
 def adagrad(parameters, gradient, first, second, decay, numbers):
-    g, w, (_, _, rate, _, _, _, _, epsilon, _) = _mean(gradient, parameters, decay, numbers)
+    g, w, (_, _, rate, _, _, _, _, epsilon, *_) = _mean(gradient, parameters, decay, numbers)
     s = first.astype(np.float64) + g**2
     first[:] = s
     parameters[:] = w - rate * g / (np.sqrt(s) + epsilon)
 
 
 def rmsprop(parameters, gradient, first, second, decay, numbers):
-    g, w, (_, _, rate, _, _, rho, rest, epsilon, _) = _mean(gradient, parameters, decay, numbers)
+    g, w, (_, _, rate, _, _, rho, rest, epsilon, *_) = _mean(gradient, parameters, decay, numbers)
     s = rho * first.astype(np.float64) + rest * g**2
     first[:] = s
     parameters[:] = w - rate * g / (np.sqrt(s) + epsilon)

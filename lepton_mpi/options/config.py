@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from lepton_mpi.data import augmentation
 from lepton_mpi.errors import ConfigurationError
-from lepton_mpi.options import own
-from lepton_mpi.options.kinds import Bytes, PathText, Several, Text
+from lepton_mpi.options import names, own
+from lepton_mpi.options.kinds import Bytes, NameOrFile, PathText, Several, Text
 from lepton_mpi.options.option import (
     ABOVE_0,
     AT_LEAST_0,
@@ -47,7 +47,6 @@ ActivationName = Literal["relu", "gelu", "tanh", "sigmoid", "silu"]
 LossName = Literal["auto", "cross_entropy", "mse", "huber"]
 
 YKind = Literal["auto", "classes", "targets", "tokens"]
-OptimizerName = Literal["adam", "adamw", "sgd", "nesterov", "lion", "adagrad", "rmsprop"]
 
 _MLP = ("model", "mlp")
 
@@ -95,8 +94,8 @@ class Config(Checked):
     )
     model: str = option(
         "mlp",
-        "mlp, logistic, or FILE.py:NAME, a callable that returns your own model",
-        kind=PathText("NAME", "mlp, logistic or FILE.py:NAME"),
+        "what is trained; FILE.py:NAME: a callable that returns your own model",
+        kind=NameOrFile.of(names.MODELS),
     )
     hidden: tuple[int, ...] = option(
         (128,),
@@ -125,12 +124,12 @@ class Config(Checked):
     task: str = option(
         "auto",
         "what y is, and which figures are made of it; auto: as the data say",
-        kind=PathText("NAME", "auto, classes, targets or FILE.py:NAME"),
+        kind=NameOrFile.of(names.TASKS, "auto"),
     )
     strategy: str = option(
         "sync",
-        "how gradients become parameters: sync, or FILE.py:NAME of your own",
-        kind=PathText("NAME", "sync or FILE.py:NAME"),
+        "how gradients become parameters",
+        kind=NameOrFile.of(names.STRATEGIES),
     )
     hook: tuple[str, ...] = option(
         (),
@@ -151,9 +150,10 @@ class Config(Checked):
         "rows of one kernel call, the unit of the sum; 0: an eighth of the global batch",
         WHOLE_FROM_0,
     )
-    optimizer: OptimizerName = option(
+    optimizer: str = option(
         "adam",
-        "sgd and nesterov have momentum; adamw and lion decay weights apart from the gradient",
+        "sgd is with momentum, unless that is 0; adamw and lion decay weights apart from the gradient",
+        kind=NameOrFile.of(names.OPTIMIZERS),
     )
     learning_rate: float = option(1e-3, "step size of the optimizer, at its peak", ABOVE_0)
     momentum: float = option(

@@ -23,7 +23,7 @@ from lepton_mpi.models import own_model
 from lepton_mpi.models.model import Model
 from lepton_mpi.models.registry import make_model
 from lepton_mpi.optimizers.learning_rate import Schedule
-from lepton_mpi.optimizers.optimizer import Settings
+from lepton_mpi.optimizers.settings import Settings
 from lepton_mpi.options.config import Config
 from lepton_mpi.registry import load as load_own
 from lepton_mpi.run import checkpoint, evaluation, hooks, resume, summary
@@ -195,12 +195,14 @@ def _make_strategy(
         *(config.schedule_epochs * steps_per_epoch, config.schedule_factor),
     )
     settings = Settings(
-        config.optimizer, rate, config.momentum, config.weight_decay, config.clip_value or math.inf
+        *(config.optimizer, rate, config.momentum, config.weight_decay),
+        *(config.clip_value or math.inf, config.own.get("optimizer")),
     )
     setting = Setting(
         *(world, layout, dtype, micro_batch_count, settings, config.clip_norm or math.inf),
         *(layout.buckets(max(1, config.bucket_bytes // dtype.itemsize)), config.allreduce),
         config.segment_bytes,
+        averaged=model.averaged,
         is_asked=model.asks_for_parameters,
     )
     with world.agreeing():

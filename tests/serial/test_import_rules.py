@@ -51,13 +51,13 @@ GROUND = {
 MAY_IMPORT = {
     "kernels": set(),
     "layers": {"kernels"},
-    "models": {"layers", "kernels"},
+    "models": {"layers", "kernels", "options"},
     "data": {"kernels"},
-    "tasks": {"data"},
-    "optimizers": {"kernels"},
+    "tasks": {"data", "options"},
+    "optimizers": {"kernels", "options"},
     "world": set(),
     "collectives": {"kernels"},
-    "strategies": {"collectives", "optimizers", "kernels"},
+    "strategies": {"collectives", "optimizers", "kernels", "options"},
     "options": {"data"},
     "prepare": {"data", "kernels", "options"},
     "run": {
