@@ -32,7 +32,7 @@ from lepton_mpi.kernels.sources import Key, key_of
 # Numba's names of the types that a run may have.
 _KINDS = {np.dtype(np.float32): "f4", np.dtype(np.float64): "f8"}
 _LETTERS = re.compile(r"\b[FVM]\b")
-_OPTIONS = {"nogil": True, "error_model": "numpy"}
+_OPTIONS = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 
 def kernel(*patterns: str) -> Callable[[Callable[..., Any]], "Kernel"]:
