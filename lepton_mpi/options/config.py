@@ -89,6 +89,12 @@ class Config(Checked):
         WHOLE_FROM_1,
         kind=Bytes(),
     )
+    context: int = option(
+        0, "of a text in one piece: tokens of a row; 0: as its file says", WHOLE_FROM_0
+    )
+    stride: int = option(
+        0, "of such a text: tokens from one row to the next; 0: as many as a row has", WHOLE_FROM_0
+    )
     augment: tuple[str, ...] = option(
         (),
         "what is done to training rows at random: flip (left to right), crop=PIXELS, noise=DEVIATION",
@@ -125,7 +131,7 @@ class Config(Checked):
     task: str = option(
         "auto",
         "what y is, and which figures are made of it; auto: as the data say",
-        kind=PathText("NAME", "auto, classes, targets or FILE.py:NAME"),
+        kind=PathText("NAME", "auto, classes, targets, tokens or FILE.py:NAME"),
     )
     strategy: str = option(
         "sync",

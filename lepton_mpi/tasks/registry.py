@@ -8,7 +8,7 @@ TASKS = Registry(
     "--task",
     {
         name: f"lepton_mpi.tasks.{name}:make"
-        for name in ("classes", "targets")
+        for name in ("classes", "targets", "tokens")
     },
 )  # fmt: skip
 
