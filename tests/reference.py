@@ -37,6 +37,18 @@ def gather_codes(table, rows, out):
     out[: rows.size] = table[rows]
 
 
+def gather_windows(tokens, places, starts, skipped, documents, values, x, y):
+    length = x.shape[1]
+    for i, place in enumerate(places):
+        window = tokens[place : place + length + 1].astype(np.int64)
+        x[i], y[i] = window[:-1], window[1:]
+        if window.min() < 0 or window.max() >= values:
+            return i
+        positions = starts[i] + 1 + np.arange(length)
+        y[i, (np.arange(length) < skipped[i]) | np.isin(positions, documents)] = -1
+    return -1
+
+
 def gather_labels(labels, rows, out):
     out[: rows.size] = labels[rows]
     return rows.size

@@ -39,6 +39,8 @@ class Wanted:
         Where rows are to be; "auto" takes the fastest that the memory of every host allows.
     arrays : (str or None, str or None)
         Names of features and labels in the files, see ``hdf5.open_file``.
+    context, stride : int
+        Of a text: tokens of a row, 0 for those that the files name; tokens from one row to the next, 0 for as many.
     """
 
     dtype: np.dtype
@@ -47,6 +49,8 @@ class Wanted:
     y_kind: YKind = "auto"
     way: WayName = "auto"
     arrays: Arrays = hdf5.USUAL_NAMES
+    context: int = 0
+    stride: int = 0
 
 
 def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
@@ -68,7 +72,8 @@ def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
     """
     paths = _locate(names, wanted, host)
     with host.agreeing():
-        opened = open_all(paths, wanted.y_kind, wanted.arrays)
+        how = wanted.y_kind, wanted.arrays, wanted.context, wanted.stride
+        opened = open_all(paths, *how)
     facts, tables = opened.facts, opened.tables
     shape = shape_of(tables, facts.target_count, wanted.dtype)
     way = choose_way(paths, tables, shape, wanted.way, host)
@@ -77,7 +82,9 @@ def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
         class_names = facts.class_names
         if facts.y_kind == "classes" and not class_names:
             class_names = tuple(str(number) for number in range(_class_count(splits)))
-    on_labels = notes_on_labels(splits["train"].y, facts.class_names, opened.is_prepared)
+    on_labels: tuple[str, ...] = ()
+    if facts.y_kind != "tokens":
+        on_labels = notes_on_labels(splits["train"].y, facts.class_names, opened.is_prepared)
     nothing = dict.fromkeys(("validation", "test"), 0.0)
     hold_out(
         splits, nothing if opened.is_prepared else nothing | dict(wanted.held_out), wanted.seed
@@ -90,7 +97,7 @@ def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
         normalisation = _normalisation(facts, wanted.dtype)
     return DataSet(
         *(tuple(paths), facts.inputs, class_names, normalisation, splits),
-        *(facts.target_count, way),
+        *(facts.y_kind, facts.target_count, way, facts.vocabulary),
         notes=(*facts.notes, *on_labels),
     )
 

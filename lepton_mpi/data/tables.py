@@ -1,11 +1,12 @@
 """The rows of one split, of one file or of several, one behind the other."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from math import prod
+from typing import Protocol
 
 import numpy as np
 
@@ -19,6 +20,57 @@ from lepton_mpi.wording import one_line
 
 # Large enough to read at full speed, small enough to be mixed well, and to be checked while it is in the cache.
 BLOCK_BYTES = 1 << 20
+
+
+class RowTable(Protocol):
+    """What rows are read from: a ``Table``, or the tokens of a text, of which a row is a window (``token_tables.py``).
+
+    Attributes
+    ----------
+    specs : mapping of str to Input
+    row_count : int
+    """
+
+    @property
+    def specs(self) -> Mapping[str, Input]: ...
+    @property
+    def row_count(self) -> int: ...
+    @property
+    def first(self) -> StoredRows:
+        """Of the first file and input, for messages."""
+
+    def stored(self, name: str) -> Sequence[StoredRows]:
+        """An input in each of the files."""
+
+    def twin(self) -> "RowTable":
+        """The same rows, for another thread."""
+
+    def blocks(self, block_bytes: int = ...) -> np.ndarray:
+        """Where runs of rows begin that are read together, and the end: int64, shape (blocks + 1,)."""
+
+    def read(self, name: str, start: int, stop: int, out: np.ndarray) -> None:
+        """An input of rows [start, stop) into ``out``, which has room for each. Raises DataError."""
+
+    def memory_shape(self, name: str) -> tuple[int, ...]:
+        """Of an input of all rows in memory."""
+
+    def memory_blocks(self) -> np.ndarray:
+        """Where runs of that memory begin that are read together, and the end: int64, shape (blocks + 1,)."""
+
+    def read_memory(self, name: str, start: int, stop: int, out: np.ndarray) -> None:
+        """A run [start, stop) of that memory into ``out``. Raises DataError."""
+
+    def check_mapped(self, name: str, start: int, block: np.ndarray) -> None:
+        """Look at a run of it that is mapped, as far as that is done before training. Raises DataError."""
+
+    def read_y(self, start: int, stop: int, out: np.ndarray) -> None:
+        """Classes or targets of rows [start, stop). Raises DataError."""
+
+    def will_need(self, start: int, stop: int) -> None:
+        """Have the system read the inputs of rows [start, stop) ahead of their use."""
+
+    def place_of(self, row: int) -> str:
+        """File, data set and row there, for a message."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +109,10 @@ class Table:
         """Of the first file and input, for messages."""
         return next(iter(self.inputs.values()))[0]
 
+    def stored(self, name: str) -> list[StoredRows]:
+        """An input in each of the files."""
+        return self.inputs[name]
+
     def twin(self) -> "Table":
         """The same rows, for another thread."""
         inputs = {name: [s.twin() for s in files] for name, files in self.inputs.items()}
@@ -91,6 +147,22 @@ class Table:
             check(self.specs[name], stored, first, part)
             if not is_direct:
                 out[rows] = part
+
+    def memory_shape(self, name: str) -> tuple[int, ...]:
+        """(rows, elements of a row)."""
+        return self.row_count, self.specs[name].size
+
+    def memory_blocks(self) -> np.ndarray:
+        """Those of rows."""
+        return self.blocks()
+
+    def read_memory(self, name: str, start: int, stop: int, out: np.ndarray) -> None:
+        """As ``read``."""
+        self.read(name, start, stop, out)
+
+    def check_mapped(self, name: str, start: int, block: np.ndarray) -> None:
+        """Rows of the one file that there is, from ``start`` on: numbers must be finite, codes must exist."""
+        check(self.specs[name], self.inputs[name][0], start, block)
 
     def read_y(self, start: int, stop: int, out: np.ndarray) -> None:
         """Classes, int32 of shape (stop - start,), or targets, floats of shape (stop - start, targets).
@@ -193,13 +265,15 @@ def check_finite(stored: StoredRows, first: int, block: np.ndarray) -> None:
     )
 
 
-def check_codes(spec: Input, stored: StoredRows, first: int, block: np.ndarray) -> None:
-    """Whether all numbers of a block are codes that there are; see ``check``."""
+def check_codes(
+    spec: Input, stored: StoredRows, first: int, block: np.ndarray, what: str = "row"
+) -> None:
+    """Whether all numbers of a block are codes that there are; see ``check``. ``what`` is what ``first`` counts."""
     limits = np.broadcast_to(np.asarray(spec.values), block.shape[1:])
     if not len(block) or ((block.min(axis=0) >= 0) & (block.max(axis=0) < limits)).all():
         return
     row, column = np.argwhere((block < 0) | (block >= limits))[0]
     raise DataError(
-        f"{stored.path}: {stored.name}: row {first + row}: expected a code from 0 to {limits[column] - 1}, got "
+        f"{stored.path}: {stored.name}: {what} {first + row}: expected a code from 0 to {limits[column] - 1}, got "
         f"{block[row, column]}"
     )

@@ -88,6 +88,12 @@ class Config(Checked):
         WHOLE_FROM_1,
         kind=Bytes(),
     )
+    context: int = option(
+        0, "of a text in one piece: tokens of a row; 0: as its file says", WHOLE_FROM_0
+    )
+    stride: int = option(
+        0, "of such a text: tokens from one row to the next; 0: as many as a row has", WHOLE_FROM_0
+    )
     augment: tuple[str, ...] = option(
         (),
         "what is done to training rows at random: flip (left to right), crop=PIXELS, noise=DEVIATION",

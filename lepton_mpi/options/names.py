@@ -12,6 +12,7 @@ MODELS = {
 TASKS = {
     "classes": "lepton_mpi.tasks.classes:make",
     "targets": "lepton_mpi.tasks.targets:make",
+    "tokens": "lepton_mpi.tasks.tokens:make",
 }
 
 STRATEGIES = {

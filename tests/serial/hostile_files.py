@@ -73,9 +73,13 @@ def write_good(
     growing: bool = False,
     dtype="f8",
     inputs: bool = False,
+    text: bool = False,
     **storage,
 ) -> None:
-    """Rows in the groups of a prepared file, or in the flat layout, with all that may stand beside them."""
+    """Rows in the groups of a prepared file, or in the flat layout, with all that may stand beside them; or a text."""
+    if text:
+        _write_text(path, libver, storage)
+        return
     x, y = _rows()
     x = x.astype(dtype) if np.dtype(dtype).kind == "f" else (100 + 20 * x).astype(dtype)
     with h5py.File(path, "w", libver=libver, userblock_size=user_block) as file:
@@ -113,6 +117,19 @@ def _add_inputs(file: h5py.File, split: str, x: np.ndarray, y: np.ndarray, stora
         file.create_dataset("normalisation/inputs/ages/shift", data=0.5)
 
 
+def _write_text(path: Path, libver: str, storage: dict) -> None:
+    """Streams of tokens with documents and a vocabulary."""
+    with h5py.File(path, "w", libver=libver) as file:
+        for split, count in (("train", 300), ("test", 60)):
+            tokens = np.random.default_rng(count).integers(0, 5, count).astype("u2")
+            made = file.create_dataset(f"{split}/tokens", data=tokens, **storage)
+            made.attrs["values"], made.attrs["context"] = 5, 6
+            file.create_dataset(f"{split}/document_starts", data=[0, 20, 45], **storage)
+        for name, values in (("bytes", np.arange(9, dtype="u1")), ("ends", [1, 2, 5, 8, 9])):
+            file.create_dataset(f"vocabulary/{name}", data=values, **storage)
+        file["about/vocabulary"] = np.array([b"a", b"b"])
+
+
 _PACKED = {"compression": "gzip", "shuffle": True, "fletcher32": True}
 GOOD: dict[str, dict] = {
     "contiguous": {},
@@ -127,6 +144,8 @@ GOOD: dict[str, dict] = {
     "latest, packed, user block": {"libver": "latest", "user_block": 1024, **_PACKED},
     "named inputs": {"inputs": True},
     "latest, packed, named inputs": {"libver": "latest", "inputs": True, **_PACKED},
+    "text": {"text": True},
+    "latest, packed text": {"libver": "latest", "text": True, **_PACKED},
 }
 # Where every byte that means something has a checksum.
 CHECKED = {
@@ -246,6 +265,9 @@ PLACES = (
     "other/deeper/x",
     "train/inputs/ages",
     "normalisation/inputs/ages/shift",
+    "train/tokens",
+    "train/document_starts",
+    "vocabulary/ends",
 )
 
 

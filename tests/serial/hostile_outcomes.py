@@ -101,6 +101,8 @@ def _digest(data) -> str:
         *data.normalisation,
         *(part.memory for rows in data.splits.values() for part in rows.inputs),
         *(array for rows in data.splits.values() for array in (rows.y, rows.indices)),
+        *(rows.windows.documents for rows in data.splits.values() if rows.windows),
+        *(np.frombuffer(token, np.uint8) for token in data.vocabulary),
     ):
         blake.update(np.ascontiguousarray(array).data)
     return blake.hexdigest()[:16]

@@ -137,6 +137,8 @@ def _facts_of(first: OpenFile, file: OpenFile) -> Iterator[tuple[str, object, ob
         yield f"{of}values", mine.values, other.values
     yield "classes", first.class_names, file.class_names
     yield "targets a row", first.target_count, file.target_count
+    yield "context", first.context, file.context
+    yield "vocabulary", first.vocabulary, file.vocabulary
     yield "splits", ", ".join(first.sources), ", ".join(file.sources)
 
 

@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 
 from lepton_mpi.batch import Input, Kind
-from lepton_mpi.data.files import label_arrays
+from lepton_mpi.data.files import label_arrays, texts
 from lepton_mpi.data.files.file_format import SPLITS, check_version, is_prepared
 from lepton_mpi.data.files.used import Used, check_as_they_are
 from lepton_mpi.errors import DataError
@@ -40,11 +40,14 @@ class Source:
         ``x`` first; of a text ``tokens`` alone, which is flat.
     y : h5py.Dataset or None
         None for a text.
+    document_starts : h5py.Dataset or None
+        Of a text: where its documents begin, if it says so.
     """
 
     split: str
     inputs: dict[str, h5py.Dataset]
     y: h5py.Dataset | None
+    document_starts: h5py.Dataset | None = None
 
     @property
     def row_count(self) -> int:
@@ -71,6 +74,10 @@ class OpenFile:
         Whether ``prepare`` wrote the file, so that it has all splits that it is to have.
     notes : tuple of str
         What the user should know of the choice.
+    context : int
+        Of a text: tokens of a row, if nobody asks for others; 0 where the file does not say.
+    vocabulary : tuple of bytes
+        Of a text: what each token stands for; empty where the file does not say.
     """
 
     path: Path
@@ -83,6 +90,8 @@ class OpenFile:
     target_count: int
     is_prepared: bool
     notes: tuple[str, ...] = ()
+    context: int = 0
+    vocabulary: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,10 +122,15 @@ def describe(file: h5py.File, path: Path, y_kind: YKind, used: Used) -> OpenFile
         for name in inputs
         if inputs[name].kind == "numbers"
     }
+    of_text: dict[str, Any] = {}
+    if kind == "tokens":
+        of_text["context"] = texts.context(path, train.inputs["tokens"])
+        of_text["vocabulary"] = texts.vocabulary(file, path, inputs["tokens"])
     return OpenFile(
         *(path, file, sources, inputs, normalisation),
         *(class_names if kind == "classes" else (), kind, target_count, is_prepared(file.attrs)),
         notes=_notes(used, train.y, kind),
+        **of_text,
     )
 
 
@@ -200,7 +214,8 @@ def _source(file: h5py.File, path: Path, split: str, names: _Names, y_kind: str)
     if (y_kind == "tokens") != (names.y is None):
         raise DataError(f"{path}: {split}: expected a text in one piece in every split or in none")
     if names.y is None:
-        return Source(split, {"tokens": _stream(file, path, names.inputs["tokens"])}, None)
+        stream = texts.stream(file, path, names.inputs["tokens"])
+        return Source(split, {"tokens": stream}, None, texts.document_starts(file, path, split))
     first = next(iter(names.inputs.values()))
     for name in (*names.inputs.values(), names.y):
         if not isinstance(file.get(name), h5py.Dataset):
@@ -218,18 +233,6 @@ def _source(file: h5py.File, path: Path, split: str, names: _Names, y_kind: str)
                 f"{path}: {data_set.name}: expected {rows} rows as in {name}, got {data_set.shape[0]}"
             )
     return Source(split, inputs, y)
-
-
-def _stream(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
-    """A text: tokens in one piece."""
-    data_set = file[name]
-    if (
-        not isinstance(data_set, h5py.Dataset)
-        or data_set.ndim != 1
-        or data_set.dtype.kind not in "iu"
-    ):
-        raise DataError(f"{path}: {name}: expected a data set of whole numbers of shape (tokens,)")
-    return data_set
 
 
 # -- what they are -------------------------------------------------------------------------------------

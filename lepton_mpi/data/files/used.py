@@ -23,6 +23,7 @@ from lepton_mpi.errors import DataError, LeptonError
 
 # Folders of what this program writes beside rows.
 _FOLDERS = ("normalisation/", "vocabulary/", "about/")
+_OF_TEXTS = ("tokens", "document_starts")
 # An array may be a group of these: a sparse matrix by rows, and categories, as AnnData writes them.
 SPARSE, CATEGORIES = ("data", "indices", "indptr"), ("codes", "categories")
 
@@ -128,7 +129,7 @@ def _are_own(names: list[str]) -> bool:
 
 def _own(names: list[str]) -> tuple[str, ...]:
     """Of a file of named inputs, or of a text."""
-    rows = [f"{split}/{part}" for split in SPLITS for part in ("x", "y", "tokens")]
+    rows = [f"{split}/{part}" for split in SPLITS for part in ("x", "y", *_OF_TEXTS)]
     groups = tuple(f"{split}/inputs/" for split in SPLITS)
     return (*(n for n in names if n in rows or n.startswith(groups)), *_beside_rows(names))
 
