@@ -29,7 +29,7 @@ FORMATS = (
     "wav",
     "hdf5",
 )
-MISSING_WORDS = ("NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "#N/A", "?")
+MISSING_WORDS = ("NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "#N/A", "?", "\\N")
 
 _NAME = Text("NAME", "a name")
 _NAMES = Several.of(_NAME, ",")
@@ -40,6 +40,10 @@ _HEADER = (
 _DELIMITER = (
     "auto, tab, space or one character",
     lambda text: text in ("auto", "tab", "space") or len(text) == 1,
+)
+_COMMENT = (
+    "none or one character of ASCII",
+    lambda text: text == "none" or (len(text) == 1 and text.isascii()),
 )
 _MISSING = (
     "error, drop, mean, median or constant=VALUE",
@@ -85,8 +89,22 @@ class Options(Checked):
         _DELIMITER,
         kind=Text("CHARACTER"),
     )
-    decimal: str = _choice(".", "sign before the decimals of a CSV file", ",")
+    decimal: str = _choice(
+        "auto", "sign before the decimals of numbers in texts; auto: as the first rows have it", ".", ","
+    )  # fmt: skip
     quote: str = _choice('"', "none: quotes are ordinary characters", "'", "none")
+    escape: str = _choice(
+        "none", "sign that takes the meaning from a quote behind it, as Spark and MySQL write it", "\\"
+    )  # fmt: skip
+    comment: str = option(
+        "none",
+        "lines of a CSV file that begin with this sign are left out",
+        _COMMENT,
+        kind=Text("CHARACTER"),
+    )
+    skip: int = option(0, "lines to leave out at the beginning of a CSV file", WHOLE_FROM_0)
+    footer: int = option(0, "lines to leave out at the end of a CSV file", WHOLE_FROM_0)
+    units_line: bool = option(False, "leave out the line below the header, which holds units")
     encoding: str = option("utf-8", "of CSV and text files", kind=_NAME)
     x: str | None = option(
         None,
@@ -110,11 +128,33 @@ class Options(Checked):
     categorical: tuple[str, ...] = option(
         (), "columns that are categories although they look like numbers", kind=_NAMES
     )
+    categories: str = _choice(
+        "auto", "a column each (one-hot), up to 100 of a column by itself, or their numbers", "one-hot", "codes"
+    )  # fmt: skip
     drop_columns: tuple[str, ...] = option((), "columns to leave out", kind=_NAMES)
+    index_columns: str = _choice(
+        "drop", "columns that only number the rows, unnamed ones and those of pandas: keep makes features of them", "keep"
+    )  # fmt: skip
+    numbers: tuple[str, ...] = option(
+        (),
+        "columns of texts to read as numbers: with thousands, currency, percent, a unit",
+        kind=_NAMES,
+    )
+    dates: tuple[str, ...] = option(
+        (),
+        "columns of dates or times; NAME=dmy or NAME=mdy where they are like 03/04/2023",
+        kind=_NAMES,
+    )
+    dates_as: str = _choice(
+        "seconds", "since 1970, or year, month, day, weekday, hour and minute", "parts"
+    )
     missing_words: tuple[str, ...] = option(
-        MISSING_WORDS,
-        "cells of a table that are missing, beside empty ones, such as -999",
+        (),
+        f"cells of a table that are missing, such as -999, beside empty ones and {','.join(MISSING_WORDS)}",
         kind=Several.of(Text("WORD"), ","),
+    )
+    only_missing_words: bool = option(
+        False, "cells such as NA are texts unless --missing-words has them"
     )
     missing: str = option(
         "error",
@@ -207,12 +247,20 @@ class Options(Checked):
             raise ConfigurationError(
                 "--split-column: expected neither --split nor --group beside it"
             )
+        if self.skip and self.header not in ("auto", "none"):
+            raise ConfigurationError("--skip: expected no --header LINE beside it")
         if self.compress != "none" and self.layout == "contiguous":
             raise ConfigurationError(
                 f"--compress {self.compress}: packs chunks, got --layout contiguous"
             )
         if self.balance != "none" and self.task == "regression":
             raise ConfigurationError("--balance: expected classes, got --task regression")
+
+    @property
+    def words_for_missing(self) -> tuple[str, ...]:
+        """Texts of cells that are missing: the usual ones and those of ``--missing-words``."""
+        usual = () if self.only_missing_words else MISSING_WORDS
+        return (*usual, *self.missing_words)
 
     @property
     def missing_constant(self) -> str | None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lepton_mpi.errors import ConfigurationError, DataError
+from lepton_mpi.errors import ConfigurationError, DataError, LeptonError
 from lepton_mpi.prepare.readers import csv_cuts, csv_kernels
 from tests import reference
 from tests.serial.data_files import load
@@ -192,14 +192,15 @@ def test_the_first_of_many_mistakes_is_named_on_any_number_of_ranks(tmp_path, ra
         (b"", "empty file"),
         (b"a,b\n1,\xff\n", "line 2: expected text in utf-8, got byte 0xff"),
         (b"a,b\n1,2\n\x00\x01\n", "bytes of 0"),
-        (b"abc\n", "divided by a comma"),
+        (b"ab c\nd e f\ng h i j\n", "divided by a comma"),
+        (b"abc\n1\n", "which column is the label"),
         (b"x,y\n", "expected rows, got none"),
     ],
 )
 def test_files_that_are_no_tables(tmp_path, raw, words):
     """Each is told what it is."""
     (tmp_path / "odd.csv").write_bytes(raw)
-    with pytest.raises(DataError) as refused:
+    with pytest.raises(LeptonError) as refused:
         prepare(tmp_path / "odd.csv", tmp_path / "out.h5")
     assert words in str(refused.value)
 

@@ -1,18 +1,28 @@
 """CSV files, plain or gzipped, as tables; see csv_dialect.py, csv_cuts.py and csv_kernels.py for the steps."""
 
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import NoReturn
 
 import numpy as np
 
 from lepton_mpi.errors import DataError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Block, Source, Words, csv_kernels
-from lepton_mpi.prepare.readers.columns import Cells, Roles, block_of, choose_roles
-from lepton_mpi.prepare.readers.csv_cuts import block_bounds
-from lepton_mpi.prepare.readers.csv_dialect import Dialect, open_raw, read_raw, sniff
+from lepton_mpi.prepare.readers.columns import (
+    Cells,
+    Roles,
+    block_of,
+    choose_roles,
+    table_source,
+)
+from lepton_mpi.prepare.readers.csv_cuts import block_bounds, without_footer
+from lepton_mpi.prepare.readers.csv_dialect import Dialect, sniff
+from lepton_mpi.prepare.readers.csv_raw import RawFile
+from lepton_mpi.prepare.readers.csv_sample import REMARK_SIGNS
 from lepton_mpi.prepare.readers.inputs import Input
 
+# Lines behind the last row that may be a footer.
+_FOOTER_MAX = 10
 _POWERS = 10.0 ** np.arange(23)
 
 
@@ -21,7 +31,7 @@ def open_csv(inputs: tuple[Input, ...], options: Options, world) -> Source:
     parts, dialects = [], []
     for given in inputs:
         with world.agreeing():
-            dialect = sniff(given.path, options) if world.rank == 0 else None
+            dialect = _dialect(given, options) if world.rank == 0 else None
         dialect = world.comm.bcast(dialect)
         if dialects and dialect.names != dialects[0].names:
             with world.agreeing():
@@ -30,18 +40,20 @@ def open_csv(inputs: tuple[Input, ...], options: Options, world) -> Source:
         bounds = block_bounds(given.path, dialect, options.block, world)
         parts.append((given, dialect, bounds))
     with world.agreeing():
-        roles = choose_roles(dialects[0].names, options, inputs[0].path.name)
+        decimal = chr(dialects[0].decimal)
+        roles = choose_roles(
+            dialects[0].names, options, inputs[0].path.name, dialects[0].hints, decimal
+        )
     words = frozenset(options.missing_words)
     made = tuple(CsvPart(given, dialect, bounds, roles, words) for given, dialect, bounds in parts)
-    return Source(
-        made,
-        "CSV",
-        (len(roles.features),),
-        roles.feature_names,
-        f"the label column {roles.label_name!r}",
-        categorical=roles.categorical_features,
-        notes=(dialects[0].header,),
-    )
+    return table_source(made, "CSV", roles, dialects[0].notes)
+
+
+def _dialect(given: Input, options: Options) -> Dialect:
+    dialect = sniff(given.path, options)
+    if options.footer:
+        dialect = without_footer(given.path, dialect, options.footer)
+    return dialect
 
 
 def _other_columns(given: Input, first: Input, got: Dialect, wanted: Dialect) -> str:
@@ -70,7 +82,7 @@ class CsvPart:
         self.name, self.split, self.path = given.path.name, given.split, given.path
         self._dialect, self._bounds, self._roles = dialect, bounds, roles
         self._missing = missing_words
-        self._file: BinaryIO | None = None
+        self._file: RawFile | None = None
 
     @property
     def block_count(self) -> int:
@@ -80,9 +92,11 @@ class CsvPart:
         """Block ``index``. Raises DataError."""
         start, stop, line = self._bounds[index]
         if self._file is None:
-            self._file = open_raw(self.path)
-        raw = read_raw(self._file, self.path, start, stop - start if stop >= 0 else -1)
-        return block_of(self._cells(raw, line), self._roles, self.path)
+            self._file = RawFile(self.path, self._dialect.notation)
+        raw = self._file.read(start, stop - start if stop >= 0 else -1, begins_line=True)
+        return block_of(
+            self._cells(raw, line, index == len(self._bounds) - 1), self._roles, self.path
+        )
 
     def close(self) -> None:
         """Close the file, which a later ``read`` opens again."""
@@ -90,7 +104,7 @@ class CsvPart:
             self._file.close()
             self._file = None
 
-    def _cells(self, raw: bytes, first_line: int) -> Cells:
+    def _cells(self, raw: bytes, first_line: int, is_last: bool) -> Cells:
         dialect = self._dialect
         text = np.frombuffer(raw, np.uint8).copy()  # the kernels take arrays that may be written to
         space = raw.count(b"\n") + raw.count(bytes([dialect.delimiter])) + 2
@@ -106,7 +120,9 @@ class CsvPart:
             self._refuse_quotes(raw, first_line, wrong, where)
         newlines = np.flatnonzero(text == 10)
         lines = first_line + np.searchsorted(newlines, record_starts[:row_count])
-        self._check_widths(np.diff(record_cells[: row_count + 1]), lines)
+        widths = np.diff(record_cells[: row_count + 1])
+        if (widths != len(dialect.names)).any():
+            self._refuse_widths(raw, widths, lines, record_starts, is_last)
         width = len(dialect.names)
         numbers, kinds = np.empty(cell_count), np.empty(cell_count, np.uint8)
         csv_kernels.parse_numbers(
@@ -161,29 +177,43 @@ class CsvPart:
             cells[row] = None if not text or text in self._missing else text
         return cells
 
-    def _check_widths(self, widths: np.ndarray, lines: np.ndarray) -> None:
+    def _refuse_widths(
+        self,
+        raw: bytes,
+        widths: np.ndarray,
+        lines: np.ndarray,
+        record_starts: np.ndarray,
+        is_last: bool,
+    ) -> NoReturn:
         names = self._dialect.names
-        wrong = np.flatnonzero(widths != len(names))
-        if wrong.size:
-            row = wrong[0]
-            missing = f", none for {names[widths[row]]!r}" if widths[row] < len(names) else ""
-            raise DataError(
-                f"{self.path}: line {lines[row]}: expected {len(names)} cells as in the first line, "
-                f"got {widths[row]}{missing}"
-            )
+        row = int(np.flatnonzero(widths != len(names))[0])
+        missing = f", none for {names[widths[row]]!r}" if widths[row] < len(names) else ""
+        sign, left = chr(raw[record_starts[row]]), len(widths) - row
+        hint = ""
+        if sign in REMARK_SIGNS:
+            hint = f"; --comment '{sign}' leaves out lines that begin so"
+        elif is_last and left <= _FOOTER_MAX:
+            hint = f"; --footer {left} leaves out the last lines"
+        raise DataError(
+            f"{self.path}: line {lines[row]}: expected {len(names)} cells as in the first line, "
+            f"got {widths[row]}{missing}{hint}"
+        )
 
-    def _refuse_quotes(self, raw: bytes, first_line: int, wrong: int, where: int) -> None:
+    def _refuse_quotes(self, raw: bytes, first_line: int, wrong: int, where: int) -> NoReturn:
         line = first_line + raw.count(b"\n", 0, where)
         record = raw[raw.rfind(b"\n", 0, where) + 1 : where]
         column = min(record.count(bytes([self._dialect.delimiter])), len(self._dialect.names) - 1)
+        if raw[max(0, where - 2) : where + 1].find(b"\\") >= 0 and self._dialect.quote:
+            hint = "--escape '\\' takes the meaning from a quote behind a backslash"
+        else:
+            hint = "a quote in a quoted cell is written twice; --quote none takes quotes as ordinary characters"
         what = {
             csv_kernels.UNCLOSED: "expected a closing quote, got the end of the file",
             csv_kernels.AFTER_QUOTE: "expected a delimiter behind a closing quote",
             csv_kernels.INSIDE_CELL: "expected quotes around the whole cell, got one inside it",
         }[wrong]
         raise DataError(
-            f"{self.path}: line {line}, column {self._dialect.names[column]!r}: {what}; a quote in a quoted cell is "
-            "written twice; --quote none takes quotes as ordinary characters"
+            f"{self.path}: line {line}, column {self._dialect.names[column]!r}: {what}; {hint}"
         )
 
 

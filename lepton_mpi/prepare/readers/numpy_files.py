@@ -16,7 +16,7 @@ from lepton_mpi.prepare.readers.arrays import (
     check_features,
     find_pairs,
 )
-from lepton_mpi.prepare.readers.columns import choose_roles
+from lepton_mpi.prepare.readers.columns import choose_roles, table_source
 from lepton_mpi.prepare.readers.inputs import Input
 from lepton_mpi.wording import one_line
 
@@ -93,14 +93,8 @@ def _matrix(given: Input, options: Options) -> Source:
         )
     names = tuple(f"column {i}" for i in range(matrix.shape[1]))
     roles = choose_roles(names, options, given.path.name)
-    return Source(
-        (MatrixPart(given.path.name, given.split, matrix, roles, options),),
-        "NumPy matrix",
-        (len(roles.features),),
-        roles.feature_names,
-        f"the label column {roles.label_name!r}",
-        categorical=roles.categorical_features,
-    )
+    part = MatrixPart(given.path.name, given.split, matrix, roles, options)
+    return table_source([part], "NumPy matrix", roles)
 
 
 def _load(path: Path) -> np.ndarray:
