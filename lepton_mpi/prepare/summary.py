@@ -51,6 +51,7 @@ def facts_of(
         "how_split": plan.chosen.how_split,
         "classes": _classes(plan),
         "columns": _columns(plan, raw, changed),
+        "counting": [plan.source.columns[feature] for feature in plan.found.counting],
         "units": _units(moments),
         "constant_units": int(moments.is_constant.sum()),
         "normalisation": {"method": normaliser.method, "per": normaliser.per},
@@ -191,14 +192,16 @@ def _class_lines(facts: dict[str, Any]) -> list[str]:
 def _column_lines(facts: dict[str, Any]) -> list[str]:
     columns, units = facts["columns"], facts["units"]
     lines = []
-    if facts["constant_units"]:
-        what = "of the columns" if columns else f"of {facts['normalisation']['per']} statistics"
-        lines.append(
-            line(
-                "constant",
-                f"{facts['constant_units']} {what} have one value in all training rows; kept",
-            )
-        )
+    constant = [c["name"] for c in columns if c["constant"] and not c["dropped"]]
+    if constant:
+        named = f"{_names(constant)}: one value in all training rows, kept; --constant-columns drop"
+        lines.append(line("constant", named))
+    elif facts["constant_units"]:
+        what = f"{facts['constant_units']} of {facts['normalisation']['per']} statistics"
+        lines.append(line("constant", f"{what} have one value in all training rows; kept"))
+    if counting := facts.get("counting"):
+        what = f"warning: {_names(counting)} count the rows, which may tell the label"
+        lines.append(line("", f"{what}; --drop-columns {','.join(counting[:SHOWN])}"))
     dropped = [column["name"] for column in columns if column["dropped"]]
     if dropped:
         lines.append(
@@ -217,6 +220,11 @@ def _column_lines(facts: dict[str, Any]) -> list[str]:
         figures = " ".join(f"{units[k][i]:>11.5g}" for k in ("minimum", "maximum", "mean", "std"))
         lines.append(line("", f"{name[:20]:<20} {figures}{_remarks(kept[i]) if kept else ''}"))
     return lines
+
+
+def _names(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(repr, names[:SHOWN])) + more
 
 
 def _remarks(column: dict[str, Any]) -> str:

@@ -145,6 +145,8 @@ def find_decimal(
     if not with_comma or any("." in cell and plain_number(cell) is not None for cell in cells):
         return "."
     if all(map(_COMMA_GROUPS.fullmatch, with_comma)):
+        if delimiter == ",":
+            return "."
         raise DataError(
             f"{path}: numbers such as {with_comma[0]!r}: expected to know whether the comma is before the decimals or "
             "between thousands: --decimal , or --decimal . (then --numbers COLUMN reads them)"

@@ -1,5 +1,6 @@
 """CSV files, plain or gzipped, as tables; see csv_dialect.py, csv_cuts.py and csv_kernels.py for the steps."""
 
+import re
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -21,6 +22,9 @@ from lepton_mpi.prepare.readers.csv_raw import RawFile
 from lepton_mpi.prepare.readers.csv_sample import REMARK_SIGNS
 from lepton_mpi.prepare.readers.inputs import Input
 
+# What a backslash and a letter mean, as MySQL writes them; a backslash before a quote is gone by then.
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_MEANT = {"\\": "\\", "n": "\n", "t": "\t", "r": "\r", "0": "\0", ",": ",", ";": ";"}
 # Lines behind the last row that may be a footer.
 _FOOTER_MAX = 10
 _POWERS = 10.0 ** np.arange(23)
@@ -174,6 +178,8 @@ class CsvPart:
                     f"{self.path}: line {lines[row]}, column {self._dialect.names[column]!r}: expected text in "
                     f"{self._dialect.encoding}, got byte {raw[error.start]:#04x}; see --encoding"
                 ) from None
+            if self._dialect.notation.escape and "\\" in text:
+                text = _ESCAPED.sub(lambda found: _MEANT.get(found[1], found[0]), text)
             cells[row] = None if not text or text in self._missing else text
         return cells
 
