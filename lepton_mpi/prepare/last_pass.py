@@ -21,6 +21,7 @@ from lepton_mpi.prepare.statistics import Moments
 from lepton_mpi.prepare.survey import Survey
 from lepton_mpi.prepare.transformation import Transformation
 from lepton_mpi.prepare.writing import RowWriter, disk_errors, fixed_texts, new_file, write_facts
+from lepton_mpi.wording import printable
 
 _STATISTICS = ("count", "mean", "std", "minimum", "maximum")
 
@@ -50,13 +51,20 @@ class Plan:
     @cached_property
     def texts(self) -> dict[str, tuple[str, ...]]:
         """What is stored as texts, by data set."""
-        kept, columns, out = self.fitted.kept, self.source.columns, {}
-        features = [f for f in range(len(columns)) if kept is None or kept[f]]
-        if features:
-            out["about/columns"] = tuple(columns[f] for f in features)
-        for place, feature in enumerate(features):
-            if feature in self.fitted.categories:
-                out[f"about/categories/{place}"] = self.fitted.categories[feature]
+        out: dict[str, tuple[str, ...]] = {}
+        columns, fitted = self.source.columns, self.fitted
+        widths, place, names = fitted.widths(len(columns)), 0, []
+        for feature, name in enumerate(columns):
+            texts = fitted.categories.get(feature, ())
+            if feature in fitted.one_hot:
+                names += [f"{name}={printable(text)}" for text in texts] * bool(widths[feature])
+            elif widths[feature]:
+                names.append(name)
+                if texts:
+                    out[f"about/categories/{place}"] = texts
+            place += int(widths[feature])
+        if names:
+            out["about/columns"] = tuple(names)
         if self.source.vocabulary:
             out["about/vocabulary"] = self.source.vocabulary
         return out

@@ -76,6 +76,7 @@ def _classes(plan: "Plan") -> list[dict[str, Any]]:
 def _columns(plan: "Plan", raw: "Moments | None", changed: np.ndarray) -> list[dict[str, Any]]:
     """Of a table: every feature that was read, in order, dropped ones too."""
     columns = []
+    widths = plan.fitted.widths(len(plan.source.columns))
     for feature, name in enumerate(plan.source.columns):
         dropped = plan.fitted.kept is not None and not plan.fitted.kept[feature]
         columns.append(
@@ -88,6 +89,7 @@ def _columns(plan: "Plan", raw: "Moments | None", changed: np.ndarray) -> list[d
                 "clipped": int(changed[1, feature]),
                 "constant": bool(raw.is_constant[feature]),
                 "dropped": bool(dropped),
+                "stored": int(widths[feature]),
             }
         )
     return columns
@@ -175,7 +177,8 @@ def _class_lines(facts: dict[str, Any]) -> list[str]:
     classes = facts["classes"]
     if not classes:
         return [line("task", f"regression on {facts['label']}")]
-    lines = [line("classes", f"{len(classes)}, rows by train, validation, test:")]
+    named = f" of {facts['label']}" if facts["columns"] else ""
+    lines = [line("classes", f"{len(classes)}{named}, rows by train, validation, test:")]
     lines += [
         line("", f"{c['name']:<20} {'  '.join(grouped(n) for n in c['rows'])}")
         for c in classes[:SHOWN]
@@ -184,6 +187,12 @@ def _class_lines(facts: dict[str, Any]) -> list[str]:
     if unseen:
         names = ", ".join(unseen[:SHOWN])
         lines.append(line("", f"warning: {len(unseen)} without training rows: {names}"))
+    for place, split in enumerate(SPLITS[1:], start=1):
+        without = [c["name"] for c in classes if c["rows"][0] and not c["rows"][place]]
+        if without and facts["splits"][split]:
+            lines.append(
+                line("", f"{len(without)} classes without {split} rows: {_names(without)}")
+            )
     if len(classes) > SHOWN:
         lines.append(line("", f"and {len(classes) - SHOWN} more"))
     return lines
@@ -209,17 +218,26 @@ def _column_lines(facts: dict[str, Any]) -> list[str]:
         )
     if not units:
         return lines
-    kept = [column for column in columns if not column["dropped"]]
-    names = [column["name"] for column in kept]
-    if len(names) != len(units["mean"]):
-        kept, names = [], [f"channel {i}" for i in range(len(units["mean"]))]
     lines.append(
         line("columns", f"{'':<20} {'minimum':>11} {'maximum':>11} {'mean':>11} {'std':>11}")
     )
-    for i, name in enumerate(names):
-        figures = " ".join(f"{units[k][i]:>11.5g}" for k in ("minimum", "maximum", "mean", "std"))
-        lines.append(line("", f"{name[:20]:<20} {figures}{_remarks(kept[i]) if kept else ''}"))
+    kept = [column for column in columns if not column["dropped"]]
+    if not kept:
+        return lines + [
+            line("", f"{f'channel {i}':<20} {_figures(units, i)}")
+            for i in range(len(units["mean"]))
+        ]
+    place = 0
+    for column in kept:
+        stored = column.get("stored", 1)
+        figures = _figures(units, place) if stored == 1 else f"{'':<47}"
+        lines.append(line("", f"{column['name'][:20]:<20} {figures}{_remarks(column)}"))
+        place += stored
     return lines
+
+
+def _figures(units: dict[str, list[float]], place: int) -> str:
+    return " ".join(f"{units[k][place]:>11.5g}" for k in ("minimum", "maximum", "mean", "std"))
 
 
 def _names(names: list[str]) -> str:
@@ -228,7 +246,10 @@ def _names(names: list[str]) -> str:
 
 
 def _remarks(column: dict[str, Any]) -> str:
-    remarks = [f"{column['categories']} categories"] if column["kind"] == "category" else []
+    one_hot = ", one-hot" if column.get("stored", 1) > 1 else ""
+    remarks = (
+        [f"{column['categories']} categories{one_hot}"] if column["kind"] == "category" else []
+    )
     remarks += [
         f"{column[what]} {what}" for what in ("missing", "filled", "clipped") if column[what]
     ]

@@ -1,4 +1,5 @@
-"""From a block as read to rows as stored: codes for categories, outliers clipped, gaps filled, columns dropped.
+"""From a block as read to rows as stored: codes for categories, outliers clipped, gaps filled, columns dropped, categories
+as a column each (one-hot).
 
 Gaps are filled behind the clipping, so that a constant stays as it was given, and a mean or median is that of the clipped
 numbers.
@@ -17,6 +18,9 @@ from lepton_mpi.prepare.statistics import Moments
 from lepton_mpi.prepare.survey import Survey
 from lepton_mpi.prepare.training_rows import TrainingRows
 
+# More categories become columns only if they are asked for.
+ONE_HOT_MAX = 100
+
 
 @dataclass(frozen=True)
 class Transformation:
@@ -32,6 +36,8 @@ class Transformation:
         In place of missing values.
     kept : bool
         False for columns that are dropped.
+    one_hot : set of int
+        Features that become a column for each category, 1 in that of the cell.
     """
 
     categories: dict[int, tuple[str, ...]]
@@ -39,6 +45,7 @@ class Transformation:
     low: np.ndarray | None = None
     high: np.ndarray | None = None
     kept: np.ndarray | None = None
+    one_hot: frozenset[int] = frozenset()
 
     @property
     def changes_numbers(self) -> bool:
@@ -46,7 +53,14 @@ class Transformation:
 
     @property
     def changes_anything(self) -> bool:
-        return self.changes_numbers or self.kept is not None
+        return self.changes_numbers or self.kept is not None or bool(self.one_hot)
+
+    def widths(self, features: int) -> np.ndarray:
+        """Stored columns of each feature, int64 (features,): 0 for one that is dropped."""
+        widths = np.ones(features, np.int64)
+        for feature in self.one_hot:
+            widths[feature] = len(self.categories[feature])
+        return widths if self.kept is None else widths * self.kept
 
     def encoded(self, block: Block) -> np.ndarray:
         """Rows (rows, features) with codes for texts; NaN is missing."""
@@ -67,11 +81,27 @@ class Transformation:
         return self.finished(self.encoded(block))
 
     def finished(self, x: np.ndarray) -> np.ndarray:
-        """``encoded`` rows, clipped, filled and without the dropped columns."""
+        """``encoded`` rows, clipped, filled, without the dropped columns, and with categories as columns."""
         x = self.clipped(x)
         if self.fill is not None:
             x = np.where(np.isnan(x), self.fill, x)
+        if self.one_hot:
+            return self._with_columns(x)
         return x if self.kept is None else np.ascontiguousarray(x[:, self.kept])
+
+    def _with_columns(self, x: np.ndarray) -> np.ndarray:
+        """A missing category is 0 in all of its columns."""
+        widths = self.widths(x.shape[1])
+        ends = np.cumsum(widths)
+        out, rows = np.zeros((len(x), ends[-1])), np.arange(len(x))
+        plain = np.array([f not in self.one_hot and widths[f] > 0 for f in range(len(widths))])
+        out[:, ends[plain] - 1] = x[:, plain]
+        for feature in self.one_hot:
+            if widths[feature]:
+                there = ~np.isnan(x[:, feature])
+                codes = x[there, feature].astype(np.int64)
+                out[rows[there], ends[feature] - widths[feature] + codes] = 1
+        return out
 
     def clipped(self, x: np.ndarray) -> np.ndarray:
         """``encoded`` rows with their outliers at the bounds; what is missing stays so."""
@@ -107,7 +137,24 @@ def fit_transformation(
         )
     if options.missing not in ("error", "drop") and found.missing_cells.any():
         fitted = _with_fill(fitted, rows, raw, found, source, options)
-    return fitted
+    return _with_one_hot(fitted, source, options)
+
+
+def _with_one_hot(fitted: Transformation, source: Source, options: Options) -> Transformation:
+    """A feature of two categories is 0 or 1 as it is. Raises DataError for too many categories."""
+    if options.categories == "codes":
+        return fitted
+    many = {f: texts for f, texts in fitted.categories.items() if len(texts) > ONE_HOT_MAX}
+    if many and options.categories == "auto":
+        names = ", ".join(f"{source.columns[f]!r} of {len(texts)}" for f, texts in many.items())
+        raise DataError(
+            f"{source.parts[0].name}: more than {ONE_HOT_MAX} categories: {names}: --categories one-hot makes a column of "
+            "each, --categories codes takes their numbers, which mean nothing to a dense layer; --drop-columns leaves "
+            "columns out"
+        )
+    return replace(
+        fitted, one_hot=frozenset(f for f, texts in fitted.categories.items() if len(texts) > 2)
+    )
 
 
 def needs_moments(options: Options, found: Survey, source: Source) -> bool:
@@ -152,7 +199,7 @@ def _with_fill(
                 f"{source.parts[0].name}: {_name(source, empty[0])}: expected a value in some training row to fill gaps "
                 "from, got none; --drop-columns leaves the column out"
             )
-    return replace(fitted, fill=np.where(holes, fill, 0.0), categories=categories)
+    return replace(fitted, fill=fill, categories=categories)
 
 
 def _name(source: Source, feature: int) -> str:

@@ -331,7 +331,7 @@ def test_backslashes_before_quotes(tmp_path):
     path = write_csv(tmp_path / "spark.csv", rows, "size", "name", "label")
     with pytest.raises(DataError, match=r"column 'name'.*--escape"):
         prepare(path, tmp_path / "a.h5", "--drop-columns", "name")
-    words = ("--escape", "\\", *ALL)
+    words = ("--escape", "\\", "--categories", "codes", *ALL)
     facts = same_on_ranks(tmp_path / "a.h5", path, *words, "--block", "64")
     assert facts["rows_read"] == 120
     with h5py.File(tmp_path / "a.h5") as file:

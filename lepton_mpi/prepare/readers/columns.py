@@ -110,7 +110,7 @@ def choose_roles(
     for flag, chosen in (("--numbers", as_numbers), ("--dates", dates)):
         for column in chosen & (categorical | ({group, split} if numeric else {group, split, *labels})):  # fmt: skip
             raise ConfigurationError(f"{flag}: expected a feature, got {names[column]!r}")
-    words = map(plain_number, options.missing_words)
+    words = map(plain_number, options.words_for_missing)
     missing = tuple(number for number in words if number is not None and abs(number) < _LARGEST)
     by_part = [
         (column, part)

@@ -164,7 +164,7 @@ def _guess(found: Sample, first_line: int, options: Options, path: Path) -> Gues
         first = [first[0][1:], *first[1:]]  # as numpy.savetxt writes a header
     if len(first) != found.width:
         below = []
-    guess = guess_header(first, below, options.missing_words)
+    guess = guess_header(first, below, options.words_for_missing)
     if guess.is_header is None:
         line = first_line - 1 + found.lines[0]
         raise DataError(

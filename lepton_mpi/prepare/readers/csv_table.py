@@ -48,7 +48,7 @@ def open_csv(inputs: tuple[Input, ...], options: Options, world) -> Source:
         roles = choose_roles(
             dialects[0].names, options, inputs[0].path.name, dialects[0].hints, decimal
         )
-    words = frozenset(options.missing_words)
+    words = frozenset(options.words_for_missing)
     made = tuple(CsvPart(given, dialect, bounds, roles, words) for given, dialect, bounds in parts)
     return table_source(made, "CSV", roles, dialects[0].notes)
 

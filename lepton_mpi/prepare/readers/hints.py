@@ -56,7 +56,7 @@ def hints_of(
     index, empty, orders = set(), set(), {}
     for column in range(len(names)):
         cells = [row[column].strip() for row in rows]
-        texts = [text for text in cells if text and text not in options.missing_words]
+        texts = [text for text in cells if text and text not in options.words_for_missing]
         name = header[column].strip() if header else "none"
         if not name and rows and not texts:
             empty.add(column)

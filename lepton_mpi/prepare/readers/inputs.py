@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from lepton_mpi.data.files.file_format import SPLITS
-
 _SPLIT_WORDS = {
     "train": "train",
     "training": "train",
@@ -40,7 +38,8 @@ class Input:
         >>> Input.of("test=b.csv")
         Input(path=PosixPath('b.csv'), split='test')
         """
-        split, sign, path = word.partition("=")
-        if sign and split in SPLITS and not Path(word).exists():
+        word_of_split, sign, path = word.partition("=")
+        split = split_of_word(word_of_split)
+        if sign and split and not Path(word).exists():
             return Input(Path(path), split)
         return Input(Path(word))

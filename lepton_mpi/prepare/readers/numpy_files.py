@@ -45,7 +45,16 @@ def open_numpy(inputs: tuple[Input, ...], options: Options, world) -> Source:
 
 
 def _refuse_table_options(options: Options) -> None:
-    of_tables = ("label", "split_column", "group", "categorical", "drop_columns", "missing_words")
+    of_tables = (
+        "label",
+        "split_column",
+        "group",
+        "categorical",
+        "categories",
+        "drop_columns",
+        "missing_words",
+        "only_missing_words",
+    )
     for field in dataclasses.fields(options):
         name = field.name
         if name in of_tables and getattr(options, name) != field.default:

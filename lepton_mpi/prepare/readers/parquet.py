@@ -196,7 +196,7 @@ class ParquetPart:
         self.name, self.split, self._path = file.name, file.split, file.path
         self._file, self._first_rows, self._roles = None, first_rows, roles
         self._columns, self._keys, self._are_numbers = columns, file.keys, are_numbers
-        self._missing = frozenset(options.missing_words)
+        self._missing = frozenset(options.words_for_missing)
         self._used = {*roles.features, *roles.labels, *roles.texts}
 
     @property
