@@ -94,12 +94,14 @@ def _ask_about_dates(where: str, texts_of: dict[int, list[str]], source: Source)
     found = {f: texts for f, texts in texts_of.items() if orders_of(texts)}
     if not found:
         return
-    names = _names(found, source)
-    several = [order for texts in found.values() for order in orders_of(texts) if len(orders_of(texts)) > 1]  # fmt: skip
-    order = f" --date-order {'|'.join(dict.fromkeys(several))}" if several else ""
+    words = []
+    for feature, texts in found.items():
+        orders = orders_of(texts)
+        sign = "=" + "|".join(orders) if len(orders) > 1 else ""
+        words.append(source.columns[feature] + sign)
     raise DataError(
-        f"{where}: {_examples(found, source)}: categories or dates? --dates {names}{order} reads dates, as seconds or by "
-        f"--dates-as parts as year, month and so on; --categorical {names} takes the texts as categories"
+        f"{where}: {_examples(found, source)}: categories or dates? --dates {','.join(words)} reads dates, as seconds or by "
+        f"--dates-as parts as year, month and so on; --categorical {_names(found, source)} takes the texts as categories"
     )
 
 

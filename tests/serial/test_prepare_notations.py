@@ -232,13 +232,13 @@ def test_days_and_months_that_nothing_tells_apart(tmp_path, kind):
     """Are asked about."""
     days = [f"{1 + i % 12:02}/{1 + i // 12:02}/2023" for i in range(60)]
     path = table(tmp_path / "a", ["day", "label"], [days, [i % 2 for i in range(60)]], kind)
-    with pytest.raises(DataError, match=r"--dates day --date-order dmy\|mdy"):
+    with pytest.raises(DataError, match=r"--dates day=dmy\|mdy reads"):
         prepare(path, tmp_path / "a.h5")
-    with pytest.raises(ConfigurationError, match="expected --date-order dmy or mdy"):
+    with pytest.raises(ConfigurationError, match="expected day=dmy or day=mdy"):
         prepare(path, tmp_path / "a.h5", "--dates", "day")
     firsts = {}
     for order in ("dmy", "mdy"):
-        prepare(path, tmp_path / "a.h5", "--dates", "day", "--date-order", order, *ALL, "--force")
+        prepare(path, tmp_path / "a.h5", "--dates", f"day={order}", *ALL, "--force")
         firsts[order] = rows_of(tmp_path / "a.h5")["train"][1, 0]
     second = {o: np.datetime64(d).astype("datetime64[s]").astype(float) for o, d in (("dmy", "2023-01-02"), ("mdy", "2023-02-01"))}  # fmt: skip
     assert firsts == second

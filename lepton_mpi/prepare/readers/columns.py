@@ -11,7 +11,7 @@ from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.plain_numbers import plain_number
 from lepton_mpi.prepare.readers import Block, Part, Source, Words
 from lepton_mpi.prepare.readers.hints import Hints
-from lepton_mpi.prepare.written_dates import PARTS, parts_of, seconds_of
+from lepton_mpi.prepare.written_dates import ORDERS, PARTS, parts_of, seconds_of
 from lepton_mpi.prepare.written_numbers import written_number
 from lepton_mpi.wording import did_you_mean
 
@@ -94,7 +94,9 @@ def choose_roles(
     group = number.of("--group", options.group) if options.group else None
     split = number.of("--split-column", options.split_column) if options.split_column else None
     categorical = number.all_of("--categorical", options.categorical)
-    as_numbers, dates = number.all_of("--numbers", options.numbers), number.all_of("--dates", options.dates)  # fmt: skip
+    as_numbers = number.all_of("--numbers", options.numbers)
+    orders = dict(map(_name_and_order, options.dates))
+    dates = {number.of("--dates", name): order for name, order in orders.items()}
     used = {*labels, *({group, split} - {None})}
     left_out = _left_out(names, hints, {*used, *categorical, *as_numbers, *dates}, options)
     other = {*used, *number.all_of("--drop-columns", options.drop_columns), *left_out}
@@ -107,7 +109,7 @@ def choose_roles(
     for column in categorical & other:
         raise ConfigurationError(f"--categorical: expected a feature, got {names[column]!r}")
     numeric = options.task == "regression"
-    for flag, chosen in (("--numbers", as_numbers), ("--dates", dates)):
+    for flag, chosen in (("--numbers", as_numbers), ("--dates", frozenset(dates))):
         for column in chosen & (categorical | ({group, split} if numeric else {group, split, *labels})):  # fmt: skip
             raise ConfigurationError(f"{flag}: expected a feature, got {names[column]!r}")
     words = map(plain_number, options.words_for_missing)
@@ -121,7 +123,7 @@ def choose_roles(
     return Roles(
         *(tuple(names), tuple(c for c, _ in by_part), tuple(part for _, part in by_part)),
         *(labels, group, split, categorical, numeric, missing, as_numbers),
-        {column: _order(names[column], hints.orders.get(column, ()), options) for column in dates},
+        {c: order or _order(names[c], hints.orders.get(c, ())) for c, order in dates.items()},
         decimal,
         (*notes, *left_out.values()),
     )
@@ -156,14 +158,18 @@ def _left_out(
     return dict(sorted(out.items()))
 
 
-def _order(name: str, possible: Sequence[str], options: Options) -> str:
-    """``--date-order``, or the one that the first rows leave. Raises ConfigurationError if they leave several."""
-    if options.date_order != "auto":
-        return options.date_order
+def _name_and_order(word: str) -> tuple[str, str]:
+    """A column of ``--dates``, and the order of day, month and year if the word has one."""
+    name, sign, order = word.rpartition("=")
+    return (name, order) if sign and order in ORDERS else (word, "")
+
+
+def _order(name: str, possible: Sequence[str]) -> str:
+    """The order that the first rows leave. Raises ConfigurationError if they leave several."""
     if len(possible) > 1:
         raise ConfigurationError(
-            f"--dates: column {name!r}: dates such as 03/04/2023 may begin by the day or the month: expected --date-order "
-            f"{' or '.join(possible)}"
+            f"--dates: column {name!r}: dates such as 03/04/2023 may begin by the day or the month: expected "
+            f"{' or '.join(f'{name}={order}' for order in possible)}"
         )
     return possible[0] if possible else "ymd"
 

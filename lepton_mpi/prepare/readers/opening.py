@@ -46,7 +46,6 @@ _OPTIONS_OF = {
     "numbers": ("csv", "parquet"),
     "dates": ("csv", "parquet"),
     "dates_as": ("csv", "parquet"),
-    "date_order": ("csv", "parquet"),
     "encoding": ("csv", "text"),
     "x": ("numpy", "hdf5"),
     "y": ("numpy", "hdf5"),
