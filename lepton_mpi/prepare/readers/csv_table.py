@@ -8,7 +8,7 @@ import numpy as np
 
 from lepton_mpi.errors import DataError
 from lepton_mpi.prepare.options import Options
-from lepton_mpi.prepare.readers import Block, Source, Words, csv_kernels
+from lepton_mpi.prepare.readers import Block, Source, Words, csv_kernels, long_number_kernels
 from lepton_mpi.prepare.readers.columns import (
     Cells,
     Roles,
@@ -28,6 +28,7 @@ _MEANT = {"\\": "\\", "n": "\n", "t": "\t", "r": "\r", "0": "\0", ",": ",", ";":
 # Lines behind the last row that may be a footer.
 _FOOTER_MAX = 10
 _POWERS = 10.0 ** np.arange(23)
+_FIVES = long_number_kernels.powers_of_five()
 
 
 def open_csv(inputs: tuple[Input, ...], options: Options, world) -> Source:
@@ -134,7 +135,7 @@ class CsvPart:
         )
         shape = (row_count, width)
         table = _Table(
-            raw, bytes([dialect.quote]), starts, stops, doubled, numbers.reshape(shape), kinds.reshape(shape)
+            raw, text, bytes([dialect.quote]), starts, stops, doubled, numbers.reshape(shape), kinds.reshape(shape)
         )  # fmt: skip
         return self._columns(table, lines)
 
@@ -153,12 +154,17 @@ class CsvPart:
         return Cells(table.numbers, words, lines)
 
     def _round_long_numbers(self, table: "_Table") -> None:
-        """Numbers of more digits than the kernel is exact for, by Python's own conversion."""
+        """Numbers of more digits than one operation rounds exactly; those that the kernel leaves, by Python's conversion."""
         cells = np.flatnonzero(table.kinds == csv_kernels.LONG_NUMBER)
-        raw, decimal = table.raw, bytes([self._dialect.decimal])
+        if not cells.size:
+            return
+        numbers, done = table.numbers.reshape(-1), np.empty(cells.size, np.bool_)
+        long_number_kernels.round_long_numbers(
+            table.text, cells, table.starts, table.stops, self._dialect.decimal, _FIVES, numbers.view(np.uint64), done
+        )  # fmt: skip
+        raw, decimal, cells = table.raw, bytes([self._dialect.decimal]), cells[~done]
         bounds = zip(table.starts[cells].tolist(), table.stops[cells].tolist(), strict=True)
-        values = [float(raw[start:stop].replace(decimal, b".")) for start, stop in bounds]
-        table.numbers.reshape(-1)[cells] = values
+        numbers[cells] = [float(raw[start:stop].replace(decimal, b".")) for start, stop in bounds]
 
     def _texts(
         self, table: "_Table", column: int, lines: np.ndarray, all_of_them: bool
@@ -228,6 +234,7 @@ class _Table:
     """Bounds and numbers of the cells of one block; ``numbers`` and ``kinds`` are of shape (rows, columns)."""
 
     raw: bytes
+    text: np.ndarray  # the same bytes
     quote: bytes
     starts: np.ndarray
     stops: np.ndarray
