@@ -92,7 +92,7 @@ def evaluate_checkpoint(
                 "a file that names a program is not reason enough to run it"
             )
     dtype = np.dtype(config.dtype)
-    wanted = Wanted(dtype, config.held_out, config.seed, y_kind)
+    wanted = Wanted(*(dtype, config.held_out, config.seed, y_kind), target_scale=saved.target_scale)
     data = load(data_name or config.data, wanted, world)
     with world.agreeing():
         model = make_model(dataclasses.replace(config, model=model_name or config.model), data)

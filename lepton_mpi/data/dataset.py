@@ -10,6 +10,7 @@ from lepton_mpi.batch import Input
 from lepton_mpi.chunks import share
 from lepton_mpi.data.host import Host
 from lepton_mpi.data.rows import Rows
+from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.data.ways import Way
 
 # Of rows that are normalised at a time: they stay in the core's own cache.
@@ -31,8 +32,8 @@ class DataSet:
         float32 or float64, shape (numbers,): of all inputs that are numbers, one behind the other; of x alone most often.
     splits : mapping of str to Rows
         ``train``, ``validation`` and ``test``.
-    target_count : int
-        Targets of a row; 0 for classes.
+    target_scale : TargetScale
+        How the targets in memory are scaled; of none for classes.
     way : Way
         Where the rows are.
     is_normalised : bool
@@ -44,7 +45,7 @@ class DataSet:
     class_names: tuple[str, ...]
     normalisation: tuple[np.ndarray, np.ndarray]
     splits: Mapping[str, Rows]
-    target_count: int
+    target_scale: TargetScale
     way: Way
     is_normalised: bool = False
 
@@ -119,6 +120,11 @@ class DataSet:
             for spec in self.inputs.values()
         ]
         return sum(sizes)
+
+    @property
+    def target_count(self) -> int:
+        """Targets of a row; 0 for classes."""
+        return self.target_scale.shift.size
 
     @property
     def y_kind(self) -> str:

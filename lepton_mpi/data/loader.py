@@ -1,6 +1,6 @@
 """From names of files to a data set whose rows are ready."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from lepton_mpi.data.holding_out import hold_out
 from lepton_mpi.data.host import Host
 from lepton_mpi.data.opening import open_all
 from lepton_mpi.data.rows import Rows
+from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.data.ways import WayName
 from lepton_mpi.errors import DataError
 
@@ -35,6 +36,8 @@ class Wanted:
         What the rows have to be predicted; "auto" takes floats as targets.
     way : {"auto", "memory", "mapped", "streamed"}
         Where rows are to be; "auto" takes the fastest that the memory of every host allows.
+    target_scale : function of the number of targets, optional
+        How targets are scaled, in place of what the files say: that of a checkpoint. Raises DataError.
     """
 
     dtype: np.dtype
@@ -42,6 +45,7 @@ class Wanted:
     seed: int = 0
     y_kind: YKind = "auto"
     way: WayName = "auto"
+    target_scale: Callable[[int], TargetScale] | None = None
 
 
 def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
@@ -63,7 +67,7 @@ def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
     """
     paths = _locate(names, host)
     with host.agreeing():
-        opened = open_all(paths, wanted.y_kind)
+        opened = open_all(paths, wanted.y_kind, wanted.target_scale)
     facts, tables = opened.facts, opened.tables
     shape = shape_of(tables, facts.target_count, wanted.dtype)
     way = choose_way(paths, tables, shape, wanted.way, host)
@@ -84,7 +88,7 @@ def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
         normalisation = _normalisation(facts, wanted.dtype)
     return DataSet(
         *(tuple(paths), facts.inputs, class_names, normalisation, splits),
-        *(facts.target_count, way),
+        *(facts.target_scale, way),
     )
 
 

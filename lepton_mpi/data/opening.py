@@ -1,13 +1,15 @@
 """From paths to tables: every file is opened once, checked, and stays open for its rows alone."""
 
 import resource
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lepton_mpi.data.files import hdf5
 from lepton_mpi.data.files.layouts import OpenFile, YKind
 from lepton_mpi.data.files.stored_rows import StoredFile, StoredRows
 from lepton_mpi.data.tables import Table
+from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.errors import DataError
 
 # What MPI, Python and the libraries have open.
@@ -23,8 +25,12 @@ class Opened:
     is_prepared: bool
 
 
-def open_all(paths: list[Path], y_kind: YKind) -> Opened:
-    """Open the files of a data set. Raises DataError."""
+def open_all(
+    paths: list[Path],
+    y_kind: YKind,
+    target_scale: Callable[[int], TargetScale] | None = None,
+) -> Opened:
+    """Open the files of a data set; ``target_scale`` counts in place of theirs, for as many targets. Raises DataError."""
     _allow_open_files(len(paths))
     found: list[OpenFile] = []
     parts: dict[str, _Part] = {}
@@ -39,8 +45,10 @@ def open_all(paths: list[Path], y_kind: YKind) -> Opened:
         found.append(opened)
     hdf5.check_alike(found)
     first = found[0]
+    if target_scale is not None and first.target_count:
+        first = replace(first, target_scale=target_scale(first.target_count))
     tables = {
-        split: Table(first.inputs, part.inputs, part.y, len(first.class_names))
+        split: Table(first.inputs, part.inputs, part.y, len(first.class_names), first.target_scale)
         for split, part in parts.items()
     }
     train = tables["train"]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lepton_mpi.data.files.file_format import SPLITS
+from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.errors import DataError
 from lepton_mpi.prepare.labels import Labels
 from lepton_mpi.prepare.normalisation import Normalisation
@@ -39,14 +40,24 @@ class Plan:
     bounds: np.ndarray
     row_shape: tuple[int, ...]
     dtype: np.dtype
+    target_scale: TargetScale
 
     @cached_property
     def y(self) -> np.ndarray:
-        """Labels of all rows, as stored."""
-        y = self.labels.y
-        return (
-            y.astype(np.float32) if self.options.dtype == "float32" and y.dtype.kind == "f" else y
-        )
+        """Labels of all rows, as stored; targets in float64, since large ones may differ by little."""
+        return self.labels.y
+
+    @property
+    def scales_of_targets(self) -> dict[str, np.ndarray]:
+        """What the file says of how targets are trained on, by data set; nothing if they are as they are."""
+        scale = self.target_scale
+        if scale.is_identity:
+            return {}
+        return {
+            "normalisation/target_shift": scale.shift,
+            "normalisation/target_scale": scale.scale,
+            "normalisation/target_log": scale.log.astype(np.uint8),
+        }
 
     @cached_property
     def texts(self) -> dict[str, tuple[str, ...]]:
@@ -77,7 +88,7 @@ class Plan:
         ]
         statistics = [f"about/statistics/{name}" for name in _STATISTICS]
         fixed = ["normalisation/shift", "normalisation/scale", "about/report"]
-        return [*rows, *fixed, *statistics, *self.texts]
+        return [*rows, *fixed, *statistics, *self.texts, *self.scales_of_targets]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,6 +225,7 @@ def write_everything_else(
     arrays = {"normalisation/shift": shift, "normalisation/scale": scale}
     for name in _STATISTICS:
         arrays[f"about/statistics/{name}"] = getattr(moments, name)
+    arrays |= plan.scales_of_targets
     arrays |= {name: fixed_texts(texts) for name, texts in plan.texts.items()}
     with disk_errors(plan.options.output):
         write_facts(out.file, facts, arrays, plan.labels.class_names)

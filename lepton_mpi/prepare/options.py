@@ -197,6 +197,14 @@ class Options(Checked):
         "all",
     )
 
+    target_scale: str = _choice(
+        "standard",
+        "of a regression: targets are trained on with mean 0 and deviation 1, those of log(1 + target), or as they are; "
+        "figures and predictions are in their own units",
+        "log",
+        "none",
+    )
+
     context: int = option(32, "text: tokens of a row", WHOLE_FROM_1)
     stride: int = option(1, "text: tokens from one row to the next", WHOLE_FROM_1)
     tokens: str = _choice("characters", "text: what a token is", "bytes")
@@ -252,6 +260,10 @@ class Options(Checked):
         if self.compress != "none" and self.layout == "contiguous":
             raise ConfigurationError(
                 f"--compress {self.compress}: packs chunks, got --layout contiguous"
+            )
+        if self.target_scale != "standard" and self.task != "regression":
+            raise ConfigurationError(
+                f"--target-scale {self.target_scale}: expected --task regression, got {self.task}"
             )
         if self.balance != "none" and self.task == "regression":
             raise ConfigurationError("--balance: expected classes, got --task regression")

@@ -21,6 +21,7 @@ from lepton_mpi.prepare.readers.opening import open_inputs
 from lepton_mpi.prepare.selection import Selection, select
 from lepton_mpi.prepare.statistics import Moments
 from lepton_mpi.prepare.survey import Survey, check_missing, survey
+from lepton_mpi.prepare.targets import fit_target_scale
 from lepton_mpi.prepare.training_rows import TrainingRows
 from lepton_mpi.prepare.transformation import Transformation, fit_transformation, needs_moments
 from lepton_mpi.prepare.writing import disk_errors, partial_of
@@ -93,7 +94,10 @@ def _fit(
         normaliser = normalisation.fit_normalisation(method, per, as_stored, moments)
         if per == "feature":
             normaliser = normaliser.but_not(_flags(fitted, source))
-    plan = Plan(options, source, found, labels, chosen, fitted, bounds, row_shape, dtype)
+        target_scale = fit_target_scale(labels, chosen, source, options)
+    plan = Plan(
+        *(options, source, found, labels, chosen, fitted, bounds, row_shape, dtype, target_scale)
+    )
     return plan, raw, moments, normaliser
 
 

@@ -50,6 +50,7 @@ def facts_of(
         "splits": plan.chosen.counts(),
         "how_split": plan.chosen.how_split,
         "classes": _classes(plan),
+        "targets": _targets(plan),
         "columns": _columns(plan, raw, changed),
         "counting": [plan.source.columns[feature] for feature in plan.found.counting],
         "units": _units(moments),
@@ -71,6 +72,23 @@ def _classes(plan: "Plan") -> list[dict[str, Any]]:
         plan.labels.class_names, *(count.astype(int).tolist() for count in counts), strict=True
     )
     return [{"name": name, "rows": list(rows)} for name, *rows in by_class]
+
+
+def _targets(plan: "Plan") -> list[dict[str, Any]]:
+    """Range, mean and deviation of each target in the training rows, and how it is scaled for training."""
+    targets, scale = plan.labels.targets, plan.target_scale
+    if targets is None:
+        return []
+    train = targets[plan.chosen.splits == 0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        figures = {
+            name: getattr(train, name)(axis=0).tolist() for name in ("min", "max", "mean", "std")
+        }
+    how = "log" if scale.log.any() else "none" if scale.is_identity else "standard"
+    return [
+        {"scale": how, **{name: values[i] for name, values in figures.items()}}
+        for i in range(train.shape[1])
+    ]
 
 
 def _columns(plan: "Plan", raw: "Moments | None", changed: np.ndarray) -> list[dict[str, Any]]:
@@ -176,7 +194,7 @@ def _rows(count: int, kind: str = "row") -> str:
 def _class_lines(facts: dict[str, Any]) -> list[str]:
     classes = facts["classes"]
     if not classes:
-        return [line("task", f"regression on {facts['label']}")]
+        return [line("task", f"regression on {facts['label']}"), *_target_lines(facts)]
     named = f" of {facts['label']}" if facts["columns"] else ""
     lines = [line("classes", f"{len(classes)}{named}, rows by train, validation, test:")]
     lines += [
@@ -196,6 +214,23 @@ def _class_lines(facts: dict[str, Any]) -> list[str]:
     if len(classes) > SHOWN:
         lines.append(line("", f"and {len(classes) - SHOWN} more"))
     return lines
+
+
+def _target_lines(facts: dict[str, Any]) -> list[str]:
+    """Of each target; files of earlier versions say nothing of them."""
+    targets = facts.get("targets", ())
+    ways = {
+        "standard": "trained on with mean 0 and deviation 1; figures are in the units given",
+        "log": "trained on as log(1 + target) with mean 0 and deviation 1; figures are in the units given",
+        "none": "trained on as they are",
+    }
+    lines = [
+        line(
+            "target", f"{t['min']:.5g} to {t['max']:.5g}, mean {t['mean']:.5g}, std {t['std']:.5g}"
+        )
+        for t in targets[:SHOWN]
+    ]
+    return [*lines, *(line("", ways[how]) for how in {t["scale"]: None for t in targets})]
 
 
 def _column_lines(facts: dict[str, Any]) -> list[str]:

@@ -217,7 +217,7 @@ def _initialise(
         # One that several ranks share is filled by one of them.
         if world.local_rank == 0 or not strategy.is_shared:
             if start.goes_on:
-                resume.restore(start, layout, strategy, data.normalisation)
+                resume.restore(start, layout, strategy, data)
             elif config.initial is None:
                 views = layout.views(strategy.parameters)
                 getattr(model, "initialise", initialise_uniform)(views, config.seed)

@@ -6,6 +6,10 @@ What training reads (``hdf5.py``; also from files of other programs, in the othe
     train/y, validation/y, test/y   (rows,) uint8 or int32: the class of each row, from 0 up;
                                     for regression float32 or float64, (rows,) or (rows, targets)
     normalisation/shift, scale      float64, of the shape of one row: a value is read as (x - shift) * scale
+    normalisation/target_shift, target_scale, target_log
+                                    float64, float64 and uint8 of shape (targets,): a target is trained on as
+                                    (y - shift) * scale, where log is 1 as (log(1 + y) - shift) * scale; figures and
+                                    predictions are scaled back. Absent: as they are
     attribute classes               names of the classes in the order of their numbers; absent for regression
 
 A split without rows is absent. Of a file of ``prepare`` training then holds out none, since rows may depend on each other:
