@@ -33,6 +33,10 @@ def step_bounds(row_count: int, batch_rows: int) -> list[tuple[int, int]]:
     ]
 
 
+def gather_codes(table, rows, out):
+    out[: rows.size] = table[rows]
+
+
 def gather_labels(labels, rows, out):
     out[: rows.size] = labels[rows]
     return rows.size
@@ -185,6 +189,12 @@ def logistic_predict(inputs, places, weight, bias, labels, scratch, predicted):
     return np.logaddexp(0, np.where(labels, -z, z)).sum()
 
 
+def logistic_probabilities(inputs, places, weight, bias, scratch, outputs):
+    x, w, b = _double(inputs[places], weight, bias)
+    z = x @ w + b
+    outputs[:] = np.stack([expit(-z), expit(z)], axis=1)
+
+
 # -- models/activation_kernels.py -----------------------------------------------------------------------
 
 
@@ -234,7 +244,55 @@ def dense_slope_backward(grad_output, weight, slope, threaded, numbers, scratch,
     grad_input[:] = g @ w.T * s
 
 
+# -- layers/dense_layer_kernels.py, layers/pointwise_kernels.py ------------------------------------------------
+
+
+def layer_dense(inputs, places, in_order, weight, bias, kind, out, slope):
+    x, w = _double(inputs if in_order else inputs[places[: len(out)]], weight)
+    z = x @ w + (bias if bias.size else 0)
+    out[:] = ACTIVATIONS[kind](z)[0] if kind >= 0 else z
+    if slope.size:
+        slope[:] = ACTIVATIONS[kind](z)[1]
+
+
+def layer_dense_gradient(inputs, places, in_order, grad_z, grad_weight, grad_bias):
+    x, g = _double(inputs if in_order else inputs[places[: len(grad_z)]], grad_z)
+    grad_weight[:], grad_bias[:] = x.T @ g, g.sum(axis=0)
+
+
+def layer_dense_backward(grad_z, weight, numbers, scratch, grad_x):
+    g, w = _double(grad_z, weight)
+    grad_x[:] = g @ w.T
+
+
+def relu(x, out):
+    out[:] = np.maximum(x, 0)
+
+
+def relu_gradient(out, grad_out, grad_z):
+    grad_z[:] = np.where(out > 0, grad_out, 0)
+
+
+def multiply(a, b, out):
+    out[:] = a * b
+
+
+def activation(kind, zeros, x, out, slope):
+    out[:], slope[:] = ACTIVATIONS[kind](x.astype(np.float64))
+
+
+def dropout(draw, layer, rows, dropped, numbers, x, out):
+    out[:] = x
+    key = counter_random.chain(np.array([draw]).astype(np.uint64), layer)
+    for row, y in zip(rows, out, strict=True):
+        drop(counter_random.chain(key, int(row))[0], dropped, numbers, y, np.ones_like(y))
+
+
 # -- layers/loss_kernels.py -----------------------------------------------------------------------
+
+
+def softmax(logits, out):
+    out[:] = np.exp(log_softmax(logits.astype(np.float64), axis=1))
 
 
 def squared_error(outputs, targets):

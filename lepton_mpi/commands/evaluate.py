@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lepton_mpi.data.dataset import DataSet
-    from lepton_mpi.options.config import Config
+    from lepton_mpi.options.config import Config, YKind
     from lepton_mpi.run.checkpoint import Checkpoint
     from lepton_mpi.vectors import Layout
     from lepton_mpi.world.world import World
@@ -95,11 +94,12 @@ def evaluate_checkpoint(
     wanted = Wanted(*(dtype, config.held_out, config.seed, y_kind), target_scale=saved.target_scale)
     data = load(data_name or config.data, wanted, world)
     with world.agreeing():
-        model = make_model(dataclasses.replace(config, model=model_name or config.model), data)
+        model = make_model(model_name or config.model, config.for_model(threads=1), data)
         _check_fits(path, saved, Layout(model.shapes), data, dtype)
     parameters = saved.layout.views(saved.parameters)
     # The checkpoint was trained with its own normalisation, whatever the file says.
-    data = renormalised(data, tuple(values.astype(dtype) for values in saved.normalisation))
+    shift, scale = saved.normalisation
+    data = renormalised(data, (shift.astype(dtype), scale.astype(dtype)))
     reader = BatchReader(data, evaluation.batch_rows(data))
     task = make_task(data.y_kind, data)
     rows = data.splits[split]
@@ -136,12 +136,12 @@ def _find(place: Path, world: World) -> Path:
     return path
 
 
-def _y_kind(saved: Checkpoint, config: Config, path: Path) -> str:
+def _y_kind(saved: Checkpoint, config: Config, path: Path) -> YKind:
     """What the targets are. Raises DataError if the loss is for others."""
     from lepton_mpi.tasks.registry import TASKS
 
     # Older checkpoints do not say, and have classes.
-    y_kind = saved.attributes.get("y_kind", "classes")
+    y_kind: YKind = saved.attributes.get("y_kind", "classes")
     if y_kind not in TASKS.built_in or config.y_kind not in ("auto", y_kind):
         raise DataError(
             f"{path}: attribute y_kind: expected {', '.join(TASKS.built_in)} as loss {config.loss} has them, got "

@@ -9,6 +9,7 @@ from lepton_mpi import __version__
 from lepton_mpi.wording import one_line
 
 _PACKAGES = {"NumPy": "numpy", "Numba": "numba", "h5py": "h5py", "mpi4py": "mpi4py"}
+_MISSING = "not installed"
 _LIMIT_SECONDS = 20.0
 
 
@@ -24,11 +25,13 @@ def _version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return _MISSING
 
 
 def _mpi_library() -> str:
     """Which library mpi4py finds. Another process loads it, since that may fail in any way; MPI is not started."""
+    if _version("mpi4py") == _MISSING:
+        return "found by mpi4py, which is not installed"
     command = [sys.executable, "-m", "mpi4py", "--mpi-lib-version"]
     try:
         ended = subprocess.run(

@@ -1,26 +1,36 @@
 """Random initial parameters, a function of seed and parameter alone."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod, sqrt
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from lepton_mpi.kernels import counter_random
+
+# Fills an array before the first step, from (array, seed, number of the parameter in its model).
+Initial = Callable[[NDArray[Any], int, int], None]
 
 # Streams of random numbers: parameter k uses the first plus k.
 _INITIALISATION = 10
 
 
-def initialise_uniform(parameters: Mapping[str, np.ndarray], seed: int) -> None:
-    """Matrices uniform in ±sqrt(6 / (inputs + outputs)), everything of fewer dimensions 0.
-
-    Source: Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural
-    networks", AISTATS 2010. The numbers depend on seed and parameter only.
-    """
+def initialise_uniform(parameters: Mapping[str, NDArray[Any]], seed: int) -> None:
+    """Matrices by ``glorot_uniform``, everything of fewer dimensions 0."""
     for index, array in enumerate(parameters.values()):
-        array[...] = 0
-        if array.ndim >= 2:
-            inputs, outputs = prod(array.shape[:-1]), array.shape[-1]
-            limit = sqrt(6 / max(1, inputs + outputs))
-            numbers = counter_random.uniform(seed, _INITIALISATION + index, array.size)
-            array[...] = (limit * (2 * numbers - 1)).reshape(array.shape)
+        (glorot_uniform if array.ndim >= 2 else zeros)(array, seed, index)
+
+
+def glorot_uniform(array: NDArray[Any], seed: int, index: int) -> None:
+    """Uniform in ±sqrt(6 / (inputs + outputs)), the last dimension being the outputs.
+
+    Source: Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks", AISTATS 2010.
+    """
+    limit = sqrt(6 / max(1, prod(array.shape[:-1]) + array.shape[-1]))
+    numbers = counter_random.uniform(seed, _INITIALISATION + index, array.size)
+    array[...] = (limit * (2 * numbers - 1)).reshape(array.shape)
+
+
+def zeros(array: NDArray[Any], seed: int, index: int) -> None:
+    """All 0."""
+    array[...] = 0

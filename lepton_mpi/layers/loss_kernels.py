@@ -73,6 +73,25 @@ def softmax_predict(logits, labels, predicted):
     return loss
 
 
+@kernel("void(M, M)")
+def softmax(logits, out):
+    """``out = exp(z_j) / sum_j exp(z_j)`` for each row, the row's maximum taken out first; may be in place.
+
+    Shapes (rows, classes).
+    """
+    for i in range(logits.shape[0]):
+        row, target = logits[i], out[i]
+        highest = row[0]
+        for j in range(1, row.size):
+            highest = max(highest, row[j])
+        total = 0.0
+        for j in range(row.size):
+            target[j] = math.exp(row[j] - highest)
+            total += target[j]
+        for j in range(row.size):
+            target[j] /= total
+
+
 @kernel("f8(M, M)")
 def squared_error(outputs, targets):
     """Replace ``outputs`` by the gradient of the summed loss; return the loss: mean of ``(output - target)**2``.

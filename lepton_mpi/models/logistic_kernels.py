@@ -48,3 +48,15 @@ def logistic_predict(inputs, places, weight, bias, labels, scratch, predicted):
         loss += max(z, 0) - labels[i] * z + math.log1p(math.exp(-abs(z)))
         predicted[i] = z > 0
     return loss
+
+
+@kernel("void(M, i8[::1], V, V, V, M)")
+def logistic_probabilities(inputs, places, weight, bias, scratch, outputs):
+    """Fill ``outputs`` with the probabilities of both classes. Shapes as in ``logistic_gradient``, outputs (rows, 2)."""
+    dots(inputs, places, weight, scratch)
+    for i in range(scratch.size):
+        z = scratch[i] + bias[0]
+        small = math.exp(-abs(z))
+        likely, unlikely = 1 / (1 + small), small / (1 + small)
+        outputs[i, 0] = unlikely if z >= 0 else likely
+        outputs[i, 1] = likely if z >= 0 else unlikely

@@ -1,32 +1,29 @@
 """Multilayer perceptron: dense layers, an activation and perhaps dropout between them, a loss at the end."""
 
-from itertools import pairwise
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from lepton_mpi.batch import Batch, flat_rows
-from lepton_mpi.kernels.product_kernels import LEFT_COLUMNS, right_scratch_size
-from lepton_mpi.layers import activation_kernels, loss_kernels
-from lepton_mpi.layers import dense_stack_kernels as fused
-from lepton_mpi.sync import NO_SYNC, Sync
+from lepton_mpi.batch import Batch, Input, flat_rows
+from lepton_mpi.layers import loss_kernels
+from lepton_mpi.layers.dense_stack import DenseStack, StackPlan
+from lepton_mpi.layers.layer import Array, Sums
+from lepton_mpi.models.model import DataFacts, Model, only_numbers
+from lepton_mpi.sync import Sync
 from lepton_mpi.vectors import Views
 
-# Plans that are kept, for lengths of batches and vectors of gradients: a table of a few numbers each.
-_PLANS_MAX = 10_000
 _NO_CLASSES = np.empty(0, np.int32)
-# Elements of a gradient that are told of as soon as they are filled: a few for each bucket.
-_DONE_ELEMENTS = 1 << 18
-
+# Beside softmax with cross-entropy, which is a stage of the stack.
 _LOSS_KERNELS = {
-    "cross_entropy": loss_kernels.softmax_predict,
-    "mse": loss_kernels.squared_error,
-    "huber": loss_kernels.huber,
+    "cross_entropy": (loss_kernels.softmax_predict,),
+    "mse": (loss_kernels.squared_error,),
+    "huber": (loss_kernels.huber,),
 }
 
 
-class Mlp:
-    """See ``lepton_mpi.models`` for the contract.
+class Mlp(Model):
+    """All layers are one kernel, ``layers/dense_stack.py``.
 
     Parameters
     ----------
@@ -59,23 +56,16 @@ class Mlp:
         loss: str = "cross_entropy",
         huber_delta: float = 1.0,
     ) -> None:
-        self.widths, self.threaded = widths, threaded
-        self.activation, self.dropout, self.loss = activation, dropout, loss
-        self.shapes = {}
-        for layer, (inputs, outputs) in enumerate(pairwise(widths)):
-            self.shapes |= {
-                f"layer{layer}/weight": (inputs, outputs),
-                f"layer{layer}/bias": (outputs,),
-            }
-        self._kind, self._huber_delta = activation_kernels.KINDS[activation], float(huber_delta)
-        levels = activation_kernels.DROPOUT_LEVELS
-        self._dropped = min(round(dropout * levels), levels - 1) if len(widths) > 2 else 0
-        self._layers, self._most_rows = len(widths) - 1, max(widths)
-        self._plans: dict[tuple[int, int, int], _Plan] = {}
-        self._rooms: dict[tuple[int, np.dtype], _Room] = {}
-        self._parameters: Views | None = None  # of all plans
+        self.widths, self.activation, self.dropout, self.loss = widths, activation, dropout, loss
+        self.task = "classes" if loss == "cross_entropy" else "targets"
+        self.inputs = {"x": Input("numbers", widths[:1])}
         self.reads_in_place = not threaded  # which BLAS cannot
-        self.kernels = (fused.run, _LOSS_KERNELS[loss])
+        self._stack, self._huber_delta = (
+            DenseStack(widths, threaded, activation, dropout),
+            float(huber_delta),
+        )
+        self.shapes = self._stack.shapes
+        self.kernels = (*self._stack.kernels, *_LOSS_KERNELS[loss])
 
     def __str__(self) -> str:
         words = [f"mlp {'-'.join(map(str, self.widths))}"]
@@ -85,174 +75,78 @@ class Mlp:
         return ", ".join(words + [self.loss] * (self.loss != "cross_entropy"))
 
     def loss_and_gradient(
-        self, parameters, batch: Batch, gradient, sync: Sync = NO_SYNC
-    ) -> tuple[float, int] | float:
-        """Summed loss; with classes also the number of rows classified correctly."""
-        plan, layers = self._plan(parameters, batch, gradient), self._layers
-        has_classes = self.loss == "cross_entropy"
-        if has_classes and not (sync.follows or sync.awaits):
-            loss, correct = self._run(plan, batch, 0, fused.stage_count(layers), self._dropped)
-            return loss, int(correct)
-        loss_stage = fused.stage_of_loss(layers)
-        for layer in range(layers):
+        self, parameters: Views, batch: Batch, gradient: Views, sync: Sync
+    ) -> Sums:
+        stack, dropped = self._stack, self._stack.dropped
+        plan = stack.plan(len(batch.y), batch.x.dtype, parameters, gradient)
+        rows = self._rows(plan, batch, dropped)
+        if self.loss == "cross_entropy" and not (sync.follows or sync.awaits):
+            return stack.run(plan, rows, (0, stack.stage_count), dropped)
+        for layer in range(stack.layer_count):
             sync.need(f"layer{layer}/weight")
             sync.need(f"layer{layer}/bias")
-            self._run(plan, batch, layer, layer + 1, self._dropped)
-        if has_classes:
-            loss, correct = self._run(plan, batch, loss_stage, loss_stage + 1)
-            result = loss, int(correct)
+            stack.run(plan, rows, (layer, layer + 1), dropped)
+        if self.loss == "cross_entropy":
+            sums = stack.run(plan, rows, (stack.loss_stage, stack.loss_stage + 1))
         else:
-            result = self._regression_loss(plan.output, batch.y)
-        done = loss_stage + 1
-        for layer in range(layers, 0, -1):
-            filled = fused.stage_of_gradient(layers, layer) + 1
-            weight, (inputs, outputs) = (
-                f"layer{layer - 1}/weight",
-                self.widths[layer - 1 : layer + 1],
-            )
-            rows = inputs if self.threaded else _rows_together(outputs)
-            # From the end, as buckets are. The gradient by the layer's outputs comes with the first part.
-            for last in range(inputs, 0, -rows):
-                first = max(0, last - rows)
-                self._run(plan, batch, done, filled, rows=(first, last))
-                if last == inputs:
+            sums = self._regression_loss(plan.output, batch.y), np.nan
+        for layer in range(stack.layer_count, 0, -1):
+            weight, outputs = f"layer{layer - 1}/weight", self.widths[layer]
+            # From the end, as buckets are.
+            for position, (stages, (first, last)) in enumerate(stack.gradient_parts(layer)):
+                stack.run(plan, rows, stages, part=(first, last))
+                if position == 0:
                     sync.done(f"layer{layer - 1}/bias")
                 sync.done(weight, first * outputs, last * outputs)
-                done = filled - 1
-            done = filled
-        return result
+        return sums
 
-    def evaluate(self, parameters, batch: Batch, predicted) -> float:
-        """Predicted classes, or targets, and summed loss."""
-        plan = self._plan(parameters, batch)
-        self._run(plan, batch, 0, fused.stage_of_loss(self._layers))
+    def evaluate(self, parameters: Views, batch: Batch, predicted: Array) -> float:
+        outputs = self._outputs(parameters, batch)
         if self.loss == "cross_entropy":
-            return loss_kernels.softmax_predict(plan.output, batch.y, predicted)
-        predicted[:] = plan.output
-        return self._regression_loss(plan.output, batch.y)
+            return float(loss_kernels.softmax_predict(outputs, batch.y, predicted))
+        predicted[:] = outputs
+        return self._regression_loss(outputs, batch.y)
 
-    def _run(
-        self,
-        plan: "_Plan",
-        batch: Batch,
-        start: int,
-        stop: int,
-        dropped: int = 0,
-        rows: tuple[int, int] | None = None,
-    ) -> tuple:
-        """Stages [start, stop), see ``dense_stack_kernels.py``; ``rows`` of weights are those whose gradient is filled."""
+    def predict(self, parameters: Views, batch: Batch, outputs: Array) -> None:
+        found = self._outputs(parameters, batch)
+        if self.loss == "cross_entropy":
+            loss_kernels.softmax(found, outputs)
+        else:
+            outputs[:] = found
+
+    def memory_lines(self, rows: int, dtype: np.dtype[Any]) -> list[str]:
+        return self._stack.memory_lines(rows, dtype)
+
+    def _outputs(self, parameters: Views, batch: Batch) -> Array:
+        """Of the last layer, in memory that the next call writes over."""
+        plan = self._stack.plan(len(batch.y), batch.x.dtype, parameters)
+        self._stack.run(plan, self._rows(plan, batch, 0), (0, self._stack.loss_stage))
+        return plan.output
+
+    def _rows(self, plan: StackPlan, batch: Batch, dropped: int) -> tuple[Any, ...]:
+        """What the stack wants to know of a batch."""
         x, places = flat_rows(batch, plan.places)
         numbers = batch.rows
         if numbers is None:
             if dropped:
                 raise ValueError("dropout goes by the numbers of the rows: expected Batch.rows")
             numbers = places
-        y = batch.y if self.loss == "cross_entropy" else _NO_CLASSES
-        options = batch.draw, dropped, start, stop, *(rows or (0, self._most_rows))
-        return fused.run(plan.table, x, places, y, numbers, *options)
+        labels = batch.y if self.loss == "cross_entropy" else _NO_CLASSES
+        return x, places, labels, numbers, batch.draw
 
-    def _regression_loss(self, outputs: np.ndarray, targets: np.ndarray) -> float:
+    def _regression_loss(self, outputs: Array, targets: Array) -> float:
         """Summed loss; ``outputs`` become its gradient."""
         if self.loss == "mse":
-            return loss_kernels.squared_error(outputs, targets)
-        return loss_kernels.huber(outputs, targets, self._huber_delta)
-
-    def _plan(self, parameters, batch: Batch, gradient=None) -> "_Plan":
-        """What the layers do to batches of this length, with these vectors; made once for views, which do not change."""
-        key = len(batch.y), id(parameters), id(gradient)
-        plan = self._plans.get(key)
-        if plan is None or plan.dtype is not batch.x.dtype:
-            plan = self._make_plan(parameters, batch, gradient)
-            if isinstance(parameters, Views) and isinstance(gradient, Views | None):
-                if parameters is not self._parameters or len(self._plans) == _PLANS_MAX:
-                    self._plans.clear()
-                self._parameters = parameters
-                self._plans[key] = plan
-        return plan
-
-    def _make_room(self, rows: int, dtype: np.dtype) -> "_Room":
-        """Memory that batches of one length share, whatever vectors they come with."""
-        # The first layer's inputs get no gradient.
-        scratch_size, widths = 0, self.widths
-        if not self.threaded:
-            scratch_size = max(
-                (right_scratch_size(rows, k, m) for m, k in pairwise(widths[1:])), default=0
-            )
-        units = activation_kernels.UNITS_PER_NUMBER
-        layers = [[np.empty((rows, k), dtype) for _ in range(3)] for k in widths[1:]]
-        layers[-1][2] = layers[-1][0]  # the loss puts its gradient there
-        return _Room(
-            np.arange(max(rows, *widths)),
-            np.empty(scratch_size, dtype),
-            np.empty(-(-max(widths) // units), np.uint64),
-            layers,
-        )
-
-    def _make_plan(self, parameters, batch: Batch, gradient) -> "_Plan":
-        rows, dtype = len(batch.y), batch.x.dtype
-        room = self._rooms.get((rows, dtype))
-        if room is None:
-            room = self._rooms[rows, dtype] = self._make_room(rows, dtype)
-        numbers, scratch = room.numbers, room.scratch
-        table = np.zeros((1 + self._layers, fused.WIDTH), np.int64)
-        network = {
-            fused.THREADED: self.threaded,
-            fused.KIND: self._kind,
-            fused.HAS_SLOPES: self.activation != "relu" or self._dropped > 0,
-            fused.NUMBERS: numbers.ctypes.data,
-            fused.NUMBER_COUNT: numbers.size,
-            fused.SCRATCH: scratch.ctypes.data,
-            fused.SCRATCH_SIZE: scratch.size,
-            fused.RANDOM: room.random.ctypes.data,
-        }
-        for place, word in network.items():
-            table[0, place] = word
-        for layer, (inputs, outputs) in enumerate(pairwise(self.widths), 1):
-            names = f"layer{layer - 1}/weight", f"layer{layer - 1}/bias"
-            vectors = [
-                self._address(views, name, dtype) if views is not None else 0
-                for views in (parameters, gradient)
-                for name in names
-            ]
-            matrices = [matrix.ctypes.data for matrix in room.layers[layer - 1]]
-            table[layer] = [inputs, outputs, *vectors, *matrices]
-        memory = room, parameters, gradient
-        return _Plan(table, numbers[:rows], room.layers[-1][0], dtype, memory)
-
-    def _address(self, views, name: str, dtype: np.dtype) -> int:
-        """Of an array that is what the kernels take it for."""
-        array, shape = views[name], self.shapes[name]
-        if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
-            raise ValueError(
-                f"{name}: expected a contiguous array of {dtype}, the batch's type, and shape {shape}, got {array.dtype}, "
-                f"shape {array.shape}, strides {array.strides}"
-            )
-        return array.ctypes.data
+            return float(loss_kernels.squared_error(outputs, targets))
+        return float(loss_kernels.huber(outputs, targets, self._huber_delta))
 
 
-def _rows_together(outputs: int) -> int:
-    """Rows of a gradient of weights that are told of together, a multiple of what is computed together."""
-    return max(1, _DONE_ELEMENTS // (outputs * LEFT_COLUMNS)) * LEFT_COLUMNS
-
-
-class _Room(NamedTuple):
-    """numbers: 0, 1, …; scratch: of ``product_right``; random: numbers for dropout; layers: outputs, slope, gradient."""
-
-    numbers: np.ndarray
-    scratch: np.ndarray
-    random: np.ndarray
-    layers: list[list[np.ndarray]]
-
-
-class _Plan(NamedTuple):
-    """What ``dense_stack_kernels`` needs for batches of one length.
-
-    table: the plan that it describes; places: int64, of all rows of a matrix of the batch; output: of the last layer;
-    dtype: of the batch; memory: all that the table has addresses of.
-    """
-
-    table: np.ndarray
-    places: np.ndarray
-    output: np.ndarray
-    dtype: np.dtype
-    memory: tuple
+def build(options: Mapping[str, Any], data: DataFacts) -> Mlp:
+    """From ``hidden``, ``activation``, ``dropout``, ``loss`` (auto: by the data), ``huber_delta`` and ``threads``."""
+    loss = options["loss"]
+    if loss == "auto":
+        loss = "cross_entropy" if data.class_count else "mse"
+    (features,) = only_numbers("mlp", data).shape
+    widths = (features, *options["hidden"], data.output_count)
+    named = {name: options[name] for name in ("activation", "dropout", "huber_delta")}
+    return Mlp(widths, options["threads"] > 1, loss=loss, **named)

@@ -1,24 +1,25 @@
 """``Model``: from batch to loss and gradient. A model knows nothing of ranks, files or optimizers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from math import prod
+from typing import Any, Protocol
 
 import numpy as np
 
 from lepton_mpi.batch import Batch, Input
+from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.kernels.compiling import Kernel
+from lepton_mpi.layers.initial import initialise_uniform
+from lepton_mpi.layers.layer import Array, Shape, Sums
 from lepton_mpi.sync import Sync
 from lepton_mpi.vectors import Views
 
-# Loss, and rows (or tokens) predicted correctly or NaN, both summed over a batch.
-Sums = tuple[float, float]
-
 
 class Model(Protocol):
-    """The protocol of the built-in models. A user's own has a smaller door: ``own_model.py``.
+    """The protocol of the built-in models, which inherit its defaults. A user's own has a smaller door: ``own_model.py``.
 
     ``parameters`` and ``gradient`` are mappings of name to array, views into flat vectors of the configured dtype, in
-    which a name keeps its array. ``parameters`` must not be changed.
+    which a name keeps its array. ``parameters`` and the batch must not be changed.
 
     Attributes
     ----------
@@ -27,41 +28,113 @@ class Model(Protocol):
     shapes : mapping of str to shape
         Parameters in forward order.
     inputs : mapping of str to Input
-        The arrays of ``Batch.inputs`` that are read, with their kind and the shape of one row.
+        The arrays of the batch that are read, with their kind and the shape of one row.
     task : str
         Name in the registry of tasks: what the outputs are.
-    kernels : sequence of Kernel
-        Those that it calls, to be compiled by all ranks side by side before the first step. One that is left out is compiled
-        at its first call.
+    averaged : mapping of str to float
+        Parameters that no optimizer trains: their "gradient" is a sum over rows, and a step moves each by this share of the
+        way to its mean over the rows of the step (``layers.layer.Parameter``).
     reads_in_place : bool
         True if the model indexes ``batch.x`` by ``batch.places``; rows are then not copied.
     asks_for_parameters : bool
         True if ``sync.need(name)`` is called before a parameter is read; a step may then begin before the last one's
         sums have all arrived.
+    evaluates : bool
+        False for one without ``evaluate`` and ``predict``: there are no figures but those of training.
+    mixes_rows : bool
+        True if a row's result depends on the other rows of its micro-batch; else the sums of two parts of a micro-batch are
+        those of the whole.
+    kernels : sequence of Kernel
+        Those that training and evaluation call: the ranks compile them side by side before the first step. One that is left
+        out is compiled at its first call, by each rank for itself.
     """
 
     name: str
-    shapes: Mapping[str, tuple[int, ...]]
+    shapes: Mapping[str, Shape]
     inputs: Mapping[str, Input]
     task: str
-    kernels: Sequence[Kernel]
-    reads_in_place: bool
-    asks_for_parameters: bool
+    averaged: Mapping[str, float] = {}
+    reads_in_place: bool = False
+    asks_for_parameters: bool = False
+    evaluates: bool = True
+    mixes_rows: bool = False
+    kernels: Sequence[Kernel] = ()
 
     def initialise(self, parameters: Views, seed: int) -> None:
         """Fill ``parameters``, a function of ``seed`` alone."""
+        initialise_uniform(parameters, seed)
 
     def loss_and_gradient(
         self, parameters: Views, batch: Batch, gradient: Views, sync: Sync
     ) -> Sums:
-        """Fill every array of ``gradient``; return loss and correct count. All are sums over the batch, not means.
+        """Fill every array of ``gradient``; return loss and correct count, NaN if not counted: sums over the batch, not means.
 
         Random numbers are a function of ``batch.draw`` and ``batch.rows``, never of a generator with a state: then the
         weights do not depend on the number of ranks.
         """
+        ...
 
-    def evaluate(self, parameters: Views, batch: Batch, predicted: np.ndarray) -> float:
+    def evaluate(self, parameters: Views, batch: Batch, predicted: Array) -> float:
         """Fill ``predicted`` as the task wants it (``Task.room_for``); return the summed loss."""
+        ...
 
-    def predict(self, parameters: Views, batch: Batch, outputs: np.ndarray) -> None:
-        """Fill ``outputs``, shape (rows, outputs): probabilities of the classes, or predicted targets."""
+    def predict(self, parameters: Views, batch: Batch, outputs: Array) -> None:
+        """Fill ``outputs``, shape (rows, outputs): probabilities of the classes, or predicted targets. ``batch.y`` counts rows."""
+        ...
+
+    def memory_lines(self, rows: int, dtype: np.dtype[Any]) -> list[str]:
+        """What a step on so many rows works in, for people, a line each; known before the first step."""
+        return []
+
+
+class DataFacts(Protocol):
+    """What a model is built for. ``data.loader.DataSet`` is one.
+
+    Attributes
+    ----------
+    inputs : mapping of str to Input
+        What a batch has.
+    feature_shape : tuple of int
+        Of a row of the first of them.
+    class_count : int or None
+        None for targets.
+    output_count : int
+        Classes, or targets.
+    outputs_text : str
+        What they are, for messages.
+    """
+
+    @property
+    def inputs(self) -> Mapping[str, Input]: ...
+    @property
+    def feature_shape(self) -> Shape: ...
+    @property
+    def class_count(self) -> int | None: ...
+    @property
+    def output_count(self) -> int: ...
+    @property
+    def outputs_text(self) -> str: ...
+
+
+def only_numbers(name: str, data: DataFacts) -> Input:
+    """The only input of data for a model that takes one, of numbers, as a flat one. Raises ConfigurationError."""
+    kinds = [spec.kind for spec in data.inputs.values()]
+    if kinds != ["numbers"]:
+        raise ConfigurationError(
+            f"--model {name}: expected rows with one input, of numbers, got {', '.join(data.inputs)}, of "
+            f"{', '.join(kinds)}"
+        )
+    return Input("numbers", (prod(data.feature_shape),))
+
+
+def check_inputs(model: Model, data: DataFacts) -> None:
+    """Whether the data have what a model reads. Raises ConfigurationError."""
+    # A single one is ``Batch.x``, whatever its name.
+    is_single = len(model.inputs) == len(data.inputs) == 1
+    for name, wanted in model.inputs.items():
+        found = next(iter(data.inputs.values())) if is_single else data.inputs.get(name)
+        if found is None or found.kind != wanted.kind or prod(found.shape) != prod(wanted.shape):
+            known = ", ".join(f"{key} ({of.kind}, {of.shape})" for key, of in data.inputs.items())
+            raise ConfigurationError(
+                f"model {model.name}: reads {name} ({wanted.kind}, {wanted.shape}): expected data that have it, got {known}"
+            )

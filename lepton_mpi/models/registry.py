@@ -1,44 +1,37 @@
-"""Models by name."""
+"""Models by name. Adding one is its file and one line here; its own options are declared as ``options/own.py`` says."""
 
-from math import prod
+from collections.abc import Mapping
 from typing import Any
 
-from lepton_mpi.errors import ConfigurationError
-from lepton_mpi.registry import is_own_file, load
+from lepton_mpi.models import own_model
+from lepton_mpi.models.model import DataFacts, Model
+from lepton_mpi.registry import Registry, is_own_file
+
+MODELS = Registry(
+    "--model",
+    {
+        "mlp": "lepton_mpi.models.mlp:build",
+        "logistic": "lepton_mpi.models.logistic:build",
+    },
+)
 
 
-def make_model(config: Any, data: Any, threaded: bool = False) -> Any:
-    """The model that ``config.model`` names, or ``FILE.py:NAME``, called as ``NAME(feature_shape, output_count)``.
+def make_model(name: str, options: Mapping[str, Any], data: DataFacts) -> Model:
+    """The model that ``name`` stands for: a built-in one, or ``FILE.py:NAME``, called as ``NAME(feature_shape, output_count)``.
 
     Parameters
     ----------
-    config : lepton_mpi.options.config.Config
-    data : lepton_mpi.data.dataset.DataSet
-        Of its ``class_count`` and ``target_count``, the one that is not None or 0 is the number of outputs.
-    threaded
-        Whether matrix products shall use the threads of BLAS.
+    options
+        Values by name, of all options of a run; a model's ``build(options, data)`` reads those that are its own, and
+        ``threads``, the BLAS threads of this rank.
+    data : DataFacts
 
     Raises
     ------
     ConfigurationError
     """
-    name, features, loss = config.model, prod(data.feature_shape), config.loss
-    if name == "mlp":
-        from lepton_mpi.models.mlp import Mlp
-
-        if loss == "auto":
-            loss = "cross_entropy" if data.class_count else "mse"
-        widths = (features, *config.hidden, data.output_count)
-        return Mlp(widths, threaded, config.activation, config.dropout, loss, config.huber_delta)
-    if name == "logistic":
-        from lepton_mpi.models.logistic import Logistic
-
-        if data.class_count != 2:
-            raise ConfigurationError(
-                f"--model logistic: expected data of 2 classes, got {data.outputs_text}; take --model mlp --hidden "
-                "(no width) for more"
-            )
-        return Logistic(features)
-    if not is_own_file(name):
-        raise ConfigurationError(f"--model: expected mlp, logistic or FILE.py:NAME, got {name!r}")
-    return load("--model", name)(data.feature_shape, data.output_count)
+    found = MODELS.find(name)
+    if is_own_file(name):
+        return own_model.adapt(found, data)
+    model: Model = found(options, data)
+    return model

@@ -46,6 +46,7 @@ AllreduceName = Literal[
 ActivationName = Literal["relu", "gelu", "tanh", "sigmoid", "silu"]
 LossName = Literal["auto", "cross_entropy", "mse", "huber"]
 
+YKind = Literal["auto", "classes", "targets", "tokens"]
 OptimizerName = Literal["adam", "adamw", "sgd", "nesterov", "lion", "adagrad", "rmsprop"]
 
 _MLP = ("model", "mlp")
@@ -252,18 +253,22 @@ class Config(Checked):
                 "--checkpoint-steps: expected a folder for checkpoints, --checkpoint, got none"
             )
 
+    def for_model(self, threads: int) -> dict[str, Any]:
+        """What a model is built from: all options by name, its own among them, and the BLAS ``threads`` of a rank."""
+        own_options = vars(self.own["model"]) if "model" in self.own else {}
+        return {**vars(self), **own_options, "threads": threads}
+
     @property
     def held_out(self) -> dict[str, float]:
         """Fraction of the rows kept for each purpose, where the file has no such split."""
         return {"validation": self.validation_split, "test": self.test_split}
 
     @property
-    def y_kind(self) -> Literal["auto", "classes", "targets"]:
+    def y_kind(self) -> YKind:
         """What ``y`` of the data must be for the task, or else for the loss."""
-        if self.task in ("classes", "targets"):
-            return self.task  # type: ignore[return-value]
-        kinds = {"auto": "auto", "cross_entropy": "classes"}
-        return kinds.get(self.loss, "targets")
+        of_task: dict[str, YKind] = {"classes": "classes", "targets": "targets", "tokens": "tokens"}
+        of_loss: dict[str, YKind] = {"auto": "auto", "cross_entropy": "classes"}
+        return of_task.get(self.task) or of_loss.get(self.loss, "targets")
 
 
 OPTIONS = options_of(Config)

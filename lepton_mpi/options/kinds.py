@@ -34,8 +34,11 @@ class Kind(Protocol):
         What fits, in words.
     """
 
-    word: str
-    expected: str
+    @property
+    def word(self) -> str: ...
+
+    @property
+    def expected(self) -> str: ...
 
     def from_text(self, text: str) -> Any:
         """The value that one word means. Raises ValueError."""

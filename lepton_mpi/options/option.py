@@ -137,9 +137,13 @@ def position(help_text: str, *, kind: Kind, default: Any = dataclasses.MISSING) 
     return dataclasses.field(default=default, metadata={_KEY: declared})
 
 
-@cache
 def options_of(declared: type) -> dict[str, Option]:
     """Options and positions of a dataclass by name, in its order."""
+    return _found(declared)
+
+
+@cache
+def _found(declared: Any) -> dict[str, Option]:
     annotations = typing.get_type_hints(declared)
     found = {}
     for field in dataclasses.fields(declared):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,17 @@ from lepton_mpi.prepare.transformation import Transformation
 from lepton_mpi.prepare.writing import RowWriter, disk_errors, fixed_texts, new_file, write_facts
 from lepton_mpi.wording import printable
 
+# Categories that are an input of their own.
+_CATEGORIES = "inputs/categories"
 _STATISTICS = ("count", "mean", "std", "minimum", "maximum")
+
+
+class RowSet(NamedTuple):
+    """A data set of rows that each split has: its name there, the shape of a row, and its type."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +70,25 @@ class Plan:
         }
 
     @cached_property
+    def row_sets(self) -> list[RowSet]:
+        """What each split has, in the order in which it is sent and written."""
+        sets = [RowSet("x", self.row_shape, self.dtype)] if self.has_x else []
+        if values := self.values:
+            codes = np.dtype(np.uint8 if max(values) <= 256 else np.int32)
+            sets.append(RowSet(_CATEGORIES, (len(values),), codes))
+        return [*sets, RowSet("y", self.y.shape[1:], self.y.dtype)]
+
+    @property
+    def has_x(self) -> bool:
+        """Whether there are numbers: a table may have categories alone."""
+        return 0 not in self.row_shape
+
+    @property
+    def values(self) -> list[int]:
+        """How many there are of each category that is in an input of their own."""
+        return [len(self.fitted.categories[feature]) for feature in self.fitted.apart]
+
+    @cached_property
     def texts(self) -> dict[str, tuple[str, ...]]:
         """What is stored as texts, by data set."""
         out: dict[str, tuple[str, ...]] = {}
@@ -76,6 +105,10 @@ class Plan:
             place += int(widths[feature])
         if names:
             out["about/columns"] = tuple(names)
+        if fitted.apart:
+            out["about/inputs/columns"] = tuple(columns[feature] for feature in fitted.apart)
+        for place, feature in enumerate(fitted.apart):
+            out[f"about/inputs/categories/{place}"] = fitted.categories[feature]
         if self.source.vocabulary:
             out["about/vocabulary"] = self.source.vocabulary
         return out
@@ -83,12 +116,12 @@ class Plan:
     @property
     def data_sets(self) -> list[str]:
         """Names of all that the file will have."""
-        rows = [
-            f"{split}/{name}" for split, n in self.chosen.counts().items() if n for name in "xy"
-        ]
-        statistics = [f"about/statistics/{name}" for name in _STATISTICS]
-        fixed = ["normalisation/shift", "normalisation/scale", "about/report"]
-        return [*rows, *fixed, *statistics, *self.texts, *self.scales_of_targets]
+        splits = [split for split, count in self.chosen.counts().items() if count]
+        rows = [f"{split}/{rows.name}" for split in splits for rows in self.row_sets]
+        of_x = [f"about/statistics/{name}" for name in _STATISTICS]
+        of_x += ["normalisation/shift", "normalisation/scale"]
+        of_x = of_x if self.has_x else []
+        return [*rows, "about/report", *of_x, *self.texts, *self.scales_of_targets]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +149,7 @@ def write_rows(plan: Plan, blocks: Blocks, out: Output | None) -> np.ndarray:
         received = _gathered(plan, numbers, mine, world)
         with world.agreeing(), disk_errors(plan.options.output):
             for number, arrays in zip(numbers, received, strict=False):
-                _append(out, _splits_in(plan, number), arrays)
+                _append(plan, out, number, arrays)
     with world.agreeing(), disk_errors(plan.options.output):
         for writer in out.writers.values() if out else ():
             writer.close()
@@ -135,15 +168,21 @@ def _splits_in(plan: Plan, number: int) -> list[tuple[str, np.ndarray]]:
 
 
 def _rows_of(plan: Plan, blocks: Blocks, number: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """x and y of each split of a block, as stored, and the cells changed."""
-    block = blocks.read(number)
+    """The row sets of each split of a block, as stored, and the cells changed."""
+    block, name = blocks.read(number), blocks.places[number][0].name
     encoded = plan.fitted.encoded(block)
-    x = plan.fitted.finished(encoded)
-    arrays, start = [], plan.bounds[number]
+    start = plan.bounds[number]
+    sets = {rows.name: rows for rows in plan.row_sets}
+    whole = {"x": plan.fitted.finished(encoded)} if plan.has_x else {}
+    if plan.values:
+        whole[_CATEGORIES] = plan.fitted.codes(encoded)
+    arrays = []
     for _, rows in _splits_in(plan, number):
-        chosen = _as_dtype(x[rows - start], plan.dtype, blocks.places[number][0].name)
-        arrays += [chosen.reshape(-1, *plan.row_shape), np.ascontiguousarray(plan.y[rows])]
-    stays = plan.chosen.repeats[start : start + len(x)] > 0
+        for key, values in whole.items():
+            chosen = _as_dtype(values[rows - start], sets[key].dtype, name)
+            arrays.append(chosen.reshape(-1, *sets[key].shape))
+        arrays.append(np.ascontiguousarray(plan.y[rows]))
+    stays = plan.chosen.repeats[start : start + len(encoded)] > 0
     return arrays, plan.fitted.counts(encoded[stays])
 
 
@@ -171,20 +210,19 @@ def _gathered(
     for sender, number in enumerate(numbers[1:], start=1):
         arrays = []
         for _, rows in _splits_in(plan, number):
-            arrays += [
-                np.empty((len(rows), *plan.row_shape), plan.dtype),
-                np.empty((len(rows), *plan.y.shape[1:]), plan.y.dtype),
-            ]
+            arrays += [np.empty((len(rows), *of.shape), of.dtype) for of in plan.row_sets]
         for array in arrays:
             world.comm.Recv(array, sender)
         received.append(arrays)
     return received
 
 
-def _append(out: Output, splits: list[tuple[str, np.ndarray]], arrays: list[np.ndarray]) -> None:
-    for (split, _), x, y in zip(splits, arrays[::2], arrays[1::2], strict=True):
-        out.writers[f"{split}/x"].append(x)
-        out.writers[f"{split}/y"].append(y)
+def _append(plan: Plan, out: Output, number: int, arrays: list[np.ndarray]) -> None:
+    places = [
+        f"{split}/{rows.name}" for split, _ in _splits_in(plan, number) for rows in plan.row_sets
+    ]
+    for place, array in zip(places, arrays, strict=True):
+        out.writers[place].append(array)
 
 
 # -- the file ----------------------------------------------------------------------------------------
@@ -208,12 +246,13 @@ def _open_output(plan: Plan, stack: ExitStack) -> Output:
     file = stack.enter_context(new_file(path))
     writers, storage = {}, (plan.options.layout, plan.options.compress)
     for split, count in plan.chosen.counts().items():
-        if count:
-            shapes = {"x": (count, *plan.row_shape), "y": (count, *plan.y.shape[1:])}
-            for name, dtype in (("x", plan.dtype), ("y", plan.y.dtype)):
-                place = f"{split}/{name}"
-                with disk_errors(path):
-                    writers[place] = RowWriter(file, place, shapes[name], dtype, *storage)
+        for rows in plan.row_sets if count else ():
+            place = f"{split}/{rows.name}"
+            with disk_errors(path):
+                shape = (count, *rows.shape)
+                writers[place] = RowWriter(file, place, shape, rows.dtype, *storage)
+                if rows.name == _CATEGORIES:
+                    writers[place].describe("categories", plan.values)
     return Output(file, writers)
 
 
@@ -221,11 +260,12 @@ def write_everything_else(
     plan: Plan, facts: dict[str, Any], moments: Moments, normaliser: Normalisation, out: Output
 ) -> None:
     """What the file holds besides its rows. One rank calls it."""
-    shift, scale = normaliser.of_rows(plan.row_shape)
-    arrays = {"normalisation/shift": shift, "normalisation/scale": scale}
-    for name in _STATISTICS:
-        arrays[f"about/statistics/{name}"] = getattr(moments, name)
-    arrays |= plan.scales_of_targets
+    arrays = plan.scales_of_targets
+    if plan.has_x:
+        shift, scale = normaliser.of_rows(plan.row_shape)
+        arrays |= {"normalisation/shift": shift, "normalisation/scale": scale}
+        arrays |= {f"about/statistics/{name}": getattr(moments, name) for name in _STATISTICS}
     arrays |= {name: fixed_texts(texts) for name, texts in plan.texts.items()}
+    version = 2 if plan.values else 1
     with disk_errors(plan.options.output):
-        write_facts(out.file, facts, arrays, plan.labels.class_names)
+        write_facts(out.file, facts, arrays, plan.labels.class_names, version)

@@ -75,7 +75,7 @@ def fit_normalisation(method: str, per: str, rows: TrainingRows, moments: Moment
     elif method == "minmax":
         with np.errstate(over="ignore"):
             shift, spread = moments.minimum, moments.maximum - moments.minimum
-    elif method == "robust":
+    elif method == "robust" and units:  # none of categories alone
         quarter, shift, three_quarters = rows.quantiles((0.25, 0.5, 0.75), moments.count)
         spread = three_quarters - quarter
     elif method == "pixels":

@@ -129,8 +129,13 @@ class Options(Checked):
         (), "columns that are categories although they look like numbers", kind=_NAMES
     )
     categories: str = _choice(
-        "auto", "a column each (one-hot), up to 100 of a column by itself, or their numbers", "one-hot", "codes"
-    )  # fmt: skip
+        "auto",
+        "one-hot: a column each, by itself up to 100 of them; codes: numbers among the features; inputs: whole numbers in an "
+        "input of their own, for models that embed them",
+        "one-hot",
+        "codes",
+        "inputs",
+    )
     drop_columns: tuple[str, ...] = option((), "columns to leave out", kind=_NAMES)
     index_columns: str = _choice(
         "drop", "columns that only number the rows, unnamed ones and those of pandas: keep makes features of them", "keep"

@@ -135,8 +135,8 @@ def _stored_dtype(found: Survey, fitted: Transformation, options: Options) -> np
         return np.dtype(options.dtype)
     if fitted.changes_numbers:
         return np.dtype(np.float64)
-    in_codes = [len(c) for f, c in fitted.categories.items() if f not in fitted.one_hot]
-    codes = max(in_codes, default=0)
+    in_x = fitted.categories.keys() - fitted.one_hot - set(fitted.apart)
+    codes = max((len(fitted.categories[feature]) for feature in in_x), default=0)
     return np.promote_types(found.dtype, np.float32) if codes > 256 else found.dtype
 
 

@@ -39,6 +39,7 @@ def facts_of(
         "label": plan.source.label,
         "row_shape": list(plan.row_shape),
         "dtype": str(plan.dtype),
+        "inputs": _inputs(plan),
         "rows_read": plan.found.row_count,
         "dropped": plan.chosen.dropped,
         "duplicates": plan.chosen.duplicates,
@@ -57,6 +58,11 @@ def facts_of(
         "constant_units": int(moments.is_constant.sum()),
         "normalisation": {"method": normaliser.method, "per": normaliser.per},
     }
+
+
+def _inputs(plan: "Plan") -> dict[str, dict[str, Any]]:
+    """Inputs beside x, by name: of categories the values of each."""
+    return {"categories": {"values": plan.values}} if plan.values else {}
 
 
 def _classes(plan: "Plan") -> list[dict[str, Any]]:
@@ -149,6 +155,11 @@ def _source_lines(facts: dict[str, Any]) -> list[str]:
         lines.append(line("", f"and {len(facts['sources']) - len(shown)} more"))
     shape = "x".join(map(str, facts["row_shape"]))
     what = f"{facts['format']}, rows of shape {shape}, stored as {facts['dtype']}"
+    if apart := _apart(facts):
+        numbers = f"{shape} numbers, stored as {facts['dtype']}, and " if shape != "0" else ""
+        what = (
+            f"{facts['format']}, rows of {numbers}{len(apart)} categories in an input of their own"
+        )
     return [*lines, line("format", "; ".join([what, *facts["notes"]]))]
 
 
@@ -251,7 +262,11 @@ def _column_lines(facts: dict[str, Any]) -> list[str]:
         lines.append(
             line("dropped", f"{len(dropped)} constant columns: {', '.join(dropped[:SHOWN])}")
         )
-    if not units:
+    if apart := _apart(facts):
+        named = ", ".join(f"{column['name']} ({column['categories']})" for column in apart[:SHOWN])
+        more = f" and {len(apart) - SHOWN} more" if len(apart) > SHOWN else ""
+        lines.append(line("categories", named + more))
+    if not units or not units["mean"]:
         return lines
     lines.append(
         line("columns", f"{'':<20} {'minimum':>11} {'maximum':>11} {'mean':>11} {'std':>11}")
@@ -278,6 +293,13 @@ def _figures(units: dict[str, list[float]], place: int) -> str:
 def _names(names: list[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(map(repr, names[:SHOWN])) + more
+
+
+def _apart(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Columns that are in the input of categories; reports of earlier versions have none."""
+    if not facts.get("inputs"):
+        return []
+    return [c for c in facts["columns"] if c["kind"] == "category" and not c["dropped"]]
 
 
 def _remarks(column: dict[str, Any]) -> str:

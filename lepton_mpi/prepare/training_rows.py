@@ -57,7 +57,8 @@ class TrainingRows:
         rows = np.repeat(np.arange(len(repeats)), repeats)
         x = self.transform(self.blocks.read(number))
         x = x if len(rows) == len(x) and (repeats == 1).all() else x[rows]
-        return x.astype(np.float64).reshape(-1, self.unit_count)
+        # A table of categories alone has no unit.
+        return x.astype(np.float64).reshape(-1 if self.unit_count else len(x), self.unit_count)
 
     def _own_values(self) -> Iterator[np.ndarray]:
         for _, values in self.blocks.rounds(self._values):

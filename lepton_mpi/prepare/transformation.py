@@ -38,6 +38,8 @@ class Transformation:
         False for columns that are dropped.
     one_hot : set of int
         Features that become a column for each category, 1 in that of the cell.
+    are_apart : bool
+        Whether categories are an input of their own, and no features of x.
     """
 
     categories: dict[int, tuple[str, ...]]
@@ -46,6 +48,7 @@ class Transformation:
     high: np.ndarray | None = None
     kept: np.ndarray | None = None
     one_hot: frozenset[int] = frozenset()
+    are_apart: bool = False
 
     @property
     def changes_numbers(self) -> bool:
@@ -53,13 +56,21 @@ class Transformation:
 
     @property
     def changes_anything(self) -> bool:
-        return self.changes_numbers or self.kept is not None or bool(self.one_hot)
+        return bool(self.changes_numbers or self.kept is not None or self.one_hot or self.apart)
+
+    @property
+    def apart(self) -> list[int]:
+        """Features that are in the input of categories, in order."""
+        if not self.are_apart:
+            return []
+        return [f for f in sorted(self.categories) if self.kept is None or self.kept[f]]
 
     def widths(self, features: int) -> np.ndarray:
-        """Stored columns of each feature, int64 (features,): 0 for one that is dropped."""
+        """Columns of x of each feature, int64 (features,): 0 for one that is dropped, or apart."""
         widths = np.ones(features, np.int64)
         for feature in self.one_hot:
             widths[feature] = len(self.categories[feature])
+        widths[self.apart] = 0
         return widths if self.kept is None else widths * self.kept
 
     def encoded(self, block: Block) -> np.ndarray:
@@ -81,17 +92,23 @@ class Transformation:
         return self.finished(self.encoded(block))
 
     def finished(self, x: np.ndarray) -> np.ndarray:
-        """``encoded`` rows, clipped, filled, without the dropped columns, and with categories as columns."""
-        x = self.clipped(x)
-        if self.fill is not None:
-            x = np.where(np.isnan(x), self.fill, x)
+        """``encoded`` rows as x has them: clipped, filled, without columns that are dropped or apart, categories as columns."""
+        x, widths = self.filled(x), self.widths(x.shape[1])
         if self.one_hot:
-            return self._with_columns(x)
-        return x if self.kept is None else np.ascontiguousarray(x[:, self.kept])
+            return self._with_columns(x, widths)
+        return x if widths.all() else np.ascontiguousarray(x[:, widths > 0])
 
-    def _with_columns(self, x: np.ndarray) -> np.ndarray:
+    def codes(self, x: np.ndarray) -> np.ndarray:
+        """Categories of ``encoded`` rows, float64 (rows, ``apart``)."""
+        return self.filled(x)[:, self.apart]
+
+    def filled(self, x: np.ndarray) -> np.ndarray:
+        """``encoded`` rows, clipped, and with what stands in for what is missing."""
+        x = self.clipped(x)
+        return x if self.fill is None else np.where(np.isnan(x), self.fill, x)
+
+    def _with_columns(self, x: np.ndarray, widths: np.ndarray) -> np.ndarray:
         """A missing category is 0 in all of its columns."""
-        widths = self.widths(x.shape[1])
         ends = np.cumsum(widths)
         out, rows = np.zeros((len(x), ends[-1])), np.arange(len(x))
         plain = np.array([f not in self.one_hot and widths[f] > 0 for f in range(len(widths))])
@@ -121,7 +138,7 @@ def fit_transformation(
     rows: TrainingRows, raw: Moments | None, found: Survey, source: Source, options: Options
 ) -> Transformation:
     """Columns to drop, then bounds, then what fills gaps. Collective. Raises DataError, ConfigurationError."""
-    fitted = Transformation(found.categories)
+    fitted = Transformation(found.categories, are_apart=options.categories == "inputs")
     if options.constant_columns == "drop":
         if not source.is_table:
             raise ConfigurationError(
@@ -142,7 +159,7 @@ def fit_transformation(
 
 def _with_one_hot(fitted: Transformation, source: Source, options: Options) -> Transformation:
     """A feature of two categories is 0 or 1 as it is. Raises DataError for too many categories."""
-    if options.categories == "codes":
+    if options.categories in ("codes", "inputs"):
         return fitted
     many = {f: texts for f, texts in fitted.categories.items() if len(texts) > ONE_HOT_MAX}
     if many and options.categories == "auto":

@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from lepton_mpi.data.files.file_format import FORMAT, VERSION
+from lepton_mpi.data.files.file_format import FORMAT
 from lepton_mpi.durable import PatientFile, replace_durably
 from lepton_mpi.errors import LauncherError
 from lepton_mpi.wording import one_line
@@ -93,6 +93,11 @@ class RowWriter:
         self._pending: list[np.ndarray] = []
         self._pending_rows, self._written = 0, 0
 
+    def describe(self, kind: str, values: int | list[int]) -> None:
+        """Say what the numbers are, if they are codes, and how many of them there are."""
+        self._dataset.attrs["kind"] = np.bytes_(kind)
+        self._dataset.attrs["values"] = np.asarray(values, np.int64)
+
     def append(self, rows: np.ndarray) -> None:
         """Add rows; whole chunks are written."""
         self._pending.append(rows)
@@ -128,10 +133,14 @@ def write_facts(
     facts: dict[str, Any],
     arrays: dict[str, np.ndarray],
     class_names: tuple[str, ...],
+    version: int,
 ) -> None:
-    """Attributes, and everything that is not rows: ``arrays`` by name, ``facts`` as ``about/report``."""
+    """Attributes, and everything that is not rows: ``arrays`` by name, ``facts`` as ``about/report``.
+
+    ``version`` is the lowest whose readers read the file right.
+    """
     file.attrs["format"] = np.bytes_(FORMAT)
-    file.attrs["format_version"] = VERSION
+    file.attrs["format_version"] = version
     if class_names:
         file.attrs["classes"] = fixed_texts(class_names)
     report = json.dumps(facts, ensure_ascii=False).encode("utf-8", "replace")

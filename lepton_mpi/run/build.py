@@ -14,11 +14,12 @@ from lepton_mpi.data import augmentation, called_kernels
 from lepton_mpi.data.batches import BatchReader, MicroBatchReader
 from lepton_mpi.data.dataset import DataSet, normalised_in_memory
 from lepton_mpi.data.loader import Wanted, load
-from lepton_mpi.data.order import MicroBatches
+from lepton_mpi.data.order import BlockShuffle, FullShuffle, MicroBatches
 from lepton_mpi.data.reads import TrainingReads
 from lepton_mpi.data.training_order import training_order
 from lepton_mpi.durable import try_writing
 from lepton_mpi.errors import ConfigurationError, LauncherError
+from lepton_mpi.models import own_model
 from lepton_mpi.models.model import Model
 from lepton_mpi.models.registry import make_model
 from lepton_mpi.optimizers.learning_rate import Schedule
@@ -86,24 +87,18 @@ def _build(
     )
     train_rows = data.splits["train"]
     with world.agreeing():
-        # What is asked for is not passed over: ``check_order`` refuses another order than before.
-        is_asked = config.shuffle != "auto"
-        kind = config.shuffle if is_asked else start.order.get("shuffle", "auto")
-        shuffle = training_order(data, micro_batches, config.seed, kind, config.shuffle_buffer)
-        order = resume.order_facts(shuffle, train_rows)
-        resume.check_order(start, order, micro_batches)
+        shuffle, order = _choose_order(config, data, micro_batches, start)
         augment = augmentation.parse(config.augment, data.augmented_shape)
-    reads_in_place = not augment and getattr(model, "reads_in_place", False)
+        task = make_task(data.y_kind if config.task == "auto" else config.task, data)
+    reads_in_place = not augment and model.reads_in_place
     if reads_in_place:
         data = normalised_in_memory(data, world)
     steps = micro_batches.step_count(train_rows.row_count)
-    with world.agreeing():
-        task = make_task(data.y_kind if config.task == "auto" else config.task, data)
     strategy = _make_strategy(config, world, layout, model, micro_batches.count, steps)
     of_data = called_kernels.while_training(
         data.y_kind, data.inputs.values(), augments=augment is not None
     )
-    cold_start.compile([*of_data, *getattr(model, "kernels", ()), *strategy.kernels])
+    cold_start.compile([*of_data, *model.kernels, *strategy.kernels])
     cold_start.say_end()
     _initialise(config, world, layout, model, strategy, start, data)
     rows_max = max(evaluation.batch_rows(data), micro_batches.rows)
@@ -138,6 +133,19 @@ def _build(
     )
 
 
+def _choose_order(
+    config: Config, data: DataSet, micro_batches: MicroBatches, start: Start
+) -> tuple[FullShuffle | BlockShuffle, dict[str, Any]]:
+    """The order of the training rows, and how checkpoints say it. Raises LeptonError."""
+    # What is asked for is not passed over: ``check_order`` refuses another order than before.
+    is_asked = config.shuffle != "auto"
+    kind = config.shuffle if is_asked else start.order.get("shuffle", "auto")
+    shuffle = training_order(data, micro_batches, config.seed, kind, config.shuffle_buffer)
+    order = resume.order_facts(shuffle, data.splits["train"])
+    resume.check_order(start, order, micro_batches)
+    return shuffle, order
+
+
 def _open_report(config: Config, world: World, start: Start) -> Report:
     """Find out before the first step whether everything that will be written can be."""
     with world.agreeing():
@@ -165,8 +173,9 @@ def _load(config: Config, world: World) -> DataSet:
 def _make_model(config: Config, world: World, model: Any, data: DataSet) -> Model:
     with world.agreeing():
         if model is None:
-            return make_model(config, data, threaded=summary.thread_count(config, world) > 1)
-        return model(data.feature_shape, data.output_count) if callable(model) else model
+            threads = summary.thread_count(config, world)
+            return make_model(config.model, config.for_model(threads), data)
+        return own_model.adapt(model, data)
 
 
 def _make_strategy(
@@ -191,7 +200,7 @@ def _make_strategy(
         *(world, layout, dtype, micro_batch_count, settings, config.clip_norm or math.inf),
         *(layout.buckets(max(1, config.bucket_bytes // dtype.itemsize)), config.allreduce),
         config.segment_bytes,
-        is_asked=getattr(model, "asks_for_parameters", False),
+        is_asked=model.asks_for_parameters,
     )
     with world.agreeing():
         make = STRATEGIES.find(config.strategy)
@@ -208,8 +217,6 @@ def _initialise(
     data: DataSet,
 ) -> None:
     """Random parameters, or those of a checkpoint, with its state if the run goes on; the same on every rank."""
-    from lepton_mpi.layers.initial import initialise_uniform
-
     with world.agreeing():
         if config.initial is not None and not start.goes_on and world.local_rank == 0:
             checkpoint.verify(Path(config.initial))
@@ -219,8 +226,7 @@ def _initialise(
             if start.goes_on:
                 resume.restore(start, layout, strategy, data)
             elif config.initial is None:
-                views = layout.views(strategy.parameters)
-                getattr(model, "initialise", initialise_uniform)(views, config.seed)
+                model.initialise(layout.views(strategy.parameters), config.seed)
             else:
                 loaded = checkpoint.read(Path(config.initial))
                 _check_shapes(config.initial, loaded.layout, layout)

@@ -41,14 +41,14 @@ def evaluate(
     dict
         ``Task.figures``. Empty if the model cannot evaluate or there is nothing that counts.
     """
-    if not hasattr(model, "evaluate") or rows.row_count == 0:
+    if not model.evaluates or rows.row_count == 0:
         return {}
     world.clock.enter("evaluation")
     sums, loss, weight = task.new_sums(), 0.0, 0
     predicted = task.room_for(min(_BATCH_ROWS_MAX, reader.rows_max))
     for batch in _own_batches(rows, reader, world):
         own = predicted[: len(batch.y)]
-        loss += float(model.evaluate(parameters, batch, own))
+        loss += model.evaluate(parameters, batch, own)
         weight += task.weight(batch)
         task.add(sums, batch, own)
     # One message: whole numbers below 2**53 are exact as float64.

@@ -26,9 +26,9 @@ from lepton_mpi.vectors import Layout
 from lepton_mpi.wording import one_line
 
 if TYPE_CHECKING:
-    from lepton_mpi.data.batches import Rows
     from lepton_mpi.data.dataset import DataSet
     from lepton_mpi.data.order import FullShuffle, MicroBatches
+    from lepton_mpi.data.rows import Rows
     from lepton_mpi.run.run import Run
     from lepton_mpi.strategies.strategy import Strategy
     from lepton_mpi.world.rank_group import RankGroup

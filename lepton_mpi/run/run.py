@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from math import nan
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -15,7 +14,8 @@ from lepton_mpi.data.dataset import DataSet
 from lepton_mpi.data.order import BlockShuffle, FullShuffle, MicroBatches, draws
 from lepton_mpi.data.reads import TrainingReads
 from lepton_mpi.data.rows import Rows
-from lepton_mpi.models.model import Model, Sums
+from lepton_mpi.layers.layer import Sums
+from lepton_mpi.models.model import Model
 from lepton_mpi.options.config import Config
 from lepton_mpi.run.hook import Hook
 from lepton_mpi.run.report import Report
@@ -139,9 +139,8 @@ class Run:
 
     def add(self, sums: Sums) -> None:
         """Of a micro-batch."""
-        loss, correct = sums if isinstance(sums, tuple) else (sums, nan)
-        self.loss += loss
-        self.correct += correct
+        self.loss += sums[0]
+        self.correct += sums[1]
 
     def total(self) -> np.ndarray:
         """Loss and correct count of the epoch so far over all ranks, float64 (2,). Collective."""

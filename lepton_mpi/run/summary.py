@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,9 @@ def say_head(run: Run) -> None:
         report.say("resume", note)
     parameters = f"{grouped(run.layout.size)} parameters, {config.dtype}"
     report.say("model", f"{name_of(run.model)}, {parameters}")
+    if config.report_memory:
+        for line in run.model.memory_lines(run.micro_batches.rows, np.dtype(config.dtype)):
+            report.say("planned", line)
     batches = run.micro_batches
     report.say(
         "training",
@@ -158,5 +162,5 @@ def thread_count(config: Config, world: World) -> int:
     return config.threads or max(1, world.cores // world.local_size)
 
 
-def _in_order(splits: dict[str, Any]) -> list[tuple[str, Any]]:
+def _in_order(splits: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [(name, splits[name]) for name in ("train", "validation", "test")]

@@ -59,20 +59,22 @@ class PhaseClock:
         self._row: memoryview[float] = memoryview(self.rows[local_rank])
         self.seconds = dict.fromkeys(PHASES, 0.0)
         self.on_new_limit: Callable[[], None] = _nothing
+        self._is_patient = False
         self._phase, self._since = "start", monotonic()
         self.enter("start", 0)
 
     def enter(self, phase: str, step: int | None = None) -> None:
         """This rank now is in ``phase`` (one of PHASES), until the next call."""
-        now = monotonic()
+        now, row = monotonic(), self._row
         self.seconds[self._phase] += now - self._since
         # Before the phase: the watchdog must not take the age of one for that of another with a shorter limit.
-        self._row[2] = now
-        before, self._phase, self._since = self._phase, phase, now
+        row[2] = now
+        self._phase, self._since = phase, now
         if step is not None:
-            self._row[0] = step
-        self._row[1] = _NUMBER_OF[phase]
-        if phase in PATIENCE_SECONDS or before in PATIENCE_SECONDS:
+            row[0] = step
+        row[1] = _NUMBER_OF[phase]
+        if self._is_patient or phase in PATIENCE_SECONDS:
+            self._is_patient = phase in PATIENCE_SECONDS
             self.on_new_limit()
 
     def move(self, source: str, target: str, seconds: float) -> None:

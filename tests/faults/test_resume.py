@@ -49,10 +49,10 @@ def die_in_step(step, rank):
     \"\"\"In the middle of the computing, between two checkpoints.\"\"\"
     draw, compute = draws(0, step - 1, 1)[0], Mlp.loss_and_gradient
 
-    def loss_and_gradient(self, parameters, batch, gradient):
+    def loss_and_gradient(self, parameters, batch, gradient, sync):
         if batch.draw == draw and launched_rank() == rank:
             die()
-        return compute(self, parameters, batch, gradient)
+        return compute(self, parameters, batch, gradient, sync)
 
     Mlp.loss_and_gradient = loss_and_gradient
 

@@ -1,13 +1,18 @@
-"""Strategies and hooks from outside of the package, each by one file and one option."""
+"""Strategies, hooks, models and layers from outside of the package, each by one file and one option."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from lepton_mpi.batch import Batch
 from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.models.gradient_check import check_gradient
 from lepton_mpi.options.config import Config
+from lepton_mpi.registry import load
 from lepton_mpi.run.build import build
 from lepton_mpi.run.fit import train
+from lepton_mpi.vectors import Layout
 from tests.parallel.together import together
 
 OWN = Path(__file__).parents[1] / "own"
@@ -45,9 +50,44 @@ def test_a_task_of_ones_own(world):
         assert 0 < costs[0] < 2 and len(set(costs)) == 1
 
 
+def test_a_layer_of_ones_own(world):
+    """In a network that a file makes: it learns, its gradient is right, and a second run gives the same weights."""
+    name = f"{OWN}/rms_norm.py:network"
+    digests = [train(_config(model=name, learning_rate=0.003), world) for _ in range(2)]
+    found = load("--model", name)((64,), 10)
+    layout = Layout(found.shapes)
+    parameters = layout.views(np.zeros(layout.size))
+    found.initialise(parameters, 0)
+    rows = np.random.default_rng(0).standard_normal((6, 64))
+    check_gradient(found, parameters, Batch(rows, np.arange(6, dtype=np.int32), np.arange(6)))
+    with together(world):
+        assert digests[0]["weights_digest"] == digests[1]["weights_digest"]
+        assert digests[0]["test_accuracy"] > 0.9
+
+
+def test_a_wrong_model_of_ones_own_is_named(world, folder):
+    """In one line, by the first step on every rank that computes."""
+    file = folder / "mean.py"
+    if world.rank == 0:
+        file.write_text(
+            "import numpy as np\n\n\nclass Mean:\n"
+            "    def __init__(self, feature_shape, output_count):\n"
+            "        self.shapes = {'w': (*feature_shape, output_count)}\n\n"
+            "    def loss_and_gradient(self, parameters, batch, gradient):\n"
+            "        gradient['w'][:] = batch.x.mean()\n"
+            "        return 1.0\n"
+        )
+    world.comm.Barrier()
+    with pytest.raises(ConfigurationError) as raised:
+        train(_config(model=f"{file}:Mean", global_batch=64 * world.size), world)
+    with together(world):
+        assert "model Mean: loss: expected the sum over the rows" in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"model": "mlq"}, "--model: expected mlp, logistic or FILE.py:NAME, got 'mlq', did you mean mlp?"),
         ({"strategy": "synk"}, "--strategy: expected sync or FILE.py:NAME, got 'synk', did you mean sync?"),
         ({"task": "clases"}, "--task: expected classes, targets or FILE.py:NAME, got 'clases', did you mean classes?"),
         ({"strategy": "no.py:Own"}, "--strategy: no.py: no such file"),

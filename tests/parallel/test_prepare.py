@@ -6,7 +6,7 @@ import pytest
 from lepton_mpi.data.loader import Wanted, load
 from lepton_mpi.errors import DataError
 from lepton_mpi.options.config import Config
-from lepton_mpi.prepare import options
+from lepton_mpi.prepare import options, pipeline
 from lepton_mpi.run import checkpoint
 from lepton_mpi.run.fit import train
 from tests.parallel.together import equal_everywhere, refused, together
@@ -42,7 +42,7 @@ def _raw(world, folder):
         (1, ("--normalise", "standard", "--per", "feature")),
     ],
 )  # fmt: skip
-def test_ranks_write_the_file_of_one_process(world, folder, pipeline, which, words):
+def test_ranks_write_the_file_of_one_process(world, folder, which, words):
     """The same bits, on this number of ranks as on one."""
     source = _raw(world, folder)[which]
     given = [str(source), str(folder / "all.h5"), "--block", "500", *words]
@@ -54,7 +54,7 @@ def test_ranks_write_the_file_of_one_process(world, folder, pipeline, which, wor
             assert raw_files.digest(folder / "all.h5") == raw_files.digest(folder / "one.h5")
 
 
-def test_a_dirty_cell_is_the_same_error_on_every_rank(world, folder, pipeline):
+def test_a_dirty_cell_is_the_same_error_on_every_rank(world, folder):
     """The first in the file, though a higher rank may find another at the same time; and no file is left."""
     path = folder / "dirty.csv"
     if world.rank == 0:

@@ -300,8 +300,9 @@ def test_parameters_that_are_not_finite_are_neither_saved_nor_a_success(
 
     class Exploding(Uncounted):
         def loss_and_gradient(self, parameters, batch, gradient):
-            gradient["w"][:] = math.inf if batch.draw == draws(0, step - 1, 1)[0] else 1
-            return 1.0
+            rows = float(len(batch.y))
+            gradient["w"][:] = math.inf if batch.draw == draws(0, step - 1, 1)[0] else rows
+            return rows
 
     saved = folder / "saved"
     place = {"checkpoint": str(saved)} if options else {}

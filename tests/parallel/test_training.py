@@ -45,7 +45,9 @@ def _check_close(world, parameters: dict, expected: dict, atol: float) -> None:
 
 
 class Softmax:
-    """As plain as a user's model can be: shapes, and a function that fills gradients."""
+    """As plain as a user's model can be: shapes, and a function that fills gradients; it counts its calls."""
+
+    is_trusted = True
 
     def __init__(self, feature_shape, class_count):
         self.shapes = {"weight": (int(np.prod(feature_shape)), class_count), "bias": (class_count,)}

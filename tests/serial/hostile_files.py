@@ -70,6 +70,7 @@ def write_good(
     flat: bool = False,
     growing: bool = False,
     dtype="f8",
+    inputs: bool = False,
     **storage,
 ) -> None:
     """Rows in the groups of a prepared file, or in the flat layout, with all that may stand beside them."""
@@ -85,6 +86,8 @@ def write_good(
                 place = f"{name}_{split}" if flat else f"{split}/{name}"
                 most = (None, *values.shape[1:]) if growing else None
                 file.create_dataset(place, data=values, maxshape=most, **storage)
+            if inputs:
+                _add_inputs(file, split, x[rows], y[rows], storage)
         file["normalisation/shift"], file["normalisation/scale"] = (
             np.zeros(FEATURES),
             np.ones(FEATURES),
@@ -94,6 +97,18 @@ def write_good(
         file.attrs["classes"] = ["red", "green", "blue"]
         file.attrs["version"], file.attrs["missing"] = 1, h5py.Empty("f8")
         file["about"].attrs["dropped"] = np.arange(5)
+
+
+def _add_inputs(file: h5py.File, split: str, x: np.ndarray, y: np.ndarray, storage: dict) -> None:
+    """An input of numbers, with its normalisation, and one of two categories."""
+    ages = file.create_dataset(f"{split}/inputs/ages", data=x[:, 0], **storage)
+    kinds = file.create_dataset(
+        f"{split}/inputs/kinds", data=np.stack([y, y % 2], axis=1).astype("u2"), **storage
+    )
+    ages.attrs["kind"], kinds.attrs["kind"] = "numbers", np.bytes_(b"categories")
+    kinds.attrs["values"] = [CLASSES, 2]
+    if split == "train":
+        file.create_dataset("normalisation/inputs/ages/shift", data=0.5)
 
 
 _PACKED = {"compression": "gzip", "shuffle": True, "fletcher32": True}
@@ -108,6 +123,8 @@ GOOD: dict[str, dict] = {
     "latest, checksums": {"libver": "latest", "fletcher32": True},
     "latest, packed, growing": {"libver": "latest", "growing": True, **_PACKED},
     "latest, packed, user block": {"libver": "latest", "user_block": 1024, **_PACKED},
+    "named inputs": {"inputs": True},
+    "latest, packed, named inputs": {"libver": "latest", "inputs": True, **_PACKED},
 }
 # Where every byte that means something has a checksum.
 CHECKED = {
@@ -225,6 +242,8 @@ PLACES = (
     "normalisation/shift",
     "about/units",
     "other/deeper/x",
+    "train/inputs/ages",
+    "normalisation/inputs/ages/shift",
 )
 
 

@@ -99,7 +99,8 @@ def _digest(data) -> str:
     blake = blake2b()
     for array in (
         *data.normalisation,
-        *(a for rows in data.splits.values() for a in (rows.x, rows.y, rows.indices)),
+        *(part.memory for rows in data.splits.values() for part in rows.inputs),
+        *(array for rows in data.splits.values() for array in (rows.y, rows.indices)),
     ):
         blake.update(np.ascontiguousarray(array).data)
     return blake.hexdigest()[:16]

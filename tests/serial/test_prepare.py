@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.impute import SimpleImputer
 
 from lepton_mpi.data.files import trust
-from lepton_mpi.data.files.file_format import SPLITS
+from lepton_mpi.data.files.file_format import SPLITS, VERSION
 from lepton_mpi.errors import ConfigurationError, DataError, LauncherError
 from lepton_mpi.prepare import inspection, last_pass, summary, writing
 from lepton_mpi.prepare.splitting import _apportioned
@@ -649,8 +649,9 @@ def test_files_of_a_later_version_are_refused(messy, tmp_path):
     assert load(tmp_path / "a.h5").class_count == 3
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         assert file.attrs["format_version"] == 1
-        file.attrs["format_version"] = 2
-    with pytest.raises(DataError, match="format_version: expected 1 or lower, got 2"):
+        file.attrs["format_version"] = VERSION + 1
+    later = f"format_version: expected {VERSION} or lower, got {VERSION + 1}"
+    with pytest.raises(DataError, match=later):
         load(tmp_path / "a.h5")
     with pytest.raises(DataError, match="format_version"):
         inspection.text(tmp_path / "a.h5", 3)

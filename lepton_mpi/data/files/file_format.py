@@ -3,9 +3,15 @@
 What training reads (``hdf5.py``; also from files of other programs, in the other two layouts it describes)::
 
     train/x, validation/x, test/x   (rows, *row shape): uint8 as the source has it, any integer or float
+    train/inputs/NAME, …            beside x or in its place: inputs with names, (rows, *row shape), the same in every split
+        attribute kind              numbers (also without the attribute), tokens or categories, which are whole numbers
+        attribute values            of tokens and categories: how many there are, so codes run from 0 to values - 1; of
+                                    categories also one such number for each element of a row
     train/y, validation/y, test/y   (rows,) uint8 or int32: the class of each row, from 0 up;
                                     for regression float32 or float64, (rows,) or (rows, targets)
-    normalisation/shift, scale      float64, of the shape of one row: a value is read as (x - shift) * scale
+    normalisation/shift, scale      float64, of the shape of one row or scalar: a value of x is read as (x - shift) * scale;
+                                    without them, uint8 is divided by 255 and all else is taken as it is
+    normalisation/inputs/NAME/…     shift and scale likewise of an input that is numbers
     normalisation/target_shift, target_scale, target_log
                                     float64, float64 and uint8 of shape (targets,): a target is trained on as
                                     (y - shift) * scale, where log is 1 as (log(1 + y) - shift) * scale; figures and
@@ -16,11 +22,14 @@ A split without rows is absent. Of a file of ``prepare`` training then holds out
 windows of a text overlap, groups belong together, balancing repeats rows. Files of ``prepare`` hold these besides, for people and for ``inspect``::
 
     attribute format                "lepton_mpi data"
-    attribute format_version        1; readers refuse a higher one and open every lower one
+    attribute format_version        1, or 2 where there are inputs with names, which readers of version 1 would not see;
+                                    readers refuse a higher one than they know and open every lower one
     about/report                    JSON, UTF-8, as uint8: sources, options, counts of rows read, kept and dropped,
                                     classes per split, columns with kind, missing, filled and clipped cells
     about/columns                   names of the features of a table
     about/categories/N              texts of feature N of a table; the text in place k has code k
+    about/inputs/columns            names of the columns in train/inputs/categories (prepare --categories inputs)
+    about/inputs/categories/N       texts of column N of them
     about/vocabulary                texts of the tokens, in the order of their ids
     about/statistics/…              float64 (units,): count, mean, std, minimum and maximum of the training rows as
                                     stored; a unit is a feature, a channel or everything, see normalisation in the report
@@ -40,7 +49,7 @@ from lepton_mpi.errors import DataError
 from lepton_mpi.wording import one_line
 
 SPLITS = ("train", "validation", "test")
-FORMAT, VERSION = "lepton_mpi data", 1
+FORMAT, VERSION = "lepton_mpi data", 2
 
 
 def is_prepared(attributes: Mapping[str, Any]) -> bool:

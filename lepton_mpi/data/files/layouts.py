@@ -316,7 +316,7 @@ def _check_like_train(
         mine = _input(path, source, data_set)
         if mine != inputs[name]:
             raise DataError(
-                f"{path}: {data_set.name}: expected {mine.kind} with values {inputs[name].values} as in "
+                f"{path}: {data_set.name}: expected {inputs[name].kind} with values {inputs[name].values} as in "
                 f"{train.inputs[name].name}, got {mine.kind} with values {mine.values}"
             )
 

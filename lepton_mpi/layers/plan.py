@@ -1,0 +1,352 @@
+"""What a network does to batches of one row count, call by call, and where each array lies: made once, before the first step.
+
+The calls of a training step are written down in order, forward, loss, backward, each with the arrays that it reads and
+fills. An array lives from the first call that has it to the last; arrays that never live at once may have the same
+addresses in one arena. So the memory of a step is known before it is made, and recomputation is a change of the list:
+
+    call   forward        loss   backward
+           a  b  c  d     L      d'  c'  b'  a'
+    a/out  |-----------------------------|             kept, since b' needs it
+    b/out     |--|                                     with --recompute, and filled a second time, before c' reads it
+
+What works element by element works in place; the gradient by a value that several layers read is added up as they are done.
+Source of the placement, greedy by size: Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, Literal, NamedTuple, cast
+
+import numpy as np
+
+from lepton_mpi.layers.compose import Graph, Node
+from lepton_mpi.layers.layer import Head, Join, Layer, Memory, Shape
+from lepton_mpi.layers.storage import Storage
+from lepton_mpi.wording import size_text
+
+# So that no two arrays share a cache line, and vectors are loaded from one.
+_ALIGNMENT = 64
+
+Key = tuple[Any, ...]
+
+
+class Ref(NamedTuple):
+    """An array of a call: the buffer that it lies in, ``("input", number)`` for one of the batch, and its shape."""
+
+    key: Key
+    shape: Shape
+
+
+class Call(NamedTuple):
+    """One entry of the list. An ``unread`` array has its shape and no buffer: its key is ``()``.
+
+    Attributes
+    ----------
+    does : {"forward", "backward", "head", "add"}
+        add: ``out = xs[0] + xs[1]``.
+    node : Node
+        The layer; of an addition the one that read the value whose gradient it is.
+    xs, out, grad_out, grad_xs, memory
+        As in ``layer.Arrays``.
+    shared : dict of str to Ref
+        Gradients of parameters, by the layer's own names, that are added to what another layer has filled.
+    completes : tuple of str
+        The network's names of parameters whose gradient is filled after this call.
+    """
+
+    does: Literal["forward", "backward", "head", "add"]
+    node: Node
+    xs: tuple[Ref, ...]
+    out: Ref | None = None
+    grad_out: Ref | None = None
+    grad_xs: tuple[Ref | None, ...] = ()
+    memory: dict[str, Ref] = {}  # noqa: RUF012  never changed
+    shared: dict[str, Ref] = {}  # noqa: RUF012
+    completes: tuple[str, ...] = ()
+
+    def refs(self) -> Iterable[Ref]:
+        """All arrays in buffers."""
+        one = (self.out, self.grad_out)
+        several = (*self.xs, *self.grad_xs, *self.memory.values(), *self.shared.values())
+        return (ref for ref in (*several, *one) if ref and ref.key and ref.key[0] != "input")
+
+
+@dataclass
+class Buffer:
+    """Memory of an array: ``offset`` bytes into the arena, during calls ``first`` to ``last``, counted from 0."""
+
+    name: str
+    shape: Shape
+    dtype: np.dtype[Any]
+    first: int
+    last: int
+    offset: int = 0
+
+    @property
+    def byte_count(self) -> int:
+        """Of the array itself."""
+        return prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass
+class Plan:
+    """See the module.
+
+    Attributes
+    ----------
+    rows : int
+    calls : list of Call
+    buffers : dict of Key to Buffer
+    lasting : dict of Key to Buffer
+        Arrays beside the arena, which live as long as the plan.
+    arena_bytes : int
+    """
+
+    rows: int
+    calls: list[Call] = field(default_factory=list)
+    buffers: dict[Key, Buffer] = field(default_factory=dict)
+    lasting: dict[Key, Buffer] = field(default_factory=dict)
+    arena_bytes: int = 0
+
+    @property
+    def byte_count(self) -> int:
+        """Of the arena and what lies beside it."""
+        return self.arena_bytes + sum(buffer.byte_count for buffer in self.lasting.values())
+
+    def lines(self) -> list[str]:
+        """A line for each array, for people, and one for all of them."""
+        found = sorted([*self.buffers.values(), *self.lasting.values()], key=lambda b: b.first)
+        alone = sum(buffer.byte_count for buffer in found)
+        lines = [
+            f"{buffer.name}: {'x'.join(map(str, buffer.shape)) or 1} {buffer.dtype}, {size_text(buffer.byte_count)}, "
+            f"calls {buffer.first} to {buffer.last}"
+            for buffer in found
+        ]
+        total = f"{self.rows} rows: {len(found)} arrays in {size_text(self.byte_count)}, {size_text(alone)} without reuse"
+        return [*lines, f"{total}, {len(self.calls)} calls"]
+
+
+def make_plan(
+    graph: Graph,
+    rows: int,
+    dtype: np.dtype[Any],
+    training: bool = True,
+    recompute: int = 0,
+) -> Plan:
+    """Write down the calls and place the arrays.
+
+    Parameters
+    ----------
+    training : bool
+        False: no gradients; the head's call is there, for its evaluation.
+    recompute : int
+        Parts of the outermost ``Sequential`` that make a segment: of a segment only what others read is kept, and the rest is
+        computed again before its backward pass. 0: everything is kept.
+    """
+    writer = _Writer(graph, rows, dtype, recompute if training else 0)
+    for node in graph.nodes:
+        writer.forward(node, again=False)
+    writer.head(training)
+    if training:
+        for segment in reversed(range(writer.storage.segment_count)):
+            writer.recompute(segment)
+            for node in reversed(graph.nodes):
+                if writer.storage.segment_of(node) == segment:
+                    writer.backward(node)
+    plan = writer.plan
+    plan.arena_bytes = place(list(plan.buffers.values()))
+    return plan
+
+
+def place(buffers: Sequence[Buffer]) -> int:
+    """Give each buffer an offset, so that no two share memory that live at once; returns the bytes that they need together.
+
+    The largest first, each at the lowest offset that is free during its life.
+    """
+    placed: list[Buffer] = []
+    for buffer in sorted(buffers, key=lambda b: -b.byte_count):
+        start, size = 0, _aligned(buffer.byte_count)
+        alive = [b for b in placed if b.first <= buffer.last and buffer.first <= b.last]
+        for other in sorted(alive, key=lambda b: b.offset):
+            if start + size <= other.offset:
+                break
+            start = max(start, other.offset + _aligned(other.byte_count))
+        buffer.offset = start
+        placed.append(buffer)
+    return max((b.offset + _aligned(b.byte_count) for b in placed), default=0)
+
+
+def _aligned(byte_count: int) -> int:
+    return -(-byte_count // _ALIGNMENT) * _ALIGNMENT
+
+
+class _Writer:
+    """Appends calls to a plan, and keeps the books of gradients."""
+
+    def __init__(self, graph: Graph, rows: int, dtype: np.dtype[Any], recompute: int) -> None:
+        self.graph, self.rows, self.dtype = graph, rows, dtype
+        self.storage = Storage(graph, recompute)
+        self.plan = Plan(rows)
+        # The gradient so far by a value, and whether nothing else needs its memory.
+        self._gradients: dict[int, tuple[Ref, bool]] = {}
+        self._has_gradient = self._values_with_gradient()
+        users = [name for node in [*graph.nodes, graph.head] for name in node.parameters.values()]
+        self._missing = {name: users.count(name) for name in users}
+        self._filled: set[str] = set()
+        self._number = 0
+
+    def forward(self, node: Node, again: bool) -> None:
+        """The first time, or the second."""
+        layer = node.layer
+        if layer is None:
+            return
+        memory = {}
+        if not isinstance(layer, Join):
+            memory = self._memory(node, ("kept", "scratch", "plan"), "forward", again)
+        xs = tuple(self._value(value, node, again) for value in node.inputs)
+        self._append(
+            Call("forward", node, xs, self._value(node.output, node, again), memory=memory)
+        )
+
+    def head(self, training: bool) -> None:
+        """The loss; with ``training`` also the gradient by its input."""
+        node = self.graph.head
+        head, (value,) = cast(Head, node.layer), node.inputs
+        x = self._value(value, node, False)
+        lives = ("kept", "scratch", "plan", *(("backward",) if training else ()))
+        call = Call("head", node, (x,), memory=self._memory(node, lives, "head", False))
+        if not training:
+            self._append(call)
+            return
+        is_free = head.in_place and self.storage.is_free_after_head
+        grad_x = x if is_free else self._new(f"gradient by {node.name}/x", x.shape)
+        self._append(self._with_parameters(call._replace(grad_xs=(grad_x,))))
+        self._contribute(node, value, grad_x, True)
+
+    def recompute(self, segment: int) -> None:
+        """What of a segment is to be computed again before its backward pass."""
+        for node in self.storage.again(segment):
+            self.forward(node, again=True)
+
+    def backward(self, node: Node) -> None:
+        """Unless nobody wants a gradient of it."""
+        layer, wanted = node.layer, [self._has_gradient[value] for value in node.inputs]
+        if layer is None or not (node.parameters or any(wanted)):
+            return
+        grad_out, is_own = self._gradients[self.storage.view_root(node.output)]
+        grad_out = Ref(grad_out.key, self._shape(node.output))
+        if isinstance(layer, Join) and layer.passes_gradient:
+            for value, is_wanted in zip(node.inputs, wanted, strict=True):
+                if is_wanted:
+                    self._contribute(node, value, grad_out, is_own and sum(wanted) == 1)
+            return
+        again = self.storage.is_recomputed(self.storage.segment_of(node))
+        refs = [self._value(value, node, again) for value in node.inputs]
+        needs_out, in_place, memory = False, False, {}
+        if not isinstance(layer, Join):
+            layer = cast(Layer, layer)
+            needs_out, in_place = layer.needs_out, layer.in_place and is_own
+            lives = ("kept", "scratch", "backward", "plan", *(("grad_x",) if any(wanted) else ()))
+            memory = self._memory(node, lives, "backward", again)
+        grad_xs = tuple(
+            (grad_out if in_place else self._new(f"gradient by {node.name}/x", ref.shape))
+            if is_wanted
+            else None
+            for ref, is_wanted in zip(refs, wanted, strict=True)
+        )
+        xs = tuple(ref if layer.needs_x else Ref((), ref.shape) for ref in refs)
+        out = self._value(node.output, node, again) if needs_out else Ref((), grad_out.shape)
+        call = Call("backward", node, xs, out, grad_out, grad_xs, memory)
+        self._append(self._with_parameters(call))
+        for value, grad_x in zip(node.inputs, grad_xs, strict=True):
+            if grad_x:
+                self._contribute(node, value, grad_x, True)
+
+    def _with_parameters(self, call: Call) -> Call:
+        """Where the gradients of its parameters go, and which are complete then."""
+        shared, completes = {}, []
+        for own, name in call.node.parameters.items():
+            if name in self._filled:
+                shape = self.graph.parameters[name].shape
+                shared[own] = self._new(f"gradient of {name}, by {call.node.name}", shape, False)
+            self._filled.add(name)
+            self._missing[name] -= 1
+            if not self._missing[name]:
+                completes.append(name)
+        return call._replace(shared=shared, completes=tuple(completes))
+
+    def _contribute(self, node: Node, value: int, ref: Ref, is_own: bool) -> None:
+        """A part of the gradient by a value, which is added to what there is of it."""
+        root = self.storage.view_root(value)
+        if root in self._gradients:
+            old, old_is_own = self._gradients[root]
+            target = ref if is_own else old
+            if not (is_own or old_is_own):
+                target = self._new(f"gradient by {node.name}/x, summed", ref.shape)
+            parts = tuple(Ref(part.key, ref.shape) for part in (old, ref))
+            self._append(Call("add", node, parts, Ref(target.key, ref.shape)))
+            ref, is_own = target, True
+        self._gradients[root] = ref, is_own
+
+    def _values_with_gradient(self) -> list[bool]:
+        """Of each value, whether a layer before it has parameters."""
+        found = [False] * len(self.graph.inputs)
+        for node in self.graph.nodes:
+            found.append(bool(node.parameters) or any(found[value] for value in node.inputs))
+        return found
+
+    def _shape(self, value: int) -> Shape:
+        return (self.rows, *self.graph.values[value].shape)
+
+    def _value(self, value: int, reader: Node, again: bool) -> Ref:
+        """The array of a value for a layer that reads or fills it."""
+        key = self.storage.key(value, reader, again)
+        if key[0] != "input" and key not in self.plan.buffers:
+            filler = self.graph.nodes[key[1] - len(self.graph.inputs)]
+            name = f"{filler.name}/out" + (", again" if key[2] else "")
+            self._declare(key, name, self._shape(key[1]), self.dtype)
+        return Ref(key, self._shape(value))
+
+    def _memory(
+        self, node: Node, lives: tuple[str, ...], phase: str, again: bool
+    ) -> dict[str, Ref]:
+        """What a layer works in during one call: arrays of these kinds."""
+        layer = cast(Layer | Head, node.layer)
+        refs = {}
+        for name, memory in layer.memory(self.rows, self.graph.values[node.inputs[0]]).items():
+            if memory.lives not in lives:
+                continue
+            ref = Ref(self._memory_key(node, name, memory, phase, again), memory.shape)
+            dtype = np.dtype(memory.dtype) if memory.dtype else self.dtype
+            label = f"{node.name}/{name}"
+            if memory.lives == "plan":
+                self.plan.lasting.setdefault(ref.key, Buffer(label, memory.shape, dtype, 0, 0))
+            elif ref.key not in self.plan.buffers:
+                self._declare(ref.key, label, memory.shape, dtype)
+            refs[name] = ref
+        return refs
+
+    def _memory_key(self, node: Node, name: str, memory: Memory, phase: str, again: bool) -> Key:
+        key = ("memory", node.name, node.output, name)
+        if memory.lives == "plan":
+            return key
+        return (*key, again) if memory.lives == "kept" else (*key, again, phase)
+
+    def _new(self, name: str, shape: Shape, has_rows: bool = True) -> Ref:
+        """A buffer of its own; ``shape`` is that of the whole array."""
+        self._number += 1
+        key = ("new", self._number)
+        self._declare(key, name, shape, self.dtype)
+        return Ref(key, shape)
+
+    def _declare(self, key: Key, name: str, shape: Shape, dtype: np.dtype[Any]) -> None:
+        step = len(self.plan.calls)
+        self.plan.buffers[key] = Buffer(name, shape, dtype, step, step)
+
+    def _append(self, call: Call) -> None:
+        step = len(self.plan.calls)
+        for ref in call.refs():
+            if ref.key in self.plan.buffers:
+                self.plan.buffers[ref.key].last = step
+        self.plan.calls.append(call)

@@ -1,0 +1,200 @@
+"""``Network``: a model made of layers over planned memory.
+
+    Network("mlp", Sequential([Dense(128, "relu"), Dense(10)]), {"x": Input("numbers", (784,))}, CrossEntropy())
+
+The graph of its layers (``layers/compose.py``) becomes a plan for each row count (``layers/plan.py``), in one arena for all of
+them, and Python walks the plan's calls; all work is in the layers' kernels. A call costs about 1.5 us of Python, and the
+kernels of a dense layer some 3 us more, which small networks avoid by one fused kernel (``layers/dense_stack.py``).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lepton_mpi.batch import Batch, Input
+from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.layers.bound import Bound, make_arena
+from lepton_mpi.layers.compose import Graph, Part
+from lepton_mpi.layers.layer import Array, Head, Layer, Sums, When
+from lepton_mpi.layers.plan import Plan, make_plan
+from lepton_mpi.models.model import Model
+from lepton_mpi.sync import Sync
+from lepton_mpi.vectors import Views
+
+# Sets of arrays that are kept, for row counts and vectors of gradients.
+_BOUND_MAX = 1_000
+
+
+class Network(Model):
+    """See the module.
+
+    Parameters
+    ----------
+    name : str
+    body : Part
+        A layer, or layers put together; it begins with the first input.
+    inputs : mapping of str to Input
+        The batch's arrays by name. Rows may have another shape of as many elements.
+    head : Head
+        The loss.
+    recompute : int
+        Activations are kept for one in so many parts of the outermost ``Sequential``, and the others computed again in the
+        backward pass; 0: all are kept.
+    """
+
+    asks_for_parameters = evaluates = True
+
+    def __init__(
+        self,
+        name: str,
+        body: Part,
+        inputs: Mapping[str, Input],
+        head: Head,
+        recompute: int = 0,
+    ) -> None:
+        self.name, self.inputs, self.task = name, dict(inputs), head.task
+        self._graph, self._recompute = Graph(body, inputs, head), recompute
+        if not self._graph.parameters:
+            raise ConfigurationError(f"model {name}: expected layers with parameters, got none")
+        self.shapes = {key: found.shape for key, found in self._graph.parameters.items()}
+        self.averaged = {
+            key: found.averaged for key, found in self._graph.parameters.items() if found.averaged
+        }
+        layers = [node.layer for node in [*self._graph.nodes, self._graph.head] if node.layer]
+        self.kernels = tuple(dict.fromkeys(each for layer in layers for each in layer.kernels))
+        self.mixes_rows = any(isinstance(each, Layer) and each.mixes_rows for each in layers)
+        self.reads_in_place = self._reads_rows()
+        self._plans: dict[tuple[int, np.dtype[Any], bool], Plan] = {}
+        self._bounds: dict[tuple[int, bool, int, int], Bound] = {}
+        self._numbers = np.arange(0)
+        self._arena = make_arena(0)
+
+    def __str__(self) -> str:
+        return f"{self.name}, {len(self._graph.nodes)} layers"
+
+    def initialise(self, parameters: Views, seed: int) -> None:
+        for index, (key, parameter) in enumerate(self._graph.parameters.items()):
+            parameter.initial(parameters[key], seed, index)
+
+    def loss_and_gradient(
+        self, parameters: Views, batch: Batch, gradient: Views, sync: Sync
+    ) -> Sums:
+        bound = self._bind(parameters, batch, gradient)
+        when = When(True, batch.draw, batch.rows)
+        if sync.awaits or sync.follows:
+            return _walk_in_sync(bound, batch.y, when, gradient, sync)
+        for step in bound.before:
+            step.run(when)
+        sums = bound.loss_and_gradient(batch.y)
+        for step in bound.after:
+            step.run(when)
+        return sums
+
+    def evaluate(self, parameters: Views, batch: Batch, predicted: Array) -> float:
+        bound = self._outputs(parameters, batch)
+        return bound.head_node.evaluate(bound.head_parameters, bound.head, batch.y, predicted)
+
+    def predict(self, parameters: Views, batch: Batch, outputs: Array) -> None:
+        bound = self._outputs(parameters, batch)
+        bound.head_node.predict(bound.head_parameters, bound.head, outputs)
+
+    def memory_lines(self, rows: int, dtype: np.dtype[Any]) -> list[str]:
+        return self._plan(rows, dtype, True).lines()
+
+    def _outputs(self, parameters: Views, batch: Batch) -> Bound:
+        """With the forward pass of evaluation behind it."""
+        bound = self._bind(parameters, batch, None)
+        when = When(False)
+        for step in bound.before:
+            step.run(when)
+        return bound
+
+    def _bind(self, parameters: Views, batch: Batch, gradient: Views | None) -> Bound:
+        """The calls for a batch of this length on these vectors, which read this batch."""
+        rows = len(batch.y)
+        key = rows, gradient is not None, id(parameters), id(gradient)
+        bound = self._bounds.get(key)
+        if bound is None:
+            bound = self._make_bound(rows, parameters, gradient)
+            # A name of ``Views`` keeps its array; other mappings may change. A Bound keeps them alive, so ids stay theirs.
+            if isinstance(parameters, Views) and isinstance(gradient, Views | None):
+                if len(self._bounds) >= _BOUND_MAX:
+                    self._bounds.clear()
+                self._bounds[key] = bound
+        places = None
+        if self.reads_in_place:
+            places = self._numbers[:rows] if batch.places is None else batch.places
+        bound.take(self._arrays(batch), places)
+        return bound
+
+    def _arrays(self, batch: Batch) -> tuple[Array, ...]:
+        """Of the inputs, in their order; of a single one ``Batch.x``, whatever its name."""
+        if len(self.inputs) > 1:
+            named = batch.inputs
+            return tuple(named[name] for name in self.inputs)
+        x = batch.x
+        return (x.reshape(len(x), -1) if self.reads_in_place and x.ndim != 2 else x,)
+
+    def _make_bound(self, rows: int, parameters: Views, gradient: Views | None) -> Bound:
+        dtype = next(iter(parameters.values())).dtype
+        for views in filter(None, (parameters, gradient)):
+            _check_arrays(views, self.shapes, dtype)
+        plan = self._plan(rows, dtype, gradient is not None)
+        if plan.arena_bytes > self._arena.size:
+            self._bounds.clear()
+            self._arena = make_arena(plan.arena_bytes)
+        if rows > self._numbers.size:
+            self._numbers = np.arange(rows)
+        return Bound(self._graph, plan, self._arena, parameters, gradient)
+
+    def _plan(self, rows: int, dtype: np.dtype[Any], training: bool) -> Plan:
+        key = rows, dtype, training
+        if key not in self._plans:
+            self._plans[key] = make_plan(self._graph, rows, dtype, training, self._recompute)
+        return self._plans[key]
+
+    def _reads_rows(self) -> bool:
+        """Whether whoever reads the only input can do it where the rows lie."""
+        readers = [node.layer for node in self._graph.nodes if 0 in node.inputs]
+        (x, *others) = self.inputs.values()
+        is_flat = len(x.shape) == 1 and not others and 0 not in self._graph.head.inputs
+        return is_flat and all(isinstance(each, Layer) and each.reads_rows for each in readers)
+
+
+def _walk_in_sync(bound: Bound, y: Array, when: When, gradient: Views, sync: Sync) -> Sums:
+    """The calls of a step, with what they wait for and whom they tell."""
+
+    def ask(names: Iterable[str]) -> None:
+        if sync.awaits:
+            for name in names:
+                sync.need(name)
+
+    def tell(names: Iterable[str]) -> None:
+        if sync.follows:
+            for name in names:
+                sync.done(name)
+
+    for step in bound.before:
+        ask(step.needs)
+        step.run(when)
+    ask(bound.head_needs)
+    sums = bound.loss_and_gradient(y)
+    tell(bound.head_completes)
+    for step in bound.after:
+        step.run(when)
+        tell(step.completes)
+    return sums
+
+
+def _check_arrays(
+    views: Mapping[str, Array], shapes: Mapping[str, Sequence[int]], dtype: np.dtype[Any]
+) -> None:
+    """Whether they are what the kernels take them for."""
+    for name, shape in shapes.items():
+        array = views[name]
+        if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
+            raise ValueError(
+                f"{name}: expected a contiguous array of {dtype} and shape {shape}, got {array.dtype}, shape "
+                f"{array.shape}, strides {array.strides}"
+            )
