@@ -92,7 +92,9 @@ def evaluate_checkpoint(
                 "a file that names a program is not reason enough to run it"
             )
     dtype = np.dtype(config.dtype)
-    wanted = dataclasses.replace(build.wanted_of(config), y_kind=y_kind, way="auto")
+    wanted = dataclasses.replace(
+        build.wanted_of(config), y_kind=y_kind, way="auto", target_scale=saved.target_scale
+    )
     data = load(data_name or config.data, wanted, world)
     with world.agreeing():
         model = make_model(model_name or config.model, config.for_model(threads=1), data)

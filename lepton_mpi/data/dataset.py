@@ -10,6 +10,7 @@ from lepton_mpi.batch import Input
 from lepton_mpi.chunks import share
 from lepton_mpi.data.host import Host
 from lepton_mpi.data.rows import Rows
+from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.data.ways import Way
 from lepton_mpi.errors import ConfigurationError
 
@@ -34,8 +35,8 @@ class DataSet:
         ``train``, ``validation`` and ``test``.
     y_kind : {"classes", "targets", "tokens"}
         What the rows have to be predicted.
-    target_count : int
-        Targets of a row; 0 for others.
+    target_scale : TargetScale
+        How the targets in memory are scaled; of none for others.
     way : Way
         Where the rows are.
     vocabulary : tuple of bytes
@@ -52,7 +53,7 @@ class DataSet:
     normalisation: tuple[np.ndarray, np.ndarray]
     splits: Mapping[str, Rows]
     y_kind: str
-    target_count: int
+    target_scale: TargetScale
     way: Way
     vocabulary: tuple[bytes, ...] = ()
     is_normalised: bool = False
@@ -132,6 +133,11 @@ class DataSet:
             for spec in self.inputs.values()
         ]
         return sum(sizes)
+
+    @property
+    def target_count(self) -> int:
+        """Targets of a row; 0 for others."""
+        return self.target_scale.shift.size
 
     @property
     def class_count(self) -> int | None:

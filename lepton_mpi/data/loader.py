@@ -1,6 +1,6 @@
 """From names of files to a data set whose rows are ready."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from lepton_mpi.data.holding_out import hold_out
 from lepton_mpi.data.host import Host
 from lepton_mpi.data.opening import open_all
 from lepton_mpi.data.rows import Rows
+from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.data.ways import WayName
 from lepton_mpi.errors import DataError
 
@@ -41,6 +42,8 @@ class Wanted:
         Names of features and labels in the files, see ``hdf5.open_file``.
     context, stride : int
         Of a text: tokens of a row, 0 for those that the files name; tokens from one row to the next, 0 for as many.
+    target_scale : function of the number of targets, optional
+        How targets are scaled, in place of what the files say: that of a checkpoint. Raises DataError.
     """
 
     dtype: np.dtype
@@ -51,6 +54,7 @@ class Wanted:
     arrays: Arrays = hdf5.USUAL_NAMES
     context: int = 0
     stride: int = 0
+    target_scale: Callable[[int], TargetScale] | None = None
 
 
 def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
@@ -73,7 +77,7 @@ def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
     paths = _locate(names, wanted, host)
     with host.agreeing():
         how = wanted.y_kind, wanted.arrays, wanted.context, wanted.stride
-        opened = open_all(paths, *how)
+        opened = open_all(paths, *how, wanted.target_scale)
     facts, tables = opened.facts, opened.tables
     shape = shape_of(tables, facts.target_count, wanted.dtype)
     way = choose_way(paths, tables, shape, wanted.way, host)
@@ -97,7 +101,7 @@ def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
         normalisation = _normalisation(facts, wanted.dtype)
     return DataSet(
         *(tuple(paths), facts.inputs, class_names, normalisation, splits),
-        *(facts.y_kind, facts.target_count, way, facts.vocabulary),
+        *(facts.y_kind, facts.target_scale, way, facts.vocabulary),
         notes=(*facts.notes, *on_labels),
     )
 

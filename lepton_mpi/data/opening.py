@@ -1,6 +1,7 @@
 """From paths to tables: every file is opened once, checked, and stays open for its rows alone."""
 
 import resource
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from lepton_mpi.data.files.layouts import OpenFile, YKind
 from lepton_mpi.data.files.probe import Arrays
 from lepton_mpi.data.files.stored_rows import StoredFile, StoredRows
 from lepton_mpi.data.tables import RowTable, Table
+from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.data.token_tables import TokenTable
 from lepton_mpi.data.windows import Windows
 from lepton_mpi.errors import DataError
@@ -28,7 +30,14 @@ class Opened:
     is_prepared: bool
 
 
-def open_all(paths: list[Path], y_kind: YKind, arrays: Arrays, context: int, stride: int) -> Opened:
+def open_all(
+    paths: list[Path],
+    y_kind: YKind,
+    arrays: Arrays,
+    context: int,
+    stride: int,
+    target_scale: Callable[[int], TargetScale] | None = None,
+) -> Opened:
     """Open the files of a data set; what is asked for is as in ``loader.Wanted``. Raises DataError."""
     _allow_open_files(len(paths))
     found: list[OpenFile] = []
@@ -47,6 +56,8 @@ def open_all(paths: list[Path], y_kind: YKind, arrays: Arrays, context: int, str
         found.append(opened)
     hdf5.check_alike(found)
     first = found[0]
+    if target_scale is not None and first.target_count:
+        first = replace(first, target_scale=target_scale(first.target_count))
     if first.y_kind == "tokens":
         first = _with_rows(first, context)
         length = first.inputs["tokens"].size
@@ -65,7 +76,7 @@ def open_all(paths: list[Path], y_kind: YKind, arrays: Arrays, context: int, str
 
 
 def _table(facts: OpenFile, part: "_Part") -> RowTable:
-    return Table(facts.inputs, part.inputs, part.y, len(facts.class_names))
+    return Table(facts.inputs, part.inputs, part.y, len(facts.class_names), facts.target_scale)
 
 
 def _with_rows(facts: OpenFile, context: int) -> OpenFile:

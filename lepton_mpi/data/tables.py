@@ -15,6 +15,7 @@ from lepton_mpi.data.files.array_names import prepare_line
 from lepton_mpi.data.files.label_arrays import classes_of, width
 from lepton_mpi.data.files.stored_rows import StoredRows
 from lepton_mpi.data.kernels import all_finite
+from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.errors import DataError
 from lepton_mpi.wording import one_line
 
@@ -87,12 +88,15 @@ class Table:
         Likewise.
     class_count : int
         Classes that the files name, or 0.
+    target_scale : TargetScale
+        How targets are scaled when they are read.
     """
 
     specs: Mapping[str, Input]
     inputs: Mapping[str, list[StoredRows]]
     y: list[StoredRows]
     class_count: int
+    target_scale: TargetScale
     _reading: dict[str, StoredRows] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -116,7 +120,8 @@ class Table:
     def twin(self) -> "Table":
         """The same rows, for another thread."""
         inputs = {name: [s.twin() for s in files] for name, files in self.inputs.items()}
-        return Table(self.specs, inputs, [stored.twin() for stored in self.y], self.class_count)
+        y = [stored.twin() for stored in self.y]
+        return Table(self.specs, inputs, y, self.class_count, self.target_scale)
 
     def blocks(self, block_bytes: int = BLOCK_BYTES) -> np.ndarray:
         """Where runs of rows begin that are read together, and the end: int64, shape (blocks + 1,).
@@ -165,15 +170,14 @@ class Table:
         check(self.specs[name], self.inputs[name][0], start, block)
 
     def read_y(self, start: int, stop: int, out: np.ndarray) -> None:
-        """Classes, int32 of shape (stop - start,), or targets, floats of shape (stop - start, targets).
+        """Classes, int32 of shape (stop - start,), or scaled targets, floats of shape (stop - start, targets).
 
         Raises DataError for damage, and for what is no class or not finite.
         """
         for stored, first, last, rows in self._parts(self.y, start, stop):
             self._turn_to(stored, "y of rows")
             if out.dtype.kind == "f":
-                stored.read(first, last, out[rows])
-                check_finite(stored, first, out[rows])
+                self._read_targets(stored, first, last, out[rows])
                 continue
             # As they are: a class that is too large for int32 must not become another one.
             labels = np.empty((last - first, width((1, *stored.row_shape))), stored.dtype)
@@ -181,6 +185,21 @@ class Table:
             codes = _classes_of(stored, first, labels)
             self._check_classes(stored, first, codes)
             out[rows] = codes
+
+    def _read_targets(self, stored: StoredRows, first: int, last: int, out: np.ndarray) -> None:
+        """In float64, so that large targets that differ by little keep their digits, and then as they are wanted."""
+        targets = np.empty(out.shape)
+        stored.read(first, last, targets)
+        check_finite(stored, first, targets)
+        with np.errstate(over="ignore", invalid="ignore"):
+            out[...] = self.target_scale.scaled(targets)
+        wrong = np.flatnonzero(~np.isfinite(out).all(axis=1))
+        if wrong.size and self.target_scale.log.any():
+            raise DataError(
+                f"{stored.path}: {stored.name}: row {first + wrong[0]}: expected targets whose logarithm can be taken, "
+                f"above -1, got {targets[wrong[0]].tolist()}"
+            )
+        check_finite(stored, first, out)
 
     def will_need(self, start: int, stop: int) -> None:
         """Have the system read the inputs of rows [start, stop) ahead of their use."""

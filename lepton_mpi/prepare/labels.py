@@ -13,6 +13,8 @@ from lepton_mpi.wording import printable
 
 # More classes than this, or more than half as many as rows, are asked about before they are believed.
 _CLASSES_MAX = 1000
+# More whole numbers than this likewise, unless they are 0, 1, 2, … or 1, 2, 3, …; of a table not more of these either.
+_WHOLE_MAX, _COUNTED_MAX = 20, 100
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,26 @@ def make_labels(found: Survey, source: Source, options: Options) -> Labels:
         if found.y.ndim == 2:
             return Labels(None, (), found.y)
         return Labels(found.y.astype(np.int32), source.class_names)
-    names, places = _classes(found.y)
+    words = _without_full_stops(found.y)
+    names, places = _classes(words)
     if not names:
         raise DataError(f"{source.parts[0].name}: {source.label}: expected labels, got none")
     if options.task == "auto":
         _check_are_classes(names, found, source)
     if len(names) < 2:
         raise DataError(f"{source.label}: expected at least 2 classes, got only {names[0]!r}")
-    return Labels(np.array([*places, -1], np.int32)[found.y.codes], names)
+    return Labels(np.array([*places, -1], np.int32)[words.codes], names)
+
+
+def _without_full_stops(words: Words) -> Words:
+    """The same, with a text that ends by a full stop as the one without where both are there: UCI has such a test file."""
+    known = set(words.texts)
+    texts = [t[:-1] if t.endswith(".") and t[:-1] in known else t for t in words.texts]
+    if texts == list(words.texts):
+        return words
+    places = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    codes = np.array([*(places[text] for text in texts), -1], np.int32)[words.codes]
+    return Words(codes, tuple(places))
 
 
 def _classes(words: Words) -> tuple[tuple[str, ...], list[int]]:
@@ -60,12 +74,21 @@ def _classes(words: Words) -> tuple[tuple[str, ...], list[int]]:
 
 
 def _check_are_classes(names: tuple[str, ...], found: Survey, source: Source) -> None:
-    fractions = [name for name in names if isinstance(plain_number(name), float)]
+    """Raise DataError for labels that may be targets: fractions, and many whole numbers unless they number classes."""
+    numbers = [plain_number(name) for name in names]
+    fractions = [
+        name for name, number in zip(names, numbers, strict=True) if isinstance(number, float)
+    ]
     many = len(names) > _CLASSES_MAX or len(names) > max(2, found.row_count // 2)
+    if None not in numbers and not fractions and len(names) > _WHOLE_MAX:
+        number_classes = numbers[0] in (0, 1) and numbers[-1] - numbers[0] == len(numbers) - 1
+        many |= not number_classes or (source.is_table and len(names) > _COUNTED_MAX)
     if fractions or many:
         what = (
             f"{fractions[0]} is no whole number" if fractions else f"{len(names)} different values"
         )
+        if not fractions and None not in numbers:
+            what += f" from {names[0]} to {names[-1]}"
         raise DataError(
             f"{source.parts[0].name}: {source.label}: classes or targets? {what} in {found.row_count} rows; say "
             "--task classification or --task regression"

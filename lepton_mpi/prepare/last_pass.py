@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lepton_mpi.data.files.file_format import SPLITS
+from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.errors import DataError
 from lepton_mpi.prepare.labels import Labels
 from lepton_mpi.prepare.normalisation import Normalisation
@@ -21,6 +22,7 @@ from lepton_mpi.prepare.statistics import Moments
 from lepton_mpi.prepare.survey import Survey
 from lepton_mpi.prepare.transformation import Transformation
 from lepton_mpi.prepare.writing import RowWriter, disk_errors, fixed_texts, new_file, write_facts
+from lepton_mpi.wording import printable
 
 # Categories that are an input of their own.
 _CATEGORIES = "inputs/categories"
@@ -48,14 +50,24 @@ class Plan:
     bounds: np.ndarray
     row_shape: tuple[int, ...]
     dtype: np.dtype
+    target_scale: TargetScale
 
     @cached_property
     def y(self) -> np.ndarray:
-        """Labels of all rows, as stored."""
-        y = self.labels.y
-        return (
-            y.astype(np.float32) if self.options.dtype == "float32" and y.dtype.kind == "f" else y
-        )
+        """Labels of all rows, as stored; targets in float64, since large ones may differ by little."""
+        return self.labels.y
+
+    @property
+    def scales_of_targets(self) -> dict[str, np.ndarray]:
+        """What the file says of how targets are trained on, by data set; nothing if they are as they are."""
+        scale = self.target_scale
+        if scale.is_identity:
+            return {}
+        return {
+            "normalisation/target_shift": scale.shift,
+            "normalisation/target_scale": scale.scale,
+            "normalisation/target_log": scale.log.astype(np.uint8),
+        }
 
     @cached_property
     def row_sets(self) -> list[RowSet]:
@@ -79,15 +91,24 @@ class Plan:
     @cached_property
     def texts(self) -> dict[str, tuple[str, ...]]:
         """What is stored as texts, by data set."""
-        columns, out = self.source.columns, {}
-        in_x = self.fitted.in_x(len(columns))
-        features = [f for f in range(len(columns)) if in_x is None or in_x[f]]
-        for folder, chosen in (("about", features), ("about/inputs", self.fitted.apart)):
-            if chosen:
-                out[f"{folder}/columns"] = tuple(columns[f] for f in chosen)
-            for place, feature in enumerate(chosen):
-                if feature in self.fitted.categories:
-                    out[f"{folder}/categories/{place}"] = self.fitted.categories[feature]
+        out: dict[str, tuple[str, ...]] = {}
+        columns, fitted = self.source.columns, self.fitted
+        widths, place, names = fitted.widths(len(columns)), 0, []
+        for feature, name in enumerate(columns):
+            texts = fitted.categories.get(feature, ())
+            if feature in fitted.one_hot:
+                names += [f"{name}={printable(text)}" for text in texts] * bool(widths[feature])
+            elif widths[feature]:
+                names.append(name)
+                if texts:
+                    out[f"about/categories/{place}"] = texts
+            place += int(widths[feature])
+        if names:
+            out["about/columns"] = tuple(names)
+        if fitted.apart:
+            out["about/inputs/columns"] = tuple(columns[feature] for feature in fitted.apart)
+        for place, feature in enumerate(fitted.apart):
+            out[f"about/inputs/categories/{place}"] = fitted.categories[feature]
         if self.source.vocabulary:
             out["about/vocabulary"] = self.source.vocabulary
         return out
@@ -99,7 +120,8 @@ class Plan:
         rows = [f"{split}/{rows.name}" for split in splits for rows in self.row_sets]
         of_x = [f"about/statistics/{name}" for name in _STATISTICS]
         of_x += ["normalisation/shift", "normalisation/scale"]
-        return [*rows, "about/report", *(of_x if self.has_x else []), *self.texts]
+        of_x = of_x if self.has_x else []
+        return [*rows, "about/report", *of_x, *self.texts, *self.scales_of_targets]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,10 +260,10 @@ def write_everything_else(
     plan: Plan, facts: dict[str, Any], moments: Moments, normaliser: Normalisation, out: Output
 ) -> None:
     """What the file holds besides its rows. One rank calls it."""
-    arrays = {}
+    arrays = plan.scales_of_targets
     if plan.has_x:
         shift, scale = normaliser.of_rows(plan.row_shape)
-        arrays = {"normalisation/shift": shift, "normalisation/scale": scale}
+        arrays |= {"normalisation/shift": shift, "normalisation/scale": scale}
         arrays |= {f"about/statistics/{name}": getattr(moments, name) for name in _STATISTICS}
     arrays |= {name: fixed_texts(texts) for name, texts in plan.texts.items()}
     version = 2 if plan.values else 1

@@ -1,6 +1,6 @@
 """Shift and scale, fitted on training rows as they are stored; a value is read as (x - shift) * scale."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,6 +24,13 @@ class Normalisation:
         """Both in the shape of a row."""
         repeats = int(np.prod(row_shape)) // len(self.shift)
         return tuple(np.tile(v, repeats).reshape(row_shape) for v in (self.shift, self.scale))
+
+    def but_not(self, units: np.ndarray) -> "Normalisation":
+        """The same, with ``units``, bool (units,), left as they are."""
+        if self.method == "none" or not units.any():
+            return self
+        shift, scale = np.where(units, 0.0, self.shift), np.where(units, 1.0, self.scale)
+        return replace(self, shift=shift, scale=scale)
 
 
 def unit_count(per: str, row_shape: tuple[int, ...]) -> int:

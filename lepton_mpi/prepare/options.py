@@ -29,7 +29,7 @@ FORMATS = (
     "wav",
     "hdf5",
 )
-MISSING_WORDS = ("NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "#N/A", "?")
+MISSING_WORDS = ("NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "#N/A", "?", "\\N")
 
 _NAME = Text("NAME", "a name")
 _NAMES = Several.of(_NAME, ",")
@@ -40,6 +40,10 @@ _HEADER = (
 _DELIMITER = (
     "auto, tab, space or one character",
     lambda text: text in ("auto", "tab", "space") or len(text) == 1,
+)
+_COMMENT = (
+    "none or one character of ASCII",
+    lambda text: text == "none" or (len(text) == 1 and text.isascii()),
 )
 _MISSING = (
     "error, drop, mean, median or constant=VALUE",
@@ -85,8 +89,22 @@ class Options(Checked):
         _DELIMITER,
         kind=Text("CHARACTER"),
     )
-    decimal: str = _choice(".", "sign before the decimals of a CSV file", ",")
+    decimal: str = _choice(
+        "auto", "sign before the decimals of numbers in texts; auto: as the first rows have it", ".", ","
+    )  # fmt: skip
     quote: str = _choice('"', "none: quotes are ordinary characters", "'", "none")
+    escape: str = _choice(
+        "none", "sign that takes the meaning from a quote behind it, as Spark and MySQL write it", "\\"
+    )  # fmt: skip
+    comment: str = option(
+        "none",
+        "lines of a CSV file that begin with this sign are left out",
+        _COMMENT,
+        kind=Text("CHARACTER"),
+    )
+    skip: int = option(0, "lines to leave out at the beginning of a CSV file", WHOLE_FROM_0)
+    footer: int = option(0, "lines to leave out at the end of a CSV file", WHOLE_FROM_0)
+    units_line: bool = option(False, "leave out the line below the header, which holds units")
     encoding: str = option("utf-8", "of CSV and text files", kind=_NAME)
     x: str | None = option(
         None,
@@ -122,15 +140,37 @@ class Options(Checked):
         (), "columns that are categories although they look like numbers", kind=_NAMES
     )
     categories: str = _choice(
+        "auto",
+        "one-hot: a column each, by itself up to 100 of them; codes: numbers among the features; inputs: whole numbers in an "
+        "input of their own, for models that embed them",
+        "one-hot",
         "codes",
-        "codes: numbers among the features; inputs: whole numbers in an input of their own, for models that embed them",
         "inputs",
     )
     drop_columns: tuple[str, ...] = option((), "columns to leave out", kind=_NAMES)
+    index_columns: str = _choice(
+        "drop", "columns that only number the rows, unnamed ones and those of pandas: keep makes features of them", "keep"
+    )  # fmt: skip
+    numbers: tuple[str, ...] = option(
+        (),
+        "columns of texts to read as numbers: with thousands, currency, percent, a unit",
+        kind=_NAMES,
+    )
+    dates: tuple[str, ...] = option(
+        (),
+        "columns of dates or times; NAME=dmy or NAME=mdy where they are like 03/04/2023",
+        kind=_NAMES,
+    )
+    dates_as: str = _choice(
+        "seconds", "since 1970, or year, month, day, weekday, hour and minute", "parts"
+    )
     missing_words: tuple[str, ...] = option(
-        MISSING_WORDS,
-        "cells of a table that are missing, beside empty ones, such as -999",
+        (),
+        f"cells of a table that are missing, such as -999, beside empty ones and {','.join(MISSING_WORDS)}",
         kind=Several.of(Text("WORD"), ","),
+    )
+    only_missing_words: bool = option(
+        False, "cells such as NA are texts unless --missing-words has them"
     )
     missing: str = option(
         "error",
@@ -171,6 +211,14 @@ class Options(Checked):
         "feature",
         "channel",
         "all",
+    )
+
+    target_scale: str = _choice(
+        "standard",
+        "of a regression: targets are trained on with mean 0 and deviation 1, those of log(1 + target), or as they are; "
+        "figures and predictions are in their own units",
+        "log",
+        "none",
     )
 
     context: int = option(32, "text: tokens of a row", WHOLE_FROM_1)
@@ -223,12 +271,24 @@ class Options(Checked):
             raise ConfigurationError(
                 "--split-column: expected neither --split nor --group beside it"
             )
+        if self.skip and self.header not in ("auto", "none"):
+            raise ConfigurationError("--skip: expected no --header LINE beside it")
         if self.compress != "none" and self.layout == "contiguous":
             raise ConfigurationError(
                 f"--compress {self.compress}: packs chunks, got --layout contiguous"
             )
+        if self.target_scale != "standard" and self.task != "regression":
+            raise ConfigurationError(
+                f"--target-scale {self.target_scale}: expected --task regression, got {self.task}"
+            )
         if self.balance != "none" and self.task == "regression":
             raise ConfigurationError("--balance: expected classes, got --task regression")
+
+    @property
+    def words_for_missing(self) -> tuple[str, ...]:
+        """Texts of cells that are missing: the usual ones and those of ``--missing-words``."""
+        usual = () if self.only_missing_words else MISSING_WORDS
+        return (*usual, *self.missing_words)
 
     @property
     def missing_constant(self) -> str | None:

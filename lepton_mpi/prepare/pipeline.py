@@ -21,6 +21,7 @@ from lepton_mpi.prepare.readers.opening import open_inputs
 from lepton_mpi.prepare.selection import Selection, select
 from lepton_mpi.prepare.statistics import Moments
 from lepton_mpi.prepare.survey import Survey, check_missing, survey
+from lepton_mpi.prepare.targets import fit_target_scale
 from lepton_mpi.prepare.training_rows import TrainingRows
 from lepton_mpi.prepare.transformation import Transformation, fit_transformation, needs_moments
 from lepton_mpi.prepare.writing import disk_errors, partial_of
@@ -71,7 +72,7 @@ def _fit(
 ) -> tuple[Plan, Moments | None, Moments, normalisation.Normalisation]:
     """What is done to every row, moments of training rows before and after it, and shift and scale. Collective."""
     bounds = np.concatenate([[0], np.cumsum(found.row_counts)])
-    train = chosen.splits == 0
+    train = np.where(chosen.splits == 0, chosen.repeats, 0)
     codes_only = Transformation(found.categories)
     as_read = TrainingRows(
         blocks, bounds, train, codes_only.encoded, int(np.prod(source.row_shape))
@@ -79,8 +80,9 @@ def _fit(
     raw = as_read.moments() if needs_moments(options, found, source) else None
     with same_on_all_ranks():
         fitted = fit_transformation(as_read, raw, found, source, options)
-        in_x = fitted.in_x(int(np.prod(source.row_shape)))
-        row_shape = source.row_shape if in_x is None else (int(in_x.sum()),)
+        row_shape = source.row_shape
+        if source.is_table:
+            row_shape = (int(fitted.widths(len(source.columns)).sum()),)
         per = normalisation.choose_per(options, row_shape)
     dtype = _stored_dtype(found, fitted, options)
     units = normalisation.unit_count(per, row_shape)
@@ -90,8 +92,22 @@ def _fit(
     method = normalisation.choose_method(options, source, dtype, moments, row_shape)
     with same_on_all_ranks():
         normaliser = normalisation.fit_normalisation(method, per, as_stored, moments)
-    plan = Plan(options, source, found, labels, chosen, fitted, bounds, row_shape, dtype)
+        if per == "feature":
+            normaliser = normaliser.but_not(_flags(fitted, source))
+        target_scale = fit_target_scale(labels, chosen, source, options)
+    plan = Plan(
+        *(options, source, found, labels, chosen, fitted, bounds, row_shape, dtype, target_scale)
+    )
     return plan, raw, moments, normaliser
+
+
+def _flags(fitted: Transformation, source: Source) -> np.ndarray:
+    """Which stored columns are 0 or 1 and tell categories: bool (columns,); they stay as they are."""
+    if not source.is_table:
+        return np.zeros(1, bool)
+    features = len(source.columns)
+    flags = [f in fitted.one_hot or len(fitted.categories.get(f, ())) == 2 for f in range(features)]
+    return np.repeat(np.array(flags), fitted.widths(features))
 
 
 def _check_output(options: Options, world: Any) -> None:
@@ -119,8 +135,8 @@ def _stored_dtype(found: Survey, fitted: Transformation, options: Options) -> np
         return np.dtype(options.dtype)
     if fitted.changes_numbers:
         return np.dtype(np.float64)
-    of_x = fitted.categories.keys() - set(fitted.apart)
-    codes = max((len(fitted.categories[feature]) for feature in of_x), default=0)
+    in_x = fitted.categories.keys() - fitted.one_hot - set(fitted.apart)
+    codes = max((len(fitted.categories[feature]) for feature in in_x), default=0)
     return np.promote_types(found.dtype, np.float32) if codes > 256 else found.dtype
 
 

@@ -98,24 +98,29 @@ def _apportioned(sizes: np.ndarray, fractions: np.ndarray) -> np.ndarray:
     """Whole numbers near ``sizes[i] * fractions[j]``, whose rows add up to ``sizes``; int64 (len(sizes), 3).
 
     Every split gets the round of its fraction of all rows, up to one row a class; a class with any rows keeps one for
-    training.
+    training. A class that rounding has taken a row of for validation comes last when it takes one for testing.
 
     >>> _apportioned(np.array([50, 50, 50]), np.array([0.8, 0.1, 0.1])).tolist()
     [[40, 5, 5], [40, 5, 5], [40, 5, 5]]
-    >>> _apportioned(np.array([3, 3, 4]), np.array([0.8, 0.1, 0.1])).tolist()
-    [[3, 0, 0], [3, 0, 0], [2, 1, 1]]
+    >>> _apportioned(np.array([6, 6]), np.array([0.8, 0.1, 0.1])).tolist()
+    [[5, 1, 0], [5, 0, 1]]
     """
     exact = np.outer(sizes, fractions)
     parts = np.floor(exact + 1e-9).astype(np.int64)
     wanted = np.round(sizes.sum() * fractions).astype(np.int64)
+    given = np.zeros(len(sizes), np.int64)  # rows that rounding gave away: of each class in turn
     for split in (1, 2):
         short = wanted[split] - parts[:, split].sum()
         remainder = exact[:, split] - parts[:, split]
         room = sizes - parts[:, 1:].sum(axis=1) > 1
         order = [
-            i for i in np.argsort(-remainder, kind="stable") if room[i] and remainder[i] > 1e-9
+            i
+            for i in np.lexsort((np.arange(len(sizes)), -remainder, given))
+            if room[i] and remainder[i] > 1e-9
         ]
-        parts[order[: max(0, short)], split] += 1
+        chosen = order[: max(0, short)]
+        parts[chosen, split] += 1
+        given[chosen] += 1
     parts[:, 0] = sizes - parts[:, 1:].sum(axis=1)
     return parts
 

@@ -51,7 +51,9 @@ def facts_of(
         "splits": plan.chosen.counts(),
         "how_split": plan.chosen.how_split,
         "classes": _classes(plan),
+        "targets": _targets(plan),
         "columns": _columns(plan, raw, changed),
+        "counting": [plan.source.columns[feature] for feature in plan.found.counting],
         "units": _units(moments),
         "constant_units": int(moments.is_constant.sum()),
         "normalisation": {"method": normaliser.method, "per": normaliser.per},
@@ -78,9 +80,27 @@ def _classes(plan: "Plan") -> list[dict[str, Any]]:
     return [{"name": name, "rows": list(rows)} for name, *rows in by_class]
 
 
+def _targets(plan: "Plan") -> list[dict[str, Any]]:
+    """Range, mean and deviation of each target in the training rows, and how it is scaled for training."""
+    targets, scale = plan.labels.targets, plan.target_scale
+    if targets is None:
+        return []
+    train = targets[plan.chosen.splits == 0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        figures = {
+            name: getattr(train, name)(axis=0).tolist() for name in ("min", "max", "mean", "std")
+        }
+    how = "log" if scale.log.any() else "none" if scale.is_identity else "standard"
+    return [
+        {"scale": how, **{name: values[i] for name, values in figures.items()}}
+        for i in range(train.shape[1])
+    ]
+
+
 def _columns(plan: "Plan", raw: "Moments | None", changed: np.ndarray) -> list[dict[str, Any]]:
     """Of a table: every feature that was read, in order, dropped ones too."""
     columns = []
+    widths = plan.fitted.widths(len(plan.source.columns))
     for feature, name in enumerate(plan.source.columns):
         dropped = plan.fitted.kept is not None and not plan.fitted.kept[feature]
         columns.append(
@@ -93,6 +113,7 @@ def _columns(plan: "Plan", raw: "Moments | None", changed: np.ndarray) -> list[d
                 "clipped": int(changed[1, feature]),
                 "constant": bool(raw.is_constant[feature]),
                 "dropped": bool(dropped),
+                "stored": int(widths[feature]),
             }
         )
     return columns
@@ -184,8 +205,9 @@ def _rows(count: int, kind: str = "row") -> str:
 def _class_lines(facts: dict[str, Any]) -> list[str]:
     classes = facts["classes"]
     if not classes:
-        return [line("task", f"regression on {facts['label']}")]
-    lines = [line("classes", f"{len(classes)}, rows by train, validation, test:")]
+        return [line("task", f"regression on {facts['label']}"), *_target_lines(facts)]
+    named = f" of {facts['label']}" if facts["columns"] else ""
+    lines = [line("classes", f"{len(classes)}{named}, rows by train, validation, test:")]
     lines += [
         line("", f"{c['name']:<20} {'  '.join(grouped(n) for n in c['rows'])}")
         for c in classes[:SHOWN]
@@ -194,22 +216,47 @@ def _class_lines(facts: dict[str, Any]) -> list[str]:
     if unseen:
         names = ", ".join(unseen[:SHOWN])
         lines.append(line("", f"warning: {len(unseen)} without training rows: {names}"))
+    for place, split in enumerate(SPLITS[1:], start=1):
+        without = [c["name"] for c in classes if c["rows"][0] and not c["rows"][place]]
+        if without and facts["splits"][split]:
+            lines.append(
+                line("", f"{len(without)} classes without {split} rows: {_names(without)}")
+            )
     if len(classes) > SHOWN:
         lines.append(line("", f"and {len(classes) - SHOWN} more"))
     return lines
 
 
+def _target_lines(facts: dict[str, Any]) -> list[str]:
+    """Of each target; files of earlier versions say nothing of them."""
+    targets = facts.get("targets", ())
+    ways = {
+        "standard": "trained on with mean 0 and deviation 1; figures are in the units given",
+        "log": "trained on as log(1 + target) with mean 0 and deviation 1; figures are in the units given",
+        "none": "trained on as they are",
+    }
+    lines = [
+        line(
+            "target", f"{t['min']:.5g} to {t['max']:.5g}, mean {t['mean']:.5g}, std {t['std']:.5g}"
+        )
+        for t in targets[:SHOWN]
+    ]
+    return [*lines, *(line("", ways[how]) for how in {t["scale"]: None for t in targets})]
+
+
 def _column_lines(facts: dict[str, Any]) -> list[str]:
     columns, units = facts["columns"], facts["units"]
     lines = []
-    if facts["constant_units"]:
-        what = "of the columns" if columns else f"of {facts['normalisation']['per']} statistics"
-        lines.append(
-            line(
-                "constant",
-                f"{facts['constant_units']} {what} have one value in all training rows; kept",
-            )
-        )
+    constant = [c["name"] for c in columns if c["constant"] and not c["dropped"]]
+    if constant:
+        named = f"{_names(constant)}: one value in all training rows, kept; --constant-columns drop"
+        lines.append(line("constant", named))
+    elif facts["constant_units"]:
+        what = f"{facts['constant_units']} of {facts['normalisation']['per']} statistics"
+        lines.append(line("constant", f"{what} have one value in all training rows; kept"))
+    if counting := facts.get("counting"):
+        what = f"warning: {_names(counting)} count the rows, which may tell the label"
+        lines.append(line("", f"{what}; --drop-columns {','.join(counting[:SHOWN])}"))
     dropped = [column["name"] for column in columns if column["dropped"]]
     if dropped:
         lines.append(
@@ -221,18 +268,31 @@ def _column_lines(facts: dict[str, Any]) -> list[str]:
         lines.append(line("categories", named + more))
     if not units or not units["mean"]:
         return lines
-    apart = _apart(facts)
-    kept = [column for column in columns if not column["dropped"] and column not in apart]
-    names = [column["name"] for column in kept]
-    if len(names) != len(units["mean"]):
-        kept, names = [], [f"channel {i}" for i in range(len(units["mean"]))]
     lines.append(
         line("columns", f"{'':<20} {'minimum':>11} {'maximum':>11} {'mean':>11} {'std':>11}")
     )
-    for i, name in enumerate(names):
-        figures = " ".join(f"{units[k][i]:>11.5g}" for k in ("minimum", "maximum", "mean", "std"))
-        lines.append(line("", f"{name[:20]:<20} {figures}{_remarks(kept[i]) if kept else ''}"))
+    kept = [column for column in columns if not column["dropped"]]
+    if not kept:
+        return lines + [
+            line("", f"{f'channel {i}':<20} {_figures(units, i)}")
+            for i in range(len(units["mean"]))
+        ]
+    place = 0
+    for column in kept:
+        stored = column.get("stored", 1)
+        figures = _figures(units, place) if stored == 1 else f"{'':<47}"
+        lines.append(line("", f"{column['name'][:20]:<20} {figures}{_remarks(column)}"))
+        place += stored
     return lines
+
+
+def _figures(units: dict[str, list[float]], place: int) -> str:
+    return " ".join(f"{units[k][place]:>11.5g}" for k in ("minimum", "maximum", "mean", "std"))
+
+
+def _names(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(repr, names[:SHOWN])) + more
 
 
 def _apart(facts: dict[str, Any]) -> list[dict[str, Any]]:
@@ -243,7 +303,10 @@ def _apart(facts: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _remarks(column: dict[str, Any]) -> str:
-    remarks = [f"{column['categories']} categories"] if column["kind"] == "category" else []
+    one_hot = ", one-hot" if column.get("stored", 1) > 1 else ""
+    remarks = (
+        [f"{column['categories']} categories{one_hot}"] if column["kind"] == "category" else []
+    )
     remarks += [
         f"{column[what]} {what}" for what in ("missing", "filled", "clipped") if column[what]
     ]

@@ -6,19 +6,17 @@ whichever is the mistake, guessing would change the data silently.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from lepton_mpi.data.files.array_names import split_of_word
 from lepton_mpi.errors import DataError, same_on_all_ranks
+from lepton_mpi.prepare.categories import categories_of
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.passes import Blocks
-from lepton_mpi.prepare.plain_numbers import plain_number
 from lepton_mpi.prepare.readers import Block, Source, Words
 from lepton_mpi.prepare.row_hashes import hashes_of_rows
-
-# A column with more different texts than this, and more than half as many as rows, holds names rather than categories.
-_CATEGORIES_MAX = 50
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,9 @@ class BlockFacts:
     first_row_without_label: str | None
     dtype: np.dtype
     fits: tuple[bool, bool]  # every number unchanged as uint8, as float32
+    counting: dict[
+        int, tuple[float, float]
+    ]  # first and last of features that rise by 1 from row to row
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Survey:
         The smallest that holds all features unchanged.
     first_missing : (str, str) or None
         Place and name of the first missing cell.
+    counting : tuple of int
+        Features of a table that rise by 1 from row to row.
     """
 
     row_counts: list[int]
@@ -79,6 +82,7 @@ class Survey:
     dtype: np.dtype
     first_missing: tuple[str, str] | None
     first_row_without_label: str | None
+    counting: tuple[int, ...] = ()
 
     @property
     def row_count(self) -> int:
@@ -127,6 +131,7 @@ def _look(blocks: Blocks, number: int, source: Source, options: Options) -> Bloc
         else None,
         dtype=x.dtype,
         fits=_fits(x),
+        counting=_counting(x) if source.is_table else {},
     )
 
 
@@ -190,6 +195,15 @@ def _column(source: Source, feature: int) -> str:
     )
 
 
+def _counting(x: np.ndarray) -> dict[int, tuple[float, float]]:
+    """First and last number of each feature that rises by 1 from row to row."""
+    if len(x) < 2:
+        return {j: (value, value) for j, value in enumerate(x[0].tolist())} if len(x) else {}
+    with np.errstate(over="ignore", invalid="ignore"):
+        likely = np.flatnonzero(x[1] - x[0] == 1).tolist()
+        return {j: (x[0, j], x[-1, j]) for j in likely if (np.diff(x[:, j]) == 1).all()}
+
+
 def _label_missing(y: Words | np.ndarray) -> np.ndarray:
     if isinstance(y, Words):
         return y.codes < 0
@@ -225,7 +239,7 @@ def _together(facts: list[BlockFacts], source: Source, options: Options) -> Surv
             (np.broadcast_to(fact.missing_cells, features) for fact in facts),
             np.zeros(features, np.int64),
         ),
-        _categories(facts, source) if source.is_table else {},
+        categories_of(facts, source) if source.is_table else {},
         np.concatenate([fact.hashes for fact in facts]),
         joined(y) if isinstance(y[0], Words) else np.concatenate(y),
         np.concatenate([_label_missing(part) for part in y]),
@@ -236,7 +250,18 @@ def _together(facts: list[BlockFacts], source: Source, options: Options) -> Surv
         next(
             (fact.first_row_without_label for fact in facts if fact.first_row_without_label), None
         ),
+        _counting_everywhere(facts) if source.is_table else (),
     )
+
+
+def _counting_everywhere(facts: list[BlockFacts]) -> tuple[int, ...]:
+    """Features that count in every file from its first row to its last."""
+    facts = [fact for fact in facts if len(fact.missing)]
+    counting = set.intersection(*(set(fact.counting) for fact in facts))
+    for before, after in pairwise(facts):
+        if before.name == after.name:
+            counting = {j for j in counting if after.counting[j][0] - before.counting[j][1] == 1}
+    return tuple(sorted(counting)) if sum(len(fact.missing) for fact in facts) > 2 else ()
 
 
 def joined(parts: Iterable[Words]) -> Words:
@@ -264,43 +289,6 @@ def _smallest_dtype(facts: list[BlockFacts]) -> np.dtype:
     if all(fact.fits[0] for fact in facts):
         return np.dtype(np.uint8)
     return np.dtype(np.float32 if all(fact.fits[1] for fact in facts) else np.float64)
-
-
-def _categories(facts: list[BlockFacts], source: Source) -> dict[int, tuple[str, ...]]:
-    """Texts of every column that is categories. Raises DataError for a column of both numbers and texts."""
-    found = {}
-    rows = sum(len(fact.missing) for fact in facts)
-    for feature in sorted({feature for fact in facts for feature in fact.words}):
-        texts = sorted({text for fact in facts for text in fact.words.get(feature, ())})
-        if feature not in source.categorical:
-            _check_one_kind(facts, source, feature)
-            if len(texts) > max(_CATEGORIES_MAX, rows // 2):
-                raise DataError(
-                    f"{facts[0].name}: {_column(source, feature)}: {len(texts)} different texts in {rows} rows are no "
-                    f"categories; --drop-columns leaves the column out, --categorical takes it as it is"
-                )
-        found[feature] = tuple(_in_order(texts))
-    return found
-
-
-def _in_order(texts: list[str]) -> list[str]:
-    """By their numbers if all are numbers, else by their letters."""
-    if all(plain_number(text) is not None for text in texts):
-        return sorted(texts, key=plain_number)
-    return sorted(texts)
-
-
-def _check_one_kind(facts: list[BlockFacts], source: Source, feature: int) -> None:
-    numbers = sum(int(fact.number_cells[feature]) for fact in facts)
-    if not numbers:
-        return
-    fact = next(fact for fact in facts if feature in fact.first_text)
-    place, text = fact.first_text[feature]
-    name = source.columns[feature]
-    raise DataError(
-        f"{fact.name}: {place}, {_column(source, feature)}: expected a number as in {numbers} other rows, got "
-        f"{text[:40]!r}; --missing-words takes such words as missing, --categorical {name!r} the column as categories"
-    )
 
 
 def check_missing(found: Survey, options: Options) -> None:

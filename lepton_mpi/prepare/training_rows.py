@@ -19,7 +19,8 @@ class TrainingRows:
     blocks : Blocks
     bounds : int64, shape (blocks + 1,)
         First row of each block.
-    in_training : bool, shape (rows,)
+    repeats : int, shape (rows,)
+        How often a row is written to the training rows: 0 for all others.
     transform : callable
         From a block to rows (rows, features), NaN missing.
     unit_count : int
@@ -28,7 +29,7 @@ class TrainingRows:
 
     blocks: Blocks
     bounds: np.ndarray
-    in_training: np.ndarray
+    repeats: np.ndarray
     transform: Callable[[Block], np.ndarray]
     unit_count: int
 
@@ -52,8 +53,10 @@ class TrainingRows:
         return {feature: int(np.argmax(self._summed(c))) for feature, c in sorted(counts.items())}
 
     def _values(self, number: int) -> np.ndarray:
-        rows = self.in_training[self.bounds[number] : self.bounds[number + 1]]
-        x = self.transform(self.blocks.read(number))[rows]
+        repeats = self.repeats[self.bounds[number] : self.bounds[number + 1]]
+        rows = np.repeat(np.arange(len(repeats)), repeats)
+        x = self.transform(self.blocks.read(number))
+        x = x if len(rows) == len(x) and (repeats == 1).all() else x[rows]
         # A table of categories alone has no unit.
         return x.astype(np.float64).reshape(-1 if self.unit_count else len(x), self.unit_count)
 

@@ -1,4 +1,5 @@
-"""From a block as read to rows as stored: codes for categories, outliers clipped, gaps filled, columns dropped.
+"""From a block as read to rows as stored: codes for categories, outliers clipped, gaps filled, columns dropped, categories
+as a column each (one-hot).
 
 Gaps are filled behind the clipping, so that a constant stays as it was given, and a mean or median is that of the clipped
 numbers.
@@ -17,6 +18,9 @@ from lepton_mpi.prepare.statistics import Moments
 from lepton_mpi.prepare.survey import Survey
 from lepton_mpi.prepare.training_rows import TrainingRows
 
+# More categories become columns only if they are asked for.
+ONE_HOT_MAX = 100
+
 
 @dataclass(frozen=True)
 class Transformation:
@@ -32,6 +36,8 @@ class Transformation:
         In place of missing values.
     kept : bool
         False for columns that are dropped.
+    one_hot : set of int
+        Features that become a column for each category, 1 in that of the cell.
     are_apart : bool
         Whether categories are an input of their own, and no features of x.
     """
@@ -41,6 +47,7 @@ class Transformation:
     low: np.ndarray | None = None
     high: np.ndarray | None = None
     kept: np.ndarray | None = None
+    one_hot: frozenset[int] = frozenset()
     are_apart: bool = False
 
     @property
@@ -49,7 +56,7 @@ class Transformation:
 
     @property
     def changes_anything(self) -> bool:
-        return self.changes_numbers or self.kept is not None or bool(self.apart)
+        return bool(self.changes_numbers or self.kept is not None or self.one_hot or self.apart)
 
     @property
     def apart(self) -> list[int]:
@@ -58,13 +65,13 @@ class Transformation:
             return []
         return [f for f in sorted(self.categories) if self.kept is None or self.kept[f]]
 
-    def in_x(self, feature_count: int) -> np.ndarray | None:
-        """Which features x has, bool (features,); None for all."""
-        if not self.apart:
-            return self.kept
-        mask = np.ones(feature_count, bool) if self.kept is None else self.kept.copy()
-        mask[self.apart] = False
-        return mask
+    def widths(self, features: int) -> np.ndarray:
+        """Columns of x of each feature, int64 (features,): 0 for one that is dropped, or apart."""
+        widths = np.ones(features, np.int64)
+        for feature in self.one_hot:
+            widths[feature] = len(self.categories[feature])
+        widths[self.apart] = 0
+        return widths if self.kept is None else widths * self.kept
 
     def encoded(self, block: Block) -> np.ndarray:
         """Rows (rows, features) with codes for texts; NaN is missing."""
@@ -85,9 +92,11 @@ class Transformation:
         return self.finished(self.encoded(block))
 
     def finished(self, x: np.ndarray) -> np.ndarray:
-        """``encoded`` rows as x has them: clipped, filled and without the columns that are dropped, or apart."""
-        x, mask = self.filled(x), self.in_x(x.shape[1])
-        return x if mask is None else np.ascontiguousarray(x[:, mask])
+        """``encoded`` rows as x has them: clipped, filled, without columns that are dropped or apart, categories as columns."""
+        x, widths = self.filled(x), self.widths(x.shape[1])
+        if self.one_hot:
+            return self._with_columns(x, widths)
+        return x if widths.all() else np.ascontiguousarray(x[:, widths > 0])
 
     def codes(self, x: np.ndarray) -> np.ndarray:
         """Categories of ``encoded`` rows, float64 (rows, ``apart``)."""
@@ -97,6 +106,19 @@ class Transformation:
         """``encoded`` rows, clipped, and with what stands in for what is missing."""
         x = self.clipped(x)
         return x if self.fill is None else np.where(np.isnan(x), self.fill, x)
+
+    def _with_columns(self, x: np.ndarray, widths: np.ndarray) -> np.ndarray:
+        """A missing category is 0 in all of its columns."""
+        ends = np.cumsum(widths)
+        out, rows = np.zeros((len(x), ends[-1])), np.arange(len(x))
+        plain = np.array([f not in self.one_hot and widths[f] > 0 for f in range(len(widths))])
+        out[:, ends[plain] - 1] = x[:, plain]
+        for feature in self.one_hot:
+            if widths[feature]:
+                there = ~np.isnan(x[:, feature])
+                codes = x[there, feature].astype(np.int64)
+                out[rows[there], ends[feature] - widths[feature] + codes] = 1
+        return out
 
     def clipped(self, x: np.ndarray) -> np.ndarray:
         """``encoded`` rows with their outliers at the bounds; what is missing stays so."""
@@ -132,7 +154,24 @@ def fit_transformation(
         )
     if options.missing not in ("error", "drop") and found.missing_cells.any():
         fitted = _with_fill(fitted, rows, raw, found, source, options)
-    return fitted
+    return _with_one_hot(fitted, source, options)
+
+
+def _with_one_hot(fitted: Transformation, source: Source, options: Options) -> Transformation:
+    """A feature of two categories is 0 or 1 as it is. Raises DataError for too many categories."""
+    if options.categories in ("codes", "inputs"):
+        return fitted
+    many = {f: texts for f, texts in fitted.categories.items() if len(texts) > ONE_HOT_MAX}
+    if many and options.categories == "auto":
+        names = ", ".join(f"{source.columns[f]!r} of {len(texts)}" for f, texts in many.items())
+        raise DataError(
+            f"{source.parts[0].name}: more than {ONE_HOT_MAX} categories: {names}: --categories one-hot makes a column of "
+            "each, --categories codes takes their numbers, which mean nothing to a dense layer; --drop-columns leaves "
+            "columns out"
+        )
+    return replace(
+        fitted, one_hot=frozenset(f for f, texts in fitted.categories.items() if len(texts) > 2)
+    )
 
 
 def needs_moments(options: Options, found: Survey, source: Source) -> bool:
@@ -177,7 +216,7 @@ def _with_fill(
                 f"{source.parts[0].name}: {_name(source, empty[0])}: expected a value in some training row to fill gaps "
                 "from, got none; --drop-columns leaves the column out"
             )
-    return replace(fitted, fill=np.where(holes, fill, 0.0), categories=categories)
+    return replace(fitted, fill=fill, categories=categories)
 
 
 def _name(source: Source, feature: int) -> str:

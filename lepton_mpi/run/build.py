@@ -230,7 +230,7 @@ def _initialise(
         # One that several ranks share is filled by one of them.
         if world.local_rank == 0 or not strategy.is_shared:
             if start.goes_on:
-                resume.restore(start, layout, strategy, data.normalisation)
+                resume.restore(start, layout, strategy, data)
             elif config.initial is None:
                 model.initialise(layout.views(strategy.parameters), config.seed)
             else:

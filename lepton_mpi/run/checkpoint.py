@@ -3,8 +3,8 @@
     /parameters/<name>      one data set per parameter, in its shape
     /optimizer/<state>      one flat vector per state, in the order of the parameters
     /normalisation/…        shift and scale of the features, as the data file had them
-    attributes              format, version, step, epoch, seed, model, y_kind (classes or targets), configuration
-                            (JSON), names (JSON, the order of the flat vector), weights_digest (BLAKE2b);
+    attributes              format, version, step, epoch, seed, model, y_kind (classes or targets), target_scale (JSON,
+                            shift, scale and log of scaled targets), configuration (JSON), names (JSON, the order of the flat vector), weights_digest (BLAKE2b);
                             to go on from: row, how many rows of the epoch were used, order (JSON, how rows are
                             shuffled), loss_sum and correct_sum over those rows
 
@@ -27,6 +27,7 @@ import h5py
 import numpy as np
 
 from lepton_mpi.data.files import probe, trust
+from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.durable import PatientFile, replace_durably
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.options.config import Config, make_config
@@ -50,6 +51,24 @@ class Checkpoint:
     state: dict[str, np.ndarray]
     normalisation: tuple[np.ndarray, np.ndarray]
     attributes: dict[str, Any]
+
+    def target_scale(self, target_count: int) -> TargetScale:
+        """How targets were scaled; files without the attribute had them as they are. Raises DataError."""
+        text = self.attributes.get("target_scale")
+        if text is None:
+            return TargetScale.identity(target_count)
+        try:
+            found = TargetScale.from_json(json.loads(text))
+            if found.shift.size != target_count:
+                raise ValueError(f"expected {target_count} targets, got {found.shift.size}")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DataError(f"attribute target_scale: {one_line(error)}") from None
+        return found
+
+
+def target_scale_attribute(scale: TargetScale) -> dict[str, str]:
+    """The attribute of scaled targets; none of those that are as they are."""
+    return {} if scale.is_identity else {"target_scale": json.dumps(scale.as_json())}
 
 
 def save(folder: Path, checkpoint: Checkpoint, own: list[Path] | None = None) -> Path:

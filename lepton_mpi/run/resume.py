@@ -26,6 +26,7 @@ from lepton_mpi.vectors import Layout, digest_of
 from lepton_mpi.wording import one_line
 
 if TYPE_CHECKING:
+    from lepton_mpi.data.dataset import DataSet
     from lepton_mpi.data.order import FullShuffle, MicroBatches
     from lepton_mpi.data.rows import Rows
     from lepton_mpi.run.run import Run
@@ -102,6 +103,7 @@ def checkpoint_of(run: Run, sums: np.ndarray) -> checkpoint.Checkpoint:
         "seed": run.config.seed,
         "model": name_of(run.model),
         "y_kind": run.data.y_kind,
+        **checkpoint.target_scale_attribute(run.data.target_scale),
     }
     strategy = run.strategy
     return checkpoint.Checkpoint(
@@ -198,7 +200,7 @@ def restore(
     start: Start,
     layout: Layout,
     strategy: Strategy,
-    normalisation: tuple[np.ndarray, np.ndarray],
+    data: DataSet,
 ) -> None:
     """Fill parameters and state. Raises DataError for a checkpoint of another model or other data."""
     if start.saved:
@@ -208,11 +210,22 @@ def restore(
         found, origin = checkpoint.read(start.path), str(start.path)
     if found.layout.shapes != layout.shapes:
         raise DataError(f"{origin}: expected parameters {layout.shapes}, got {found.layout.shapes}")
-    for name, mine, now in zip(("shift", "scale"), found.normalisation, normalisation, strict=True):
+    pairs = dict(
+        zip(
+            ("shift", "scale"),
+            zip(found.normalisation, data.normalisation, strict=True),
+            strict=True,
+        )
+    )
+    for name, (mine, now) in pairs.items():
         if not np.array_equal(mine, now):
             raise DataError(
                 f"{origin}: normalisation/{name}: expected that of --data, got another: the data were prepared anew"
             )
+    if data.target_count and not found.target_scale(data.target_count).equals(data.target_scale):
+        raise DataError(
+            f"{origin}: attribute target_scale: expected that of --data, got another: the data were prepared anew"
+        )
     try:
         strategy.restore(found.parameters, found.state)
     except ValueError as error:

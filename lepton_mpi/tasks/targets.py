@@ -1,4 +1,7 @@
-"""Each row has numbers to predict: mean squared and absolute errors, and r2, from sums of squares."""
+"""Each row has numbers to predict: mean squared and absolute errors, and r2, from sums of squares.
+
+Models see scaled targets, and so is the loss; all other figures, and predictions, are in the units of the data.
+"""
 
 import math
 from collections.abc import Mapping
@@ -8,6 +11,7 @@ import numpy as np
 
 from lepton_mpi.batch import Batch
 from lepton_mpi.data.dataset import DataSet
+from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.tasks.task import Better, Figures, listed
 
 _ERRORS = ("mse", "rmse", "mae")
@@ -21,13 +25,16 @@ class Targets:
     origin : floats, shape (targets,)
         Any row of targets, the same on all ranks: distances from it, not from 0, lose no digits where targets are
         large and differ by little. Its type is that of predictions.
+    scale : TargetScale, optional
+        How ``origin`` and the targets of batches are scaled; not at all if not given.
     """
 
     name, score = "targets", "r2"
     better: Mapping[str, Better] = {"r2": "higher", **dict.fromkeys(("loss", *_ERRORS), "lower")}
 
-    def __init__(self, origin: np.ndarray) -> None:
-        self._origin = origin
+    def __init__(self, origin: np.ndarray, scale: TargetScale | None = None) -> None:
+        self._origin, self._scale = origin, scale or TargetScale.identity(origin.size)
+        self._true_origin = self._scale.unscaled(origin.reshape(1, -1))
 
     def weight(self, batch: Batch) -> int:
         """Rows."""
@@ -43,8 +50,9 @@ class Targets:
 
     def add(self, sums: np.ndarray, batch: Batch, predicted: np.ndarray) -> None:
         """Count a batch."""
-        errors = predicted.astype(np.float64) - batch.y
-        distances = batch.y.astype(np.float64) - self._origin
+        wanted = self._scale.unscaled(batch.y)
+        errors = self._scale.unscaled(predicted) - wanted
+        distances = wanted - self._true_origin
         for total, values in zip(
             sums, (errors**2, np.abs(errors), distances**2, distances), strict=True
         ):
@@ -96,6 +104,7 @@ class Targets:
 
     def columns(self, outputs: np.ndarray) -> dict[str, np.ndarray]:
         """``target``, or ``target 0``, ``target 1``, … if there are several."""
+        outputs = self._scale.unscaled(outputs)
         if self._origin.size == 1:
             return {"target": outputs[:, 0]}
         return {f"target {number}": values for number, values in enumerate(outputs.T)}
@@ -104,4 +113,4 @@ class Targets:
 def make(data: DataSet) -> Targets:
     """The task of data whose rows have targets."""
     rows = next(rows for rows in data.splits.values() if rows.row_count)
-    return Targets(rows.y[rows.numbers(0, 1)[0]])
+    return Targets(rows.y[rows.numbers(0, 1)[0]], data.target_scale)

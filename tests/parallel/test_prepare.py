@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
+from lepton_mpi.data.loader import Wanted, load
 from lepton_mpi.errors import DataError
+from lepton_mpi.options.config import Config
 from lepton_mpi.prepare import options, pipeline
+from lepton_mpi.run import checkpoint
+from lepton_mpi.run.fit import train
 from tests.parallel.together import equal_everywhere, refused, together
 from tests.serial import raw_files
 
@@ -64,3 +68,29 @@ def test_a_dirty_cell_is_the_same_error_on_every_rank(world, folder):
         pipeline.prepare(chosen, world)
     with together(world):
         assert [file.name for file in folder.iterdir()] == ["dirty.csv"]
+
+
+def test_a_regression_on_prices_learns(world, folder):
+    """With defaults, as well as least squares do; and a checkpoint brings its own scale to another file."""
+    path = folder / "house.csv"
+    if world.rank == 0:
+        random = np.random.default_rng(0)
+        x = random.normal(size=(2000, 5))
+        y = 200_000 + 50_000 * x[:, 0] + 20_000 * x[:, 1] + random.normal(0, 5_000, 2000)
+        raw_files.write_csv(path, np.column_stack([x, y]).tolist(), *"abcde", "price")
+    world.comm.Barrier()
+    words = ["--label", "price", "--task", "regression"]
+    for name, way in (("a", "standard"), ("b", "none")):
+        given = [str(path), str(folder / f"{name}.h5"), *words, "--target-scale", way]
+        pipeline.prepare(options.parse(given), world)
+    config = Config(data=str(folder / "a.h5"), progress="none", checkpoint=str(folder / "runs"))
+    result = train(config, world)
+    saved = checkpoint.read(checkpoint.newest_whole(folder / "runs")[0])
+    with together(world):
+        assert result["test_r2"] > 0.985
+        assert 4_000 < result["test_rmse"] < 6_500
+        assert saved.target_scale(1).shift[0] > 190_000
+    dtype = np.dtype(np.float32)
+    data = load(str(folder / "b.h5"), Wanted(dtype, target_scale=saved.target_scale), world)
+    with together(world):
+        assert abs(data.splits["train"].y.mean()) < 1e-4

@@ -1,117 +1,242 @@
-"""``prepare --categories inputs``: categories of a table as whole numbers in an input of their own."""
+"""Categories as columns, which labels are classes, and rows in small classes."""
 
-from pathlib import Path
+import importlib.util
 
 import h5py
 import numpy as np
 import pytest
+from sklearn.preprocessing import OneHotEncoder
 
-from lepton_mpi.batch import Input
-from lepton_mpi.prepare import inspection
-from tests.serial.data_files import load
-from tests.serial.raw_files import digest, prepare, write_csv
+from lepton_mpi.errors import DataError
+from tests.serial.data_files import load, read_all
+from tests.serial.raw_files import images, prepare, same_on_ranks, write_csv
+from tests.serial.test_prepare import rows_of
 
-_CARS = [("red", 1.5, "diesel"), ("blue", 2.0, "petrol"), ("red", 2.5, "gas"), ("grey", 3.0, "gas")]
-
-
-def _write_cars(path: Path, columns: tuple[int, ...] = (0, 1, 2), rows: int = 40) -> Path:
-    cells = [
-        [*(_CARS[row % 4][c] for c in columns), "yes" if row % 3 else "no"] for row in range(rows)
-    ]
-    return write_csv(path, cells, *(("colour", "litres", "fuel")[c] for c in columns), "label")
+needs_pyarrow = pytest.mark.skipif(
+    importlib.util.find_spec("pyarrow") is None,
+    reason="pyarrow, the extra parquet, is not installed",
+)
+ALL = ("--split", "1")
 
 
-@pytest.mark.parametrize("ranks", [1, 3])
-@pytest.mark.parametrize("layout", ["chunked", "contiguous"])
-def test_categories_may_be_an_input_of_their_own(tmp_path, ranks, layout):
-    """Whole numbers with how many there are of each; x keeps the numbers, and only they are normalised."""
-    path = _write_cars(tmp_path / "cars.csv")
-    words = ("--categories", "inputs", "--split", "0.5,0.25,0.25", "--layout", layout)
-    words += ("--block", "300")
-    prepare(path, tmp_path / "a.h5", *words, ranks=ranks)
-    codes = prepare(path, tmp_path / "codes.h5", *words[2:], ranks=1)
-    with h5py.File(tmp_path / "a.h5") as file, h5py.File(tmp_path / "codes.h5") as both:
-        assert file.attrs["format_version"] == 2 and both.attrs["format_version"] == 1
-        for split in ("train", "validation", "test"):
-            categories, whole = file[f"{split}/inputs/categories"], both[f"{split}/x"]
-            assert categories.attrs["kind"] == b"categories" and categories.dtype == np.uint8
-            assert categories.attrs["values"].tolist() == [3, 3]
-            np.testing.assert_array_equal(categories, whole[:, [0, 2]])
-            np.testing.assert_array_equal(file[f"{split}/x"], whole[:, [1]])
-            np.testing.assert_array_equal(file[f"{split}/y"], both[f"{split}/y"])
-        assert file["about/columns"][()].tolist() == [b"litres"]
-        assert file["about/inputs/columns"][()].tolist() == [b"colour", b"fuel"]
-        assert file["about/inputs/categories/1"][()].tolist() == [b"diesel", b"gas", b"petrol"]
-        assert file["normalisation/shift"].shape == (1,) and both["normalisation/shift"].shape == (
-            3,
-        )
-        assert "about/categories" not in file
-    assert codes["inputs"] == {}
-    data = load(tmp_path / "a.h5")
-    assert data.inputs == {
-        "x": Input("numbers", (1,)),
-        "categories": Input("categories", (2,), (3, 3)),
-    }
+def shop(rows: int = 120) -> list[list]:
+    """A number, a category of three, one of two, and a class."""
+    random = np.random.default_rng(0)
+    colours, sizes = random.choice(["red", "green", "blue"], rows), random.choice(["s", "l"], rows)
+    return [[f"{random.normal():.3f}", c, s, ["no", "yes"][c == "red"]] for c, s in zip(colours, sizes, strict=True)]  # fmt: skip
 
 
-def test_a_table_of_categories_alone(tmp_path):
-    """Has no x, no normalisation and no statistics, and is read by name."""
-    path = _write_cars(tmp_path / "cars.csv", (0, 2))
-    for ranks in (1, 2):
-        prepare(
-            path, tmp_path / f"{ranks}.h5", "--categories", "inputs", "--block", "300", ranks=ranks
-        )
-    assert digest(tmp_path / "1.h5") == digest(tmp_path / "2.h5")
-    with h5py.File(tmp_path / "1.h5") as file:
-        assert "x" not in file["train"] and "normalisation" not in file
-        assert "about/columns" not in file and "about/statistics" not in file
-    data = load(tmp_path / "1.h5")
-    assert list(data.inputs) == ["categories"] and data.normalisation[0].size == 0
+NAMES = ("n", "colour", "size", "buys")
 
 
-@pytest.mark.parametrize("method", ["standard", "minmax", "robust", "pixels", "none"])
-def test_categories_alone_have_nothing_to_normalise(tmp_path, method):
-    path = _write_cars(tmp_path / "cars.csv", (0, 2))
-    facts = prepare(path, tmp_path / "a.h5", "--categories", "inputs", "--normalise", method)
-    assert facts["inputs"] == {"categories": {"values": [3, 3]}} and facts["row_shape"] == [0]
+def shop_file(path, kind: str, rows: list[list]):
+    """As a CSV file, or as Parquet, of texts and of dictionaries."""
+    if kind == "csv":
+        return write_csv(path.with_suffix(".csv"), rows, *NAMES)
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = dict(zip(NAMES, map(list, zip(*rows, strict=True)), strict=True))
+    columns["n"] = [float(value) for value in columns["n"]]
+    if kind == "dictionaries":
+        columns["colour"] = pyarrow.array(columns["colour"]).dictionary_encode()
+    parquet.write_table(pyarrow.table(columns), path.with_suffix(".parquet"), row_group_size=30)
+    return path.with_suffix(".parquet")
 
 
-def test_categories_apart_are_told(tmp_path, capsys):
-    path = _write_cars(tmp_path / "cars.csv")
-    prepare(path, tmp_path / "a.h5", "--categories", "inputs")
-    said = capsys.readouterr().out
-    assert "rows of 1 numbers, stored as float32, and 2 categories in an input of their own" in said
-    assert "categories colour (3), fuel (3)" in said
-    assert [line.split()[0] for line in said.splitlines() if "e+0" in line or "litres" in line]
-    assert inspection.text(tmp_path / "a.h5", 10).startswith(said.split("wrote")[0].rstrip())
+every_reader = pytest.mark.parametrize("kind", ["csv", "parquet", "dictionaries"])
 
 
-def test_missing_and_constant_columns_beside_categories_apart(tmp_path):
-    """Gaps in both are filled, constants of both are dropped, and the codes stay with their columns."""
-    rows = [
-        ["red", 1.0, "gas", 5],
-        ["", 2.0, "gas", 5],
-        ["blue", "", "gas", 5],
-        ["red", 4.0, "gas", 5],
-    ]
-    path = write_csv(
-        tmp_path / "a.csv",
-        [[*row, "ab"[i % 2]] for i, row in enumerate(rows * 3)],
-        *("p", "q", "r", "s", "label"),
-    )
-    words = ("--missing", "mean", "--constant-columns", "drop", "--split", "1")
-    prepare(path, tmp_path / "a.h5", "--categories", "inputs", *words)
-    prepare(path, tmp_path / "b.h5", *words)
-    with h5py.File(tmp_path / "a.h5") as file, h5py.File(tmp_path / "b.h5") as both:
-        assert file["about/columns"][()].tolist() == [b"q"]
-        assert file["about/inputs/columns"][()].tolist() == [b"p"]
-        np.testing.assert_array_equal(file["train/inputs/categories"], both["train/x"][:, [0]])
-        np.testing.assert_array_equal(file["train/x"], both["train/x"][:, [1]])
-
-
-def test_no_categories_make_no_inputs(tmp_path):
-    """A table of numbers is what it was, whatever is said of categories."""
-    path = _write_cars(tmp_path / "cars.csv", (1,))
-    prepare(path, tmp_path / "a.h5", "--categories", "inputs")
+@every_reader
+def test_categories_become_columns(tmp_path, kind):
+    """As scikit-learn makes them, of two categories one column; not scaled, and named in the file."""
+    rows = shop()
+    path = shop_file(tmp_path / "a", kind, rows)
+    facts = same_on_ranks(tmp_path / "a.h5", path, "--label", "buys", "--block", "300", *ALL)
+    encoder = OneHotEncoder(sparse_output=False, drop="if_binary")
+    expected = encoder.fit_transform([row[1:3] for row in rows])
+    stored = rows_of(tmp_path / "a.h5")["train"]
+    assert np.array_equal(stored[:, 1:], expected)
+    assert np.array_equal(stored[:, 0], [float(row[0]) for row in rows])
     with h5py.File(tmp_path / "a.h5") as file:
-        assert list(file["train"]) == ["x", "y"] and file.attrs["format_version"] == 1
+        names = file["about/columns"].asstr()[:].tolist()
+        assert names == ["n", "colour=blue", "colour=green", "colour=red", "size"]
+        assert file["about/categories/4"].asstr()[:].tolist() == ["l", "s"]
+    x, _ = read_all(load(tmp_path / "a.h5", np.float64), "train")
+    assert np.array_equal(x[:, 1:], expected) and abs(x[:, 0].mean()) < 1e-12
+    assert [column["stored"] for column in facts["columns"]] == [1, 3, 1]
+
+
+def test_the_report_has_a_line_for_each_feature(tmp_path, capsys):
+    """With the number of categories, whatever comes behind it; and names the label."""
+    rows = [[c, n, s, y] for n, c, s, y in shop()]
+    path = write_csv(tmp_path / "a.csv", rows, "colour", "n", "size", "buys")
+    prepare(path, tmp_path / "a.h5", "--label", "buys")
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split()[:1] == ["colour"] and "3 categories, one-hot" in line for line in lines)
+    (line,) = [line for line in lines if line.split()[:1] == ["n"]]
+    assert line.split()[1].startswith("-2.")
+    assert "2 of the label column 'buys'" in " ".join(lines)
+    path = write_csv(tmp_path / "b.csv", rows, "colour", "n", "size", "class")
+    assert any("label 'class', by its name" in note for note in prepare(path, tmp_path / "b.h5")["notes"])  # fmt: skip
+
+
+@every_reader
+def test_a_missing_category(tmp_path, kind):
+    """Is the commonest of the training rows, or one of its own."""
+    rows = shop()
+    rows[7][1] = rows[9][1] = "NA"
+    path = shop_file(tmp_path / "a", kind, rows)
+    words = ("--label", "buys", *ALL)
+    with pytest.raises(DataError, match="column 'colour': expected a value, got none"):
+        prepare(path, tmp_path / "a.h5", *words)
+    prepare(path, tmp_path / "a.h5", *words, "--missing", "mean")
+    colours = [row[1] for row in rows if row[1] != "NA"]
+    commonest = max(sorted(set(colours)), key=colours.count)
+    place = ["blue", "green", "red"].index(commonest)
+    assert rows_of(tmp_path / "a.h5")["train"][7, 1:4].argmax() == place
+    prepare(path, tmp_path / "b.h5", *words, "--missing", "constant=unknown")
+    assert rows_of(tmp_path / "b.h5")["train"][7, 1:5].tolist() == [0, 0, 0, 1]
+
+
+def test_many_categories_are_asked_about(tmp_path):
+    """A column each, or numbers that mean nothing to a dense layer."""
+    rows = [[i % 2, f"shop {i % 110}", i % 2] for i in range(440)]
+    path = write_csv(tmp_path / "a.csv", rows, "n", "shop", "label")
+    with pytest.raises(DataError, match=r"more than 100 categories: 'shop' of 110: --categories one-hot.*codes"):  # fmt: skip
+        prepare(path, tmp_path / "a.h5", ranks=2)
+    words = (path, tmp_path / "a.h5", "--force", "--categories")
+    assert prepare(*words, "one-hot")["row_shape"] == [111]
+    assert prepare(*words, "codes")["row_shape"] == [2]
+
+
+def test_constant_categories_can_be_dropped(tmp_path):
+    """With their names; columns behind them keep theirs."""
+    rows = [["same", *row] for row in shop()]
+    path = write_csv(tmp_path / "a.csv", rows, "c", *NAMES)
+    prepare(path, tmp_path / "a.h5", "--label", "buys", "--constant-columns", "drop")
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["about/columns"].asstr()[0] == "n" and "about/categories/4" in file
+        assert file["train/x"].shape[1] == 5
+
+
+# -- labels ------------------------------------------------------------------------------------------
+
+
+def _label_file(path, kind: str, labels: np.ndarray):
+    x = np.arange(len(labels)) % 7
+    if kind == "csv":
+        return write_csv(path.with_suffix(".csv"), list(zip(x, labels, strict=True)), "x", "y")
+    if kind == "npy":
+        np.save(path.with_suffix(".npy"), np.column_stack([x, labels]))
+        return path.with_suffix(".npy")
+    if kind == "npz":
+        np.savez(path.with_suffix(".npz"), x=x[:, None], y=labels)
+        return path.with_suffix(".npz")
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"x": x, "y": labels}), path.with_suffix(".parquet"))
+    return path.with_suffix(".parquet")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "npy", "npz"])
+def test_whole_numbers_that_may_be_targets_are_asked_about(tmp_path, kind):
+    """Body masses of 94 values are; ten digits, and classes numbered from 0 or 1, are not."""
+    words = ("--label", "-1") if kind == "npy" else ()
+    mass = 2700 + 25 * np.concatenate([np.arange(94), np.random.default_rng(0).integers(0, 94, 250)])  # fmt: skip
+    path = _label_file(tmp_path / "a", kind, mass)
+    with pytest.raises(DataError, match=r"classes or targets\? 94 different values from 2700 to 5025 in 344 rows"):  # fmt: skip
+        prepare(path, tmp_path / "a.h5", *words)
+    facts = prepare(path, tmp_path / "a.h5", *words, "--task", "classification")
+    assert len(facts["classes"]) == 94
+    facts = prepare(path, tmp_path / "b.h5", *words, "--task", "regression")
+    assert facts["task"] == "regression"
+    for first, count in ((0, 10), (1, 26), (0, 40)):
+        path = _label_file(tmp_path / "c", kind, first + np.arange(400) % count)
+        assert len(prepare(path, tmp_path / "c.h5", *words, "--force")["classes"]) == count
+    path = _label_file(tmp_path / "d", kind, np.array([1, 10, 100] * 20))
+    assert len(prepare(path, tmp_path / "d.h5", *words)["classes"]) == 3
+
+
+def test_the_full_stops_of_uci(tmp_path):
+    """Of a test file only: they are the same classes; where all texts have one it stays."""
+    rows = [[i, ["<=50K", ">50K"][i % 2]] for i in range(40)]
+    write_csv(tmp_path / "a.csv", rows, "age", "income")
+    write_csv(tmp_path / "b.csv", [[i, f"{label}."] for i, label in rows], "age", "income")
+    inputs = (f"train={tmp_path / 'a.csv'}", f"test={tmp_path / 'b.csv'}")
+    facts = prepare(*inputs, tmp_path / "a.h5", "--label", "income")
+    assert [one["name"] for one in facts["classes"]] == ["<=50K", ">50K"]
+    assert facts["splits"]["test"] == 40 and facts["classes"][0]["rows"][2] == 20
+    facts = prepare(tmp_path / "b.csv", tmp_path / "b.h5", "--label", "income")
+    assert [one["name"] for one in facts["classes"]] == ["<=50K.", ">50K."]
+
+
+# -- missing words -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_words_for_missing_are_added_to_the_usual_ones(tmp_path, kind):
+    """As -200 in one column and NA in another; --only-missing-words makes a text of NA."""
+    a = ["-200", "1.5", "0.5", "NA"] * 10
+    rows = [[v, i % 3, i % 2] for i, v in enumerate(a)]
+    if kind == "csv":
+        path = write_csv(tmp_path / "a.csv", rows, "co", "no", "label")
+    else:
+        pyarrow = pytest.importorskip("pyarrow")
+        from pyarrow import parquet
+
+        made = {"co": [None if v == "NA" else float(v) for v in a], "no": [r[1] for r in rows], "label": [r[2] for r in rows]}  # fmt: skip
+        path = tmp_path / "a.parquet"
+        parquet.write_table(pyarrow.table(made), path)
+    words = (path, tmp_path / "a.h5", "--missing-words=-200", "--missing", "mean", *ALL)
+    assert prepare(*words)["missing_cells"] == 20
+    assert np.array_equal(rows_of(tmp_path / "a.h5")["train"][:4, 0], [1, 1.5, 0.5, 1])
+    if kind == "csv":
+        with pytest.raises(DataError, match="expected a number as in 20 other rows, got 'NA'"):
+            prepare(*words, "--only-missing-words", "--force")
+
+
+# -- statistics and splits ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("normalise", ["standard", "robust", "minmax"])
+def test_statistics_are_those_of_the_rows_as_written(tmp_path, normalise):
+    """With their repeats, after --balance oversample."""
+    rows = [[i * i % 97, int(i % 10 == 0)] for i in range(200)]
+    path = write_csv(tmp_path / "a.csv", rows, "x", "label")
+    words = ("--balance", "oversample", "--normalise", normalise, "--block", "100")
+    facts = same_on_ranks(tmp_path / "a.h5", path, *words)
+    stored = rows_of(tmp_path / "a.h5")["train"].astype(np.float64)
+    assert facts["repeated"] > 0
+    assert np.isclose(facts["units"]["mean"][0], stored.mean(), rtol=1e-12)
+    assert np.isclose(facts["units"]["std"][0], stored.std(), rtol=1e-12)
+    with h5py.File(tmp_path / "a.h5") as file:
+        shift = file["normalisation/shift"][0]
+    expected = {"standard": stored.mean(), "robust": np.median(stored), "minmax": stored.min()}
+    assert np.isclose(shift, expected[normalise], rtol=1e-12)
+
+
+@pytest.mark.parametrize("reader", ["csv", "npz"])
+def test_small_classes_are_in_validation_and_test(tmp_path, reader):
+    """Not both rows from one class; and a class that a split has no row of is named."""
+    x, y = images(12, (4,), classes=2)
+    if reader == "npz":
+        np.savez(tmp_path / "a.npz", x=x, y=y)
+        path = tmp_path / "a.npz"
+    else:
+        path = write_csv(tmp_path / "a.csv", [[*r, c] for r, c in zip(x, y, strict=True)], *"abcd", "y")  # fmt: skip
+    facts = prepare(path, tmp_path / "a.h5")
+    assert [one["rows"] for one in facts["classes"]] == [[5, 1, 0], [5, 0, 1]]
+
+
+@pytest.mark.parametrize(("word", "split"), [("dev", "validation"), ("val", "validation"), ("testing", "test")])  # fmt: skip
+def test_usual_words_for_splits(tmp_path, word, split):
+    """Before an input, and in a column."""
+    rows = [[i, i % 2, "train" if i % 4 else word] for i in range(80)]
+    path = write_csv(tmp_path / "a.csv", rows, "x", "label", "part")
+    assert prepare(path, tmp_path / "a.h5", "--split-column", "part")["splits"][split] == 20
+    a = write_csv(tmp_path / "b.csv", [row[:2] for row in rows], "x", "label")
+    b = write_csv(tmp_path / "c.csv", [[100 + i, i % 2] for i in range(20)], "x", "label")
+    facts = prepare(f"train={a}", f"{word}={b}", tmp_path / "b.h5", "--split", "1")
+    assert facts["splits"][split] == 20 and facts["splits"]["train"] == 80

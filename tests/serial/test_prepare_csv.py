@@ -2,14 +2,15 @@
 
 import io
 import random
+from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lepton_mpi.errors import ConfigurationError, DataError
-from lepton_mpi.prepare.readers import csv_cuts, csv_kernels
+from lepton_mpi.errors import ConfigurationError, DataError, LeptonError
+from lepton_mpi.prepare.readers import csv_cuts, csv_kernels, long_number_kernels
 from tests import reference
 from tests.serial.data_files import load
 from tests.serial.raw_files import prepare, write_csv
@@ -125,6 +126,59 @@ def test_numbers_are_those_of_python():
     assert (kinds[-2000:] == csv_kernels.NUMBER).mean() > 0.9  # the fast way is the usual one
 
 
+def _rounded(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of texts by the kernel for long ones, and which it has rounded."""
+    raw = "\n".join(texts).encode()
+    ends = np.cumsum([len(text) + 1 for text in texts])
+    starts = np.concatenate([[0], ends[:-1]])
+    numbers, done = np.zeros(len(texts)), np.zeros(len(texts), np.bool_)
+    long_number_kernels.round_long_numbers(
+        np.frombuffer(raw, np.uint8).copy(), np.arange(len(texts)), starts, ends - 1, ord("."),
+        long_number_kernels.powers_of_five(), numbers.view(np.uint64), done,
+    )  # fmt: skip
+    return numbers, done
+
+
+def _long_numbers() -> list[str]:
+    """Of any size, as programs print them, with a thousand that lie halfway between two floats, or next to that."""
+    rng = random.Random(0)
+    texts = [repr(rng.uniform(-1, 1) * 10.0 ** rng.randint(-320, 308)) for _ in range(3000)]
+    texts += [f"{rng.gauss(0, 1):.18e}" for _ in range(3000)]
+    texts += [f"{rng.getrandbits(64)}e{rng.randint(-345, 310)}" for _ in range(3000)]
+    texts += [f"{rng.randint(0, 10 ** rng.randint(17, 40))}" for _ in range(1000)]
+    for _ in range(1000):
+        halfway, power = 2 * (rng.getrandbits(52) | 1 << 52) + 1, rng.randint(-15, 15)
+        with localcontext(prec=80):
+            digits = Decimal(halfway) * Decimal(2) ** power
+        texts += [f"{digits:f}", f"{digits:f}" + ("" if power < 0 else ".") + "0000001"]
+    edges = [
+        "2.2250738585072011e-308",
+        "2.2250738585072014e-308",
+        "4.9e-324",
+        "2.4703282292062327e-324",
+        "1e400",
+    ]
+    edges += [
+        "2.4703282292062328e-324",
+        "1.7976931348623157e308",
+        "1.7976931348623159e308",
+        "-0.0",
+        "1e-400",
+    ]
+    return [*texts, *edges, "0000000000000000000000000.5", "9007199254740993", "1e23"]
+
+
+def test_long_numbers_are_rounded_as_python_does():
+    """To the last bit; what the kernel is not sure of it leaves, which is next to nothing."""
+    texts = _long_numbers()
+    numbers, done = _rounded(texts)
+    expected = np.array([float(text) for text in texts])
+    assert np.array_equal(numbers[done], expected[done])
+    assert np.array_equal(np.signbit(numbers[done]), np.signbit(expected[done]))
+    printed = slice(0, 6000)
+    assert done[printed].all() and done.mean() > 0.85
+
+
 @given(records, st.integers(1, 40))
 def test_blocks_are_cut_between_records(rows, piece_bytes):
     """Wherever the pieces end: the blocks together are the file, each holds whole records, and the lines are right."""
@@ -192,14 +246,15 @@ def test_the_first_of_many_mistakes_is_named_on_any_number_of_ranks(tmp_path, ra
         (b"", "empty file"),
         (b"a,b\n1,\xff\n", "line 2: expected text in utf-8, got byte 0xff"),
         (b"a,b\n1,2\n\x00\x01\n", "bytes of 0"),
-        (b"abc\n", "divided by a comma"),
+        (b"ab c\nd e f\ng h i j\n", "divided by a comma"),
+        (b"abc\n1\n", "which column is the label"),
         (b"x,y\n", "expected rows, got none"),
     ],
 )
 def test_files_that_are_no_tables(tmp_path, raw, words):
     """Each is told what it is."""
     (tmp_path / "odd.csv").write_bytes(raw)
-    with pytest.raises(DataError) as refused:
+    with pytest.raises(LeptonError) as refused:
         prepare(tmp_path / "odd.csv", tmp_path / "out.h5")
     assert words in str(refused.value)
 

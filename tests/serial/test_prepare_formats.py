@@ -143,7 +143,7 @@ def test_numbers_that_mean_missing_do_so_in_every_column_of_every_table(tmp_path
     path, out = _table_of(kind, tmp_path, numbers), tmp_path / "a.h5"
     words = (path, out, "--label", "column 2", "--missing-words", "-999", "--missing", "drop")
     words = (*words, "--split", "1", "--force", "--block", "64")
-    facts = prepare(*words, "--categorical", "column 1")
+    facts = prepare(*words, "--categorical", "column 1", "--categories", "codes")
     assert facts["dropped"] == {"without a label": 3, "with missing values": 6}
     assert [one["name"] for one in facts["classes"]] == ["0", "1"]
     with h5py.File(out) as file:

@@ -12,6 +12,10 @@ What training reads (``hdf5.py``; also from files of other programs, in the othe
     normalisation/shift, scale      float64, of the shape of one row or scalar: a value of x is read as (x - shift) * scale;
                                     without them, uint8 is divided by 255 and all else is taken as it is
     normalisation/inputs/NAME/…     shift and scale likewise of an input that is numbers
+    normalisation/target_shift, target_scale, target_log
+                                    float64, float64 and uint8 of shape (targets,): a target is trained on as
+                                    (y - shift) * scale, where log is 1 as (log(1 + y) - shift) * scale; figures and
+                                    predictions are scaled back. Absent: as they are
     attribute classes               names of the classes in the order of their numbers; absent for regression
 
 A split without rows is absent. Of a file of ``prepare`` training then holds out none, since rows may depend on each other:

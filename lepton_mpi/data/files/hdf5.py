@@ -115,6 +115,11 @@ def check_alike(files: Sequence[OpenFile]) -> None:
                 raise DataError(
                     f"{file.path}: expected {what} {one_line(expected)} as in {first.path}, got {one_line(came)}"
                 )
+        if not first.target_scale.equals(file.target_scale):
+            raise DataError(
+                f"{file.path}: normalisation/target_shift: expected targets scaled as in {first.path}, got others: prepare the "
+                "files together"
+            )
         for name in first.normalisation:
             folder = "normalisation" if name == "x" else f"normalisation/inputs/{name}"
             for part, mine, other in zip(

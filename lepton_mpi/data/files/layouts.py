@@ -22,6 +22,7 @@ from lepton_mpi.batch import Input, Kind
 from lepton_mpi.data.files import label_arrays, texts
 from lepton_mpi.data.files.file_format import SPLITS, check_version, is_prepared
 from lepton_mpi.data.files.used import Used, check_as_they_are
+from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.errors import DataError
 from lepton_mpi.wording import one_line
 
@@ -70,6 +71,8 @@ class OpenFile:
     y_kind : {"classes", "targets", "tokens"}
     target_count : int
         Targets of a row, 0 where there are none.
+    target_scale : TargetScale
+        Of none, where there are none.
     is_prepared : bool
         Whether ``prepare`` wrote the file, so that it has all splits that it is to have.
     notes : tuple of str
@@ -88,6 +91,7 @@ class OpenFile:
     class_names: tuple[str, ...]
     y_kind: str
     target_count: int
+    target_scale: TargetScale
     is_prepared: bool
     notes: tuple[str, ...] = ()
     context: int = 0
@@ -128,7 +132,8 @@ def describe(file: h5py.File, path: Path, y_kind: YKind, used: Used) -> OpenFile
         of_text["vocabulary"] = texts.vocabulary(file, path, inputs["tokens"])
     return OpenFile(
         *(path, file, sources, inputs, normalisation),
-        *(class_names if kind == "classes" else (), kind, target_count, is_prepared(file.attrs)),
+        *(class_names if kind == "classes" else (), kind, target_count),
+        *(_target_scale(file, path, target_count), is_prepared(file.attrs)),
         notes=_notes(used, train.y, kind),
         **of_text,
     )
@@ -372,3 +377,16 @@ def _within(file: h5py.File, name: str) -> h5py.Group | h5py.Dataset | None:
         if thing is None:
             return None
     return thing
+
+
+def _target_scale(file: h5py.File, path: Path, target_count: int) -> TargetScale:
+    """How targets are trained on; as they are if the file says nothing. Raises DataError."""
+    if not target_count:
+        return TargetScale.identity(0)
+    folder, shape = "normalisation/target", (target_count,)
+    shift = _normaliser(file, path, f"{folder}_shift", shape, 0.0)
+    scale = _normaliser(file, path, f"{folder}_scale", shape, 1.0)
+    log = _normaliser(file, path, f"{folder}_log", shape, 0.0)
+    if not scale.all():
+        raise DataError(f"{path}: {folder}_scale: expected numbers other than 0, got 0")
+    return TargetScale(shift, scale, log != 0)

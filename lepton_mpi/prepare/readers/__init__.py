@@ -38,6 +38,14 @@ class Words:
         codes = [-1 if cell is None else index.setdefault(cell, len(index)) for cell in cells]
         return Words(np.array(codes, np.int32), tuple(index))
 
+    def kept(self, stays: Sequence[bool]) -> "Words":
+        """The same with cells missing whose text does not stay."""
+        if all(stays):
+            return self
+        codes = np.where(stays, np.cumsum(stays) - 1, -1)
+        texts = tuple(text for text, stay in zip(self.texts, stays, strict=True) if stay)
+        return Words(np.append(codes, -1).astype(np.int32)[self.codes], texts)
+
 
 @dataclass(frozen=True)
 class Block:
@@ -151,6 +159,8 @@ class Source:
         Rows share content by design, as windows of a text do, so duplicates mean nothing.
     notes : tuple of str
         What was found or decided that the user should see.
+    decimal : str
+        Sign before the decimals of numbers in texts.
     """
 
     parts: tuple[Part, ...]
@@ -164,6 +174,7 @@ class Source:
     compared_as: np.dtype | None = None
     overlapping: bool = False
     notes: tuple[str, ...] = ()
+    decimal: str = "."
 
     @property
     def is_table(self) -> bool:

@@ -7,17 +7,21 @@ Eilebrecht, Chandramouli and Kossmann, "Speculative distributed CSV data parsing
 A gzipped file has to be unpacked from its beginning: rank 0 cuts it, and each rank unpacks it once in a pass.
 """
 
-import gzip
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from lepton_mpi.prepare.readers.csv_dialect import Dialect, open_raw, read_raw
+from lepton_mpi.errors import DataError
+from lepton_mpi.prepare.readers.csv_dialect import Dialect
+from lepton_mpi.prepare.readers.csv_raw import RawFile
 
 # So that ranks that wait for rank 0 to unpack a file hear from it.
 _PIECES_PER_ROUND = 64
+# A footer is looked for in so many bytes at the end.
+_FOOTER_BYTES = 1 << 20
 
 
 class Piece(NamedTuple):
@@ -37,31 +41,44 @@ def block_bounds(
     pieces: dict[int, Piece] = {}
     with ExitStack() as stack:
         with world.agreeing():
-            file = stack.enter_context(open_raw(path))
-        is_packed = isinstance(file, gzip.GzipFile)
+            file = stack.enter_context(closing(RawFile(path, dialect.notation)))
         first, per_round = 0, _PIECES_PER_ROUND * world.size
         while len(pieces) == first:
             world.clock.enter("compute", first)  # a round is progress; the whole file may take long
             numbers = range(first, first + per_round)
             own = numbers[world.rank :: world.size]
-            if is_packed:
+            if file.must_be_read_in_order:
                 own = numbers if world.rank == 0 else range(0)
             with world.agreeing():
-                mine = _pieces(file, path, dialect, block_bytes, own)
+                mine = _pieces(file, dialect, block_bytes, own)
             for some in world.comm.allgather(mine):
                 pieces |= some
             first += per_round
     in_order = [pieces[number] for number in sorted(pieces)]
-    return cut(in_order, dialect.start, block_bytes, dialect.first_line)[0]
+    blocks = cut(in_order, dialect.start, block_bytes, dialect.first_line)[0]
+    return [*blocks[:-1], (blocks[-1][0], dialect.stop, blocks[-1][2])] if blocks else []
 
 
-def _pieces(
-    file: BinaryIO, path: Path, dialect: Dialect, block_bytes: int, numbers: range
-) -> dict[int, Piece]:
+def without_footer(path: Path, dialect: Dialect, lines: int) -> Dialect:
+    """The same with the end before the last ``lines`` lines that are not empty. Raises DataError."""
+    with closing(RawFile(path, dialect.notation)) as file:
+        start, tail = file.tail(_FOOTER_BYTES)
+    stop = len(tail.rstrip())
+    for _ in range(lines):
+        stop = len(tail[: tail.rfind(b"\n", 0, stop) + 1].rstrip())
+    if start + stop <= dialect.start:
+        raise DataError(f"{path}: expected rows above the --footer of {lines} lines, got none")
+    end = tail.find(b"\n", stop) + 1
+    return replace(dialect, stop=start + end)
+
+
+def _pieces(file: RawFile, dialect: Dialect, block_bytes: int, numbers: range) -> dict[int, Piece]:
     """Pieces by their numbers, as far as the file goes."""
     pieces = {}
     for number in numbers:
-        raw = read_raw(file, path, dialect.start + number * block_bytes, block_bytes)
+        start = dialect.start + number * block_bytes
+        count = block_bytes if dialect.stop < 0 else min(block_bytes, dialect.stop - start)
+        raw = file.read(start, count, begins_line=number == 0) if count > 0 else b""
         if not raw:
             break
         pieces[number] = look_at_piece(raw, dialect.quote)

@@ -1,21 +1,27 @@
 """How a CSV file is written: its delimiter, its header, the names of its columns."""
 
-import csv
-import gzip
 import io
-import re
-import zlib
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
 
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.prepare.options import Options
-from lepton_mpi.wording import one_line, printable
+from lepton_mpi.prepare.readers.csv_header import Guess, guess_header
+from lepton_mpi.prepare.readers.csv_raw import Notation, RawFile, wide_encoding
+from lepton_mpi.prepare.readers.csv_sample import (
+    Sample,
+    check_first_lines,
+    check_units_line,
+    find_decimal,
+    find_delimiter,
+    first_records,
+)
+from lepton_mpi.prepare.readers.hints import Hints, hints_of
+from lepton_mpi.wording import printable
 
 # The first records are looked for in so many bytes.
 _HEAD_BYTES = 4 << 20
-_DELIMITERS = ",;\t|"
 
 
 @dataclass(frozen=True)
@@ -23,61 +29,104 @@ class Dialect:
     """How a file is written, and where its records begin.
 
     ``delimiter``, ``quote`` (0: none) and ``decimal`` are bytes; ``start`` is the first byte behind the header, on line
-    ``first_line``.
+    ``first_line``, and ``stop`` the first behind the last row, -1 for the end of the file, both as ``RawFile`` counts.
     """
 
     delimiter: int
     quote: int
     decimal: int
     encoding: str
+    notation: Notation
     names: tuple[str, ...]
     start: int
     first_line: int
-    header: str  # for the report
+    notes: tuple[str, ...]  # for the report
+    hints: Hints = field(default_factory=Hints)
+    stop: int = -1
 
 
 def sniff(path: Path, options: Options) -> Dialect:
     """Delimiter, header and names of the columns, from the first records. Raises DataError."""
-    with open_raw(path) as file:
-        head = read_raw(file, path, 0, _HEAD_BYTES)
+    notation, head = _head(path, options)
+    encoding = "utf-8" if notation.wide else options.encoding
+    start = 3 if head.startswith(b"\xef\xbb\xbf") else 0
+    start, first_line = _skipped(head, start, options, path)
+    text = _decoded(head[start:], encoding, path)
+    delimiter = find_delimiter(text, options, path)
+    found = first_records(text, delimiter, options.quote, path)
+    if not found.records:
+        raise DataError(f"{path}: expected rows, got empty lines only")
+    if options.header == "auto":
+        check_first_lines(found, first_line, path)
+    found, names_note = _with_all_names(found)
+    guess = _guess(found, first_line, options, path)
+    notes = [
+        f"header in line {first_line - 1 + found.lines[0]}" if guess.is_header else "no header"
+    ]
+    notes[0] += f" ({guess.why})" if guess.why else ""
+    notes += names_note
+    lines = 0
+    if guess.is_header:
+        if options.header == "auto" and not options.units_line:
+            check_units_line(found, first_line, path)
+        for _ in range(1 + options.units_line):
+            more, start = _end_of_first_record(head, start, options.quote)
+            lines += more
+    rows = found.below(guess.is_header + (guess.is_header and options.units_line))
+    decimal = find_decimal(rows, delimiter, options, path)
+    notes += ["decimal comma"] if decimal == "," else []
+    notes += [f"text in {notation.wide}"] if notation.wide else []
+    names, more_notes = _names(found.records[0], guess.is_header, options)
+    hints = hints_of(found.records[0] if guess.is_header else (), names, rows, options)
+    if not guess.is_header:
+        hints = replace(hints, first_record=tuple(cell.strip() for cell in found.records[0]))
+    return Dialect(
+        *_bytes(delimiter, options.quote, decimal),
+        encoding,
+        notation,
+        names,
+        start,
+        first_line + lines,
+        (*notes, *more_notes),
+        hints,
+    )
+
+
+def _head(path: Path, options: Options) -> tuple[Notation, bytes]:
+    """How the bytes are to be read, and the first of them. Raises DataError."""
+    quote = 0 if options.quote == "none" else ord(options.quote)
+    comment = 0 if options.comment == "none" else ord(options.comment)
+    notation = Notation(
+        wide_encoding(path, options.encoding), False, comment, options.escape != "none", quote
+    )
+    with closing(RawFile(path, notation)) as file:
+        head = file.read(0, _HEAD_BYTES, begins_line=True)
+    if b"\n" not in head and b"\r" in head.strip(b"\r"):
+        notation = replace(notation, returns=True)
+        with closing(RawFile(path, notation)) as file:
+            head = file.read(0, _HEAD_BYTES, begins_line=True)
     if not head.strip():
         raise DataError(f"{path}: expected rows, got an empty file")
-    start = 3 if head.startswith(b"\xef\xbb\xbf") else 0
     if b"\0" in head[:4096]:
+        zeros = head[:4096].count(0)
+        wide = "utf-16-be" if head[0] == 0 else "utf-16-le"
         raise DataError(
             f"{path}: expected text, got bytes of 0; CSV must be in an encoding such as UTF-8"
+            + (f"; --encoding {wide} may read it" if 3 * zeros > len(head[:4096]) else "")
         )
-    first_line = 1
-    if options.header not in ("auto", "none"):
-        for _ in range(int(options.header) - 1):
-            start = head.find(b"\n", start) + 1
-            first_line += 1
-            if start == 0:
-                raise DataError(
-                    f"{path}: expected a header in line {options.header}, got fewer lines"
-                )
-    text = _decoded(head[start:], options.encoding, path)
-    delimiter = _delimiter(text, options, path)
-    records = _first_records(text, delimiter, options.quote, path)
-    has_header = options.header != "none" and (
-        options.header != "auto" or _is_header(records, options)
-    )
-    width = len(records[0])
-    if not has_header:
-        names = tuple(f"column {i}" for i in range(width))
-        return Dialect(
-            *_bytes(delimiter, options), options.encoding, names, start, first_line, "no header"
-        )
-    names = tuple(_unique([printable(name.strip()) for name in records[0]]))
-    lines, end = _end_of_first_record(head, start, options.quote)
-    return Dialect(
-        *_bytes(delimiter, options),
-        options.encoding,
-        names,
-        end,
-        first_line + lines,
-        f"header in line {first_line}",
-    )
+    return notation, head
+
+
+def _skipped(head: bytes, start: int, options: Options, path: Path) -> tuple[int, int]:
+    """First byte and line that may be a header. Raises DataError."""
+    given = options.header not in ("auto", "none")
+    count = int(options.header) - 1 if given else options.skip
+    for _ in range(count):
+        start = head.find(b"\n", start) + 1
+        if start == 0:
+            what = f"a header in line {options.header}" if given else f"more than {count} lines"
+            raise DataError(f"{path}: expected {what}, got fewer lines")
+    return start, 1 + count
 
 
 def _decoded(raw: bytes, encoding: str, path: Path) -> str:
@@ -95,64 +144,52 @@ def _decoded(raw: bytes, encoding: str, path: Path) -> str:
         raise ConfigurationError(f"--encoding: expected an encoding, got {encoding!r}") from None
 
 
-def _delimiter(text: str, options: Options, path: Path) -> str:
-    if options.delimiter != "auto":
-        return {"tab": "\t", "space": " "}.get(options.delimiter, options.delimiter)
-    quote = re.escape(options.quote)
-    bare = text if options.quote == "none" else re.sub(f"{quote}[^{quote}]*{quote}", "", text)
-    first = bare.lstrip("\r\n").split("\n", 1)[0]
-    candidates = [c for c in _DELIMITERS if c != options.decimal]
-    found = max(candidates, key=first.count)
-    if first.count(found) == 0:
-        if " " in first.strip():
-            return " "
+def _with_all_names(found: Sample) -> tuple[Sample, list[str]]:
+    """The same where the first record has one cell less than the rows, as R and some others write headers."""
+    first, rows = found.records[0], found.below(1)
+    if len(first) + 1 != found.width or len(rows) < 2 or len(rows) < len(found.records) - 1:
+        return found, []
+    at_end = not any(row[-1].strip() for row in rows)
+    named = [*first, ""] if at_end else ["", *first]
+    records = [named, *found.records[1:]]
+    return Sample(records, found.lines), [f"no name for the {'last' if at_end else 'first'} column"]
+
+
+def _guess(found: Sample, first_line: int, options: Options, path: Path) -> Guess:
+    """What the first record is, by ``--header`` or the records below it. Raises DataError if that does not tell."""
+    if options.header != "auto":
+        return Guess(options.header != "none", "")
+    first, below = found.records[0], found.below(1)
+    if first[0][:1] in ("#", "%") and len(first) == found.width > 1:
+        first = [first[0][1:], *first[1:]]  # as numpy.savetxt writes a header
+    if len(first) != found.width:
+        below = []
+    guess = guess_header(first, below, options.words_for_missing)
+    if guess.is_header is None:
+        line = first_line - 1 + found.lines[0]
         raise DataError(
-            f"{path}: line 1: expected cells divided by a comma, semicolon, tab, bar or space, got "
-            f"{one_line(first)[:40]!r}; see --delimiter"
+            f"{path}: line {line}: a header or a row? {guess.why}; say --header {line} or --header none"
         )
-    return found
+    return guess
 
 
-def _first_records(text: str, delimiter: str, quote: str, path: Path) -> list[list[str]]:
-    quoting = {"quoting": csv.QUOTE_NONE} if quote == "none" else {"quotechar": quote}
-    if delimiter == " ":
-        text = "\n".join(" ".join(line.split()) for line in text.split("\n")[:8])
-    records = []
-    try:
-        for record in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, **quoting):
-            if record:
-                records.append(record)
-            if len(records) == 2:
-                break
-    except csv.Error as error:
-        raise DataError(f"{path}: line 1: {one_line(error)}") from None
-    return records
-
-
-def _is_header(records: list[list[str]], options: Options) -> bool:
-    """No cell of the first record is a number or missing, and all differ."""
-    cells = [cell.strip() for cell in records[0]]
-    plain = all(
-        cell and cell not in options.missing_words and not _is_number(cell) for cell in cells
-    )
-    return plain and len(set(cells)) == len(cells)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text.replace(",", "."))
-    except ValueError:
-        return False
-    return True
-
-
-def _unique(names: list[str]) -> list[str]:
-    """Names of columns; an empty one gets its number, a second one of a name likewise."""
+def _names(
+    first: list[str], is_header: bool, options: Options
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the columns, and what to say of them."""
+    if not is_header:
+        return tuple(f"column {i}" for i in range(len(first))), ()
+    cells = [printable(name.strip()) for name in first]
+    if cells[0][:1] in ("#", "%") and len(cells) > 1:
+        cells[0] = cells[0][1:].strip()
+    names = list(cells)
     seen: set[str] = set()
     for i, name in enumerate(names):
         names[i] = name if name and name not in seen else f"{name or 'column'} {i}"
         seen.add(names[i])
-    return names
+    twice = sorted({name for name in cells if name and cells.count(name) > 1})
+    notes = (f"several columns are called {', '.join(twice[:5])}: numbered",) if twice else ()
+    return tuple(names), notes
 
 
 def _end_of_first_record(head: bytes, start: int, quote: str) -> tuple[int, int]:
@@ -172,28 +209,8 @@ def _end_of_first_record(head: bytes, start: int, quote: str) -> tuple[int, int]
     return lines, at
 
 
-def _bytes(delimiter: str, options: Options) -> tuple[int, int, int]:
-    quote = 0 if options.quote == "none" else ord(options.quote)
+def _bytes(delimiter: str, quote: str, decimal: str) -> tuple[int, int, int]:
     raw = delimiter.encode()
     if len(raw) != 1:
         raise ConfigurationError(f"--delimiter: expected a character of ASCII, got {delimiter!r}")
-    return raw[0], quote, ord(options.decimal)
-
-
-def open_raw(path: Path) -> BinaryIO:
-    """The file, unpacked if it is gzipped. Raises DataError."""
-    try:
-        with path.open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-        return gzip.open(path, "rb") if packed else path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def read_raw(file: BinaryIO, path: Path, start: int, count: int) -> bytes:
-    """Bytes from ``start``, fewer at the end of the file; all of them if ``count`` is -1. Raises DataError."""
-    try:
-        file.seek(start)
-        return file.read(count)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: damaged: {one_line(error)}") from None
+    return raw[0], 0 if quote == "none" else ord(quote), ord(decimal)

@@ -1,6 +1,6 @@
 """Numba kernels for CSV text: where its cells are, and which numbers they hold."""
 
-from lepton_mpi.kernels.compiling import kernel
+from lepton_mpi.kernels.compiling import inlined, inner, kernel
 
 # What ``split_cells`` reports in found[2].
 FINE, UNCLOSED, AFTER_QUOTE, INSIDE_CELL = range(4)
@@ -26,11 +26,7 @@ def split_cells(text, delimiter, quote, starts, stops, doubled, record_cells, re
     position, cell, record, wrong = 0, 0, 0, FINE
     merge = delimiter == _SPACE
     while position < size and wrong == FINE:
-        while position < size and (
-            text[position] == _NEWLINE
-            or text[position] == _RETURN
-            or (merge and text[position] == _SPACE)
-        ):
+        while position < size and _begins_no_record(text[position], merge):
             position += 1
         if position == size:
             break
@@ -39,59 +35,19 @@ def split_cells(text, delimiter, quote, starts, stops, doubled, record_cells, re
         record += 1
         in_record = True
         while in_record:
-            begin = position
-            while (
-                begin < size
-                and (text[begin] == _SPACE or text[begin] == _TAB)
-                and text[begin] != delimiter
-            ):
-                begin += 1
-            doubled[cell] = False
-            if quote != 0 and begin < size and text[begin] == quote:
-                stop = begin + 1
-                while stop < size:
-                    if text[stop] == quote:
-                        if stop + 1 < size and text[stop + 1] == quote:
-                            doubled[cell] = True
-                            stop += 1
-                        else:
-                            break
-                    stop += 1
-                if stop >= size:
-                    wrong, position = UNCLOSED, begin
-                    break
-                starts[cell], stops[cell] = begin + 1, stop
-                position = stop + 1
-                while (
-                    position < size and text[position] != delimiter and text[position] != _NEWLINE
-                ):
-                    if (
-                        text[position] != _SPACE
-                        and text[position] != _RETURN
-                        and text[position] != _TAB
-                    ):
-                        wrong = AFTER_QUOTE
-                        break
-                    position += 1
-                if wrong != FINE:
-                    break
+            while position < size and _is_blank(text[position]) and text[position] != delimiter:
+                position += 1
+            if quote != 0 and position < size and text[position] == quote:
+                starts[cell] = position + 1
+                stops[cell], position, doubled[cell], wrong = _quoted(
+                    text, position, delimiter, quote
+                )
             else:
-                position = begin
-                while (
-                    position < size and text[position] != delimiter and text[position] != _NEWLINE
-                ):
-                    if quote != 0 and text[position] == quote:
-                        wrong = INSIDE_CELL
-                        break
-                    position += 1
-                if wrong != FINE:
-                    break
-                end = position
-                while end > begin and (
-                    text[end - 1] == _SPACE or text[end - 1] == _RETURN or text[end - 1] == _TAB
-                ):
-                    end -= 1
-                starts[cell], stops[cell] = begin, end
+                starts[cell] = position
+                stops[cell], position, wrong = _plain(text, position, delimiter, quote)
+                doubled[cell] = False
+            if wrong != FINE:
+                break
             cell += 1
             if merge:
                 after = position
@@ -103,6 +59,52 @@ def split_cells(text, delimiter, quote, starts, stops, doubled, record_cells, re
                 position += 1
     record_cells[record] = cell
     found[0], found[1], found[2], found[3] = cell, record, wrong, position
+
+
+@inlined
+def _begins_no_record(c, merge):
+    return c in (_NEWLINE, _RETURN) or (merge and c == _SPACE)
+
+
+@inlined
+def _is_blank(c):
+    return c in (_SPACE, _TAB)
+
+
+@inner
+def _quoted(text, begin, delimiter, quote):
+    """End of the cell whose first quote is at ``begin``, where to go on, whether quotes are doubled, and what is wrong."""
+    size, doubled, stop = text.size, False, begin + 1
+    while stop < size:
+        if text[stop] == quote:
+            if stop + 1 < size and text[stop + 1] == quote:
+                doubled = True
+                stop += 1
+            else:
+                break
+        stop += 1
+    if stop >= size:
+        return stop, begin, doubled, UNCLOSED
+    position = stop + 1
+    while position < size and text[position] != delimiter and text[position] != _NEWLINE:
+        if not _is_blank(text[position]) and text[position] != _RETURN:
+            return stop, position, doubled, AFTER_QUOTE
+        position += 1
+    return stop, position, doubled, FINE
+
+
+@inner
+def _plain(text, begin, delimiter, quote):
+    """End of a cell without quotes that begins at ``begin``, where to go on, and what is wrong."""
+    size, position = text.size, begin
+    while position < size and text[position] != delimiter and text[position] != _NEWLINE:
+        if quote != 0 and text[position] == quote:
+            return position, position, INSIDE_CELL
+        position += 1
+    end = position
+    while end > begin and (_is_blank(text[end - 1]) or text[end - 1] == _RETURN):
+        end -= 1
+    return end, position, FINE
 
 
 @kernel("void(u1[::1], i8[::1], i8[::1], i8, f8[::1], f8[::1], u1[::1])")

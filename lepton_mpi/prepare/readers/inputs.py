@@ -3,7 +3,18 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from lepton_mpi.data.files.file_format import SPLITS
+from lepton_mpi.data.files.array_names import SPLIT_WORDS
+
+_SPLIT_OF_WORD = {word: split for split, words in SPLIT_WORDS.items() for word in words}
+
+
+def split_of_word(word: str) -> str | None:
+    """The split that a word of a file, folder or column means.
+
+    >>> split_of_word(" Val"), split_of_word("fold 3")
+    ('validation', None)
+    """
+    return _SPLIT_OF_WORD.get(word.strip().lower())
 
 
 @dataclass(frozen=True)
@@ -20,7 +31,8 @@ class Input:
         >>> Input.of("test=b.csv")
         Input(path=PosixPath('b.csv'), split='test')
         """
-        split, sign, path = word.partition("=")
-        if sign and split in SPLITS and not Path(word).exists():
+        word_of_split, sign, path = word.partition("=")
+        split = split_of_word(word_of_split)
+        if sign and split and not Path(word).exists():
             return Input(Path(path), split)
         return Input(Path(word))

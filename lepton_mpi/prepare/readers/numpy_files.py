@@ -18,7 +18,7 @@ from lepton_mpi.prepare.readers.arrays import (
     pairs_in,
     rows_first,
 )
-from lepton_mpi.prepare.readers.columns import choose_roles
+from lepton_mpi.prepare.readers.columns import choose_roles, table_source
 from lepton_mpi.prepare.readers.inputs import Input
 from lepton_mpi.wording import one_line
 
@@ -55,7 +55,16 @@ def _part(given: Input, x: np.ndarray, y: np.ndarray | None, options: Options) -
 
 
 def _refuse_table_options(options: Options) -> None:
-    of_tables = ("label", "split_column", "group", "categorical", "drop_columns", "missing_words")
+    of_tables = (
+        "label",
+        "split_column",
+        "group",
+        "categorical",
+        "categories",
+        "drop_columns",
+        "missing_words",
+        "only_missing_words",
+    )
     for field in dataclasses.fields(options):
         name = field.name
         if name in of_tables and getattr(options, name) != field.default:
@@ -107,14 +116,8 @@ def _matrix(given: Input, options: Options) -> Source:
         )
     names = tuple(f"column {i}" for i in range(matrix.shape[1]))
     roles = choose_roles(names, options, given.path.name)
-    return Source(
-        (MatrixPart(given.path.name, given.split, matrix, roles, options),),
-        "NumPy matrix",
-        (len(roles.features),),
-        roles.feature_names,
-        f"the label column {roles.label_name!r}",
-        categorical=roles.categorical_features,
-    )
+    part = MatrixPart(given.path.name, given.split, matrix, roles, options)
+    return table_source([part], "NumPy matrix", roles)
 
 
 def _load(path: Path) -> np.ndarray:

@@ -32,10 +32,20 @@ _OPTIONS_OF = {
     "categories": _TABLES,
     "drop_columns": _TABLES,
     "missing_words": _TABLES,
+    "only_missing_words": _TABLES,
     "header": ("csv",),
     "delimiter": ("csv",),
-    "decimal": ("csv",),
+    "decimal": ("csv", "parquet"),
     "quote": ("csv",),
+    "escape": ("csv",),
+    "comment": ("csv",),
+    "skip": ("csv",),
+    "footer": ("csv",),
+    "units_line": ("csv",),
+    "index_columns": ("csv", "parquet"),
+    "numbers": ("csv", "parquet"),
+    "dates": ("csv", "parquet"),
+    "dates_as": ("csv", "parquet"),
     "encoding": ("csv", "text"),
     "x": ("numpy", "hdf5"),
     "y": ("numpy", "hdf5"),
@@ -50,6 +60,7 @@ _OPTIONS_OF = {
     "seconds": ("wav",),
     "mel_bands": ("wav",),
 }
+_OF_FOLDERS = {".wav": "wav", ".bin": "cifar", ".parquet": "parquet", ".pq": "parquet"}
 _SUFFIXES = {
     ".csv": "csv",
     ".tsv": "csv",
@@ -61,6 +72,7 @@ _SUFFIXES = {
     ".idx": "idx",
     ".bin": "cifar",
     ".parquet": "parquet",
+    ".pq": "parquet",
     ".txt": "text",
     ".h5": "hdf5",
     ".mat": "hdf5",
@@ -110,10 +122,10 @@ def _format(path: Path) -> str:
         for file in sorted(path.rglob("*")):
             if file.suffix.lower() in IMAGES:
                 return "images"
-            if file.suffix.lower() in (".wav", ".bin"):
-                return {".wav": "wav", ".bin": "cifar"}[file.suffix.lower()]
+            if file.suffix.lower() in _OF_FOLDERS:
+                return _OF_FOLDERS[file.suffix.lower()]
         raise DataError(
-            f"{path}: expected images or .wav files by class, or CIFAR's .bin files; got none; see --format"
+            f"{path}: expected images or .wav files by class, CIFAR's .bin files, or .parquet files; got none; see --format"
         )
     name = path.name.lower().removesuffix(".gz")
     if name.endswith(("-ubyte", ".ubyte")):
