@@ -114,7 +114,11 @@ class Options(Checked):
     split_column: str | None = option(
         None, "column whose cells are train, validation or test", kind=_NAME
     )
-    group: str | None = option(None, "column whose equal cells stay in one split", kind=_NAME)
+    group: str | None = option(
+        None,
+        "column whose equal cells stay in one split; fold: of folders, each of the folders fold1, fold2, …",
+        kind=_NAME,
+    )
     no_stratify: bool = option(False, "split without regard to the classes")
     seed: int = option(0, "decides the split and the balance", WHOLE_FROM_0)
 
@@ -188,6 +192,12 @@ class Options(Checked):
     seconds: float = option(
         1.0, "sound: length of a row; longer is cut, shorter gets silence", ABOVE_0
     )
+    drop_classes: tuple[str, ...] = option(
+        (),
+        "images, sounds: folders that are no class, such as _background_noise_; none: all that there are are classes",
+        kind=_NAMES,
+    )
+    unreadable: str = _choice("error", "images, sounds: files that cannot be read", "drop")
     mel_bands: int = option(40, "sound: bands of the spectrogram", WHOLE_FROM_1)
 
     dtype: str = _choice(

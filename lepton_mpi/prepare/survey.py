@@ -4,6 +4,7 @@ A column of a table is numbers or texts; one that has both is refused by the pla
 whichever is the mistake, guessing would change the data silently.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -40,6 +41,7 @@ class BlockFacts:
     first_row_without_label: str | None
     dtype: np.dtype
     fits: tuple[bool, bool]  # every number unchanged as uint8, as float32
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Survey:
         The smallest that holds all features unchanged.
     first_missing : (str, str) or None
         Place and name of the first missing cell.
+    notes : tuple of str
+        What happened to some rows, with how many they are.
     """
 
     row_counts: list[int]
@@ -79,6 +83,7 @@ class Survey:
     dtype: np.dtype
     first_missing: tuple[str, str] | None
     first_row_without_label: str | None
+    notes: tuple[str, ...] = ()
 
     @property
     def row_count(self) -> int:
@@ -127,6 +132,7 @@ def _look(blocks: Blocks, number: int, source: Source, options: Options) -> Bloc
         else None,
         dtype=x.dtype,
         fits=_fits(x),
+        notes=block.notes,
     )
 
 
@@ -236,7 +242,13 @@ def _together(facts: list[BlockFacts], source: Source, options: Options) -> Surv
         next(
             (fact.first_row_without_label for fact in facts if fact.first_row_without_label), None
         ),
+        _counted(note for fact in facts for note in fact.notes),
     )
+
+
+def _counted(notes: Iterable[str]) -> tuple[str, ...]:
+    """Each once, with how often it came."""
+    return tuple(f"{count} x {note}" for note, count in sorted(Counter(notes).items()))
 
 
 def joined(parts: Iterable[Words]) -> Words:

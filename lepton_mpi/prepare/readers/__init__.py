@@ -57,6 +57,8 @@ class Block:
     lines : int64, shape (rows,), or None
         Line of each row in its file, from 1; None where the file has no lines, and its rows are counted from
         ``first_row``.
+    notes : tuple of str
+        What happened to some rows here, in words that are counted over all blocks.
     """
 
     x: np.ndarray
@@ -66,6 +68,7 @@ class Block:
     split: Words | None = None
     lines: np.ndarray | None = None
     first_row: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def flat(self) -> np.ndarray:

@@ -7,7 +7,8 @@ from pathlib import Path
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Source
-from lepton_mpi.prepare.readers.class_folders import IMAGES
+from lepton_mpi.prepare.readers.cifar import PICKLED
+from lepton_mpi.prepare.readers.class_folders import IMAGES, SOUNDS, files_below
 from lepton_mpi.prepare.readers.inputs import Input
 
 # Format: module of this package and function in it.
@@ -27,7 +28,7 @@ _TABLES = ("csv", "parquet", "numpy")
 _OPTIONS_OF = {
     "label": (*_TABLES, "cifar"),
     "split_column": _TABLES,
-    "group": _TABLES,
+    "group": (*_TABLES, "images", "wav"),
     "categorical": _TABLES,
     "categories": _TABLES,
     "drop_columns": _TABLES,
@@ -49,6 +50,8 @@ _OPTIONS_OF = {
     "sample_rate": ("wav",),
     "seconds": ("wav",),
     "mel_bands": ("wav",),
+    "drop_classes": ("images", "wav"),
+    "unreadable": ("images", "wav"),
 }
 _SUFFIXES = {
     ".csv": "csv",
@@ -107,17 +110,12 @@ def _check_options(options: Options, format_name: str) -> None:
 
 def _format(path: Path) -> str:
     if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            if file.suffix.lower() in IMAGES:
-                return "images"
-            if file.suffix.lower() in (".wav", ".bin"):
-                return {".wav": "wav", ".bin": "cifar"}[file.suffix.lower()]
-        raise DataError(
-            f"{path}: expected images or .wav files by class, or CIFAR's .bin files; got none; see --format"
-        )
+        return _format_of_folder(path)
     name = path.name.lower().removesuffix(".gz")
     if name.endswith(("-ubyte", ".ubyte")):
         return "idx"
+    if path.name in PICKLED:
+        return "cifar"
     found = _SUFFIXES.get(Path(name).suffix)
     if found is None:
         raise ConfigurationError(
@@ -125,3 +123,23 @@ def _format(path: Path) -> str:
             f"{', '.join(_READERS)}"
         )
     return found
+
+
+def _format_of_folder(folder: Path) -> str:
+    """By the first file that a reader of folders takes. Raises DataError."""
+    names = set()
+    for file in files_below(folder):
+        name, suffix = file.name.lower(), file.suffix.lower()
+        if suffix in IMAGES:
+            return "images"
+        if suffix in SOUNDS:
+            return "wav"
+        if suffix == ".bin" or name in PICKLED:
+            return "cifar"
+        if name.removesuffix(".gz").endswith(("-ubyte", ".ubyte")):
+            return "idx"
+        names.add(suffix)
+    raise DataError(
+        f"{folder}: expected images or .wav files by class, CIFAR's .bin files, or IDX files; got "
+        f"{', '.join(sorted(names)) or 'none'}; see --format"
+    )
