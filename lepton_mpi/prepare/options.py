@@ -192,6 +192,12 @@ class Options(Checked):
     seconds: float = option(
         1.0, "sound: length of a row; longer is cut, shorter gets silence", ABOVE_0
     )
+    files: str | None = option(
+        None, "images, sounds: column of a table with their names, in --folder", kind=_NAME
+    )
+    folder: str | None = option(
+        None, "images, sounds: where the files are that --files names", kind=PathText("FOLDER")
+    )
     drop_classes: tuple[str, ...] = option(
         (),
         "images, sounds: folders that are no class, such as _background_noise_; none: all that there are are classes",

@@ -11,9 +11,12 @@ of ranks; ``read`` may be called for any block, at any time, again and again, an
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from lepton_mpi.prepare.readers.label_files import LabelFile
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,14 @@ class Words:
         index: dict[str, int] = {}
         codes = [-1 if cell is None else index.setdefault(cell, len(index)) for cell in cells]
         return Words(np.array(codes, np.int32), tuple(index))
+
+    def kept(self, stays: Sequence[bool]) -> "Words":
+        """The same with cells missing whose text does not stay."""
+        if all(stays):
+            return self
+        codes = np.where(stays, np.cumsum(stays) - 1, -1)
+        texts = tuple(text for text, stay in zip(self.texts, stays, strict=True) if stay)
+        return Words(np.append(codes, -1).astype(np.int32)[self.codes], texts)
 
 
 @dataclass(frozen=True)
@@ -154,6 +165,8 @@ class Source:
         Rows share content by design, as windows of a text do, so duplicates mean nothing.
     notes : tuple of str
         What was found or decided that the user should see.
+    labels : tuple of LabelFile
+        Where labels are files of their own: those of each part; ``y`` of the blocks means nothing then.
     """
 
     parts: tuple[Part, ...]
@@ -167,6 +180,7 @@ class Source:
     compared_as: np.dtype | None = None
     overlapping: bool = False
     notes: tuple[str, ...] = ()
+    labels: tuple["LabelFile", ...] = ()
 
     @property
     def is_table(self) -> bool:

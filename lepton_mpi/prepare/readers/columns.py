@@ -64,9 +64,9 @@ class Cells:
 def choose_roles(names: Sequence[str], options: Options, where: str) -> Roles:
     """Roles of the columns by the options. Raises ConfigurationError for names that are no column."""
     number = _Numbering(tuple(names), where)
-    labels = tuple(number.of("--label", name) for name in options.label) or (
-        _guess_label(names, where),
-    )
+    labels = tuple(number.of("--label", name) for name in options.label)
+    if not labels and not options.labels:
+        labels = (_guess_label(names, where),)
     if len(labels) > 1 and options.task != "regression":
         raise ConfigurationError("--label: expected one column, or --task regression for several")
     group = number.of("--group", options.group) if options.group else None
@@ -81,7 +81,7 @@ def choose_roles(names: Sequence[str], options: Options, where: str) -> Roles:
         )
     for column in categorical & other:
         raise ConfigurationError(f"--categorical: expected a feature, got {names[column]!r}")
-    numeric = options.task == "regression"
+    numeric = options.task == "regression" and not options.labels
     words = map(plain_number, options.missing_words)
     missing = tuple(number for number in words if number is not None and abs(number) < _LARGEST)
     return Roles(tuple(names), features, labels, group, split, categorical, numeric, missing)
@@ -99,7 +99,7 @@ def block_of(cells: Cells, roles: Roles, path: object) -> Block:
     y = numbers[:, list(roles.labels)]
     block = Block(
         np.ascontiguousarray(numbers[:, list(roles.features)]),
-        y if roles.numeric_label else texts[roles.labels[0]],
+        _labels(roles, y, texts),
         words,
         texts.get(roles.group),
         texts.get(roles.split),
@@ -115,6 +115,13 @@ def block_of(cells: Cells, roles: Roles, path: object) -> Block:
                 f"--task regression, got {text[:40]!r}"
             )
     return block
+
+
+def _labels(roles: Roles, numbers: np.ndarray, texts: dict[int, Words]) -> Words | np.ndarray:
+    if roles.numeric_label:
+        return numbers
+    # Labels of another file join later.
+    return texts[roles.labels[0]] if roles.labels else np.zeros(len(numbers), np.int64)
 
 
 def _without(words: Words, missing_numbers: tuple[int | float, ...]) -> Words:

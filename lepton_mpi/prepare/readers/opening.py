@@ -4,9 +4,9 @@ import dataclasses
 from importlib import import_module
 from pathlib import Path
 
-from lepton_mpi.errors import ConfigurationError, DataError
+from lepton_mpi.errors import ConfigurationError, DataError, same_on_all_ranks
 from lepton_mpi.prepare.options import Options
-from lepton_mpi.prepare.readers import Source
+from lepton_mpi.prepare.readers import Source, file_table
 from lepton_mpi.prepare.readers.cifar import PICKLED
 from lepton_mpi.prepare.readers.class_folders import IMAGES, SOUNDS, files_below
 from lepton_mpi.prepare.readers.inputs import Input
@@ -50,6 +50,7 @@ _OPTIONS_OF = {
     "sample_rate": ("wav",),
     "seconds": ("wav",),
     "mel_bands": ("wav",),
+    "labels": (*_TABLES, "hdf5"),
     "drop_classes": ("images", "wav"),
     "unreadable": ("images", "wav"),
 }
@@ -92,16 +93,35 @@ def open_inputs(options: Options, world) -> Source:
                 raise ConfigurationError(
                     f"expected inputs of one format, got {formats[0]} of {inputs[0].path} and {name} of {given.path}"
                 )
+        file_table.check_options(options, formats[0])
         _check_options(options, formats[0])
     module, function = _READERS[formats[0]]
     reader = import_module(f"lepton_mpi.prepare.readers.{module}")
-    return getattr(reader, function)(inputs, options, world)
+    open_source = getattr(reader, function)
+    if options.files:
+        return file_table.open_files(inputs, options, world, open_source)
+    source = open_source(inputs, options, world)
+    return _with_labels(source, options, world) if options.labels else source
+
+
+def _with_labels(source: Source, options: Options, world) -> Source:
+    """The source with the labels of ``--labels``. Collective. Raises DataError."""
+    files = import_module("lepton_mpi.prepare.readers.label_files")
+    labels = files.read_labels(options, world)
+    with same_on_all_ranks():
+        names = files.class_names_of(labels)
+    told = f"labels of {', '.join(file.name for file in labels)}"
+    return dataclasses.replace(
+        source, labels=labels, class_names=names, label="the label", notes=(*source.notes, told)
+    )
 
 
 def _check_options(options: Options, format_name: str) -> None:
     """Raise ConfigurationError for an option that this format knows nothing of: it must not be ignored silently."""
     for field in dataclasses.fields(options):
         formats = _OPTIONS_OF.get(field.name)
+        if options.files and formats and {"images", "wav"} & set(formats):
+            continue  # a table of files
         if formats and format_name not in formats and getattr(options, field.name) != field.default:
             raise ConfigurationError(
                 f"--{field.name.replace('_', '-')}: is for {', '.join(formats)}, got inputs of format {format_name}"
