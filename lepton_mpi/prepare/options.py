@@ -132,7 +132,11 @@ class Options(Checked):
     split_column: str | None = option(
         None, "column whose cells are train, validation or test", kind=_NAME
     )
-    group: str | None = option(None, "column whose equal cells stay in one split", kind=_NAME)
+    group: str | None = option(
+        None,
+        "column whose equal cells stay in one split; fold: of folders, each of the folders fold1, fold2, …",
+        kind=_NAME,
+    )
     no_stratify: bool = option(False, "split without regard to the classes")
     seed: int = option(0, "decides the split and the balance", WHOLE_FROM_0)
 
@@ -236,6 +240,18 @@ class Options(Checked):
     seconds: float = option(
         1.0, "sound: length of a row; longer is cut, shorter gets silence", ABOVE_0
     )
+    files: str | None = option(
+        None, "images, sounds: column of a table with their names, in --folder", kind=_NAME
+    )
+    folder: str | None = option(
+        None, "images, sounds: where the files are that --files names", kind=PathText("FOLDER")
+    )
+    drop_classes: tuple[str, ...] = option(
+        (),
+        "images, sounds: folders that are no class, such as _background_noise_; none: all that there are are classes",
+        kind=_NAMES,
+    )
+    unreadable: str = _choice("error", "images, sounds: files that cannot be read", "drop")
     mel_bands: int = option(40, "sound: bands of the spectrogram", WHOLE_FROM_1)
 
     dtype: str = _choice(

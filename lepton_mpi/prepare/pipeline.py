@@ -11,6 +11,7 @@ from lepton_mpi import __version__
 from lepton_mpi.durable import try_writing
 from lepton_mpi.errors import ConfigurationError, LauncherError, same_on_all_ranks
 from lepton_mpi.prepare import normalisation, summary
+from lepton_mpi.prepare.joining import join_labels
 from lepton_mpi.prepare.labels import Labels, make_labels
 from lepton_mpi.prepare.last_pass import Plan, output, write_everything_else, write_rows
 from lepton_mpi.prepare.limits import check_limits
@@ -47,6 +48,7 @@ def _prepare(source: Source, options: Options, world: Any) -> dict[str, Any]:
     blocks = Blocks(source, world, options.memory // world.local_size)
     found = survey(source, blocks, options)
     with same_on_all_ranks():
+        found = join_labels(found, source)
         check_missing(found, options)
         labels = make_labels(found, source, options)
         chosen = select(found, labels, source, options)

@@ -33,7 +33,7 @@ def facts_of(
         "made_by": f"lepton_mpi {version}",
         "sources": [list(source) for source in plan.found.sources],
         "format": plan.source.format,
-        "notes": [*plan.source.notes],
+        "notes": [*plan.source.notes, *plan.found.notes],
         "options": {name: value for name, value in options.items() if name not in _NOT_STORED},
         "task": "regression" if plan.labels.codes is None else "classification",
         "label": plan.source.label,

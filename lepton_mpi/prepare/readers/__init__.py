@@ -11,9 +11,12 @@ of ranks; ``read`` may be called for any block, at any time, again and again, an
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from lepton_mpi.prepare.readers.label_files import LabelFile
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class Block:
     lines : int64, shape (rows,), or None
         Line of each row in its file, from 1; None where the file has no lines, and its rows are counted from
         ``first_row``.
+    notes : tuple of str
+        What happened to some rows here, in words that are counted over all blocks.
     """
 
     x: np.ndarray
@@ -74,6 +79,7 @@ class Block:
     split: Words | None = None
     lines: np.ndarray | None = None
     first_row: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def flat(self) -> np.ndarray:
@@ -161,6 +167,8 @@ class Source:
         What was found or decided that the user should see.
     decimal : str
         Sign before the decimals of numbers in texts.
+    labels : tuple of LabelFile
+        Where labels are files of their own: those of each part; ``y`` of the blocks means nothing then.
     """
 
     parts: tuple[Part, ...]
@@ -175,6 +183,7 @@ class Source:
     overlapping: bool = False
     notes: tuple[str, ...] = ()
     decimal: str = "."
+    labels: tuple["LabelFile", ...] = ()
 
     @property
     def is_table(self) -> bool:
