@@ -290,11 +290,10 @@ def _is_unread(attack: Callable, place: str) -> bool:
     """Whether what an attack makes lies where it is not read: attributes, and what other programs put beside the rows."""
     if attack.__module__.endswith("other_files"):
         return False
-    beside = ["other/deeper/x"]
+    # There is no text in one piece, to which starts of documents would belong.
+    beside = ["other/deeper/x", "train/document_starts"]
     if attack.__name__.startswith("attribute"):
         beside += ["normalisation/shift", "about/units"]
-    if attack.__name__ == "region_references":
-        beside += ["train/document_starts"]  # without a text in one piece, to which it would belong
     if attack.__name__ in ("texts", "texts_of_fixed_length", "stored_type"):
         beside += ["about/units"]  # they make it in another group, or no data set
     return place in beside
