@@ -53,6 +53,7 @@ _OPTIONS_OF = {
     "context": ("text",),
     "stride": ("text",),
     "tokens": ("text",),
+    "stream": ("text",),
     "drop_duplicates": tuple(name for name in _READERS if name != "text"),
     "image_size": ("images",),
     "colour": ("images",),
@@ -88,6 +89,14 @@ _SUFFIXES = {
 
 def open_inputs(options: Options, world) -> Source:
     """The source of all inputs. Collective over ``world``. Raises DataError and ConfigurationError on every rank."""
+    inputs, format_name = find_inputs(options, world)
+    module, function = _READERS[format_name]
+    reader = import_module(f"lepton_mpi.prepare.readers.{module}")
+    return getattr(reader, function)(inputs, options, world)
+
+
+def find_inputs(options: Options, world) -> tuple[tuple[Input, ...], str]:
+    """The inputs and their format. Collective. Raises DataError and ConfigurationError on every rank."""
     with world.agreeing():
         inputs = tuple(Input.of(word) for word in options.inputs)
         for given in inputs:
@@ -102,9 +111,7 @@ def open_inputs(options: Options, world) -> Source:
                     f"expected inputs of one format, got {formats[0]} of {inputs[0].path} and {name} of {given.path}"
                 )
         _check_options(options, formats[0])
-    module, function = _READERS[formats[0]]
-    reader = import_module(f"lepton_mpi.prepare.readers.{module}")
-    return getattr(reader, function)(inputs, options, world)
+    return inputs, formats[0]
 
 
 def _check_options(options: Options, format_name: str) -> None:
