@@ -228,6 +228,10 @@ class Options(Checked):
     context: int = option(32, "text: tokens of a row", WHOLE_FROM_1)
     stride: int = option(1, "text: tokens from one row to the next", WHOLE_FROM_1)
     tokens: str = _choice("characters", "text: what a token is", "bytes")
+    stream: bool = option(
+        False,
+        "text: write it in one piece, of which training cuts rows of --context tokens, for models of every next token",
+    )
     image_size: tuple[int, int] | None = option(
         None,
         "images: resize to; none: all must have one size",

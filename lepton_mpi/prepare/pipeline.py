@@ -18,11 +18,12 @@ from lepton_mpi.prepare.limits import check_limits
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.passes import Blocks
 from lepton_mpi.prepare.readers import Source
-from lepton_mpi.prepare.readers.opening import open_inputs
+from lepton_mpi.prepare.readers.opening import find_inputs, open_inputs
 from lepton_mpi.prepare.selection import Selection, select
 from lepton_mpi.prepare.statistics import Moments
 from lepton_mpi.prepare.survey import Survey, check_missing, survey
 from lepton_mpi.prepare.targets import fit_target_scale
+from lepton_mpi.prepare.token_streams import write_stream
 from lepton_mpi.prepare.training_rows import TrainingRows
 from lepton_mpi.prepare.transformation import Transformation, fit_transformation, needs_moments
 from lepton_mpi.prepare.writing import disk_errors, partial_of
@@ -35,8 +36,12 @@ def prepare(options: Options, world: Any) -> dict[str, Any]:
     """
     world.agree_on("the options", dataclasses.asdict(options))
     _check_output(options, world)
-    with closing(open_inputs(options, world)) as source:
-        facts = _prepare(source, options, world)
+    if options.stream:
+        inputs, _ = find_inputs(options, world)
+        facts = write_stream(inputs, options, world)
+    else:
+        with closing(open_inputs(options, world)) as source:
+            facts = _prepare(source, options, world)
     if world.rank == 0:
         print(summary.text(facts), flush=True)
         print(_last_line(options), flush=True)

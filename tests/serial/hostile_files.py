@@ -295,7 +295,8 @@ def _is_unread(attack: Callable, place: str) -> bool:
     if attack.__name__.startswith("attribute"):
         beside += ["normalisation/shift", "about/units"]
     if attack.__name__ in ("texts", "texts_of_fixed_length", "stored_type"):
-        beside += ["about/units"]  # they make it in another group, or no data set
+        # They make it in another group, or no data set: there is no text, either.
+        beside += ["about/units", "train/tokens"]
     return place in beside
 
 

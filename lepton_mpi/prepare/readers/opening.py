@@ -54,6 +54,7 @@ _OPTIONS_OF = {
     "context": ("text",),
     "stride": ("text",),
     "tokens": ("text",),
+    "stream": ("text",),
     "drop_duplicates": tuple(name for name in _READERS if name != "text"),
     "image_size": ("images",),
     "colour": ("images",),
@@ -91,6 +92,18 @@ _SUFFIXES = {
 
 def open_inputs(options: Options, world) -> Source:
     """The source of all inputs. Collective over ``world``. Raises DataError and ConfigurationError on every rank."""
+    inputs, format_name = find_inputs(options, world)
+    module, function = _READERS[format_name]
+    reader = import_module(f"lepton_mpi.prepare.readers.{module}")
+    open_source = getattr(reader, function)
+    if options.files:
+        return file_table.open_files(inputs, options, world, open_source)
+    source = open_source(inputs, options, world)
+    return _with_labels(source, options, world) if options.labels else source
+
+
+def find_inputs(options: Options, world) -> tuple[tuple[Input, ...], str]:
+    """The inputs and their format. Collective. Raises DataError and ConfigurationError on every rank."""
     with world.agreeing():
         inputs = tuple(Input.of(word) for word in options.inputs)
         for given in inputs:
@@ -106,13 +119,7 @@ def open_inputs(options: Options, world) -> Source:
                 )
         file_table.check_options(options, formats[0])
         _check_options(options, formats[0])
-    module, function = _READERS[formats[0]]
-    reader = import_module(f"lepton_mpi.prepare.readers.{module}")
-    open_source = getattr(reader, function)
-    if options.files:
-        return file_table.open_files(inputs, options, world, open_source)
-    source = open_source(inputs, options, world)
-    return _with_labels(source, options, world) if options.labels else source
+    return inputs, formats[0]
 
 
 def _with_labels(source: Source, options: Options, world) -> Source:
