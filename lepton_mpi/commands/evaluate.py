@@ -98,8 +98,7 @@ def evaluate_checkpoint(
         _check_fits(path, saved, Layout(model.shapes), data, dtype)
     parameters = saved.layout.views(saved.parameters)
     # The checkpoint was trained with its own normalisation, whatever the file says.
-    shift, scale = saved.normalisation
-    data = renormalised(data, (shift.astype(dtype), scale.astype(dtype)))
+    data = renormalised(data, saved.normalisation)
     reader = BatchReader(data, evaluation.batch_rows(data))
     task = make_task(data.y_kind, data)
     rows = data.splits[split]

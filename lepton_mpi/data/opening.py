@@ -1,9 +1,11 @@
 """From paths to tables: every file is opened once, checked, and stays open for its rows alone."""
 
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from lepton_mpi.data.files import hdf5
 from lepton_mpi.data.files.layouts import OpenFile, YKind
@@ -65,6 +67,21 @@ class _Part:
 
     inputs: dict[str, list[StoredRows]]
     y: list[StoredRows]
+
+
+def bases_of(
+    facts: OpenFile, tables: Mapping[str, Table], dtype: np.dtype
+) -> dict[str, np.ndarray]:
+    """What is subtracted from each input that is numbers when it is read: the shift, if ``dtype`` rounds what is stored.
+
+    float64, shape (features,), by input. Times that are seconds apart are one float32, until their mean is gone.
+    """
+    bases = {}
+    for name, (shift, _) in facts.normalisation.items():
+        stored = {rows.dtype for table in tables.values() for rows in table.inputs[name]}
+        is_exact = all(np.can_cast(kind, dtype) for kind in stored)
+        bases[name] = np.zeros_like(shift) if is_exact else shift
+    return bases
 
 
 def _allow_open_files(count: int) -> None:
