@@ -34,7 +34,7 @@ from benchmarks.harness import (
 )
 from benchmarks.peers.environment import set_up
 from benchmarks.update_launches import LIBRARIES, is_ours, measure
-from lepton_mpi.optimizers.optimizer import KINDS
+from lepton_mpi.optimizers.registry import OPTIMIZERS
 from lepton_mpi.options.config import Config
 
 SIZES = ("1e4", "1e5", "1e6", "1e7", "1e8")
@@ -90,7 +90,7 @@ def parse_command_line() -> argparse.Namespace:
     sizes_help = f"numbers of parameters; default: {' '.join(SIZES)}"
     add("--sizes", nargs="+", type=_count, metavar="COUNT", help=sizes_help)
     add("--ranks", nargs="+", type=int, default=[2, 8], metavar="N", help="default: 2 8")
-    add("--optimizer", choices=KINDS, default="adam", help="default: adam")
+    add("--optimizer", choices=OPTIMIZERS.built_in, default="adam", help="default: adam")
     peers_help = f"MPIs to compare with, maybe none; default: {' '.join(LIBRARIES)}"
     add("--peers", nargs="*", choices=LIBRARIES, metavar="LIBRARY", help=peers_help)
     add("--tuned", action="store_true", help="MPIs also under the settings in peers/")

@@ -19,7 +19,8 @@ from pathlib import Path
 from benchmarks.engines.update import Case
 from benchmarks.harness import Launch, Row, mpi_command, over_launches, run_with_progress
 from benchmarks.peers import Variant, update_variants
-from lepton_mpi.optimizers.optimizer import KINDS
+from lepton_mpi.optimizers.registry import rule_of
+from lepton_mpi.optimizers.settings import Settings
 
 OURS, LIBRARIES = "lepton_mpi", ("openmpi", "mpich", "intel")
 _OUR_FORMS = {"shared": ("whole",), "allreduce": ("private",)}
@@ -98,7 +99,10 @@ def run(
 
 def fits(way: str, ranks: int, parameters: int, optimizer: str) -> bool:
     """Whether memory is free for a case; prints why it is left out if not."""
-    needed, free = needed_bytes(way, ranks, parameters, len(KINDS[optimizer][1])), free_bytes()
+    needed, free = (
+        needed_bytes(way, ranks, parameters, len(rule_of(Settings(optimizer, float)).state)),
+        free_bytes(),
+    )
     if needed <= free * _MEMORY_SHARE:
         return True
     print(

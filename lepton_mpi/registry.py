@@ -1,6 +1,6 @@
 """Registries: what an option's name stands for, a built-in one or ``FILE.py:NAME`` of the user's own.
 
-Adding a model, strategy, optimizer or task is adding its file and one line in the registry of its folder. A built-in one is
+Adding a model, strategy, optimizer or task is adding its file and one line in ``options/names.py``. A built-in one is
 named as text, so that nothing is imported before it is asked for.
 """
 

@@ -96,3 +96,11 @@ class Layout:
         blake.update(repr((list(self.shapes.items()), little_endian.dtype.str)).encode())
         blake.update(little_endian.data)
         return blake.hexdigest()
+
+
+def digest_of(*arrays: np.ndarray) -> str:
+    """BLAKE2b of the bytes of arrays that are contiguous, in hexadecimal."""
+    blake = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        blake.update(array.data)
+    return blake.hexdigest()

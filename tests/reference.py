@@ -37,6 +37,18 @@ def gather_codes(table, rows, out):
     out[: rows.size] = table[rows]
 
 
+def gather_windows(tokens, places, starts, skipped, documents, values, x, y):
+    length = x.shape[1]
+    for i, place in enumerate(places):
+        window = tokens[place : place + length + 1].astype(np.int64)
+        x[i], y[i] = window[:-1], window[1:]
+        if window.min() < 0 or window.max() >= values:
+            return i
+        positions = starts[i] + 1 + np.arange(length)
+        y[i, (np.arange(length) < skipped[i]) | np.isin(positions, documents)] = -1
+    return -1
+
+
 def gather_labels(labels, rows, out):
     out[: rows.size] = labels[rows]
     return rows.size
@@ -338,7 +350,7 @@ def nesterov(parameters, gradient, first, second, decay, numbers):
 
 
 def adam(parameters, gradient, first, second, decay, numbers):
-    g, w, (_, _, rate, b1, r1, b2, r2, epsilon, _) = _mean(gradient, parameters, decay, numbers)
+    g, w, (_, _, rate, b1, r1, b2, r2, epsilon, *_) = _mean(gradient, parameters, decay, numbers)
     m = b1 * first.astype(np.float64) + r1 * g
     v = b2 * second.astype(np.float64) + r2 * g**2
     first[:], second[:] = m, v
@@ -360,14 +372,14 @@ def lion(parameters, gradient, first, second, decay, numbers):
 
 
 def adagrad(parameters, gradient, first, second, decay, numbers):
-    g, w, (_, _, rate, _, _, _, _, epsilon, _) = _mean(gradient, parameters, decay, numbers)
+    g, w, (_, _, rate, _, _, _, _, epsilon, *_) = _mean(gradient, parameters, decay, numbers)
     s = first.astype(np.float64) + g**2
     first[:] = s
     parameters[:] = w - rate * g / (np.sqrt(s) + epsilon)
 
 
 def rmsprop(parameters, gradient, first, second, decay, numbers):
-    g, w, (_, _, rate, _, _, rho, rest, epsilon, _) = _mean(gradient, parameters, decay, numbers)
+    g, w, (_, _, rate, _, _, rho, rest, epsilon, *_) = _mean(gradient, parameters, decay, numbers)
     s = rho * first.astype(np.float64) + rest * g**2
     first[:] = s
     parameters[:] = w - rate * g / (np.sqrt(s) + epsilon)

@@ -117,10 +117,14 @@ def measure_case(world, case: Case, bucket_bytes: int, seconds: float, limit=Non
     """The row of a case, None if it was given up. Collective over ``world``."""
     from benchmarks.engines.update_reference import Reference
     from benchmarks.engines.update_ways import DTYPE, WAYS, Problem
-    from lepton_mpi.optimizers.optimizer import KINDS
+    from lepton_mpi.optimizers.registry import rule_of
+    from lepton_mpi.optimizers.settings import Settings
     from lepton_mpi.world.mpi import mpi_library
 
-    byte_count, states = case.parameters * DTYPE.itemsize, len(KINDS[case.optimizer][1])
+    byte_count, states = (
+        case.parameters * DTYPE.itemsize,
+        len(rule_of(Settings(case.optimizer, float)).state),
+    )
     problem = Problem(case.parameters, case.optimizer, bucket_bytes // DTYPE.itemsize)
     world.clock.enter("compute", 0)
     limit_us = limit.update_seconds(byte_count, states) * 1e6 if limit else None

@@ -14,7 +14,9 @@ The sum of all gradients is a whole number that float32 holds exactly. Plain SGD
 
 import numpy as np
 
-from lepton_mpi.optimizers.optimizer import KINDS, Optimizer, Settings
+from lepton_mpi.optimizers.optimizer import Optimizer
+from lepton_mpi.optimizers.registry import rule_of
+from lepton_mpi.optimizers.settings import Settings
 from lepton_mpi.vectors import Layout
 from tests import reference as twins
 
@@ -34,7 +36,7 @@ _CHANGE_ROUNDINGS = 4096
 
 
 def settings_of(optimizer: str) -> Settings:
-    """Of the optimizer called so in ``KINDS``; "sgd" has no momentum."""
+    """Of the optimizer called so in ``OPTIMIZERS.built_in``; "sgd" has no momentum."""
     momentum = 0.0 if optimizer == "sgd" else 0.9
     return Settings(optimizer, lambda step: LEARNING_RATE, momentum)
 
@@ -57,7 +59,7 @@ class Reference:
 
     def __init__(self, optimizer: str, rank: int, size: int) -> None:
         settings = settings_of(optimizer)
-        states = len(KINDS[optimizer][1])
+        states = len(rule_of(Settings(optimizer, float)).state)
         # The numbers of a step are the float32 ones that the kernels work with.
         self._optimizer = Optimizer(
             settings, Layout({"period": (PERIOD,)}), np.float32, np.empty((states, 0), np.float32)

@@ -22,7 +22,9 @@ import numpy as np
 from benchmarks.engines.update_reference import fill_parameters, settings_of
 from lepton_mpi.collectives.allreduce import make_plan
 from lepton_mpi.collectives.sliced_sum import choose_for_gradients
-from lepton_mpi.optimizers.optimizer import KINDS, Optimizer
+from lepton_mpi.optimizers.optimizer import Optimizer
+from lepton_mpi.optimizers.registry import rule_of
+from lepton_mpi.optimizers.settings import Settings
 from lepton_mpi.strategies.shared_parameters import SharedParameters
 from lepton_mpi.strategies.strategy import Setting
 from lepton_mpi.vectors import Layout
@@ -196,6 +198,6 @@ def _vector(count: int) -> np.ndarray:
 
 
 def _optimizer(name: str, count: int) -> Optimizer:
-    states = len(KINDS[name][1])
+    states = len(rule_of(Settings(name, float)).state)
     state: Any = _vector(states * count).reshape(states, count)
     return Optimizer(settings_of(name), Layout({"all": (count,)}), DTYPE, state)

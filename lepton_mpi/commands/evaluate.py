@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,10 +74,10 @@ def evaluate_checkpoint(
     import numpy as np
 
     from lepton_mpi.data.batches import BatchReader
-    from lepton_mpi.data.dataset import renormalised
-    from lepton_mpi.data.loader import Wanted, load
+    from lepton_mpi.data.dataset import check_read, renormalised
+    from lepton_mpi.data.loader import load
     from lepton_mpi.models.registry import make_model
-    from lepton_mpi.run import checkpoint, evaluation
+    from lepton_mpi.run import build, checkpoint, evaluation
     from lepton_mpi.tasks.registry import make_task
     from lepton_mpi.vectors import Layout
 
@@ -91,11 +92,14 @@ def evaluate_checkpoint(
                 "a file that names a program is not reason enough to run it"
             )
     dtype = np.dtype(config.dtype)
-    wanted = Wanted(*(dtype, config.held_out, config.seed, y_kind), target_scale=saved.target_scale)
+    wanted = dataclasses.replace(
+        build.wanted_of(config), y_kind=y_kind, way="auto", target_scale=saved.target_scale
+    )
     data = load(data_name or config.data, wanted, world)
     with world.agreeing():
         model = make_model(model_name or config.model, config.for_model(threads=1), data)
         _check_fits(path, saved, Layout(model.shapes), data, dtype)
+        check_read(data, model.name, model.inputs)
     parameters = saved.layout.views(saved.parameters)
     # The checkpoint was trained with its own normalisation, whatever the file says.
     data = renormalised(data, saved.normalisation)
@@ -141,7 +145,9 @@ def _y_kind(saved: Checkpoint, config: Config, path: Path) -> YKind:
 
     # Older checkpoints do not say, and have classes.
     y_kind: YKind = saved.attributes.get("y_kind", "classes")
-    if y_kind not in TASKS.built_in or config.y_kind not in ("auto", y_kind):
+    # The next token is one class of many.
+    asked = "tokens" if (y_kind, config.y_kind) == ("tokens", "classes") else config.y_kind
+    if y_kind not in TASKS.built_in or asked not in ("auto", y_kind):
         raise DataError(
             f"{path}: attribute y_kind: expected {', '.join(TASKS.built_in)} as loss {config.loss} has them, got "
             f"{one_line(y_kind)}"

@@ -8,7 +8,7 @@ import numpy as np
 from lepton_mpi.batch import Batch
 from lepton_mpi.data.augmentation import Augmentation
 from lepton_mpi.data.dataset import DataSet
-from lepton_mpi.data.gathering import Answers, Codes, InputGatherer, Numbers
+from lepton_mpi.data.gathering import Answers, Codes, InputGatherer, NextTokens, Numbers, Tokens
 from lepton_mpi.data.rows import Read
 
 # They should still be in the core's own cache when the last of them is used.
@@ -45,14 +45,7 @@ class BatchReader:
     ) -> None:
         self.is_in_place = in_place and not augmentation and data.is_ready
         self.rows_max = rows_max
-        self._inputs: list[InputGatherer] = []
-        for spec, normaliser in zip(data.inputs.values(), data.normalisers(), strict=True):
-            if normaliser is None:
-                self._inputs.append(Codes(spec, rows_max))
-                continue
-            self._inputs.append(Numbers(spec, normaliser, rows_max, augmentation))
-            augmentation = None
-        self._answers = Answers(data.target_count, data.dtype, rows_max)
+        self._inputs, self._answers = _gatherers(data, rows_max, augmentation)
         # A batch of x alone has no mapping, which would cost as much as gathering a short row.
         self._names = None if list(data.inputs) == ["x"] else tuple(data.inputs)
 
@@ -88,6 +81,23 @@ class BatchReader:
         return Batch(x, y, numbers, draw_or_none, None, named)
 
 
+def _gatherers(
+    data: DataSet, rows_max: int, augmentation: Augmentation | None
+) -> tuple[list[InputGatherer], Answers | NextTokens]:
+    """Of every input, and of ``y``."""
+    if data.y_kind == "tokens":
+        tokens = Tokens(data.inputs["tokens"], rows_max, f"{data.paths[0]}: tokens")
+        return [tokens], NextTokens(tokens)
+    inputs: list[InputGatherer] = []
+    for spec, normaliser in zip(data.inputs.values(), data.normalisers(), strict=True):
+        if normaliser is None:
+            inputs.append(Codes(spec, rows_max))
+            continue
+        inputs.append(Numbers(spec, normaliser, rows_max, augmentation))
+        augmentation = None
+    return inputs, Answers(data.target_count, data.dtype, rows_max)
+
+
 class TrainingReads(Protocol):
     """What a ``MicroBatchReader`` takes micro-batches from."""
 
@@ -115,7 +125,7 @@ class MicroBatchReader:
         if self._next == len(self._parts):
             read, cuts = next(self._reads)
             if self._reader.is_in_place:
-                x, places, _, numbers, y, _ = read
+                x, places, _, numbers, y, *_ = read
                 if y is None:
                     y = self._reader.read_y(read)
                 if len(cuts) == 1:

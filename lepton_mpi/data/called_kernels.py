@@ -20,12 +20,12 @@ def while_training(y_kind: str, inputs: Iterable[Input], augments: bool) -> list
     of_y = {
         "classes": row_kernels.gather_labels,
         "targets": row_kernels.gather_targets,
-        "tokens": row_kernels.gather_codes,
+        "tokens": row_kernels.gather_windows,
     }
     return [
         *(shuffle_kernels.sort_buckets, shuffle_kernels.count_numbers),
         *(shuffle_kernels.place_numbers, of_y[y_kind]),
         *([row_kernels.gather_rows] if "numbers" in kinds else []),
         *([augmentation_kernels.gather_augmented] if augments else []),
-        *([row_kernels.gather_codes] if kinds - {"numbers"} else []),
+        *([row_kernels.gather_codes] if kinds - {"numbers"} and y_kind != "tokens" else []),
     ]

@@ -12,6 +12,7 @@ from lepton_mpi.data.host import Host
 from lepton_mpi.data.rows import Rows
 from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.data.ways import Way
+from lepton_mpi.errors import ConfigurationError
 
 # Of rows that are normalised at a time: they stay in the core's own cache.
 _NORMALISED_BYTES = 256 << 10
@@ -34,14 +35,20 @@ class DataSet:
         float64, shape (numbers,): of all inputs that are numbers, one behind the other; of x alone most often.
     splits : mapping of str to Rows
         ``train``, ``validation`` and ``test``.
+    y_kind : {"classes", "targets", "tokens"}
+        What the rows have to be predicted.
     target_scale : TargetScale
-        How the targets in memory are scaled; of none for classes.
+        How the targets in memory are scaled; of none for others.
     way : Way
         Where the rows are.
     bases : float64, shape (numbers,)
         What has been subtracted from numbers when they were read, in the type that they are stored in: see ``Table``.
+    vocabulary : tuple of bytes
+        Of a text: what each token stands for; empty where the files do not say.
     is_normalised : bool
         Whether rows in memory are normalised there.
+    notes : tuple of str
+        What the user should know of the files.
     """
 
     paths: tuple[Path, ...]
@@ -50,10 +57,13 @@ class DataSet:
     dtype: np.dtype
     normalisation: tuple[np.ndarray, np.ndarray]
     splits: Mapping[str, Rows]
+    y_kind: str
     target_scale: TargetScale
     way: Way
     bases: np.ndarray
+    vocabulary: tuple[bytes, ...] = ()
     is_normalised: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -77,6 +87,8 @@ class DataSet:
         """As in ``rows of shape 8x8`` or ``rows of x (5 numbers) and categories (3 categories)``."""
         if list(self.inputs) == ["x"] and self.inputs["x"].kind == "numbers":
             return f"rows of shape {'x'.join(map(str, self.feature_shape)) or '1'}"
+        if self.y_kind == "tokens":
+            return f"rows of {self.feature_shape[0]} tokens"
         parts = [
             f"{name} ({'x'.join(map(str, spec.shape)) or '1'} {spec.kind})"
             for name, spec in self.inputs.items()
@@ -113,7 +125,8 @@ class DataSet:
     def _is_floats(self) -> bool:
         """Whether rows are one input, of the batches' own type."""
         dtypes = [part.dtype for rows in self.splits.values() for part in rows.inputs]
-        return len(self.inputs) == 1 and all(dtype == self.dtype for dtype in dtypes)
+        is_one = [spec.kind for spec in self.inputs.values()] == ["numbers"]
+        return is_one and all(dtype == self.dtype for dtype in dtypes)
 
     @property
     def batch_row_bytes(self) -> int:
@@ -126,29 +139,57 @@ class DataSet:
 
     @property
     def target_count(self) -> int:
-        """Targets of a row; 0 for classes."""
+        """Targets of a row; 0 for others."""
         return self.target_scale.shift.size
 
     @property
-    def y_kind(self) -> str:
-        """What rows have to be predicted: classes or targets."""
-        return "targets" if self.target_count else "classes"
-
-    @property
     def class_count(self) -> int | None:
-        """Number of classes; None for targets."""
+        """Number of classes; None for targets and tokens."""
         return len(self.class_names) or None
 
     @property
+    def token_count(self) -> int | None:
+        """Of a text: how many different tokens there are; None for other data."""
+        values = self.inputs["tokens"].values if self.y_kind == "tokens" else None
+        return values if isinstance(values, int) else None
+
+    @property
     def output_count(self) -> int:
-        """Numbers that a model gives for a row: one for each class, or for each target."""
-        return self.class_count or self.target_count
+        """Numbers that a model gives for a row: one for each class, or for each target; for each place one for each token."""
+        return self.class_count or self.token_count or self.target_count
 
     @property
     def outputs_text(self) -> str:
-        """As in ``10 classes`` or ``1 target``."""
+        """As in ``10 classes``, ``1 target`` or ``65 different tokens``."""
+        if self.y_kind == "tokens":
+            return f"{self.output_count} different tokens"
         kind = "classes" if self.class_count else "targets" if self.target_count > 1 else "target"
         return f"{self.output_count} {kind}"
+
+
+def check_read(data: DataSet, model: str, wanted: Mapping[str, Input]) -> None:
+    """Refuse data with inputs that a model does not read, or without those that it does. Raises ConfigurationError.
+
+    Parameters
+    ----------
+    model
+        Its name, for the message.
+    wanted
+        What it reads. Rows may have another shape there, if they have as many elements.
+    """
+    mine = {name: (spec.kind, spec.size) for name, spec in data.inputs.items()}
+    if mine == {name: (spec.kind, spec.size) for name, spec in wanted.items()}:
+        return
+    read, got = (
+        ", ".join(f"{name} ({spec.size} {spec.kind})" for name, spec in specs.items())
+        for specs in (wanted, data.inputs)
+    )
+    hint = "" if mine.keys() - wanted.keys() != {"categories"} else (
+        "; prepare --categories codes makes them numbers among the others"
+    )  # fmt: skip
+    raise ConfigurationError(
+        f"model {model} reads the inputs {read}: got data with {got}; take a model that reads these{hint}"
+    )
 
 
 def renormalised(data: DataSet, normalisation: tuple[np.ndarray, np.ndarray]) -> DataSet:

@@ -11,8 +11,15 @@ import numpy as np
 from lepton_mpi.batch import Input
 from lepton_mpi.data.augmentation import Augmentation, image_size
 from lepton_mpi.data.augmentation_kernels import gather_augmented
-from lepton_mpi.data.kernels import gather_codes, gather_labels, gather_rows, gather_targets
+from lepton_mpi.data.kernels import (
+    gather_codes,
+    gather_labels,
+    gather_rows,
+    gather_targets,
+    gather_windows,
+)
 from lepton_mpi.data.rows import Read
+from lepton_mpi.errors import DataError
 
 
 class InputGatherer(Protocol):
@@ -83,6 +90,41 @@ class Codes:
         gather_codes(memory, read.places, self._out)
         count = read.places.size
         return self._out[:count].reshape(count, *self._shape)
+
+
+class Tokens:
+    """Windows of a text, int32 (rows, length), and their next tokens in the same pass."""
+
+    def __init__(self, spec: Input, rows_max: int, label: str) -> None:
+        shape = rows_max, spec.size
+        self._values, self._label = spec.values, label
+        self._x, self.next = np.empty(shape, np.int32), np.empty(shape, np.int32)
+        self.row_bytes = 2 * spec.size * 4
+
+    def gather(self, memory: np.ndarray, read: Read, draw: int | None) -> np.ndarray:
+        """See ``InputGatherer``. Raises DataError for a token that there is not, which a mapped file may have."""
+        windows = read.windows
+        assert windows is not None
+        starts, skipped = windows.place(read.numbers)
+        about = starts, skipped, windows.documents
+        row = gather_windows(memory, read.places, *about, self._values, self._x, self.next)
+        if row >= 0:
+            raise DataError(
+                f"{self._label}: expected tokens from 0 to {self._values - 1} in the {self._x.shape[1] + 1} from {starts[row]} "
+                "on, got others"
+            )
+        return self._x[: read.places.size]
+
+
+class NextTokens:
+    """``y`` of a text: the next token at every place, -1 where it does not count; int32 (rows, length)."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+
+    def gather(self, read: Read) -> np.ndarray:
+        """Of the rows that the tokens were gathered of last."""
+        return self._tokens.next[: read.numbers.size]
 
 
 class Answers:

@@ -1,5 +1,7 @@
 """Numba kernels of the loader."""
 
+import numpy as np
+
 from lepton_mpi.kernels.compiling import kernel
 from lepton_mpi.kernels.intrinsics import LINE_BYTES, base_address, prefetch
 
@@ -43,6 +45,42 @@ def gather_codes(table, rows, out):
         target = out[i]
         for j in range(target.size):
             target[j] = source[j]
+
+
+@kernel(
+    *[
+        f"i8({code}[::1], i8[::1], i8[::1], i8[::1], i8[::1], i8, i4[:,::1], i4[:,::1])"
+        for code in ("u1", "u2", "i4")
+    ]
+)
+def gather_windows(tokens, places, starts, skipped, documents, values, x, y):
+    """Rows of tokens and the tokens behind each of them; the first row with a token outside [0, values), or -1.
+
+    Row i of ``x``, shape (at least r, length), is tokens[places[i] : places[i] + length], and of ``y`` the same one token
+    later; -1 for the first skipped[i] of them, and for those with which a document begins. ``documents`` are positions in the
+    whole text, ascending; starts[i] is the position of the first token of row i.
+    """
+    length = x.shape[1]
+    for i in range(places.size):
+        here, ahead = x[i], y[i]
+        first = places[i]
+        lowest, highest = tokens[first], tokens[first]
+        for j in range(length):
+            here[j] = tokens[first + j]
+        for j in range(length):
+            token = tokens[first + 1 + j]
+            lowest, highest = min(lowest, token), max(highest, token)
+            ahead[j] = token
+        if lowest < 0 or highest >= values:
+            return i
+        for j in range(skipped[i]):
+            ahead[j] = -1
+        begin = starts[i] + 1
+        for k in range(np.searchsorted(documents, begin), documents.size):
+            if documents[k] > starts[i] + length:
+                break
+            ahead[documents[k] - begin] = -1
+    return -1
 
 
 @kernel("i8(i4[::1], i8[::1], i4[::1])")

@@ -1,18 +1,20 @@
 """From names of files to a data set whose rows are ready."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from lepton_mpi.data.dataset import DataSet
 from lepton_mpi.data.files import hdf5
+from lepton_mpi.data.files.label_arrays import notes_on_labels
 from lepton_mpi.data.files.layouts import OpenFile, YKind
+from lepton_mpi.data.files.probe import Arrays
 from lepton_mpi.data.filling import choose_way, make_rows, shape_of
 from lepton_mpi.data.holding_out import hold_out
 from lepton_mpi.data.host import Host
-from lepton_mpi.data.opening import bases_of, open_all
+from lepton_mpi.data.opening import bases_of, less_bases, open_all
 from lepton_mpi.data.rows import Rows
 from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.data.ways import WayName
@@ -36,6 +38,10 @@ class Wanted:
         What the rows have to be predicted; "auto" takes floats as targets.
     way : {"auto", "memory", "mapped", "streamed"}
         Where rows are to be; "auto" takes the fastest that the memory of every host allows.
+    arrays : (str or None, str or None)
+        Names of features and labels in the files, see ``hdf5.open_file``.
+    context, stride : int
+        Of a text: tokens of a row, 0 for those that the files name; tokens from one row to the next, 0 for as many.
     target_scale : function of the number of targets, optional
         How targets are scaled, in place of what the files say: that of a checkpoint. Raises DataError.
     """
@@ -45,6 +51,9 @@ class Wanted:
     seed: int = 0
     y_kind: YKind = "auto"
     way: WayName = "auto"
+    arrays: Arrays = hdf5.USUAL_NAMES
+    context: int = 0
+    stride: int = 0
     target_scale: Callable[[int], TargetScale] | None = None
 
 
@@ -65,13 +74,16 @@ def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
     DataError, ConfigurationError
         On every rank.
     """
-    paths = _locate(names, host)
+    paths = _locate(names, wanted, host)
     with host.agreeing():
-        opened = open_all(paths, wanted.y_kind, wanted.target_scale)
+        how = wanted.y_kind, wanted.arrays, wanted.context, wanted.stride
+        opened = open_all(paths, *how)
+        if wanted.target_scale is not None:
+            opened = opened.with_targets(wanted.target_scale)
         normalisation = _normalisation(opened.facts, wanted.dtype)
     facts = opened.facts
     bases = bases_of(facts, opened.tables, wanted.dtype)
-    tables = {split: replace(table, bases=bases) for split, table in opened.tables.items()}
+    tables = {split: less_bases(table, bases) for split, table in opened.tables.items()}
     shape = shape_of(tables, facts.target_count, wanted.dtype)
     way = choose_way(paths, tables, shape, wanted.way, host)
     splits = make_rows(tables, shape, way, host)
@@ -79,6 +91,9 @@ def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
         class_names = facts.class_names
         if facts.y_kind == "classes" and not class_names:
             class_names = tuple(str(number) for number in range(_class_count(splits)))
+    on_labels: tuple[str, ...] = ()
+    if facts.y_kind != "tokens":
+        on_labels = notes_on_labels(splits["train"].y, facts.class_names, opened.is_prepared)
     nothing = dict.fromkeys(("validation", "test"), 0.0)
     hold_out(
         splits, nothing if opened.is_prepared else nothing | dict(wanted.held_out), wanted.seed
@@ -90,11 +105,13 @@ def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
             )
     return DataSet(
         *(tuple(paths), facts.inputs, class_names, wanted.dtype, normalisation, splits),
-        *(facts.target_scale, way, _joined(bases[name] for name in facts.normalisation)),
+        *(facts.y_kind, facts.target_scale, way),
+        *(_joined(bases[name] for name in facts.normalisation), facts.vocabulary),
+        notes=(*facts.notes, *on_labels),
     )
 
 
-def _locate(names: str | Sequence[str], host: Host) -> list[Path]:
+def _locate(names: str | Sequence[str], wanted: Wanted, host: Host) -> list[Path]:
     """The files, once one rank of each host has had them looked at. Collective. Raises DataError."""
     with host.agreeing():
         paths = hdf5.locate_all([names] if isinstance(names, str) else names)
@@ -102,7 +119,7 @@ def _locate(names: str | Sequence[str], host: Host) -> list[Path]:
     host.agree_on("what --data names", [str(path) for path in paths])
     with host.agreeing():
         if host.local_rank == 0:
-            hdf5.probe_all(paths)
+            hdf5.probe_all(paths, wanted.arrays)
     return paths
 
 

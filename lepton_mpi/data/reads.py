@@ -23,7 +23,7 @@ from lepton_mpi.data.host_order import HostOrder
 from lepton_mpi.data.order import BlockEpoch, BlockShuffle, FullShuffle, Window
 from lepton_mpi.data.prefetch import Prefetch
 from lepton_mpi.data.rows import Read, Rows, Slot
-from lepton_mpi.data.tables import Table
+from lepton_mpi.data.tables import RowTable
 
 # Windows that are filled ahead, at most; on a rank of one stream one is enough.
 _AHEAD_MAX = 2
@@ -93,12 +93,37 @@ class TrainingReads:
             self._order.make(epoch)
 
     def step_weights(self, epoch: int) -> list[int]:
-        """What the summed gradient of each step of ``epoch`` is divided by: the rows of all ranks.
+        """What the summed gradient of each step of ``epoch`` is divided by: rows of all ranks, or tokens that count.
 
-        A function of the data and the epoch: every rank has the same numbers before the first step.
+        A function of the data and the epoch, so that every rank has the same numbers before the first step. To be called
+        after ``begin_epoch``.
         """
-        full, rest = divmod(self._rows.row_count, self._shuffle.micro_batches.batch_rows)
-        return [self._shuffle.micro_batches.batch_rows] * full + [rest] * (rest > 0)
+        batch_rows = self._shuffle.micro_batches.batch_rows
+        full, rest = divmod(self._rows.row_count, batch_rows)
+        weight = self._rows.even_weight
+        if weight is not None:
+            return [weight * batch_rows] * full + [weight * rest] * (rest > 0)
+        if self._order is not None:
+            assert self._order.epoch == epoch, (self._order.epoch, epoch)
+            before = _summed_before(self._rows.weights(self._order.rows))
+            edges = np.minimum(np.arange(full + (rest > 0) + 1) * batch_rows, len(before) - 1)
+            weights = np.diff(before[edges])
+        else:
+            weights = self._block_weights(self._shuffle.epoch(epoch))
+        return np.maximum(
+            weights, 1
+        ).tolist()  # of a step in which nothing counts the gradient is 0
+
+    def _block_weights(self, epoch: BlockEpoch) -> np.ndarray:
+        """Of every step, int64: those of all streams, window by window."""
+        weights = np.zeros(epoch.step_count, np.int64)
+        for number in range(self._shuffle.micro_batches.count):
+            for window in epoch.windows([number]):
+                numbers = epoch.window_numbers(window)[window.places()]
+                before = _summed_before(self._rows.weights(numbers))
+                steps = slice(window.start_step, window.stop_step)
+                weights[steps] += np.diff(before[epoch.offsets(window)])
+        return weights
 
     @property
     def wait_seconds(self) -> float:
@@ -125,7 +150,7 @@ class TrainingReads:
         cut, x, y, more = self._shuffle.micro_batches, self._rows.x, self._rows.y, self._rows.more
         length = cut.batch_rows
         whole = [cut.run(*run, length) for run in runs]
-        rows, classes = self._order.rows, self._order.classes
+        rows, classes, windows = self._order.rows, self._order.classes, self._rows.windows
         for number, first_step in self._places:
             if self._order.epoch != number:
                 self._order.make(number)
@@ -136,8 +161,9 @@ class TrainingReads:
                 for start, end, cuts in now:
                     part = rows[begin + start : begin + end]
                     at_hand = None if classes is None else classes[begin + start : begin + end]
+                    places = part if windows is None else self._rows.places_in_memory(part)
                     # As Read(…), in half the time.
-                    yield _new(Read, (x, part, y, part, at_hand, more)), cuts
+                    yield _new(Read, (x, places, y, part, at_hand, more, windows)), cuts
 
     def _micro_batches(self) -> Iterator[tuple[Read, list[tuple[int, int]]]]:
         """Reads of rows in memory, in the order of those that are streamed."""
@@ -158,10 +184,10 @@ class TrainingReads:
         """Read a window, and make all its reads: so the rank's own thread has little to do for each."""
         epoch, window = job
         _read_runs(self._table, self._rows, window.runs, slot)
-        places, y = window.places(), self._rows.y
+        places = window.places()
         numbers = epoch.window_numbers(window)[places]
         reads = [
-            Read(slot[0], places[start:stop], y, numbers[start:stop], None, slot[1:])
+            self._rows.read_of_slot(slot, places[start:stop], numbers[start:stop])
             for start, stop in pairwise(epoch.offsets(window))
         ]
         return _Filled(window, reads)
@@ -187,6 +213,11 @@ class TrainingReads:
         filled, slot = self._prefetch.take()
         assert filled.window.number == micro_batch and filled.window.start_step <= step
         taken[micro_batch] = filled, slot
+
+
+def _summed_before(weights: np.ndarray) -> np.ndarray:
+    """Sums of the weights before each place, and of all: int64, one more than there are weights."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(weights)])
 
 
 class _Filled(NamedTuple):
@@ -218,8 +249,7 @@ def reads_in_order(rows: Rows, start: int, stop: int, batch_rows: int) -> Iterat
         inside = edges[slice(*np.searchsorted(edges, (batch[0] + 1, batch[1])))]
         runs = list(pairwise([batch[0], *inside.tolist(), batch[1]]))
         _read_runs(table, rows, runs, slot)
-        places = np.arange(batch[1] - batch[0])
-        return Read(slot[0], places, rows.y, rows.numbers(*batch), None, slot[1:])
+        return rows.read_of_slot(slot, np.arange(batch[1] - batch[0]), rows.numbers(*batch))
 
     slots = [rows.new_slot(batch_rows) for _ in range(3)]
     prefetch = Prefetch(batches, slots, fill)
@@ -232,7 +262,7 @@ def reads_in_order(rows: Rows, start: int, stop: int, batch_rows: int) -> Iterat
         prefetch.close()
 
 
-def _read_runs(table: Table, rows: Rows, runs: Sequence[tuple[int, int]], out: Slot) -> None:
+def _read_runs(table: RowTable, rows: Rows, runs: Sequence[tuple[int, int]], out: Slot) -> None:
     """The rows that count in these places into the first rows of ``out``."""
     wanted = [rows.numbers(*run) for run in runs] if rows.chosen is not None else None
     spans = (

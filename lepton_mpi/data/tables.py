@@ -1,22 +1,77 @@
 """The rows of one split, of one file or of several, one behind the other."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from math import prod
+from typing import Protocol
 
 import numpy as np
 
 from lepton_mpi.batch import Input
+from lepton_mpi.data.files.array_names import prepare_line
+from lepton_mpi.data.files.label_arrays import classes_of, width
 from lepton_mpi.data.files.stored_rows import StoredRows
 from lepton_mpi.data.kernels import all_finite
 from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.errors import DataError
+from lepton_mpi.wording import one_line
 
 # Large enough to read at full speed, small enough to be mixed well, and to be checked while it is in the cache.
 BLOCK_BYTES = 1 << 20
+
+
+class RowTable(Protocol):
+    """What rows are read from: a ``Table``, or the tokens of a text, of which a row is a window (``token_tables.py``).
+
+    Attributes
+    ----------
+    specs : mapping of str to Input
+    row_count : int
+    """
+
+    @property
+    def specs(self) -> Mapping[str, Input]: ...
+    @property
+    def row_count(self) -> int: ...
+    @property
+    def first(self) -> StoredRows:
+        """Of the first file and input, for messages."""
+
+    def stored(self, name: str) -> Sequence[StoredRows]:
+        """An input in each of the files."""
+
+    def twin(self) -> "RowTable":
+        """The same rows, for another thread."""
+
+    def blocks(self, block_bytes: int = ...) -> np.ndarray:
+        """Where runs of rows begin that are read together, and the end: int64, shape (blocks + 1,)."""
+
+    def read(self, name: str, start: int, stop: int, out: np.ndarray) -> None:
+        """An input of rows [start, stop) into ``out``, which has room for each. Raises DataError."""
+
+    def memory_shape(self, name: str) -> tuple[int, ...]:
+        """Of an input of all rows in memory."""
+
+    def memory_blocks(self) -> np.ndarray:
+        """Where runs of that memory begin that are read together, and the end: int64, shape (blocks + 1,)."""
+
+    def read_memory(self, name: str, start: int, stop: int, out: np.ndarray) -> None:
+        """A run [start, stop) of that memory into ``out``. Raises DataError."""
+
+    def check_mapped(self, name: str, start: int, block: np.ndarray) -> None:
+        """Look at a run of it that is mapped, as far as that is done before training. Raises DataError."""
+
+    def read_y(self, start: int, stop: int, out: np.ndarray) -> None:
+        """Classes or targets of rows [start, stop). Raises DataError."""
+
+    def will_need(self, start: int, stop: int) -> None:
+        """Have the system read the inputs of rows [start, stop) ahead of their use."""
+
+    def place_of(self, row: int) -> str:
+        """File, data set and row there, for a message."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +117,10 @@ class Table:
         """Of the first file and input, for messages."""
         return next(iter(self.inputs.values()))[0]
 
+    def stored(self, name: str) -> list[StoredRows]:
+        """An input in each of the files."""
+        return self.inputs[name]
+
     def twin(self) -> "Table":
         """The same rows, for another thread."""
         inputs = {name: [s.twin() for s in files] for name, files in self.inputs.items()}
@@ -102,6 +161,22 @@ class Table:
             if not is_direct:
                 out[rows] = part
 
+    def memory_shape(self, name: str) -> tuple[int, ...]:
+        """(rows, elements of a row)."""
+        return self.row_count, self.specs[name].size
+
+    def memory_blocks(self) -> np.ndarray:
+        """Those of rows."""
+        return self.blocks()
+
+    def read_memory(self, name: str, start: int, stop: int, out: np.ndarray) -> None:
+        """As ``read``."""
+        self.read(name, start, stop, out)
+
+    def check_mapped(self, name: str, start: int, block: np.ndarray) -> None:
+        """Rows of the one file that there is, from ``start`` on: numbers must be finite, codes must exist."""
+        check(self.specs[name], self.inputs[name][0], start, block)
+
     def read_y(self, start: int, stop: int, out: np.ndarray) -> None:
         """Classes, int32 of shape (stop - start,), or scaled targets, floats of shape (stop - start, targets).
 
@@ -113,10 +188,11 @@ class Table:
                 self._read_targets(stored, first, last, out[rows])
                 continue
             # As they are: a class that is too large for int32 must not become another one.
-            labels = np.empty((last - first, 1), stored.dtype)
+            labels = np.empty((last - first, width((1, *stored.row_shape))), stored.dtype)
             stored.read(first, last, labels)
-            self._check_classes(stored, first, labels.reshape(-1))
-            out[rows] = labels.reshape(-1)
+            codes = _classes_of(stored, first, labels)
+            self._check_classes(stored, first, codes)
+            out[rows] = codes
 
     def _read_less_base(
         self, stored: StoredRows, first: int, last: int, base: np.ndarray, out: np.ndarray
@@ -185,7 +261,27 @@ class Table:
                 expected = "a class from 0 up, got"
                 if label >= limit:
                     expected = f"fewer classes than the {self.row_count} rows, got class"
-            raise DataError(f"{stored.path}: {stored.name}: row {row}: expected {expected} {label}")
+            hint = ""
+            if label < 0:
+                words = f"--no-label {label} --missing drop"
+                hint = f"; if it means none: {prepare_line(stored.path, words)}"
+            raise DataError(
+                f"{stored.path}: {stored.name}: row {row}: expected {expected} {label}{hint}"
+            )
+
+
+def _classes_of(stored: StoredRows, first: int, labels: np.ndarray) -> np.ndarray:
+    """Classes of rows from ``first`` on, of labels of shape (rows, width). Raises DataError."""
+    codes, wrong = classes_of(labels)
+    if not wrong.any():
+        return codes
+    row = int(wrong.argmax())
+    is_one = labels.shape[1] == 1
+    expected = "a whole number, the class" if is_one else "one 1, at the class, and else 0"
+    raise DataError(
+        f"{stored.path}: {stored.name}: row {first + row}: expected {expected}, got "
+        f"{one_line(labels[row].tolist()[:12]).strip('[]')}; --loss mse takes such numbers as targets"
+    )
 
 
 def check(spec: Input, stored: StoredRows, first: int, block: np.ndarray) -> None:
@@ -206,13 +302,15 @@ def check_finite(stored: StoredRows, first: int, block: np.ndarray) -> None:
     )
 
 
-def check_codes(spec: Input, stored: StoredRows, first: int, block: np.ndarray) -> None:
-    """Whether all numbers of a block are codes that there are; see ``check``."""
+def check_codes(
+    spec: Input, stored: StoredRows, first: int, block: np.ndarray, what: str = "row"
+) -> None:
+    """Whether all numbers of a block are codes that there are; see ``check``. ``what`` is what ``first`` counts."""
     limits = np.broadcast_to(np.asarray(spec.values), block.shape[1:])
     if not len(block) or ((block.min(axis=0) >= 0) & (block.max(axis=0) < limits)).all():
         return
     row, column = np.argwhere((block < 0) | (block >= limits))[0]
     raise DataError(
-        f"{stored.path}: {stored.name}: row {first + row}: expected a code from 0 to {limits[column] - 1}, got "
+        f"{stored.path}: {stored.name}: {what} {first + row}: expected a code from 0 to {limits[column] - 1}, got "
         f"{block[row, column]}"
     )

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from time import perf_counter
+from time import thread_time
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,7 +32,7 @@ from lepton_mpi.kernels.sources import Key, key_of
 # Numba's names of the types that a run may have.
 _KINDS = {np.dtype(np.float32): "f4", np.dtype(np.float64): "f8"}
 _LETTERS = re.compile(r"\b[FVM]\b")
-_OPTIONS = {"nogil": True, "error_model": "numpy"}
+_OPTIONS = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 
 def kernel(*patterns: str) -> Callable[[Callable[..., Any]], "Kernel"]:
@@ -57,17 +57,28 @@ def inlined(function: Callable[..., Any]) -> CPUDispatcher:
 class Made(NamedTuple):
     """A kernel that was compiled for a signature, or loaded for it from disk.
 
-    ``seconds`` include those of kernels that were made as a part of it.
+    ``cpu_seconds`` are those of this thread, without those of kernels that were made as a part of it.
     """
 
     kernel: "Kernel"
     signature: typing.Signature
     is_compiled: bool
-    seconds: float
+    cpu_seconds: float
 
 
 # What this process has compiled and loaded, in the order in which it was ready.
 MADE: list[Made] = []
+
+
+class _Began(NamedTuple):
+    """When a kernel was begun: CPU seconds of this thread, and how many kernels were made by then."""
+
+    time: float
+    made: int
+
+    @classmethod
+    def now(cls) -> "_Began":
+        return cls(thread_time(), len(MADE))
 
 
 class Kernel(CPUDispatcher):
@@ -99,7 +110,7 @@ class Kernel(CPUDispatcher):
         """Take the kernel for one of its signatures from disk, unless it is ready; False if it is not there."""
         with global_compiler_lock:
             if not self.ready(signature):
-                began, key = perf_counter(), self._key(signature)
+                began, key = _Began.now(), self._key(signature)
                 result = cache.load(key, self.targetctx) if key else None
                 if result is None:
                     return False
@@ -135,7 +146,7 @@ class Kernel(CPUDispatcher):
         return self.overloads[declared.args].entry_point
 
     def _compile_anew(self, signature: typing.Signature) -> None:
-        began, key = perf_counter(), self._key(signature)
+        began, key = _Began.now(), self._key(signature)
         entrypoints.init_all()
         with self._compiling_counter, _names_of(key):
             result = self._compiler.compile(signature.args, signature.return_type)
@@ -144,12 +155,13 @@ class Kernel(CPUDispatcher):
         self._add(signature, result, True, began)
 
     def _add(
-        self, signature: typing.Signature, result: Any, is_compiled: bool, began: float
+        self, signature: typing.Signature, result: Any, is_compiled: bool, began: "_Began"
     ) -> None:
         libraries = [result.library]
         self.targetctx.insert_user_function(result.entry_point, result.fndesc, libraries)
         self.add_overload(result)
-        MADE.append(Made(self, signature, is_compiled, perf_counter() - began))
+        within = sum(made.cpu_seconds for made in MADE[began.made :])
+        MADE.append(Made(self, signature, is_compiled, thread_time() - began.time - within))
 
     def _key(self, signature: typing.Signature) -> Key | None:
         """What it is stored under; None if there is no source to tell one version of it from another."""

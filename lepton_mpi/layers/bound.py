@@ -1,4 +1,7 @@
-"""A plan with memory: its calls, ready to be made in each step, on arrays that are made once."""
+"""A plan with memory: its calls, ready to be made in each step, on arrays that are made once.
+
+Each array is one object for each buffer and shape, so that ``grad_x is x`` says what is in place.
+"""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -9,7 +12,7 @@ from numpy.typing import NDArray
 
 from lepton_mpi.layers.compose import Graph, Node
 from lepton_mpi.layers.layer import Array, Arrays, Head, Layer, When, unread
-from lepton_mpi.layers.plan import Buffer, Call, Plan, Ref
+from lepton_mpi.layers.plan import Buffer, Call, Key, Plan, Ref
 
 Views = Mapping[str, Array]
 
@@ -37,19 +40,33 @@ class Reader(NamedTuple):
     inputs: tuple[tuple[int, int, tuple[int, ...]], ...]
 
 
+class Room(NamedTuple):
+    """Memory of a plan.
+
+    Attributes
+    ----------
+    arena : uint8, shape (at least plan.arena_bytes,)
+        Plans of which one runs at a time may share it.
+    lasting : dict of Key to array
+        What lives beside it, from call to call.
+    """
+
+    arena: NDArray[np.uint8]
+    lasting: dict[Key, Array]
+
+
 class Bound:
-    """The calls of a plan on an arena, and on parameters and gradients.
+    """The calls of a plan in its memory, and on parameters and gradients.
 
     Parameters
     ----------
-    arena : uint8, shape (at least plan.arena_bytes,)
     parameters, gradient
         Mappings of which each name keeps its array; no gradient in evaluation.
 
     Attributes
     ----------
     before, after : list of Step
-        Before and after the head's call; with ``is_reading_parameters`` all parameters have been read before ``after``.
+        Before and after the head's call.
     head : Arrays
         Of the head's call, whose own parameters are ``head_parameters`` and ``head_gradient``.
     """
@@ -58,13 +75,12 @@ class Bound:
         self,
         graph: Graph,
         plan: Plan,
-        arena: NDArray[np.uint8],
+        room: Room,
         parameters: Views,
         gradient: Views | None,
     ) -> None:
-        self._graph, self._arena, self._rows = graph, arena, plan.rows
+        self._graph, self._room, self._rows = graph, room, plan.rows
         self._buffers, self._parameters, self._gradient = plan.buffers, parameters, gradient
-        self._lasting = {key: np.zeros(b.shape, b.dtype) for key, b in plan.lasting.items()}
         self._readers: list[Reader] = []
         self._made: dict[Ref, Array] = {}
         position = next(n for n, call in enumerate(plan.calls) if call.does == "head")
@@ -135,13 +151,13 @@ class Bound:
         return at
 
     def _array(self, ref: Ref) -> Array:
-        """At its address, one object for each buffer and shape; the batch's arrays come with each batch."""
+        """At its address; the batch's arrays come with each batch."""
         if not ref.key or ref.key[0] == "input":
             return unread(ref.shape)
-        if ref.key in self._lasting:
-            return self._lasting[ref.key]
+        if ref.key in self._room.lasting:
+            return self._room.lasting[ref.key]
         if ref not in self._made:
-            self._made[ref] = _at(self._arena, self._buffers[ref.key]).reshape(ref.shape)
+            self._made[ref] = _at(self._room.arena, self._buffers[ref.key]).reshape(ref.shape)
         return self._made[ref]
 
     def _flat(self, ref: Ref) -> Array:
@@ -170,6 +186,11 @@ class Bound:
 
 def _at(arena: NDArray[np.uint8], buffer: Buffer) -> Array:
     return arena[buffer.offset : buffer.offset + buffer.byte_count].view(buffer.dtype)
+
+
+def make_lasting(plan: Plan) -> dict[Key, Array]:
+    """Zeros."""
+    return {key: np.zeros(buffer.shape, buffer.dtype) for key, buffer in plan.lasting.items()}
 
 
 def make_arena(byte_count: int) -> NDArray[np.uint8]:

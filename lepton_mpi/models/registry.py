@@ -1,19 +1,14 @@
-"""Models by name. Adding one is its file and one line here; its own options are declared as ``options/own.py`` says."""
+"""Models by name. Adding one is its file and one line in ``options/names.py``; its own options are declared as ``options/own.py`` says."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from lepton_mpi.models import own_model
 from lepton_mpi.models.model import DataFacts, Model
+from lepton_mpi.options import names
 from lepton_mpi.registry import Registry, is_own_file
 
-MODELS = Registry(
-    "--model",
-    {
-        "mlp": "lepton_mpi.models.mlp:build",
-        "logistic": "lepton_mpi.models.logistic:build",
-    },
-)
+MODELS = Registry("--model", names.MODELS)
 
 
 def make_model(name: str, options: Mapping[str, Any], data: DataFacts) -> Model:

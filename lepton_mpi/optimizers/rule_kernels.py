@@ -2,7 +2,7 @@
 
 Every kernel has the same arguments: parameters, gradient and two vectors of state, all of shape (n,), of which
 unused ones are empty; the weight decay; and a vector of numbers, by the names below. The gradient is a sum
-over rows, SCALE makes it the mean, and CLIP bounds each element of the mean.
+over rows, SCALE makes it the mean (clipped by its norm, if that is asked for; MEAN is never clipped), and CLIP bounds each element of the mean.
 State that fades is 0 once it is smaller than TINY, the smallest normal number: below that it would never come
 to 0, since rounding stops the decay, and the update of all that no gradient reaches would be slow for ever.
 
@@ -18,7 +18,10 @@ from functools import cache
 from lepton_mpi.kernels.compiling import Kernel, inlined, kernel
 
 # Numbers of a step. What those from A on are is told by each kernel.
-SCALE, CLIP, RATE, A, B, C, D, E, TINY, NUMBER_COUNT = range(10)
+SCALE, CLIP, RATE, A, B, C, D, E, TINY, MEAN, NUMBER_COUNT = range(11)
+
+# Of every rule: parameters, gradient, first, second, decay, numbers.
+SIGNATURE = "void(V, V, V, V, F, V)"
 
 
 @inlined
@@ -35,7 +38,7 @@ def _faded(value, tiny):
     return tiny - tiny if abs(value) < tiny else value
 
 
-@kernel("void(V, V, V, V, F, V)")
+@kernel(SIGNATURE)
 def sgd(parameters, gradient, first, second, decay, numbers):
     """``w = w - rate (g + decay w)``."""
     scale, clip, rate = numbers[SCALE], numbers[CLIP], numbers[RATE]
@@ -44,7 +47,7 @@ def sgd(parameters, gradient, first, second, decay, numbers):
         parameters[i] -= rate * g
 
 
-@kernel("void(V, V, V, V, F, V)")
+@kernel(SIGNATURE)
 def momentum(parameters, gradient, first, second, decay, numbers):
     """``v = A v - rate (g + decay w)``, ``w = w + v``; ``first`` is v.
 
@@ -59,7 +62,7 @@ def momentum(parameters, gradient, first, second, decay, numbers):
         parameters[i] += v
 
 
-@kernel("void(V, V, V, V, F, V)")
+@kernel(SIGNATURE)
 def nesterov(parameters, gradient, first, second, decay, numbers):
     """``v = A v - rate (g + decay w)``, ``w = w + A v - rate (g + decay w)``; ``first`` is v.
 
@@ -75,7 +78,7 @@ def nesterov(parameters, gradient, first, second, decay, numbers):
         parameters[i] += mu * v - g
 
 
-@kernel("void(V, V, V, V, F, V)")
+@kernel(SIGNATURE)
 def adam(parameters, gradient, first, second, decay, numbers):
     """``m = b1 m + (1-b1) g``, ``v = b2 v + (1-b2) g g``, ``w = w - rate m / (sqrt(v) + epsilon)``, g with decay w.
 
@@ -95,7 +98,7 @@ def adam(parameters, gradient, first, second, decay, numbers):
         parameters[i] -= rate * m / (math.sqrt(v) + epsilon)
 
 
-@kernel("void(V, V, V, V, F, V)")
+@kernel(SIGNATURE)
 def adamw(parameters, gradient, first, second, decay, numbers):
     """Adam, and the decay apart from it: ``w = w - decay w - rate m / (sqrt(v) + epsilon)``.
 
@@ -115,7 +118,7 @@ def adamw(parameters, gradient, first, second, decay, numbers):
         parameters[i] = w - rate * m / (math.sqrt(v) + epsilon)
 
 
-@kernel("void(V, V, V, V, F, V)")
+@kernel(SIGNATURE)
 def lion(parameters, gradient, first, second, decay, numbers):
     """``w = w - decay w - rate sign(b1 m + (1-b1) g)``, then ``m = b2 m + (1-b2) g``; ``first`` is m.
 
@@ -135,7 +138,7 @@ def lion(parameters, gradient, first, second, decay, numbers):
         parameters[i] = parameters[i] - decay * parameters[i] - step
 
 
-@kernel("void(V, V, V, V, F, V)")
+@kernel(SIGNATURE)
 def adagrad(parameters, gradient, first, second, decay, numbers):
     """``s = s + g g``, ``w = w - rate g / (sqrt(s) + epsilon)``, g with decay w; ``first`` is s, E epsilon.
 
@@ -149,7 +152,7 @@ def adagrad(parameters, gradient, first, second, decay, numbers):
         parameters[i] -= rate * g / (math.sqrt(s) + epsilon)
 
 
-@kernel("void(V, V, V, V, F, V)")
+@kernel(SIGNATURE)
 def rmsprop(parameters, gradient, first, second, decay, numbers):
     """``s = rho s + (1-rho) g g``, ``w = w - rate g / (sqrt(s) + epsilon)``, g with decay w; ``first`` is s.
 
@@ -165,9 +168,17 @@ def rmsprop(parameters, gradient, first, second, decay, numbers):
         parameters[i] -= rate * g / (math.sqrt(s) + epsilon)
 
 
+@kernel("void(V, V, F, V)")
+def average(parameters, summed, share, numbers):
+    """``w = w + share (mean - w)``: a running average of what the rows of a step have on average; MEAN makes a sum the mean."""
+    scale = numbers[MEAN]
+    for i in range(parameters.size):
+        parameters[i] += share * (summed[i] * scale - parameters[i])
+
+
 @cache
 def update_regions_by(rule: Kernel) -> Kernel:
-    """A kernel that updates regions with a weight decay each by one of the rules above.
+    """A kernel that updates regions with a weight decay each by one of the rules.
 
     All rules in one kernel would all be compiled, and take 3 s more in ``strategies/step_kernels.py``.
     """
@@ -176,9 +187,11 @@ def update_regions_by(rule: Kernel) -> Kernel:
     def update_regions(parameters, gradient, state, bounds, decays, numbers, start, stop, origin):
         """Update elements [start, stop) of the parameters from as many of ``gradient``.
 
-        parameters : those from element ``origin`` on; state : (states, n); region r, elements [bounds[r], bounds[r + 1]), has weight decay ``decays[r]``.
+        parameters : those from element ``origin`` on; state : (states, n); region r, elements [bounds[r], bounds[r + 1]), has weight decay ``decays[r]``,
+        or where that is negative is no parameter but an ``average``, of which it is minus the share.
         """
         none = parameters[:0]
+        zero = numbers[SCALE] - numbers[SCALE]
         region = 0
         while start < stop:
             while bounds[region + 1] <= start:
@@ -188,7 +201,10 @@ def update_regions_by(rule: Kernel) -> Kernel:
             second = state[1][start:end] if state.shape[0] > 1 else none
             mean = gradient[: end - start]
             some = parameters[start - origin : end - origin]
-            rule(some, mean, first, second, decays[region], numbers)
+            if decays[region] < zero:
+                average(some, mean, -decays[region], numbers)
+            else:
+                rule(some, mean, first, second, decays[region], numbers)
             gradient = gradient[end - start :]
             start = end
 

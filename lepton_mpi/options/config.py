@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from lepton_mpi.data import augmentation
 from lepton_mpi.errors import ConfigurationError
-from lepton_mpi.options import own
-from lepton_mpi.options.kinds import Bytes, PathText, Several
+from lepton_mpi.options import names, own
+from lepton_mpi.options.kinds import Bytes, NameOrFile, PathText, Several, Text
 from lepton_mpi.options.option import (
     ABOVE_0,
     AT_LEAST_0,
@@ -47,7 +47,6 @@ ActivationName = Literal["relu", "gelu", "tanh", "sigmoid", "silu"]
 LossName = Literal["auto", "cross_entropy", "mse", "huber"]
 
 YKind = Literal["auto", "classes", "targets", "tokens"]
-OptimizerName = Literal["adam", "adamw", "sgd", "nesterov", "lion", "adagrad", "rmsprop"]
 
 _MLP = ("model", "mlp")
 
@@ -67,6 +66,12 @@ class Config(Checked):
         ("names of files, one at least", lambda value: len(value) > 0),
         kind=Several.of(PathText("FILE")),
     )
+    x: str | None = option(
+        None,
+        "data set of the features, in files with other names than usual ones; {split} stands for train, validation, test",
+        kind=Text("NAME"),
+    )
+    y: str | None = option(None, "data set of the labels; likewise", kind=Text("NAME"))
     loader: Literal["auto", "memory", "mapped", "streamed"] = option(
         "auto",
         "where rows are: copied into memory once per host, mapped from the file, or read ahead in windows; "
@@ -83,14 +88,20 @@ class Config(Checked):
         WHOLE_FROM_1,
         kind=Bytes(),
     )
+    context: int = option(
+        0, "of a text in one piece: tokens of a row; 0: as its file says", WHOLE_FROM_0
+    )
+    stride: int = option(
+        0, "of such a text: tokens from one row to the next; 0: as many as a row has", WHOLE_FROM_0
+    )
     augment: tuple[str, ...] = option(
         (),
         "what is done to training rows at random: flip (left to right), crop=PIXELS, noise=DEVIATION",
     )
     model: str = option(
         "mlp",
-        "mlp, logistic, or FILE.py:NAME, a callable that returns your own model",
-        kind=PathText("NAME", "mlp, logistic or FILE.py:NAME"),
+        "what is trained; FILE.py:NAME: a callable that returns your own model",
+        kind=NameOrFile.of(names.MODELS),
     )
     hidden: tuple[int, ...] = option(
         (128,),
@@ -119,12 +130,12 @@ class Config(Checked):
     task: str = option(
         "auto",
         "what y is, and which figures are made of it; auto: as the data say",
-        kind=PathText("NAME", "auto, classes, targets or FILE.py:NAME"),
+        kind=NameOrFile.of(names.TASKS, "auto"),
     )
     strategy: str = option(
         "sync",
-        "how gradients become parameters: sync, or FILE.py:NAME of your own",
-        kind=PathText("NAME", "sync or FILE.py:NAME"),
+        "how gradients become parameters",
+        kind=NameOrFile.of(names.STRATEGIES),
     )
     hook: tuple[str, ...] = option(
         (),
@@ -145,9 +156,10 @@ class Config(Checked):
         "rows of one kernel call, the unit of the sum; 0: an eighth of the global batch",
         WHOLE_FROM_0,
     )
-    optimizer: OptimizerName = option(
+    optimizer: str = option(
         "adam",
-        "sgd and nesterov have momentum; adamw and lion decay weights apart from the gradient",
+        "sgd is with momentum, unless that is 0; adamw and lion decay weights apart from the gradient",
+        kind=NameOrFile.of(names.OPTIMIZERS),
     )
     learning_rate: float = option(1e-3, "step size of the optimizer, at its peak", ABOVE_0)
     momentum: float = option(
@@ -259,16 +271,23 @@ class Config(Checked):
         return {**vars(self), **own_options, "threads": threads}
 
     @property
+    def arrays(self) -> tuple[str | None, str | None]:
+        """Names of features and labels in the files; None for usual ones."""
+        return self.x, self.y
+
+    @property
     def held_out(self) -> dict[str, float]:
         """Fraction of the rows kept for each purpose, where the file has no such split."""
         return {"validation": self.validation_split, "test": self.test_split}
 
     @property
     def y_kind(self) -> YKind:
-        """What ``y`` of the data must be for the task, or else for the loss."""
+        """What ``y`` of the data must be for the task, or else for the model, or the loss."""
         of_task: dict[str, YKind] = {"classes": "classes", "targets": "targets", "tokens": "tokens"}
+        of_model: dict[str, YKind] = {"logistic": "classes"}
         of_loss: dict[str, YKind] = {"auto": "auto", "cross_entropy": "classes"}
-        return of_task.get(self.task) or of_loss.get(self.loss, "targets")
+        asked = of_task.get(self.task) or of_model.get(self.model)
+        return asked or of_loss.get(self.loss, "targets")
 
 
 OPTIONS = options_of(Config)

@@ -7,12 +7,13 @@ ValueError for what does not fit; ``Option`` makes one line of it for the user. 
 import re
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Literal, Protocol
 
 from lepton_mpi.options.paths import expanded
+from lepton_mpi.registry import is_own_file
 from lepton_mpi.wording import did_you_mean
 
 # Longer words would leave no room for the text of ``--help``, which then lists the names.
@@ -107,6 +108,28 @@ class OneOf(Text):
             hint = did_you_mean(text, self.names)
             raise Unexpected(f"expected {self.expected}, got {text!r}{hint}")
         return text
+
+
+@dataclass(frozen=True)
+class NameOrFile(PathText):
+    """One of some names, or ``FILE.py:NAME`` of the user's own."""
+
+    names: Collection[str] = ()
+    more: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(names: Collection[str], *more: str) -> "NameOrFile":
+        """With its word and its sentence."""
+        return NameOrFile("NAME", f"{', '.join([*more, *names])} or FILE.py:NAME", names, more)
+
+    def from_text(self, text: str) -> str:
+        if text in self.names or text in self.more:
+            return text
+        path = super().from_text(text)
+        if is_own_file(path):
+            return path
+        hint = did_you_mean(text, [*self.more, *self.names])
+        raise Unexpected(f"expected {self.expected}, got {text!r}{hint}")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,18 @@ from lepton_mpi.options.option import Checked, Option, options_of
 from lepton_mpi.wording import did_you_mean
 
 # Options of Config that choose, and the choices that have options of their own: ``module:class``.
-OWN: dict[str, dict[str, str]] = {"model": {}, "optimizer": {}, "strategy": {}}
+_RULES = "lepton_mpi.optimizers.rule_options"
+OWN: dict[str, dict[str, str]] = {
+    "model": {},
+    "optimizer": {
+        "adam": f"{_RULES}:AdamOptions",
+        "adamw": f"{_RULES}:AdamOptions",
+        "lion": f"{_RULES}:LionOptions",
+        "adagrad": f"{_RULES}:AdagradOptions",
+        "rmsprop": f"{_RULES}:RmspropOptions",
+    },
+    "strategy": {},
+}
 CHOOSERS = tuple(OWN)
 
 

@@ -112,6 +112,17 @@ class Options(Checked):
         kind=_NAME,
     )
     y: str | None = option(None, "data set or array of the labels; likewise", kind=_NAME)
+    rows: str = _choice(
+        "auto",
+        "dimension of an array that counts rows; auto: the first, of MATLAB's as labels tell",
+        "first",
+        "last",
+    )
+    labels: tuple[str, ...] = option(
+        (),
+        "files of the labels, one for each input: .npy, .npz, .h5, .mat, IDX, or a text with a label a line",
+        kind=Several.of(PathText("FILE"), ","),
+    )
 
     split: tuple[float, ...] | None = option(
         None,

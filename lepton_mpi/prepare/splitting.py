@@ -2,12 +2,12 @@
 
 import numpy as np
 
+from lepton_mpi.data.files.array_names import split_of_word
 from lepton_mpi.data.files.file_format import SPLITS
 from lepton_mpi.kernels import counter_random
 from lepton_mpi.prepare.labels import Labels
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Words
-from lepton_mpi.prepare.readers.inputs import split_of_word
 from lepton_mpi.prepare.survey import Survey
 
 DEFAULT = (0.8, 0.1, 0.1)

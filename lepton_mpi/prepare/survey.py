@@ -10,12 +10,12 @@ from itertools import pairwise
 
 import numpy as np
 
+from lepton_mpi.data.files.array_names import split_of_word
 from lepton_mpi.errors import DataError, same_on_all_ranks
 from lepton_mpi.prepare.categories import categories_of
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.passes import Blocks
 from lepton_mpi.prepare.readers import Block, Source, Words
-from lepton_mpi.prepare.readers.inputs import split_of_word
 from lepton_mpi.prepare.row_hashes import hashes_of_rows
 
 

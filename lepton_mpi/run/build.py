@@ -12,7 +12,7 @@ import threadpoolctl
 
 from lepton_mpi.data import augmentation, called_kernels
 from lepton_mpi.data.batches import BatchReader, MicroBatchReader
-from lepton_mpi.data.dataset import DataSet, normalised_in_memory
+from lepton_mpi.data.dataset import DataSet, check_read, normalised_in_memory
 from lepton_mpi.data.loader import Wanted, load
 from lepton_mpi.data.order import BlockShuffle, FullShuffle, MicroBatches
 from lepton_mpi.data.reads import TrainingReads
@@ -23,7 +23,7 @@ from lepton_mpi.models import own_model
 from lepton_mpi.models.model import Model
 from lepton_mpi.models.registry import make_model
 from lepton_mpi.optimizers.learning_rate import Schedule
-from lepton_mpi.optimizers.optimizer import Settings
+from lepton_mpi.optimizers.settings import Settings
 from lepton_mpi.options.config import Config
 from lepton_mpi.registry import load as load_own
 from lepton_mpi.run import checkpoint, evaluation, hooks, resume, summary
@@ -79,7 +79,7 @@ def _build(
 ) -> Run:
     cold_start = ColdStart(world, np.dtype(config.dtype), report)
     cold_start.compile(called_kernels.while_loading())
-    data = _load(config, world)
+    data = load(config.data, wanted_of(config), world)
     model = _make_model(config, world, model, data)
     layout = Layout(model.shapes)
     micro_batches = MicroBatches(
@@ -163,19 +163,23 @@ def _open_report(config: Config, world: World, start: Start) -> Report:
             raise LauncherError(f"cannot write {error.filename}: {error.strerror}") from None
 
 
-def _load(config: Config, world: World) -> DataSet:
-    wanted = Wanted(
-        *(np.dtype(config.dtype), config.held_out, config.seed, config.y_kind, config.loader)
+def wanted_of(config: Config) -> Wanted:
+    """How the options of a run have its data read."""
+    return Wanted(
+        *(np.dtype(config.dtype), config.held_out, config.seed, config.y_kind, config.loader),
+        *(config.arrays, config.context, config.stride),
     )
-    return load(config.data, wanted, world)
 
 
 def _make_model(config: Config, world: World, model: Any, data: DataSet) -> Model:
     with world.agreeing():
         if model is None:
             threads = summary.thread_count(config, world)
-            return make_model(config.model, config.for_model(threads), data)
-        return own_model.adapt(model, data)
+            made = make_model(config.model, config.for_model(threads), data)
+        else:
+            made = own_model.adapt(model, data)
+        check_read(data, made.name, made.inputs)
+        return made
 
 
 def _make_strategy(
@@ -194,12 +198,14 @@ def _make_strategy(
         *(config.schedule_epochs * steps_per_epoch, config.schedule_factor),
     )
     settings = Settings(
-        config.optimizer, rate, config.momentum, config.weight_decay, config.clip_value or math.inf
+        *(config.optimizer, rate, config.momentum, config.weight_decay),
+        *(config.clip_value or math.inf, config.own.get("optimizer")),
     )
     setting = Setting(
         *(world, layout, dtype, micro_batch_count, settings, config.clip_norm or math.inf),
         *(layout.buckets(max(1, config.bucket_bytes // dtype.itemsize)), config.allreduce),
         config.segment_bytes,
+        averaged=model.averaged,
         is_asked=model.asks_for_parameters,
     )
     with world.agreeing():

@@ -217,11 +217,6 @@ def read_attributes(path: Path) -> dict[str, Any]:
         return found
 
 
-def digest_of(array: np.ndarray) -> str:
-    """BLAKE2b of the bytes of an array that is contiguous, in hexadecimal."""
-    return hashlib.blake2b(array.data, digest_size=16).hexdigest()
-
-
 def configuration(attributes: dict[str, Any], path: Path) -> Config:
     """What a checkpoint says that it was trained with, checked like a command line. Raises DataError."""
     try:

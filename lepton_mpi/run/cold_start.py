@@ -1,14 +1,19 @@
 """The kernels of a run, compiled before it begins, by its ranks side by side; said once, if there is anything to say."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lepton_mpi.kernels.compiling import Kernel
 from lepton_mpi.kernels.queue import compile_together, missing
-from lepton_mpi.run.report import Report
-from lepton_mpi.world.world import World
+
+if TYPE_CHECKING:
+    from lepton_mpi.run.report import Report
+    from lepton_mpi.world.world import World
 
 
 class ColdStart:

@@ -22,7 +22,7 @@ from lepton_mpi.data.order import BlockShuffle
 from lepton_mpi.errors import DataError
 from lepton_mpi.options.config import Config
 from lepton_mpi.run import checkpoint, resumed_options
-from lepton_mpi.vectors import Layout
+from lepton_mpi.vectors import Layout, digest_of
 from lepton_mpi.wording import one_line
 
 if TYPE_CHECKING:
@@ -160,21 +160,13 @@ def own_files(config: Config, start: Start) -> list[Path]:
 
 
 def order_facts(shuffle: FullShuffle | BlockShuffle, rows: Rows) -> dict[str, Any]:
-    """All that the order of ``rows`` follows from, beside the seed and the micro-batches.
-
-    The digest of all classes or targets, which are in memory anyway, tells files that were exchanged or come in another
-    order, of which the number of rows says nothing.
-    """
-    facts = {
-        "shuffle": shuffle.name,
-        "rows": rows.row_count,
-        "y_digest": checkpoint.digest_of(rows.y),
-    }
+    """All that the order of ``rows`` follows from, beside the seed and the micro-batches."""
+    facts = {"shuffle": shuffle.name, "rows": rows.row_count, **rows.facts()}
     if isinstance(shuffle, BlockShuffle):
         blocks = np.ascontiguousarray(shuffle.blocks, "<i8")
         facts |= {
             "blocks": len(blocks) - 1,
-            "blocks_digest": checkpoint.digest_of(blocks),
+            "blocks_digest": digest_of(blocks),
             "window_rows": shuffle.window_rows,
         }
     return facts

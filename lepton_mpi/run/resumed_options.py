@@ -16,12 +16,23 @@ from lepton_mpi.wording import one_line
 
 # Options that do not decide what the weights become, or only how far training goes, along a cosine apart.
 _FREE = {
-    *("recipe", "data", "hook", "initial", "epochs", "loader", "shuffle", "shuffle_buffer"),
+    *(
+        "recipe",
+        "data",
+        "x",
+        "y",
+        "hook",
+        "initial",
+        "epochs",
+        "loader",
+        "shuffle",
+        "shuffle_buffer",
+    ),
     *("checkpoint", "checkpoint_steps", "resume", "report_memory", "metrics", "metrics_append"),
     *("progress", "task", "threads", "timeout", "allreduce", "bucket_bytes", "segment_bytes"),
 }
 # Those of them that a run goes on with all the same, unless it is told otherwise.
-_KEPT = {"recipe", "data", "epochs"}
+_KEPT = {"recipe", "data", "x", "y", "epochs"}
 # All of these add in the canonical order; threads and other ways of summing round otherwise, which is no mistake.
 _CANONICAL = ("auto", "host", "two_level")
 

@@ -33,6 +33,8 @@ def say_head(run: Run) -> None:
         f"{grouped(rows.row_count)} {split}" for split, rows in _in_order(data.splits)
     )
     report.say("data", f"{data.name}: {counts} {data.inputs_text}, {data.outputs_text}")
+    for note in data.notes:
+        report.say("", note)
     report.say("loader", f"{data.way.name} ({data.way.reason}), {_shuffled(run.shuffle)}")
     for note in run.start.notes:
         report.say("resume", note)

@@ -6,6 +6,7 @@ Source: Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent ne
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,13 +15,15 @@ from lepton_mpi.collectives.within_host.plans import HostBarrier
 from lepton_mpi.strategies.norm_kernels import sum_of_squares
 
 _BLOCK_ELEMENTS = 32 << 10
+# Parts (start, stop) of the vector that the norm is of.
+Spans = Sequence[tuple[int, int]]
 
 
 class ReplicatedNorm:
     """Norm of a gradient of which every rank has a copy; every rank computes it alone."""
 
-    def __init__(self, gradient: np.ndarray) -> None:
-        self._blocks = _blocks(gradient)
+    def __init__(self, gradient: np.ndarray, spans: Spans) -> None:
+        self._blocks = _blocks(gradient, spans)
         self._squares = np.zeros(len(self._blocks))
 
     def compute(self) -> float:
@@ -33,8 +36,8 @@ class ReplicatedNorm:
 class SharedNorm:
     """Norm of a gradient in memory that the host shares; its ranks share the work, too. Making one is collective over the group."""
 
-    def __init__(self, group: Group, gradient: np.ndarray) -> None:
-        blocks = _blocks(gradient)
+    def __init__(self, group: Group, gradient: np.ndarray, spans: Spans) -> None:
+        blocks = _blocks(gradient, spans)
         self._squares = group.host_array((len(blocks),), np.dtype(np.float64))
         own = range(group.local_rank, len(blocks), group.local_size)
         self._own = [(number, blocks[number]) for number in own]
@@ -63,6 +66,9 @@ def clipped_scale(scale: float, norm_of_sum: float, norm_max: float) -> float:
     return scale * (norm_max / norm) if not norm <= norm_max else scale
 
 
-def _blocks(gradient: np.ndarray) -> list[np.ndarray]:
-    starts = range(0, gradient.size, _BLOCK_ELEMENTS)
-    return [gradient[start : start + _BLOCK_ELEMENTS] for start in starts]
+def _blocks(gradient: np.ndarray, spans: Spans) -> list[np.ndarray]:
+    return [
+        gradient[start : min(start + _BLOCK_ELEMENTS, stop)]
+        for first, stop in spans
+        for start in range(first, stop, _BLOCK_ELEMENTS)
+    ]

@@ -3,7 +3,8 @@
 import numpy as np
 
 from lepton_mpi.collectives.within_host.vectors import HostVectors, map_pages
-from lepton_mpi.optimizers.optimizer import Optimizer, kind_of
+from lepton_mpi.optimizers.optimizer import Optimizer
+from lepton_mpi.optimizers.registry import rule_of
 from lepton_mpi.strategies.strategy import Setting
 
 
@@ -11,11 +12,11 @@ def host_state(setting: Setting) -> tuple[np.ndarray, Optimizer]:
     """Parameters, shape (layout.size,), and an optimizer with its state, all zeros. Collective over the host."""
     group, layout, dtype = setting.group, setting.layout, setting.dtype
     parameters = group.host_array((layout.size,), dtype, "parameters")
-    state_count = len(kind_of(setting.optimizer)[1])
+    state_count = len(rule_of(setting.optimizer).state)
     state = group.host_array((state_count, layout.size), dtype, "state")
     for memory in (parameters, state):
         map_pages(group, memory, [])
-    return parameters, Optimizer(setting.optimizer, layout, dtype, state)
+    return parameters, Optimizer(setting.optimizer, layout, dtype, state, setting.averaged)
 
 
 def vector_counts(optimizer: Optimizer, gradients: HostVectors) -> dict[str, int]:

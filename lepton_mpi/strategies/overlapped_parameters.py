@@ -55,7 +55,9 @@ class OverlappedParameters(Executor):
         self._node_sums = NodeSums(layout, nodes, vectors.inputs, buckets, self)
         self.numbers = self._node_sums.numbers
         self._meeting = HostMeeting(group) if setting.clips else None
-        self._norm = SharedNorm(group, self._gradient) if setting.clips else None
+        self._norm = (
+            SharedNorm(group, self._gradient, setting.trained_spans) if setting.clips else None
+        )
         self._buckets_of = buckets_of(layout, buckets)
         self.kernels = [self.optimizer.kernel, raise_flag, flags_reached]
         self.kernels += [sum_of_squares] if setting.clips else []
@@ -113,7 +115,7 @@ class OverlappedParameters(Executor):
             self._sum.until(lambda: all(map(self._sum.is_complete, buckets)))
             self._meeting.run()
             scale = clipped_scale(scale, self._norm.compute(), self._clip_norm)
-        self.optimizer.begin_step(step, scale)
+        self.optimizer.begin_step(step, scale, 1.0 / weight)
         self._step += 1
         self._has_begun = False
         self._not_updated, self._not_seen = list(buckets), set(buckets)

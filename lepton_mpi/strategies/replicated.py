@@ -12,7 +12,8 @@ import numpy as np
 
 from lepton_mpi.collectives.choosing.tuning import Choice
 from lepton_mpi.collectives.sliced_sum import make_sliced_sum
-from lepton_mpi.optimizers.optimizer import Optimizer, kind_of
+from lepton_mpi.optimizers.optimizer import Optimizer
+from lepton_mpi.optimizers.registry import rule_of
 from lepton_mpi.strategies.clipping import ReplicatedNorm, clipped_scale
 from lepton_mpi.strategies.executor import Executor
 from lepton_mpi.strategies.micro_batches import NodeSums
@@ -33,14 +34,16 @@ class Replicated(Executor):
             *(list(setting.buckets), choice.algorithm, setting.segment_bytes),
         )
         self.parameters = np.zeros(layout.size, dtype)
-        state = np.zeros((len(kind_of(setting.optimizer)[1]), layout.size), dtype)
-        self.optimizer = Optimizer(setting.optimizer, layout, dtype, state)
+        state = np.zeros((len(rule_of(setting.optimizer).state), layout.size), dtype)
+        self.optimizer = Optimizer(setting.optimizer, layout, dtype, state, setting.averaged)
         self._node_sums = NodeSums(layout, gradients.nodes, gradients.inputs)
         self.numbers = self._node_sums.numbers
         self.bucket_count = len(gradients.slices)
         self._gradients, self._clock = gradients, setting.group.clock
         self._clip_norm = setting.clip_norm
-        self._norm = ReplicatedNorm(gradients.result) if setting.clips else None
+        self._norm = (
+            ReplicatedNorm(gradients.result, setting.trained_spans) if setting.clips else None
+        )
         self.kernels = [self.optimizer.kernel, *([sum_of_squares] if setting.clips else [])]
 
     def shares(self, step: int) -> Iterable[Share]:
@@ -54,7 +57,7 @@ class Replicated(Executor):
             for plan in self._gradients.plans:
                 self._sum(plan)
             scale = clipped_scale(scale, self._norm.compute(), self._clip_norm)
-        self.optimizer.begin_step(step, scale)
+        self.optimizer.begin_step(step, scale, 1.0 / weight)
         for (start, stop), plan in zip(self._gradients.slices, self._gradients.plans, strict=True):
             if not self._norm:
                 self._sum(plan)

@@ -79,7 +79,7 @@ class SharedParameters(Executor):
         self._node_sums = NodeSums(layout, leaves.nodes(group.place), vectors.inputs)
         self.numbers = self._node_sums.numbers
         self._sum = HostPlan(vectors) if clips else None
-        self._norm = SharedNorm(group, vectors.result) if clips else None
+        self._norm = SharedNorm(group, vectors.result, setting.trained_spans) if clips else None
         self._update = _Update(self, vectors, is_fused=not clips)
         self.kernels = [self._update.kernel, *([sum_of_squares] if clips else [])]
         self.steps_to_settle, self._waited = self._update.ways.steps_to_settle, 0.0
@@ -99,7 +99,7 @@ class SharedParameters(Executor):
         if self._sum and self._norm:
             self._sum.run()
             scale = clipped_scale(scale, self._norm.compute(), self._clip_norm)
-        self.optimizer.begin_step(step, scale)
+        self.optimizer.begin_step(step, scale, 1.0 / weight)
         self._update.run()
         waited = self._wait_seconds()
         self._clock.move("communication", "waiting", waited - self._waited)
@@ -139,7 +139,7 @@ class _Update:
             *("sum", [folds], piece_bytes),
         )
         optimizer, self._plan = owner.optimizer, plan
-        self.kernel = sum_and_update_by(optimizer.rule)
+        self.kernel = sum_and_update_by(optimizer.rule.kernel)
         # A core that stores to lines which other cores have read waits until they have dropped them, line after line; past
         # the caches it need not wait, but everybody reads the lines from memory next. Which costs less depends on whether
         # the cores share a cache (./run_local.sh bench core_to_core), and on a virtual machine it changes.

@@ -24,7 +24,7 @@ from lepton_mpi.collectives.within_host.meeting_kernels import (
     stream_fence,
     take_piece,
 )
-from lepton_mpi.kernels.compiling import Kernel, kernel
+from lepton_mpi.kernels.compiling import Kernel, inlined, kernel
 from lepton_mpi.kernels.intrinsics import LINE_BYTES, base_address, stream_line, vector_at
 from lepton_mpi.optimizers.rule_kernels import update_regions_by
 
@@ -37,6 +37,13 @@ def _stream(source, target):
     for byte in range(0, whole, LINE_BYTES):
         stream_line(source, first + byte, to + byte)
     for i in range(whole // target.itemsize, target.size):
+        target[i] = source[i]
+
+
+@inlined
+def _copy(source, target):
+    """As ``target[: source.size] = source``, which takes 1.9 s to compile: Numba puts lengths into its error message."""
+    for i in range(source.size):
         target[i] = source[i]
 
 
@@ -82,7 +89,7 @@ def sum_and_update_by(rule: Kernel) -> Kernel:
                     gradient = vector_at(scratch, at, stop - start)
                 rest = state, bounds, decays, numbers, start, stop
                 if past_caches:
-                    fresh[: stop - start] = parameters[start:stop]
+                    _copy(parameters[start:stop], fresh)
                     update_regions(fresh, gradient, *rest, start)
                     _stream(fresh, parameters[start:stop])
                 else:

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from lepton_mpi.collectives.group import Group
 from lepton_mpi.kernels.compiling import Kernel
-from lepton_mpi.optimizers.optimizer import Optimizer, Settings
+from lepton_mpi.optimizers.optimizer import Optimizer
+from lepton_mpi.optimizers.settings import Settings
 from lepton_mpi.sync import Sync
 from lepton_mpi.vectors import Layout, Views
 
@@ -159,6 +160,8 @@ class Setting:
         ``--allreduce``.
     segment_bytes : int
         Size of one message.
+    averaged : mapping of str to float
+        Parameters that are not trained, ``Model.averaged``.
     is_asked : bool
         Whether the model calls ``Sync.need`` before it reads a parameter.
     """
@@ -172,7 +175,20 @@ class Setting:
     buckets: Sequence[tuple[int, int]] = ()
     allreduce: str = "auto"
     segment_bytes: int = 256 << 10
+    averaged: Mapping[str, float] = field(default_factory=dict)
     is_asked: bool = False
+
+    @property
+    def trained_spans(self) -> list[tuple[int, int]]:
+        """Elements (start, stop) that have a gradient, which its norm is of."""
+        spans: list[tuple[int, int]] = []
+        for name, (start, stop) in zip(self.layout.shapes, self.layout.bounds, strict=True):
+            if name in self.averaged:
+                continue
+            if spans and spans[-1][1] == start:
+                start = spans.pop()[0]
+            spans.append((start, stop))
+        return spans
 
     @property
     def clips(self) -> bool:

@@ -1,16 +1,11 @@
 """Tasks by name."""
 
 from lepton_mpi.data.dataset import DataSet
+from lepton_mpi.options import names
 from lepton_mpi.registry import Registry
 from lepton_mpi.tasks.task import Task
 
-TASKS = Registry(
-    "--task",
-    {
-        name: f"lepton_mpi.tasks.{name}:make"
-        for name in ("classes", "targets")
-    },
-)  # fmt: skip
+TASKS = Registry("--task", names.TASKS)
 
 
 def make_task(name: str, data: DataSet) -> Task:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lepton_mpi.batch import Batch
+from lepton_mpi.data.dataset import DataSet
 from lepton_mpi.tasks.task import Better, Figures, listed
 
 # Perplexities and losses beyond this are infinite for all that a reader wants to know, and no error.
@@ -113,3 +114,20 @@ class Tokens:
             "token": np.array(self._texts)[likeliest],
             "probability": outputs[np.arange(len(outputs)), likeliest],
         }
+
+
+def make(data: DataSet) -> Tokens:
+    """The task of data whose rows are windows of a text."""
+    known = data.vocabulary
+    byte_counts = np.array([len(token) for token in known], np.int64) if known else None
+    texts = tuple(_shown(token) for token in known) or tuple(map(str, range(data.output_count)))
+    return Tokens(data.feature_shape[0], byte_counts, texts, data.dtype)
+
+
+def _shown(token: bytes) -> str:
+    """As a report can print it."""
+    try:
+        text = token.decode()
+    except UnicodeDecodeError:
+        return "0x" + token.hex()
+    return text if text.isprintable() and text != " " else repr(text)

@@ -63,10 +63,14 @@ class Heartbeat(NamedTuple):
     def __str__(self) -> str:
         return f"{self.phase} in step {int(self.step)} for {monotonic() - self.since:.1f} s"
 
+    def limit_seconds(self, limit_seconds: float) -> float:
+        """How long the rank may be in its phase: ``--timeout``, or longer."""
+        return max(limit_seconds, PATIENCE_SECONDS.get(self.phase, 0.0))
+
     def is_overdue(self, limit_seconds: float) -> bool:
         """Whether the rank has been in its phase longer than it may."""
-        limit = max(limit_seconds, PATIENCE_SECONDS.get(self.phase, 0.0))
-        return self.phase != "over" and monotonic() - self.since > limit
+        age = monotonic() - self.since
+        return self.phase != "over" and age > self.limit_seconds(limit_seconds)
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,12 @@ class Host:
         late = [rank for rank, beat in enumerate(heartbeats) if self._is_cause(beat)]
         named = late or [local_rank]
         who = f"rank{'s' * (len(named) > 1)} {', '.join(str(self.ranks[rank]) for rank in named)}"
+        first = heartbeats[named[0]]
+        limit, why = first.limit_seconds(self.limit_seconds), "--timeout"
+        if limit > self.limit_seconds:
+            why = f"--timeout {self.limit_seconds:g}; {limit:g} for {first.phase}"
         lines = [
-            f"lepton_mpi: {who} of {self.size} made no progress for {self.limit_seconds:g} s (--timeout); "
+            f"lepton_mpi: {who} of {self.size} made no progress for {limit:g} s ({why}); "
             "the ranks of this host:",
             *(f"  rank {self.ranks[rank]}: {beat}" for rank, beat in enumerate(heartbeats)),
         ]

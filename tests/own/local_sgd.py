@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from lepton_mpi.optimizers.optimizer import Optimizer, kind_of
+from lepton_mpi.optimizers.optimizer import Optimizer
+from lepton_mpi.optimizers.registry import rule_of
 from lepton_mpi.strategies.strategy import Share, StrategyBase
 from lepton_mpi.sync import NO_SYNC
 
@@ -15,7 +16,7 @@ class LocalSgd(StrategyBase):
         self._group, self._count = group, count
         self.parameters, self._gradient = np.zeros((2, layout.size), setting.dtype)
         self._sum = np.zeros_like(self._gradient)
-        state = np.zeros((len(kind_of(setting.optimizer)[1]), layout.size), setting.dtype)
+        state = np.zeros((len(rule_of(setting.optimizer).state), layout.size), setting.dtype)
         self.optimizer = Optimizer(setting.optimizer, layout, setting.dtype, state)
         self.numbers = list(range(group.rank, count, group.size))
         views = layout.views(self._gradient)

@@ -17,7 +17,9 @@ from lepton_mpi.data.order import MicroBatches, draws
 from lepton_mpi.errors import DataError
 from lepton_mpi.layers.initial import initialise_uniform
 from lepton_mpi.models.registry import make_model
-from lepton_mpi.optimizers.optimizer import Optimizer, Settings, kind_of
+from lepton_mpi.optimizers.optimizer import Optimizer
+from lepton_mpi.optimizers.registry import rule_of
+from lepton_mpi.optimizers.settings import Settings
 from lepton_mpi.options.config import Config
 from lepton_mpi.run.fit import train
 from lepton_mpi.strategies.clipping import ReplicatedNorm, clipped_scale
@@ -50,7 +52,7 @@ def _trained_alone(config: Config) -> str:
     parameters = np.zeros(layout.size, dtype)
     initialise_uniform(layout.views(parameters), config.seed)
     settings = Settings(config.optimizer, lambda step: config.learning_rate, config.momentum)
-    state = np.zeros((len(kind_of(settings)[1]), layout.size), dtype)
+    state = np.zeros((len(rule_of(settings).state), layout.size), dtype)
     optimizer = Optimizer(settings, layout, dtype, state)
     micro_rows = config.micro_batch or -(-config.global_batch // 8)
     micro_batches = MicroBatches(config.global_batch, micro_rows)
@@ -179,7 +181,7 @@ def test_a_checkpoint_of_classes_is_not_evaluated_on_targets(world, plane, folde
         "checkpoint"
     ]
     path = Path(world.comm.bcast(path))
-    with refused(world, DataError, "train/y", "expected whole numbers", "float64"):
+    with refused(world, DataError, "train/y", "expected one 1, at the class", "float64"):
         evaluate.evaluate_checkpoint(path, str(plane), "test", world)
 
 

@@ -13,7 +13,7 @@ from lepton_mpi.collectives.sliced_sum import make_sliced_sum
 from lepton_mpi.collectives.within_host import plans as host_plans
 from lepton_mpi.collectives.within_host.plans import HostPlan
 from lepton_mpi.collectives.within_host.vectors import HostVectors, Leaves
-from lepton_mpi.optimizers.optimizer import Settings
+from lepton_mpi.optimizers.settings import Settings
 from lepton_mpi.strategies.overlapped_parameters import OverlappedParameters
 from lepton_mpi.strategies.shared_parameters import SharedParameters
 from lepton_mpi.strategies.strategy import Setting

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lepton_mpi.collectives.choosing.tuning import Choice
-from lepton_mpi.optimizers.optimizer import Settings
+from lepton_mpi.optimizers.settings import Settings
 from lepton_mpi.strategies.overlapped_parameters import OverlappedParameters
 from lepton_mpi.strategies.shared_parameters import SharedParameters
 from lepton_mpi.strategies.strategy import Setting

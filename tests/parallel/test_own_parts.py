@@ -42,6 +42,15 @@ def test_a_hook_of_ones_own(world):
         assert result["best_epoch"] in (1, 2, 3)
 
 
+def test_an_optimizer_of_ones_own(world):
+    """Its rule is compiled into the step, and its state is saved and restored under its name."""
+    name = f"{OWN}/sign.py:sign"
+    result = train(_config(optimizer=name, learning_rate=0.001, epochs=10), world)
+    again = train(_config(optimizer=name, learning_rate=0.001, epochs=10, allreduce="ring"), world)
+    with together(world):
+        assert result["test_accuracy"] > 0.9 and again["test_accuracy"] > 0.9
+
+
 def test_a_task_of_ones_own(world):
     """Its figures are those of all ranks together, and its sentence is said."""
     result = train(_config(task=f"{OWN}/costs.py:Costs"), world)
@@ -89,7 +98,7 @@ def test_a_wrong_model_of_ones_own_is_named(world, folder):
     [
         ({"model": "mlq"}, "--model: expected mlp, logistic or FILE.py:NAME, got 'mlq', did you mean mlp?"),
         ({"strategy": "synk"}, "--strategy: expected sync or FILE.py:NAME, got 'synk', did you mean sync?"),
-        ({"task": "clases"}, "--task: expected classes, targets or FILE.py:NAME, got 'clases', did you mean classes?"),
+        ({"task": "clases"}, "--task: expected auto, classes, targets or FILE.py:NAME, got 'clases', did you mean classes?"),
         ({"strategy": "no.py:Own"}, "--strategy: no.py: no such file"),
         ({"hook": (f"{OWN}/best_epoch.py:Best",)}, "best_epoch.py has no callable 'Best'"),
         ({"hook": (f"{OWN}/local_sgd.py:np.zeros",)}, "has no callable 'np.zeros'"),

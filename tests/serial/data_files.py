@@ -58,10 +58,12 @@ def load(
     seed: int = 0,
     y_kind: str = "auto",
     way: str = "auto",
+    arrays: tuple[str | None, str | None] = (None, None),
 ) -> DataSet:
     """A whole file, or several, on a host of one rank."""
     names = [str(name) for name in path] if isinstance(path, list) else str(path)
-    return loader.load(names, Wanted(np.dtype(dtype), held_out, seed, y_kind, way), OneRank())
+    wanted = Wanted(np.dtype(dtype), held_out, seed, y_kind, way, arrays)
+    return loader.load(names, wanted, OneRank())
 
 
 def table(

@@ -6,6 +6,8 @@
     One line that names the file, and nothing of the secret.
 ``whole``
     Refused, or the rows that the file had before: where all bytes are under a checksum, damage is never silent.
+``unread``
+    Refused, or the rows that are beside it: what is wrong is in something that training does not read.
 ``any``
     Refused or taken, since a changed number without a checksum is as good as another; but no crash, no hang.
 
@@ -26,7 +28,7 @@ from tests.serial import attacks
 
 SECRET_TEXT = "the-secret-of-the-user"
 ROWS, FEATURES, CLASSES = 60, 4, 3
-REFUSED, WHOLE, ANY = "refused", "whole", "any"
+REFUSED, WHOLE, UNREAD, ANY = "refused", "whole", "unread", "any"
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,13 @@ def write_good(
     growing: bool = False,
     dtype="f8",
     inputs: bool = False,
+    text: bool = False,
     **storage,
 ) -> None:
-    """Rows in the groups of a prepared file, or in the flat layout, with all that may stand beside them."""
+    """Rows in the groups of a prepared file, or in the flat layout, with all that may stand beside them; or a text."""
+    if text:
+        _write_text(path, libver, storage)
+        return
     x, y = _rows()
     x = x.astype(dtype) if np.dtype(dtype).kind == "f" else (100 + 20 * x).astype(dtype)
     with h5py.File(path, "w", libver=libver, userblock_size=user_block) as file:
@@ -111,6 +117,19 @@ def _add_inputs(file: h5py.File, split: str, x: np.ndarray, y: np.ndarray, stora
         file.create_dataset("normalisation/inputs/ages/shift", data=0.5)
 
 
+def _write_text(path: Path, libver: str, storage: dict) -> None:
+    """Streams of tokens with documents and a vocabulary."""
+    with h5py.File(path, "w", libver=libver) as file:
+        for split, count in (("train", 300), ("test", 60)):
+            tokens = np.random.default_rng(count).integers(0, 5, count).astype("u2")
+            made = file.create_dataset(f"{split}/tokens", data=tokens, **storage)
+            made.attrs["values"], made.attrs["context"] = 5, 6
+            file.create_dataset(f"{split}/document_starts", data=[0, 20, 45], **storage)
+        for name, values in (("bytes", np.arange(9, dtype="u1")), ("ends", [1, 2, 5, 8, 9])):
+            file.create_dataset(f"vocabulary/{name}", data=values, **storage)
+        file["about/vocabulary"] = np.array([b"a", b"b"])
+
+
 _PACKED = {"compression": "gzip", "shuffle": True, "fletcher32": True}
 GOOD: dict[str, dict] = {
     "contiguous": {},
@@ -125,6 +144,8 @@ GOOD: dict[str, dict] = {
     "latest, packed, user block": {"libver": "latest", "user_block": 1024, **_PACKED},
     "named inputs": {"inputs": True},
     "latest, packed, named inputs": {"libver": "latest", "inputs": True, **_PACKED},
+    "text": {"text": True},
+    "latest, packed text": {"libver": "latest", "text": True, **_PACKED},
 }
 # Where every byte that means something has a checksum.
 CHECKED = {
@@ -244,21 +265,37 @@ PLACES = (
     "other/deeper/x",
     "train/inputs/ages",
     "normalisation/inputs/ages/shift",
+    "train/tokens",
+    "train/document_starts",
+    "vocabulary/ends",
 )
 
 
 def _attacks(secret: Path) -> Iterator[Case]:
-    """Every attack in every place, also where training would not look: a file is taken whole or not at all."""
+    """Every attack in every place, also where training does not read: what leads out of the file is refused there too."""
     for attack in attacks.ANYWHERE:
         for number, place in enumerate(PLACES):
             write = partial(_with_attack, attack, secret, place, number % 2 == 1)
-            yield Case(f"{_words(attack)} at {place}", write, REFUSED)
+            must = UNREAD if _is_unread(attack, place) else REFUSED
+            yield Case(f"{_words(attack)} at {place}", write, must)
     for attack in attacks.ON_FILES:
         for latest in (False, True):
             write = partial(_with_attack, attack, secret, "", latest)
             yield Case(f"{_words(attack)}{', latest' * latest}", write, REFUSED)
     for attack in attacks.ON_PATHS:
         yield Case(_words(attack), partial(attack, secret=secret), REFUSED)
+
+
+def _is_unread(attack: Callable, place: str) -> bool:
+    """Whether what an attack makes lies where it is not read: attributes, and what other programs put beside the rows."""
+    if attack.__module__.endswith("other_files"):
+        return False
+    beside = ["other/deeper/x"]
+    if attack.__name__.startswith("attribute"):
+        beside += ["normalisation/shift", "about/units"]
+    if attack.__name__ in ("texts", "texts_of_fixed_length", "stored_type"):
+        beside += ["about/units"]  # they make it in another group, or no data set
+    return place in beside
 
 
 def _words(function: Callable) -> str:
@@ -304,8 +341,8 @@ def _wrong_rows() -> Iterator[Case]:
         "one row less": y[:-1],
         "text": y.astype("S1"),
         "floats and NaN": np.where(y == 1, np.nan, y),
-        "one-hot": np.eye(CLASSES, dtype=int)[y],
-        "of rank 3": y[:, None, None],
+        "two-hot": 1 - np.eye(CLASSES, dtype=int)[y],
+        "of rank 3": np.stack([y, y], axis=1)[:, None],
         "negative": np.where(y == 1, -1, y),
         "far negative": np.where(y == 1, -(2**62), y),
         "large": np.where(y == 1, 10**6, y),

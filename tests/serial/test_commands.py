@@ -42,7 +42,7 @@ WRONG = [
     ["-m", "lepton_mpi", "tune", "--max", "4"],
     ["-m", "lepton_mpi", "inspect", "digits", "--columns", "-1"],
     ["-m", "lepton_mpi", "prepare", "one.h5"],
-    ["-m", "lepton_mpi", "prepare", "a.csv", "b.h5", "--labels", "3"],
+    ["-m", "lepton_mpi", "prepare", "a.csv", "b.h5", "--labell", "3"],
     ["-m", "lepton_mpi", "prepare", "a.csv", "b.h5", "--split", "1,1"],
     ["-m", "lepton_mpi", "inspect"],
     ["-m", "lepton_mpi", "inspect", "~nobody-such/x"],

@@ -75,7 +75,8 @@ def test_numbers_too_large_for_float32_are_named(tmp_path):
 def test_negative_labels_are_named(tmp_path, split, label):
     """A negative label is refused with data set, row and value."""
     message = _message(write(tmp_path / "a.h5", _set("y", 9, label, split)))
-    assert message == f"/{split}/y: row 9: expected a class from 0 up, got {label}"
+    expected = f"/{split}/y: row 9: expected a class from 0 up, got {label}; if it means none: "
+    assert message.startswith(expected) and f"--no-label {label} --missing drop" in message
 
 
 @pytest.mark.parametrize("label", [3, 2**40])
@@ -116,19 +117,26 @@ X, Y = table(12)
     [
         ({"x": X[:-1]}, ["/train/y: expected 11 rows as in /train/x, got 12"]),
         ({"y": Y[:-1]}, ["/train/y: expected 12 rows as in /train/x, got 11"]),
-        ({"y": Y.astype("S1")}, ["/train/y: expected numbers, got texts"]),
+        (
+            {"y": Y.astype("S1")},
+            ["/train/y: expected numbers as they are, got texts", "--x {split}/x --y {split}/y"],
+        ),
         (
             {"y": np.eye(12, 3, dtype=int)},
-            ["/train/y: expected whole numbers of shape (rows,)", "(12, 3)"],
+            ["/test/y: expected labels of 3 numbers as in /train/y, got shape (12,)"],
+        ),
+        (
+            {"y": np.zeros((12, 3, 2), int)},
+            ["/train/y: expected whole numbers of shape (rows,)", "(12, 3, 2)"],
         ),
         ({"y": 3}, ["/train/y: expected whole numbers of shape (rows,)", "()"]),
-        ({"x": X.astype("S8")}, ["/train/x: expected numbers, got texts"]),
+        ({"x": X.astype("S8")}, ["/train/x: expected numbers as they are, got texts"]),
         ({"x": X.astype(complex)}, ["/train/x: expected numbers, got records"]),
         ({"x": np.zeros(12, "f4,f4")}, ["/train/x: expected numbers, got records"]),
         ({"x": 3.0}, ["/train/x: expected numbers of shape (rows, ...)", "()"]),
-        ({"y": None}, ["train/y: expected a data set beside train/x"]),
-        ({"x": None}, ["train/x: expected a data set beside train/y"]),
-        ({"y": None, "y/z": Y}, ["train/y: expected a data set"]),
+        ({"y": None}, ["train/x: expected train/y beside it, got test/x"]),
+        ({"x": None}, ["train/y: expected train/x beside it, got test/x"]),
+        ({"y": None, "y/z": Y}, ["train/x: expected train/y beside it, got test/x"]),
         ({"x": X[:0], "y": Y[:0]}, ["/train/x: expected rows to train on, got none"]),
     ],
     ids=[
@@ -136,6 +144,7 @@ X, Y = table(12)
         "y too short",
         "text labels",
         "one-hot labels",
+        "labels of three dimensions",
         "scalar label",
         "text",
         "complex",
@@ -168,12 +177,16 @@ def test_targets_that_are_not_finite_are_named(tmp_path, value, split):
 @pytest.mark.parametrize(
     ("changes", "y_kind", "words"),
     [
-        ({"y": Y.astype(float)}, "classes", ["/train/y: expected whole numbers", "float64", "mse"]),
-        ({"y": Y.astype("S1")}, "targets", ["/train/y: expected numbers, got texts"]),
+        (
+            {"y": Y + 0.5},
+            "classes",
+            ["/train/y: row 0: expected a whole number, the class, got 0.5", "mse"],
+        ),
+        ({"y": Y.astype("S1")}, "targets", ["/train/y: expected numbers as they are, got texts"]),
         ({"y": np.zeros((12, 0))}, "auto", ["/train/y: expected numbers of shape", "(12, 0)"]),
         ({"y": np.zeros((12, 2, 2))}, "auto", ["/train/y: expected numbers of", "(12, 2, 2)"]),
         ({"y": 3.0}, "auto", ["/train/y: expected numbers of shape", "()"]),
-        ({"y": np.zeros((12, 2))}, "auto", ["/test/y: expected 2 targets a row", "(12,)"]),
+        ({"y": np.zeros((12, 2))}, "auto", ["/test/y: expected labels of 2 numbers", "(12,)"]),
         ({"y": np.zeros(11)}, "auto", ["/train/y: expected 12 rows as in /train/x, got 11"]),
     ],
     ids=["classes", "text", "none", "too deep", "scalar", "other count", "too short"],
@@ -188,9 +201,11 @@ def test_targets_of_another_kind_are_named(tmp_path, changes, y_kind, words):
 
 
 def test_floats_with_names_for_classes_are_no_targets(tmp_path):
-    """Classes that a program has stored as floats are not taken for numbers to predict."""
+    """Classes that a program has stored as floats are not taken for numbers to predict; they must be whole."""
     path = write(tmp_path / "a.h5", _with({"y": Y.astype(float)}), classes=["a", "b", "c"])
-    assert "/train/y: expected whole numbers" in _message(path)
+    assert load(path).splits["train"].y.tolist()[:4] == [0, 1, 2, 0]
+    path = write(tmp_path / "b.h5", _with({"y": Y + 0.5}), classes=["a", "b", "c"])
+    assert "/train/y: row 0: expected a whole number, the class, got 0.5" in _message(path)
 
 
 def test_rows_without_a_feature_are_refused(tmp_path):
@@ -207,15 +222,18 @@ def test_splits_must_have_rows_of_one_shape(tmp_path):
 
 @pytest.mark.parametrize(
     "contents",
-    [{}, {"images": X, "labels": Y}, {"train": X, "test": X}, {"test/x": X, "test/y": Y}],
+    [{}, {"pixels": X, "kinds": Y}, {"train": X, "test": X}, {"test/x": X, "test/y": Y}],
     ids=["nothing", "other names", "train is a data set", "test rows only"],
 )
 def test_files_without_training_rows_say_what_they_have(tmp_path, contents):
     """A file without any of the accepted layouts is told which they are, and what was found."""
     message = _message(write(tmp_path / "a.h5", contents))
-    assert "expected data sets train/x and train/y, or x_train and y_train, or x and y" in message
-    assert message.endswith(
-        "got " + (", ".join(sorted({name.split("/")[0] for name in contents})) or "nothing")
+    assert (
+        "expected arrays such as train/x and train/y, or x_train and y_train, or x and y" in message
+    )
+    assert (
+        f"got {', '.join(sorted(contents)) or 'nothing'}; --x NAME --y NAME say what is meant"
+        in message
     )
 
 

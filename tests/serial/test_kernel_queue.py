@@ -2,20 +2,24 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import lepton_mpi
 from lepton_mpi.kernels import cache, locks, queue
-from lepton_mpi.kernels.compiling import MADE, inner, kernel
+from lepton_mpi.kernels.compiling import MADE, Kernel, inner, kernel
 from lepton_mpi.kernels.sources import Key
+from lepton_mpi.run.cold_start import ColdStart
+from lepton_mpi.world.watchdog import PhaseClock
 
 _ROOT = Path(lepton_mpi.__file__).parent.parent
 _COUNT = 6
@@ -189,6 +193,43 @@ def test_the_longest_comes_first(empty):
     queue.compile_together(left, 1, lambda: None)
     assert [made.kernel for made in MADE[-2:]] == [long, short]
     assert queue.missing([short, long], np.dtype(np.float64)) == []
+
+
+def test_compiled_kernels_are_progress(empty, monkeypatch):
+    """For the watchdog; and the user is told, once, of all that a run has to wait for."""
+    clock, said, begun = PhaseClock(), [], []
+    original = Kernel._compile_anew
+
+    def compile_anew(self, signature):
+        begun.append(clock.rows[0, 2])
+        original(self, signature)
+
+    monkeypatch.setattr(Kernel, "_compile_anew", compile_anew)
+    world = SimpleNamespace(cores=1, clock=clock)
+    report = SimpleNamespace(say=lambda *words: said.append(words))
+    start = ColdStart(world, np.dtype(np.float32), report)
+    for kernels in (
+        [kernel("void(V)")(_short), kernel("void(V)")(_long)],
+        [kernel("void(M)")(_fill)],
+    ):
+        start.compile(kernels)
+    start.say_end()
+    assert len(set(begun)) == 3
+    assert begun == sorted(begun)
+    assert clock.rows[0, 2] > begun[-1]
+    assert [title for title, _ in said] == ["kernels", "kernels"]
+    assert said[0][1] == "being compiled for this processor, only once"
+    assert re.fullmatch(r"3 compiled in \d+\.\d s", said[1][1])
+    said.clear()
+    again = ColdStart(world, np.dtype(np.float32), report)
+    again.compile([kernel("void(V)")(_short)])
+    again.say_end()
+    assert said == []
+
+
+def _fill(matrix):
+    for i in range(matrix.shape[0]):
+        matrix[i] = i
 
 
 def test_a_run_asks_for_its_own_type(empty):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lepton_mpi.batch import Batch, Input
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.layers.activation import Activation
-from lepton_mpi.layers.bound import Bound, make_arena
+from lepton_mpi.layers.bound import Bound, Room, make_arena, make_lasting
 from lepton_mpi.layers.compose import (
     From,
     Graph,
@@ -126,7 +126,8 @@ class Run:
         self.y = np.array([0, 2, 1], np.int32) if is_class else targets
         self.arena = make_arena(self.plan.arena_bytes)
         views = self.layout.views(self.gradient)
-        self.bound = Bound(graph, self.plan, self.arena, self.parameters, views)
+        room = Room(self.arena, make_lasting(self.plan))
+        self.bound = Bound(graph, self.plan, room, self.parameters, views)
 
     def loss(self, poison: bool = False) -> float:
         """Fill the gradient; with ``poison`` every byte of the arena that nothing lives in is NaN before each call."""
@@ -372,9 +373,11 @@ def test_memory_of_a_plan_lasts():
     )
     for _ in range(3):
         network.loss_and_gradient(*views, NO_SYNC)
-    (bound,) = network._bounds.values()
-    (array,) = bound._lasting.values()
-    assert (array == 3).all()
+    other = views[0], views[1], layout.views(vector.copy())
+    network.loss_and_gradient(*other, NO_SYNC)
+    ((_, lasting),) = network._plans.values()
+    (array,) = lasting.values()
+    assert (array == 4).all()
 
 
 @pytest.mark.parametrize(

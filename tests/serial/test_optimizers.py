@@ -11,13 +11,15 @@ from numba import njit
 
 from lepton_mpi.optimizers import rule_kernels as kernels
 from lepton_mpi.optimizers.learning_rate import Schedule
-from lepton_mpi.optimizers.optimizer import KINDS, Optimizer, Settings, kind_of
+from lepton_mpi.optimizers.optimizer import Optimizer
+from lepton_mpi.optimizers.registry import OPTIMIZERS, rule_of
+from lepton_mpi.optimizers.settings import Settings
 from lepton_mpi.strategies.norm_kernels import sum_of_squares
 from lepton_mpi.vectors import Layout
 from tests import reference
 
 DTYPES = [np.float32, np.float64]
-NAMES = list(KINDS)
+NAMES = list(OPTIMIZERS.built_in)
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=["f4", "f8"])
 lengths = pytest.mark.parametrize("count", [0, 1, 7, 64, 1009])
 names = pytest.mark.parametrize("name", NAMES)
@@ -38,7 +40,7 @@ def test_kernels_match_their_twins(name, dtype, count, clip, decay):
     w, g, m, v = _vectors(count, dtype, 4)
     m, v = (np.abs(m), np.abs(v)) if name in ("adagrad", "rmsprop") else (m, np.abs(v))
     tiny = np.finfo(dtype).tiny
-    numbers = np.array([1 / 64, clip, 0.1, 0.9, 0.1, 0.999, 0.001, 1e-8, tiny], dtype)
+    numbers = np.array([1 / 64, clip, 0.1, 0.9, 0.1, 0.999, 0.001, 1e-8, tiny, 1 / 64], dtype)
     assert len(numbers) == kernels.NUMBER_COUNT
     mine, twins = [w.copy(), m.copy(), v.copy()], [w.copy(), m.copy(), v.copy()]
     getattr(kernels, name)(mine[0], g, *mine[1:], dtype(decay), numbers)
@@ -51,7 +53,7 @@ def test_kernels_match_their_twins(name, dtype, count, clip, decay):
 
 def _optimizer(name: str, count: int, dtype, rate: float = 1e-2, **options) -> Optimizer:
     settings = Settings(name, lambda step: rate, **options)
-    state = np.zeros((len(kind_of(settings)[1]), count), dtype)
+    state = np.zeros((len(rule_of(settings).state), count), dtype)
     return Optimizer(settings, Layout({"w": (count, 1)}), dtype, state)
 
 
@@ -154,7 +156,7 @@ def test_weight_decay_leaves_biases_alone(name):
     """Only arrays of two dimensions shrink; regions end where the parameters do."""
     layout = Layout({"a": (2, 3), "b": (3,), "none": (0, 2), "c": (4, 1), "d": (1, 1), "e": ()})
     settings = Settings(name, lambda step: 0.1, weight_decay=0.5)
-    state = np.zeros((len(kind_of(settings)[1]), layout.size))
+    state = np.zeros((len(rule_of(settings).state), layout.size))
     optimizer = Optimizer(settings, layout, np.dtype(np.float64), state)
     w = np.ones(layout.size)
     optimizer.begin_step(1, 1.0)

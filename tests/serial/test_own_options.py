@@ -10,7 +10,7 @@ import pytest
 
 from lepton_mpi.commands.train import COMMAND
 from lepton_mpi.errors import ConfigurationError
-from lepton_mpi.options import own, sources
+from lepton_mpi.options import names, own, sources
 from lepton_mpi.options.config import OPTIONS, Config, make_config
 from lepton_mpi.options.option import WHOLE_FROM_1, Checked, option
 from lepton_mpi.run import resumed_options
@@ -45,6 +45,8 @@ def _registered(monkeypatch):
     here = "tests.serial.test_own_options"
     models = {"gpt": f"{here}:GptOptions", "tcn": f"{here}:TcnOptions"}
     monkeypatch.setitem(own.OWN, "model", models)
+    for name in models:
+        monkeypatch.setitem(names.MODELS, name, "")
 
 
 def test_they_are_typed_like_any_other(toml):
@@ -59,18 +61,18 @@ def test_they_are_typed_like_any_other(toml):
         parse("--recipe", toml(f"{text}layers = 6\n")),
         sources.from_program(program).config,
     ):
-        assert config.own == {"model": chosen}
+        assert config.own["model"] == chosen
     assert sources.from_program(program).given == program.keys()
     assert parse("--model", "gpt").own["model"] == GptOptions()
-    assert parse().own == {} and Config(model="tcn").own == {"model": TcnOptions()}
+    assert "model" not in parse().own and Config(model="tcn").own["model"] == TcnOptions()
 
 
 def test_another_model_takes_its_options_with_it(toml):
     """Those of a file are for the file's model; an option of the same name does not go over."""
     path = toml('model = "gpt"\nlayers = 6\nwidth = 256\n')
-    assert parse("--config", path, "--model", "tcn").own == {"model": TcnOptions()}
-    assert parse("--config", path, "--model", "mlp").own == {}
-    assert parse("--config", path, "--width", "64").own == {"model": GptOptions(layers=6, width=64)}
+    assert parse("--config", path, "--model", "tcn").own["model"] == TcnOptions()
+    assert "model" not in parse("--config", path, "--model", "mlp").own
+    assert parse("--config", path, "--width", "64").own["model"] == GptOptions(layers=6, width=64)
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def test_targets_of_another_number_are_refused(tmp_path):
     """Naming both arrays; and a label that is a single value."""
     x = np.arange(40.0).reshape(20, 2)
     np.savez(tmp_path / "a.npz", x_train=x, y_train=x, x_test=x, y_test=x[:, 0])
-    with pytest.raises(DataError, match=r"x_test: expected targets .* x_train, 2 a row, got 1"):
+    with pytest.raises(DataError, match=r"x_test: expected labels of 2 numbers .* x_train, got 1"):
         prepare(tmp_path / "a.npz", tmp_path / "a.h5", "--task", "regression")
     np.savez(tmp_path / "b.npz", x=x, y=5)
     with pytest.raises(DataError, match="expected a label for each row, got a single value"):

@@ -26,10 +26,12 @@ from tests.serial.data_files import load, read_all, table, write
 X, Y = table(40, (4,))
 
 
-def _look(path: Path, only: list[str] | None = None, unpack: list[str] | None = None) -> str | None:
+def _look(
+    path: Path, arrays: probe.Arrays | None = None, unpack: list[str] | None = None
+) -> str | None:
     """What is wrong with a file, without its beginning, the path."""
     try:
-        probe.check(path, only, unpack)
+        probe.check(path, arrays, unpack)
     except DataError as error:
         return str(error).removeprefix(f"{path}: ")
     return None
@@ -163,13 +165,15 @@ def test_an_instruments_file_is_refused_as_a_whole(instrument):
     assert "/raw: expected data in the file itself, got a link to another file" in _look(instrument)
 
 
-@pytest.mark.parametrize("names", [["entry/data/x"], ["/entry/data/x", "entry/data/y"]], ids=str)
+@pytest.mark.parametrize(
+    "names", [("entry/data/x", ""), ("/entry/data/x", "entry/data/y")], ids=str
+)
 def test_what_is_not_wanted_of_a_file_may_be_anything(instrument, names):
     """Data sets of numbers and texts beside it, with whatever attributes."""
-    assert _look(instrument, only=names) is None
+    assert _look(instrument, names) is None
     with h5py.File(instrument) as file:
         found = hdf5.check_structure(file, instrument, names)
-    assert found == [name.strip("/") for name in names]
+    assert found.names == tuple(name.strip("/") for name in names if name)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +186,7 @@ def test_what_is_not_wanted_of_a_file_may_be_anything(instrument, names):
 )
 def test_what_is_wanted_of_a_file_must_be_good(instrument, name, words):
     """Also the groups on the way to it."""
-    assert _look(instrument, only=[name]) == words
+    assert _look(instrument, (name, "")) == words
 
 
 # -- chunks ------------------------------------------------------------------------------------------
@@ -365,9 +369,13 @@ def test_without_a_process_there_is_no_looking(tmp_path, monkeypatch):
 
 
 def test_no_module_can_run_what_a_file_holds():
-    """No pickle in any form, no evaluation of texts, and NumPy only loads with pickles forbidden."""
+    """No pickle in any form, no evaluation of texts, and NumPy only loads with pickles forbidden.
+
+    Compiled kernels are programs by nature: their cache takes them from a folder that nobody but the user can write to.
+    """
     forbidden = {"pickle", "cPickle", "dill", "marshal", "shelve", "joblib", "cloudpickle"}
-    for path in Path(lepton_mpi.__file__).parent.rglob("*.py"):
+    package = Path(lepton_mpi.__file__).parent
+    for path in set(package.rglob("*.py")) - {package / "kernels" / "cache.py"}:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = {alias.name.split(".")[0] for alias in node.names}

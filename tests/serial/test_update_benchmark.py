@@ -9,7 +9,9 @@ from benchmarks import update_launches
 from benchmarks.engines.update_reference import PERIOD, Reference, fill_parameters, settings_of
 from benchmarks.peers import Variant
 from benchmarks.update_launches import combine, fits, needed_bytes, winners
-from lepton_mpi.optimizers.optimizer import KINDS, Optimizer
+from lepton_mpi.optimizers.optimizer import Optimizer
+from lepton_mpi.optimizers.registry import OPTIMIZERS, rule_of
+from lepton_mpi.optimizers.settings import Settings
 from lepton_mpi.vectors import Layout
 
 _COUNT = 3 * PERIOD + 5
@@ -18,7 +20,7 @@ _COUNT = 3 * PERIOD + 5
 def _after_steps(optimizer: str, size: int, steps: int) -> tuple[Reference, np.ndarray]:
     """The reference, and parameters by the engine's kernel, after so many steps of ``size`` ranks."""
     references = [Reference(optimizer, rank, size) for rank in range(size)]
-    state = np.zeros((len(KINDS[optimizer][1]), _COUNT), np.float32)
+    state = np.zeros((len(rule_of(Settings(optimizer, float)).state), _COUNT), np.float32)
     made = Optimizer(settings_of(optimizer), Layout({"all": (_COUNT,)}), np.float32, state)
     parameters, gradients = np.empty(_COUNT, np.float32), np.empty((size, _COUNT), np.float32)
     fill_parameters(parameters)
@@ -31,7 +33,7 @@ def _after_steps(optimizer: str, size: int, steps: int) -> tuple[Reference, np.n
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
-@pytest.mark.parametrize("optimizer", KINDS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.built_in)
 def test_the_kernels_agree_with_the_reference(optimizer, size):
     """Over as many steps as are timed."""
     reference, parameters = _after_steps(optimizer, size, 400)
@@ -47,7 +49,7 @@ def test_plain_sgd_is_compared_exactly(size):
     assert reference.count_wrong(parameters) == 1
 
 
-@pytest.mark.parametrize("optimizer", KINDS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.built_in)
 def test_a_step_too_few_is_noticed(optimizer):
     """In nearly all elements, whatever the bound on rounding."""
     reference, parameters = _after_steps(optimizer, 2, 9)

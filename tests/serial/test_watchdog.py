@@ -4,12 +4,13 @@ import os
 import queue
 import subprocess
 import sys
+from time import monotonic
 
 import numpy as np
 import pytest
 
 from lepton_mpi.world.backstop import Backstop
-from lepton_mpi.world.heartbeats import PHASES
+from lepton_mpi.world.heartbeats import PHASES, Heartbeat, Host
 from lepton_mpi.world.watchdog import PhaseClock, Watchdog
 
 
@@ -82,3 +83,18 @@ def test_a_long_phase_that_ends_while_the_watchdog_looks_is_no_timeout():
     finally:
         watchdog.stop()
     assert timeouts.empty()
+
+
+@pytest.mark.parametrize(
+    ("phase", "said"),
+    [("compute", "5 s (--timeout)"), ("start", "600 s (--timeout 5; 600 for start)")],
+)
+def test_the_report_says_the_limit_that_was_passed(phase, said):
+    """Which is longer than the user's for phases that have nothing to do with the length of a step."""
+    beats = [
+        Heartbeat(3, PHASES.index("waiting"), monotonic() - 1000),
+        Heartbeat(3, PHASES.index(phase), monotonic() - 1000),
+    ]
+    host = Host(8, [4, 5], [os.getpid()] * 2, [-1] * 2, [-1] * 2, 5.0)
+    first = host.hang_report(beats, 1).splitlines()[0]
+    assert first == f"lepton_mpi: rank 5 of 8 made no progress for {said}; the ranks of this host:"

@@ -65,16 +65,16 @@ def fold(
         code = _Fold(context, builder, kind, words.data, target_count, byte_count)
         for known_arity in ARITIES:
             with builder.if_then(builder.icmp_signed("==", arity, _word(known_arity))):
-                for known_operation in OPERATIONS.values() if known_arity > 1 else [SUM]:
+                if known_arity == 1:  # nothing to combine
+                    code.loops(1, SUM)
+                    continue
+                for known_operation in OPERATIONS.values():
+                    if not _may_be(operation, known_operation):
+                        continue
                     same = builder.icmp_signed("==", operation, _word(known_operation))
-                    # With one operand there is nothing to combine.
-                    with builder.if_then(same if known_arity > 1 else cgutils.true_bit):
-                        if known_operation == SUM and known_arity > 1:
-                            with builder.if_else(streaming) as (stream, ordinary):
-                                with stream:
-                                    code.loops(known_arity, SUM, 1, True)
-                                with ordinary:
-                                    code.choose_targets(known_arity)
+                    with builder.if_then(same):
+                        if known_operation == SUM:
+                            code.sum(known_arity, streaming)
                         else:
                             code.loops(known_arity, known_operation)
         return context.get_dummy_value()
@@ -82,6 +82,11 @@ def fold(
     number = types.int64
     signature = types.none(like, addresses, number, number, types.boolean, number, number)
     return signature, generate
+
+
+def _may_be(value, known: int) -> bool:
+    """Whether an argument can have that value: for what a kernel says as a constant no other code is written."""
+    return not isinstance(value, ir.Constant) or int(value.constant) == known
 
 
 class _Fold:
@@ -93,8 +98,18 @@ class _Fold:
         self.scalar, self.width = context.get_data_type(kind), kind.bitwidth // 8
         self.is_float = isinstance(kind, types.Float)
 
+    def sum(self, arity: int, streaming) -> None:
+        """Past the caches, or with the loops of ``choose_targets``."""
+        builder = self.builder
+        if _may_be(streaming, True):
+            with builder.if_then(streaming):
+                self.loops(arity, SUM, 1, True)
+        if _may_be(streaming, False):
+            with builder.if_then(builder.not_(streaming)):
+                self.choose_targets(arity)
+
     def choose_targets(self, arity: int) -> None:
-        """A sum, with loops of their own for the numbers of targets that are usual."""
+        """With loops of their own for the numbers of targets that are usual."""
         builder = self.builder
         usual = [1, 2] if arity == 2 else [1, arity]
         is_usual = cgutils.false_bit

@@ -28,7 +28,7 @@ from lepton_mpi.collectives.within_host.atomics import (
     store_release,
     wait_until,
 )
-from lepton_mpi.collectives.within_host.fold_kernels import fold
+from lepton_mpi.collectives.within_host.fold_kernels import SUM, fold
 from lepton_mpi.kernels.compiling import inlined, kernel
 from lepton_mpi.kernels.intrinsics import LINE_BYTES, base_address, words_at
 
@@ -94,7 +94,7 @@ def _fold_block(plan, at, is_last, like, start, stop):
         addresses[k] = vectors[number] + (start_byte if number < plan[FIRST_SLOT] else 0)
     if is_last and plan[STREAM] and addresses[arity] % LINE_BYTES == 0:
         whole = byte_count // LINE_BYTES * LINE_BYTES
-        fold(like, addresses, arity, plan[OPERATION], True, targets, whole)
+        fold(like, addresses, arity, SUM, True, targets, whole)  # nothing else is streamed
         for k in range(arity + targets):
             addresses[k] += whole
         byte_count -= whole

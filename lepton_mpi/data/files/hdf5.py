@@ -8,7 +8,7 @@ Every rank opens the file by itself, read-only and without a lock: many cluster 
 import glob
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,8 @@ import numpy as np
 
 from lepton_mpi.data.files import probe, trust
 from lepton_mpi.data.files.layouts import OpenFile, YKind, describe
+from lepton_mpi.data.files.other_files import what_it_is
+from lepton_mpi.data.files.used import Used, find_used
 from lepton_mpi.errors import DataError
 from lepton_mpi.wording import one_line
 
@@ -24,6 +26,7 @@ EMBEDDED = Path(__file__).parents[1] / "embedded"
 
 # Folders of what HDF5 itself reads of a file whose rows are trained on.
 _NOT_ROWS = ("/normalisation", "/vocabulary")
+USUAL_NAMES: probe.Arrays = (None, None)
 
 
 def locate(name: str) -> Path:
@@ -53,32 +56,36 @@ def locate_all(names: Sequence[str]) -> list[Path]:
 
 
 @contextmanager
-def open_file(path: Path, y_kind: YKind = "auto") -> Iterator[OpenFile]:
-    """Open ``path`` for reading and check its structure; ``y_kind`` is what ``y`` must be. Raises DataError."""
+def open_file(
+    path: Path, y_kind: YKind = "auto", arrays: probe.Arrays = USUAL_NAMES
+) -> Iterator[OpenFile]:
+    """Open ``path`` for reading and check its structure; ``y_kind`` is what ``y`` must be. Raises DataError.
+
+    ``arrays`` are names of features and labels, with ``{split}`` in them for several splits; None: usual names.
+    """
     _check_there(path)
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
         raise DataError(f"{path}: not a readable HDF5 file: {one_line(error)}") from None
     with file:
-        check_structure(file, path)
         try:
-            yield describe(file, path, y_kind)
+            yield describe(file, path, y_kind, check_structure(file, path, arrays))
         except (OSError, RuntimeError, KeyError) as error:  # what h5py raises for damaged content
             raise DataError(f"{path}: damaged: {one_line(error)}") from None
 
 
-def probe_file(path: Path, only: Collection[str] | None = None) -> None:
-    """Have all of ``path``, or the data sets ``only``, looked at by a process of its own before this one opens it.
+def probe_file(path: Path, arrays: probe.Arrays = USUAL_NAMES) -> None:
+    """Have what is read of ``path`` looked at by a process of its own before this one opens it.
 
     See ``Probe.check``. Raises DataError. To be called by one rank of each host. Does nothing for the files of the package.
     """
     _check_there(path)
     if path.parent != EMBEDDED:
-        probe.check(path, only)
+        probe.check(path, arrays)
 
 
-def probe_all(paths: Sequence[Path]) -> None:
+def probe_all(paths: Sequence[Path], arrays: probe.Arrays = USUAL_NAMES) -> None:
     """The same of files whose rows are read by ``stored_rows.py``, by one process for all of them. Raises DataError.
 
     That reader checks what it unpacks, so that the look need not unpack all rows.
@@ -86,19 +93,17 @@ def probe_all(paths: Sequence[Path]) -> None:
     for path in paths:
         _check_there(path)
     if strange := [path for path in paths if path.parent != EMBEDDED]:
-        probe.check_all(strange, None, _NOT_ROWS)
+        probe.check_all(strange, arrays, _NOT_ROWS)
 
 
-def check_structure(file: h5py.File, path: Path, only: Collection[str] | None = None) -> list[str]:
-    """Refuse what an open file must not hold, before anything of it is read; see ``trust.check``. Raises DataError.
-
-    Returns the names of its data sets, or of those of ``only`` that it has.
-    """
+def check_structure(file: h5py.File, path: Path, arrays: probe.Arrays = USUAL_NAMES) -> Used:
+    """Choose what is read of an open file, and refuse what that must not be; see ``trust.check``. Raises DataError."""
+    used = find_used(file, path, *arrays)
     try:
-        things = trust.check(file, path.stat().st_size, only)
+        trust.check(file, path.stat().st_size, used.names)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    return [name.strip("/") for name, thing in things.items() if trust.is_data_set(thing)]
+    return used
 
 
 def check_alike(files: Sequence[OpenFile]) -> None:
@@ -137,6 +142,8 @@ def _facts_of(first: OpenFile, file: OpenFile) -> Iterator[tuple[str, object, ob
         yield f"{of}values", mine.values, other.values
     yield "classes", first.class_names, file.class_names
     yield "targets a row", first.target_count, file.target_count
+    yield "context", first.context, file.context
+    yield "vocabulary", first.vocabulary, file.vocabulary
     yield "splits", ", ".join(first.sources), ", ".join(file.sources)
 
 
@@ -151,4 +158,12 @@ def _check_there(path: Path) -> None:
     if not _is_there(path):
         known = ", ".join(sorted(file.stem for file in EMBEDDED.glob("*.h5")))
         raise DataError(f"{path}: no such file (embedded data sets: {known})")
+    if path.is_dir():
+        raise DataError(f"{path}: expected a file, got {what_it_is(path)}")
     probe.check_regular(path)
+    try:
+        what = what_it_is(path)
+    except OSError as error:
+        raise DataError(f"{path}: not a readable file: {error.strerror}") from None
+    if what:
+        raise DataError(f"{path}: not a readable HDF5 file: {what}")

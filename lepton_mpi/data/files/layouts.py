@@ -1,12 +1,10 @@
 """Which data sets of a file are rows to learn from: the layouts accepted, and what is checked of their descriptions.
 
 A split is one or several inputs, data sets of shape (rows, …), and ``y``, the class of each row or its targets.
-A file holds, tried in this order,
-
-1. groups ``train``, and if present ``validation`` and ``test``, each with ``x``, with a group ``inputs`` of named inputs, or
-   with both, and with ``y``; or else each with ``tokens``, a text in one piece, of which a row is a window;
-2. ``x_train`` and ``y_train``, and if present ``x_validation``, ``y_validation``, ``x_test``, ``y_test``;
-3. ``x`` and ``y``: all rows, to be split at random.
+A file holds groups ``train``, and if present ``validation`` and ``test``, each with ``x``, with a group ``inputs`` of named
+inputs, or with both, and with ``y``; or else each with ``tokens``, a text in one piece, of which a row is a window.
+Files of other programs have one input under one of the names of ``array_names.py``, such as ``x_train`` and ``y_train``; or
+``x`` and ``y``, all rows, to be split at random; or under the names that are given. Which of them are read is in ``Used``.
 
 ``file_format.py`` says what each of them holds. Nothing of the rows is read here.
 """
@@ -21,7 +19,9 @@ import h5py
 import numpy as np
 
 from lepton_mpi.batch import Input, Kind
+from lepton_mpi.data.files import label_arrays, texts
 from lepton_mpi.data.files.file_format import SPLITS, check_version, is_prepared
+from lepton_mpi.data.files.used import Used, check_as_they_are
 from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.errors import DataError
 from lepton_mpi.wording import one_line
@@ -41,11 +41,14 @@ class Source:
         ``x`` first; of a text ``tokens`` alone, which is flat.
     y : h5py.Dataset or None
         None for a text.
+    document_starts : h5py.Dataset or None
+        Of a text: where its documents begin, if it says so.
     """
 
     split: str
     inputs: dict[str, h5py.Dataset]
     y: h5py.Dataset | None
+    document_starts: h5py.Dataset | None = None
 
     @property
     def row_count(self) -> int:
@@ -72,6 +75,12 @@ class OpenFile:
         Of none, where there are none.
     is_prepared : bool
         Whether ``prepare`` wrote the file, so that it has all splits that it is to have.
+    notes : tuple of str
+        What the user should know of the choice.
+    context : int
+        Of a text: tokens of a row, if nobody asks for others; 0 where the file does not say.
+    vocabulary : tuple of bytes
+        Of a text: what each token stands for; empty where the file does not say.
     """
 
     path: Path
@@ -84,6 +93,9 @@ class OpenFile:
     target_count: int
     target_scale: TargetScale
     is_prepared: bool
+    notes: tuple[str, ...] = ()
+    context: int = 0
+    vocabulary: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,47 +106,62 @@ class _Names:
     y: str | None
 
 
-def describe(file: h5py.File, path: Path, y_kind: YKind) -> OpenFile:
+def describe(file: h5py.File, path: Path, y_kind: YKind, used: Used) -> OpenFile:
     """What a file says of itself, if it is all that it should be; ``y_kind`` is what ``y`` must be. Raises DataError."""
     check_version(file.attrs, path)
-    found, class_names = _find(file, path), _class_names(file, path)
+    check_as_they_are(file, path, used)
+    found, class_names = _find(file, path, used), _class_names(file, path)
     kind = _kind_of_y(file, path, found, class_names, y_kind)
     sources = {split: _source(file, path, split, names, kind) for split, names in found.items()}
     train = sources["train"]
     inputs = {name: _input(path, train, data_set) for name, data_set in train.inputs.items()}
     target_count = prod(train.y.shape[1:]) if kind == "targets" and train.y is not None else 0
     for source in sources.values():
-        _check_like_train(path, source, train, inputs, target_count)
+        _check_like_train(path, source, train, inputs)
+    width = 1 if train.y is None else label_arrays.width(train.y.shape)
+    if kind == "classes" and width > 1 and not class_names:
+        class_names = tuple(map(str, range(width)))
     normalisation = {
         name: _normalisation(file, path, name, inputs[name].shape, list(sources.values()))
         for name in inputs
         if inputs[name].kind == "numbers"
     }
+    of_text: dict[str, Any] = {}
+    if kind == "tokens":
+        of_text["context"] = texts.context(path, train.inputs["tokens"])
+        of_text["vocabulary"] = texts.vocabulary(file, path, inputs["tokens"])
     return OpenFile(
         *(path, file, sources, inputs, normalisation),
         *(class_names if kind == "classes" else (), kind, target_count),
         *(_target_scale(file, path, target_count), is_prepared(file.attrs)),
+        notes=_notes(used, train.y, kind),
+        **of_text,
     )
 
 
 # -- where they are ------------------------------------------------------------------------------------
 
 
-def _find(file: h5py.File, path: Path) -> dict[str, _Names]:
-    """Names of the data sets of each split that the file has."""
-    grouped = {split: names for split in SPLITS if (names := _in_group(file, path, split))}
-    if "train" in grouped:
-        return grouped
-    suffixed = {split: _Names({"x": f"x_{split}"}, f"y_{split}") for split in SPLITS}
-    suffixed = {s: n for s, n in suffixed.items() if n.inputs["x"] in file or n.y in file}
-    if "train" in suffixed:
-        return suffixed
-    if "x" in file or "y" in file:
-        return {"train": _Names({"x": "x"}, "y")}
-    there = ", ".join(sorted(file)[:10]) or "nothing"
-    raise DataError(
-        f"{path}: expected data sets train/x and train/y, or x_train and y_train, or x and y; got {there}"
-    )
+def _find(file: h5py.File, path: Path, used: Used) -> dict[str, _Names]:
+    """Names of the data sets of each split that the file has. Raises DataError."""
+    if used.is_own:
+        found = {split: names for split in SPLITS if (names := _in_group(file, path, split))}
+    else:
+        found = {split or "train": _Names({"x": x}, y) for split, (x, y) in used.pairs.items()}
+    if "train" not in found:
+        raise DataError(f"{path}: expected rows to train on, got those of {', '.join(found)} alone")
+    return found
+
+
+def _notes(used: Used, y: h5py.Dataset | None, y_kind: str) -> tuple[str, ...]:
+    """What was chosen among others, or is not as most files have it."""
+    notes = []
+    if used.unused:
+        read = ", ".join(f"{x} and {y}" for x, y in used.pairs.values()) or "inputs"
+        notes.append(f"read {read}; not used: {', '.join(used.unused[:12])}")
+    if y is not None and y_kind == "classes" and label_arrays.width(y.shape) > 1:
+        notes.append(f"{y.name}: one-hot rows, the class is the place of the 1")
+    return tuple(notes)
 
 
 def _in_group(file: h5py.File, path: Path, split: str) -> _Names | None:
@@ -192,7 +219,8 @@ def _source(file: h5py.File, path: Path, split: str, names: _Names, y_kind: str)
     if (y_kind == "tokens") != (names.y is None):
         raise DataError(f"{path}: {split}: expected a text in one piece in every split or in none")
     if names.y is None:
-        return Source(split, {"tokens": _stream(file, path, names.inputs["tokens"])}, None)
+        stream = texts.stream(file, path, names.inputs["tokens"])
+        return Source(split, {"tokens": stream}, None, texts.document_starts(file, path, split))
     first = next(iter(names.inputs.values()))
     for name in (*names.inputs.values(), names.y):
         if not isinstance(file.get(name), h5py.Dataset):
@@ -212,18 +240,6 @@ def _source(file: h5py.File, path: Path, split: str, names: _Names, y_kind: str)
     return Source(split, inputs, y)
 
 
-def _stream(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
-    """A text: tokens in one piece."""
-    data_set = file[name]
-    if (
-        not isinstance(data_set, h5py.Dataset)
-        or data_set.ndim != 1
-        or data_set.dtype.kind not in "iu"
-    ):
-        raise DataError(f"{path}: {name}: expected a data set of whole numbers of shape (tokens,)")
-    return data_set
-
-
 # -- what they are -------------------------------------------------------------------------------------
 
 
@@ -240,13 +256,14 @@ def _check_numbers(path: Path, data_set: h5py.Dataset) -> None:
 
 
 def _check_y(path: Path, y: h5py.Dataset, y_kind: str) -> None:
+    is_numbers = y.dtype.kind in "iufb" and y.ndim >= 1 and 0 not in y.shape[1:]
     if y_kind == "classes":
-        expected = "whole numbers of shape (rows,)"
-        hint = "; --loss mse takes them as numbers to predict" if y.dtype.kind == "f" else ""
-        is_good = y.dtype.kind in "iub" and y.ndim >= 1 and y.shape[1:] in ((), (1,))
+        expected = "whole numbers of shape (rows,), or one-hot rows"
+        hint = "; --loss mse takes them as numbers to predict" if is_numbers else ""
+        is_good = is_numbers and y.shape[1:].count(1) >= y.ndim - 2
     else:
         expected, hint = "numbers of shape (rows,) or (rows, targets)", ""
-        is_good = y.dtype.kind in "iufb" and y.ndim in (1, 2) and 0 not in y.shape[1:]
+        is_good = is_numbers and set(y.shape[2:]) <= {1}
     if not is_good:
         raise DataError(
             f"{path}: {y.name}: expected {expected}, got {y.dtype} of shape {y.shape}{hint}"
@@ -294,7 +311,7 @@ def _values(path: Path, data_set: h5py.Dataset, kind: str, size: int) -> int | t
 
 
 def _check_like_train(
-    path: Path, source: Source, train: Source, inputs: Mapping[str, Input], target_count: int
+    path: Path, source: Source, train: Source, inputs: Mapping[str, Input]
 ) -> None:
     """Refuse a split whose rows are of another kind than those of training."""
     if source.inputs.keys() != train.inputs.keys():
@@ -302,10 +319,10 @@ def _check_like_train(
             f"{path}: {source.split}: expected inputs {', '.join(train.inputs)} as in {train.split}, got "
             f"{', '.join(source.inputs)}"
         )
-    if target_count and prod(source.y.shape[1:]) != target_count:
+    width = 1 if train.y is None else label_arrays.width(train.y.shape)
+    if source.y is not None and label_arrays.width(source.y.shape) != width:
         raise DataError(
-            f"{path}: {source.y.name}: expected {target_count} targets a row as in {train.y.name}, got shape "
-            f"{source.y.shape}"
+            f"{path}: {source.y.name}: expected labels of {width} numbers as in {train.y.name}, got shape {source.y.shape}"
         )
     for name, data_set in source.inputs.items():
         if data_set.shape[1:] != inputs[name].shape:

@@ -41,6 +41,10 @@ _CPU_SECONDS, _CPU_BYTES_PER_SECOND = 2, 50e6
 _WALL_SECONDS, _WALL_BYTES_PER_SECOND = 60, 10e6
 
 
+# What --x and --y name.
+Arrays = tuple[str | None, str | None]
+
+
 class Probe:
     """A process that looks at files, one after the other. A context manager; ends with its block."""
 
@@ -69,15 +73,19 @@ class Probe:
         self._server.communicate()
 
     def check(
-        self, path: Path, only: Collection[str] | None = None, unpack: Collection[str] | None = None
+        self,
+        path: Path,
+        arrays: Arrays | None = None,
+        unpack: Collection[str] | None = None,
     ) -> None:
         """Look at a file. Raises DataError if it is not to be read, LauncherError if there is no looking.
 
         Parameters
         ----------
         path
-        only
-            Names of the data sets that will be touched, if not the whole file must be good; see ``trust.check``.
+        arrays
+            What the user calls features and labels, None for usual names: then those data sets must be good, see ``used.py``.
+            Without it the whole file must be, as a checkpoint.
         unpack
             Names of the data sets, or of groups of them, of which all packed chunks are unpacked, of the others only
             the last; None for all.
@@ -85,7 +93,7 @@ class Probe:
         check_regular(path)
         asked = [
             os.fsdecode(path),
-            *(None if names is None else list(names) for names in (only, unpack)),
+            *(None if names is None else list(names) for names in (arrays, unpack)),
         ]
         try:
             self._server.stdin.write(json.dumps(asked).encode() + b"\n")
@@ -102,23 +110,21 @@ class Probe:
             raise DataError(wrong)
 
 
-def check(
-    path: Path, only: Collection[str] | None = None, unpack: Collection[str] | None = None
-) -> None:
+def check(path: Path, arrays: Arrays | None = None, unpack: Collection[str] | None = None) -> None:
     """Look at one file, see ``Probe.check``."""
     with Probe() as probe:
-        probe.check(path, only, unpack)
+        probe.check(path, arrays, unpack)
 
 
 def check_all(
     paths: Iterable[Path],
-    only: Collection[str] | None = None,
+    arrays: Arrays | None = None,
     unpack: Collection[str] | None = None,
 ) -> None:
     """Look at several files, by one process for all of them; see ``Probe.check``."""
     with Probe() as probe:
         for path in paths:
-            probe.check(path, only, unpack)
+            probe.check(path, arrays, unpack)
 
 
 def check_regular(path: Path) -> None:
@@ -142,9 +148,7 @@ def serve() -> None:
         sys.stdout.buffer.flush()
 
 
-def look(
-    path: Path, only: Collection[str] | None = None, unpack: Collection[str] | None = None
-) -> None:
+def look(path: Path, arrays: Arrays | None = None, unpack: Collection[str] | None = None) -> None:
     """All checks of a file. Raises DataError, and may end the process, whose limits it leaves changed."""
     import h5py
 
@@ -156,7 +160,7 @@ def look(
             file = h5py.File(path, "r", locking=False)
         except OSError as error:
             raise DataError(f"not a readable HDF5 file: {one_line(error)}") from None
-        _look_into(file, descriptor, size, only, unpack)
+        _look_into(file, descriptor, size, arrays, unpack)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except MemoryError:
@@ -171,11 +175,12 @@ def _look_into(
     file,
     descriptor: int,
     size: int,
-    only: Collection[str] | None,
+    arrays: Arrays | None,
     unpack: Collection[str] | None,
 ) -> None:
-    from lepton_mpi.data.files import stored, trust
+    from lepton_mpi.data.files import stored, trust, used
 
+    only = None if arrays is None else used.judged_names(file, *arrays)
     things = trust.check(file, size, only)
     data_sets = {name: thing for name, thing in things.items() if trust.is_data_set(thing)}
     chunks = stored.check_places(data_sets, size)
@@ -185,7 +190,7 @@ def _look_into(
         numbers = range(len(found.lengths)) if is_whole else [found.last]
         stored.check_packed(found, numbers, descriptor, len(os.sched_getaffinity(0)))
     _limit(size)
-    trust.check_texts(things, attributes=only is None)
+    trust.check_texts(things, None if only is None else trust.ATTRIBUTES_READ)
     for name, data_set in data_sets.items():
         with trust.naming(name):
             stored.check_last_elements(name, data_set, chunks.get(name), descriptor)

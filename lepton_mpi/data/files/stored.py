@@ -28,6 +28,7 @@ import numpy as np
 from h5py import h5d, h5z
 
 from lepton_mpi.data.files import trust
+from lepton_mpi.data.files.filters import filters_of
 from lepton_mpi.errors import DataError
 
 _PIECE_BYTES = 1 << 20
@@ -168,7 +169,7 @@ def _find_chunks(name: str, data_set: h5d.DatasetID, file_bytes: int) -> Chunks:
         raise DataError(
             f"{name}: shape {shape}: expected {count} chunks of {chunk}, all of them written, got {len(offsets)}"
         )
-    codes = [code for code, _ in trust.filters(made)]
+    codes = [code for code, _ in filters_of(made)]
     return Chunks(
         name, prod(chunk) * trust.element_bytes(data_set), codes, offsets, *table[:, -3:].T
     )

@@ -5,13 +5,15 @@ any disk holds, and ask for code that this program did not bring. All of it is r
 
 - links that are not hard links, external storage, virtual data sets: what is read must lie in the file itself;
 - groups that can be reached on two ways, which includes every circle; more than 10 000 objects, 32 groups deep;
-- data sets of anything but plain numbers, such as references, records, opaque or variable-length types;
-  texts are data sets in the group ``about``, and attributes;
-- filters other than gzip, shuffle and Fletcher32, the ones that every HDF5 has and that ``stored.py`` can undo by
+- data sets to read of anything but plain numbers, such as references, records, opaque or variable-length types;
+  texts are data sets in the group ``about``, labels, and attributes;
+- filters of these other than gzip, shuffle and Fletcher32, the ones that every HDF5 has and that ``stored.py`` can undo by
   itself; LZF, SZIP, N-bit and scale-offset believe what a file says of the length of their result;
-- shapes that the file has no bytes for, see ``stored.py``.
+- shapes of these that the file has no bytes for, see ``stored.py``.
 
 Nothing is followed to find out: a link is judged by its kind, a data set by its description.
+A checkpoint is judged as a whole. Of a file with rows, links, virtual data and external storage are refused wherever they
+are, and all else of what is to be read, since other programs put texts, references and records beside the rows.
 The library that reads the description is itself at risk; ``probe.py`` is about that.
 """
 
@@ -23,6 +25,7 @@ import h5py
 import numpy as np
 from h5py import h5a, h5d, h5g, h5l, h5o, h5s, h5t, h5z
 
+from lepton_mpi.data.files.filters import check_filters, filters_of
 from lepton_mpi.errors import DataError
 from lepton_mpi.wording import one_line
 
@@ -40,10 +43,11 @@ CHUNK_BYTES_MAX = 256 << 20
 # The most that deflate shrinks anything, 258 bytes in 2 bits; https://zlib.net/zlib_tech.html
 DEFLATE_RATIO_MAX = 1032
 
-FILTERS = {
-    h5z.FILTER_DEFLATE: "gzip",
-    h5z.FILTER_SHUFFLE: "shuffle",
-    h5z.FILTER_FLETCHER32: "fletcher32",
+# Of files of other programs: those of this one, of MATLAB, NetCDF and AnnData that decide how rows are read.
+ATTRIBUTES_READ = {
+    *("classes", "format", "format_version", "kind", "values"),
+    *("MATLAB_class", "_NCProperties", "encoding-type", "shape"),
+    *("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned"),
 }
 _LINKS = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "a link to another file"}
 _ORDERS = ("LE", "BE")
@@ -72,6 +76,24 @@ _TYPES = {
 }
 
 
+def data_set_names(file: h5py.File, only: Collection[str] | None = None) -> list[str]:
+    """Names of all data sets, or of those of ``only`` that are there, without the first slash. Raises DataError.
+
+    Refuses what leads out of the file, in circles, or nowhere; reads no data, no attribute, and no type.
+    """
+    found = []
+    try:
+        for name, thing in _walk(h5g.open(file.id, b"/"), only, is_whole=False):
+            if is_data_set(thing):
+                with naming(name):
+                    _check_is_inside(name, thing)
+                found.append(name.strip("/"))
+    except DataError as error:
+        hint = "; with --x and --y nothing is looked at but what they name" if only is None else ""
+        raise DataError(f"{error}{hint}") from None
+    return found
+
+
 def check(
     file: h5py.File, file_bytes: int, only: Collection[str] | None = None
 ) -> dict[str, Thing]:
@@ -82,14 +104,13 @@ def check(
     Parameters
     ----------
     only
-        Names of data sets, if nothing else of the file will be touched, as in one that an instrument wrote:
-        then the rest may be what it likes, attributes too, and these data sets may be texts.
+        Names of data sets, if nothing else of the file will be touched: then the rest may be what it likes, attributes
+        other than ``ATTRIBUTES_READ`` too, and these data sets may be texts.
     """
     found = {}
     for name, thing in _walk(h5g.open(file.id, b"/"), only):
         with naming(name):
-            if only is None:
-                _check_attributes(name, thing)
+            _check_attributes(name, thing, None if only is None else ATTRIBUTES_READ)
             if is_data_set(thing):
                 may_be_text = only is not None or name.startswith("/about/")
                 _check_data_set(name, thing, file_bytes, may_be_text)
@@ -97,14 +118,19 @@ def check(
     return found
 
 
-def check_texts(things: dict[str, Thing], attributes: bool = True) -> None:
-    """Read all attributes, and the data sets that are texts, and refuse what is not UTF-8 or too long. Raises DataError."""
+def check_texts(things: dict[str, Thing], attributes: Collection[str] | None = None) -> None:
+    """Read these attributes, by default all, and the data sets that are texts; refuse what is not UTF-8 or too long.
+
+    Raises DataError.
+    """
     left = TEXT_BYTES_MAX
     for name, thing in things.items():
         whole = h5py.Dataset(thing) if is_data_set(thing) else h5py.Group(thing)
         with naming(name):
-            pairs = whole.attrs.items() if attributes else ()
-            values = [(f"{name}: attribute {key}", value) for key, value in pairs]
+            keys = (
+                whole.attrs if attributes is None else [k for k in attributes if k in whole.attrs]
+            )
+            values = [(f"{name}: attribute {key}", whole.attrs[key]) for key in sorted(keys)]
             if isinstance(whole, h5py.Dataset) and is_text(thing.get_type()):
                 values.append((name, whole[()]))
         for label, value in values:
@@ -156,8 +182,14 @@ def element_bytes(data_set: h5d.DatasetID) -> int:
     return 16 if is_text(of) and of.is_variable_str() else of.get_size()
 
 
-def _walk(root: h5g.GroupID, only: Collection[str] | None) -> Iterator[tuple[str, Thing]]:
-    """Every group and data set, or those on the way to some; ends at the first that is wrong."""
+def _walk(
+    root: h5g.GroupID, only: Collection[str] | None, is_whole: bool = True
+) -> Iterator[tuple[str, Thing]]:
+    """Every group and data set, or those on the way to some; ends at the first that is wrong.
+
+    Where the file must be good as a whole, a stored type is wrong, else it is passed over, and data sets of several names
+    come by each of them.
+    """
     ways = None if only is None else {f"/{part}" for name in only for part in _ways(name)}
     groups, known, count = [("", root)], {h5o.get_info(root).addr}, 1
     while groups:
@@ -175,11 +207,13 @@ def _walk(root: h5g.GroupID, only: Collection[str] | None) -> Iterator[tuple[str
                 continue
             name = f"{place}/{_name(link, place or '/')}"
             with naming(name):
+                if not is_whole and _is_type(group, link):
+                    continue
                 thing, address = _open(name, group, link)
             is_new = address not in known
             known.add(address)
             if is_data_set(thing):
-                if is_new:  # else looked at by its other name
+                if is_new or not is_whole:  # else looked at by its other name
                     yield name, thing
                 continue
             if not is_new:
@@ -212,6 +246,11 @@ def _open(name: str, group: h5g.GroupID, link: bytes) -> tuple[Thing, int]:
     return open_it(group, link), info.addr
 
 
+def _is_type(group: h5g.GroupID, link: bytes) -> bool:
+    is_hard = group.links.get_info(link).type == h5l.TYPE_HARD
+    return is_hard and h5o.get_info(group, link).type == h5o.TYPE_NAMED_DATATYPE
+
+
 def _link_names(group: h5g.GroupID, most: int) -> list[bytes]:
     """Names in a group, up to one more than ``most``."""
     names: list[bytes] = []
@@ -237,12 +276,9 @@ def _name(raw: bytes, place: str) -> str:
     return text
 
 
-def _check_attributes(name: str, thing: Thing) -> None:
-    count = h5a.get_num_attrs(thing)
-    if count > _ATTRIBUTES_MAX:
-        raise DataError(f"{name}: expected at most {_ATTRIBUTES_MAX} attributes, got {count}")
-    for index in range(count):
-        attribute = h5a.open(thing, index=index)
+def _check_attributes(name: str, thing: Thing, only: Collection[str] | None) -> None:
+    """All of them, or those of these names that there are."""
+    for attribute in _attributes(name, thing, only):
         label = f"{name}: attribute {_name(attribute.name, name)}"
         of, space = attribute.get_type(), attribute.get_space()
         if not is_text(of) or of.committed():
@@ -250,6 +286,17 @@ def _check_attributes(name: str, thing: Thing) -> None:
         size = of.get_size() * space.get_simple_extent_npoints()
         if size > TEXT_BYTES_MAX:
             raise DataError(f"{label}: expected at most {TEXT_BYTES_MAX} bytes, got {size}")
+
+
+def _attributes(name: str, thing: Thing, only: Collection[str] | None) -> Iterator[h5a.AttrID]:
+    if only is not None:
+        wanted = (key.encode() for key in sorted(only))
+        yield from (h5a.open(thing, key) for key in wanted if h5a.exists(thing, key))
+        return
+    count = h5a.get_num_attrs(thing)
+    if count > _ATTRIBUTES_MAX:
+        raise DataError(f"{name}: expected at most {_ATTRIBUTES_MAX} attributes, got {count}")
+    yield from (h5a.open(thing, index=index) for index in range(count))
 
 
 def _check_numbers(label: str, of: h5t.TypeID, expected: str = "numbers") -> None:
@@ -261,26 +308,31 @@ def _check_numbers(label: str, of: h5t.TypeID, expected: str = "numbers") -> Non
     if kind == h5t.ENUM and of.get_nmembers() == 2 and of.dtype == bool:  # as h5py writes it
         return
     if not any(of.equal(number) for number in _NUMBERS):
-        raise DataError(
-            f"{label}: expected {expected}, got {_TYPES.get(kind, 'elements of an unknown kind')}"
-        )
+        came = _TYPES.get(kind, "elements of an unknown kind")
+        hint = ", which are not followed, as in a cell array of MATLAB" * (kind == h5t.REFERENCE)
+        raise DataError(f"{label}: expected {expected}, got {came}{hint}")
+
+
+def _check_is_inside(name: str, data_set: h5d.DatasetID) -> None:
+    made = data_set.get_create_plist()
+    if made.get_layout() == h5d.VIRTUAL or made.get_external_count():
+        is_virtual = made.get_layout() == h5d.VIRTUAL
+        came = "a virtual data set" if is_virtual else "external storage"
+        raise DataError(f"{name}: expected data in the file itself, got {came}")
 
 
 def _check_data_set(name: str, data_set: h5d.DatasetID, file_bytes: int, may_be_text: bool) -> None:
+    _check_is_inside(name, data_set)  # before the shape, which a virtual one may look up elsewhere
     made = data_set.get_create_plist()
     layout = made.get_layout()
-    # Asked for before the shape, which a virtual data set may look up in other files.
-    if layout == h5d.VIRTUAL or made.get_external_count():
-        came = "a virtual data set" if layout == h5d.VIRTUAL else "external storage"
-        raise DataError(f"{name}: expected data in the file itself, got {came}")
     of, space = data_set.get_type(), data_set.get_space()
     if not (may_be_text and is_text(of) and not of.committed()):
         _check_numbers(name, of)
     if space.get_simple_extent_type() not in (h5s.SIMPLE, h5s.SCALAR):
         raise DataError(f"{name}: expected rows, got a data set without a shape")
-    _check_filters(name, made, element_bytes(data_set))
+    check_filters(name, made, element_bytes(data_set))
     size = prod(data_set.shape) * element_bytes(data_set)
-    packed = h5z.FILTER_DEFLATE in (code for code, _ in filters(made))
+    packed = h5z.FILTER_DEFLATE in (code for code, _ in filters_of(made))
     most = file_bytes * (DEFLATE_RATIO_MAX if packed else 1)
     if size > most:
         raise DataError(
@@ -289,28 +341,6 @@ def _check_data_set(name: str, data_set: h5d.DatasetID, file_bytes: int, may_be_
         )
     if layout == h5d.CHUNKED:
         _check_chunk_shape(name, made.get_chunk(), data_set)
-
-
-def filters(made: h5py.h5p.PropDCID) -> list[tuple[int, tuple[int, ...]]]:
-    """Code and parameters of each filter, in the order of writing."""
-    found = (made.get_filter(index) for index in range(made.get_nfilters()))
-    return [(code, tuple(values)) for code, _, values, _ in found]
-
-
-def _check_filters(name: str, made: h5py.h5p.PropDCID, element: int) -> None:
-    met = set()
-    for code, values in filters(made):
-        if code not in FILTERS or code in met:
-            known = ", ".join(FILTERS.values())
-            came = f"{FILTERS[code]} twice" if code in met else f"filter {code}"
-            raise DataError(f"{name}: expected no filters but {known}, got {came}")
-        is_late = h5z.FILTER_DEFLATE in met
-        if code == h5z.FILTER_SHUFFLE and (values != (element,) or is_late):
-            raise DataError(
-                f"{name}: expected elements of {element} bytes to be shuffled before gzip, got "
-                f"{one_line(values)}{' after it' * is_late}"
-            )
-        met.add(code)
 
 
 def _check_chunk_shape(name: str, chunk: tuple[int, ...], data_set: h5d.DatasetID) -> None:

@@ -1,116 +1,99 @@
 """Sources that hold features and labels as arrays: .npy, .npz, IDX, CIFAR, HDF5."""
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lepton_mpi.data.files.file_format import SPLITS
-from lepton_mpi.errors import ConfigurationError, DataError
+from lepton_mpi.data.files import label_arrays
+from lepton_mpi.data.files.array_names import Pairs, find_pairs, listed, unused
+from lepton_mpi.errors import DataError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Block, RowPart, Source, Words
 from lepton_mpi.prepare.readers.columns import Cells, Roles, block_of
+from lepton_mpi.wording import one_line
 
-# Names of the features and labels of a split, as people write them; tried in this order.
-_SPLIT_PAIRS = (
-    ("{split}/x", "{split}/y"),
-    ("x_{split}", "y_{split}"),
-    ("X_{split}", "y_{split}"),
-    ("{split}_images", "{split}_labels"),
-    ("{split}_x", "{split}_y"),
-    ("{split}_data", "{split}_labels"),
-)
-_PAIRS = (
-    ("x", "y"),
-    ("X", "y"),
-    ("data", "target"),
-    ("images", "labels"),
-    ("features", "labels"),
-    ("data", "labels"),
-    ("data", "label"),
-)
-SPLIT_ALIASES = {
-    "validation": ("validation", "valid", "val"),
-    "train": ("train",),
-    "test": ("test",),
-}
+
+@dataclass(frozen=True)
+class Pair:
+    """Features and labels of some rows.
+
+    Attributes
+    ----------
+    x, y
+        What has a shape, a dtype, and slices of rows; ``y`` None where the labels are elsewhere.
+    class_names : tuple of str
+        If classes are known: those of y = 0, 1, ….
+    categories : tuple of str
+        If ``y`` are codes of these texts, -1 for none.
+    close
+        Lets go of the file, which a later slice opens again.
+    """
+
+    x: Any
+    y: Any
+    class_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    close: Callable[[], None] = lambda: None
 
 
 class ArrayPart(RowPart):
-    """Rows of a pair of arrays; see ``Part``. ``x`` and ``y`` need a shape, a dtype, and slices of rows."""
+    """Rows of a pair of arrays; see ``Part``."""
 
-    def __init__(
-        self,
-        name: str,
-        split: str | None,
-        x: Any,
-        y: Any,
-        options: Options,
-        class_names: tuple[str, ...] = (),
-        close: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, name: str, split: str | None, pair: Pair, options: Options) -> None:
+        x, y = pair.x, pair.y
         row_bytes = int(np.prod(x.shape[1:], dtype=np.int64)) * x.dtype.itemsize
         super().__init__(name, split, x.shape[0], row_bytes, options.block)
-        self._x, self._y, self._close = x, y, close
-        self._class_count, self._is_regression = len(class_names), options.task == "regression"
-        if not y.shape:
-            raise DataError(f"{name}: expected a label for each row, got a single value")
-        if x.shape[0] != y.shape[0]:
-            raise DataError(
-                f"{name}: expected a label for each of {x.shape[0]} rows, got {y.shape[0]}"
-            )
+        self._pair, self._is_regression = pair, options.task == "regression"
+        if y is not None:
+            _check_count(name, x.shape, y.shape)
 
     def close(self) -> None:
         """Let go of the file, which a later ``read`` opens again."""
-        self._close()
+        self._pair.close()
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        return tuple(self._x.shape[1:])
+        return tuple(self._pair.x.shape[1:])
 
     @property
-    def target_count(self) -> int:
-        """Targets of a row; 1 where labels are classes."""
-        return int(np.prod(self._y.shape[1:], dtype=np.int64)) if self._is_regression else 1
+    def label_width(self) -> int:
+        """Numbers of a label: targets, or classes of one-hot rows; else 1."""
+        return 1 if self._pair.y is None else label_arrays.width(self._pair.y.shape)
 
     @property
     def dtype(self) -> np.dtype:
         """Of the rows that ``read`` gives."""
-        return _native(np.empty((0, 1), self._x.dtype)).dtype
+        return _native(np.empty((0, 1), self._pair.x.dtype)).dtype
 
     def read_rows(self, start: int, stop: int) -> Block:
         """Rows [start, stop). Raises DataError."""
+        pair = self._pair
         try:
-            x, y = np.asarray(self._x[start:stop]), np.asarray(self._y[start:stop])
+            x = np.asarray(pair.x[start:stop])
+            y = None if pair.y is None else np.asarray(pair.y[start:stop])
         except (OSError, RuntimeError, ValueError) as error:
             raise DataError(f"{self.name}: rows {start} to {stop - 1}: damaged: {error}") from None
-        return Block(_native(x), self._labels(y, start), {}, first_row=start)
+        # Labels that are elsewhere come by all rows together, see ``Source.labels``.
+        labels = np.zeros(len(x), np.int64) if y is None else self._labels(y, start)
+        return Block(_native(x), labels, {}, first_row=start)
 
     def _labels(self, y: np.ndarray, start: int) -> Words | np.ndarray:
-        if y.ndim == 2 and y.shape[1] == 1 and not self._is_regression:
-            y = y[:, 0]
         if self._is_regression:
-            if y.dtype.kind not in "iufb" or y.ndim > 2:
-                raise DataError(
-                    f"{self.name}: expected numbers of shape (rows,) or (rows, targets) as targets, got {y.dtype} of "
-                    f"shape {y.shape}"
-                )
-            return y.reshape(len(y), -1).astype(np.float64)
-        if y.ndim != 1:
-            raise DataError(
-                f"{self.name}: expected one label a row, got labels of shape {y.shape[1:]}; --task regression takes "
-                "several targets"
-            )
-        if self._class_count:
-            return self._known_classes(y, start)
-        return labels_as_words(y, self.name, start)
+            return targets_of(y, self.name)
+        if self._pair.categories:
+            return _categories(y.reshape(len(y)), self._pair.categories, self.name, start)
+        if self._pair.class_names:
+            return self._known_classes(y.reshape(len(y)), start)
+        return class_labels(y, self.name, start)
 
     def _known_classes(self, y: np.ndarray, start: int) -> np.ndarray:
-        wrong = np.flatnonzero((y < 0) | (y >= self._class_count))
+        count = len(self._pair.class_names)
+        wrong = np.flatnonzero((y < 0) | (y >= count))
         if wrong.size:
             raise DataError(
-                f"{self.name}: row {start + wrong[0]}: expected a class from 0 to {self._class_count - 1}, "
-                f"got {y[wrong[0]]}"
+                f"{self.name}: row {start + wrong[0]}: expected a class from 0 to {count - 1}, got {y[wrong[0]]}"
             )
         return y.astype(np.int64)
 
@@ -137,22 +120,29 @@ class MatrixPart(RowPart):
         )
 
 
-def array_source(parts: list[ArrayPart], format_name: str, **facts: Any) -> Source:
-    """A source of these parts. Raises DataError unless their rows have one shape, and as many targets."""
+def array_source(
+    parts: list[ArrayPart], format_name: str, options: Options, **facts: Any
+) -> Source:
+    """A source of these parts. Raises DataError unless their rows have one shape, and labels one width."""
+    first = parts[0]
     for part in parts:
-        if part.row_shape != parts[0].row_shape:
+        if part.row_shape != first.row_shape:
             raise DataError(
-                f"{part.name}: expected rows of shape {parts[0].row_shape} as in {parts[0].name}, got {part.row_shape}"
+                f"{part.name}: expected rows of shape {first.row_shape} as in {first.name}, got {part.row_shape}"
             )
-        if part.target_count != parts[0].target_count:
+        if part.label_width != first.label_width:
             raise DataError(
-                f"{part.name}: expected targets as many as in {parts[0].name}, {parts[0].target_count} a row, got "
-                f"{part.target_count}"
+                f"{part.name}: expected labels of {first.label_width} numbers a row as in {first.name}, got "
+                f"{part.label_width}"
             )
+    if first.label_width > 1 and options.task != "regression":
+        notes = f"labels are one-hot rows: class = place of the 1 among {first.label_width}"
+        facts |= {"class_names": tuple(map(str, range(first.label_width)))}
+        facts |= {"notes": (*facts.get("notes", ()), notes)}
     dtypes = {part.dtype for part in parts}
     compared_as = np.result_type(*dtypes) if len(dtypes) > 1 else None
     return Source(
-        tuple(parts), format_name, parts[0].row_shape or (1,), compared_as=compared_as, **facts
+        tuple(parts), format_name, first.row_shape or (1,), compared_as=compared_as, **facts
     )
 
 
@@ -164,42 +154,69 @@ def check_features(name: str, x: Any) -> None:
         )
 
 
-def find_pairs(
-    names: Collection[str], options: Options, where: str
-) -> dict[str | None, tuple[str, str]]:
-    """Names of features and labels by split; the key None stands for rows that are in no split yet.
-
-    Raises DataError, or ConfigurationError for a name given that is not there.
-    """
-    if options.x or options.y:
-        wanted = (options.x or "x", options.y or "y")
-        pairs = _named_pairs(names, *wanted)
-        if not pairs:
-            there = ", ".join(sorted(names)[:12]) or "nothing"
-            raise ConfigurationError(
-                f"--x, --y: {where} has no pair {wanted[0]!r} and {wanted[1]!r}; it has {there}"
-            )
-        return pairs
-    for pattern in (*_SPLIT_PAIRS, *_PAIRS):
-        pairs = _named_pairs(names, *pattern)
-        if "train" in pairs or None in pairs:
-            return pairs
-    there = ", ".join(sorted(names)[:12]) or "nothing"
-    raise DataError(
-        f"{where}: expected arrays such as x_train and y_train, or x and y; got {there}; name them by --x and --y"
-    )
+def pairs_in(names: Collection[str], options: Options, where: str) -> tuple[Pairs, tuple[str, ...]]:
+    """Names of features and labels by split, and what the user should know of the choice. Raises DataError."""
+    pairs = find_pairs(names, options.x, "" if options.labels else options.y, where)
+    return pairs, unused_note(unused(names, pairs))
 
 
-def _named_pairs(names: Collection[str], x: str, y: str) -> dict[str | None, tuple[str, str]]:
-    if "{split}" not in x:
-        return {None: (x, y)} if x in names and y in names else {}
-    pairs: dict[str | None, tuple[str, str]] = {}
-    for split in SPLITS:
-        for alias in SPLIT_ALIASES[split]:
-            pair = x.replace("{split}", alias), y.replace("{split}", alias)
-            if all(name in names for name in pair):
-                pairs.setdefault(split, pair)
-    return pairs
+def rows_first(x: np.ndarray, options: Options) -> np.ndarray:
+    """An array in memory with its rows along the first dimension, by ``--rows``."""
+    return np.moveaxis(x, -1, 0) if options.rows == "last" else x
+
+
+def unused_note(names: Collection[str]) -> tuple[str, ...]:
+    """A note on arrays that look like rows and are not read; none for none."""
+    return (f"not used: {listed(names)}",) if names else ()
+
+
+def _check_count(name: str, x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> None:
+    if not y_shape:
+        raise DataError(f"{name}: expected a label for each row, got a single value")
+    if x_shape[0] != y_shape[0]:
+        hint = "; --rows last takes the last dimension as rows" * (x_shape[-1] == y_shape[0])
+        raise DataError(
+            f"{name}: expected a label for each of {x_shape[0]} rows, got {y_shape[0]}{hint}"
+        )
+
+
+def targets_of(y: np.ndarray, name: str) -> np.ndarray:
+    """Targets, float64 of shape (rows, targets). Raises DataError."""
+    if y.dtype.kind not in "iufb" or not set(y.shape[2:]) <= {1}:
+        raise DataError(
+            f"{name}: expected numbers of shape (rows,) or (rows, targets) as targets, got {y.dtype} of "
+            f"shape {y.shape}"
+        )
+    return y.reshape(len(y), -1).astype(np.float64)
+
+
+def class_labels(y: np.ndarray, name: str, start: int) -> Words | np.ndarray:
+    """Words of labels of shape (rows,) or (rows, 1, …); int64 of one-hot rows. Raises DataError."""
+    width = label_arrays.width(y.shape)
+    if width == 1:
+        return labels_as_words(y.reshape(len(y)), name, start)
+    if y.dtype.kind not in "iufb" or not set(y.shape[2:]) <= {1}:
+        raise DataError(
+            f"{name}: expected one label a row, or one-hot rows, got {y.dtype} of shape {y.shape[1:]}"
+        )
+    codes, wrong = label_arrays.classes_of(y.reshape(len(y), width))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise DataError(
+            f"{name}: row {start + row}: expected a one-hot label, one 1 among {width} numbers and else 0, got "
+            f"{one_line(y[row].reshape(-1)[:12].tolist())}; --task regression takes several targets"
+        )
+    return codes.astype(np.int64)
+
+
+def _categories(y: np.ndarray, texts: tuple[str, ...], name: str, start: int) -> Words:
+    wrong = np.flatnonzero((y < -1) | (y >= len(texts)))
+    if wrong.size:
+        raise DataError(
+            f"{name}: row {start + wrong[0]}: expected the code of one of {len(texts)} categories, or -1, got "
+            f"{y[wrong[0]]}"
+        )
+    return Words(y.astype(np.int32), texts)
 
 
 def labels_as_words(y: np.ndarray, name: str, start: int, as_text: bool = False) -> Words:
@@ -223,11 +240,17 @@ def labels_as_words(y: np.ndarray, name: str, start: int, as_text: bool = False)
         values, inverse = np.unique(y, return_inverse=True)
         return Words(inverse.astype(np.int32), tuple(str(int(v)) for v in values))
     if y.dtype.kind in "SUO":
-        cells = [
-            v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in y.tolist()
-        ]
-        return Words.of([cell or None for cell in cells])
+        return Words.of([_text(cell, name, start + row) for row, cell in enumerate(y.tolist())])
     raise DataError(f"{name}: expected whole numbers or texts as labels, got {y.dtype}")
+
+
+def _text(cell: object, name: str, row: int) -> str | None:
+    try:
+        return (cell.decode() if isinstance(cell, bytes) else str(cell)) or None
+    except UnicodeDecodeError:
+        raise DataError(
+            f"{name}: row {row}: expected a label in UTF-8, got {cell[:40]!r}"
+        ) from None
 
 
 def _native(x: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Source
-from lepton_mpi.prepare.readers.arrays import ArrayPart, array_source
+from lepton_mpi.prepare.readers.arrays import ArrayPart, Pair, array_source
 from lepton_mpi.prepare.readers.inputs import Input
 from lepton_mpi.wording import did_you_mean
 
@@ -36,9 +36,9 @@ def open_cifar(inputs: tuple[Input, ...], options: Options, world) -> Source:
         for given, array, count in sorted(records, key=lambda r: _split(r[0]) == "test"):
             x = array[:, count:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
             y = array[:, 0 if coarse else count - 1]
-            parts.append(ArrayPart(given.path.name, _split(given), x, y, options, names))
+            parts.append(ArrayPart(given.path.name, _split(given), Pair(x, y, names), options))
         return array_source(
-            parts, "CIFAR-100" if label_bytes == 2 else "CIFAR-10", class_names=names
+            parts, "CIFAR-100" if label_bytes == 2 else "CIFAR-10", options, class_names=names
         )
 
 

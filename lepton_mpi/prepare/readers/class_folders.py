@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from lepton_mpi.data.files.array_names import split_of_word
 from lepton_mpi.data.files.file_format import SPLITS
 from lepton_mpi.errors import DataError
-from lepton_mpi.prepare.readers.inputs import Input, split_of_word
+from lepton_mpi.prepare.readers.inputs import Input
 from lepton_mpi.wording import printable
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")

@@ -1,67 +1,67 @@
-"""HDF5 files of other programs: any two data sets, by --x and --y or by usual names."""
-
-from pathlib import Path
+"""HDF5 files of other programs, those of MATLAB (v7.3), NetCDF-4 and AnnData too: arrays by --x and --y or by usual names."""
 
 import h5py
 import numpy as np
 
-from lepton_mpi.data.files import hdf5
+from lepton_mpi.data.files import foreign, hdf5
 from lepton_mpi.errors import DataError, LeptonError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Source
 from lepton_mpi.prepare.readers.arrays import (
-    SPLIT_ALIASES,
     ArrayPart,
+    Pair,
     array_source,
     check_features,
-    find_pairs,
+    unused_note,
+)
+from lepton_mpi.prepare.readers.hdf5_arrays import (
+    DataSet,
+    OpenAgain,
+    SparseRows,
+    labels_of,
+    row_counts,
 )
 from lepton_mpi.prepare.readers.inputs import Input
+from lepton_mpi.prepare.readers.row_axis import choose_axis
 from lepton_mpi.wording import one_line
 
 
 def open_hdf5(inputs: tuple[Input, ...], options: Options, world) -> Source:
-    """Every pair of data sets found. Collective.
-
-    Where --x and --y name them, nothing else of a file is touched, so it may hold what it likes.
-    """
-    only = _wanted(options)
+    """Every pair of arrays found. Collective. Nothing else of a file is read."""
+    arrays = options.x, "" if options.labels else options.y
     with world.agreeing():
         if world.local_rank == 0:
             for given in inputs:
-                hdf5.probe_file(given.path, only)
+                hdf5.probe_file(given.path, arrays)
     with world.agreeing():
-        parts = [part for given in inputs for part in _parts(given, options, only)]
-        return array_source(parts, "HDF5")
+        parts: list[ArrayPart] = []
+        notes: dict[str, None] = {}
+        for given in inputs:
+            found, told = _parts(given, options, arrays)
+            parts += found
+            notes |= dict.fromkeys(told)
+        return array_source(parts, "HDF5", options, notes=tuple(notes))
 
 
-def _wanted(options: Options) -> list[str] | None:
-    """Names of data sets that --x and --y may mean; None without them."""
-    if not (options.x or options.y):
-        return None
-    return [
-        name.replace("{split}", alias)
-        for name in (options.x or "x", options.y or "y")
-        for aliases in SPLIT_ALIASES.values()
-        for alias in aliases
-    ]
-
-
-def _parts(given: Input, options: Options, only: list[str] | None) -> list[ArrayPart]:
-    path, opened = given.path, _OpenAgain(given.path)
+def _parts(
+    given: Input, options: Options, arrays: tuple[str | None, str | None]
+) -> tuple[list[ArrayPart], list[str]]:
+    """Parts of a file, and what the user should know of it."""
+    path, opened = given.path, OpenAgain(given.path)
     try:
         file = opened.file()
     except OSError as error:
         raise DataError(f"{path}: not a readable HDF5 file: {one_line(error)}") from None
     try:
-        names = hdf5.check_structure(file, path, only)
+        used = hdf5.check_structure(file, path, arrays)
+        notes = [*unused_note(used.unused)]
         parts = []
-        for split, (x_name, y_name) in find_pairs(names, options, str(path)).items():
-            x, y = (_DataSet(opened, file[name]) for name in (x_name, y_name))
-            check_features(f"{path}: {x_name}", x)
+        for split, (x_name, y_name) in used.pairs.items():
+            pair, told = _pair(file, opened, x_name, y_name, options)
+            notes += told
             name = f"{path.name}: {x_name}"
-            parts.append(ArrayPart(name, given.split or split, x, y, options, close=opened.close))
-        return parts
+            parts.append(ArrayPart(name, given.split or split, pair, options))
+        return parts, notes
     except LeptonError:
         raise
     except Exception as error:  # h5py raises whatever a damaged file leads it to
@@ -70,32 +70,29 @@ def _parts(given: Input, options: Options, only: list[str] | None) -> list[Array
         opened.close()
 
 
-class _OpenAgain:
-    """A file that is open from its first use until ``close``, and then from the next."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._file = path, None
-
-    def file(self) -> h5py.File:
-        """The open file. Raises OSError."""
-        if self._file is None:
-            self._file = h5py.File(self._path, "r", locking=False)
-        return self._file
-
-    def close(self) -> None:
-        """Close the file if it is open."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-
-class _DataSet:
-    """Shape, type and slices of rows of a data set, as ``ArrayPart`` needs them."""
-
-    def __init__(self, opened: _OpenAgain, data_set: h5py.Dataset) -> None:
-        self._opened, self._name = opened, data_set.name
-        self.shape, self.dtype = data_set.shape, data_set.dtype
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        """Rows. Raises whatever h5py does for a damaged file."""
-        return self._opened.file()[self._name][rows]
+def _pair(
+    file: h5py.File, opened: OpenAgain, x_name: str, y_name: str, options: Options
+) -> tuple[Pair, list[str]]:
+    """Features and labels with rows along the first dimension, and what was done for it."""
+    where, notes, y, categories = f"{opened.path}: {x_name}", [], None, ()
+    if y_name:
+        y, categories, notes = labels_of(file, y_name, opened, f"{opened.path}: {y_name}")
+    if isinstance(file[x_name], h5py.Group):
+        x = SparseRows(opened, file[x_name], where)
+        notes.append(f"{x_name}: a sparse matrix by rows, its zeros filled in")
+        return Pair(x, y, categories=categories, close=opened.close), notes
+    is_matlab = foreign.is_of_matlab(file[x_name])
+    whole = DataSet(opened, file[x_name])
+    check_features(where, whole)
+    counts = row_counts(y) if y_name else set()
+    axis = choose_axis(whole.natural_shape, counts, options.rows, is_matlab, where)
+    x = whole.by_rows(axis)
+    if is_matlab or axis == "last":
+        turned = "turned as MATLAB shows it, " * is_matlab
+        shape = "x".join(map(str, whole.natural_shape))
+        notes.append(f"{x_name}: {turned}{shape}, rows are its {axis} dimension")
+    if not whole.packing.is_plain:
+        notes.append(f"{x_name}: {whole.packing.text}")
+    if is_matlab and y_name and len(y.shape) > 1 and y.shape[0] != x.shape[0]:
+        y = np.moveaxis(y, -1, 0)
+    return Pair(x, y, categories=categories, close=opened.close), notes

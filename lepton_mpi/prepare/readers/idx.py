@@ -14,7 +14,7 @@ import numpy as np
 from lepton_mpi.errors import DataError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Source
-from lepton_mpi.prepare.readers.arrays import ArrayPart, array_source
+from lepton_mpi.prepare.readers.arrays import ArrayPart, Pair, array_source
 from lepton_mpi.prepare.readers.inputs import Input
 from lepton_mpi.wording import one_line
 
@@ -41,10 +41,10 @@ def open_idx(inputs: tuple[Input, ...], options: Options, world) -> Source:
                 raise DataError(
                     f"{given.path}: expected one file of labels for it, got {len(fitting)}"
                 )
-            parts.append(ArrayPart(given.path.name, split, x, fitting[0], options))
+            parts.append(ArrayPart(given.path.name, split, Pair(x, fitting[0]), options))
         order = {"train": 0, None: 0, "validation": 1, "test": 2}
         parts.sort(key=lambda part: order[part.split])
-        return array_source(parts, "IDX")
+        return array_source(parts, "IDX", options)
 
 
 def _split(given: Input) -> str | None:

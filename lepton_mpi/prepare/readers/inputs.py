@@ -3,25 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-_SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
-
-
-def split_of_word(word: str) -> str | None:
-    """The split that a word of a file, folder or column means.
-
-    >>> split_of_word(" Val"), split_of_word("fold 3")
-    ('validation', None)
-    """
-    return _SPLIT_WORDS.get(word.strip().lower())
+from lepton_mpi.data.files.array_names import split_of_word
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,11 @@ from lepton_mpi.prepare.readers import Source
 from lepton_mpi.prepare.readers.arrays import (
     ArrayPart,
     MatrixPart,
+    Pair,
     array_source,
     check_features,
-    find_pairs,
+    pairs_in,
+    rows_first,
 )
 from lepton_mpi.prepare.readers.columns import choose_roles, table_source
 from lepton_mpi.prepare.readers.inputs import Input
@@ -30,18 +32,26 @@ def open_numpy(inputs: tuple[Input, ...], options: Options, world) -> Source:
         if len(inputs) > 1 or True in are_archives:
             _refuse_table_options(options)
         if True in are_archives:
-            parts = [part for given in inputs for part in _archive_parts(given, options)]
-            return array_source(parts, "NumPy archive")
-        if len(inputs) == 1:
+            found = [_archive_parts(given, options) for given in inputs]
+            parts = [part for of_file, _ in found for part in of_file]
+            notes = tuple(dict.fromkeys(note for _, told in found for note in told))
+            return array_source(parts, "NumPy archive", options, notes=notes)
+        if len(inputs) == 1 and not options.labels:
             return _matrix(inputs[0], options)
+        if options.labels:
+            parts = [_part(given, _load(given.path), None, options) for given in inputs]
+            return array_source(parts, "NumPy arrays", options)
         if len(inputs) == 2:
             x, y = (_load(given.path) for given in inputs)
-            check_features(str(inputs[0].path), x)
-            name, split = inputs[0].path.name, inputs[0].split
-            return array_source([ArrayPart(name, split, x, y, options)], "NumPy arrays")
+            return array_source([_part(inputs[0], x, y, options)], "NumPy arrays", options)
         raise ConfigurationError(
-            f"expected one .npy file or two, features and labels, got {len(inputs)} files"
+            f"expected one .npy file or two, features and labels, got {len(inputs)} files; --labels names files of labels"
         )
+
+
+def _part(given: Input, x: np.ndarray, y: np.ndarray | None, options: Options) -> ArrayPart:
+    check_features(str(given.path), x)
+    return ArrayPart(given.path.name, given.split, Pair(rows_first(x, options), y), options)
 
 
 def _refuse_table_options(options: Options) -> None:
@@ -63,7 +73,7 @@ def _refuse_table_options(options: Options) -> None:
             )
 
 
-def _archive_parts(given: Input, options: Options) -> list[ArrayPart]:
+def _archive_parts(given: Input, options: Options) -> tuple[list[ArrayPart], tuple[str, ...]]:
     with _opened(given.path) as raw:
         try:
             archive = np.load(raw, allow_pickle=False)
@@ -80,17 +90,21 @@ def _opened(path: Path) -> BinaryIO:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _pairs_of(archive, names: list[str], given: Input, options: Options) -> list[ArrayPart]:
+def _pairs_of(
+    archive, names: list[str], given: Input, options: Options
+) -> tuple[list[ArrayPart], tuple[str, ...]]:
+    pairs, notes = pairs_in(names, options, str(given.path))
     parts = []
-    for split, (x_name, y_name) in find_pairs(names, options, str(given.path)).items():
+    for split, (x_name, y_name) in pairs.items():
         try:
-            x, y = archive[x_name], archive[y_name]
+            x, y = archive[x_name], archive[y_name] if y_name else None
         except Exception as error:
             raise DataError(f"{given.path}: {x_name} or {y_name}: {_reason(error)}") from None
         check_features(f"{given.path}: {x_name}", x)
         name = f"{given.path.name}: {x_name}"
-        parts.append(ArrayPart(name, given.split or split, x, y, options))
-    return parts
+        pair = Pair(rows_first(x, options), y)
+        parts.append(ArrayPart(name, given.split or split, pair, options))
+    return parts, notes
 
 
 def _matrix(given: Input, options: Options) -> Source:

@@ -1,0 +1,31 @@
+"""What can be chosen by name: models, tasks, strategies, optimizers, each as ``module:attribute``.
+
+Adding one is adding its file and one line here. Only texts, so that ``--help`` loads neither NumPy nor Numba; the registry
+in each folder says how what is named is called.
+"""
+
+MODELS = {
+    "mlp": "lepton_mpi.models.mlp:build",
+    "logistic": "lepton_mpi.models.logistic:build",
+}
+
+TASKS = {
+    "classes": "lepton_mpi.tasks.classes:make",
+    "targets": "lepton_mpi.tasks.targets:make",
+    "tokens": "lepton_mpi.tasks.tokens:make",
+}
+
+STRATEGIES = {
+    "sync": "lepton_mpi.strategies.synchronous:make",
+}
+
+OPTIMIZERS = {
+    "adam": "lepton_mpi.optimizers.rules:adam",
+    "adamw": "lepton_mpi.optimizers.rules:adamw",
+    "sgd": "lepton_mpi.optimizers.rules:sgd",
+    "momentum": "lepton_mpi.optimizers.rules:momentum",
+    "nesterov": "lepton_mpi.optimizers.rules:nesterov",
+    "lion": "lepton_mpi.optimizers.rules:lion",
+    "adagrad": "lepton_mpi.optimizers.rules:adagrad",
+    "rmsprop": "lepton_mpi.optimizers.rules:rmsprop",
+}
