@@ -102,8 +102,7 @@ def evaluate_checkpoint(
         check_read(data, model.name, model.inputs)
     parameters = saved.layout.views(saved.parameters)
     # The checkpoint was trained with its own normalisation, whatever the file says.
-    shift, scale = saved.normalisation
-    data = renormalised(data, (shift.astype(dtype), scale.astype(dtype)))
+    data = renormalised(data, saved.normalisation)
     reader = BatchReader(data, evaluation.batch_rows(data))
     task = make_task(data.y_kind, data)
     rows = data.splits[split]

@@ -29,8 +29,10 @@ class DataSet:
         What a batch has, in order: ``x`` first if there is one.
     class_names : tuple of str
         Of the classes; empty for targets.
+    dtype : np.dtype
+        float32 or float64, of the batches.
     normalisation : (shift, scale)
-        float32 or float64, shape (numbers,): of all inputs that are numbers, one behind the other; of x alone most often.
+        float64, shape (numbers,): of all inputs that are numbers, one behind the other; of x alone most often.
     splits : mapping of str to Rows
         ``train``, ``validation`` and ``test``.
     y_kind : {"classes", "targets", "tokens"}
@@ -39,6 +41,8 @@ class DataSet:
         How the targets in memory are scaled; of none for others.
     way : Way
         Where the rows are.
+    bases : float64, shape (numbers,)
+        What has been subtracted from numbers when they were read, in the type that they are stored in: see ``Table``.
     vocabulary : tuple of bytes
         Of a text: what each token stands for; empty where the files do not say.
     is_normalised : bool
@@ -50,11 +54,13 @@ class DataSet:
     paths: tuple[Path, ...]
     inputs: Mapping[str, Input]
     class_names: tuple[str, ...]
+    dtype: np.dtype
     normalisation: tuple[np.ndarray, np.ndarray]
     splits: Mapping[str, Rows]
     y_kind: str
     target_scale: TargetScale
     way: Way
+    bases: np.ndarray
     vocabulary: tuple[bytes, ...] = ()
     is_normalised: bool = False
     notes: tuple[str, ...] = ()
@@ -90,15 +96,12 @@ class DataSet:
         return f"rows of {' and '.join(parts)}"
 
     @property
-    def dtype(self) -> np.dtype:
-        """float32 or float64, of the batches."""
-        return self.normalisation[0].dtype
-
-    @property
     def remaining_normalisation(self) -> tuple[np.ndarray, np.ndarray]:
         """Shift and scale, in the type of the batches, for rows as they are in memory."""
         shift, scale = self.normalisation
-        return (np.zeros_like(shift), np.ones_like(scale)) if self.is_normalised else (shift, scale)
+        if self.is_normalised:
+            return np.zeros(shift.shape, self.dtype), np.ones(scale.shape, self.dtype)
+        return (shift - self.bases).astype(self.dtype), scale.astype(self.dtype)
 
     def normalisers(self) -> Iterator[tuple[np.ndarray, np.ndarray] | None]:
         """Shift and scale of each input in turn, for rows as they are in memory; None for codes."""
@@ -191,14 +194,15 @@ def check_read(data: DataSet, model: str, wanted: Mapping[str, Input]) -> None:
 
 def renormalised(data: DataSet, normalisation: tuple[np.ndarray, np.ndarray]) -> DataSet:
     """The same rows with another shift and scale, each of shape (numbers,)."""
-    return replace(data, normalisation=normalisation)
+    shift, scale = (values.astype(np.float64) for values in normalisation)
+    return replace(data, normalisation=(shift, scale))
 
 
 def normalised_in_memory(data: DataSet, host: Host) -> DataSet:
     """The same rows, normalised once for all where they lie, if they are floats in memory. Collective over the host."""
     if data.way.name != "memory" or not data._is_floats or data.is_ready:
         return data
-    shift, scale = data.normalisation
+    shift, scale = data.remaining_normalisation
     # Splits may be parts of one table.
     for x in {id(rows.x): rows.x for rows in data.splits.values()}.values():
         first, last = share(0, len(x), host.local_size, host.local_rank)

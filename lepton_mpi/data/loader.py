@@ -1,6 +1,6 @@
 """From names of files to a data set whose rows are ready."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from lepton_mpi.data.files.probe import Arrays
 from lepton_mpi.data.filling import choose_way, make_rows, shape_of
 from lepton_mpi.data.holding_out import hold_out
 from lepton_mpi.data.host import Host
-from lepton_mpi.data.opening import open_all
+from lepton_mpi.data.opening import bases_of, less_bases, open_all
 from lepton_mpi.data.rows import Rows
 from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.data.ways import WayName
@@ -77,8 +77,13 @@ def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
     paths = _locate(names, wanted, host)
     with host.agreeing():
         how = wanted.y_kind, wanted.arrays, wanted.context, wanted.stride
-        opened = open_all(paths, *how, wanted.target_scale)
-    facts, tables = opened.facts, opened.tables
+        opened = open_all(paths, *how)
+        if wanted.target_scale is not None:
+            opened = opened.with_targets(wanted.target_scale)
+        normalisation = _normalisation(opened.facts, wanted.dtype)
+    facts = opened.facts
+    bases = bases_of(facts, opened.tables, wanted.dtype)
+    tables = {split: less_bases(table, bases) for split, table in opened.tables.items()}
     shape = shape_of(tables, facts.target_count, wanted.dtype)
     way = choose_way(paths, tables, shape, wanted.way, host)
     splits = make_rows(tables, shape, way, host)
@@ -98,10 +103,10 @@ def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
             raise DataError(
                 f"{paths[0]}: expected rows to train on, got none: all are held out, see --test-split"
             )
-        normalisation = _normalisation(facts, wanted.dtype)
     return DataSet(
-        *(tuple(paths), facts.inputs, class_names, normalisation, splits),
-        *(facts.y_kind, facts.target_scale, way, facts.vocabulary),
+        *(tuple(paths), facts.inputs, class_names, wanted.dtype, normalisation, splits),
+        *(facts.y_kind, facts.target_scale, way),
+        *(_joined(bases[name] for name in facts.normalisation), facts.vocabulary),
         notes=(*facts.notes, *on_labels),
     )
 
@@ -119,17 +124,20 @@ def _locate(names: str | Sequence[str], wanted: Wanted, host: Host) -> list[Path
 
 
 def _normalisation(facts: OpenFile, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Shift and scale of all inputs that are numbers, one behind the other, in the type of the batches. Raises DataError."""
+    """Shift and scale of all inputs that are numbers, one behind the other. Raises DataError."""
     pairs = facts.normalisation.values()
-    empty = np.zeros(0)
-    with np.errstate(over="ignore"):
-        shift = np.concatenate([empty, *(shift for shift, _ in pairs)]).astype(dtype)
-        scale = np.concatenate([empty, *(scale for _, scale in pairs)]).astype(dtype)
-    if not (np.isfinite(shift).all() and np.isfinite(scale).all()):
+    shift, scale = _joined(pair[0] for pair in pairs), _joined(pair[1] for pair in pairs)
+    largest = np.finfo(dtype).max
+    if not ((np.abs(shift) <= largest) & (np.abs(scale) <= largest)).all():
         raise DataError(
             f"{facts.path}: normalisation: expected numbers within {dtype}, got larger ones"
         )
     return shift, scale
+
+
+def _joined(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    """float64, one array behind the other; empty if there is none."""
+    return np.concatenate([np.zeros(0), *arrays])
 
 
 def _class_count(splits: Mapping[str, Rows]) -> int:

@@ -1,7 +1,7 @@
 """From paths to tables: every file is opened once, checked, and stays open for its rows alone."""
 
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,15 +29,19 @@ class Opened:
     tables: dict[str, RowTable]
     is_prepared: bool
 
+    def with_targets(self, scale_for: Callable[[int], TargetScale]) -> "Opened":
+        """The same, with targets scaled as ``scale_for`` says for as many as a row has. Raises DataError."""
+        if not self.facts.target_count:
+            return self
+        scale = scale_for(self.facts.target_count)
+        tables = {
+            split: replace(table, target_scale=scale) if isinstance(table, Table) else table
+            for split, table in self.tables.items()
+        }
+        return replace(self, facts=replace(self.facts, target_scale=scale), tables=tables)
 
-def open_all(
-    paths: list[Path],
-    y_kind: YKind,
-    arrays: Arrays,
-    context: int,
-    stride: int,
-    target_scale: Callable[[int], TargetScale] | None = None,
-) -> Opened:
+
+def open_all(paths: list[Path], y_kind: YKind, arrays: Arrays, context: int, stride: int) -> Opened:
     """Open the files of a data set; what is asked for is as in ``loader.Wanted``. Raises DataError."""
     _allow_open_files(len(paths))
     found: list[OpenFile] = []
@@ -56,8 +60,6 @@ def open_all(
         found.append(opened)
     hdf5.check_alike(found)
     first = found[0]
-    if target_scale is not None and first.target_count:
-        first = replace(first, target_scale=target_scale(first.target_count))
     if first.y_kind == "tokens":
         first = _with_rows(first, context)
         length = first.inputs["tokens"].size
@@ -122,6 +124,27 @@ class _Part:
     inputs: dict[str, list[StoredRows]]
     y: list[StoredRows]
     documents: list[StoredRows | None]
+
+
+def bases_of(
+    facts: OpenFile, tables: Mapping[str, RowTable], dtype: np.dtype
+) -> dict[str, np.ndarray]:
+    """What is subtracted from each input that is numbers when it is read: the shift, if ``dtype`` rounds what is stored.
+
+    float64, shape (features,), by input. Times that are seconds apart are one float32, until their mean is gone.
+    """
+    bases = {}
+    for name, (shift, _) in facts.normalisation.items():
+        of_rows = [table for table in tables.values() if isinstance(table, Table)]
+        stored = {rows.dtype for table in of_rows for rows in table.inputs[name]}
+        is_exact = all(np.can_cast(kind, dtype) for kind in stored)
+        bases[name] = np.zeros_like(shift) if is_exact else shift
+    return bases
+
+
+def less_bases(table: RowTable, bases: Mapping[str, np.ndarray]) -> RowTable:
+    """The table that subtracts them."""
+    return replace(table, bases=bases) if isinstance(table, Table) else table
 
 
 def _allow_open_files(count: int) -> None:

@@ -90,13 +90,17 @@ class Table:
         Classes that the files name, or 0.
     target_scale : TargetScale
         How targets are scaled when they are read.
+    bases : mapping of str to float64, shape (elements of a row,)
+        What is subtracted from inputs that are numbers when they are read, before they are rounded to the type of the
+        batches; zeros where nothing is.
     """
 
     specs: Mapping[str, Input]
     inputs: Mapping[str, list[StoredRows]]
     y: list[StoredRows]
     class_count: int
-    target_scale: TargetScale
+    target_scale: TargetScale = field(default_factory=lambda: TargetScale.identity(1))
+    bases: Mapping[str, np.ndarray] = field(default_factory=dict)
     _reading: dict[str, StoredRows] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -121,7 +125,7 @@ class Table:
         """The same rows, for another thread."""
         inputs = {name: [s.twin() for s in files] for name, files in self.inputs.items()}
         y = [stored.twin() for stored in self.y]
-        return Table(self.specs, inputs, y, self.class_count, self.target_scale)
+        return Table(self.specs, inputs, y, self.class_count, self.target_scale, self.bases)
 
     def blocks(self, block_bytes: int = BLOCK_BYTES) -> np.ndarray:
         """Where runs of rows begin that are read together, and the end: int64, shape (blocks + 1,).
@@ -139,12 +143,16 @@ class Table:
         return np.concatenate([*starts, [first]]).astype(np.int64)
 
     def read(self, name: str, start: int, stop: int, out: np.ndarray) -> None:
-        """An input of rows [start, stop) into ``out``, shape (stop - start, elements of a row).
+        """An input of rows [start, stop) into ``out``, shape (stop - start, elements of a row), less its base.
 
         Raises DataError for damage, for numbers that are not finite, and for codes that there are not.
         """
+        base = self.bases.get(name)
         for stored, first, last, rows in self._parts(self.inputs[name], start, stop):
             self._turn_to(stored, name)
+            if base is not None and base.any():
+                self._read_less_base(stored, first, last, base, out[rows])
+                continue
             # As they are: a code that is too large for int32 must not become another one.
             is_direct = out.dtype.kind == "f" or stored.dtype == out.dtype
             part = out[rows] if is_direct else np.empty(out[rows].shape, stored.dtype)
@@ -185,6 +193,16 @@ class Table:
             codes = _classes_of(stored, first, labels)
             self._check_classes(stored, first, codes)
             out[rows] = codes
+
+    def _read_less_base(
+        self, stored: StoredRows, first: int, last: int, base: np.ndarray, out: np.ndarray
+    ) -> None:
+        numbers = np.empty(out.shape)
+        stored.read(first, last, numbers)
+        check_finite(stored, first, numbers)
+        with np.errstate(over="ignore"):
+            np.subtract(numbers, base, out=out, casting="same_kind")
+        check_finite(stored, first, out)
 
     def _read_targets(self, stored: StoredRows, first: int, last: int, out: np.ndarray) -> None:
         """In float64, so that large targets that differ by little keep their digits, and then as they are wanted."""

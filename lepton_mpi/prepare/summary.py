@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # More columns or classes than this are not printed one a line.
 SHOWN = 40
+# A column's deviation should be so many steps of float32 at its mean.
+_STEPS_MIN = 16
 # Options that say where, not what; the file has none of them.
 _NOT_STORED = {"inputs", "output", "force", "dry_run", "memory", "timeout"}
 
@@ -57,6 +59,7 @@ def facts_of(
         "units": _units(moments),
         "constant_units": int(moments.is_constant.sum()),
         "normalisation": {"method": normaliser.method, "per": normaliser.per},
+        "too_fine": _too_fine(plan, moments, normaliser),
     }
 
 
@@ -78,6 +81,20 @@ def _classes(plan: "Plan") -> list[dict[str, Any]]:
         plan.labels.class_names, *(count.astype(int).tolist() for count in counts), strict=True
     )
     return [{"name": name, "rows": list(rows)} for name, *rows in by_class]
+
+
+def _too_fine(plan: "Plan", moments: "Moments", normaliser: "Normalisation") -> list[str]:
+    """Columns that float32, in which training reads them, rounds to a few values: no shift is taken off them before."""
+    if "about/columns" not in plan.texts or normaliser.per != "feature":
+        return []
+    with np.errstate(over="ignore", invalid="ignore"):
+        step = np.spacing(np.abs(moments.mean - normaliser.shift).astype(np.float32))
+    narrow = (moments.std < _STEPS_MIN * step) & ~moments.is_constant
+    return [
+        name
+        for name, is_narrow in zip(plan.texts["about/columns"], narrow, strict=True)
+        if is_narrow
+    ]
 
 
 def _targets(plan: "Plan") -> list[dict[str, Any]]:
@@ -272,6 +289,14 @@ def _column_lines(facts: dict[str, Any]) -> list[str]:
     elif facts["constant_units"]:
         what = f"{facts['constant_units']} of {facts['normalisation']['per']} statistics"
         lines.append(line("constant", f"{what} have one value in all training rows; kept"))
+    if too_fine := facts.get("too_fine"):
+        lines.append(
+            line(
+                "",
+                f"warning: {_names(too_fine)} differ by less than float32 tells at their size; --normalise standard shifts "
+                "them first, --dtype float64 of training keeps their digits",
+            )
+        )
     if counting := facts.get("counting"):
         what = f"warning: {_names(counting)} count the rows, which may tell the label"
         lines.append(line("", f"{what}; --drop-columns {','.join(counting[:SHOWN])}"))

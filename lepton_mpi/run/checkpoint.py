@@ -2,7 +2,8 @@
 
     /parameters/<name>      one data set per parameter, in its shape
     /optimizer/<state>      one flat vector per state, in the order of the parameters
-    /normalisation/…        shift and scale of the features, as the data file had them
+    /normalisation/…        shift and scale of the features, as the data file had them: float64, of earlier versions in
+                            the type of the parameters
     attributes              format, version, step, epoch, seed, model, y_kind (classes or targets), target_scale (JSON,
                             shift, scale and log of scaled targets), configuration (JSON), names (JSON, the order of the flat vector), weights_digest (BLAKE2b);
                             to go on from: row, how many rows of the epoch were used, order (JSON, how rows are
@@ -315,5 +316,5 @@ def _check_arrays(found: Checkpoint) -> None:
                 f"{name}: expected float32 or float64 of shape {shape}, got {array.dtype} of shape {array.shape}"
             )
     is_finite = np.isfinite(shift).all() and np.isfinite(scale).all()
-    if not is_finite or not shift.dtype == scale.dtype == found.parameters.dtype:
-        raise DataError(f"normalisation: expected finite {found.parameters.dtype}, got others")
+    if not is_finite or shift.dtype != scale.dtype:
+        raise DataError(f"normalisation: expected finite {shift.dtype}, got others")

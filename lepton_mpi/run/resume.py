@@ -218,7 +218,7 @@ def restore(
         )
     )
     for name, (mine, now) in pairs.items():
-        if not np.array_equal(mine, now):
+        if not np.array_equal(mine, now.astype(mine.dtype)):
             raise DataError(
                 f"{origin}: normalisation/{name}: expected that of --data, got another: the data were prepared anew"
             )

@@ -293,7 +293,7 @@ def _is_unread(attack: Callable, place: str) -> bool:
     # There is no text in one piece, to which starts of documents would belong.
     beside = ["other/deeper/x", "train/document_starts"]
     if attack.__name__.startswith("attribute"):
-        beside += ["normalisation/shift", "about/units"]
+        beside += ["normalisation/shift", "normalisation/inputs/ages/shift", "about/units"]
     if attack.__name__ in ("texts", "texts_of_fixed_length", "stored_type"):
         # They make it in another group, or no data set: there is no text, either.
         beside += ["about/units", "train/tokens"]

@@ -6,7 +6,7 @@ import pytest
 from lepton_mpi.chunks import share
 from lepton_mpi.data import kernels, loader, order
 from lepton_mpi.data.batches import BatchReader
-from lepton_mpi.data.dataset import renormalised
+from lepton_mpi.data.dataset import normalised_in_memory, renormalised
 from lepton_mpi.data.files import hdf5
 from lepton_mpi.data.files.file_format import FORMAT
 from lepton_mpi.data.loader import Wanted
@@ -164,6 +164,34 @@ def test_labels_of_any_whole_type_are_taken(tmp_path, dtype):
 
 
 # -- normalisation -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["memory", "streamed"])
+@pytest.mark.parametrize("stored", [np.float64, np.int64, np.int32, np.uint32])
+@pytest.mark.parametrize("name", ["x", "times"])
+def test_large_numbers_that_differ_by_little_keep_their_digits(tmp_path, way, stored, name):
+    """The shift is taken off in the type that is stored: seconds since 1970 are one float32 for two minutes."""
+    times = (1_700_000_000 + np.arange(60) * (1 if np.dtype(stored).kind in "iu" else 0.25)).astype(
+        stored
+    )
+    shift, scale = times.mean(), 1 / times.std()
+    place = "normalisation" if name == "x" else f"normalisation/inputs/{name}"
+    where = "{}/x" if name == "x" else "{}/inputs/times"
+    contents = {f"{place}/shift": np.array([shift]), f"{place}/scale": np.array([scale])}
+    for split, part in (("train", slice(0, 40)), ("validation", slice(40, 50)), ("test", slice(50, 60))):  # fmt: skip
+        contents[where.format(split)] = times[part, None]
+        contents[f"{split}/y"] = np.arange(60)[part] % 2
+    path = write(tmp_path / "a.h5", contents)
+    expected = ((times.astype(np.float64) - shift) * scale).astype(np.float32)[:40]
+    data = load(path, np.float32, way=way)
+    x, _ = read_all(data, "train")
+    np.testing.assert_allclose(x[:, 0], expected, rtol=1e-6, atol=1e-6)
+    other = renormalised(data, (np.array([shift + 3]), np.array([scale / 2])))
+    x, _ = read_all(other, "train")
+    np.testing.assert_allclose(x[:, 0], (expected - 3 * scale) / 2, rtol=1e-5, atol=1e-6)
+    if way == "memory" and name == "x":
+        x, _ = read_all(normalised_in_memory(data, OneRank()), "train")
+        np.testing.assert_allclose(x[:, 0], expected, rtol=1e-6, atol=1e-6)
 
 
 def test_bytes_stay_bytes_and_are_divided_by_255(tmp_path):

@@ -240,3 +240,14 @@ def test_usual_words_for_splits(tmp_path, word, split):
     b = write_csv(tmp_path / "c.csv", [[100 + i, i % 2] for i in range(20)], "x", "label")
     facts = prepare(f"train={a}", f"{word}={b}", tmp_path / "b.h5", "--split", "1")
     assert facts["splits"][split] == 20 and facts["splits"]["train"] == 80
+
+
+def test_columns_that_float32_rounds_away_are_warned_of(tmp_path, capsys):
+    """If nothing shifts them: seconds since 1970, a minute of them."""
+    rows = [[1_700_000_000 + i / 4, i % 9, i % 2] for i in range(200)]
+    path = write_csv(tmp_path / "a.csv", rows, "time", "n", "label")
+    facts = prepare(path, tmp_path / "a.h5")
+    assert facts["too_fine"] == [] and facts["dtype"] == "float64"
+    facts = prepare(path, tmp_path / "a.h5", "--normalise", "none", "--force")
+    assert facts["too_fine"] == ["time"]
+    assert "warning: 'time' differ by less than float32 tells" in capsys.readouterr().out

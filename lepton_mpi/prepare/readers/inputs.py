@@ -3,18 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from lepton_mpi.data.files.array_names import SPLIT_WORDS
-
-_SPLIT_OF_WORD = {word: split for split, words in SPLIT_WORDS.items() for word in words}
-
-
-def split_of_word(word: str) -> str | None:
-    """The split that a word of a file, folder or column means.
-
-    >>> split_of_word(" Val"), split_of_word("fold 3")
-    ('validation', None)
-    """
-    return _SPLIT_OF_WORD.get(word.strip().lower())
+from lepton_mpi.data.files.array_names import split_of_word
 
 
 @dataclass(frozen=True)
