@@ -20,7 +20,9 @@ import numpy as np
 
 from lepton_mpi.batch import Input, Kind
 from lepton_mpi.data.files import label_arrays, texts
+from lepton_mpi.data.files.array_names import prepare_line
 from lepton_mpi.data.files.file_format import SPLITS, check_version, is_prepared
+from lepton_mpi.data.files.stored import chunk_count
 from lepton_mpi.data.files.used import Used, check_as_they_are
 from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.errors import DataError
@@ -29,6 +31,8 @@ from lepton_mpi.wording import one_line
 # What is asked for, and what a file has.
 YKind = Literal["auto", "classes", "targets", "tokens"]
 _VALUES_MAX = 2**31 - 1
+# From so many on it takes seconds to find them.
+_MANY_CHUNKS = 100_000
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ def describe(file: h5py.File, path: Path, y_kind: YKind, used: Used) -> OpenFile
         *(path, file, sources, inputs, normalisation),
         *(class_names if kind == "classes" else (), kind, target_count),
         *(_target_scale(file, path, target_count), is_prepared(file.attrs)),
-        notes=_notes(used, train.y, kind),
+        notes=_notes(used, train, kind, path),
         **of_text,
     )
 
@@ -153,9 +157,14 @@ def _find(file: h5py.File, path: Path, used: Used) -> dict[str, _Names]:
     return found
 
 
-def _notes(used: Used, y: h5py.Dataset | None, y_kind: str) -> tuple[str, ...]:
+def _notes(used: Used, train: Source, y_kind: str, path: Path) -> tuple[str, ...]:
     """What was chosen among others, or is not as most files have it."""
-    notes = []
+    notes, y = [], train.y
+    first = next(iter(train.inputs.values()))
+    if (count := chunk_count(first.id)) > _MANY_CHUNKS:
+        notes.append(
+            f"{first.name}: {count} chunks of {first.chunks[0]} rows, slow to start: {prepare_line(path)} makes larger ones"
+        )
     if used.unused:
         read = ", ".join(f"{x} and {y}" for x, y in used.pairs.values()) or "inputs"
         notes.append(f"read {read}; not used: {', '.join(used.unused[:12])}")
