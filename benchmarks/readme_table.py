@@ -1,4 +1,4 @@
-"""The table of allreduces in ``benchmarks/README.md``, from the rows of a comparison."""
+"""The table of allreduces in ``results/README.md``, from the rows of a comparison."""
 
 from collections.abc import Sequence
 
