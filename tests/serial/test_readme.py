@@ -17,7 +17,7 @@ from benchmarks.summary import summary_markdown
 from benchmarks.training_table import training_markdown
 from lepton_mpi.__main__ import COMMANDS, find
 from lepton_mpi.errors import ConfigurationError
-from lepton_mpi.options import parser
+from lepton_mpi.options import own, parser
 from lepton_mpi.options.option import Option
 from tests import pages
 from tests.pages import PAGES, ROOT, Shown, name_of
@@ -170,9 +170,10 @@ def _benchmark_options() -> set[str]:
 def test_options_exist(page):
     """Every ``--option`` that a page names."""
     known = {option.flag for name in COMMANDS for option in find(name).options.values()}
+    known |= {option.flag for option in own.all_own_options()}
     known |= {"--help", "--version"} | _OF_OTHERS | _benchmark_options()
     text = re.sub(r"^#SBATCH .*$", "", page.read_text("utf-8"), flags=re.MULTILINE)
-    named = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*(?![\w>-])", text))
+    named = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z0-9]+)*(?![\w>-])", text))
     assert named <= known, named - known
 
 
