@@ -46,7 +46,8 @@ def _inputs(folder: Path) -> None:
             file["train/y"] = prices if name == "houses" else (x[:, 0] > 0).astype(np.int32)
     (folder / "tests").symlink_to(ROOT / "tests")
     for page in PAGES:
-        for name, text in pages.programs(page).items():
+        shown = pages.programs(page) | pages.programs(page, "toml")
+        for name, text in shown.items():
             (folder / name).write_text(text)
 
 
