@@ -43,7 +43,7 @@ AllreduceName = Literal[
 ]
 
 # The names of models/activation_kernels.py, and the losses of models/mlp.py, for the same reason.
-ActivationName = Literal["relu", "gelu", "tanh", "sigmoid", "silu"]
+ActivationName = Literal["relu", "gelu", "tanh", "sigmoid", "silu", "gelu_tanh"]
 LossName = Literal["auto", "cross_entropy", "mse", "huber"]
 
 YKind = Literal["auto", "classes", "targets", "tokens"]
@@ -110,7 +110,9 @@ class Config(Checked):
         of=_MLP,
     )
     activation: ActivationName = option(
-        "relu", "of the mlp's hidden layers; gelu is the exact one, by the error function", of=_MLP
+        "relu",
+        "of the mlp's hidden layers; gelu is the exact one, gelu_tanh that of GPT-2",
+        of=_MLP,
     )
     dropout: float = option(
         0.0,
