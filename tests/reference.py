@@ -219,8 +219,9 @@ def _gelu_tanh(z):
     """With expit for tanh, which loses no digits of small results."""
     c = np.sqrt(8 / np.pi)
     with np.errstate(over="ignore", invalid="ignore"):
-        s, u = expit(c * (z + 0.044715 * z**3)), c * (1 + 3 * 0.044715 * z**2)
-        return z * s, np.where(np.abs(z) < 100, s + z * s * (1 - s) * u, s)
+        u, slope = c * (z + 0.044715 * z**3), c * (1 + 3 * 0.044715 * z**2)
+        inner = np.where(np.abs(u) < 700, z * expit(u) * expit(-u) * slope, 0)
+        return z * expit(u), expit(u) + inner
 
 
 # (f(z), f'(z)) by the kernel's number.

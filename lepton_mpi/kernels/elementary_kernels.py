@@ -42,7 +42,6 @@ _DENSITY_AT_0_F4 = np.float32(_DENSITY_AT_0)
 # Of ``gelu_argument``: z, z**3, and in its slope z**2.
 _GELU_1 = 2 * math.sqrt(2 / math.pi)
 _GELU_3, _GELU_2 = 0.044715 * _GELU_1, 3 * 0.044715 * _GELU_1
-_GELU_1_F4, _GELU_3_F4, _GELU_2_F4 = (np.float32(c) for c in (_GELU_1, _GELU_3, _GELU_2))
 
 
 @inlined
@@ -69,7 +68,7 @@ def normal(a):
 
 
 def gelu_argument(z):
-    """``u = 2 sqrt(2/pi) (z + 0.044715 z**3)`` and its slope; in kernels only."""
+    """(u, low, slope): ``u + low = 2 sqrt(2/pi) (z + 0.044715 z**3)``, low being what u lost by rounding; in kernels only."""
 
 
 def _exp_f4(x, low):
@@ -107,13 +106,17 @@ def _normal_f8(a):
 
 
 def _gelu_argument_f4(z):
-    square = z * z
-    return z * (_GELU_1_F4 + _GELU_3_F4 * square), _GELU_1_F4 + _GELU_2_F4 * square
+    # Of exp(u) the relative error is u's absolute one, so float32 is too short for u.
+    exact, square = np.float64(z), np.float64(z) * np.float64(z)
+    u = exact * (_GELU_1 + _GELU_3 * square)
+    rounded = np.float32(u)
+    low = np.float32(u - np.float64(rounded))
+    return rounded, low, np.float32(_GELU_1 + _GELU_2 * square)
 
 
 def _gelu_argument_f8(z):
     square = z * z
-    return z * (_GELU_1 + _GELU_3 * square), _GELU_1 + _GELU_2 * square
+    return z * (_GELU_1 + _GELU_3 * square), 0.0, _GELU_1 + _GELU_2 * square
 
 
 @overload(exp)

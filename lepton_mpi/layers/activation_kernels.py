@@ -72,9 +72,11 @@ def _gelu_tanh(z):
 
     Source: Hendrycks and Gimpel, "Gaussian error linear units", 2016; GPT-2 has this one.
     """
-    u, slope_u = gelu_argument(z)
-    s, slope = _sigmoid(u)
-    return z * s, s + z * slope * slope_u
+    u, low, slope_u = gelu_argument(z)
+    e = exp(-abs(u), -low if u >= _ZERO else low)
+    d = _ONE / (_ONE + e)
+    s, slope = (d if u >= _ZERO else e * d), e * d * d
+    return z * s, s + (z * slope * slope_u if slope > _ZERO else _ZERO)
 
 
 # -- rows --------------------------------------------------------------------------------------------------

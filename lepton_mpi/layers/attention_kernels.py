@@ -127,13 +127,8 @@ def attention(shape, q, q_column, k, k_column, v, v_column, numbers, scratch, ou
     log_sums : shape (rows * heads, queries)
     """
     _count(numbers)
-    heads, size, length, first = shape[HEADS], shape[SIZE], shape[LENGTH], shape[FIRST]
-    width, places = q.itemsize, base_address(numbers)
+    heads, size, length, width = shape[HEADS], shape[SIZE], shape[LENGTH], q.itemsize
     q_row, k_row, v_row = q.shape[1] * width, k.shape[1] * width, v.shape[1] * width
-    out_row, factor = out.shape[1] * width, q.dtype.type(1 / math.sqrt(size))
-    turned = scratch[: size * QUERIES]
-    square = scratch[size * QUERIES : size * QUERIES + KEYS * QUERIES]
-    rest = scratch[size * QUERIES + KEYS * QUERIES :]
     for r in range(shape[ROWS]):
         for h in range(heads):
             column = h // shape[GROUPS] * size
@@ -141,43 +136,64 @@ def attention(shape, q, q_column, k, k_column, v, v_column, numbers, scratch, ou
             at_v = base_address(v) + r * shape[KEY_ROWS] * v_row + (v_column + column) * width
             for start in range(0, length, QUERIES):
                 n = min(QUERIES, length - start)
-                at_q = (
-                    base_address(q) + (r * length + start) * q_row + (q_column + h * size) * width
+                first = r * length + start
+                at_q = base_address(q) + first * q_row + (q_column + h * size) * width
+                sums = log_sums[r * heads + h, start : start + n]
+                rows = out[first : first + n]
+                _queries(
+                    *(shape, start, h, at_q, q_row, at_k, k_row, at_v, v_row),
+                    *(numbers, scratch, rows, sums),
                 )
-                at_out = base_address(out) + (r * length + start) * out_row + h * size * width
-                highest, total, change = rest[:n], rest[n : 2 * n], rest[2 * n : 3 * n]
-                highest[:] = -np.inf
-                total[:] = 0
-                _turn(q, n, size, at_q, q_row, base_address(turned))
-                _scale(turned[: size * n], factor)
-                seen = shape[KEY_COUNT]
-                if shape[CAUSAL]:
-                    seen = min(seen, first + start + n)
-                for key in range(0, seen, KEYS):
-                    m = min(KEYS, seen - key)
-                    scores = square[: m * n].reshape(m, n)
-                    at_s, s_row = base_address(scores), n * width
-                    _times(
-                        *(q, m, n, at_s, s_row, at_k + key * k_row, k_row),
-                        *(base_address(turned), s_row, size, places, True),
-                    )
-                    if shape[CAUSAL]:
-                        _hide(scores, key, first + start)
-                    _fold(scores, highest, total, change)
-                    if key > 0:
-                        for i in range(n):
-                            row = out[r * length + start + i]
-                            for j in range(h * size, (h + 1) * size):
-                                row[j] *= change[i]
-                    _times_left(
-                        *(q, n, size, at_out, out_row, at_s, s_row),
-                        *(at_v + key * v_row, v_row, m, places, key == 0),
-                    )
-                for i in range(n):
-                    row, share = out[r * length + start + i], total.dtype.type(1) / total[i]
-                    for j in range(h * size, (h + 1) * size):
-                        row[j] *= share
-                    log_sums[r * heads + h, start + i] = highest[i] + math.log(total[i])
+
+
+@inner
+def _queries(
+    shape, start, h, at_q, q_row, at_k, k_row, at_v, v_row, numbers, scratch, out, log_sums
+):
+    """A block of queries of one head, over the keys that they see. ``out``, (queries, …), and ``log_sums`` are theirs."""
+    n, size, width, places = out.shape[0], shape[SIZE], out.itemsize, base_address(numbers)
+    block, square = size * QUERIES, KEYS * QUERIES
+    turned, ends = scratch[:block], scratch[block + square :]
+    highest, total, change = ends[:n], ends[n : 2 * n], ends[2 * n : 3 * n]
+    first, seen, column = shape[FIRST] + start, shape[KEY_COUNT], h * size
+    out_row, s_row = out.shape[1] * width, n * width
+    at_out = base_address(out) + column * width
+    highest[:] = -np.inf
+    total[:] = 0
+    _turn(out, n, size, at_q, q_row, base_address(turned))
+    _scale(turned[: size * n], out.dtype.type(1 / math.sqrt(size)))
+    if shape[CAUSAL]:
+        seen = min(seen, first + n)
+    for key in range(0, seen, KEYS):
+        m = min(KEYS, seen - key)
+        scores = scratch[block : block + m * n].reshape(m, n)
+        at_s = base_address(scores)
+        _times(
+            *(out, m, n, at_s, s_row, at_k + key * k_row, k_row),
+            *(base_address(turned), s_row, size, places, True),
+        )
+        if shape[CAUSAL]:
+            _hide(scores, key, first)
+        _fold(scores, highest, total, change)
+        if key > 0:
+            _multiply_rows(out, column, column + size, change)
+        _times_left(
+            *(out, n, size, at_out, out_row, at_s, s_row),
+            *(at_v + key * v_row, v_row, m, places, key == 0),
+        )
+    for i in range(n):
+        log_sums[i] = highest[i] + math.log(total[i])
+        change[i] = total.dtype.type(1) / total[i]
+    _multiply_rows(out, column, column + size, change)
+
+
+@inner
+def _multiply_rows(out, first, stop, factors):
+    """Columns [first, stop) of each row, by its factor."""
+    for i in range(factors.size):
+        row = out[i, first:stop]
+        for j in range(row.size):
+            row[j] *= factors[i]
 
 
 @kernel("void(i8[::1], M, M, M, M, i8[::1], V, M)")
@@ -192,98 +208,77 @@ def attention_gradient(shape, x, out, grad_out, log_sums, numbers, scratch, grad
     """
     _count(numbers)
     heads, size, length = shape[HEADS], shape[SIZE], shape[LENGTH]
-    width, places = x.itemsize, base_address(numbers)
-    row_bytes, out_row = x.shape[1] * width, out.shape[1] * width
-    k_column = heads * size
-    v_column = k_column + heads // shape[GROUPS] * size
-    factor = x.dtype.type(1 / math.sqrt(size))
-    block, square = size * QUERIES, KEYS * QUERIES
-    turned, slopes, others = (
-        scratch[:block],
-        scratch[block : 2 * block],
-        scratch[2 * block : 3 * block],
-    )
-    both, ends = scratch[3 * block : 3 * block + 2 * square], scratch[3 * block + 2 * square :]
     for i in range(grad.shape[0]):
-        grad[i, k_column:] = 0
+        grad[i, heads * size :] = 0
     for r in range(shape[ROWS]):
-        from_x, from_grad = (
-            r * length * row_bytes + base_address(x),
-            r * length * row_bytes + base_address(grad),
-        )
+        begin, end = r * length, (r + 1) * length
         for h in range(heads):
-            column = h // shape[GROUPS] * size
-            to_k, to_v = (k_column + column) * width, (v_column + column) * width
             for start in range(0, length, QUERIES):
                 n = min(QUERIES, length - start)
-                to_q = start * row_bytes + h * size * width
-                to_out = (r * length + start) * out_row + h * size * width
-                at_grad_out = base_address(grad_out) + to_out
-                _turn(x, n, size, from_x + to_q, row_bytes, base_address(turned))
-                _scale(turned[: size * n], factor)
-                _turn(x, n, size, at_grad_out, out_row, base_address(slopes))
-                _turn(x, n, size, base_address(out) + to_out, out_row, base_address(others))
-                mean, log_sum = ends[:n], log_sums[r * heads + h, start : start + n]
-                mean[:] = 0
-                for j in range(size):
-                    a, b = slopes[j * n : (j + 1) * n], others[j * n : (j + 1) * n]
-                    for i in range(n):
-                        mean[i] += a[i] * b[i]
-                seen = min(length, start + n) if shape[CAUSAL] else length
-                for key in range(0, seen, KEYS):
-                    m = min(KEYS, seen - key)
-                    p, s = both[: m * n].reshape(m, n), both[square : square + m * n].reshape(m, n)
-                    at_p, at_s, s_row, below = (
-                        base_address(p),
-                        base_address(s),
-                        n * width,
-                        key * row_bytes,
-                    )
-                    at_k, at_v = from_x + below + to_k, from_x + below + to_v
-                    _times(
-                        x,
-                        m,
-                        n,
-                        at_p,
-                        s_row,
-                        at_k,
-                        row_bytes,
-                        base_address(turned),
-                        s_row,
-                        size,
-                        places,
-                        True,
-                    )
-                    _times(
-                        x,
-                        m,
-                        n,
-                        at_s,
-                        s_row,
-                        at_v,
-                        row_bytes,
-                        base_address(slopes),
-                        s_row,
-                        size,
-                        places,
-                        True,
-                    )
-                    if shape[CAUSAL]:
-                        _hide(p, key, start)
-                    for j in range(m):
-                        weights, row = p[j], s[j]
-                        for i in range(n):
-                            weights[i] = exp(weights[i] - log_sum[i], _ZERO)
-                            row[i] = weights[i] * (row[i] - mean[i]) * factor
-                    _times(
-                        *(x, m, size, from_grad + below + to_v, row_bytes, at_p, s_row),
-                        *(at_grad_out, out_row, n, places, False),
-                    )
-                    _times(
-                        *(x, m, size, from_grad + below + to_k, row_bytes, at_s, s_row),
-                        *(from_x + to_q, row_bytes, n, places, False),
-                    )
-                    _times_left(
-                        *(x, n, size, from_grad + to_q, row_bytes, at_s, s_row),
-                        *(at_k, row_bytes, m, places, key == 0),
-                    )
+                first = begin + start
+                own = out[first : first + n], grad_out[first : first + n]
+                sums = log_sums[r * heads + h, start : start + n]
+                _queries_gradient(
+                    shape, start, h, x[begin:end], *own, sums, numbers, scratch, grad[begin:end]
+                )
+
+
+@inner
+def _queries_gradient(shape, start, h, x, out, grad_out, log_sums, numbers, scratch, grad):
+    """What a block of queries of one head adds. ``x`` and ``grad`` are those of the row, ``out``, … of the block."""
+    heads, size, n = shape[HEADS], shape[SIZE], out.shape[0]
+    width, places, row_bytes = x.itemsize, base_address(numbers), x.shape[1] * x.itemsize
+    out_row, s_row = out.shape[1] * width, n * width
+    block, square = size * QUERIES, KEYS * QUERIES
+    turned, slopes = scratch[: size * n], scratch[block : block + size * n]
+    both, mean = scratch[3 * block :], scratch[3 * block + 2 * square : 3 * block + 2 * square + n]
+    at_k_0 = (heads + h // shape[GROUPS]) * size * width
+    at_v_0 = at_k_0 + heads // shape[GROUPS] * size * width
+    at_q = start * row_bytes + h * size * width
+    at_slopes = base_address(grad_out) + h * size * width
+    from_x, to = base_address(x), base_address(grad)
+    factor = x.dtype.type(1 / math.sqrt(size))
+    _turn(x, n, size, from_x + at_q, row_bytes, base_address(turned))
+    _scale(turned, factor)
+    _turn(x, n, size, at_slopes, out_row, base_address(slopes))
+    of_out = scratch[2 * block : 2 * block + size * n]
+    _turn(x, n, size, base_address(out) + h * size * width, out_row, base_address(of_out))
+    _sum_products(slopes, of_out, mean)
+    seen = min(x.shape[0], start + n) if shape[CAUSAL] else x.shape[0]
+    for key in range(0, seen, KEYS):
+        m = min(KEYS, seen - key)
+        p, s = both[: m * n].reshape(m, n), both[square : square + m * n].reshape(m, n)
+        at_p, at_s = base_address(p), base_address(s)
+        at_k, at_v = key * row_bytes + at_k_0, key * row_bytes + at_v_0
+        keys, values = (from_x + at_k, row_bytes), (from_x + at_v, row_bytes)
+        of_scores = s_row, size, places, True
+        _times(x, m, n, at_p, s_row, *keys, base_address(turned), *of_scores)
+        _times(x, m, n, at_s, s_row, *values, base_address(slopes), *of_scores)
+        if shape[CAUSAL]:
+            _hide(p, key, start)
+        _slopes_of_scores(p, s, log_sums, mean, factor)
+        queries, added = (from_x + at_q, row_bytes), (n, places, False)
+        _times(x, m, size, to + at_v, row_bytes, at_p, s_row, at_slopes, out_row, *added)
+        _times(x, m, size, to + at_k, row_bytes, at_s, s_row, *queries, *added)
+        _times_left(x, n, size, to + at_q, row_bytes, at_s, s_row, *keys, m, places, key == 0)
+
+
+@inner
+def _sum_products(a, b, out):
+    """``out[i] = sum over j of a[j, i] * b[j, i]``, a and b flat."""
+    n = out.size
+    out[:] = 0
+    for first in range(0, a.size, n):
+        left, right = a[first : first + n], b[first : first + n]
+        for i in range(n):
+            out[i] += left[i] * right[i]
+
+
+@inner
+def _slopes_of_scores(p, s, log_sums, mean, factor):
+    """Turn scores ``p`` into the softmax, and the gradient by the softmax, ``s``, into that by the products."""
+    for j in range(p.shape[0]):
+        weights, row = p[j], s[j]
+        for i in range(row.size):
+            weights[i] = exp(weights[i] - log_sums[i], _ZERO)
+            row[i] = weights[i] * (row[i] - mean[i]) * factor
