@@ -116,9 +116,9 @@ class Config(Checked):
     )
     dropout: float = option(
         0.0,
-        "share of the mlp's hidden units dropped in training, in steps of 1/65536",
+        "share dropped in training of the mlp's hidden units, or of what the gpt's blocks add, in steps of 1/65536",
         FRACTION,
-        of=_MLP,
+        of=(*_MLP, "gpt"),
     )
     loss: LossName = option(
         "auto",
@@ -286,7 +286,7 @@ class Config(Checked):
     def y_kind(self) -> YKind:
         """What ``y`` of the data must be for the task, or else for the model, or the loss."""
         of_task: dict[str, YKind] = {"classes": "classes", "targets": "targets", "tokens": "tokens"}
-        of_model: dict[str, YKind] = {"logistic": "classes"}
+        of_model: dict[str, YKind] = {"logistic": "classes", "gpt": "tokens"}
         of_loss: dict[str, YKind] = {"auto": "auto", "cross_entropy": "classes"}
         asked = of_task.get(self.task) or of_model.get(self.model)
         return asked or of_loss.get(self.loss, "targets")
