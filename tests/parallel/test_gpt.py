@@ -4,12 +4,12 @@ import h5py
 import numpy as np
 import pytest
 
+from lepton_mpi.commands import generate
+from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options.config import Config
 from lepton_mpi.run import checkpoint
 from lepton_mpi.run.fit import train
-from tests.parallel.together import check, together
-
-_DIGEST = ""
+from tests.parallel.together import check, refused, together
 
 
 @pytest.fixture
@@ -24,6 +24,8 @@ def text(world, folder):
                 for split, part in (("train", tokens[:2000]), ("test", tokens[2000:])):
                     made = file.create_dataset(f"{split}/tokens", data=part)
                     made.attrs["kind"], made.attrs["values"] = np.bytes_("tokens"), 11
+                file["vocabulary/bytes"] = np.frombuffer(b"abcdefghijk", "u1")
+                file["vocabulary/ends"] = np.arange(1, 12)
     return path
 
 
@@ -36,10 +38,10 @@ def _config(text, **options) -> Config:
 
 
 VARIANTS = {
-    "gpt-2": ({}, ""),
+    "gpt-2": ({}, "2244086c6e6285e4bfe1f2f414e0e7d1"),
     "llama": (
         {"shared_heads": 1, "positions": "rotary", "norm": "rms", "feed_forward": "swiglu", "tied": False},
-        "",
+        "42bca0deaded9c804001bc36aa65283f",
     ),
 }  # fmt: skip
 
@@ -67,3 +69,30 @@ def test_it_learns_what_there_is_to_learn(world, text):
     """Of two equally likely next tokens it can know no more than log 2 = 0.693 nats."""
     result = train(_config(text, epochs=12, dropout=0.0), world)
     check(world, 0.69 < result["test_loss"] < 0.76)
+
+
+def test_it_continues_a_text(world, text, folder, capsys):
+    """Which one rank prints; letters follow each other by one or two, as in what it has learned."""
+    runs = str(folder / "runs")
+    train(_config(text, epochs=12, dropout=0.0, checkpoint=runs), world)
+
+    def written(seed: int) -> str:
+        capsys.readouterr()
+        options = {"prompt": "hij", "tokens": 40, "seed": seed, "temperature": 0.5}
+        generate.write_text(generate.Options(checkpoint=runs, **options), world)
+        return capsys.readouterr().out.splitlines()[-1] if world.rank == 0 else ""
+
+    texts = [written(seed) for seed in (1, 1, 2)]
+    with together(world):
+        assert texts[0] == texts[1]
+        if world.rank == 0:
+            assert texts[0] != texts[2] and len(texts[0]) == 43 and texts[0].startswith("hij")
+            steps = np.diff([ord(letter) for letter in texts[0]]) % 11
+            assert np.isin(steps, (1, 2)).mean() > 0.95
+
+
+def test_a_model_that_is_not_of_texts_is_refused(world, folder):
+    runs = str(folder / "runs")
+    train(Config(epochs=1, progress="none", checkpoint=runs), world)
+    with refused(world, ConfigurationError, "expected a model of texts", "mlp 64-128-10"):
+        generate.write_text(generate.Options(checkpoint=runs), world)

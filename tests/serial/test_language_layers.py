@@ -1,5 +1,7 @@
 """Layers of language models: kernels against their NumPy twins, gradients against finite differences, at odd shapes and row counts."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -287,7 +289,7 @@ def test_a_cache_of_keys_and_values_gives_what_the_whole_row_gives(is_rotary):
 
 
 def test_memory_of_attention_grows_with_the_length_and_not_with_its_square():
-    """At 4096 positions, by the plan and by what Python and NumPy allocate: less than a T x T matrix of one head."""
+    """At 4096 positions, by the plan: less than an eighth of a T x T matrix of one head."""
     sizes = {}
     for length in (2048, 4096):
         body = Sequential(
@@ -297,6 +299,27 @@ def test_memory_of_attention_grows_with_the_length_and_not_with_its_square():
         sizes[length] = make_plan(graph, 1, np.dtype(np.float32)).byte_count
     assert sizes[4096] <= 2.02 * sizes[2048]
     assert sizes[4096] < 4096 * 4096 * 4 / 8
+
+
+def test_a_step_over_4096_positions_allocates_what_the_plan_says():
+    """As Python and NumPy count it; kernels have no memory but what they are given."""
+    body = Sequential({"embedding": Embedding(5, 6), "qkv": Dense(12), "attention": Attention(1)})
+    network = Network("long", body, {"tokens": Input("tokens", (4096,), 5)}, TokenLoss(5))
+    layout = Layout(network.shapes)
+    vector, gradient = np.zeros(layout.size, np.float32), np.zeros(layout.size, np.float32)
+    given = layout.views(vector), _batch(network, 1), layout.views(gradient), NO_SYNC
+    plan = make_plan(network._graph, 1, np.dtype(np.float32)).byte_count
+    # Compiling allocates, too: a short row has the same kernels.
+    short = Network("short", body, {"tokens": Input("tokens", (2,), 5)}, TokenLoss(5))
+    short.loss_and_gradient(given[0], _batch(short, 1), given[2], NO_SYNC)
+    tracemalloc.start()
+    try:
+        network.loss_and_gradient(*given)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert plan <= peak <= 1.05 * plan + 200_000
+    assert peak < 4096 * 4096 * 4 / 16
 
 
 # -- what is refused ---------------------------------------------------------------------------------------
