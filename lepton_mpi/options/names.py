@@ -7,6 +7,7 @@ in each folder says how what is named is called.
 MODELS = {
     "mlp": "lepton_mpi.models.mlp:build",
     "logistic": "lepton_mpi.models.logistic:build",
+    "gpt": "lepton_mpi.models.gpt:build",
 }
 
 TASKS = {

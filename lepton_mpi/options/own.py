@@ -20,7 +20,7 @@ from lepton_mpi.wording import did_you_mean
 # Options of Config that choose, and the choices that have options of their own: ``module:class``.
 _RULES = "lepton_mpi.optimizers.rule_options"
 OWN: dict[str, dict[str, str]] = {
-    "model": {},
+    "model": {"gpt": "lepton_mpi.models.gpt_options:GptOptions"},
     "optimizer": {
         "adam": f"{_RULES}:AdamOptions",
         "adamw": f"{_RULES}:AdamOptions",
