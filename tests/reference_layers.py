@@ -1,0 +1,70 @@
+"""NumPy twins of the kernels of layers over images and sequences, written for reading, not for speed.
+
+As in ``reference.py``: the same arguments, computed in float64, outputs filled in place.
+"""
+
+import numpy as np
+
+
+def convolution(x, weight, window, groups):
+    """The formula of ``layers/convolution.py``, tap by tap. Shapes (rows, H, W, C), (kh, kw, C / groups, K) -> (rows, H', W', K)."""
+    padded = np.pad(np.asarray(x, float), ((0, 0), *window.padding, (0, 0)))
+    height, width = window.out(x.shape[1:3])
+    in_group, out_group = weight.shape[2], weight.shape[3] // groups
+    out = np.zeros((len(x), height, width, weight.shape[3]))
+    for i, j in np.ndindex(*window.size):
+        starts = i * window.dilation[0], j * window.dilation[1]
+        rows, columns = (
+            slice(start, start + (count - 1) * step + 1, step)
+            for start, count, step in zip(starts, (height, width), window.stride, strict=True)
+        )
+        for g in range(groups):
+            seen = padded[:, rows, columns, g * in_group : (g + 1) * in_group]
+            n = slice(g * out_group, (g + 1) * out_group)
+            out[..., n] += seen @ np.asarray(weight[i, j, :, n], float)
+    return out
+
+
+def _framed(x, frame):
+    """All images in frames, flat. Shape (images, elements of a frame)."""
+    height, width, channels, top, left, frame_height, frame_width, _ = frame
+    framed = np.zeros((len(x), frame_height, frame_width, channels))
+    seen = x.reshape(len(x), height, width, channels)[:, : frame_height - top, : frame_width - left]
+    framed[:, top : top + seen.shape[1], left : left + seen.shape[2]] = seen
+    return framed.reshape(len(x), frame_height * frame_width * channels)
+
+
+def convolve(x, frame, framed, phases, places, targets, shifts, weight, groups, out):
+    in_frame, columns = _framed(x, frame), weight.shape[1] // groups
+    for first, count, first_shift, depth in phases:
+        here = places[first : first + count, None] + shifts[first_shift : first_shift + depth]
+        factors = weight[first_shift : first_shift + depth].astype(float)
+        for g in range(groups):
+            n = np.arange(g * columns, (g + 1) * columns)
+            windows = in_frame[:, here + g * (frame[2] // groups)]
+            out[:, targets[first : first + count, None] + n] = windows @ factors[:, n]
+
+
+def weight_gradient(x, frame, framed, places, runs, run, groups, grad_out, grad_weight):
+    outputs, in_frame = grad_weight.shape[1], _framed(x, frame)
+    places, columns = places[: len(places) // frame[7]], grad_weight.shape[1] // groups
+    slopes = grad_out.reshape(len(x), len(places), outputs).astype(float)
+    shifts = (runs[:, None] + np.arange(run)).reshape(-1)
+    for g in range(groups):
+        n = slice(g * columns, (g + 1) * columns)
+        windows = in_frame[:, places[:, None] + shifts + g * (frame[2] // groups)]
+        grad_weight[:, n] = np.einsum("ipk,ipn->kn", windows, slopes[..., n])
+
+
+def turn(weight, taps, groups, turned):
+    per_tap = turned.shape[1] // groups, groups, weight.shape[1] // groups
+    found = weight.reshape(-1, *per_tap)[taps]
+    turned[...] = found.transpose(0, 3, 2, 1).reshape(turned.shape)
+
+
+def add_to_rows(bias, out):
+    out += bias
+
+
+def add_up_rows(grad_out, grad_bias):
+    grad_bias[...] = grad_out.sum(axis=0, dtype=float)
