@@ -68,3 +68,69 @@ def add_to_rows(bias, out):
 
 def add_up_rows(grad_out, grad_bias):
     grad_bias[...] = grad_out.sum(axis=0, dtype=float)
+
+
+def batch_statistics(x, wide, totals, statistics):
+    places = x.reshape(-1, statistics.shape[1]).astype(float)
+    statistics[...] = (places.mean(axis=0), places.var(axis=0)) if len(places) else 0
+
+
+def _normalised(x, statistics, epsilon):
+    places = x.reshape(-1, statistics.shape[1]).astype(float)
+    mean, variance = statistics.astype(float)
+    return (places - mean) / np.sqrt(variance + epsilon)
+
+
+def normalise(x, statistics, weight, bias, epsilon, with_relu, wide, out):
+    found = _normalised(x, statistics, epsilon) * weight + bias
+    out[...] = (np.maximum(found, 0) if with_relu else found).reshape(-1)
+
+
+def batch_norm_gradient(
+    x, statistics, weight, bias, epsilon, with_relu, wide, totals, grad_out, grad_weight, grad_bias, grad_x
+):  # fmt: skip
+    h = _normalised(x, statistics, epsilon)
+    slope = grad_out.reshape(h.shape).astype(float)
+    if with_relu:
+        slope = slope * (h * weight + bias > 0)
+    grad_bias[...], grad_weight[...] = slope.sum(axis=0), (slope * h).sum(axis=0)
+    count, scale = max(1, len(h)), weight / np.sqrt(statistics[1].astype(float) + epsilon)
+    found = scale * (
+        slope - grad_bias.astype(float) / count - h * grad_weight.astype(float) / count
+    )
+    grad_x[...] = found.reshape(-1)[: grad_x.size]
+
+
+def _groups(x, statistics, epsilon, channels):
+    """Rows, places, groups, channels of a group, normalised; and the inverse deviations."""
+    groups = statistics.shape[1] // 2
+    each, by_group = channels // groups, statistics.reshape(len(x), 1, groups, 1, 2)
+    mean, variance = np.moveaxis(by_group.astype(float), -1, 0)
+    inverse = 1 / np.sqrt(variance + epsilon)
+    places = x.shape[1] // channels
+    return (x.reshape(len(x), places, groups, each) - mean) * inverse, inverse
+
+
+def group_norm(x, weight, bias, epsilon, with_relu, wide, totals, statistics, out):
+    groups = statistics.shape[1] // 2
+    each, places = weight.size // groups, x.shape[1] // weight.size
+    shaped = x.reshape(len(x), places, groups, each).astype(float)
+    statistics[:, 0::2], statistics[:, 1::2] = shaped.mean(axis=(1, 3)), shaped.var(axis=(1, 3))
+    h, _ = _groups(x, statistics, epsilon, weight.size)
+    found = h * weight.reshape(groups, each) + bias.reshape(groups, each)
+    out[...] = (np.maximum(found, 0) if with_relu else found).reshape(out.shape)
+
+
+def group_norm_gradient(
+    x, statistics, weight, bias, epsilon, with_relu, wide, totals, grad_out, grad_weight, grad_bias, grad_x
+):  # fmt: skip
+    h, inverse = _groups(x, statistics, epsilon, weight.size)
+    weights, slope = weight.reshape(h.shape[2:]), grad_out.reshape(h.shape).astype(float)
+    if with_relu:
+        slope = slope * (h * weights + bias.reshape(h.shape[2:]) > 0)
+    grad_bias[...] = slope.sum(axis=(0, 1)).reshape(-1)
+    grad_weight[...] = (slope * h).sum(axis=(0, 1)).reshape(-1)
+    mean = lambda a: a.mean(axis=(1, 3), keepdims=True)  # noqa: E731
+    slope = slope * weights
+    found = inverse * (slope - mean(slope) - h * mean(slope * h))
+    grad_x[...] = found.reshape(x.shape)[: len(grad_x)]

@@ -110,7 +110,8 @@ def forward_tables(
     places = _grid(
         np.arange(rows) * window.stride[0], np.arange(columns) * window.stride[1], width, channels
     )
-    taps = _grid(*(np.arange(n) * d for n, d in zip(*window[::3], strict=True)), width, channels)
+    down, across = (np.arange(window.size[axis]) * window.dilation[axis] for axis in (0, 1))
+    taps = _grid(down, across, width, channels)
     shifts = (taps[:, None] + np.arange(in_group)).reshape(-1)
     images = _images_together(height * width * channels, len(places))
     return Tables(
@@ -136,12 +137,14 @@ def backward_tables(
         for axis in (0, 1)
     ]
     width = size[1]
-    places, targets, shifts, taps, phases = [], [], [], [], []
+    places: list[Whole] = []
+    shifts: list[Whole] = []
+    targets, taps, phases = [], [], []
     images = _images_together(size[0] * width * outputs, image[0] * image[1])
     for down in axes[0]:
         for across in axes[1]:
             first = _grid(down.first + before[0], across.first + before[1], width, outputs)
-            begun = sum(map(len, places)), sum(map(len, shifts))
+            begun = sum(each.size for each in places), sum(each.size for each in shifts)
             taps.append(_grid(down.taps, across.taps, window.size[1], 1))
             back = _grid(down.back, across.back, width, outputs)
             shifts.append((np.arange(in_group) - back[:, None]).reshape(-1))

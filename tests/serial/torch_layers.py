@@ -82,6 +82,15 @@ CASES = {
         (2, 9, 3),
         {"weight": (3, 3, 4), "bias": (4,)},
     ),
+    "batch norm": Case(
+        "BatchNorm2d", {"num_features": 5}, (3, 4, 3, 5), {"weight": (5,), "bias": (5,)}
+    ),
+    "group norm": Case(
+        "GroupNorm",
+        {"num_groups": 2, "num_channels": 6},
+        (3, 4, 3, 6),
+        {"weight": (6,), "bias": (6,)},
+    ),
 }
 
 
@@ -124,6 +133,10 @@ def _results(name: str) -> dict[str, np.ndarray]:
         array = getattr(layer, key)
         values = (array if array.grad is None else array.grad).detach().numpy()
         results[f"grad {key}"] = _to_own(values, weight=True)
+    if case.kind == "BatchNorm2d":
+        results["running_mean"] = layer.running_mean.numpy()
+        results["running_variance"] = layer.running_var.numpy()
+        results["evaluated"] = _to_own(layer.eval()(x).detach().numpy())
     return results
 
 
