@@ -134,3 +134,48 @@ def group_norm_gradient(
     slope = slope * weights
     found = inverse * (slope - mean(slope) - h * mean(slope * h))
     grad_x[...] = found.reshape(x.shape)[: len(grad_x)]
+
+
+def _windows(sizes):
+    """Of each window in turn, its places in the image: a slice down, and one across."""
+    height, width, _, *out = sizes[:5]
+    for down, across in np.ndindex(*out):
+        starts = down * sizes[7] - sizes[9], across * sizes[8] - sizes[10]
+        yield tuple(
+            slice(max(0, start), min(length, start + size))
+            for start, length, size in zip(starts, (height, width), sizes[5:7], strict=True)
+        )
+
+
+def _as_images(x, sizes):
+    return x.reshape(len(x), *sizes[:3])
+
+
+def max_pool(x, sizes, out, taken):
+    height, width, channels = sizes[:3]
+    numbers = np.arange(height * width * channels).reshape(height, width, channels)
+    for n, here in enumerate(_windows(sizes)):
+        places = numbers[here].reshape(-1, channels)
+        best = x[:, places].argmax(axis=1)
+        taken[:, n * channels : (n + 1) * channels] = places[best, np.arange(channels)]
+    out[...] = np.take_along_axis(x, taken, axis=1)
+
+
+def max_pool_gradient(taken, grad_out, grad_x):
+    grad_x[...] = 0
+    for row, at, slopes in zip(grad_x, taken, grad_out, strict=True):
+        np.add.at(row, at, slopes)
+
+
+def average_pool(x, sizes, out):
+    for n, here in enumerate(_windows(sizes)):
+        mean = _as_images(x, sizes)[:, *here].mean(axis=(1, 2), dtype=float)
+        out[:, n * sizes[2] : (n + 1) * sizes[2]] = mean
+
+
+def average_pool_gradient(grad_out, sizes, grad_x):
+    grad_x[...] = 0
+    images, channels = _as_images(grad_x, sizes), sizes[2]
+    for n, here in enumerate(_windows(sizes)):
+        slopes = grad_out[:, None, None, n * channels : (n + 1) * channels]
+        images[:, *here] += slopes / images[0:1, *here].size * channels if len(images) else 0

@@ -8,6 +8,7 @@ from lepton_mpi.layers.batch_norm import BatchNorm
 from lepton_mpi.layers.convolution import Conv1d, Conv2d
 from lepton_mpi.layers.group_norm import GroupNorm
 from lepton_mpi.layers.layer import Arrays, Layer, When
+from lepton_mpi.layers.pooling import AveragePool, MaxPool
 from lepton_mpi.layers.windows import Window, along, square
 from tests.serial import torch_layers
 
@@ -21,6 +22,9 @@ LAYERS = {
     "conv1d": Conv1d(4, along(3, padding=(2, 2), dilation=2)),
     "batch norm": BatchNorm(),
     "group norm": GroupNorm(2),
+    "max pool": MaxPool(square(3, stride=2, padding=1)),
+    "average pool": AveragePool(square(3, stride=2, padding=1)),
+    "average pool of a sequence": AveragePool(along(2, stride=2)),
 }
 
 
@@ -35,7 +39,7 @@ def _arrays(layer: Layer, name: str, is_training: bool) -> tuple[Arrays, dict[st
     spec = Input("numbers", x.shape[1:])
     at = Arrays((x,), np.full((len(x), *layer.out_shape(spec)), np.nan, "f4"), 0)
     at.memory = {
-        key: np.full(m.shape, 0 if m.dtype is np.int64 else np.nan, m.dtype or "f4")
+        key: np.full(m.shape, -1 if m.dtype in (np.int32, np.int64) else np.nan, m.dtype or "f4")
         for key, m in layer.memory(len(x), spec).items()
         if is_training or m.lives in ("kept", "scratch", "plan")
     }

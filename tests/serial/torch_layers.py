@@ -91,6 +91,14 @@ CASES = {
         (3, 4, 3, 6),
         {"weight": (6,), "bias": (6,)},
     ),
+    "max pool": Case("MaxPool2d", {"kernel_size": 3, "stride": 2, "padding": 1}, (2, 7, 6, 3), {}),
+    "average pool": Case(
+        "AvgPool2d",
+        {"kernel_size": 3, "stride": 2, "padding": 1, "count_include_pad": False},
+        (2, 7, 6, 3),
+        {},
+    ),
+    "average pool of a sequence": Case("AvgPool1d", {"kernel_size": 2, "stride": 2}, (2, 7, 3), {}),
 }
 
 
