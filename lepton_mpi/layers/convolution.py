@@ -105,11 +105,12 @@ class Conv2d(Layer):
 
     def _weight_gradient(self, at: Arrays, grad_weight: Array) -> None:
         tables, in_group = self._tables(self._image(at.x.shape[1:])), grad_weight.shape[-2]
-        gradient = kernels.weight_gradient
+        gradient, run = kernels.weight_gradient, in_group
         if self._is_depthwise(grad_weight):
             gradient = kernels.weight_gradient_depthwise
-        # Taps side by side are one run of elements, if nothing lies between their channels.
-        run = in_group * (self.window.size[1] if self._are_taps_adjacent else 1)
+        elif self.groups == 1 and self.window.dilation[1] == 1:
+            # Taps side by side are one run of elements: nothing lies between their channels.
+            run *= self.window.size[1]
         frame = tables.frame, at.memory["frame"], tables.places
         runs = tables.shifts[::run].copy(), run, self.groups
         flat = grad_weight.reshape(-1, self.outputs)
@@ -125,10 +126,6 @@ class Conv2d(Layer):
 
     def _is_depthwise(self, weight: Array) -> bool:
         return self.groups == self.outputs and weight.shape[-2] == 1
-
-    @property
-    def _are_taps_adjacent(self) -> bool:
-        return self.groups == 1 and self.window.dilation[1] == 1
 
     @property
     def _weight_size(self) -> tuple[int, ...]:

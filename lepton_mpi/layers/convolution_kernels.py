@@ -55,6 +55,13 @@ def _is_framed(frame):
 
 
 @inner
+def _clear_frames(framed, frame, rows):
+    """Zeros around as many images as are worked on together."""
+    images = min(frame[7], rows)
+    framed[: images * frame[5] * frame[6] * frame[2]] = 0
+
+
+@inner
 def _lay(x, first, count, frame, framed):
     """Images [first, first + count) of ``x`` into their frames, whose zeros are there."""
     height, width, channels, top, left, frame_height, frame_width, _ = frame
@@ -107,7 +114,7 @@ def convolve(x, frame, framed, phases, places, targets, shifts, weight, groups, 
     """
     together, is_framed = frame[7], _is_framed(frame)
     if is_framed:
-        framed[:] = 0
+        _clear_frames(framed, frame, x.shape[0])
     addresses = base_address(places), base_address(targets), base_address(shifts)
     flat = out.reshape(-1)
     for first in range(0, x.shape[0], together):
@@ -129,7 +136,7 @@ def convolve_depthwise(x, frame, framed, phases, places, targets, shifts, weight
     """The same where each of the ``groups`` is one channel and one output."""
     together, is_framed = frame[7], _is_framed(frame)
     if is_framed:
-        framed[:] = 0
+        _clear_frames(framed, frame, x.shape[0])
     channels, flat, x_flat = weight.shape[1], out.reshape(-1), x.reshape(-1)
     for first in range(0, x.shape[0], together):
         images = min(together, x.shape[0] - first)
@@ -161,7 +168,7 @@ def weight_gradient(x, frame, framed, places, runs, run, groups, grad_out, grad_
     outputs, width = grad_weight.shape[1], VECTORS * VECTOR_BYTES // x.itemsize
     each, columns, b_k = places.size // together, outputs // groups, outputs * size
     if is_framed:
-        framed[:] = 0
+        _clear_frames(framed, frame, x.shape[0])
     if x.shape[0] == 0:
         grad_weight[:] = 0
     for first in range(0, x.shape[0], together):
@@ -196,7 +203,7 @@ def weight_gradient_depthwise(x, frame, framed, places, runs, run, groups, grad_
     channels, x_flat = grad_weight.shape[1], x.reshape(-1)
     each = places.size // together
     if is_framed:
-        framed[:] = 0
+        _clear_frames(framed, frame, x.shape[0])
     grad_weight[:] = 0
     for first in range(0, x.shape[0], together):
         images = min(together, x.shape[0] - first)

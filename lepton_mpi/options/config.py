@@ -114,9 +114,9 @@ class Config(Checked):
     )
     dropout: float = option(
         0.0,
-        "share of the mlp's hidden units dropped in training, in steps of 1/65536",
+        "share of the hidden units of mlp, cnn and tcn dropped in training, in steps of 1/65536",
         FRACTION,
-        of=_MLP,
+        of=(*_MLP, "cnn", "tcn"),
     )
     loss: LossName = option(
         "auto",

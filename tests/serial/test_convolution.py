@@ -15,6 +15,8 @@ from tests.serial.slopes import check_slopes, network_of
 # Window, groups, shape of an image, outputs: odd sizes, one of everything, several phases and images at a time.
 CASES = {
     "one of everything": (square(1), 1, (1, 1, 1), 1),
+    "one channel and output": (square(3, padding=1), 1, (4, 5, 1), 1),
+    "one output": (square(3, padding=1), 1, (4, 5, 2), 1),
     "1x1": (square(1), 1, (5, 4, 3), 7),
     "1x1, stride 2": (square(1, stride=2), 1, (5, 6, 3), 4),
     "3x3": (square(3, padding=1), 1, (5, 4, 3), 17),
