@@ -32,6 +32,21 @@ def glorot_uniform(array: NDArray[Any], seed: int, index: int) -> None:
     array[...] = (limit * (2 * numbers - 1)).reshape(array.shape)
 
 
+def he_uniform(array: NDArray[Any], seed: int, index: int) -> None:
+    """Uniform in ±sqrt(6 / inputs), of variance 2 / inputs, for what a ReLU follows; the last dimension are the outputs.
+
+    Source: He, Zhang, Ren, Sun, "Delving deep into rectifiers", ICCV 2015.
+    """
+    limit = sqrt(6 / max(1, prod(array.shape[:-1])))
+    numbers = counter_random.uniform(seed, _INITIALISATION + index, array.size)
+    array[...] = (limit * (2 * numbers - 1)).reshape(array.shape)
+
+
+def ones(array: NDArray[Any], seed: int, index: int) -> None:
+    """All 1."""
+    array[...] = 1
+
+
 def zeros(array: NDArray[Any], seed: int, index: int) -> None:
     """All 0."""
     array[...] = 0

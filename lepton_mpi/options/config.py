@@ -116,9 +116,9 @@ class Config(Checked):
     )
     dropout: float = option(
         0.0,
-        "share dropped in training of the mlp's hidden units, or of what the gpt's blocks add, in steps of 1/65536",
+        "share dropped in training of the hidden units of mlp, cnn and tcn, or of what the gpt's blocks add, in steps of 1/65536",
         FRACTION,
-        of=(*_MLP, "gpt"),
+        of=(*_MLP, "gpt", "cnn", "tcn"),
     )
     loss: LossName = option(
         "auto",
