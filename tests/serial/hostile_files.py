@@ -268,12 +268,11 @@ def _is_unread(attack: Callable, place: str) -> bool:
     """Whether what an attack makes lies where it is not read: attributes, and what other programs put beside the rows."""
     if attack.__module__.endswith("other_files"):
         return False
-    beside = ["other/deeper/x"]
     if attack.__name__.startswith("attribute"):
-        beside += ["normalisation/shift", "about/units"]
-    if attack.__name__ in ("texts", "texts_of_fixed_length", "stored_type"):
-        beside += ["about/units"]  # they make it in another group, or no data set
-    return place in beside
+        return place.startswith(("other", "normalisation", "about"))
+    if attack.__name__ in ("texts", "texts_of_fixed_length"):
+        return place.startswith(("other", "about"))  # they make it in another group
+    return place == "other/deeper/x"
 
 
 def _words(function: Callable) -> str:
