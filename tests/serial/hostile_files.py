@@ -290,15 +290,11 @@ def _is_unread(attack: Callable, place: str) -> bool:
     """Whether what an attack makes lies where it is not read: attributes, and what other programs put beside the rows."""
     if attack.__module__.endswith("other_files"):
         return False
-    # There is no text in one piece, to which starts of documents would belong.
-    beside = ["other/deeper/x", "train/document_starts"]
     if attack.__name__.startswith("attribute"):
-        beside += ["normalisation/shift", "normalisation/inputs/ages/shift", "about/units"]
-        beside += ["vocabulary/ends", "train/tokens"]
-    if attack.__name__ in ("texts", "texts_of_fixed_length", "stored_type"):
-        # They make it in another group, or no data set: there is no text, either.
-        beside += ["about/units", "train/tokens"]
-    return place in beside
+        return place.startswith(("other", "normalisation", "about"))
+    if attack.__name__ in ("texts", "texts_of_fixed_length"):
+        return place.startswith(("other", "about"))  # they make it in another group
+    return place == "other/deeper/x"
 
 
 def _words(function: Callable) -> str:
