@@ -92,9 +92,8 @@ def evaluate_checkpoint(
                 "a file that names a program is not reason enough to run it"
             )
     dtype = np.dtype(config.dtype)
-    wanted = dataclasses.replace(
-        build.wanted_of(config), y_kind=y_kind, way="auto", target_scale=saved.target_scale
-    )
+    changes = {"y_kind": y_kind, "way": "auto", "target_scale": saved.target_scale}
+    wanted = dataclasses.replace(build.wanted_of(config), **changes, for_training=False)
     data = load(data_name or config.data, wanted, world)
     with world.agreeing():
         model = make_model(model_name or config.model, config.for_model(threads=1), data)

@@ -9,9 +9,9 @@ of ranks; ``read`` may be called for any block, at any time, again and again, an
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -161,6 +161,11 @@ class Source:
         What was found or decided that the user should see.
     decimal : str
         Sign before the decimals of numbers in texts.
+    reading : dict
+        Options that make another file be read as this table was.
+    known : dict of int to tuple of str, or None
+        Of ``--like``: the categories of the features, whatever texts there are; others are missing if
+        ``unknown_is_missing``.
     """
 
     parts: tuple[Part, ...]
@@ -175,6 +180,9 @@ class Source:
     overlapping: bool = False
     notes: tuple[str, ...] = ()
     decimal: str = "."
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    known: Mapping[int, tuple[str, ...]] | None = None
+    unknown_is_missing: bool = False
 
     @property
     def is_table(self) -> bool:
