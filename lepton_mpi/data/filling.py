@@ -47,13 +47,13 @@ class Shape:
 
 def shape_of(tables: Mapping[str, RowTable], target_count: int, dtype: np.dtype) -> Shape:
     """Bytes stay bytes, a quarter of the memory, and so do short codes, if every file has them so."""
-    inputs = []
-    for name, spec in tables["train"].specs.items():
+    inputs, first = [], next(iter(tables.values()))
+    for name, spec in first.specs.items():
         stored = {rows.dtype for table in tables.values() for rows in table.stored(name)}
         kept = (np.dtype(np.uint8),) if spec.kind == "numbers" else _CODE_TYPES
         other = dtype if spec.kind == "numbers" else np.dtype(np.int32)
         common = next(iter(stored)) if len(stored) == 1 else None
-        kind, more = common if common in kept else other, isinstance(tables["train"], TokenTable)
+        kind, more = common if common in kept else other, isinstance(first, TokenTable)
         inputs.append(InputRows(name, spec, kind, more_read=int(more)))
     return Shape(tuple(inputs), target_count, dtype)
 

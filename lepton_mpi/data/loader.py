@@ -1,7 +1,7 @@
 """From names of files to a data set whose rows are ready."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,8 @@ class Wanted:
         Of a text: tokens of a row, 0 for those that the files name; tokens from one row to the next, 0 for as many.
     target_scale : function of the number of targets, optional
         How targets are scaled, in place of what the files say: that of a checkpoint. Raises DataError.
+    for_training : bool
+        Whether there must be training rows.
     """
 
     dtype: np.dtype
@@ -55,6 +57,7 @@ class Wanted:
     context: int = 0
     stride: int = 0
     target_scale: Callable[[int], TargetScale] | None = None
+    for_training: bool = True
 
 
 def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
@@ -93,16 +96,21 @@ def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
             class_names = tuple(str(number) for number in range(_class_count(splits)))
     on_labels: tuple[str, ...] = ()
     if facts.y_kind != "tokens":
-        on_labels = notes_on_labels(splits["train"].y, facts.class_names, opened.is_prepared)
+        on_labels = notes_on_labels(
+            next(iter(splits.values())).y, facts.class_names, opened.is_prepared
+        )
+    if "train" not in splits:
+        splits["train"] = replace(next(iter(splits.values())), chosen=np.zeros(0, np.int64))
     nothing = dict.fromkeys(("validation", "test"), 0.0)
     hold_out(
         splits, nothing if opened.is_prepared else nothing | dict(wanted.held_out), wanted.seed
     )
     with host.agreeing():
-        if splits["train"].row_count == 0:
-            raise DataError(
-                f"{paths[0]}: expected rows to train on, got none: all are held out, see --test-split"
-            )
+        if splits["train"].row_count == 0 and wanted.for_training:
+            why = "all are held out, see --test-split"
+            if opened.is_prepared:
+                why = "the file has others alone, to be scored"
+            raise DataError(f"{paths[0]}: expected rows to train on, got none: {why}")
     return DataSet(
         *(tuple(paths), facts.inputs, class_names, wanted.dtype, normalisation, splits),
         *(facts.y_kind, facts.target_scale, way),

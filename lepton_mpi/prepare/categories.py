@@ -28,6 +28,9 @@ def categories_of(facts: "list[BlockFacts]", source: Source) -> dict[int, tuple[
         feature: sorted({text for fact in facts for text in fact.words.get(feature, ())})
         for feature in sorted({feature for fact in facts for feature in fact.words})
     }
+    if source.known is not None:
+        _check_known(facts[0].name, texts_of, source)
+        return dict(source.known)
     in_question = [feature for feature in texts_of if feature not in source.categorical]
     for feature in in_question:
         _check_one_kind(facts, source, feature)
@@ -43,6 +46,23 @@ def categories_of(facts: "list[BlockFacts]", source: Source) -> dict[int, tuple[
                 "categories; --drop-columns leaves the column out, --categorical takes it as it is"
             )
     return {feature: tuple(_in_order(texts)) for feature, texts in texts_of.items()}
+
+
+def _check_known(where: str, texts_of: dict[int, list[str]], source: Source) -> None:
+    """Raise DataError for texts where the file of --like has numbers, or that are none of its categories."""
+    known = source.known or {}
+    shown = []
+    for feature, texts in texts_of.items():
+        odd = [text for text in texts if text not in known.get(feature, ())]
+        if feature not in known or not source.unknown_is_missing:
+            more = " …" if len(odd) > _SHOWN else ""
+            named = ", ".join(repr(text[:40]) for text in odd[:_SHOWN])
+            shown += [f"column {source.columns[feature]!r}: {named}{more}"] if odd else []
+    if shown:
+        raise DataError(
+            f"{where}: expected numbers and categories of the file of --like, got {'; '.join(shown)}; --unknown missing takes "
+            "unknown categories as missing"
+        )
 
 
 def _in_order(texts: list[str]) -> list[str]:

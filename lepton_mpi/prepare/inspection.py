@@ -31,7 +31,7 @@ def text(path: Path, columns_max: int) -> str:
         with h5py.File(path, "r", locking=False) as raw:
             facts, names = _facts(raw, path), _names(raw)
         lines = [summary.text(facts)] if facts else _plain_lines(file)
-        for name, data_set in file.sources["train"].inputs.items():
+        for name, data_set in next(iter(file.sources.values())).inputs.items():
             if file.inputs[name].kind == "numbers":
                 lines += _histograms(name, data_set, columns_max, names)
     return "\n".join(map(printable, "\n".join(lines).split("\n")))
@@ -71,7 +71,7 @@ def _names(file: h5py.File) -> list[str]:
 
 
 def _plain_lines(file: OpenFile) -> list[str]:
-    train = file.sources["train"]
+    train = next(iter(file.sources.values()))
     counts = ", ".join(f"{grouped(s.row_count)} {name}" for name, s in file.sources.items())
     lines = [
         summary.line("source", f"{file.path.name}, not made by prepare"),

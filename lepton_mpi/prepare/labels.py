@@ -39,15 +39,21 @@ def make_labels(found: Survey, source: Source, options: Options) -> Labels:
         if found.y.ndim == 2:
             return Labels(None, (), found.y)
         return Labels(found.y.astype(np.int32), source.class_names)
-    words = _without_full_stops(found.y)
-    names, places = _classes(words)
+    names, codes = classes_of(found.y)
     if not names:
         raise DataError(f"{source.parts[0].name}: {source.label}: expected labels, got none")
     if options.task == "auto":
         _check_are_classes(names, found, source)
     if len(names) < 2:
         raise DataError(f"{source.label}: expected at least 2 classes, got only {names[0]!r}")
-    return Labels(np.array([*places, -1], np.int32)[words.codes], names)
+    return Labels(codes, names)
+
+
+def classes_of(words: Words) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names of the classes, and the class of each row, int32, -1 where missing."""
+    words = _without_full_stops(words)
+    names, places = _classes(words)
+    return names, np.array([*places, -1], np.int32)[words.codes]
 
 
 def _without_full_stops(words: Words) -> Words:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lepton_mpi.data.files.file_format import SPLITS
+from lepton_mpi.data.files.file_format import ENCODING, SPLITS
 from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.errors import DataError
 from lepton_mpi.prepare.labels import Labels
@@ -51,6 +51,7 @@ class Plan:
     row_shape: tuple[int, ...]
     dtype: np.dtype
     target_scale: TargetScale
+    encoding: bytes = b""
 
     @cached_property
     def y(self) -> np.ndarray:
@@ -121,7 +122,14 @@ class Plan:
         of_x = [f"about/statistics/{name}" for name in _STATISTICS]
         of_x += ["normalisation/shift", "normalisation/scale"]
         of_x = of_x if self.has_x else []
-        return [*rows, "about/report", *of_x, *self.texts, *self.scales_of_targets]
+        return [
+            *rows,
+            "about/report",
+            "about/encoding",
+            *of_x,
+            *self.texts,
+            *self.scales_of_targets,
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,6 +269,7 @@ def write_everything_else(
 ) -> None:
     """What the file holds besides its rows. One rank calls it."""
     arrays = plan.scales_of_targets
+    arrays[ENCODING] = np.frombuffer(plan.encoding, np.uint8)
     if plan.has_x:
         shift, scale = normaliser.of_rows(plan.row_shape)
         arrays |= {"normalisation/shift": shift, "normalisation/scale": scale}

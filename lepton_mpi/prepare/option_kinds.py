@@ -28,7 +28,7 @@ def _fractions(text: str) -> tuple[float, float, float]:
 
 def _are_fractions(values: Any) -> bool:
     is_three = isinstance(values, tuple | list) and len(values) == 3
-    return is_three and values[0] > 0 and min(values) >= 0 and abs(sum(values) - 1) <= 1e-9
+    return is_three and min(values) >= 0 and abs(sum(values) - 1) <= 1e-9
 
 
 def _image_size(text: str) -> tuple[int, int]:

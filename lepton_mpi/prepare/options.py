@@ -124,6 +124,15 @@ class Options(Checked):
         kind=Several.of(PathText("FILE"), ","),
     )
 
+    like: str | None = option(
+        None,
+        "a file that prepare made: its columns, codes, fills, classes and normalisation are applied, and all rows are for "
+        "testing if nothing says more",
+        kind=PathText("FILE"),
+    )
+    unknown: str = _choice(
+        "error", "with --like: categories that its file has not are an error, or missing", "missing"
+    )
     split: tuple[float, ...] | None = option(
         None,
         "fractions for train,validation,test; none: 0.8,0.1,0.1, for rows that the inputs put nowhere",
@@ -150,6 +159,11 @@ class Options(Checked):
         "one-hot",
         "codes",
         "inputs",
+    )
+    columns: tuple[str, ...] = option(
+        (),
+        "features of a table, in this order; none: all columns that are nothing else",
+        kind=_NAMES,
     )
     drop_columns: tuple[str, ...] = option((), "columns to leave out", kind=_NAMES)
     index_columns: str = _choice(
@@ -291,6 +305,8 @@ class Options(Checked):
             raise ConfigurationError(
                 "--split-column: expected neither --split nor --group beside it"
             )
+        if self.unknown != "error" and self.like is None:
+            raise ConfigurationError(f"--unknown {self.unknown}: expected --like FILE beside it")
         if self.skip and self.header not in ("auto", "none"):
             raise ConfigurationError("--skip: expected no --header LINE beside it")
         if self.compress != "none" and self.layout == "contiguous":

@@ -11,6 +11,12 @@ from lepton_mpi import __version__
 from lepton_mpi.durable import try_writing
 from lepton_mpi.errors import ConfigurationError, LauncherError, same_on_all_ranks
 from lepton_mpi.prepare import normalisation, summary
+from lepton_mpi.prepare.encoding import (
+    Encoding,
+    options_of,
+    read_encoding,
+    with_fills_of_flags,
+)
 from lepton_mpi.prepare.joining import join_labels
 from lepton_mpi.prepare.labels import Labels, make_labels
 from lepton_mpi.prepare.last_pass import Plan, output, write_everything_else, write_rows
@@ -40,24 +46,36 @@ def prepare(options: Options, world: Any) -> dict[str, Any]:
         inputs, _ = find_inputs(options, world)
         facts = write_stream(inputs, options, world)
     else:
+        like = None
+        if options.like is not None:
+            like = read_encoding(Path(options.like), world)
+            with same_on_all_ranks():
+                options = like.applied_to(options)
         with closing(open_inputs(options, world)) as source:
-            facts = _prepare(source, options, world)
+            facts = _prepare(source, options, world, like)
     if world.rank == 0:
         print(summary.text(facts), flush=True)
         print(_last_line(options), flush=True)
     return facts
 
 
-def _prepare(source: Source, options: Options, world: Any) -> dict[str, Any]:
-    """All passes. Collective."""
+def _prepare(source: Source, options: Options, world: Any, like: Encoding | None) -> dict[str, Any]:
+    """All passes; of ``like`` is what is not fitted anew. Collective."""
+    if like is not None:
+        with same_on_all_ranks():
+            source = like.known_to(source, options)
     blocks = Blocks(source, world, options.memory // world.local_size)
     found = survey(source, blocks, options)
     with same_on_all_ranks():
         found = join_labels(found, source)
         check_missing(found, options)
-        labels = make_labels(found, source, options)
+        labels = like.labels_of(found, source) if like else make_labels(found, source, options)
         chosen = select(found, labels, source, options)
-    plan, raw, moments, normaliser = _fit(blocks, source, found, labels, chosen, options)
+    facts_of_rows = found, labels, chosen
+    if like is None:
+        plan, raw, moments, normaliser = _fit(blocks, source, *facts_of_rows, options)
+    else:
+        plan, raw, moments, normaliser = _as_in(like, blocks, source, *facts_of_rows, options)
     with same_on_all_ranks():
         check_limits(plan)
     with output(plan, world) as out:
@@ -102,10 +120,43 @@ def _fit(
         if per == "feature":
             normaliser = normaliser.but_not(_flags(fitted, source))
         target_scale = fit_target_scale(labels, chosen, source, options)
+    fitted_for_others = fitted
+    if source.is_table:
+        fitted_for_others = with_fills_of_flags(fitted, moments.mean, len(source.columns))
+    encoding = Encoding(
+        *(options_of(source, options), source.columns, source.row_shape, labels.class_names),
+        *(fitted_for_others, normaliser, target_scale),
+    )
     plan = Plan(
-        *(options, source, found, labels, chosen, fitted, bounds, row_shape, dtype, target_scale)
+        *(options, source, found, labels, chosen, fitted, bounds, row_shape, dtype, target_scale),
+        encoding.as_bytes(),
     )
     return plan, raw, moments, normaliser
+
+
+def _as_in(
+    like: Encoding,
+    blocks: Blocks,
+    source: Source,
+    found: Survey,
+    labels: Labels,
+    chosen: Selection,
+    options: Options,
+) -> tuple[Plan, Moments | None, Moments, normalisation.Normalisation]:
+    """The same as ``_fit``, with nothing fitted; moments are those of all rows. Collective."""
+    bounds = np.concatenate([[0], np.cumsum(found.row_counts)])
+    fitted, features = like.transformation, int(np.prod(source.row_shape))
+    as_read = TrainingRows(blocks, bounds, chosen.repeats, fitted.encoded, features)
+    raw = as_read.moments() if source.is_table else None
+    row_shape = (int(fitted.widths(features).sum()),) if source.is_table else source.row_shape
+    units = normalisation.unit_count(like.normalisation.per, row_shape)
+    moments = TrainingRows(blocks, bounds, chosen.repeats, fitted.applied, units).moments()
+    dtype = _stored_dtype(found, fitted, options)
+    plan = Plan(
+        *(options, source, found, labels, chosen, fitted, bounds, row_shape, dtype),
+        *(like.target_scale, like.as_bytes()),
+    )
+    return plan, raw, moments, like.normalisation
 
 
 def _flags(fitted: Transformation, source: Source) -> np.ndarray:
@@ -150,6 +201,7 @@ def _stored_dtype(found: Survey, fitted: Transformation, options: Options) -> np
 def _last_line(options: Options) -> str:
     if options.dry_run:
         return summary.line("dry run", "nothing is written")
-    return summary.line(
-        "wrote", f"{options.output}; python -m lepton_mpi.train --data {options.output}"
-    )
+    then = f"python -m lepton_mpi.train --data {options.output}"
+    if options.like is not None:
+        then = f"python -m lepton_mpi evaluate CHECKPOINT --data {options.output}"
+    return summary.line("wrote", f"{options.output}; {then}")

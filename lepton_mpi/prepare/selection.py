@@ -71,11 +71,16 @@ def select(found: Survey, labels: Labels, source: Source, options: Options) -> S
         dropped["for balance"] = int(out.sum())
         splits[out] = -1
         repeats = np.where(splits == 0, chosen, repeats).astype(np.int32)
-    if not (splits == 0).any():
+    if not (splits == 0).any() and options.like is None:
         gone = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
         raise DataError(
             f"{source.parts[0].name}: expected rows to train on, got none of {found.row_count}"
             + (f"; dropped: {gone}" if gone else "")
+            + (
+                "; rows to score: --like FILE, with the file that was trained on"
+                if not gone
+                else ""
+            )
         )
     leaked = 0 if source.overlapping else _leaked(found.hashes, splits)
     return Selection(

@@ -18,7 +18,7 @@ SHOWN = 40
 # A column's deviation should be so many steps of float32 at its mean.
 _STEPS_MIN = 16
 # Options that say where, not what; the file has none of them.
-_NOT_STORED = {"inputs", "output", "force", "dry_run", "memory", "timeout"}
+_NOT_STORED = {"like", "inputs", "output", "force", "dry_run", "memory", "timeout"}
 
 
 def facts_of(
@@ -37,6 +37,7 @@ def facts_of(
         "format": plan.source.format,
         "notes": [*plan.source.notes, *plan.found.notes],
         "options": {name: value for name, value in options.items() if name not in _NOT_STORED},
+        "like": plan.options.like is not None,
         "task": "regression" if plan.labels.codes is None else "classification",
         "label": plan.source.label,
         "row_shape": list(plan.row_shape),
@@ -102,7 +103,8 @@ def _targets(plan: "Plan") -> list[dict[str, Any]]:
     targets, scale = plan.labels.targets, plan.target_scale
     if targets is None:
         return []
-    train = targets[plan.chosen.splits == 0]
+    is_used = plan.chosen.splits == 0 if plan.options.like is None else plan.chosen.splits >= 0
+    train = targets[is_used]
     with np.errstate(over="ignore", invalid="ignore"):
         figures = {
             name: getattr(train, name)(axis=0).tolist() for name in ("min", "max", "mean", "std")
@@ -160,7 +162,8 @@ def text(facts: dict[str, Any]) -> str:
     how = f"{normalisation['method']} per {normalisation['per']}"
     fixed = normalisation["method"] in ("pixels", "none")
     rows = grouped(facts["splits"]["train"])
-    lines.append(line("normalise", how if fixed else f"{how}, fitted on {rows} training rows"))
+    fitted = "as in the file of --like" if facts.get("like") else f"fitted on {rows} training rows"
+    lines.append(line("normalise", how if fixed else f"{how}, {fitted}"))
     return "\n".join(lines)
 
 
@@ -247,7 +250,7 @@ def _class_lines(facts: dict[str, Any]) -> list[str]:
         line("", f"{c['name']:<20} {'  '.join(grouped(n) for n in c['rows'])}")
         for c in classes[:SHOWN]
     ]
-    unseen = [c["name"] for c in classes if not c["rows"][0]]
+    unseen = [c["name"] for c in classes if not c["rows"][0] and not facts.get("like")]
     if unseen:
         names = ", ".join(unseen[:SHOWN])
         lines.append(line("", f"warning: {len(unseen)} without training rows: {names}"))
@@ -283,10 +286,10 @@ def _column_lines(facts: dict[str, Any]) -> list[str]:
     columns, units = facts["columns"], facts["units"]
     lines = []
     constant = [c["name"] for c in columns if c["constant"] and not c["dropped"]]
-    if constant:
+    if constant and not facts.get("like"):
         named = f"{_names(constant)}: one value in all training rows, kept; --constant-columns drop"
         lines.append(line("constant", named))
-    elif facts["constant_units"]:
+    elif facts["constant_units"] and not facts.get("like"):
         what = f"{facts['constant_units']} of {facts['normalisation']['per']} statistics"
         lines.append(line("constant", f"{what} have one value in all training rows; kept"))
     if too_fine := facts.get("too_fine"):

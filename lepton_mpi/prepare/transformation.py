@@ -83,7 +83,7 @@ class Transformation:
             x[:, feature] = np.nan
             if words := block.words.get(feature):
                 code = {text: number for number, text in enumerate(texts)}
-                of_texts = np.array([*(code[text] for text in words.texts), np.nan])
+                of_texts = np.array([*(code.get(text, np.nan) for text in words.texts), np.nan])
                 x[:, feature] = of_texts[words.codes]
         return x
 
@@ -229,19 +229,20 @@ def _constants(
     text: str, holes: np.ndarray, fitted: Transformation, source: Source
 ) -> tuple[np.ndarray, dict[int, tuple[str, ...]]]:
     """The constant, as a number for numbers, and for categories as one of them, added at the end if it is new."""
-    categories, fill = dict(fitted.categories), np.zeros(len(holes))
+    categories, fill = dict(fitted.categories), np.full(len(holes), np.nan)
     try:
         number = float(text)
     except ValueError:
         number = np.nan
-    for feature in np.flatnonzero(holes).tolist():
+    for feature, has_holes in enumerate(holes.tolist()):
         if feature in categories:
-            if text not in categories[feature]:
+            if has_holes and text not in categories[feature]:
                 categories[feature] = (*categories[feature], text)
-            fill[feature] = categories[feature].index(text)
+            if text in categories[feature]:
+                fill[feature] = categories[feature].index(text)
         elif np.isfinite(number):
             fill[feature] = number
-        else:
+        elif has_holes:
             raise ConfigurationError(
                 f"--missing: {_name(source, feature)} holds numbers: expected constant=NUMBER, got {text!r}"
             )

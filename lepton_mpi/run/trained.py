@@ -60,7 +60,11 @@ def load_trained(
             )
     dtype = np.dtype(config.dtype)
     wanted = dataclasses.replace(
-        build.wanted_of(config), y_kind=y_kind, way="auto", target_scale=saved.target_scale
+        build.wanted_of(config),
+        y_kind=y_kind,
+        way="auto",
+        target_scale=saved.target_scale,
+        for_training=False,
     )
     data = load(data_name or config.data, wanted, world)
     with world.agreeing():

@@ -35,8 +35,11 @@ windows of a text overlap, groups belong together, balancing repeats rows. Files
                                     or a text in one piece; readers refuse a higher one than they know and open every lower one
     about/report                    JSON, UTF-8, as uint8: sources, options, counts of rows read, kept and dropped,
                                     classes per split, columns with kind, missing, filled and clipped cells
-    about/columns                   names of the features of a table
-    about/categories/N              texts of feature N of a table; the text in place k has code k
+    about/encoding                  JSON, UTF-8, as uint8: all that prepare --like applies to other files: columns as read,
+                                    categories, fills, classes, normalisation. A file with it may have rows for testing
+                                    alone, to be scored
+    about/columns                   names of the features of a table; NAME=TEXT is 1 where column NAME holds that text
+    about/categories/N              texts of feature N of a table, if it has codes; the text in place k has code k
     about/inputs/columns            names of the columns in train/inputs/categories (prepare --categories inputs)
     about/inputs/categories/N       texts of column N of them
     about/vocabulary                texts of the tokens, in the order of their ids
@@ -57,6 +60,8 @@ from typing import Any
 from lepton_mpi.errors import DataError
 from lepton_mpi.wording import one_line
 
+# What ``prepare --like`` reads of another file of ``prepare``.
+ENCODING = "about/encoding"
 SPLITS = ("train", "validation", "test")
 FORMAT, VERSION = "lepton_mpi data", 2
 

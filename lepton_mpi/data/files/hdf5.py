@@ -98,6 +98,24 @@ def probe_all(paths: Sequence[Path], arrays: probe.Arrays = USUAL_NAMES) -> None
         probe.check_all(strange, arrays, _NOT_ROWS)
 
 
+def read_bytes(path: Path, name: str, bytes_max: int) -> bytes | None:
+    """A data set of uint8 that stands for bytes, such as JSON; None without it. After ``probe_file``. Raises DataError."""
+    _check_there(path)
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            check_structure(file, path)
+            stored = file.get(name)
+            if not isinstance(stored, h5py.Dataset):
+                return None
+            if stored.dtype != np.uint8 or stored.ndim != 1 or stored.size > bytes_max:
+                raise DataError(
+                    f"{path}: {name}: expected bytes, at most {bytes_max}, got {stored.dtype} of shape {stored.shape}"
+                )
+            return stored[()].tobytes()
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{path}: damaged: {one_line(error)}") from None
+
+
 def check_structure(file: h5py.File, path: Path, arrays: probe.Arrays = USUAL_NAMES) -> Used:
     """Choose what is read of an open file, and refuse what that must not be; see ``trust.check``. Raises DataError."""
     used = find_used(file, path, *arrays)

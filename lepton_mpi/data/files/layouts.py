@@ -21,7 +21,7 @@ import numpy as np
 from lepton_mpi.batch import Input, Kind
 from lepton_mpi.data.files import label_arrays, texts
 from lepton_mpi.data.files.array_names import prepare_line
-from lepton_mpi.data.files.file_format import SPLITS, check_version, is_prepared
+from lepton_mpi.data.files.file_format import ENCODING, SPLITS, check_version, is_prepared
 from lepton_mpi.data.files.normalisers import normalisation_of, target_scale_of
 from lepton_mpi.data.files.stored import chunk_count
 from lepton_mpi.data.files.used import Used, check_as_they_are
@@ -118,7 +118,7 @@ def describe(file: h5py.File, path: Path, y_kind: YKind, used: Used) -> OpenFile
     found, class_names = _find(file, path, used), _class_names(file, path)
     kind = _kind_of_y(file, path, found, class_names, y_kind)
     sources = {split: _source(file, path, split, names, kind) for split, names in found.items()}
-    train = sources["train"]
+    train = next(iter(sources.values()))
     inputs = {name: _input(path, train, data_set) for name, data_set in train.inputs.items()}
     target_count = prod(train.y.shape[1:]) if kind == "targets" and train.y is not None else 0
     for source in sources.values():
@@ -156,9 +156,9 @@ def _find(file: h5py.File, path: Path, used: Used) -> dict[str, _Names]:
         found = {split: names for split in SPLITS if (names := _in_group(file, path, split))}
     else:
         found = {split or "train": _Names({"x": x}, y) for split, (x, y) in used.pairs.items()}
-    if "train" not in found:
+    if "train" not in found and not (found and ENCODING in file):
         raise DataError(f"{path}: expected rows to train on, got those of {', '.join(found)} alone")
-    return found
+    return found  # the training rows first, but for rows that prepare has made to be scored
 
 
 def _notes(used: Used, train: Source, y_kind: str, path: Path) -> tuple[str, ...]:
@@ -213,7 +213,7 @@ def _kind_of_y(
     wanted: YKind,
 ) -> str:
     """What ``y`` are, the same for all splits. Floats without names of classes are targets, if nobody says more."""
-    y = found["train"].y
+    y = next(iter(found.values())).y
     if y is None:
         if wanted == "targets":
             raise DataError(

@@ -18,7 +18,7 @@ from lepton_mpi.data.files.array_names import (
     prepare_line,
     unused,
 )
-from lepton_mpi.data.files.file_format import SPLITS
+from lepton_mpi.data.files.file_format import ENCODING, SPLITS
 from lepton_mpi.errors import DataError, LeptonError
 
 # Folders of what this program writes beside rows.
@@ -62,7 +62,7 @@ def find_used(file: h5py.File, path: Path, x: str | None = None, y: str | None =
     if not (x or y) and _are_own(names):
         return Used({}, _own(names), (), is_own=True)
     try:
-        pairs = find_pairs(_askable(names), x, y, str(path))
+        pairs = _to_score(names) or find_pairs(_askable(names), x, y, str(path))
     except LeptonError:
         everything = trust.data_set_names(file)
         if frame := foreign.frame_among(everything):
@@ -110,7 +110,7 @@ def judged_names(file: h5py.File, x: str | None = None, y: str | None = None) ->
     if not (x or y) and _are_own(names):
         return _own(names)
     try:
-        pairs = find_pairs(_askable(names), x, y)
+        pairs = _to_score(names) or find_pairs(_askable(names), x, y)
     except LeptonError:
         pairs = {}
     return _read(names, pairs)
@@ -124,7 +124,24 @@ def _data_set_names(file: h5py.File, x: str | None, y: str | None) -> list[str]:
 
 
 def _are_own(names: list[str]) -> bool:
-    return "train/tokens" in names or any(name.startswith("train/inputs/") for name in names)
+    groups = ("train/inputs/", *(f"{split}/inputs/" for split in _splits_to_score(names)))
+    return "train/tokens" in names or any(name.startswith(groups) for name in names)
+
+
+def _to_score(names: list[str]) -> Pairs:
+    """Of a file with rows to be scored, which ``prepare --like`` makes: those of its splits; else nothing."""
+    return {
+        split: (f"{split}/x", f"{split}/y")
+        for split in _splits_to_score(names)
+        if f"{split}/x" in names and f"{split}/y" in names
+    }
+
+
+def _splits_to_score(names: list[str]) -> tuple[str, ...]:
+    """All but training, of a file of ``prepare`` without training rows; else nothing."""
+    if ENCODING not in names or any(name.startswith("train/") for name in names):
+        return ()
+    return SPLITS[1:]
 
 
 def _own(names: list[str]) -> tuple[str, ...]:

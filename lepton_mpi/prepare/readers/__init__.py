@@ -9,9 +9,9 @@ of ranks; ``read`` may be called for any block, at any time, again and again, an
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -169,6 +169,11 @@ class Source:
         Sign before the decimals of numbers in texts.
     labels : tuple of LabelFile
         Where labels are files of their own: those of each part; ``y`` of the blocks means nothing then.
+    reading : dict
+        Options that make another file be read as this table was.
+    known : dict of int to tuple of str, or None
+        Of ``--like``: the categories of the features, whatever texts there are; others are missing if
+        ``unknown_is_missing``.
     """
 
     parts: tuple[Part, ...]
@@ -184,6 +189,9 @@ class Source:
     notes: tuple[str, ...] = ()
     decimal: str = "."
     labels: tuple["LabelFile", ...] = ()
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    known: Mapping[int, tuple[str, ...]] | None = None
+    unknown_is_missing: bool = False
 
     @property
     def is_table(self) -> bool:

@@ -100,7 +100,14 @@ def choose_roles(
     used = {*labels, *({group, split} - {None})}
     left_out = _left_out(names, hints, {*used, *categorical, *as_numbers, *dates}, options)
     other = {*used, *number.all_of("--drop-columns", options.drop_columns), *left_out}
-    columns = tuple(column for column in range(len(names)) if column not in other)
+    chosen_columns = [number.of("--columns", name) for name in options.columns]
+    columns = tuple(c for c in chosen_columns or range(len(names)) if c not in other)
+    if chosen_columns:
+        left_out = (
+            {}
+            if len(chosen_columns) + len(used) == len(names)
+            else {-1: _others(names, chosen_columns, used)}
+        )
     if not columns:
         shown = ", ".join(names[:12])
         raise ConfigurationError(
@@ -142,7 +149,19 @@ def table_source(
         categorical=roles.categorical_features,
         notes=(*notes, *roles.notes),
         decimal=roles.decimal,
+        reading={
+            "label": tuple(roles.names[column] for column in roles.labels),
+            "columns": tuple(dict.fromkeys(roles.names[column] for column in roles.features)),
+            "numbers": tuple(roles.names[column] for column in sorted(roles.numbers)),
+            "dates": tuple(f"{roles.names[c]}={order}" for c, order in roles.dates.items()),
+        },
     )
+
+
+def _others(names: Sequence[str], columns: Sequence[int], used: set[int]) -> str:
+    """What to say of columns that ``--columns`` does not have."""
+    others = [name for c, name in enumerate(names) if c not in {*columns, *used}]
+    return f"left out {len(others)} other columns: {', '.join(others[:12])}"
 
 
 def _left_out(

@@ -31,6 +31,7 @@ _OPTIONS_OF = {
     "group": (*_TABLES, "images", "wav"),
     "categorical": _TABLES,
     "categories": _TABLES,
+    "columns": _TABLES,
     "drop_columns": _TABLES,
     "missing_words": _TABLES,
     "only_missing_words": _TABLES,
