@@ -52,11 +52,6 @@ def zeros(array: NDArray[Any], seed: int, index: int) -> None:
     array[...] = 0
 
 
-def ones(array: NDArray[Any], seed: int, index: int) -> None:
-    """All 1."""
-    array[...] = 1
-
-
 def normal(deviation: float) -> Initial:
     """Of the normal distribution of mean 0. Source: Box and Muller, Annals of Mathematical Statistics 29, 1958."""
 
