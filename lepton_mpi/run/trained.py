@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lepton_mpi.data.dataset import DataSet, check_read, renormalised
+from lepton_mpi.data.dataset import DataSet, renormalised
 from lepton_mpi.data.loader import load
 from lepton_mpi.errors import ConfigurationError, DataError
-from lepton_mpi.models.model import Model
+from lepton_mpi.models.model import Model, check_inputs
 from lepton_mpi.models.registry import make_model
 from lepton_mpi.options.config import Config, YKind
 from lepton_mpi.registry import is_own_file
@@ -66,7 +66,7 @@ def load_trained(
     with world.agreeing():
         model = make_model(model_name or config.model, config.for_model(threads=1), data)
         _check_fits(path, saved, Layout(model.shapes), data, dtype)
-        check_read(data, model.name, model.inputs)
+        check_inputs(model, data)
     # The checkpoint was trained with its own normalisation, whatever the file says.
     data = renormalised(data, saved.normalisation)
     return Trained(model, saved.layout.views(saved.parameters), data)

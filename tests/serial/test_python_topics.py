@@ -1,5 +1,6 @@
 """The text that comes with Python: made once, whole, and again if it is gone."""
 
+from itertools import pairwise
 from pydoc_data.topics import topics
 
 import h5py
@@ -24,8 +25,7 @@ def test_the_text_of_pythons_topics_is_made_once(tmp_path, monkeypatch):
             tokens = file[f"{split}/tokens"][()]
             bounds = [*file[f"{split}/document_starts"][()], len(tokens)]
             found += [
-                "".join(words[token] for token in tokens[a:b]).strip()
-                for a, b in zip(bounds, bounds[1:], strict=False)
+                "".join(words[token] for token in tokens[a:b]).strip() for a, b in pairwise(bounds)
             ]
     assert sorted(found) == sorted(topic.strip() for topic in topics.values())
 
