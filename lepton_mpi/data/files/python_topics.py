@@ -65,5 +65,7 @@ def _write(path: Path, topics: list[str], characters: list[str]) -> None:
             made.attrs["context"] = np.int64(_CONTEXT)
             starts = np.cumsum([0, *map(len, own)])[:-1].astype(np.int64)
             file.create_dataset(f"{split}/document_starts", data=starts)
-        file["vocabulary/bytes"] = np.frombuffer(b"".join(encoded), np.uint8)
-        file["vocabulary/ends"] = np.cumsum(list(map(len, encoded))).astype(np.int64)
+        # Data sets that are assigned would have the time in them.
+        ends = np.cumsum(list(map(len, encoded))).astype(np.int64)
+        file.create_dataset("vocabulary/bytes", data=np.frombuffer(b"".join(encoded), np.uint8))
+        file.create_dataset("vocabulary/ends", data=ends)
