@@ -57,7 +57,7 @@ class Config(Checked):
 
     recipe: str | None = option(
         None,
-        "ready-made options: breast_cancer, digits, mnist, text_gpt, or a TOML file; without --data and --config it is digits",
+        "ready-made options: breast_cancer, digits, digits_resnet8, mnist, text_gpt, or a TOML file; without --data and --config it is digits",
         kind=PathText("NAME|FILE", "a recipe or a TOML file"),
     )
     data: tuple[str, ...] = option(
