@@ -100,7 +100,7 @@ def parse_command_line() -> argparse.Namespace:
     peers_help = f"all, or some of: {', '.join(LIBRARIES)}"
     add("--peers", nargs="*", choices=LIBRARIES, metavar="LIBRARY", help=peers_help)
     add("--launches", type=int, default=5, help="fresh launches of each; default: 5")
-    add("--table", metavar="FILE.json", help="print the README's table of the rows")
+    add("--table", metavar="FILE.json", help="print the rows as a table in Markdown")
     add("--plot", nargs=2, metavar=("FILE.json", "OUT.svg"), help="draw a picture of the rows")
     options = parser.parse_args()
     if (options.min is None) != (options.max is None):

@@ -112,7 +112,7 @@ def parse_command_line() -> argparse.Namespace:
     folder_help = "where the data files are made and removed again; default: for temporary files"
     add("--folder", type=Path, help=folder_help)
     add("--json", metavar="FILE", help="write the rows there, too")
-    add("--table", metavar="FILE.json", help="print the README's table of the rows")
+    add("--table", metavar="FILE.json", help="print the rows as a table in Markdown")
     options = parser.parse_args()
     if options.folder and not options.folder.is_dir():
         parser.error(f"--folder: expected a folder, got {options.folder}")

@@ -1,4 +1,4 @@
-"""The loader's table of the README, from the rows of a comparison."""
+"""The table in ``lepton_mpi/data/README.md``, from the rows of a comparison."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The table of the README, from the rows of a comparison."""
+"""The table of allreduces in ``results/README.md``, from the rows of a comparison."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from benchmarks.verdict import MODES, fastest_peer, is_ours
 from lepton_mpi.wording import size_text
 
 _BYTES_MIN = 4 << 10
-_NAMES = {"openmpi": "Open MPI", "mpich": "MPICH", "intel": "Intel MPI", "gloo": "gloo"}
+LIBRARY_NAMES = {"openmpi": "Open MPI", "mpich": "MPICH", "intel": "Intel MPI", "gloo": "gloo"}
 
 
 def print_readme_table(source: str) -> None:
@@ -35,14 +35,16 @@ def _cells(rows: Sequence[Row], ranks: int, size: int) -> tuple[str, str]:
     }
     peer = fastest_peer(rows, ranks, size)
     times = ", ".join("-" if us is None else time_text(us) for us in fastest.values())
-    name = f"{time_text(peer['time_us'])}, {_NAMES[peer['library']]}" if peer else "-"
+    name = f"{time_text(peer['time_us'])}, {LIBRARY_NAMES[peer['library']]}" if peer else "-"
     return times, name + (" tuned" if peer and peer["tuned"] else "")
 
 
 def time_text(us: float) -> str:
     """Three digits with a unit.
 
-    >>> time_text(1.25), time_text(123.4), time_text(12345)
-    ('1.25 us', '123 us', '12.3 ms')
+    >>> time_text(1.25), time_text(123.4), time_text(12345), time_text(1690777)
+    ('1.25 us', '123 us', '12.3 ms', '1.69 s')
     """
-    return f"{us:.3g} us" if us < 999.5 else f"{us / 1000:.3g} ms"
+    if us < 999.5:
+        return f"{us:.3g} us"
+    return f"{us / 1000:.3g} ms" if us < 999.5e3 else f"{us / 1e6:.3g} s"

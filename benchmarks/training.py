@@ -91,7 +91,9 @@ def parse_command_line() -> argparse.Namespace:
     parser.add_argument("--launches", type=int, default=3, help="of each engine; default: 3")
     parser.add_argument("--epochs", type=int, default=5, help="of a launch; default: 5")
     parser.add_argument("--json", metavar="FILE", help="write the rows there, too")
-    parser.add_argument("--table", metavar="FILE.json", help="print the README's table of the rows")
+    parser.add_argument(
+        "--table", metavar="FILE.json", help="print the rows as a table in Markdown"
+    )
     options = parser.parse_args()
     if options.epochs < 2:
         parser.error("--epochs: expected 2 or more, since the first is left out")

@@ -1,4 +1,4 @@
-"""The training table of the README, from the rows of a comparison."""
+"""The table of trainings in ``results/README.md``, from the rows of a comparison."""
 
 from collections.abc import Sequence
 

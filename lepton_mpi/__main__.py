@@ -18,6 +18,7 @@ COMMANDS = {
     "inspect": "lepton_mpi.commands.inspect:COMMAND",
     "train": "lepton_mpi.commands.train:COMMAND",
     "evaluate": "lepton_mpi.commands.evaluate:COMMAND",
+    "generate": "lepton_mpi.commands.generate:COMMAND",
     "tune": "lepton_mpi.commands.tune:COMMAND",
     "explain": "lepton_mpi.commands.explain:COMMAND",
 }

@@ -8,14 +8,20 @@ from lepton_mpi.data import kernels as row_kernels
 from lepton_mpi.data.files.checksum_kernels import fletcher32
 from lepton_mpi.kernels.compiling import Kernel
 
+_SHUFFLING = (
+    shuffle_kernels.sort_buckets,
+    shuffle_kernels.count_numbers,
+    shuffle_kernels.place_numbers,
+)
+
 
 def while_loading() -> list[Kernel]:
-    """What checks rows while any data set is loaded."""
-    return [fletcher32, row_kernels.all_finite]
+    """What checks rows while any data set is loaded, and chooses at random which are held out."""
+    return [*_SHUFFLING, fletcher32, row_kernels.all_finite]
 
 
 def while_training(y_kind: str, inputs: Iterable[Input], augments: bool) -> list[Kernel]:
-    """What shuffles and gathers rows with these inputs; ``augments`` if they are changed at random."""
+    """What gathers rows with these inputs beside that; ``augments`` if they are changed at random."""
     kinds = {spec.kind for spec in inputs}
     of_y = {
         "classes": row_kernels.gather_labels,
@@ -23,8 +29,7 @@ def while_training(y_kind: str, inputs: Iterable[Input], augments: bool) -> list
         "tokens": row_kernels.gather_windows,
     }
     return [
-        *(shuffle_kernels.sort_buckets, shuffle_kernels.count_numbers),
-        *(shuffle_kernels.place_numbers, of_y[y_kind]),
+        of_y[y_kind],
         *([row_kernels.gather_rows] if "numbers" in kinds else []),
         *([augmentation_kernels.gather_augmented] if augments else []),
         *([row_kernels.gather_codes] if kinds - {"numbers"} and y_kind != "tokens" else []),

@@ -22,9 +22,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, types
-from numba.core import bytecode, entrypoints, sigutils, typing
+from numba.core import bytecode, entrypoints, sigutils
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUDispatcher
+from numba.core.typing.templates import Signature
+from numba.core.typing.templates import signature as make_signature
 
 from lepton_mpi.kernels import cache, locks
 from lepton_mpi.kernels.sources import Key, key_of
@@ -61,7 +63,7 @@ class Made(NamedTuple):
     """
 
     kernel: "Kernel"
-    signature: typing.Signature
+    signature: Signature
     is_compiled: bool
     cpu_seconds: float
 
@@ -94,19 +96,19 @@ class Kernel(CPUDispatcher):
         super().__init__(function, targetoptions=_OPTIONS | {"nopython": True, "boundscheck": None})
         self.patterns = patterns
         self._can_compile = False  # for types that nobody declared
-        self._keys: dict[typing.Signature, Key | None] = {}
+        self._keys: dict[Signature, Key | None] = {}
 
-    def signatures_for(self, dtype: np.dtype) -> list[typing.Signature]:
+    def signatures_for(self, dtype: np.dtype) -> list[Signature]:
         """Those of a run with numbers of ``dtype``: float32 or float64. All, if none depends on the run's type."""
         of_run = [pattern for pattern in self.patterns if _LETTERS.search(pattern)]
         texts = _filled(of_run or self.patterns, _KINDS[np.dtype(dtype)])
         return [_parse(text) for text in texts]
 
-    def ready(self, signature: typing.Signature) -> bool:
+    def ready(self, signature: Signature) -> bool:
         """Whether the kernel is compiled, or loaded, for one of its signatures."""
         return signature.args in self.overloads
 
-    def load(self, signature: typing.Signature) -> bool:
+    def load(self, signature: Signature) -> bool:
         """Take the kernel for one of its signatures from disk, unless it is ready; False if it is not there."""
         with global_compiler_lock:
             if not self.ready(signature):
@@ -117,7 +119,7 @@ class Kernel(CPUDispatcher):
                 self._add(signature, result, False, began)
             return True
 
-    def obtain(self, signature: typing.Signature, wait: bool = True) -> bool:
+    def obtain(self, signature: Signature, wait: bool = True) -> bool:
         """Load the kernel for one of its signatures, or compile and store it.
 
         One process of a host compiles it at a time, and the others load it then. Returns whether it is ready: False
@@ -145,7 +147,7 @@ class Kernel(CPUDispatcher):
         self.obtain(declared)
         return self.overloads[declared.args].entry_point
 
-    def _compile_anew(self, signature: typing.Signature) -> None:
+    def _compile_anew(self, signature: Signature) -> None:
         began, key = _Began.now(), self._key(signature)
         entrypoints.init_all()
         with self._compiling_counter, _names_of(key):
@@ -154,16 +156,14 @@ class Kernel(CPUDispatcher):
             cache.save(key, result)
         self._add(signature, result, True, began)
 
-    def _add(
-        self, signature: typing.Signature, result: Any, is_compiled: bool, began: "_Began"
-    ) -> None:
+    def _add(self, signature: Signature, result: Any, is_compiled: bool, began: "_Began") -> None:
         libraries = [result.library]
         self.targetctx.insert_user_function(result.entry_point, result.fndesc, libraries)
         self.add_overload(result)
         within = sum(made.cpu_seconds for made in MADE[began.made :])
         MADE.append(Made(self, signature, is_compiled, thread_time() - began.time - within))
 
-    def _key(self, signature: typing.Signature) -> Key | None:
+    def _key(self, signature: Signature) -> Key | None:
         """What it is stored under; None if there is no source to tell one version of it from another."""
         if signature not in self._keys:
             options = self.targetoptions
@@ -171,7 +171,7 @@ class Kernel(CPUDispatcher):
         return self._keys[signature]
 
     @cached_property
-    def _declared(self) -> dict[tuple[types.Type, ...], typing.Signature]:
+    def _declared(self) -> dict[tuple[types.Type, ...], Signature]:
         """All signatures, by the types of the arguments."""
         texts = dict.fromkeys(
             text for kind in _KINDS.values() for text in _filled(self.patterns, kind)
@@ -228,9 +228,9 @@ def _filled(patterns: Sequence[str], kind: str) -> list[str]:
     return [_LETTERS.sub(lambda found: of_letter[found[0]], pattern) for pattern in patterns]
 
 
-def _parse(text: str) -> typing.Signature:
+def _parse(text: str) -> Signature:
     arguments, result = sigutils.normalize_signature(text)
-    return typing.signature(result, *arguments)
+    return make_signature(result, *arguments)
 
 
 @contextmanager

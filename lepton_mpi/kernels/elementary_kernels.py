@@ -39,6 +39,9 @@ _D1, _D2, _D3 = np.float32(1.66686336), np.float32(1.19081283), np.float32(0.462
 _D4, _D5 = np.float32(0.0994930112), np.float32(0.00996800226)
 _DENSITY_AT_0 = 1 / math.sqrt(2 * math.pi)
 _DENSITY_AT_0_F4 = np.float32(_DENSITY_AT_0)
+# Of ``gelu_argument``: z, z**3, and in its slope z**2.
+_GELU_1 = 2 * math.sqrt(2 / math.pi)
+_GELU_3, _GELU_2 = 0.044715 * _GELU_1, 3 * 0.044715 * _GELU_1
 
 
 @inlined
@@ -62,6 +65,10 @@ def expm1(x):
 
 def normal(a):
     """Probability of more than a, and density at a, of the normal distribution; a >= 0; in kernels only."""
+
+
+def gelu_argument(z):
+    """(u, low, slope): ``u + low = 2 sqrt(2/pi) (z + 0.044715 z**3)``, low being what u lost by rounding; in kernels only."""
 
 
 def _exp_f4(x, low):
@@ -98,6 +105,20 @@ def _normal_f8(a):
     return 0.5 * math.erfc(a * math.sqrt(0.5)), math.exp(-0.5 * a * a) * _DENSITY_AT_0
 
 
+def _gelu_argument_f4(z):
+    # Of exp(u) the relative error is u's absolute one, so float32 is too short for u.
+    exact, square = np.float64(z), np.float64(z) * np.float64(z)
+    u = exact * (_GELU_1 + _GELU_3 * square)
+    rounded = np.float32(u)
+    low = np.float32(u - np.float64(rounded))
+    return rounded, low, np.float32(_GELU_1 + _GELU_2 * square)
+
+
+def _gelu_argument_f8(z):
+    square = z * z
+    return z * (_GELU_1 + _GELU_3 * square), 0.0, _GELU_1 + _GELU_2 * square
+
+
 @overload(exp)
 def _exp_by_type(x, low):
     return _exp_f4 if x == types.float32 else _exp_f8
@@ -111,3 +132,8 @@ def _expm1_by_type(x):
 @overload(normal)
 def _normal_by_type(a):
     return _normal_f4 if a == types.float32 else _normal_f8
+
+
+@overload(gelu_argument)
+def _gelu_argument_by_type(z):
+    return _gelu_argument_f4 if z == types.float32 else _gelu_argument_f8

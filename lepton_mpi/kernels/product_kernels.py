@@ -28,7 +28,7 @@ LEFT_COLUMNS = 32
 
 
 @kernel("void(M, i8, i8, i8, i8, i8, i8, i8, i8, i8, i8, b1, b1)")
-def _panel(like, row_count, columns, c, c_row, a, places, a_row, b, b_k, count, is_first, is_new):
+def panel(like, row_count, columns, c, c_row, a, places, a_row, b, b_k, count, is_first, is_new):
     """Rows of ``c`` in one tile's columns; arguments as in ``tile``, but any number of rows."""
     while row_count > 0:
         for rows in ROW_COUNTS:
@@ -42,7 +42,7 @@ def _panel(like, row_count, columns, c, c_row, a, places, a_row, b, b_k, count, 
 
 
 @kernel("void(M, i8, i8, i8, i8, i8, i8, i8, i8, i8, i8, b1)")
-def _panel_left(like, row_count, columns, c, c_row, a, places, a_row, b, b_k, count, is_first):
+def panel_left(like, row_count, columns, c, c_row, a, places, a_row, b, b_k, count, is_first):
     """The same of ``tile_left``, whose rows are columns of ``a``."""
     while row_count > 0:
         for rows in ROW_COUNTS:
@@ -70,7 +70,7 @@ def product(a, places, b, out):
             columns, c = min(width, n - column), at_out + column * size
             from_a, from_b = at_a + k * size, at_b + k * b_row + column * size
             shape = places.size, columns
-            _panel(
+            panel(
                 *(a, *shape, c, b_row, from_a, at_places, a_row),
                 *(from_b, b_row, count, k == 0, column == 0),
             )
@@ -93,7 +93,7 @@ def product_left(a, places, b, out, first, stop):
             for column in range(0, n, width):
                 columns, c = min(width, n - column), at_out + row * b_row + column * size
                 from_b, from_places = at_b + k * b_row + column * size, at_places + k * PLACE_BYTES
-                _panel_left(
+                panel_left(
                     *(a, rows, columns, c, b_row, from_a, from_places, a_row),
                     *(from_b, b_row, count, k == 0),
                 )

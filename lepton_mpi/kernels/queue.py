@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
-from numba.core import typing
 from numba.core.dispatcher import Dispatcher
 from numba.core.extending import _Intrinsic
+from numba.core.typing.templates import Signature
 
 from lepton_mpi.kernels import locks
 from lepton_mpi.kernels.compiling import Kernel
@@ -32,7 +32,7 @@ class Wanted(NamedTuple):
     """A kernel, and one of its signatures."""
 
     kernel: Kernel
-    signature: typing.Signature
+    signature: Signature
 
 
 def missing(kernels: Iterable[Kernel], dtype: np.dtype) -> list[Wanted]:

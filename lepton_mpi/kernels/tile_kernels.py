@@ -68,6 +68,18 @@ def tile_left(
     return _typed(like, _TileLeft)
 
 
+@intrinsic
+def tile_shifted(
+    typing_context, like, rows, columns, c, targets, a, places, shifts, b, b_k, count, is_first
+):
+    """The same of ``c[targets] = sum over k of a[places + shifts[k]] * b[k]``: a product over rows that are windows of a.
+
+    c, targets, a, places, shifts, b : addresses; targets, places and shifts are int64, in elements of c and of a
+    Source: Dukhan, "The indirect convolution algorithm", 2019, with one list of shifts for all rows in place of pointers.
+    """
+    return _typed(like, _TileShifted)
+
+
 def _typed(like, kind_of_tile, *more):
     """What Numba asks of an intrinsic: its types, and who writes its code."""
 
@@ -85,7 +97,7 @@ def _typed(like, kind_of_tile, *more):
 
 
 class _Given(NamedTuple):
-    """Arguments of a tile, as values of LLVM."""
+    """Arguments of a tile, as values of LLVM. Of ``tile_shifted`` c_row are the targets, and a_row the shifts."""
 
     columns: Any
     c: Any
@@ -245,3 +257,25 @@ class _TileLeft(_Tile):
     def _elements(self, bases: list, k, rows: int) -> list:
         row = self._row_of_a(k)
         return [self.builder.add(row, _word(self.width * number)) for number in range(rows)]
+
+
+class _TileShifted(_Tile):
+    """The same where the rows of a and c begin anywhere, and element k of a row is at a distance from its beginning."""
+
+    def _targets(self, rows: int, vectors: int) -> list:
+        builder, given, width = self.builder, self.given, _word(self.width)
+        starts = [self.row_of(given.c, given.c_row, _word(row), width) for row in range(rows)]
+        return [
+            [builder.add(start, _word(VECTOR_BYTES * vector)) for vector in range(vectors)]
+            for start in starts
+        ]
+
+    def _row_of_a(self, index, places=None):
+        return self.row_of(self.given.a, places or self.given.places, index, _word(self.width))
+
+    def _ask_for_next(self, k, rows: int) -> None:
+        """A window's elements are in the nearest caches."""
+
+    def _elements(self, bases: list, k, rows: int) -> list:
+        shift = self.row_of(_word(0), self.given.a_row, k, _word(self.width))
+        return [self.builder.add(base, shift) for base in bases]

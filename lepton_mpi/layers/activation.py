@@ -1,4 +1,4 @@
-"""Activation: ``out = f(x)`` element by element, with f one of relu, gelu (exact), tanh, sigmoid and silu.
+"""Activation: ``out = f(x)`` element by element, with f one of relu, gelu (exact), gelu_tanh, tanh, sigmoid and silu.
 
 Shapes: x, out (rows, …). ``grad_x = grad_out * f'(x)``; formulas and sources of f in ``activation_kernels.py``.
 """

@@ -14,10 +14,10 @@ import numpy as np
 
 from lepton_mpi.kernels.compiling import inlined, inner, kernel
 from lepton_mpi.kernels.counter_random_kernels import chain, number
-from lepton_mpi.kernels.elementary_kernels import exp, expm1, normal
+from lepton_mpi.kernels.elementary_kernels import exp, expm1, gelu_argument, normal
 
-KINDS = {"relu": 0, "gelu": 1, "tanh": 2, "sigmoid": 3, "silu": 4}
-_RELU, _GELU, _TANH, _SIGMOID, _SILU = KINDS.values()
+KINDS = {"relu": 0, "gelu": 1, "tanh": 2, "sigmoid": 3, "silu": 4, "gelu_tanh": 5}
+_RELU, _GELU, _TANH, _SIGMOID, _SILU, _GELU_TANH = KINDS.values()
 
 # One 64-bit number decides on four units, by 16 bits each.
 UNITS_PER_NUMBER = 4
@@ -60,10 +60,23 @@ def _sigmoid(z):
 
 
 @inlined
-def _silu(z):
+def silu(z):
     """``z sigmoid(z)``, slope ``sigmoid + z sigmoid'``."""
     s, slope = _sigmoid(z)
     return z * s, s + z * slope
+
+
+@inlined
+def _gelu_tanh(z):
+    """``z sigmoid(u)`` with ``u = 2 sqrt(2/pi) (z + 0.044715 z**3)``, which is ``z (1 + tanh(u/2)) / 2``; slope by the chain rule.
+
+    Source: Hendrycks and Gimpel, "Gaussian error linear units", 2016; GPT-2 has this one.
+    """
+    u, low, slope_u = gelu_argument(z)
+    e = exp(-abs(u), -low if u >= _ZERO else low)
+    d = _ONE / (_ONE + e)
+    s, slope = (d if u >= _ZERO else e * d), e * d * d
+    return z * s, s + (z * slope * slope_u if slope > _ZERO else _ZERO)
 
 
 # -- rows --------------------------------------------------------------------------------------------------
@@ -84,9 +97,12 @@ def activate(kind, bias, out, slope):
     elif kind == _SIGMOID:
         for j in range(out.size):
             out[j], slope[j] = _sigmoid(out[j] + bias[j])
+    elif kind == _GELU_TANH:
+        for j in range(out.size):
+            out[j], slope[j] = _gelu_tanh(out[j] + bias[j])
     else:
         for j in range(out.size):
-            out[j], slope[j] = _silu(out[j] + bias[j])
+            out[j], slope[j] = silu(out[j] + bias[j])
 
 
 @kernel("void(u8, i8, u8[::1], V, V)")

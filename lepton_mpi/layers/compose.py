@@ -80,7 +80,7 @@ class Graph:
         self._paths: dict[int, str] = {}  # of layers, by identity: nodes keep them alive
         self.block = 0
         output = self.lay(body, 0, "")
-        own = self._name_parameters(head.parameters(self.values[output]), "head", {})
+        own = self._name_parameters(head.parameters(self.values[output]), "head", head.tied)
         self.head = Node("head", head, (output,), -1, own, self.block)
         read = {value for node in [*self.nodes, self.head] for value in node.inputs}
         for node in self.nodes:

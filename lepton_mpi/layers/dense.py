@@ -29,7 +29,7 @@ class Dense(Layer):
     Parameters
     ----------
     outputs : int
-    activation : {"relu", "gelu", "tanh", "sigmoid", "silu"} or None
+    activation : {"relu", "gelu", "tanh", "sigmoid", "silu", "gelu_tanh"} or None
         Done in the same pass as the bias.
     bias : bool
         A layer with an activation has one.

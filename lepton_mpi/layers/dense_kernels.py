@@ -10,7 +10,7 @@ kernel, or what layers make of several, has a NumPy twin in ``tests/reference.py
 
 import numpy as np
 
-from lepton_mpi.kernels.compiling import inner
+from lepton_mpi.kernels.compiling import inlined, inner
 from lepton_mpi.kernels.product_kernels import product, product_left, product_right
 
 # Numbers that are worked on in turn, while they are in the nearest cache.
@@ -18,7 +18,7 @@ _TOGETHER = 2048
 _ZERO = np.float32(0)
 
 
-@inner
+@inlined
 def multiply(inputs, places, weight, threaded, out):
     """``out = inputs[places] @ weight``. Shapes (any, m), (rows,), (m, k), bool, (rows, k)."""
     if threaded:
@@ -27,7 +27,7 @@ def multiply(inputs, places, weight, threaded, out):
         product(inputs, places, weight, out)
 
 
-@inner
+@inlined
 def multiply_left(inputs, places, grad_output, threaded, grad_weight, first, stop):
     """Rows [first, stop), or ``threaded`` all, of ``grad_weight = inputs[places].T @ grad_output``.
 
@@ -39,7 +39,7 @@ def multiply_left(inputs, places, grad_output, threaded, grad_weight, first, sto
         product_left(inputs, places, grad_output, grad_weight, first, stop)
 
 
-@inner
+@inlined
 def multiply_right(grad_output, weight, threaded, numbers, scratch, grad_input):
     """``grad_input = grad_output @ weight.T``. Shapes (rows, k), (m, k), bool, and as in ``product_right``, (rows, m)."""
     if threaded:

@@ -62,4 +62,5 @@ def relu_gradient(out, grad_out, grad_z):
     """``grad_z = grad_out where out > 0, else 0``; ``grad_z`` may be ``grad_out``. Shapes (count,)."""
     zero = grad_z.dtype.type(0)
     for j in range(grad_z.size):
-        grad_z[j] = grad_out[j] if out[j] > zero else zero
+        slope = grad_out[j]  # read in any case: a load behind a condition is not vectorised
+        grad_z[j] = slope if out[j] > zero else zero

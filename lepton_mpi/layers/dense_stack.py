@@ -71,11 +71,11 @@ class DenseStack:
         layer0/weight, layer0/bias, layer1/weight, …
     layer_count, stage_count, loss_stage : int
         Stages are those of the kernel.
+    kernel : Kernel
+        Runs stages; ``kernels`` is a tuple of it alone.
     dropped : int
         Dropout's share, of ``activation_kernels.DROPOUT_LEVELS``.
     """
-
-    kernels = (fused.run,)
 
     def __init__(
         self, widths: tuple[int, ...], threaded: bool, activation: str, dropout: float
@@ -93,6 +93,8 @@ class DenseStack:
         self.dropped = dropped_levels(dropout) if len(widths) > 2 else 0
         self._kind, self._most_rows = activation_kernels.KINDS[activation], max(widths)
         self._has_slopes = activation != "relu" or self.dropped > 0
+        self.kernel = fused.run_by(threaded, self._has_slopes, self.dropped > 0)
+        self.kernels = (self.kernel,)
         self._plans: dict[tuple[int, int, int], StackPlan] = {}
         self._rooms: dict[tuple[int, np.dtype[Any]], Room] = {}
         self._parameters: Views | None = None  # of all plans
@@ -125,11 +127,12 @@ class DenseStack:
         Parameters
         ----------
         rows : tuple
-            ``inputs, places, labels, numbers, draw`` as in ``dense_stack_kernels.run``.
+            ``inputs, places, labels, numbers, draw`` as in ``dense_stack_kernels.run_by``.
         part : (start, stop)
             Rows of weights whose gradient is filled; all by default.
         """
-        sums: Sums = fused.run(plan.table, *rows, dropped, *stages, *(part or (0, self._most_rows)))
+        part = part or (0, self._most_rows)
+        sums: Sums = self.kernel(plan.table, *rows, dropped, *stages, *part)
         return sums
 
     def gradient_parts(self, layer: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
@@ -193,9 +196,7 @@ class DenseStack:
         numbers, scratch = room.numbers, room.scratch
         table = np.zeros((1 + self.layer_count, fused.WIDTH), np.int64)
         network = {
-            fused.THREADED: self.threaded,
             fused.KIND: self._kind,
-            fused.HAS_SLOPES: self._has_slopes,
             fused.NUMBERS: numbers.ctypes.data,
             fused.NUMBER_COUNT: numbers.size,
             fused.SCRATCH: scratch.ctypes.data,

@@ -1,9 +1,10 @@
 """Random initial parameters, a function of seed and parameter alone."""
 
 from collections.abc import Callable, Mapping
-from math import prod, sqrt
+from math import pi, prod, sqrt
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from lepton_mpi.kernels import counter_random
@@ -31,6 +32,34 @@ def glorot_uniform(array: NDArray[Any], seed: int, index: int) -> None:
     array[...] = (limit * (2 * numbers - 1)).reshape(array.shape)
 
 
+def he_uniform(array: NDArray[Any], seed: int, index: int) -> None:
+    """Uniform in ±sqrt(6 / inputs), of variance 2 / inputs, for what a ReLU follows; the last dimension are the outputs.
+
+    Source: He, Zhang, Ren, Sun, "Delving deep into rectifiers", ICCV 2015.
+    """
+    limit = sqrt(6 / max(1, prod(array.shape[:-1])))
+    numbers = counter_random.uniform(seed, _INITIALISATION + index, array.size)
+    array[...] = (limit * (2 * numbers - 1)).reshape(array.shape)
+
+
+def ones(array: NDArray[Any], seed: int, index: int) -> None:
+    """All 1."""
+    array[...] = 1
+
+
 def zeros(array: NDArray[Any], seed: int, index: int) -> None:
     """All 0."""
     array[...] = 0
+
+
+def normal(deviation: float) -> Initial:
+    """Of the normal distribution of mean 0. Source: Box and Muller, Annals of Mathematical Statistics 29, 1958."""
+
+    def fill(array: NDArray[Any], seed: int, index: int) -> None:
+        half = -(-array.size // 2)
+        uniform = counter_random.uniform(seed, _INITIALISATION + index, 2 * half)
+        radius, angle = np.sqrt(-2 * np.log1p(-uniform[:half])), 2 * pi * uniform[half:]
+        numbers = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
+        array[...] = (deviation * numbers[: array.size]).reshape(array.shape)
+
+    return fill

@@ -230,12 +230,15 @@ class Head(Protocol):
         Name in the registry of tasks.
     in_place : bool
         Whether ``grad_x`` may be ``x`` itself.
+    tied : mapping of str to str
+        Parameters that are those of other layers: its own names to the network's.
     kernels : sequence of Kernel
         As in ``Layer``, of training and evaluation.
     """
 
     task: str
     in_place: bool = False
+    tied: Mapping[str, str] = {}
     kernels: Sequence[Kernel] = ()
 
     def parameters(self, x: Input) -> Mapping[str, Parameter]:

@@ -1,7 +1,7 @@
 """From batch to gradient; nothing here knows a rank, a file or an optimizer.
 
 model.py           START HERE: what a model is, and what it is built for
-mlp.py, logistic.py    the built-in ones; registry.py has them by name
+mlp.py, logistic.py, gpt.py    the built-in ones; registry.py has them by name, gpt_options.py what gpt alone has
 network.py         a model made of layers
 own_model.py       a user's own model; first_step.py checks it in its first micro-batch
 gradient_check.py  a gradient against finite differences

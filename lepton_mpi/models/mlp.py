@@ -32,7 +32,7 @@ class Mlp(Model):
         output for each class, or for each target of a regression.
     threaded : bool
         Whether matrix products shall use the threads of BLAS.
-    activation : {"relu", "gelu", "tanh", "sigmoid", "silu"}
+    activation : {"relu", "gelu", "tanh", "sigmoid", "silu", "gelu_tanh"}
         Of the hidden layers. gelu is the exact one, made of the error function.
     dropout : float
         From 0 up to, not including, 1: the share of hidden units that a row of a training batch does without, in

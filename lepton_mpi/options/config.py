@@ -43,7 +43,7 @@ AllreduceName = Literal[
 ]
 
 # The names of models/activation_kernels.py, and the losses of models/mlp.py, for the same reason.
-ActivationName = Literal["relu", "gelu", "tanh", "sigmoid", "silu"]
+ActivationName = Literal["relu", "gelu", "tanh", "sigmoid", "silu", "gelu_tanh"]
 LossName = Literal["auto", "cross_entropy", "mse", "huber"]
 
 YKind = Literal["auto", "classes", "targets", "tokens"]
@@ -57,12 +57,12 @@ class Config(Checked):
 
     recipe: str | None = option(
         None,
-        "ready-made options: breast_cancer, digits, mnist, or a TOML file; without --data and --config it is digits",
+        "ready-made options: breast_cancer, digits, mnist, text_gpt, or a TOML file; without --data and --config it is digits",
         kind=PathText("NAME|FILE", "a recipe or a TOML file"),
     )
     data: tuple[str, ...] = option(
         ("digits",),
-        "HDF5 files, which make one data set together, patterns of them, or an embedded set: digits, breast_cancer",
+        "HDF5 files, which make one data set together, patterns of them, or an embedded set: digits, breast_cancer, python_topics",
         ("names of files, one at least", lambda value: len(value) > 0),
         kind=Several.of(PathText("FILE")),
     )
@@ -110,13 +110,15 @@ class Config(Checked):
         of=_MLP,
     )
     activation: ActivationName = option(
-        "relu", "of the mlp's hidden layers; gelu is the exact one, by the error function", of=_MLP
+        "relu",
+        "of the mlp's hidden layers; gelu is the exact one, gelu_tanh that of GPT-2",
+        of=_MLP,
     )
     dropout: float = option(
         0.0,
-        "share of the mlp's hidden units dropped in training, in steps of 1/65536",
+        "share dropped in training of the hidden units of mlp, cnn and tcn, or of what the gpt's blocks add, in steps of 1/65536",
         FRACTION,
-        of=_MLP,
+        of=(*_MLP, "gpt", "cnn", "tcn"),
     )
     loss: LossName = option(
         "auto",
@@ -284,7 +286,7 @@ class Config(Checked):
     def y_kind(self) -> YKind:
         """What ``y`` of the data must be for the task, or else for the model, or the loss."""
         of_task: dict[str, YKind] = {"classes": "classes", "targets": "targets", "tokens": "tokens"}
-        of_model: dict[str, YKind] = {"logistic": "classes"}
+        of_model: dict[str, YKind] = {"logistic": "classes", "gpt": "tokens"}
         of_loss: dict[str, YKind] = {"auto": "auto", "cross_entropy": "classes"}
         asked = of_task.get(self.task) or of_model.get(self.model)
         return asked or of_loss.get(self.loss, "targets")

@@ -7,6 +7,13 @@ in each folder says how what is named is called.
 MODELS = {
     "mlp": "lepton_mpi.models.mlp:build",
     "logistic": "lepton_mpi.models.logistic:build",
+    "gpt": "lepton_mpi.models.gpt:build",
+    "cnn": "lepton_mpi.models.cnn:build",
+    "resnet8": "lepton_mpi.models.resnet:resnet8",
+    "resnet20": "lepton_mpi.models.resnet:resnet20",
+    "resnet32": "lepton_mpi.models.resnet:resnet32",
+    "resnet18": "lepton_mpi.models.resnet:resnet18",
+    "tcn": "lepton_mpi.models.tcn:build",
 }
 
 TASKS = {

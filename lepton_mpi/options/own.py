@@ -18,9 +18,18 @@ from lepton_mpi.options.option import Checked, Option, options_of
 from lepton_mpi.wording import did_you_mean
 
 # Options of Config that choose, and the choices that have options of their own: ``module:class``.
+_IMAGES = "lepton_mpi.models.image_options"
 _RULES = "lepton_mpi.optimizers.rule_options"
 OWN: dict[str, dict[str, str]] = {
-    "model": {},
+    "model": {
+        "gpt": "lepton_mpi.models.gpt_options:GptOptions",
+        "cnn": f"{_IMAGES}:CnnOptions",
+        "resnet8": f"{_IMAGES}:ResnetOptions",
+        "resnet20": f"{_IMAGES}:ResnetOptions",
+        "resnet32": f"{_IMAGES}:ResnetOptions",
+        "resnet18": f"{_IMAGES}:WideResnetOptions",
+        "tcn": f"{_IMAGES}:TcnOptions",
+    },
     "optimizer": {
         "adam": f"{_RULES}:AdamOptions",
         "adamw": f"{_RULES}:AdamOptions",

@@ -8,7 +8,6 @@ from typing import Any
 import h5py
 import numpy as np
 
-from lepton_mpi.batch import Input
 from lepton_mpi.data.files import hdf5
 from lepton_mpi.data.files.layouts import OpenFile
 from lepton_mpi.errors import DataError
@@ -77,8 +76,8 @@ def _plain_lines(file: OpenFile) -> list[str]:
     lines = [
         summary.line("source", f"{file.path.name}, not made by prepare"),
         *(
-            summary.line("format" * (number == 0), _input_text(name, spec, train.inputs[name]))
-            for number, (name, spec) in enumerate(file.inputs.items())
+            summary.line("format" * (number == 0), text)
+            for number, text in enumerate(_input_texts(file, train.inputs))
         ),
         summary.line("splits", counts),
     ]
@@ -94,11 +93,15 @@ def _plain_lines(file: OpenFile) -> list[str]:
     return lines
 
 
-def _input_text(name: str, spec: Input, data_set: h5py.Dataset) -> str:
-    """``rows of shape 8x8, stored as uint8``, with its name and kind where it is not x."""
-    shape = "x".join(map(str, spec.shape)) or "1"
-    kind = "" if name == "x" else f"{name}, {spec.kind}: "
-    return f"{kind}rows of shape {shape}, stored as {data_set.dtype}"
+def _input_texts(file: OpenFile, stored: dict[str, h5py.Dataset]) -> Iterator[str]:
+    """``rows of shape 8x8, stored as uint8``, of every input, with its name and kind where it is not x."""
+    for name, spec in file.inputs.items():
+        shape = "x".join(map(str, spec.shape)) or "1"
+        kind = "" if name == "x" else f"{name}, {spec.kind}: "
+        what = f"{kind}rows of shape {shape}"
+        if file.y_kind == "tokens":
+            what = f"text in one piece, {spec.values} different tokens"
+        yield f"{what}, stored as {stored[name].dtype}"
 
 
 def _unit_count(row_shape: tuple[int, ...]) -> int:

@@ -141,7 +141,11 @@ class Options(Checked):
     split_column: str | None = option(
         None, "column whose cells are train, validation or test", kind=_NAME
     )
-    group: str | None = option(None, "column whose equal cells stay in one split", kind=_NAME)
+    group: str | None = option(
+        None,
+        "column whose equal cells stay in one split; fold: of folders, each of the folders fold1, fold2, …",
+        kind=_NAME,
+    )
     no_stratify: bool = option(False, "split without regard to the classes")
     seed: int = option(0, "decides the split and the balance", WHOLE_FROM_0)
 
@@ -238,6 +242,10 @@ class Options(Checked):
     context: int = option(32, "text: tokens of a row", WHOLE_FROM_1)
     stride: int = option(1, "text: tokens from one row to the next", WHOLE_FROM_1)
     tokens: str = _choice("characters", "text: what a token is", "bytes")
+    stream: bool = option(
+        False,
+        "text: write it in one piece, of which training cuts rows of --context tokens, for models of every next token",
+    )
     image_size: tuple[int, int] | None = option(
         None,
         "images: resize to; none: all must have one size",
@@ -250,6 +258,18 @@ class Options(Checked):
     seconds: float = option(
         1.0, "sound: length of a row; longer is cut, shorter gets silence", ABOVE_0
     )
+    files: str | None = option(
+        None, "images, sounds: column of a table with their names, in --folder", kind=_NAME
+    )
+    folder: str | None = option(
+        None, "images, sounds: where the files are that --files names", kind=PathText("FOLDER")
+    )
+    drop_classes: tuple[str, ...] = option(
+        (),
+        "images, sounds: folders that are no class, such as _background_noise_; none: all that there are are classes",
+        kind=_NAMES,
+    )
+    unreadable: str = _choice("error", "images, sounds: files that cannot be read", "drop")
     mel_bands: int = option(40, "sound: bands of the spectrogram", WHOLE_FROM_1)
 
     dtype: str = _choice(
@@ -285,6 +305,8 @@ class Options(Checked):
             raise ConfigurationError(
                 "--split-column: expected neither --split nor --group beside it"
             )
+        if self.like is not None and self.stream:
+            raise ConfigurationError("--like: is for tables and arrays, got --stream")
         if self.unknown != "error" and self.like is None:
             raise ConfigurationError(f"--unknown {self.unknown}: expected --like FILE beside it")
         if self.skip and self.header not in ("auto", "none"):

@@ -17,17 +17,19 @@ from lepton_mpi.prepare.encoding import (
     read_encoding,
     with_fills_of_flags,
 )
+from lepton_mpi.prepare.joining import join_labels
 from lepton_mpi.prepare.labels import Labels, make_labels
 from lepton_mpi.prepare.last_pass import Plan, output, write_everything_else, write_rows
 from lepton_mpi.prepare.limits import check_limits
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.passes import Blocks
 from lepton_mpi.prepare.readers import Source
-from lepton_mpi.prepare.readers.opening import open_inputs
+from lepton_mpi.prepare.readers.opening import find_inputs, open_inputs
 from lepton_mpi.prepare.selection import Selection, select
 from lepton_mpi.prepare.statistics import Moments
 from lepton_mpi.prepare.survey import Survey, check_missing, survey
 from lepton_mpi.prepare.targets import fit_target_scale
+from lepton_mpi.prepare.token_streams import write_stream
 from lepton_mpi.prepare.training_rows import TrainingRows
 from lepton_mpi.prepare.transformation import Transformation, fit_transformation, needs_moments
 from lepton_mpi.prepare.writing import disk_errors, partial_of
@@ -45,8 +47,12 @@ def prepare(options: Options, world: Any) -> dict[str, Any]:
         like = read_encoding(Path(options.like), world)
         with same_on_all_ranks():
             options = like.applied_to(options)
-    with closing(open_inputs(options, world)) as source:
-        facts = _prepare(source, options, world, like)
+    if options.stream:
+        inputs, _ = find_inputs(options, world)
+        facts = write_stream(inputs, options, world)
+    else:
+        with closing(open_inputs(options, world)) as source:
+            facts = _prepare(source, options, world, like)
     if world.rank == 0:
         print(summary.text(facts), flush=True)
         print(_last_line(options), flush=True)
@@ -61,6 +67,7 @@ def _prepare(source: Source, options: Options, world: Any, like: Encoding | None
     blocks = Blocks(source, world, options.memory // world.local_size)
     found = survey(source, blocks, options)
     with same_on_all_ranks():
+        found = join_labels(found, source)
         check_missing(found, options)
         labels = like.labels_of(found, source) if like else make_labels(found, source, options)
         chosen = select(found, labels, source, options)

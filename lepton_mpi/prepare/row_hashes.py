@@ -34,6 +34,15 @@ def hashes_of_rows(block: Block, x: np.ndarray) -> np.ndarray:
     return out
 
 
+def with_labels(hashes: np.ndarray, y: Words | np.ndarray) -> np.ndarray:
+    """Hashes of rows, of which the labels were not known before, with these labels."""
+    out = hashes.copy()
+    for half, stream in enumerate(_HASHES):
+        mixed = mix(_column_words(y) ^ mix(bits(0, stream, 1)))
+        out[:, half] += np.where(_is_missing(y), np.uint64(0), mixed)
+    return out
+
+
 def _is_missing(column: Words | np.ndarray) -> np.ndarray | bool:
     return column.codes < 0 if isinstance(column, Words) else False
 

@@ -35,7 +35,7 @@ def facts_of(
         "made_by": f"lepton_mpi {version}",
         "sources": [list(source) for source in plan.found.sources],
         "format": plan.source.format,
-        "notes": [*plan.source.notes],
+        "notes": [*plan.source.notes, *plan.found.notes],
         "options": {name: value for name, value in options.items() if name not in _NOT_STORED},
         "like": plan.options.like is not None,
         "task": "regression" if plan.labels.codes is None else "classification",
@@ -155,6 +155,8 @@ def line(title: str, text: str) -> str:
 
 def text(facts: dict[str, Any]) -> str:
     """The table, made of the facts alone."""
+    if facts["task"] == "language":
+        return "\n".join(_stream_lines(facts))
     lines = [*_source_lines(facts), *_row_lines(facts), *_class_lines(facts), *_column_lines(facts)]
     normalisation = facts["normalisation"]
     how = f"{normalisation['method']} per {normalisation['per']}"
@@ -163,6 +165,22 @@ def text(facts: dict[str, Any]) -> str:
     fitted = "as in the file of --like" if facts.get("like") else f"fitted on {rows} training rows"
     lines.append(line("normalise", how if fixed else f"{how}, {fitted}"))
     return "\n".join(lines)
+
+
+def _stream_lines(facts: dict[str, Any]) -> list[str]:
+    """Of a text in one piece."""
+    shown, kind = facts["sources"][:SHOWN], facts["options"]["tokens"]
+    lines = [
+        line("source", f"{name}: {grouped(count)} {kind}" + (f" of {split}" if split else ""))
+        for name, split, count in shown
+    ]
+    if len(shown) < len(facts["sources"]):
+        lines.append(line("", f"and {len(facts['sources']) - len(shown)} more"))
+    what = f"{facts['values']} different {kind}, stored as {facts['dtype']}"
+    rows = f"rows of {facts['options']['context']}, unless training asks for others"
+    lines.append(line("format", f"text in one piece, {what}; {rows}"))
+    counts = ", ".join(f"{grouped(count)} {name}" for name, count in facts["splits"].items())
+    return [*lines, line("splits", f"{counts}; divided in the order of the text")]
 
 
 def _source_lines(facts: dict[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ A column of a table is numbers or texts; one that has both is refused by the pla
 whichever is the mistake, guessing would change the data silently.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -41,6 +42,7 @@ class BlockFacts:
     counting: dict[
         int, tuple[float, float]
     ]  # first and last of features that rise by 1 from row to row
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Survey:
         Place and name of the first missing cell.
     counting : tuple of int
         Features of a table that rise by 1 from row to row.
+    notes : tuple of str
+        What happened to some rows, with how many they are.
     """
 
     row_counts: list[int]
@@ -83,6 +87,7 @@ class Survey:
     first_missing: tuple[str, str] | None
     first_row_without_label: str | None
     counting: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def row_count(self) -> int:
@@ -132,6 +137,7 @@ def _look(blocks: Blocks, number: int, source: Source, options: Options) -> Bloc
         dtype=x.dtype,
         fits=_fits(x),
         counting=_counting(x) if source.is_table else {},
+        notes=block.notes,
     )
 
 
@@ -251,6 +257,7 @@ def _together(facts: list[BlockFacts], source: Source, options: Options) -> Surv
             (fact.first_row_without_label for fact in facts if fact.first_row_without_label), None
         ),
         _counting_everywhere(facts) if source.is_table else (),
+        _counted(note for fact in facts for note in fact.notes),
     )
 
 
@@ -262,6 +269,11 @@ def _counting_everywhere(facts: list[BlockFacts]) -> tuple[int, ...]:
         if before.name == after.name:
             counting = {j for j in counting if after.counting[j][0] - before.counting[j][1] == 1}
     return tuple(sorted(counting)) if sum(len(fact.missing) for fact in facts) > 2 else ()
+
+
+def _counted(notes: Iterable[str]) -> tuple[str, ...]:
+    """Each once, with how often it came."""
+    return tuple(f"{count} x {note}" for note, count in sorted(Counter(notes).items()))
 
 
 def joined(parts: Iterable[Words]) -> Words:

@@ -72,6 +72,7 @@ class RowWriter:
     dtype : np.dtype
     layout : {"chunked", "contiguous"}
     compress : {"none", "gzip"}
+    chunk_bytes : int
     """
 
     def __init__(
@@ -82,8 +83,9 @@ class RowWriter:
         dtype: np.dtype,
         layout: str,
         compress: str,
+        chunk_bytes: int = _CHUNK_BYTES,
     ) -> None:
-        self._rows_per_chunk = chunk_rows(shape, dtype)
+        self._rows_per_chunk = chunk_rows(shape, dtype, chunk_bytes)
         storage: dict[str, Any] = {}
         if layout == "chunked":
             storage = {"chunks": (self._rows_per_chunk, *shape[1:]), "fletcher32": True}
@@ -118,14 +120,14 @@ class RowWriter:
             self._written += count
 
 
-def chunk_rows(shape: tuple[int, ...], dtype: np.dtype) -> int:
-    """Rows of a chunk: about 1 MiB, at most all there are.
+def chunk_rows(shape: tuple[int, ...], dtype: np.dtype, chunk_bytes: int = _CHUNK_BYTES) -> int:
+    """Rows of a chunk of about so many bytes, at most all there are.
 
     >>> chunk_rows((60000, 28, 28), np.dtype("uint8")), chunk_rows((10, 4), np.dtype("float64"))
     (1337, 10)
     """
     row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
-    return max(1, min(shape[0], _CHUNK_BYTES // max(1, row_bytes)))
+    return max(1, min(shape[0], chunk_bytes // max(1, row_bytes)))
 
 
 def write_facts(

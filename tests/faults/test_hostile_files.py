@@ -6,13 +6,13 @@ A few of the thousand that ``tests/serial/test_hostile_files.py`` has; more of t
 
 import json
 import os
-import re
 from pathlib import Path
 
 import h5py
 import pytest
 
 from lepton_mpi.run import checkpoint
+from tests import pages
 from tests.faults import jobs
 from tests.serial import hostile_files, hostile_outcomes
 from tests.serial.attacks import other_files
@@ -140,8 +140,7 @@ def test_hostile_checkpoints_are_refused(tmp_path, secret, trained):
 
 def test_a_checkpoint_does_not_run_a_program(tmp_path):
     """One that names a model of the user's own is evaluated where the command line names it too."""
-    readme = (jobs.ROOT / "README.md").read_text()
-    (block,) = re.findall(r"```python\n(.*?)\nfit\(", readme, re.DOTALL)
+    block = pages.programs(jobs.ROOT / "lepton_mpi/models/README.md")["my_model.py"]
     program, name = tmp_path / "my_model.py", "my_model.py:LinearSoftmax"
     program.write_text(block)
     path = _trained(tmp_path, "--model", name).rename(tmp_path / "mine.h5")

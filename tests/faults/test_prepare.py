@@ -1,53 +1,22 @@
-"""``prepare`` and ``inspect`` as commands: those of the README from raw file to trained model, and wrong input."""
+"""``prepare`` and ``inspect`` as commands: those of its page from raw file to trained model, and wrong input."""
 
 import re
 import shlex
 
-import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 from tests.faults import jobs
-from tests.serial.raw_files import images, write_csv, write_idx
+from tests.serial.raw_files import write_csv, write_raw_files
 
 PREPARE, INSPECT = ("-m", "lepton_mpi", "prepare"), ("-m", "lepton_mpi", "inspect")
 
 
 def _commands() -> list[tuple[list[str], list[str]]]:
-    """Words behind ``python`` of the README's pairs of commands."""
-    readme = (jobs.ROOT / "README.md").read_text("utf-8")
+    """Words behind ``python`` of the page's pairs of commands."""
+    readme = (jobs.ROOT / "lepton_mpi/prepare/README.md").read_text("utf-8")
     pattern = r"^\$ python (-m lepton_mpi prepare .*)\n\$ python (-m lepton_mpi\.train .*)$"
     pairs = re.findall(pattern, readme, re.MULTILINE)
     return [tuple(shlex.split(line, comments=True) for line in pair) for pair in pairs]
-
-
-def _write_raw_files(folder) -> None:
-    """What the README's commands read, in small."""
-    digits = load_digits()
-    write_csv(
-        folder / "optdigits.csv",
-        np.column_stack([digits.data, digits.target]).astype(int).tolist(),
-    )
-    x, y = images(600, (28, 28))
-    np.savez_compressed(
-        folder / "mnist.npz", x_train=x[:500], y_train=y[:500], x_test=x[500:], y_test=y[500:]
-    )
-    for name, rows in (("train", slice(0, 500)), ("t10k", slice(500, 600))):
-        write_idx(folder / f"{name}-images-idx3-ubyte.gz", x[rows])
-        write_idx(folder / f"{name}-labels-idx1-ubyte.gz", y[rows])
-    names = ["label", *(f"pixel{i}" for i in range(784))]
-    rows = np.column_stack([y, x.reshape(600, -1)]).tolist()
-    write_csv(folder / "mnist_train.csv.gz", rows, *names)
-    random = np.random.default_rng(0)
-    customers = []
-    for i in range(400):
-        left = i % 2
-        age = "" if i % 40 == 3 else int(random.normal(60 if left else 30, 6))
-        plan = "" if i % 12 == 5 else ["small", "large", '"huge, with extras"'][i % 3]
-        customers.append([age, plan, f"{random.normal(2 * left):.3f}", ["no", "yes"][left]])
-    write_csv(folder / "customers.csv", customers + customers[:30], "age", "plan", "score", "left")
-    text = "Full fathom five thy father lies; of his bones are coral made; those are pearls that were his eyes.\n"
-    (folder / "shakespeare.txt").write_text(text * 40)
 
 
 _LEAST_ACCURACY = {
@@ -62,10 +31,10 @@ _LEAST_ACCURACY = {
 
 @pytest.mark.parametrize("number", range(len(_LEAST_ACCURACY)))
 def test_from_raw_file_to_trained_model_in_two_commands(tmp_path, number):
-    """As the README writes them; the models have learned."""
+    """As the page writes them; the models have learned."""
     commands = _commands()
     assert len(commands) == len(_LEAST_ACCURACY)
-    _write_raw_files(tmp_path)
+    write_raw_files(tmp_path)
     prepare, train = commands[number]
     words = [word for part in prepare for word in _expanded(part, tmp_path)]
     job = jobs.run(0, *words, cwd=tmp_path)

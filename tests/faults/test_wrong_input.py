@@ -138,15 +138,3 @@ def test_a_launcher_of_another_mpi(tmp_path):
             assert "mpirun" in job.err
         else:
             assert job.lines("lepton_mpi") == []
-
-
-# -- the README --------------------------------------------------------------------------------------
-
-
-def test_the_model_of_the_readme(tmp_path):
-    (block,) = re.findall(r"```python\n(.*?)```", (jobs.ROOT / "README.md").read_text(), re.DOTALL)
-    (tmp_path / "my_model.py").write_text(block)
-    job = jobs.run(3, "my_model.py", cwd=tmp_path)
-    assert job.code == 0, job.text
-    (accuracy,) = re.findall(r"^test +accuracy ([\d.]+)", job.out, re.MULTILINE)
-    assert float(accuracy) > 0.9

@@ -109,3 +109,34 @@ def same_on_ranks(out: Path, *words: object) -> dict:
         prepare(*words, out, "--force", ranks=ranks)
         assert digest(out) == first, ranks
     return facts
+
+
+def write_raw_files(folder: Path) -> None:
+    """What the commands of ``lepton_mpi/prepare/README.md`` read, in small."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    write_csv(
+        folder / "optdigits.csv",
+        np.column_stack([digits.data, digits.target]).astype(int).tolist(),
+    )
+    x, y = images(600, (28, 28))
+    np.savez_compressed(
+        folder / "mnist.npz", x_train=x[:500], y_train=y[:500], x_test=x[500:], y_test=y[500:]
+    )
+    for name, rows in (("train", slice(0, 500)), ("t10k", slice(500, 600))):
+        write_idx(folder / f"{name}-images-idx3-ubyte.gz", x[rows])
+        write_idx(folder / f"{name}-labels-idx1-ubyte.gz", y[rows])
+    names = ["label", *(f"pixel{i}" for i in range(784))]
+    rows = np.column_stack([y, x.reshape(600, -1)]).tolist()
+    write_csv(folder / "mnist_train.csv.gz", rows, *names)
+    random = np.random.default_rng(0)
+    customers = []
+    for i in range(400):
+        left = i % 2
+        age = "" if i % 40 == 3 else int(random.normal(60 if left else 30, 6))
+        plan = "" if i % 12 == 5 else ["small", "large", '"huge, with extras"'][i % 3]
+        customers.append([age, plan, f"{random.normal(2 * left):.3f}", ["no", "yes"][left]])
+    write_csv(folder / "customers.csv", customers + customers[:30], "age", "plan", "score", "left")
+    text = "Full fathom five thy father lies; of his bones are coral made; those are pearls that were his eyes.\n"
+    (folder / "shakespeare.txt").write_text(text * 40)

@@ -18,6 +18,7 @@ from lepton_mpi.kernels.sources import modules_behind
 from lepton_mpi.layers import dense_stack_kernels
 
 PACKAGE = Path(lepton_mpi.__file__).parent
+_NOBODY = 65534
 
 
 def _double(vector):
@@ -242,13 +243,21 @@ def test_a_folder_that_cannot_be_made_is_replaced(folder, tmp_path, monkeypatch,
     assert line.endswith("Not a directory; every process compiles its own")
 
 
-def test_a_read_only_folder_is_replaced(tmp_path):
-    """Of a user who is not root."""
-    (tmp_path / "kernels").mkdir()
-    (tmp_path / "kernels").chmod(0o500)
-    if os.access(tmp_path / "kernels", os.W_OK):
-        pytest.skip("root may write anywhere")
-    assert cache.unusable(tmp_path / "kernels") == "Permission denied"
+def test_a_read_only_folder_is_replaced():
+    """Of a user who is not root, whom nothing keeps from writing."""
+    place, was_root = Path(tempfile.mkdtemp()), os.geteuid() == 0
+    try:
+        place.chmod(0o500)
+        if was_root:
+            os.chown(place, _NOBODY, -1)
+            os.seteuid(_NOBODY)
+        assert cache.unusable(place) == "Permission denied"
+        place.chmod(0o700)
+        assert cache.unusable(place) == ""
+    finally:
+        if was_root:
+            os.seteuid(0)
+        place.rmdir()
 
 
 def test_a_folder_that_others_may_write_to_is_replaced(folder, tmp_path, monkeypatch, capfd):

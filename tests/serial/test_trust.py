@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import lepton_mpi
-from lepton_mpi.data.files import hdf5, probe, stored
+from lepton_mpi.data.files import hdf5, layouts, probe, stored
 from lepton_mpi.errors import DataError, LauncherError
 from lepton_mpi.prepare import inspection
 from lepton_mpi.wording import one_line
@@ -298,6 +298,50 @@ def test_a_crash_is_a_line(name):
 def test_no_end_is_a_line(look):
     """A look that takes too much time is ended, whether it computes or waits, in Python or outside."""
     assert _reply(look) == "a.h5: damaged: the HDF5 library comes to no end in it"
+
+
+def test_the_time_of_a_look_grows_with_the_chunks():
+    """Of one row each there may be millions: a whole file is never called damaged for them."""
+    code = (
+        "import resource; from lepton_mpi.data.files import probe\n"
+        "probe._limit(0, 0); few = resource.getrlimit(resource.RLIMIT_CPU)[0]\n"
+        "probe._limit(0, 1_000_000); print(resource.getrlimit(resource.RLIMIT_CPU)[0] - few)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=99)
+    assert int(ended.stdout) >= 9, ended.stderr
+
+
+def test_a_chunk_a_row_is_taken_and_told(tmp_path, monkeypatch):
+    """With the command that makes larger ones; too many are refused by their number, with another."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", data=X, chunks=(1, 4), maxshape=(None, 4))
+        file.create_dataset("y", data=Y, chunks=(1,), maxshape=(None,))
+    monkeypatch.setattr(layouts, "_MANY_CHUNKS", 39)
+    data = load(tmp_path / "a.h5", np.float64, {"validation": 0, "test": 0})
+    assert np.array_equal(read_all(data, "train")[0], X)
+    assert data.notes[0].startswith(
+        "/x: 40 chunks of 1 rows, slow to start: python -m lepton_mpi prepare"
+    )
+    monkeypatch.setattr(stored, "CHUNKS_MAX", 39)
+    with pytest.raises(
+        DataError, match=r"/x: expected at most 39 chunks, got 40 .* h5repack -l /x:CHUNK=40x4"
+    ):
+        load(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("before", [0, 512, 4096])
+def test_addresses_of_chunks_count_from_the_user_block_or_not(tmp_path, monkeypatch, before):
+    """HDF5 before 1.14.4 leaves it out; what this one does is found out, not guessed."""
+    user_block = {"userblock_size": before} if before else {}
+    with h5py.File(tmp_path / "a.h5", "w", **user_block) as file:
+        made = file.create_dataset("x", data=X, chunks=(10, 4), fletcher32=True)
+        file["y"] = Y
+        file.flush()
+        told = made.id.get_chunk_info(0).byte_offset
+    true = (tmp_path / "a.h5").read_bytes().index(X[:10].tobytes())
+    assert true == told + before * stored._leaves_out_user_block()
+    data = load(tmp_path / "a.h5", np.float64, {"validation": 0, "test": 0})
+    assert np.array_equal(read_all(data, "train")[0], X)
 
 
 def test_too_much_memory_is_refused():

@@ -257,8 +257,9 @@ def _pair_of(
         there = [name for name in wanted if name in spelt]
         if len(there) == 1:
             missing = next(name for name in wanted if name not in spelt)
+            hint = "; or --labels FILE, if labels have a file of their own" * (missing == wanted[1])
             raise DataError(
-                f"{where}: {spelt[there[0]][0]}: expected {missing} beside it{_asking(where, _all(spelt))}"
+                f"{where}: {spelt[there[0]][0]}: expected {missing} beside it{_asking(where, _all(spelt))}{hint}"
             )
         if there:
             found.append(tuple(_only(spelt[name], where) for name in wanted))

@@ -15,7 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from lepton_mpi.data.files import probe, trust
+from lepton_mpi.data.files import probe, python_topics, trust
 from lepton_mpi.data.files.layouts import OpenFile, YKind, describe
 from lepton_mpi.data.files.other_files import what_it_is
 from lepton_mpi.data.files.used import Used, find_used
@@ -31,6 +31,8 @@ USUAL_NAMES: probe.Arrays = (None, None)
 
 def locate(name: str) -> Path:
     """Path of an embedded data set by its name, or else the path that ``name`` is."""
+    if name == python_topics.NAME:
+        return python_topics.locate()
     embedded = EMBEDDED / f"{name}.h5"
     return embedded if Path(name).name == name and embedded.exists() else Path(name)
 
@@ -174,7 +176,9 @@ def _is_there(path: Path) -> bool:
 
 def _check_there(path: Path) -> None:
     if not _is_there(path):
-        known = ", ".join(sorted(file.stem for file in EMBEDDED.glob("*.h5")))
+        known = ", ".join(
+            sorted([python_topics.NAME, *(file.stem for file in EMBEDDED.glob("*.h5"))])
+        )
         raise DataError(f"{path}: no such file (embedded data sets: {known})")
     if path.is_dir():
         raise DataError(f"{path}: expected a file, got {what_it_is(path)}")

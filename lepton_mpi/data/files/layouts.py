@@ -20,7 +20,10 @@ import numpy as np
 
 from lepton_mpi.batch import Input, Kind
 from lepton_mpi.data.files import label_arrays, texts
+from lepton_mpi.data.files.array_names import prepare_line
 from lepton_mpi.data.files.file_format import ENCODING, SPLITS, check_version, is_prepared
+from lepton_mpi.data.files.normalisers import normalisation_of, target_scale_of
+from lepton_mpi.data.files.stored import chunk_count
 from lepton_mpi.data.files.used import Used, check_as_they_are
 from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.errors import DataError
@@ -29,6 +32,8 @@ from lepton_mpi.wording import one_line
 # What is asked for, and what a file has.
 YKind = Literal["auto", "classes", "targets", "tokens"]
 _VALUES_MAX = 2**31 - 1
+# From so many on it takes seconds to find them.
+_MANY_CHUNKS = 100_000
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,10 @@ def describe(file: h5py.File, path: Path, y_kind: YKind, used: Used) -> OpenFile
     if kind == "classes" and width > 1 and not class_names:
         class_names = tuple(map(str, range(width)))
     normalisation = {
-        name: _normalisation(file, path, name, inputs[name].shape, list(sources.values()))
+        name: normalisation_of(
+            *(file, path, name, inputs[name].shape),
+            all(source.inputs[name].dtype == np.uint8 for source in sources.values()),
+        )
         for name in inputs
         if inputs[name].kind == "numbers"
     }
@@ -133,8 +141,8 @@ def describe(file: h5py.File, path: Path, y_kind: YKind, used: Used) -> OpenFile
     return OpenFile(
         *(path, file, sources, inputs, normalisation),
         *(class_names if kind == "classes" else (), kind, target_count),
-        *(_target_scale(file, path, target_count), is_prepared(file.attrs)),
-        notes=_notes(used, train.y, kind),
+        *(target_scale_of(file, path, target_count), is_prepared(file.attrs)),
+        notes=_notes(used, train, kind, path),
         **of_text,
     )
 
@@ -153,9 +161,14 @@ def _find(file: h5py.File, path: Path, used: Used) -> dict[str, _Names]:
     return found  # the training rows first, but for rows that prepare has made to be scored
 
 
-def _notes(used: Used, y: h5py.Dataset | None, y_kind: str) -> tuple[str, ...]:
+def _notes(used: Used, train: Source, y_kind: str, path: Path) -> tuple[str, ...]:
     """What was chosen among others, or is not as most files have it."""
-    notes = []
+    notes, y = [], train.y
+    first = next(iter(train.inputs.values()))
+    if (count := chunk_count(first.id)) > _MANY_CHUNKS:
+        notes.append(
+            f"{first.name}: {count} chunks of {first.chunks[0]} rows, slow to start: {prepare_line(path)} makes larger ones"
+        )
     if used.unused:
         read = ", ".join(f"{x} and {y}" for x, y in used.pairs.values()) or "inputs"
         notes.append(f"read {read}; not used: {', '.join(used.unused[:12])}")
@@ -339,54 +352,3 @@ def _check_like_train(
 
 
 # -- normalisation -------------------------------------------------------------------------------------
-
-
-def _normalisation(
-    file: h5py.File, path: Path, name: str, shape: tuple[int, ...], sources: list[Source]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Shift and scale of an input, float64 of shape (features,); bytes are divided by 255 if the file says nothing."""
-    folder = "normalisation" if name == "x" else f"normalisation/inputs/{name}"
-    are_bytes = all(source.inputs[name].dtype == np.uint8 for source in sources)
-    shift = _normaliser(file, path, f"{folder}/shift", shape, 0.0)
-    return shift, _normaliser(file, path, f"{folder}/scale", shape, 1 / 255 if are_bytes else 1.0)
-
-
-def _normaliser(
-    file: h5py.File, path: Path, name: str, shape: tuple[int, ...], default: float
-) -> np.ndarray:
-    data_set = _within(file, name)
-    is_numbers = isinstance(data_set, h5py.Dataset) and data_set.dtype.kind in "iuf"
-    if data_set is not None and not is_numbers:
-        raise DataError(f"{path}: {name}: expected a data set of numbers")
-    expected = f"{path}: {name}: expected finite numbers of shape {shape} or a single one"
-    if data_set is not None and data_set.shape not in ((), shape):
-        raise DataError(f"{expected}, got shape {data_set.shape}")
-    values = np.asarray(default if data_set is None else data_set[()], np.float64)
-    if not np.isfinite(values).all():
-        raise DataError(f"{expected}, got {values[~np.isfinite(values)][0]}")
-    return np.array(np.broadcast_to(values, shape)).reshape(-1)  # a copy that may be written to
-
-
-def _within(file: h5py.File, name: str) -> h5py.Group | h5py.Dataset | None:
-    """What is in a group of the file; None without it; the group's place itself if it is none."""
-    thing: Any = file
-    for part in name.split("/"):
-        if not isinstance(thing, h5py.Group):
-            return file  # no data set of numbers
-        thing = thing.get(part)
-        if thing is None:
-            return None
-    return thing
-
-
-def _target_scale(file: h5py.File, path: Path, target_count: int) -> TargetScale:
-    """How targets are trained on; as they are if the file says nothing. Raises DataError."""
-    if not target_count:
-        return TargetScale.identity(0)
-    folder, shape = "normalisation/target", (target_count,)
-    shift = _normaliser(file, path, f"{folder}_shift", shape, 0.0)
-    scale = _normaliser(file, path, f"{folder}_scale", shape, 1.0)
-    log = _normaliser(file, path, f"{folder}_log", shape, 0.0)
-    if not scale.all():
-        raise DataError(f"{path}: {folder}_scale: expected numbers other than 0, got 0")
-    return TargetScale(shift, scale, log != 0)

@@ -37,8 +37,10 @@ _MEMORY_BYTES = 2 << 30
 
 # A small file takes a few ms; what takes seconds goes in circles. Large ones may have millions of chunks.
 _CPU_SECONDS, _CPU_BYTES_PER_SECOND = 2, 50e6
+# Two are measured to be enough, on a machine with nothing else to do.
+_CPU_SECONDS_PER_CHUNK = 10e-6
 # For disks that are slow, or do not answer.
-_WALL_SECONDS, _WALL_BYTES_PER_SECOND = 60, 10e6
+_WALL_SECONDS, _WALL_BYTES_PER_SECOND, _WALL_SECONDS_PER_CHUNK = 60, 10e6, 20e-6
 
 
 # What --x and --y name.
@@ -183,6 +185,9 @@ def _look_into(
     only = None if arrays is None else used.judged_names(file, *arrays)
     things = trust.check(file, size, only)
     data_sets = {name: thing for name, thing in things.items() if trust.is_data_set(thing)}
+    # What an index of chunks takes grows with them, and a file cannot have more than it has bytes.
+    chunks_told = sum(min(stored.chunk_count(one), size) for one in data_sets.values())
+    _limit(size, min(chunks_told, stored.CHUNKS_MAX))
     chunks = stored.check_places(data_sets, size)
     _limit(None)  # zlib does what it is told and no more
     for name, found in chunks.items():
@@ -196,16 +201,18 @@ def _look_into(
             stored.check_last_elements(name, data_set, chunks.get(name), descriptor)
 
 
-def _limit(file_bytes: int | None) -> None:
+def _limit(file_bytes: int | None, chunk_count: int = 0) -> None:
     """Give this process the time and memory that a file of this size may take from now on; None: no limit."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     cpu = memory = None
     wall = 0  # none
     if file_bytes is not None:
         cpu = time.process_time() + _CPU_SECONDS + file_bytes / _CPU_BYTES_PER_SECOND
+        cpu += chunk_count * _CPU_SECONDS_PER_CHUNK
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         memory = pages * resource.getpagesize() + _MEMORY_BYTES
         wall = _WALL_SECONDS + file_bytes / _WALL_BYTES_PER_SECOND
+        wall += chunk_count * _WALL_SECONDS_PER_CHUNK
     signal.alarm(math.ceil(wall))
     for kind, limit in ((resource.RLIMIT_CPU, cpu), (resource.RLIMIT_AS, memory)):
         _, hard = resource.getrlimit(kind)

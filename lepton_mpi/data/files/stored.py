@@ -15,23 +15,29 @@ What must hold for a data set with elements:
 - the last elements, read by HDF5, are the bytes that lie in that place: both see the same chunk in the same way.
 """
 
+import io
 import os
 import zlib
 from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 
 import h5py
 import numpy as np
-from h5py import h5d, h5z
+from h5py import h5d, h5i, h5z
 
 from lepton_mpi.data.files import trust
 from lepton_mpi.data.files.filters import filters_of
 from lepton_mpi.errors import DataError
 
 _PIECE_BYTES = 1 << 20
+# Each takes about a microsecond to find, on every rank.
+CHUNKS_MAX = 5_000_000
+# Elements of a chunk as it is advised.
+_ADVISED_ELEMENTS = 1 << 17
 CHECKSUM_BYTES = 4
 _LAST_ELEMENTS = 1 << 16
 
@@ -148,14 +154,20 @@ def _find_chunks(name: str, data_set: h5d.DatasetID, file_bytes: int) -> Chunks:
     chunk = made.get_chunk()
     counts = [-(-length // part) for length, part in zip(shape, chunk, strict=True)]
     count, width = prod(counts), len(shape) + 3
+    if count > CHUNKS_MAX and count <= file_bytes:
+        raise DataError(
+            f"{name}: expected at most {CHUNKS_MAX} chunks, got {count} of shape {chunk}: rewrite it with larger ones, as by "
+            f"h5repack -l {name}:CHUNK={'x'.join(map(str, _larger(chunk, shape)))} OLD.h5 NEW.h5"
+        )
     if count > file_bytes:
         raise DataError(
             f"{name}: shape {shape}: expected fewer than {count} chunks in {file_bytes} bytes"
         )
-    numbers = array("Q")
+    numbers, before = array("Q"), _bytes_before_addresses(data_set)
 
     def note(info: h5d.StoreInfo) -> bool | None:
-        numbers.extend((*info.chunk_offset, info.byte_offset, info.size, info.filter_mask))
+        start = info.byte_offset + before
+        numbers.extend((*info.chunk_offset, start, info.size, info.filter_mask))
         return len(numbers) > count * width or None
 
     _for_each_chunk(data_set, note)
@@ -173,6 +185,40 @@ def _find_chunks(name: str, data_set: h5d.DatasetID, file_bytes: int) -> Chunks:
     return Chunks(
         name, prod(chunk) * trust.element_bytes(data_set), codes, offsets, *table[:, -3:].T
     )
+
+
+def chunk_count(data_set: h5d.DatasetID) -> int:
+    """Chunks that its shape takes; 0 in one piece."""
+    made = data_set.get_create_plist()
+    if made.get_layout() != h5d.CHUNKED:
+        return 0
+    return prod(-(-n // part) for n, part in zip(data_set.shape, made.get_chunk(), strict=True))
+
+
+def _larger(chunk: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of whole rows, about a MiB."""
+    rows = max(chunk[0], _ADVISED_ELEMENTS // max(1, prod(shape[1:])), 1)
+    return (min(rows, shape[0]), *shape[1:])
+
+
+def _bytes_before_addresses(data_set: h5d.DatasetID) -> int:
+    """Where the bytes that addresses of chunks count from begin in the file."""
+    user_block = h5i.get_file_id(data_set).get_create_plist().get_userblock()
+    return user_block if user_block and _leaves_out_user_block() else 0
+
+
+@cache
+def _leaves_out_user_block() -> bool:
+    """Whether this HDF5 tells addresses of chunks without the user block, as those before 1.14.4 do.
+
+    Found out with a file in memory: https://github.com/HDFGroup/hdf5/issues/3003
+    """
+    memory, content = io.BytesIO(), bytes(range(1, 65))
+    with h5py.File(memory, "w", userblock_size=512) as file:
+        made = file.create_dataset("x", data=np.frombuffer(content, np.uint8), chunks=(64,))
+        file.flush()
+        address = made.id.get_chunk_info(0).byte_offset
+    return memory.getvalue().index(content) != address
 
 
 def _for_each_chunk(data_set: h5d.DatasetID, note: Callable) -> None:

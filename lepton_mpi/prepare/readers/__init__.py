@@ -11,9 +11,12 @@ of ranks; ``read`` may be called for any block, at any time, again and again, an
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from lepton_mpi.prepare.readers.label_files import LabelFile
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class Block:
     lines : int64, shape (rows,), or None
         Line of each row in its file, from 1; None where the file has no lines, and its rows are counted from
         ``first_row``.
+    notes : tuple of str
+        What happened to some rows here, in words that are counted over all blocks.
     """
 
     x: np.ndarray
@@ -74,6 +79,7 @@ class Block:
     split: Words | None = None
     lines: np.ndarray | None = None
     first_row: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def flat(self) -> np.ndarray:
@@ -166,6 +172,8 @@ class Source:
     known : dict of int to tuple of str, or None
         Of ``--like``: the categories of the features, whatever texts there are; others are missing if
         ``unknown_is_missing``.
+    labels : tuple of LabelFile
+        Where labels are files of their own: those of each part; ``y`` of the blocks means nothing then.
     """
 
     parts: tuple[Part, ...]
@@ -183,6 +191,7 @@ class Source:
     reading: Mapping[str, Any] = field(default_factory=dict)
     known: Mapping[int, tuple[str, ...]] | None = None
     unknown_is_missing: bool = False
+    labels: tuple["LabelFile", ...] = ()
 
     @property
     def is_table(self) -> bool:

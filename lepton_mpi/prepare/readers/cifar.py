@@ -15,6 +15,15 @@ from lepton_mpi.prepare.readers.inputs import Input
 from lepton_mpi.wording import did_you_mean
 
 _PIXELS = 3 * 32 * 32
+# Files of the Python version, of CIFAR-10 and of CIFAR-100.
+PICKLED = {
+    *(f"data_batch_{i}" for i in range(1, 6)),
+    "test_batch",
+    "batches.meta",
+    "train",
+    "test",
+    "meta",
+}
 
 
 def open_cifar(inputs: tuple[Input, ...], options: Options, world) -> Source:
@@ -54,11 +63,27 @@ def _check_label(options: Options, label_bytes: int) -> None:
 
 def _files(given: Input) -> list[Input]:
     if not given.path.is_dir():
+        _refuse_pickled([given.path])
         return [given]
     found = [Input(path, given.split) for path in sorted(given.path.glob("*.bin"))]
     if not found:
+        _refuse_pickled(sorted(given.path.iterdir()))
+        inside = [path for path in sorted(given.path.iterdir()) if path.is_dir()]
+        if len(inside) == 1:
+            return _files(Input(inside[0], given.split))
         raise DataError(f"{given.path}: expected .bin files in it, got none")
     return found
+
+
+def _refuse_pickled(paths: list[Path]) -> None:
+    """Raise DataError for the Python version, with the way on."""
+    for path in paths:
+        if path.name in PICKLED and path.is_file() and path.open("rb").read(1) == b"\x80":
+            hundred = path.name in ("train", "test", "meta")
+            raise DataError(
+                f"{path}: CIFAR's Python version, which is pickled and not read, since reading it could run a program: take "
+                f"the binary version, cifar-{100 if hundred else 10}-binary.tar.gz, from the same page"
+            )
 
 
 def _split(given: Input) -> str:

@@ -86,9 +86,9 @@ def choose_roles(
     """Roles of the columns by the options. Raises ConfigurationError for names that are no column."""
     hints = hints or Hints()
     number = _Numbering(tuple(names), where, hints)
-    labels = tuple(number.of("--label", name) for name in options.label) or (
-        _guess_label(names, where),
-    )
+    labels = tuple(number.of("--label", name) for name in options.label)
+    if not labels and not options.labels:
+        labels = (_guess_label(names, where),)
     if len(labels) > 1 and options.task != "regression":
         raise ConfigurationError("--label: expected one column, or --task regression for several")
     group = number.of("--group", options.group) if options.group else None
@@ -115,7 +115,7 @@ def choose_roles(
         )
     for column in categorical & other:
         raise ConfigurationError(f"--categorical: expected a feature, got {names[column]!r}")
-    numeric = options.task == "regression"
+    numeric = options.task == "regression" and not options.labels
     for flag, chosen in (("--numbers", as_numbers), ("--dates", frozenset(dates))):
         for column in chosen & (categorical | ({group, split} if numeric else {group, split, *labels})):  # fmt: skip
             raise ConfigurationError(f"{flag}: expected a feature, got {names[column]!r}")
@@ -126,7 +126,7 @@ def choose_roles(
         for column in columns
         for part in (PARTS if column in dates and options.dates_as == "parts" else ("",))
     ]
-    notes = (f"label {', '.join(repr(names[column]) for column in labels)}, by its name",) * (not options.label)  # fmt: skip
+    notes = (f"label {', '.join(repr(names[column]) for column in labels)}, by its name",) * (bool(labels) and not options.label)  # fmt: skip
     return Roles(
         *(tuple(names), tuple(c for c, _ in by_part), tuple(part for _, part in by_part)),
         *(labels, group, split, categorical, numeric, missing, as_numbers),
@@ -210,7 +210,7 @@ def block_of(cells: Cells, roles: Roles, path: object) -> Block:
         _set_parts(x, roles)
     block = Block(
         x,
-        y if roles.numeric_label else texts[roles.labels[0]],
+        _labels(roles, y, texts),
         words,
         texts.get(roles.group),
         texts.get(roles.split),
@@ -258,6 +258,13 @@ def _set_parts(x: np.ndarray, roles: Roles) -> None:
             times, places = np.unique(x[:, first], return_inverse=True)
             parts = np.array([parts_of(time) for time in times.tolist()], np.float64)
             x[:, first : first + len(PARTS)] = parts.reshape(-1, len(PARTS))[places]
+
+
+def _labels(roles: Roles, numbers: np.ndarray, texts: dict[int, Words]) -> Words | np.ndarray:
+    if roles.numeric_label:
+        return numbers
+    # Labels of another file join later.
+    return texts[roles.labels[0]] if roles.labels else np.zeros(len(numbers), np.int64)
 
 
 def _without(words: Words, missing_numbers: tuple[int | float, ...]) -> Words:

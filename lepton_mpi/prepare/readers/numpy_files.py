@@ -6,7 +6,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from lepton_mpi.errors import ConfigurationError, DataError
+from lepton_mpi.data.files.array_names import find_pairs
+from lepton_mpi.errors import ConfigurationError, DataError, LeptonError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Source
 from lepton_mpi.prepare.readers.arrays import (
@@ -130,6 +131,21 @@ def _load(path: Path) -> np.ndarray:
         loaded.close()
         raise DataError(f"{path}: not a NumPy array but an archive, whose name must end by .npz")
     return loaded
+
+
+def read_label_arrays(path: Path, options: Options) -> list[tuple[str, np.ndarray]]:
+    """Labels of a file: their place in it, and the array; several of an archive with splits. Raises DataError."""
+    if path.suffix.lower() == ".npy":
+        return [("", _load(path))]
+    with _opened(path) as raw:
+        try:
+            archive = np.load(raw, allow_pickle=False)
+            pairs = find_pairs(list(archive.files), "", options.y, str(path))
+            return [(f": {name}", archive[name]) for _, name in pairs.values()]
+        except LeptonError:
+            raise
+        except Exception as error:  # NumPy raises whatever a damaged file leads it to
+            raise DataError(f"{path}: not a NumPy archive: {_reason(error)}") from None
 
 
 def _reason(error: Exception) -> str:

@@ -4,10 +4,11 @@ import dataclasses
 from importlib import import_module
 from pathlib import Path
 
-from lepton_mpi.errors import ConfigurationError, DataError
+from lepton_mpi.errors import ConfigurationError, DataError, same_on_all_ranks
 from lepton_mpi.prepare.options import Options
-from lepton_mpi.prepare.readers import Source
-from lepton_mpi.prepare.readers.class_folders import IMAGES
+from lepton_mpi.prepare.readers import Source, file_table
+from lepton_mpi.prepare.readers.cifar import PICKLED
+from lepton_mpi.prepare.readers.class_folders import IMAGES, SOUNDS, files_below
 from lepton_mpi.prepare.readers.inputs import Input
 
 # Format: module of this package and function in it.
@@ -27,7 +28,7 @@ _TABLES = ("csv", "parquet", "numpy")
 _OPTIONS_OF = {
     "label": (*_TABLES, "cifar"),
     "split_column": _TABLES,
-    "group": _TABLES,
+    "group": (*_TABLES, "images", "wav"),
     "categorical": _TABLES,
     "categories": _TABLES,
     "columns": _TABLES,
@@ -54,14 +55,17 @@ _OPTIONS_OF = {
     "context": ("text",),
     "stride": ("text",),
     "tokens": ("text",),
+    "stream": ("text",),
     "drop_duplicates": tuple(name for name in _READERS if name != "text"),
     "image_size": ("images",),
     "colour": ("images",),
     "sample_rate": ("wav",),
     "seconds": ("wav",),
     "mel_bands": ("wav",),
+    "labels": (*_TABLES, "hdf5"),
+    "drop_classes": ("images", "wav"),
+    "unreadable": ("images", "wav"),
 }
-_OF_FOLDERS = {".wav": "wav", ".bin": "cifar", ".parquet": "parquet", ".pq": "parquet"}
 _SUFFIXES = {
     ".csv": "csv",
     ".tsv": "csv",
@@ -89,6 +93,18 @@ _SUFFIXES = {
 
 def open_inputs(options: Options, world) -> Source:
     """The source of all inputs. Collective over ``world``. Raises DataError and ConfigurationError on every rank."""
+    inputs, format_name = find_inputs(options, world)
+    module, function = _READERS[format_name]
+    reader = import_module(f"lepton_mpi.prepare.readers.{module}")
+    open_source = getattr(reader, function)
+    if options.files:
+        return file_table.open_files(inputs, options, world, open_source)
+    source = open_source(inputs, options, world)
+    return _with_labels(source, options, world) if options.labels else source
+
+
+def find_inputs(options: Options, world) -> tuple[tuple[Input, ...], str]:
+    """The inputs and their format. Collective. Raises DataError and ConfigurationError on every rank."""
     with world.agreeing():
         inputs = tuple(Input.of(word) for word in options.inputs)
         for given in inputs:
@@ -102,16 +118,29 @@ def open_inputs(options: Options, world) -> Source:
                 raise ConfigurationError(
                     f"expected inputs of one format, got {formats[0]} of {inputs[0].path} and {name} of {given.path}"
                 )
+        file_table.check_options(options, formats[0])
         _check_options(options, formats[0])
-    module, function = _READERS[formats[0]]
-    reader = import_module(f"lepton_mpi.prepare.readers.{module}")
-    return getattr(reader, function)(inputs, options, world)
+    return inputs, formats[0]
+
+
+def _with_labels(source: Source, options: Options, world) -> Source:
+    """The source with the labels of ``--labels``. Collective. Raises DataError."""
+    files = import_module("lepton_mpi.prepare.readers.label_files")
+    labels = files.read_labels(options, world)
+    with same_on_all_ranks():
+        names = files.class_names_of(labels)
+    told = f"labels of {', '.join(file.name for file in labels)}"
+    return dataclasses.replace(
+        source, labels=labels, class_names=names, label="the label", notes=(*source.notes, told)
+    )
 
 
 def _check_options(options: Options, format_name: str) -> None:
     """Raise ConfigurationError for an option that this format knows nothing of: it must not be ignored silently."""
     for field in dataclasses.fields(options):
         formats = _OPTIONS_OF.get(field.name)
+        if options.files and formats and {"images", "wav"} & set(formats):
+            continue  # a table of files
         if formats and format_name not in formats and getattr(options, field.name) != field.default:
             raise ConfigurationError(
                 f"--{field.name.replace('_', '-')}: is for {', '.join(formats)}, got inputs of format {format_name}"
@@ -120,17 +149,12 @@ def _check_options(options: Options, format_name: str) -> None:
 
 def _format(path: Path) -> str:
     if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            if file.suffix.lower() in IMAGES:
-                return "images"
-            if file.suffix.lower() in _OF_FOLDERS:
-                return _OF_FOLDERS[file.suffix.lower()]
-        raise DataError(
-            f"{path}: expected images or .wav files by class, CIFAR's .bin files, or .parquet files; got none; see --format"
-        )
+        return _format_of_folder(path)
     name = path.name.lower().removesuffix(".gz")
     if name.endswith(("-ubyte", ".ubyte")):
         return "idx"
+    if path.name in PICKLED:
+        return "cifar"
     found = _SUFFIXES.get(Path(name).suffix)
     if found is None:
         raise ConfigurationError(
@@ -138,3 +162,25 @@ def _format(path: Path) -> str:
             f"{', '.join(_READERS)}"
         )
     return found
+
+
+def _format_of_folder(folder: Path) -> str:
+    """By the first file that a reader of folders takes. Raises DataError."""
+    names = set()
+    for file in files_below(folder):
+        name, suffix = file.name.lower(), file.suffix.lower()
+        if suffix in IMAGES:
+            return "images"
+        if suffix in SOUNDS:
+            return "wav"
+        if suffix in (".parquet", ".pq"):
+            return "parquet"
+        if suffix == ".bin" or name in PICKLED:
+            return "cifar"
+        if name.removesuffix(".gz").endswith(("-ubyte", ".ubyte")):
+            return "idx"
+        names.add(suffix)
+    raise DataError(
+        f"{folder}: expected images or .wav files by class, CIFAR's .bin files, IDX files, or .parquet files; got "
+        f"{', '.join(sorted(names)) or 'none'}; see --format"
+    )

@@ -63,18 +63,28 @@ def _read(path: Path, options: Options) -> np.ndarray:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"{path}: line {line}: expected text in {options.encoding}, got byte {error.object[error.start]:#04x}; see "
-            "--encoding, or --tokens bytes"
-        ) from None
+        raise not_decodable(path, error) from None
     except LookupError:
         raise ConfigurationError(
             f"--encoding: expected an encoding, got {options.encoding!r}"
         ) from None
     if "\0" in text:
-        raise DataError(f"{path}: expected text, got a character 0; --tokens bytes takes any file")
+        raise no_character_0(path)
     return np.frombuffer(text.encode("utf-32-le"), np.uint32)
+
+
+def not_decodable(path: Path, error: UnicodeDecodeError, lines_before: int = 0) -> DataError:
+    """For bytes that are no text in the encoding; ``lines_before`` are those before what was decoded."""
+    line = lines_before + error.object[: error.start].count(b"\n") + 1
+    return DataError(
+        f"{path}: line {line}: expected text in {error.encoding}, got byte {error.object[error.start]:#04x}; see "
+        "--encoding, or --tokens bytes"
+    )
+
+
+def no_character_0(path: Path) -> DataError:
+    """For what is no text."""
+    return DataError(f"{path}: expected text, got a character 0; --tokens bytes takes any file")
 
 
 def _shown(character: str) -> str:
@@ -85,19 +95,25 @@ def _shown(character: str) -> str:
 def _parts(
     given: Input, tokens: np.ndarray, inputs: tuple[Input, ...], options: Options
 ) -> list["WindowPart"]:
+    return [
+        WindowPart(given.path.name, split, tokens[start:stop], options)
+        for split, start, stop in division(given, len(tokens), inputs, options)
+    ]
+
+
+def division(
+    given: Input, count: int, inputs: tuple[Input, ...], options: Options
+) -> list[tuple[str, int, int]]:
+    """(split, start, stop) of the ``count`` tokens of a file, in their order; only splits that get some."""
     fractions = np.array(options.split or DEFAULT)
     if given.split in ("validation", "test"):
-        return [WindowPart(given.path.name, given.split, tokens, options)]
+        return [(given.split, 0, count)] if count else []
     others = {other.split for other in inputs}
     fractions[1] *= "validation" not in others
     fractions[2] *= "test" not in others and given.split is None
-    stops = np.round(np.cumsum(fractions / fractions.sum()) * len(tokens)).astype(int)
+    stops = np.round(np.cumsum(fractions / fractions.sum()) * count).astype(int).tolist()
     cut = zip(("train", "validation", "test"), [0, *stops[:2]], stops, strict=True)
-    return [
-        WindowPart(given.path.name, split, tokens[start:stop], options)
-        for split, start, stop in cut
-        if stop > start
-    ]
+    return [(split, start, stop) for split, start, stop in cut if stop > start]
 
 
 class WindowPart(RowPart):

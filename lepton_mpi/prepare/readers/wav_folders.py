@@ -1,25 +1,25 @@
-"""Folders of .wav files by class, as log-mel spectrograms.
+"""Sounds, .wav files of folders by class or named by a table, as log-mel spectrograms.
 
 Windows of 25 ms every 10 ms (Hann), the power of their Fourier transform, weighted by triangles that are even on the mel scale,
 mel = 2595 log10(1 + f / 700), from 0 to half the sample rate; the logarithm of each, at least 1e-10 (Davis and Mermelstein,
 "Comparison of parametric representations for monosyllabic word recognition", 1980, without the cosine transform).
 """
 
-import warnings
 from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from scipy.io import wavfile
 from scipy.signal import resample_poly
 
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.prepare.options import Options
-from lepton_mpi.prepare.readers import Block, RowPart, Source
-from lepton_mpi.prepare.readers.class_folders import ClassFiles, list_classes
+from lepton_mpi.prepare.readers import Source
+from lepton_mpi.prepare.readers.class_folders import SOUNDS, list_classes
+from lepton_mpi.prepare.readers.file_rows import FilePart, FileRows, Unreadable
 from lepton_mpi.prepare.readers.inputs import Input
-from lepton_mpi.wording import one_line
+from lepton_mpi.prepare.readers.wav_file import read_wav
 
 _WINDOW_SECONDS, _HOP_SECONDS = 0.025, 0.010
 _LEAST_ENERGY = 1e-10
@@ -28,13 +28,22 @@ _FILES_OF_ROUND = 100
 
 
 def open_wav(inputs: tuple[Input, ...], options: Options, world) -> Source:
-    """Rows float32 of shape (windows, mel bands). Collective."""
+    """Rows float32 of shape (windows, mel bands), by class. Collective."""
     found = None
     with world.agreeing():
         if world.rank == 0:
-            found = list_classes(inputs, (".wav",))
-    files, names = world.comm.bcast(found)
-    rate, shorter, longer = _look_at_all(files, options, world)
+            found = list_classes(inputs, SOUNDS, options)
+    found = world.comm.bcast(found)
+    rows = [FileRows.of_classes(files, inputs[0].path) for files in found.files]
+    facts = {"format": "sounds by class", "class_names": found.names}
+    return wav_source(rows, options, world, tuple(found.notes), facts)
+
+
+def wav_source(
+    rows: list[FileRows], options: Options, world, notes: tuple[str, ...], facts: dict[str, Any]
+) -> Source:
+    """Rows of these files, of the sample rate of the first. Collective. ``facts`` are fields of ``Source``."""
+    rate, shorter, longer = _look_at_all([p for some in rows for p in some.paths], options, world)
     length = round(options.seconds * rate)
     with world.agreeing():
         if length < _window(rate):
@@ -42,16 +51,15 @@ def open_wav(inputs: tuple[Input, ...], options: Options, world) -> Source:
                 f"--seconds: expected at least {_WINDOW_SECONDS} s, got {options.seconds}"
             )
     shape = (1 + (length - _window(rate)) // round(_HOP_SECONDS * rate), options.mel_bands)
-    notes = (
+    lengths = (
         f"{options.seconds:g} s at {rate} Hz, {shorter} shorter files followed by silence, {longer} longer ones cut",
     )
-    parts = [WavPart(some, inputs[0].path, rate, length, shape, options) for some in files]
-    return Source(tuple(parts), "sounds by class", shape, class_names=names, notes=notes)
+    parts = [WavPart(some, rate, length, shape, options) for some in rows]
+    return Source(tuple(parts), row_shape=shape, notes=(*lengths, *notes), **facts)
 
 
-def _look_at_all(files: list[ClassFiles], options: Options, world) -> tuple[int, int, int]:
+def _look_at_all(paths: list[Path], options: Options, world) -> tuple[int, int, int]:
     """The sample rate of all, and how many are shorter, and longer, than a row. Collective. Raises DataError."""
-    paths = [path for some in files for path in some.paths]
     looks = _Looks(options.sample_rate or 0)
     for first in range(0, len(paths), _FILES_OF_ROUND):
         # A round is progress, also for those who wait for it; all the files may take long.
@@ -60,6 +68,9 @@ def _look_at_all(files: list[ClassFiles], options: Options, world) -> tuple[int,
             if world.rank == 0:
                 for path in paths[first : first + _FILES_OF_ROUND]:
                     looks.add(path, paths[0], options)
+    with world.agreeing():
+        if world.rank == 0 and not looks.rate:
+            raise DataError(f"{paths[0]}: expected a sound that can be read, got none")
     return world.comm.bcast((looks.rate, looks.shorter, looks.longer))
 
 
@@ -73,7 +84,12 @@ class _Looks:
 
     def add(self, path: Path, first: Path, options: Options) -> None:
         """One more file. Raises DataError."""
-        own, samples = _read(path, mapped=True)
+        try:
+            own, samples = read_wav(path, mapped=True)
+        except Unreadable:
+            if options.unreadable == "drop":
+                return
+            raise
         self.rate = self.rate or own
         if own != self.rate and options.sample_rate is None:
             raise DataError(
@@ -81,18 +97,6 @@ class _Looks:
             )
         self.shorter += len(samples) / own < options.seconds
         self.longer += len(samples) / own > options.seconds
-
-
-def _read(path: Path, mapped: bool = False) -> tuple[int, np.ndarray]:
-    """Sample rate and samples as they are in the file. Raises DataError."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # chunks that are no sound are nobody's business
-            return wavfile.read(path, mmap=mapped)
-    except Exception as error:  # the reader raises whatever a damaged file leads it to
-        if mapped and "mmap" in str(error):
-            return _read(path)  # 24 bits a sample cannot be mapped
-        raise DataError(f"{path}: not a readable .wav file: {one_line(error)}") from None
 
 
 def _window(rate: int) -> int:
@@ -133,36 +137,25 @@ def mel_triangles(rate: int, size: int, bands: int) -> np.ndarray:
     return np.maximum(0, np.minimum(rising, falling))
 
 
-class WavPart(RowPart):
+class WavPart(FilePart):
     """Sounds of one split; see ``Part``."""
 
     def __init__(
-        self,
-        files: ClassFiles,
-        folder: Path,
-        rate: int,
-        length: int,
-        shape: tuple[int, int],
-        options: Options,
+        self, files: FileRows, rate: int, length: int, shape: tuple[int, int], options: Options
     ) -> None:
-        name = folder.name + (f"/{files.split}" if files.split else "")
-        row_bytes = 4 * shape[0] * shape[1]
-        super().__init__(name, files.split, len(files.paths), row_bytes, options.block)
-        self._files, self._rate, self._length, self._bands = files, rate, length, shape[1]
+        super().__init__(files, np.empty((0, *shape), np.float32), options)
+        self._rate, self._length, self._bands = rate, length, shape[1]
 
-    def read_rows(self, start: int, stop: int) -> Block:
-        """Rows [start, stop). Raises DataError."""
-        rows = [self._row(path) for path in self._files.paths[start:stop]]
-        codes = np.array(self._files.codes[start:stop], np.int64)
-        return Block(np.stack(rows), codes, {}, first_row=start)
-
-    def _row(self, path: Path) -> np.ndarray:
-        rate, samples = _read(path)
+    def read_file(self, path: Path) -> tuple[np.ndarray, list[str]]:
+        """Spectrogram of one sound. Raises DataError."""
+        rate, samples = read_wav(path)
         signal = as_signal(samples)
         if not np.isfinite(signal).all():
-            raise DataError(f"{path}: expected finite samples")
+            raise Unreadable(
+                f"{path}: expected finite samples; --unreadable drop leaves such files out"
+            )
         if rate != self._rate:
             common = gcd(rate, self._rate)
             signal = resample_poly(signal, self._rate // common, rate // common)
         signal = np.pad(signal[: self._length], (0, max(0, self._length - len(signal))))
-        return log_mel(signal, self._rate, self._bands)
+        return log_mel(signal, self._rate, self._bands), []

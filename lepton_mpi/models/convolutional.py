@@ -1,0 +1,55 @@
+"""What the convolutional models have in common: rows as images or signals, the loss, a convolution and what follows it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lepton_mpi.batch import Input
+from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.layers.activation import Activation
+from lepton_mpi.layers.batch_norm import BatchNorm
+from lepton_mpi.layers.compose import Part, Sequential
+from lepton_mpi.layers.convolution import Conv1d, Conv2d
+from lepton_mpi.layers.group_norm import GroupNorm
+from lepton_mpi.layers.layer import Head, Layer, Shape
+from lepton_mpi.layers.losses import CrossEntropy, Huber, SquaredError
+from lepton_mpi.layers.windows import Window
+from lepton_mpi.models.image_options import GROUP_CHANNELS
+from lepton_mpi.models.model import DataFacts, only_numbers
+
+
+def rows_of(name: str, data: DataFacts, dimensions: int) -> Input:
+    """The only input of the data, channels last: with one dimension less it has one channel. Raises ConfigurationError."""
+    only_numbers(name, data)
+    shape: Shape = tuple(data.feature_shape)
+    if len(shape) == dimensions - 1:
+        shape = (*shape, 1)
+    if len(shape) != dimensions:
+        wanted = "height, width and channels" if dimensions == 3 else "length and channels"
+        raise ConfigurationError(
+            f"--model {name}: expected rows of {wanted}, or without channels, got shape {shape}"
+        )
+    return Input("numbers", shape)
+
+
+def head_for(options: Mapping[str, Any], data: DataFacts) -> Head:
+    """By ``loss`` (auto: by the data) and ``huber_delta``."""
+    loss = options["loss"]
+    if loss == "auto":
+        loss = "cross_entropy" if data.class_count else "mse"
+    if loss == "huber":
+        return Huber(options["huber_delta"])
+    return CrossEntropy() if loss == "cross_entropy" else SquaredError()
+
+
+def convolution(
+    outputs: int, window: Window, norm: str, relu: bool = True, is_sequence: bool = False
+) -> Part:
+    """A convolution, its normalisation and a ReLU; there is a bias only where no normalisation takes it away again."""
+    kind = Conv1d if is_sequence else Conv2d
+    layer = kind(outputs, window, bias=norm == "none")
+    if norm == "none":
+        return Sequential({"conv": layer, "relu": Activation("relu")}) if relu else layer
+    follows: Layer = (
+        BatchNorm(relu) if norm == "batch" else GroupNorm(outputs // GROUP_CHANNELS, relu)
+    )
+    return Sequential({"conv": layer, "norm": follows})

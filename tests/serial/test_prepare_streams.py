@@ -1,0 +1,162 @@
+"""``prepare --stream``: texts in one piece, and what training makes of them."""
+
+import h5py
+import numpy as np
+import pytest
+
+from lepton_mpi.data.loader import Wanted
+from lepton_mpi.data.loader import load as load_data
+from lepton_mpi.errors import ConfigurationError, DataError
+from lepton_mpi.prepare import inspection, token_streams
+from tests.serial.data_files import OneRank
+from tests.serial.raw_files import TEXT, digest, prepare
+
+UMLAUTS = "Äpfel und Öl — 日本語\r\n" * 30
+
+
+def _load(path, **wanted):
+    return load_data(str(path), Wanted(np.dtype(np.float32), **wanted), OneRank())
+
+
+def _text_of(path, split: str) -> str:
+    """What the tokens of a split stand for."""
+    with h5py.File(path) as file:
+        tokens = file[f"{split}/tokens"][()]
+        content, ends = file["vocabulary/bytes"][()].tobytes(), file["vocabulary/ends"][()]
+    starts = [0, *ends[:-1]]
+    return b"".join(content[starts[t] : ends[t]] for t in tokens).decode()
+
+
+@pytest.mark.parametrize("tokens", ["characters", "bytes"])
+@pytest.mark.parametrize("layout", ["chunked", "contiguous"])
+@pytest.mark.parametrize("ranks", [1, 3])
+@pytest.mark.parametrize("piece", [7, 1 << 20])
+def test_the_stream_is_the_text(tmp_path, monkeypatch, tokens, layout, ranks, piece):
+    """Divided in its order, each token once; the same from any number of ranks, in pieces of any length."""
+    monkeypatch.setattr(token_streams, "_PIECE_BYTES", piece)
+    source = tmp_path / "song.txt"
+    source.write_bytes(UMLAUTS.encode())
+    path = tmp_path / "a.h5"
+    words = ("--stream", "--tokens", tokens, "--context", "16", "--layout", layout)
+    facts = prepare(source, path, *words, ranks=ranks)
+    whole = UMLAUTS if tokens == "characters" else UMLAUTS.encode()
+    stops = [round(len(whole) * 0.8), round(len(whole) * 0.9), len(whole)]
+    assert facts["splits"] == {
+        "train": stops[0],
+        "validation": stops[1] - stops[0],
+        "test": stops[2] - stops[1],
+    }
+    if tokens == "characters":
+        assert [_text_of(path, split) for split in facts["splits"]] == [
+            whole[: stops[0]], whole[stops[0] : stops[1]], whole[stops[1] :]
+        ]  # fmt: skip
+    with h5py.File(path) as file:
+        assert file.attrs["format_version"] == 2 and file.attrs["format"] == b"lepton_mpi data"
+        assert file["train/tokens"].dtype == np.uint8 and "document_starts" not in file["train"]
+        assert file["train/tokens"].attrs["values"] == facts["values"]
+        if tokens == "bytes":
+            assert file["train/tokens"][()].tobytes() == whole[: stops[0]]
+    data = _load(path, way="mapped" if layout == "contiguous" else "auto")
+    assert data.y_kind == "tokens" and data.feature_shape == (16,)
+    assert data.splits["train"].row_count == -(-(stops[0] - 1) // 16)
+    assert len(data.vocabulary) == facts["values"] == data.output_count
+
+
+def test_the_file_depends_on_the_text_alone(tmp_path, monkeypatch):
+    """Neither on the length of pieces nor on the number of ranks."""
+    (tmp_path / "a.txt").write_text(UMLAUTS)
+    found = set()
+    for piece, ranks in ((5, 1), (1 << 20, 1), (100, 2)):
+        monkeypatch.setattr(token_streams, "_PIECE_BYTES", piece)
+        path = tmp_path / f"{piece}.h5"
+        prepare(tmp_path / "a.txt", path, "--stream", ranks=ranks)
+        found.add(digest(path))
+    assert len(found) == 1
+
+
+def test_files_are_documents(tmp_path):
+    """Of a split, one behind the other: the first token of each does not count, but for that of the split."""
+    for name, text in (("a", "abc" * 20), ("b", "bcd" * 10), ("c", "cde" * 15), ("d", "abe" * 9)):
+        (tmp_path / f"{name}.txt").write_text(text)
+    words = [f"train={tmp_path}/{name}.txt" for name in "abc"] + [f"test={tmp_path}/d.txt"]
+    prepare(*words, tmp_path / "out.h5", "--stream", "--context", "8", "--split", "1")
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert file["train/document_starts"][()].tolist() == [0, 60, 90]
+        assert "document_starts" not in file["test"]
+    data = _load(tmp_path / "out.h5")
+    assert data.splits["train"].weights(np.arange(data.splits["train"].row_count)).sum() == 134 - 2
+    assert data.splits["validation"].row_count == 0
+    assert _text_of(tmp_path / "out.h5", "train") == "abc" * 20 + "bcd" * 10 + "cde" * 15
+
+
+@pytest.mark.parametrize("values", [256, 257, 65_536, 65_537])
+def test_ids_take_as_little_as_they_can(tmp_path, values):
+    """uint8 up to 256 different characters, uint16 up to 65 536, int32 beyond."""
+    points = [p for p in range(1, values + 5_000) if not 0xD800 <= p < 0xE000][:values]
+    text = "".join(map(chr, points))
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    prepare(tmp_path / "a.txt", tmp_path / "a.h5", "--stream", "--split", "1")
+    kind = "uint8" if values == 256 else "uint16" if values <= 65_536 else "int32"
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["train/tokens"].dtype == kind and file["train/tokens"].attrs["values"] == values
+    assert _text_of(tmp_path / "a.h5", "train") == text
+    assert len(_load(tmp_path / "a.h5").vocabulary) == values
+
+
+def test_what_is_printed_is_what_inspect_prints(tmp_path, capsys):
+    (tmp_path / "song.txt").write_text(TEXT)
+    prepare(tmp_path / "song.txt", tmp_path / "a.h5", "--stream")
+    said = capsys.readouterr().out
+    assert said.splitlines()[:2] == [
+        "source     song.txt: 1 140 characters",
+        "format     text in one piece, 21 different characters, stored as uint8; rows of 32, unless training asks for others",
+    ]
+    assert (
+        "splits     912 train, 114 validation, 114 test; divided in the order of the text" in said
+    )
+    assert inspection.text(tmp_path / "a.h5", 10) == said.split("wrote")[0].rstrip()
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        del file["about"]
+    assert "text in one piece, 21 different tokens, stored as uint8" in inspection.text(
+        tmp_path / "a.h5", 3
+    )
+
+
+@pytest.mark.parametrize("options", [("--dry-run",), ("--compress", "gzip")])
+def test_options_of_the_file(tmp_path, options):
+    (tmp_path / "a.txt").write_text(TEXT)
+    prepare(tmp_path / "a.txt", tmp_path / "a.h5", "--stream", *options)
+    assert (tmp_path / "a.h5").exists() == (options != ("--dry-run",))
+    if "gzip" in options:
+        with h5py.File(tmp_path / "a.h5") as file:
+            assert file["train/tokens"].compression == "gzip"
+        assert _text_of(tmp_path / "a.h5", "train") == TEXT[:912]
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "error", "message"),
+    [
+        (b"short", (), DataError, "expected more than --context 32 tokens to train on, got 4"),
+        (b"", (), DataError, "expected more than --context 32 tokens to train on, got 0"),
+        (b"a\0b" * 50, (), DataError, "got a character 0; --tokens bytes"),
+        (b"a\nb\xff" * 50, (), DataError, r"line 2: expected text in utf-8, got byte 0xff; see"),
+        (b"a\nb" * 50 + b"\xc3", (), DataError, r"line 51: expected text in utf-8, got byte 0xc3"),
+        (b"abc" * 50, ("--encoding", "klingon"), ConfigurationError, "expected an encoding"),
+        (b"abc" * 50, ("--stride", "2"), ConfigurationError, "--stride: is for rows, got --stream"),
+        (b"abc" * 50, ("--normalise", "none"), ConfigurationError, "--normalise: is for rows"),
+    ],
+)
+@pytest.mark.parametrize("piece", [4, 1 << 20])
+def test_texts_that_cannot_be(tmp_path, monkeypatch, content, words, error, message, piece):
+    """One line each, on every rank, and no file."""
+    monkeypatch.setattr(token_streams, "_PIECE_BYTES", piece)
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(error, match=message):
+        prepare(tmp_path / "a.txt", tmp_path / "a.h5", "--stream", *words, ranks=2)
+    assert not list(tmp_path.glob("*a.h5*"))
+
+
+def test_streams_are_of_texts(tmp_path):
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ConfigurationError, match="--stream: is for text, got inputs of format csv"):
+        prepare(tmp_path / "a.csv", tmp_path / "a.h5", "--stream")
