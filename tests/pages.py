@@ -10,7 +10,10 @@ PAGES = (
     ROOT / "README.md",
     *(
         ROOT / "lepton_mpi" / folder / "README.md"
-        for folder in ("prepare", "data", "run", "models", "strategies", "collectives", "world")
+        for folder in (
+            *("prepare", "data", "run", "models", "strategies", "collectives", "world"),
+            "kernels",
+        )
     ),
     ROOT / "benchmarks/README.md",
     ROOT / "benchmarks/results/README.md",
@@ -77,10 +80,10 @@ def in_prose(page: Path) -> list[Shown]:
 
 
 def programs(page: Path, language: str = "python") -> dict[str, str]:
-    """Files that are shown in full, by the name in their first line."""
+    """Files that are shown in full, by the name in their first line; blocks without a name are parts of one."""
     found = {}
     for block in blocks(page, language):
         name = re.match(r"# (\w+\.\w+)\n", block)
-        assert name, f"{name_of(page)}: a file without its name"
-        found[name[1]] = block
+        if name:
+            found[name[1]] = block
     return found

@@ -12,7 +12,6 @@ from lepton_mpi.data.host import Host
 from lepton_mpi.data.rows import Rows
 from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.data.ways import Way
-from lepton_mpi.errors import ConfigurationError
 
 # Of rows that are normalised at a time: they stay in the core's own cache.
 _NORMALISED_BYTES = 256 << 10
@@ -165,31 +164,6 @@ class DataSet:
             return f"{self.output_count} different tokens"
         kind = "classes" if self.class_count else "targets" if self.target_count > 1 else "target"
         return f"{self.output_count} {kind}"
-
-
-def check_read(data: DataSet, model: str, wanted: Mapping[str, Input]) -> None:
-    """Refuse data with inputs that a model does not read, or without those that it does. Raises ConfigurationError.
-
-    Parameters
-    ----------
-    model
-        Its name, for the message.
-    wanted
-        What it reads. Rows may have another shape there, if they have as many elements.
-    """
-    mine = {name: (spec.kind, spec.size) for name, spec in data.inputs.items()}
-    if mine == {name: (spec.kind, spec.size) for name, spec in wanted.items()}:
-        return
-    read, got = (
-        ", ".join(f"{name} ({spec.size} {spec.kind})" for name, spec in specs.items())
-        for specs in (wanted, data.inputs)
-    )
-    hint = "" if mine.keys() - wanted.keys() != {"categories"} else (
-        "; prepare --categories codes makes them numbers among the others"
-    )  # fmt: skip
-    raise ConfigurationError(
-        f"model {model} reads the inputs {read}: got data with {got}; take a model that reads these{hint}"
-    )
 
 
 def renormalised(data: DataSet, normalisation: tuple[np.ndarray, np.ndarray]) -> DataSet:

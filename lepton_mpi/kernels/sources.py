@@ -19,6 +19,7 @@ from typing import Any
 import llvmlite
 import numba
 import numpy as np
+from numba.core.dispatcher import Dispatcher
 
 _PACKAGE = __name__.partition(".")[0]
 # Environment variables of Numba that do not change its code.
@@ -47,7 +48,7 @@ def key_of(
         return None
     modules = {module for each in functions for module in modules_behind(each.__module__)}
     facts = (
-        [(each.__module__, each.__qualname__) for each in functions],
+        [(each.__module__, each.__qualname__, _constants(each)) for each in functions],
         [signature, sorted(options.items())],
         [(module, source_digest(module)) for module in sorted(modules)],
         _environment(target.codegen()),
@@ -57,10 +58,22 @@ def key_of(
 
 
 def _with_enclosed(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
-    """A function, and those that it takes from the function that it was made in."""
+    """A function, and those that it takes from the function that it was made in, and that these take."""
     yield function
-    for cell in function.__closure__ or ():
-        yield from _with_enclosed(cell.cell_contents.py_func)
+    for value in _enclosed(function):
+        if isinstance(value, Dispatcher):
+            yield from _with_enclosed(value.py_func)
+
+
+def _constants(function: Callable[..., Any]) -> list[str]:
+    """What else it takes from there; what the compiler takes for a constant in another way has no key."""
+    values = [value for value in _enclosed(function) if not isinstance(value, Dispatcher)]
+    assert all(isinstance(value, bool | int | float | str) for value in values), values
+    return [repr(value) for value in values]
+
+
+def _enclosed(function: Callable[..., Any]) -> list[Any]:
+    return [cell.cell_contents for cell in function.__closure__ or ()]
 
 
 @cache

@@ -128,7 +128,7 @@ def only_numbers(name: str, data: DataFacts) -> Input:
 
 
 def check_inputs(model: Model, data: DataFacts) -> None:
-    """Whether the data have what a model reads. Raises ConfigurationError."""
+    """Whether the data have what a model reads, and nothing that it would pass over. Raises ConfigurationError."""
     # A single one is ``Batch.x``, whatever its name.
     is_single = len(model.inputs) == len(data.inputs) == 1
     for name, wanted in model.inputs.items():
@@ -138,3 +138,10 @@ def check_inputs(model: Model, data: DataFacts) -> None:
             raise ConfigurationError(
                 f"model {model.name}: reads {name} ({wanted.kind}, {wanted.shape}): expected data that have it, got {known}"
             )
+    unread = {} if is_single else data.inputs.keys() - model.inputs.keys()
+    if unread:
+        hint = "; prepare --categories codes makes numbers of categories" * ("categories" in unread)
+        raise ConfigurationError(
+            f"model {model.name}: reads {', '.join(model.inputs)}: expected data with no other inputs, got also "
+            f"{', '.join(sorted(unread))}{hint}"
+        )

@@ -12,7 +12,7 @@ import threadpoolctl
 
 from lepton_mpi.data import augmentation, called_kernels
 from lepton_mpi.data.batches import BatchReader, MicroBatchReader
-from lepton_mpi.data.dataset import DataSet, check_read, normalised_in_memory
+from lepton_mpi.data.dataset import DataSet, normalised_in_memory
 from lepton_mpi.data.loader import Wanted, load
 from lepton_mpi.data.order import BlockShuffle, FullShuffle, MicroBatches
 from lepton_mpi.data.reads import TrainingReads
@@ -175,11 +175,8 @@ def _make_model(config: Config, world: World, model: Any, data: DataSet) -> Mode
     with world.agreeing():
         if model is None:
             threads = summary.thread_count(config, world)
-            made = make_model(config.model, config.for_model(threads), data)
-        else:
-            made = own_model.adapt(model, data)
-        check_read(data, made.name, made.inputs)
-        return made
+            return make_model(config.model, config.for_model(threads), data)
+        return own_model.adapt(model, data)
 
 
 def _make_strategy(

@@ -35,6 +35,14 @@ _RUNS = {
     },
     "logistic": {"data": "breast_cancer", "model": "logistic", "global_batch": 80},
     "regression": {"loss": "huber", "activation": "tanh"},
+    "cnn, dropout, augmented": {
+        **{"model": "cnn", "own": {"model": {"channels": (4, 6), "units": 8}}},
+        **{"dropout": 0.25, "augment": ("flip", "crop=1")},
+    },
+    "resnet8, running statistics": {
+        **{"model": "resnet8", "own": {"model": {"width": 4}}, "augment": ("crop=1", "noise=0.1")},
+        **{"optimizer": "sgd", "learning_rate": 0.05, "weight_decay": 1e-4},
+    },
     "a copy on each rank": {"allreduce": "ring", "bucket_bytes": 1000},
 }
 

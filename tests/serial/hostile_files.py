@@ -277,8 +277,6 @@ def _attacks(secret: Path) -> Iterator[Case]:
         for number, place in enumerate(PLACES):
             write = partial(_with_attack, attack, secret, place, number % 2 == 1)
             must = UNREAD if _is_unread(attack, place) else REFUSED
-            if attack.__name__.startswith("attribute") and place == "train/tokens":
-                must = ANY  # it is a text now, whose attributes of other programs are not read
             yield Case(f"{_words(attack)} at {place}", write, must)
     for attack in attacks.ON_FILES:
         for latest in (False, True):
@@ -292,14 +290,11 @@ def _is_unread(attack: Callable, place: str) -> bool:
     """Whether what an attack makes lies where it is not read: attributes, and what other programs put beside the rows."""
     if attack.__module__.endswith("other_files"):
         return False
-    # There is no text in one piece, to which starts of documents would belong.
-    beside = ["other/deeper/x", "train/document_starts"]
     if attack.__name__.startswith("attribute"):
-        beside += ["normalisation/shift", "normalisation/inputs/ages/shift", "about/units"]
-    if attack.__name__ in ("texts", "texts_of_fixed_length", "stored_type"):
-        # They make it in another group, or no data set: there is no text, either.
-        beside += ["about/units", "train/tokens"]
-    return place in beside
+        return place.startswith(("other", "normalisation", "about"))
+    if attack.__name__ in ("texts", "texts_of_fixed_length"):
+        return place.startswith(("other", "about"))  # they make it in another group
+    return place == "other/deeper/x"
 
 
 def _words(function: Callable) -> str:

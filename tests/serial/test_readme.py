@@ -167,6 +167,13 @@ def _benchmark_options() -> set[str]:
 
 
 @_BY_PAGE
+def test_programs_are_python(page):
+    """Also parts of programs; those in full are run by ``test_readme_commands.py``."""
+    for block in pages.blocks(page, "python"):
+        compile(block, name_of(page), "exec")
+
+
+@_BY_PAGE
 def test_options_exist(page):
     """Every ``--option`` that a page names."""
     known = {option.flag for name in COMMANDS for option in find(name).options.values()}

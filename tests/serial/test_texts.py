@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from lepton_mpi.batch import Batch, Input
 from lepton_mpi.data import loader, training_order
 from lepton_mpi.data.batches import BatchReader, MicroBatchReader
-from lepton_mpi.data.dataset import DataSet, check_read
+from lepton_mpi.data.dataset import DataSet
 from lepton_mpi.data.loader import Wanted
 from lepton_mpi.data.order import FullShuffle, MicroBatches
 from lepton_mpi.data.reads import TrainingReads, reads_in_order
 from lepton_mpi.data.windows import Windows
-from lepton_mpi.errors import ConfigurationError, DataError
+from lepton_mpi.errors import DataError
 from lepton_mpi.tasks.registry import make_task
 from tests.serial.data_files import OneRank, write
 from tests.serial.test_shuffles import numbers_of
@@ -331,16 +331,6 @@ def test_tokens_stand_for_bytes(tmp_path):
     assert sums.tolist() == [8, 2 + 1 + 3 + 1 + 2 + 1 + 3 + 2]
     columns = task.columns(np.eye(4, dtype=np.float32))
     assert columns["token"].tolist() == ["a", "ö", "' '", "0xfffefd"]
-
-
-def test_a_text_needs_a_model_of_tokens(tmp_path):
-    data = _load(_write(tmp_path / "a.h5", {"train": _tokens(100)}))
-    check_read(data, "gpt", {"tokens": Input("tokens", (8,), 50)})
-    with pytest.raises(ConfigurationError) as raised:
-        check_read(data, "mlp", {"x": Input("numbers", (8,))})
-    assert str(raised.value) == (
-        "model mlp reads the inputs x (8 numbers): got data with tokens (8 tokens); take a model that reads these"
-    )
 
 
 # -- files that are not what they should be ------------------------------------------------------------

@@ -18,12 +18,21 @@ What training reads (``hdf5.py``; also from files of other programs, in the othe
                                     predictions are scaled back. Absent: as they are
     attribute classes               names of the classes in the order of their numbers; absent for regression
 
+A text may stand there in one piece instead (``prepare --stream``); a row is then a window of it, see ``data/windows.py``::
+
+    train/tokens, validation/…      (tokens,) uint8, uint16 or int32, or any whole numbers: the ids of the tokens, each once
+        attribute values            how many different tokens there are
+        attribute context           tokens of a row, unless training asks for others
+    train/document_starts, …        (documents,) whole numbers, ascending: tokens with which a document begins; may be absent
+    vocabulary/bytes, ends          uint8 (bytes,), int64 (values,): token k stands for bytes[ends[k - 1]:ends[k]]; may be
+                                    absent
+
 A split without rows is absent. Of a file of ``prepare`` training then holds out none, since rows may depend on each other:
 windows of a text overlap, groups belong together, balancing repeats rows. Files of ``prepare`` hold these besides, for people and for ``inspect``::
 
     attribute format                "lepton_mpi data"
-    attribute format_version        1, or 2 where there are inputs with names, which readers of version 1 would not see;
-                                    readers refuse a higher one than they know and open every lower one
+    attribute format_version        1, or 2 where there are inputs with names, which readers of version 1 would not see,
+                                    or a text in one piece; readers refuse a higher one than they know and open every lower one
     about/report                    JSON, UTF-8, as uint8: sources, options, counts of rows read, kept and dropped,
                                     classes per split, columns with kind, missing, filled and clipped cells
     about/encoding                  JSON, UTF-8, as uint8: all that prepare --like applies to other files: columns as read,

@@ -12,7 +12,7 @@ What must hold for a data set with elements:
 - chunked: every chunk of the shape is there once and lies within the file, so that rows that nobody wrote, and shapes
   of nothing but such rows, are refused; one that is not packed has the length that its shape takes;
 - no two data sets or chunks have a byte in common, so that what a file holds is never more than it is long;
-- the last elements, read by HDF5, are the bytes that lie in that place: both see the same chunk in the same way.
+- the first and last elements of the last chunk, read by HDF5, are the bytes that lie there: both see it in the same way.
 """
 
 import io
@@ -136,17 +136,18 @@ def check_last_elements(
     if prod(shape) == 0 or trust.is_text(data_set.get_type()):
         return
     length = min(_LAST_ELEMENTS, shape[-1] if shape else 1)
+    runs: list[tuple[tuple[int | slice, ...], bytes]] = []
     if chunks is not None:
-        elements = _last_of_chunk(data_set, chunks, descriptor)[-length:]
-        lie, length = elements.tobytes(), len(elements)
+        runs = _ends_of_chunk(data_set, chunks, descriptor)
     elif (start := data_set.get_offset()) is not None:
         size, stop = length * trust.element_bytes(data_set), start + data_set.get_storage_size()
-        lie = os.pread(descriptor, size, stop - size)
-    else:  # in the description itself
-        return
-    last = (*(n - 1 for n in shape[:-1]), *(slice(n - length, n) for n in shape[-1:]))
-    if np.asarray(h5py.Dataset(data_set)[last]).tobytes() != lie:
-        raise DataError(f"{name}: expected HDF5 to read what lies in the file, got other elements")
+        last = (*(n - 1 for n in shape[:-1]), *(slice(n - length, n) for n in shape[-1:]))
+        runs = [(last, os.pread(descriptor, size, stop - size))]
+    for where, lie in runs:
+        if np.asarray(h5py.Dataset(data_set)[where]).tobytes() != lie:
+            raise DataError(
+                f"{name}: expected HDF5 to read what lies in the file, got other elements"
+            )
 
 
 def _find_chunks(name: str, data_set: h5d.DatasetID, file_bytes: int) -> Chunks:
@@ -314,15 +315,28 @@ def _unpacks_to(wanted: int, descriptor: int, start: int, length: int) -> bool:
     return unpacker.eof and got == wanted
 
 
-def _last_of_chunk(data_set: h5d.DatasetID, chunks: Chunks, descriptor: int) -> np.ndarray:
-    """The last elements of the last chunk, along the last dimension, as they lie there."""
+def _ends_of_chunk(
+    data_set: h5d.DatasetID, chunks: Chunks, descriptor: int
+) -> list[tuple[tuple[int | slice, ...], bytes]]:
+    """First and last elements of the last chunk, along the last dimension: where they are, and as they lie there.
+
+    The first, too: if HDF5 took packed bytes as they are, what it read behind them could be anything.
+    """
     number, element = chunks.last, trust.element_bytes(data_set)
     unpacked = np.frombuffer(_unpacked(chunks, number, element, descriptor), f"V{element}")
-    stops = [
-        n - int(offset) for n, offset in zip(data_set.shape, chunks.offsets[number], strict=True)
-    ]
     whole = unpacked.reshape(data_set.get_create_plist().get_chunk())
-    return whole[(*(stop - 1 for stop in stops[:-1]), slice(stops[-1]))]
+    starts = chunks.offsets[number].tolist()
+    counts = [n - start for n, start in zip(data_set.shape, starts, strict=True)]
+    length = min(_LAST_ELEMENTS, counts[-1])
+    runs = []
+    for rest, part in (
+        ([0] * (len(counts) - 1), slice(0, length)),
+        ([n - 1 for n in counts[:-1]], slice(counts[-1] - length, counts[-1])),
+    ):
+        place = [start + offset for start, offset in zip(starts, rest, strict=False)]
+        columns = slice(starts[-1] + part.start, starts[-1] + part.stop)
+        runs.append(((*place, columns), whole[(*rest, part)].tobytes()))
+    return runs
 
 
 def _unpacked(chunks: Chunks, number: int, element: int, descriptor: int) -> bytes:

@@ -17,6 +17,7 @@ are, and all else of what is to be read, since other programs put texts, referen
 The library that reads the description is itself at risk; ``probe.py`` is about that.
 """
 
+import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from math import prod
@@ -49,6 +50,8 @@ ATTRIBUTES_READ = {
     *("MATLAB_class", "_NCProperties", "encoding-type", "shape"),
     *("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned"),
 }
+# Where other programs put nothing.
+_OWN = re.compile(r"/(normalisation|about|vocabulary|[^/]+/inputs)/")
 _LINKS = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "a link to another file"}
 _ORDERS = ("LE", "BE")
 _NUMBERS = [
@@ -112,7 +115,9 @@ def check(
         with naming(name):
             _check_attributes(name, thing, None if only is None else ATTRIBUTES_READ)
             if is_data_set(thing):
-                may_be_text = only is not None or name.startswith("/about/")
+                may_be_text = name.startswith("/about/") or (
+                    only is not None and not name.startswith("/normalisation/")
+                )
                 _check_data_set(name, thing, file_bytes, may_be_text)
         found[name] = thing
     return found
@@ -207,7 +212,7 @@ def _walk(
                 continue
             name = f"{place}/{_name(link, place or '/')}"
             with naming(name):
-                if not is_whole and _is_type(group, link):
+                if not is_whole and not _OWN.match(name) and _is_type(group, link):
                     continue
                 thing, address = _open(name, group, link)
             is_new = address not in known
