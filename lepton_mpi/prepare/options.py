@@ -305,6 +305,8 @@ class Options(Checked):
             raise ConfigurationError(
                 "--split-column: expected neither --split nor --group beside it"
             )
+        if self.like is not None and self.stream:
+            raise ConfigurationError("--like: is for tables and arrays, got --stream")
         if self.unknown != "error" and self.like is None:
             raise ConfigurationError(f"--unknown {self.unknown}: expected --like FILE beside it")
         if self.skip and self.header not in ("auto", "none"):

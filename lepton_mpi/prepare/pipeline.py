@@ -42,15 +42,15 @@ def prepare(options: Options, world: Any) -> dict[str, Any]:
     """
     world.agree_on("the options", dataclasses.asdict(options))
     _check_output(options, world)
+    like = None
+    if options.like is not None:
+        like = read_encoding(Path(options.like), world)
+        with same_on_all_ranks():
+            options = like.applied_to(options)
     if options.stream:
         inputs, _ = find_inputs(options, world)
         facts = write_stream(inputs, options, world)
     else:
-        like = None
-        if options.like is not None:
-            like = read_encoding(Path(options.like), world)
-            with same_on_all_ranks():
-                options = like.applied_to(options)
         with closing(open_inputs(options, world)) as source:
             facts = _prepare(source, options, world, like)
     if world.rank == 0:
