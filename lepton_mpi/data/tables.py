@@ -263,7 +263,7 @@ class Table:
                     expected = f"fewer classes than the {self.row_count} rows, got class"
             hint = ""
             if label < 0:
-                words = f"--no-label {label} --missing drop"
+                words = f"--no-label={label} --missing drop"
                 hint = f"; if it means none: {prepare_line(stored.path, words)}"
             raise DataError(
                 f"{stored.path}: {stored.name}: row {row}: expected {expected} {label}{hint}"

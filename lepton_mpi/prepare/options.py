@@ -190,6 +190,11 @@ class Options(Checked):
     only_missing_words: bool = option(
         False, "cells such as NA are texts unless --missing-words has them"
     )
+    no_label: tuple[str, ...] = option(
+        (),
+        "numbers in place of a label that mean none, such as -1 or 255; none: they are classes; default: asked about",
+        kind=Several.of(Text("NUMBER"), ","),
+    )
     missing: str = option(
         "error",
         "cells: error, drop the row, mean, median (of categories: the most frequent), or constant=VALUE",

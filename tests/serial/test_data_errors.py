@@ -76,7 +76,7 @@ def test_negative_labels_are_named(tmp_path, split, label):
     """A negative label is refused with data set, row and value."""
     message = _message(write(tmp_path / "a.h5", _set("y", 9, label, split)))
     expected = f"/{split}/y: row 9: expected a class from 0 up, got {label}; if it means none: "
-    assert message.startswith(expected) and f"--no-label {label} --missing drop" in message
+    assert message.startswith(expected) and f"--no-label={label} --missing drop" in message
 
 
 @pytest.mark.parametrize("label", [3, 2**40])

@@ -111,6 +111,57 @@ def test_idx_of_other_types(tmp_path, kind):
     assert np.array_equal(rows_of(tmp_path / "a.h5")["train"], x)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("emnist-letters-train-images-idx3-ubyte", "emnist-letters-train-labels-idx1-ubyte", "emnist-letters-test-images-idx3-ubyte", "emnist-letters-test-labels-idx1-ubyte"),
+        ("qmnist-train-images-idx3-ubyte", "qmnist-train-labels-idx2-int", "qmnist-test10k-images-idx3-ubyte", "qmnist-test10k-labels-idx2-int"),
+        ("train-images.idx3-ubyte", "train-labels.idx1-ubyte", "t10k-images.idx3-ubyte", "t10k-labels.idx1-ubyte"),
+        ("mnist_train_images.idx", "mnist_train_labels.idx", "mnist_val_images.idx", "mnist_val_labels.idx"),
+    ],
+    ids=["EMNIST", "QMNIST", "with a point", "own"],
+)  # fmt: skip
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_idx_under_any_usual_name(tmp_path, names, as_folder):
+    """As files in any order, and as torchvision's folder, where each may be there packed and unpacked."""
+    x, y = images(40)
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name, array in zip(names, (x[:30], y[:30], x[30:], y[30:]), strict=True):
+        if name.endswith("-int"):  # the class, and where the picture comes from
+            array = np.column_stack([array, *[np.arange(len(array))] * 7]).astype("i4")
+        write_idx(folder / name, array)
+        write_idx(folder / f"{name}.gz", array)
+    files = [tmp_path / "MNIST"] if as_folder else [folder / name for name in names[::-1]]
+    prepare(*files, tmp_path / "a.h5", "--split", "1", "--task", "classification")
+    other = "validation" if "val" in names[2] else "test"
+    assert np.array_equal(rows_of(tmp_path / "a.h5")["train"], x[:30])
+    assert np.array_equal(rows_of(tmp_path / "a.h5")[other], x[30:])
+    assert rows_of(tmp_path / "a.h5", "y")["train"].tolist() == y[:30].tolist()
+    assert rows_of(tmp_path / "a.h5", "y")[other].tolist() == y[30:].tolist()
+
+
+def test_a_folder_of_several_sets_of_idx_is_asked_about(tmp_path):
+    """As EMNIST is packed."""
+    for name in ("emnist-letters", "emnist-digits"):
+        write_idx(tmp_path / f"{name}-train-images-idx3-ubyte", images(20)[0])
+        write_idx(tmp_path / f"{name}-train-labels-idx1-ubyte", images(20)[1])
+    with pytest.raises(DataError, match=r"expected one set, got emnist-digits, emnist-letters"):
+        prepare(tmp_path, tmp_path / "a.h5")
+
+
+def test_cifars_pickled_version_is_named(tmp_path):
+    """A folder, and each of its files; nothing of it is read."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    (folder / "data_batch_1").write_bytes(b"\x80\x04\x95no")
+    for words in ((folder,), (folder, "--format", "cifar"), (folder / "data_batch_1",)):
+        with pytest.raises(
+            DataError, match=r"CIFAR's Python version, which is pickled .* cifar-10-binary"
+        ):
+            prepare(*words, tmp_path / "a.h5")
+
+
 def test_damaged_idx(tmp_path):
     """Cut, of another kind, without labels."""
     x, y = images(10)

@@ -91,6 +91,24 @@ def test_texts_that_are_none(tmp_path, raw, words, expected):
     assert expected in str(refused.value)
 
 
+@pytest.mark.parametrize("raw", [b"\xef\xbb\xbfone\r\ntwo\r\n" * 1, b"one\ntwo\n", b"one\rtwo\r"])
+def test_marks_and_line_ends_of_other_systems_are_no_characters(tmp_path, raw):
+    """A byte order mark and carriage returns are left out and told; the tokens are those of the text without them."""
+    (tmp_path / "a.txt").write_bytes(
+        raw[:3] * raw.startswith(b"\xef") + raw.lstrip(b"\xef\xbb\xbf") * 20
+    )
+    words = ("--context", "4", "--split", "1")
+    facts = same_on_ranks(tmp_path / "a.h5", tmp_path / "a.txt", *words)
+    with h5py.File(tmp_path / "a.h5") as file:
+        vocabulary = file["about/vocabulary"].asstr()[:].tolist()
+    assert vocabulary == ["\n", *"enotw"] and facts["rows_read"] == 8 * 20 - 4
+    assert any("carriage returns" in note for note in facts["notes"]) == (b"\r" in raw)
+    assert ("byte order mark left out" in facts["notes"]) == raw.startswith(b"\xef")
+    (tmp_path / "b.txt").write_bytes("one two three".encode("utf-16") * 9)
+    with pytest.raises(DataError, match=r"b.txt: text in UTF-16: --encoding utf-16 reads it"):
+        prepare(tmp_path / "b.txt", tmp_path / "b.h5", *words)
+
+
 # -- sounds ------------------------------------------------------------------------------------------
 
 

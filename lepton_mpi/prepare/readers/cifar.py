@@ -78,12 +78,20 @@ def _files(given: Input) -> list[Input]:
 def _refuse_pickled(paths: list[Path]) -> None:
     """Raise DataError for the Python version, with the way on."""
     for path in paths:
-        if path.name in PICKLED and path.is_file() and path.open("rb").read(1) == b"\x80":
+        if path.name in PICKLED and _first_byte(path) == b"\x80":
             hundred = path.name in ("train", "test", "meta")
             raise DataError(
                 f"{path}: CIFAR's Python version, which is pickled and not read, since reading it could run a program: take "
                 f"the binary version, cifar-{100 if hundred else 10}-binary.tar.gz, from the same page"
             )
+
+
+def _first_byte(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(1)
+    except OSError:  # whoever reads it says why
+        return b""
 
 
 def _split(given: Input) -> str:

@@ -151,7 +151,7 @@ def _format(path: Path) -> str:
     if path.is_dir():
         return _format_of_folder(path)
     name = path.name.lower().removesuffix(".gz")
-    if name.endswith(("-ubyte", ".ubyte")):
+    if name.endswith(("-ubyte", ".ubyte", "-int")):
         return "idx"
     if path.name in PICKLED:
         return "cifar"
@@ -177,7 +177,7 @@ def _format_of_folder(folder: Path) -> str:
             return "parquet"
         if suffix == ".bin" or name in PICKLED:
             return "cifar"
-        if name.removesuffix(".gz").endswith(("-ubyte", ".ubyte")):
+        if name.removesuffix(".gz").endswith(("-ubyte", ".ubyte", "-int", ".idx")):
             return "idx"
         names.add(suffix)
     raise DataError(

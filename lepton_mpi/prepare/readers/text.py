@@ -21,7 +21,8 @@ def open_text(inputs: tuple[Input, ...], options: Options, world) -> Source:
     with world.agreeing():
         if options.task == "regression":
             raise ConfigurationError("--task regression: expected numbers to predict, got a text")
-        files = [(given, _read(given.path, options)) for given in inputs]
+        notes: dict[str, None] = {}
+        files = [(given, _read(given.path, options, notes)) for given in inputs]
         if options.tokens == "bytes":
             names = tuple(_shown(chr(b)) if b < 128 else f"0x{b:02x}" for b in range(256))
             vocabulary, ids = names, [codes for _, codes in files]
@@ -50,16 +51,18 @@ def open_text(inputs: tuple[Input, ...], options: Options, world) -> Source:
         overlapping=True,
         notes=(
             f"{what}, windows of {options.context} every {options.stride}, divided in the order of the text",
+            *notes,
         ),
     )
 
 
-def _read(path: Path, options: Options) -> np.ndarray:
-    """Bytes, or code points. Raises DataError."""
+def _read(path: Path, options: Options, notes: dict[str, None]) -> np.ndarray:
+    """Bytes, or code points; adds to the notes what was not taken as it is. Raises DataError."""
     try:
         if options.tokens == "bytes":
             return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
-        text = path.read_bytes().decode(options.encoding)
+        raw = path.read_bytes()
+        text = raw.decode(options.encoding)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -68,6 +71,12 @@ def _read(path: Path, options: Options) -> np.ndarray:
         raise ConfigurationError(
             f"--encoding: expected an encoding, got {options.encoding!r}"
         ) from None
+    if text.startswith("\ufeff"):
+        text = text[1:]
+        notes["byte order mark left out"] = None
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        notes["line ends of other systems (carriage returns) read as one line end"] = None
     if "\0" in text:
         raise no_character_0(path)
     return np.frombuffer(text.encode("utf-32-le"), np.uint32)
@@ -75,6 +84,8 @@ def _read(path: Path, options: Options) -> np.ndarray:
 
 def not_decodable(path: Path, error: UnicodeDecodeError, lines_before: int = 0) -> DataError:
     """For bytes that are no text in the encoding; ``lines_before`` are those before what was decoded."""
+    if not lines_before and error.object.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return DataError(f"{path}: text in UTF-16: --encoding utf-16 reads it")
     line = lines_before + error.object[: error.start].count(b"\n") + 1
     return DataError(
         f"{path}: line {line}: expected text in {error.encoding}, got byte {error.object[error.start]:#04x}; see "
