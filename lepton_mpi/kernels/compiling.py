@@ -119,16 +119,18 @@ class Kernel(CPUDispatcher):
                 self._add(signature, result, False, began)
             return True
 
-    def obtain(self, signature: Signature, wait: bool = True) -> bool:
+    def obtain(
+        self, signature: Signature, patience_seconds: float = locks.PATIENCE_SECONDS
+    ) -> bool:
         """Load the kernel for one of its signatures, or compile and store it.
 
         One process of a host compiles it at a time, and the others load it then. Returns whether it is ready: False
-        without ``wait`` if another process is compiling it.
+        with no patience if another process is compiling it.
         """
         with global_compiler_lock:
             if self.load(signature):
                 return True
-            with locks.compiling(self._key(signature), wait) as is_free:
+            with locks.compiling(self._key(signature), patience_seconds) as is_free:
                 if is_free and not self.load(signature):
                     self._compile_anew(signature)
             return self.ready(signature)

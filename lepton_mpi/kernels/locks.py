@@ -8,26 +8,28 @@ on many network file systems locks are missing, or hang.
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from hashlib import blake2b
+from itertools import islice
 
 from lepton_mpi.kernels import cache as store
 from lepton_mpi.kernels.sources import Key
 
-POLL_SECONDS = 0.01
-# How long a kernel that another process is compiling is waited for. One of 5 s took 60 s with 30 processes on 2 cores.
-_PATIENCE_SECONDS = 300.0
+POLL_SECONDS = 0.03
+# How long others are waited for that compile, if nothing comes of it: one may have been suspended. A kernel of 5 s took 60 s
+# with 30 processes on 2 cores; after 300 s a watchdog may end the job.
+PATIENCE_SECONDS = 240.0
 # Bytes from here on stand for places on a core, those before it for kernels.
 _PLACES = 1 << 56
 
 
 @contextmanager
-def compiling(key: Key | None, wait: bool = True) -> Iterator[bool]:
+def compiling(key: Key | None, patience_seconds: float) -> Iterator[bool]:
     """A block in which no other process compiles this kernel; whether that is so.
 
-    Without ``wait`` it is False at once if another one does.
+    True as well once another one has been waited for as long as that; with no patience it is False at once.
     """
     folder = store.folder()
     if folder is None or key is None:  # nobody could take over what another one has compiled
@@ -35,27 +37,34 @@ def compiling(key: Key | None, wait: bool = True) -> Iterator[bool]:
         return
     name = f"{folder}/{key.digest}".encode()
     number = int.from_bytes(blake2b(name, digest_size=7).digest())
-    until = time.monotonic() + _PATIENCE_SECONDS
+    until = time.monotonic() + patience_seconds
     is_mine = _take(number)
-    while wait and not is_mine and time.monotonic() < until:
+    while not is_mine and time.monotonic() < until:
         time.sleep(POLL_SECONDS)
         is_mine = _take(number)
     try:
-        yield is_mine or wait
+        yield is_mine or patience_seconds > 0
     finally:
         if is_mine:
             _release(number)
 
 
 @contextmanager
-def place_of(count: int) -> Iterator[bool]:
-    """A block in which at most ``count`` processes are; whether this one is among them."""
-    place = next((number for number in range(count) if _take(_PLACES + number)), None)
+def place_of(count: int) -> Iterator[Callable[[], bool]]:
+    """A block in which at most ``count`` processes get a place; what it gives tells whether this one has, and takes a free one."""
+    taken: list[int] = []
+
+    def take_place() -> bool:
+        if not taken:
+            free = (_PLACES + number for number in range(count) if _take(_PLACES + number))
+            taken.extend(islice(free, 1))
+        return bool(taken)
+
     try:
-        yield place is not None
+        yield take_place
     finally:
-        if place is not None:
-            _release(_PLACES + place)
+        for place in taken:
+            _release(place)
 
 
 def _take(number: int) -> bool:
@@ -65,7 +74,7 @@ def _take(number: int) -> bool:
         return True
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
-    except BlockingIOError:
+    except (BlockingIOError, PermissionError):  # which of them is the system's choice
         return False
     except OSError:
         return True

@@ -5,8 +5,8 @@
     process 2   sleep -------------------------------------- load all
 
 At most as many as there are cores compile at once; the others sleep, since a process that polls takes the core of one that
-compiles. Nothing here waits for a process: only for files, or for a place on a core. What a file system cannot hand
-over, everybody compiles.
+compiles. Nothing here waits for a certain process: only for files, or for a place on a core. What a file system cannot hand
+over, everybody compiles, and so does who has waited for long, such as for a job that was suspended.
 """
 
 import inspect
@@ -24,8 +24,6 @@ from lepton_mpi.kernels.compiling import Kernel
 
 # What an intrinsic counts for, in instructions of Python: 48 kernels took 0.2 to 0.7 ms for each.
 _INTRINSIC_LENGTH = 300
-# Between two looks at what has been compiled meanwhile.
-_POLL_SECONDS = 0.03
 
 
 class Wanted(NamedTuple):
@@ -56,26 +54,26 @@ def compile_together(left: list[Wanted], cores: int, progress: Callable[[], None
     progress
         Called after each kernel that is ready, whoever has compiled it.
     """
-    while left:
-        with locks.place_of(cores) as has_place:
-            left = _step(left, has_place, progress)
-            while left and has_place:
-                left = _step(left, has_place, progress)
+    last = time.monotonic()
+    with locks.place_of(cores) as take_place:
+        while left:
+            is_late = time.monotonic() - last > locks.PATIENCE_SECONDS
+            still = [each for each in left if not each.kernel.load(each.signature)]
+            if len(still) == len(left) and (take_place() or is_late):
+                still = _compile_one(left, locks.POLL_SECONDS if is_late else 0.0)
+            if len(still) < len(left):
+                left, last = still, time.monotonic()
+                progress()
+            else:
+                time.sleep(locks.POLL_SECONDS)
 
 
-def _step(left: list[Wanted], may_compile: bool, progress: Callable[[], None]) -> list[Wanted]:
-    """Load what is there by now; else, if it may, compile the first one that nobody else is compiling. Returns what is left."""
-    still = [each for each in left if not each.kernel.load(each.signature)]
-    if len(still) == len(left) and may_compile:
-        for each in left:
-            if each.kernel.obtain(each.signature, wait=False):
-                still.remove(each)
-                break
-    if len(still) < len(left):
-        progress()
-    else:
-        time.sleep(_POLL_SECONDS)
-    return still
+def _compile_one(left: list[Wanted], patience_seconds: float) -> list[Wanted]:
+    """Compile the first that nobody else is compiling, or just the first for who has waited; returns what is left."""
+    for each in left:
+        if each.kernel.obtain(each.signature, patience_seconds):
+            return [other for other in left if other is not each]
+    return left
 
 
 def length(function: Dispatcher) -> int:

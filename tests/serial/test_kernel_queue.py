@@ -130,6 +130,20 @@ def test_a_process_that_dies_while_it_compiles_holds_nobody_up(folder):
     assert [name for name, _, _ in compiled] == [f"kernel_{number}" for number in range(_COUNT)]
 
 
+def test_a_process_that_is_suspended_while_it_compiles_is_not_waited_for_for_ever(folder):
+    """It keeps its lock and its place; another job compiles all the same, once it has waited for long."""
+    suspended = _start(folder, hanging="kernel_0", cores=1)
+    try:
+        assert suspended.stdout.readline() == "hangs\n"
+        suspended.send_signal(signal.SIGSTOP)
+        body = "from lepton_mpi.kernels import locks; locks.PATIENCE_SECONDS = 0.5\n" + _TOGETHER
+        compiled, progress = _ended(_start(folder, body=body, cores=1))
+        assert len(compiled) == progress == _COUNT
+    finally:
+        suspended.kill()
+        suspended.communicate()
+
+
 @pytest.mark.parametrize("place", ["nowhere", "no room"])
 def test_where_nothing_can_be_stored_every_process_compiles(folder, place):
     """And the job goes on."""
@@ -251,8 +265,8 @@ def test_locks_of_another_process_are_seen(empty, tmp_path, monkeypatch):
 import sys
 from lepton_mpi.kernels import locks
 from lepton_mpi.kernels.sources import Key
-with locks.compiling(Key("name", "digest")) as is_mine, locks.place_of(1) as has_place:
-    print(is_mine, has_place, flush=True)
+with locks.compiling(Key("name", "digest"), 9.0) as is_mine, locks.place_of(1) as take_place:
+    print(is_mine, take_place(), flush=True)
     sys.stdin.readline()
 """
     with subprocess.Popen(
@@ -262,17 +276,18 @@ with locks.compiling(Key("name", "digest")) as is_mine, locks.place_of(1) as has
         monkeypatch.setattr(cache.tempfile, "tempdir", str(tmp_path))
         locks._file.cache_clear()
         try:
-            with locks.compiling(Key("name", "digest"), wait=False) as is_mine:
+            with locks.compiling(Key("name", "digest"), 0.0) as is_mine:
                 assert not is_mine
-            with locks.compiling(Key("name", "other"), wait=False) as is_mine:
+            with locks.compiling(Key("name", "other"), 0.0) as is_mine:
                 assert is_mine
-            with locks.place_of(1) as has_place:
-                assert not has_place
-            with locks.place_of(2) as has_place:
-                assert has_place
+            with locks.place_of(1) as take_place:
+                assert not take_place()
+            with locks.place_of(2) as take_place:
+                assert take_place()
+                assert take_place()
             other.stdin.write("\n")
             other.stdin.flush()
-            with locks.compiling(Key("name", "digest")) as is_mine:
+            with locks.compiling(Key("name", "digest"), 9.0) as is_mine:
                 assert is_mine
         finally:
             locks._file.cache_clear()
