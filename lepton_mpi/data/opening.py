@@ -17,6 +17,8 @@ from lepton_mpi.data.token_tables import TokenTable
 from lepton_mpi.data.windows import Windows
 from lepton_mpi.errors import DataError
 
+# A feature this many times its spread away from 0 would lose more than 2**-14 of it to float32's 24 bits.
+_FAR_SPREADS = 2.0**10
 # What MPI, Python and the libraries have open.
 _OTHER_OPEN_FILES = 200
 
@@ -129,16 +131,18 @@ class _Part:
 def bases_of(
     facts: OpenFile, tables: Mapping[str, RowTable], dtype: np.dtype
 ) -> dict[str, np.ndarray]:
-    """What is subtracted from each input that is numbers when it is read: the shift, if ``dtype`` rounds what is stored.
+    """What is subtracted from each input that is numbers when it is read, before it is rounded to ``dtype``.
 
-    float64, shape (features,), by input. Times that are seconds apart are one float32, until their mean is gone.
+    float64, shape (features,), by input: the shift of features that are far from 0 for their spread, else 0. Times that are
+    seconds apart are one float32, until their mean is gone; other features keep the bits that they had before.
     """
     bases = {}
-    for name, (shift, _) in facts.normalisation.items():
+    for name, (shift, scale) in facts.normalisation.items():
         of_rows = [table for table in tables.values() if isinstance(table, Table)]
         stored = {rows.dtype for table in of_rows for rows in table.inputs[name]}
         is_exact = all(np.can_cast(kind, dtype) for kind in stored)
-        bases[name] = np.zeros_like(shift) if is_exact else shift
+        is_far = np.abs(shift * scale) > _FAR_SPREADS
+        bases[name] = np.where(is_far & (not is_exact), shift, 0.0)
     return bases
 
 
