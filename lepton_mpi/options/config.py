@@ -129,6 +129,10 @@ class Config(Checked):
         1.0, "of loss huber: size from which on an error no longer counts by its square", ABOVE_0
     )
     dtype: Literal["float32", "float64"] = option("float32", "of parameters, gradients and batches")
+    check_model: bool = option(
+        False,
+        "compare the model's gradients with finite differences before the first step; what costs no time is checked anyway",
+    )
     task: str = option(
         "auto",
         "what y is, and which figures are made of it; auto: as the data say",

@@ -29,6 +29,7 @@ from lepton_mpi.registry import load as load_own
 from lepton_mpi.run import checkpoint, evaluation, hooks, resume, summary
 from lepton_mpi.run.cold_start import ColdStart
 from lepton_mpi.run.hook import Hook, QuietHook
+from lepton_mpi.run.model_check import check_model
 from lepton_mpi.run.report import Report
 from lepton_mpi.run.resume import Start
 from lepton_mpi.run.run import Run
@@ -71,6 +72,8 @@ def build(
         run = _build(config, world, model, start, report, ends)
         run.ends = ends.pop_all()
     run.hooks = _make_hooks(run)
+    if config.check_model:
+        check_model(run)
     return run
 
 

@@ -11,30 +11,39 @@ and the sum has one order of additions, so the weights do not depend on the numb
 ``build.py`` makes the run, ``hooks.py`` has what happens beside training: figures, evaluation, checkpoints, progress.
 """
 
-from lepton_mpi.run.run import Run
+from lepton_mpi.run.run import Run, Step
 
 
 def train(run: Run) -> None:
     """Make all steps of all epochs that are left, and call the hooks. Collective over ``run.world``."""
-    clock, strategy, model, parameters = run.world.clock, run.strategy, run.model, run.parameters
     after_step = [hook.after_step for hook in run.hooks]
     for _ in run.epochs():
         for hook in run.hooks:
             hook.before_epoch(run)
         for step in run.steps():
-            for _, vector, gradient, sync in strategy.shares(step.number):
-                clock.enter("input", step.number)
-                batch = run.inputs.next(step.draw)
-                clock.enter("compute")
-                if batch.y.size:
-                    run.add(model.loss_and_gradient(parameters, batch, gradient, sync))
-                else:
-                    vector[:] = 0  # the last step of an epoch may be shorter
-            strategy.step(step.number, step.weight)
+            if step.number == run.start.step + 1:
+                with run.world.agreeing():  # a user's model is checked in its first step
+                    compute(run, step)
+            else:
+                compute(run, step)
+            run.strategy.step(step.number, step.weight)
             for call in after_step:
                 call(run)
-        strategy.finish()
+        run.strategy.finish()
         for hook in run.hooks:
             hook.after_epoch(run)
     for hook in run.hooks:
         hook.at_end(run)
+
+
+def compute(run: Run, step: Step) -> None:
+    """Fill the gradients of this rank's micro-batches of a step, and add up loss and correct count."""
+    clock, model, parameters = run.world.clock, run.model, run.parameters
+    for _, vector, gradient, sync in run.strategy.shares(step.number):
+        clock.enter("input", step.number)
+        batch = run.inputs.next(step.draw)
+        clock.enter("compute")
+        if batch.y.size:
+            run.add(model.loss_and_gradient(parameters, batch, gradient, sync))
+        else:
+            vector[:] = 0  # the last step of an epoch may be shorter

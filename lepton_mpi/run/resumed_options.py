@@ -29,7 +29,16 @@ _FREE = {
         "shuffle_buffer",
     ),
     *("checkpoint", "checkpoint_steps", "resume", "report_memory", "metrics", "metrics_append"),
-    *("progress", "task", "threads", "timeout", "allreduce", "bucket_bytes", "segment_bytes"),
+    *(
+        "progress",
+        "check_model",
+        "task",
+        "threads",
+        "timeout",
+        "allreduce",
+        "bucket_bytes",
+        "segment_bytes",
+    ),
 }
 # Those of them that a run goes on with all the same, unless it is told otherwise.
 _KEPT = {"recipe", "data", "x", "y", "epochs"}

@@ -49,6 +49,12 @@ def say_head(run: Run) -> None:
         f"{config.optimizer} {config.learning_rate:g}, global batch {config.global_batch} in {batches.count} "
         f"micro-batches of {batches.rows}",
     )
+    if world.size > batches.count:
+        report.say(
+            "idle",
+            f"{world.size - batches.count} of {world.size} ranks have nothing to compute: a step has {batches.count} micro-batches; "
+            f"--micro-batch {max(1, -(-config.global_batch // world.size))}, or a larger --global-batch",
+        )
     report.say("strategy", str(run.strategy))
     report.record(
         "start",

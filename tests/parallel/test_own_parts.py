@@ -19,7 +19,7 @@ OWN = Path(__file__).parents[1] / "own"
 
 
 def _config(**options) -> Config:
-    return Config(epochs=options.pop("epochs", 3), progress="none", **options)
+    return Config(**{"epochs": 3, "progress": "none"} | options)
 
 
 @pytest.mark.parametrize("file", sorted(OWN.glob("[a-z]*.py")), ids=lambda file: file.name)
@@ -96,7 +96,7 @@ def test_a_wrong_model_of_ones_own_is_named(world, folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"model": "mlq"}, "--model: expected mlp, logistic or FILE.py:NAME, got 'mlq', did you mean mlp?"),
+        ({"model": "mlq"}, "or FILE.py:NAME, got 'mlq', did you mean mlp?"),
         ({"strategy": "synk"}, "--strategy: expected sync or FILE.py:NAME, got 'synk', did you mean sync?"),
         ({"task": "clases"}, "--task: expected auto, classes, targets, tokens or FILE.py:NAME, got 'clases', did you mean classes?"),
         ({"strategy": "no.py:Own"}, "--strategy: no.py: no such file"),
@@ -124,3 +124,34 @@ def test_an_object_without_the_points_of_a_hook(world, folder):
         build(_config(hook=(f"{file}:No",)), world)
     with together(world):
         assert "got none called before_epoch, after_epoch, at_end" in str(raised.value)
+
+
+@pytest.mark.parametrize("loader", ["memory", "streamed"])
+def test_gradients_are_compared_with_finite_differences_if_asked_for(world, folder, loader):
+    """A right model passes; one whose gradient is half of what it should be is named, on every rank."""
+    train(_config(epochs=1, check_model=True, loader=loader), world)
+    file = folder / "half.py"
+    if world.rank == 0:
+        file.write_text(
+            "import numpy as np\n\n\nclass Half:\n"
+            "    def __init__(self, feature_shape, output_count):\n"
+            "        self.shapes = {'w': (int(np.prod(feature_shape)),)}\n\n"
+            "    def loss_and_gradient(self, parameters, batch, gradient):\n"
+            "        x = batch.x.reshape(len(batch.x), -1)\n"
+            "        gradient['w'][:] = x.sum(axis=0) / 2\n"
+            "        return float((x @ parameters['w']).sum())\n"
+        )
+    world.comm.Barrier()
+    with pytest.raises(ConfigurationError) as raised:
+        train(_config(model=f"{file}:Half", check_model=True, loader=loader), world)
+    with together(world):
+        assert "model Half: gradient['w']" in str(raised.value)
+
+
+def test_ranks_without_work_are_told_of(world, capsys):
+    """A step has as many micro-batches as the head says; ranks beyond them compute nothing."""
+    train(_config(epochs=1, micro_batch=64, progress="plain"), world)
+    printed = capsys.readouterr().out
+    with together(world):
+        if world.rank == 0:
+            assert ("ranks have nothing to compute" in printed) == (world.size > 1)

@@ -161,6 +161,7 @@ _FREE = {
     },
     "hook": ("own.py:Own",),
     "task": "own.py:Own",
+    "check_model": True,
     "x": "features",
     "y": "labels",
 }
