@@ -102,7 +102,8 @@ def gather_targets(targets, rows, out):
     return rows.size
 
 
-@kernel("b1(M)")
+# Of the file's type, which may be another one than the run's.
+@kernel("b1(f4[:,::1])", "b1(f8[:,::1])")
 def all_finite(block):
     """Whether no number of ``block``, shape (rows, any), is infinite or none."""
     for i in range(block.shape[0]):
