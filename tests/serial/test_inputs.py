@@ -210,7 +210,7 @@ def test_numbers_have_a_normalisation_each(tmp_path):
         file["normalisation/inputs/image/scale"] = np.full((4, 3), 0.5)
     data = load(path, held_out=NOTHING)
     shift, scale = data.normalisation
-    assert shift.tolist() == [0, 1, 2, 3, 4, 0.25, *[0] * 12] and shift.dtype == np.float32
+    assert shift.tolist() == [0, 1, 2, 3, 4, 0.25, *[0] * 12] and shift.dtype == np.float64
     assert scale.tolist() == [*[2] * 5, 1, *[0.5] * 12]
     read = data.splits["train"].read_of(np.arange(20))
     batch = BatchReader(data, 20).read(read)

@@ -414,6 +414,21 @@ def test_wrong_texts_are_refused(tmp_path, name):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("is_reference", [True, False])
+def test_a_context_that_wants_something_is_refused(tmp_path, is_reference):
+    """An attribute may be a reference, or promise more than anybody wants to read."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        attributes = file.create_dataset("train/tokens", data=_tokens(100)).attrs
+        attributes["values"] = 50
+        if is_reference:
+            attributes.create("context", file.ref, dtype=h5py.ref_dtype)
+        else:
+            attributes["context"] = np.zeros(5_000_000)
+    with pytest.raises(DataError, match="tokens: attribute context: expected"):
+        _load(path)
+
+
 @pytest.mark.parametrize(("wanted", "words"), [("targets", "got a text"), ("classes", None)])
 def test_what_is_asked_for_must_be_there(tmp_path, wanted, words):
     """A text has next tokens, which are classes of a kind, and no targets."""

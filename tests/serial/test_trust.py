@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import zlib
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import lepton_mpi
-from lepton_mpi.data.files import hdf5, layouts, probe, stored
+from lepton_mpi.data.files import hdf5, layouts, probe, stored, trust
 from lepton_mpi.errors import DataError, LauncherError
 from lepton_mpi.prepare import inspection
 from lepton_mpi.wording import one_line
@@ -466,3 +467,13 @@ def test_the_watch_over_the_secret_sees_a_read(tmp_path):
         assert events() == 0
         secret.read_bytes()
         assert events() > 0
+
+
+def test_every_attribute_that_is_read_was_looked_at():
+    """Attributes of other names may be what they like, since nobody reads them."""
+    reading = re.compile(r"(?:attrs|attributes)(?:\.get\(|\[)\"([^\"]+)\"")
+    found = set()
+    for path in (Path(lepton_mpi.__file__).parent / "data").rglob("*.py"):
+        if path.name != "make.py":
+            found |= set(reading.findall(path.read_text("utf-8")))
+    assert {"classes", "kind", "values", "context"} <= found <= trust.ATTRIBUTES_READ

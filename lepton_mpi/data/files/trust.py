@@ -46,7 +46,7 @@ DEFLATE_RATIO_MAX = 1032
 
 # Of files of other programs: those of this one, of MATLAB, NetCDF and AnnData that decide how rows are read.
 ATTRIBUTES_READ = {
-    *("classes", "format", "format_version", "kind", "values"),
+    *("classes", "format", "format_version", "kind", "values", "context"),
     *("MATLAB_class", "_NCProperties", "encoding-type", "shape"),
     *("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned"),
 }
