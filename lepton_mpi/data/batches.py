@@ -125,7 +125,7 @@ class MicroBatchReader:
         if self._next == len(self._parts):
             read, cuts = next(self._reads)
             if self._reader.is_in_place:
-                x, places, _, numbers, y, *_ = read
+                x, places, _, numbers, y, _, _ = read
                 if y is None:
                     y = self._reader.read_y(read)
                 if len(cuts) == 1:
