@@ -28,7 +28,7 @@ def say_head(run: Run) -> None:
     config, world, report, data = run.config, run.world, run.report, run.data
     report.say("world", _world_text(config, world))
     if config.recipe:
-        report.say("recipe", f"{config.recipe} (options that are not given are its)")
+        report.say("recipe", f"{config.recipe} (options that are not given come from it)")
     counts = ", ".join(
         f"{grouped(rows.row_count)} {split}" for split, rows in _in_order(data.splits)
     )
