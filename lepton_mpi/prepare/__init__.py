@@ -13,6 +13,7 @@ START HERE, then pipeline.py, then the rest in the order of the data flow::
     normalisation.py  shift and scale, fitted on training rows after that
     limits.py         what the reader of the file would refuse
     last_pass.py      rows to rank 0, which writes the file of ``data/file_format.py`` by writing.py
+    token_streams.py  texts in one piece, which need none of these passes (--stream)
     summary.py        the table printed at the end, and again by ``inspect``
     inspection.py     ``python -m lepton_mpi inspect FILE.h5``
 

@@ -202,7 +202,7 @@ def _stored_dtype(found: Survey, fitted: Transformation, options: Options) -> np
 def _last_line(options: Options) -> str:
     if options.dry_run:
         return summary.line("dry run", "nothing is written")
-    then = f"python -m lepton_mpi.train --data {options.output}"
+    then = f"python -m lepton_mpi.train --data {options.output}{' --model gpt' * options.stream}"
     if options.like is not None:
         then = f"python -m lepton_mpi evaluate CHECKPOINT --data {options.output}"
     return summary.line("wrote", f"{options.output}; {then}")
