@@ -290,11 +290,13 @@ def _is_unread(attack: Callable, place: str) -> bool:
     """Whether what an attack makes lies where it is not read: attributes, and what other programs put beside the rows."""
     if attack.__module__.endswith("other_files"):
         return False
+    # There is no text in one piece, to which starts of documents would belong.
+    beside = ["other", "train/document_starts"]
     if attack.__name__.startswith("attribute"):
-        return place.startswith(("other", "normalisation", "about"))
-    if attack.__name__ in ("texts", "texts_of_fixed_length"):
-        return place.startswith(("other", "about"))  # they make it in another group
-    return place == "other/deeper/x"
+        beside += ["normalisation", "about", "vocabulary", "train/tokens"]
+    if attack.__name__ in ("texts", "texts_of_fixed_length", "stored_type"):
+        beside += ["about", "train/tokens"]  # they make it in another group, or no data set
+    return place.startswith(tuple(beside))
 
 
 def _words(function: Callable) -> str:

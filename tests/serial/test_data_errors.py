@@ -282,7 +282,8 @@ def test_wrong_names_of_classes_are_named(tmp_path, classes):
 def test_missing_files_are_told_the_embedded_names(tmp_path):
     """A misspelt name of an embedded set comes with the names that there are."""
     assert (
-        _message(tmp_path / "none.h5") == "no such file (embedded data sets: breast_cancer, digits)"
+        _message(tmp_path / "none.h5")
+        == "no such file (embedded data sets: breast_cancer, digits, python_topics)"
     )
 
 
