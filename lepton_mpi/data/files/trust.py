@@ -51,7 +51,7 @@ ATTRIBUTES_READ = {
     *("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned"),
 }
 # Where other programs put nothing.
-_OWN = re.compile(r"/(normalisation|about|vocabulary|[^/]+/inputs)/")
+_OWN = re.compile(r"/(normalisation/|about/|vocabulary/|[^/]+/(inputs/|tokens$|document_starts$))")
 _LINKS = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "a link to another file"}
 _ORDERS = ("LE", "BE")
 _NUMBERS = [
@@ -115,9 +115,7 @@ def check(
         with naming(name):
             _check_attributes(name, thing, None if only is None else ATTRIBUTES_READ)
             if is_data_set(thing):
-                may_be_text = name.startswith("/about/") or (
-                    only is not None and not name.startswith("/normalisation/")
-                )
+                may_be_text = name.startswith("/about/") or not (only is None or _OWN.match(name))
                 _check_data_set(name, thing, file_bytes, may_be_text)
         found[name] = thing
     return found

@@ -145,15 +145,15 @@ def _splits_to_score(names: list[str]) -> tuple[str, ...]:
 
 
 def _own(names: list[str]) -> tuple[str, ...]:
-    """Of a file of named inputs, or of a text."""
-    rows = [f"{split}/{part}" for split in SPLITS for part in ("x", "y", *_OF_TEXTS)]
-    groups = tuple(f"{split}/inputs/" for split in SPLITS)
-    return (*(n for n in names if n in rows or n.startswith(groups)), *_beside_rows(names))
+    """Of a file of named inputs, or of a text: all that its splits hold."""
+    splits = tuple(f"{split}/" for split in SPLITS)
+    return tuple(name for name in names if name.startswith((*splits, *_FOLDERS)))
 
 
 def _beside_rows(names: list[str]) -> list[str]:
     """What this program writes beside rows, and reads."""
-    return [name for name in names if name.startswith(_FOLDERS)]
+    texts = [f"{split}/{name}" for split in SPLITS for name in ("tokens", "document_starts")]
+    return [name for name in names if name.startswith(_FOLDERS) or name in texts]
 
 
 def _askable(names: list[str]) -> list[str]:
