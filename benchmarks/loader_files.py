@@ -77,7 +77,7 @@ def write_file(file: DataFile, row_shape: tuple[int, ...]) -> None:
             "normalisation/shift": np.array(loader_rows.SHIFT, np.float64),
             "normalisation/scale": np.array(loader_rows.SCALE, np.float64),
         }
-        write_facts(opened, {}, arrays, names)
+        write_facts(opened, {}, arrays, names, 1)
         storage = (
             "contiguous" if file.layout == "contiguous" else "chunked",
             "gzip" if file.layout == "gzip" else "none",

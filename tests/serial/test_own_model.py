@@ -283,20 +283,21 @@ def test_wrong_attributes_and_arguments(model, parts):
     [
         ({"x": Input("numbers", (2, 2))}, {"x": NUMBERS}, True),
         ({"image": NUMBERS}, {"x": NUMBERS}, True),
-        ({"x": NUMBERS}, {"x": NUMBERS, "codes": Input("categories", (3,), 5)}, True),
+        ({"x": NUMBERS}, {"x": NUMBERS, "codes": Input("categories", (3,), 5)}, False),
         ({"x": Input("numbers", (5,))}, {"x": NUMBERS}, False),
         ({"x": NUMBERS}, {"x": Input("tokens", (4,), 9)}, False),
         ({"x": NUMBERS, "codes": Input("categories", (3,), 5)}, {"x": NUMBERS}, False),
     ],
 )
 def test_inputs_that_the_data_do_not_have_are_named(inputs, given, is_right):
-    """A single input may have any name, and another shape of as many numbers."""
+    """A single input may have any name, and another shape of as many numbers; inputs that it would pass over are named, too."""
     data = SimpleNamespace(**{**vars(DATA), "inputs": given})
     if is_right:
         assert adapt(_with(inputs=inputs), data).inputs == inputs
         return
     with pytest.raises(
-        ConfigurationError, match=r"model Wrong: reads .* expected data that have it, got x"
+        ConfigurationError,
+        match=r"model Wrong: reads .* expected data (that have it, got x|with no other inputs, got also codes)",
     ):
         adapt(_with(inputs=inputs), data)
 
