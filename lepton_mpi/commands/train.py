@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from lepton_mpi import launch
+from lepton_mpi.commands import prepare_first
 from lepton_mpi.commands.command import Command
 from lepton_mpi.options import own, sources
 from lepton_mpi.options.config import OPTIONS
@@ -19,12 +20,17 @@ mpirun refuses more ranks than cores, and root, unless it is told otherwise: wit
 
 
 def _run(chosen: sources.Chosen) -> int:
-    launch.limit_threads(chosen.config.threads)
+    config, given = chosen.config, chosen.given
+    first = prepare_first.options_for(config)
+    launch.limit_threads(config.threads)
     from lepton_mpi.run import fit
     from lepton_mpi.world import world
 
-    config, given = chosen.config, chosen.given
-    return world.run(lambda ranks: fit.train(config, ranks, given=given), config.timeout)
+    def train(ranks: world.World) -> None:
+        ready = prepare_first.prepared(config, first, ranks) if first else config
+        fit.train(ready, ranks, given=given - {"prepare"})
+
+    return world.run(train, config.timeout)
 
 
 def _topics() -> Mapping[str, Sequence[Option]]:

@@ -66,6 +66,12 @@ class Config(Checked):
         ("names of files, one at least", lambda value: len(value) > 0),
         kind=Several.of(PathText("FILE")),
     )
+    prepare: str | None = option(
+        None,
+        "raw files that --data names become NAME.prepared.h5, which is trained on; behind it options of the command prepare, or "
+        "none, as in --prepare='--label price' and --prepare=",
+        kind=Text("OPTIONS"),
+    )
     x: str | None = option(
         None,
         "data set of the features, in files with other names than usual ones; {split} stands for train, validation, test",

@@ -65,6 +65,8 @@ def train(
     from lepton_mpi.run import loop
     from lepton_mpi.run.build import build
 
+    if config.prepare is not None:
+        raise ConfigurationError("--prepare: is of the command train; call prepare before fit")
     made = build(config, world, model, given=given)
     made.hooks += hooks
     try:

@@ -90,3 +90,29 @@ def test_inspect_of_a_file_that_is_none(tmp_path):
     job = jobs.run(0, *INSPECT, "a.h5", cwd=tmp_path)
     assert job.code == 3 and job.out == ""
     assert job.err.startswith("lepton_mpi inspect: a.h5: not a readable HDF5 file")
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_from_raw_file_to_trained_model_in_one_command(tmp_path, ranks):
+    """train --prepare; what it writes is what prepare writes, and is not replaced unasked."""
+    write_csv(tmp_path / "t.csv", [[i % 7, i % 3, i % 2] for i in range(300)], "a", "b", "label")
+    words = (*jobs.TRAIN, "--data", "t.csv", "--epochs", "1")
+    job = jobs.run(ranks, *words, cwd=tmp_path)
+    assert (
+        job.code == 3
+        and "python -m lepton_mpi prepare t.csv t.prepared.h5 --label NAME" in job.text
+    )
+    job = jobs.run(ranks, *words, "--prepare=--label label --seed 3", cwd=tmp_path)
+    assert (
+        job.code == 0 and job.out.count("\ntest ") == 1 and "t.prepared.h5: 240 train" in job.out
+    ), job.text
+    assert (
+        jobs.run(0, *PREPARE, "t.csv", "o.h5", "--label", "label", "--seed", "3", cwd=tmp_path).code
+        == 0
+    )
+    assert (tmp_path / "o.h5").read_bytes() == (tmp_path / "t.prepared.h5").read_bytes()
+    job = jobs.run(ranks, *words, "--prepare=--label label", cwd=tmp_path)
+    assert job.code == 2 and "t.prepared.h5 exists; --force replaces it" in job.text
+    assert jobs.run(ranks, *words, "--prepare=--label label --force", cwd=tmp_path).code == 0
+    job = jobs.run(ranks, *words, "--prepare=--lable label", cwd=tmp_path)
+    assert job.code == 2 and "unknown option --lable, did you mean --label" in job.text
