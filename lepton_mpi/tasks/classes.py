@@ -50,9 +50,10 @@ class Classes:
         np.add.at(sums, (batch.y, predicted), 1)
 
     def figures(self, sums: np.ndarray, loss: float, weight: int) -> Figures:
-        """``loss``, ``accuracy``, ``macro_precision``, ``macro_recall``, ``macro_f1`` and ``classes``.
+        """``loss``, ``accuracy``, ``macro_precision``, ``macro_recall``, ``macro_f1``, ``macro_classes`` and ``classes``.
 
-        The last is a list of dicts with name, precision, recall and f1, one for each class.
+        The macro figures are means over the ``macro_classes`` classes that occur. The last is a list of dicts with name,
+        precision, recall and f1, one for each class.
         """
         found = scores(sums)
         per_class = zip(self._names, found.precision, found.recall, found.f1, strict=True)
@@ -60,6 +61,7 @@ class Classes:
             "loss": loss / weight,
             "accuracy": found.accuracy,
             **{f"macro_{name}": value for name, value in found.macro.items()},
+            "macro_classes": int(found.occurs.sum()),
             "classes": [
                 {"name": n, "precision": float(p), "recall": float(r), "f1": float(f)}
                 for n, p, r, f in per_class
@@ -82,7 +84,9 @@ class Classes:
 
     def sentence(self, figures: Mapping[str, Any]) -> str:
         """Figures in one line, without those of single classes."""
-        return listed(figures, ("accuracy", *_MEANS, "loss"))
+        over = figures.get("macro_classes", len(self._names))
+        some = f", macro over the {over} of {len(self._names)} classes that occur"
+        return listed(figures, ("accuracy", *_MEANS, "loss")) + some * (over < len(self._names))
 
     def table(self, figures: Mapping[str, Any]) -> list[str]:
         """A line for each class."""
@@ -117,17 +121,22 @@ class Scores:
     ----------
     accuracy : float
     precision, recall, f1 : float64, shape (classes,)
+    occurs : bool, shape (classes,)
+        Whether a row has the class, or is predicted to have it.
     """
 
     accuracy: float
     precision: np.ndarray
     recall: np.ndarray
     f1: np.ndarray
+    occurs: np.ndarray
 
     @property
     def macro(self) -> dict[str, float]:
-        """Unweighted means over classes."""
-        return {name: float(getattr(self, name).mean()) for name in ("precision", "recall", "f1")}
+        """Unweighted means over the classes that occur, as scikit-learn takes them; 0 without a row."""
+        means = {"precision": self.precision, "recall": self.recall, "f1": self.f1}
+        there = self.occurs if self.occurs.any() else slice(None)
+        return {name: float(values[there].mean()) for name, values in means.items()}
 
 
 def scores(confusion: np.ndarray) -> Scores:
@@ -136,7 +145,8 @@ def scores(confusion: np.ndarray) -> Scores:
     precision = _ratio(hits, confusion.sum(axis=0))
     recall = _ratio(hits, confusion.sum(axis=1))
     f1 = _ratio(2 * precision * recall, precision + recall)
-    return Scores(float(_ratio(hits.sum(), confusion.sum())), precision, recall, f1)
+    occurs = (confusion.sum(axis=0) + confusion.sum(axis=1)) > 0
+    return Scores(float(_ratio(hits.sum(), confusion.sum())), precision, recall, f1, occurs)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -44,7 +44,8 @@ def test_scores_by_hand():
     assert scores.precision.tolist() == [3 / 4, 1 / 2, 0]
     assert scores.recall.tolist() == [3 / 4, 1 / 2, 0]
     np.testing.assert_allclose(scores.f1, [3 / 4, 1 / 2, 0])
-    assert scores.macro["recall"] == pytest.approx(1.25 / 3)
+    assert scores.macro["recall"] == pytest.approx(1.25 / 2)
+    assert scores.occurs.tolist() == [True, True, False]
 
 
 def test_classes_that_never_occur_or_are_never_predicted_count_as_zero():
@@ -66,7 +67,7 @@ rows = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max
 
 @given(rows)
 def test_scores_are_those_of_scikit_learn(rows):
-    """Accuracy, precision, recall and F1, per class and macro, with ``zero_division=0``."""
+    """Accuracy, precision, recall and F1, per class, and macro over those that occur, with ``zero_division=0``."""
     reference = pytest.importorskip("sklearn.metrics")
     true, predicted = np.array(rows).T
     scores = _scores(true, predicted, 4)
@@ -75,7 +76,9 @@ def test_scores_are_those_of_scikit_learn(rows):
     both = {"labels": labels, "zero_division": 0}
     per_class = reference.precision_recall_fscore_support(true, predicted, **both)
     np.testing.assert_allclose([scores.precision, scores.recall, scores.f1], per_class[:3])
-    macro = reference.precision_recall_fscore_support(true, predicted, average="macro", **both)
+    macro = reference.precision_recall_fscore_support(
+        true, predicted, average="macro", zero_division=0
+    )
     np.testing.assert_allclose(
         [scores.macro[name] for name in ("precision", "recall", "f1")], macro[:3]
     )
@@ -101,6 +104,7 @@ def test_figures_of_classes():
         "macro_precision",
         "macro_recall",
         "macro_f1",
+        "macro_classes",
         "classes",
     ]
     assert (figures["loss"], figures["accuracy"]) == (1.5, 0.75)
@@ -120,6 +124,10 @@ def test_figures_of_classes():
         "accuracy 0.7500, macro precision 0.8333, macro recall 0.7500, macro f1 0.7333, loss 1.5000"
     )
     assert [line.split()[0] for line in task.table(figures)] == ["cat", "dog"]
+    task = Classes(("none", "cat", "dog"), F4)
+    figures = task.figures(_confusion([1, 1, 2, 2], [1, 2, 2, 2], 3), 6.0, 4)
+    assert figures["macro_recall"] == 0.75 and figures["macro_classes"] == 2
+    assert task.sentence(figures).endswith(", macro over the 2 of 3 classes that occur")
 
 
 def test_predicted_classes_have_their_names():
