@@ -19,6 +19,7 @@ _FREE = {
     *(
         "recipe",
         "data",
+        "prepare",
         "x",
         "y",
         "hook",
@@ -41,7 +42,7 @@ _FREE = {
     ),
 }
 # Those of them that a run goes on with all the same, unless it is told otherwise.
-_KEPT = {"recipe", "data", "x", "y", "epochs"}
+_KEPT = {"recipe", "data", "prepare", "x", "y", "epochs"}
 # All of these add in the canonical order; threads and other ways of summing round otherwise, which is no mistake.
 _CANONICAL = ("auto", "host", "two_level")
 

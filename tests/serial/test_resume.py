@@ -162,6 +162,7 @@ _FREE = {
     "hook": ("own.py:Own",),
     "task": "own.py:Own",
     "check_model": True,
+    "prepare": "--label y",
     "x": "features",
     "y": "labels",
 }
