@@ -83,11 +83,11 @@ def test_wrong_rows(tmp_path, change, words):
 @pytest.mark.parametrize(
     ("words", "code", "expected"),
     [
-        (("--loss", "cross_entropy"), 3, ("train/y", "whole numbers", "float64", "--loss mse")),
-        (("--model", "logistic"), 2, ("--model logistic", "2 classes", "1 target")),
+        (("--loss", "cross_entropy"), 3, ("train/y: row 0", "a whole number, the class", "got 0.5", "--loss mse")),
+        (("--model", "logistic"), 3, ("train/y: row 0", "a whole number, the class", "got 0.5", "--loss mse")),
     ],
     ids=["loss", "model"],
-)
+)  # fmt: skip
 def test_targets_where_classes_are_needed(tmp_path, words, code, expected):
     path = tmp_path / "rows.h5"
     _write(path, lambda x, y: (x, y + 0.5))
