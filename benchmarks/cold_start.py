@@ -120,7 +120,8 @@ def _ended(told: Path, began: float, process: subprocess.Popen) -> Row:
         process.terminate()
     row: Row = {"seconds": seconds, "wrong": 0, "compiled": [], "weights": None}
     if process.returncode != 0 or not told.exists():
-        print(told.with_suffix(".txt").read_text(errors="replace"), file=sys.stderr)
+        said = told.with_suffix(".txt").read_text(errors="replace")
+        print(f"exit code {process.returncode} after {seconds:.0f} s: {said}", file=sys.stderr)
         return row | {"wrong": 1}
     row |= json.loads(told.read_text(encoding="utf-8"))
     said = re.search(r"compiled in ([\d.]+) s", told.with_suffix(".txt").read_text("utf-8"))
