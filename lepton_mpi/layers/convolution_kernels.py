@@ -8,11 +8,11 @@ channels. Matrices have an image, or a tap with an input channel, in each row. N
 
 from lepton_mpi.kernels.compiling import inner, kernel
 from lepton_mpi.kernels.intrinsics import base_address
+from lepton_mpi.kernels.product_kernels import panel_left
 from lepton_mpi.kernels.tile_kernels import (
     ROW_COUNTS,
     VECTOR_BYTES,
     VECTORS,
-    tile_left,
     tile_shifted,
 )
 from lepton_mpi.kernels.vector_code import PLACE_BYTES
@@ -33,19 +33,6 @@ def _panel(like, row_count, columns, c, targets, a, places, shifts, b, b_k, coun
         tile_shifted(like, rows, columns, c, targets, a, places, shifts, b, b_k, count, is_first)
         targets += rows * PLACE_BYTES
         places += rows * PLACE_BYTES
-        row_count -= rows
-
-
-@kernel("void(M, i8, i8, i8, i8, i8, i8, i8, i8, i8, i8, b1)")
-def _panel_left(like, row_count, columns, c, c_row, a, places, a_row, b, b_k, count, is_first):
-    """The same of ``tile_left``, whose rows are columns of ``a``."""
-    while row_count > 0:
-        for rows in ROW_COUNTS:
-            if rows <= row_count:
-                break
-        tile_left(like, rows, columns, c, c_row, a, places, a_row, b, b_k, count, is_first)
-        c += rows * c_row
-        a += rows * like.itemsize
         row_count -= rows
 
 
@@ -188,7 +175,7 @@ def weight_gradient(x, frame, framed, places, runs, run, groups, grad_out, grad_
                         rows = min(_LEFT_ROWS, run - row)
                         for column in range(0, columns, width):
                             skip = (group * columns + column) * size
-                            _panel_left(
+                            panel_left(
                                 *(x, rows, min(width, columns - column)),
                                 base_address(grad_weight) + (n * run + row) * b_k + skip,
                                 *(b_k, from_a + (runs[n] + row) * size, at_places, size),
