@@ -21,6 +21,8 @@ from lepton_mpi.errors import RankError
 
 # Launchers drop what they have not passed on yet when the job aborts.
 _PASSED_ON_SECONDS = 0.05
+# The first rank that fails has the cause, and ends the others.
+_OTHERS_SPEAK_SECONDS = 2.0
 
 
 class Failure:
@@ -30,46 +32,48 @@ class Failure:
     ----------
     rank, size : int
     lock_file : int
-        Descriptor of the file of ``heartbeats.py``.
+        Descriptor of the file of ``heartbeats.py``; kept open beyond the world's end as long as the hooks stay, so that ranks
+        that fail after it take turns, too.
     reported : int64, shape (1,)
         Word 0 of it.
     """
 
     def __init__(self, rank: int, size: int, lock_file: int, reported: np.ndarray) -> None:
         self._who, self._size = f"rank {rank} of {size}", size
-        self._lock_file, self._reported, self._is_open = lock_file, reported, True
+        self._lock_file, self._reported = os.dup(lock_file), reported
+        self._hooks_stay = False
         self._hooks = sys.excepthook, threading.excepthook
         before = getattr(sys.excepthook, "__self__", None)
-        if isinstance(before, Failure) and not before._is_open:
+        if isinstance(before, Failure) and before._hooks_stay:
             self._hooks = before._hooks
+            os.close(before._lock_file)
         sys.excepthook = self._on_exception
         threading.excepthook = self._on_thread_exception
 
     def fail(self, report: str, exit_code: int = RankError.exit_code) -> None:
         """Print ``report``, unless another rank of this host has failed before, and end the job."""
-        if self._is_open:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX)  # Linux takes it back from a rank that dies
+        fcntl.flock(self._lock_file, fcntl.LOCK_EX)  # Linux takes it back from a rank that dies
         first = not self._reported[0]
         self._reported[0] = 1
         if first:
             sys.stdout.flush()
             print(report.rstrip("\n"), file=sys.stderr, flush=True)
             time.sleep(_PASSED_ON_SECONDS)
-        if self._is_open:
-            fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+        fcntl.flock(self._lock_file, fcntl.LOCK_UN)
         if not first:
-            time.sleep(2)  # the first one has the cause, and will end this process too
+            time.sleep(_OTHERS_SPEAK_SECONDS)
         _abort(exit_code)
 
     def close(self, hooks_stay: bool) -> None:
-        """Give back the file; put the hooks back that were there before, unless they are still needed."""
-        self._is_open = False
+        """Put the hooks back that were there before and give back the file, unless they are still needed."""
+        self._hooks_stay = hooks_stay
         if hooks_stay:
             return
         if sys.excepthook == self._on_exception:
             sys.excepthook = self._hooks[0]
         if threading.excepthook == self._on_thread_exception:
             threading.excepthook = self._hooks[1]
+        os.close(self._lock_file)
 
     def _on_exception(
         self, kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
