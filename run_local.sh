@@ -11,7 +11,7 @@ usage: run_local.sh [VERB]
 
   (no verb)               set up, then train on 8 ranks on the embedded digits
   train [OPTIONS]         the same with options of lepton_mpi.train; `train --help` lists them
-  test [PYTEST OPTIONS]   all tests: in one process, then on 2, 1, 3 and 4 ranks
+  test [PYTEST OPTIONS]   all tests: serial, faults, then on 2, 1, 3 and 4 ranks
   mpi N COMMAND ...       COMMAND on N ranks, with the flags and settings this MPI and machine need
   bench [NAME [OPTIONS]]  one benchmark; without NAME: which there are
   check                   ruff, mypy, shellcheck and the import rules
@@ -118,21 +118,23 @@ first_docstring_line() {
 }
 
 run_tests() {
-    local ranks path paths=()
+    local ranks
     set_up test
     cd -- "$root"
     limit_threads
-    for path in tests/serial tests/faults; do
-        [[ ! -d $path ]] || paths+=("$path")
-    done
     # pytest cannot see it: here it writes into a pipe, and Open MPI gives a rank a terminal always.
     if [[ -t 1 ]]; then
         set -- --color=yes "$@"
     else
         set -- --color=no "$@"
     fi
-    if [[ ${#paths[@]} -gt 0 ]]; then
-        floor "one process" python -m pytest "${paths[@]}" "$@"
+    if [[ -d tests/serial ]]; then
+        # As many processes as cores: the tests share nothing, and kernels are compiled side by side.
+        floor "serial" python -m pytest -n "$(nproc)" --dist worksteal tests/serial "$@"
+    fi
+    if [[ -d tests/faults ]]; then
+        # Jobs of several ranks with limits on their times: one after the other.
+        floor "faults" python -m pytest tests/faults "$@"
     fi
     if [[ -d tests/parallel ]]; then
         floor "2 ranks" launch 2 python -m pytest "$@"
