@@ -68,6 +68,11 @@ def evaluate_checkpoint(
 
     found = trained.load_trained(place, data_name, world, model_name)
     data, model, parameters = found.data, found.model, found.parameters
+    with world.agreeing():
+        if not data.has_labels:
+            raise DataError(
+                f"{data.paths[0]}: expected labels to compare with, got rows without, which were prepared to be scored"
+            )
     reader = BatchReader(data, evaluation.batch_rows(data))
     task = make_task(data.y_kind, data)
     rows = data.splits[split]

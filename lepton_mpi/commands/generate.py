@@ -43,7 +43,7 @@ class Options(Checked):
     seed: int = option(0, "of the draws", WHOLE_FROM_0)
     data: str | None = option(
         None,
-        "file that says what tokens stand for; none: what the checkpoint was trained on",
+        "file that says what tokens stand for; none: the checkpoint, or of one of an earlier version its data",
         kind=PathText("FILE"),
     )
     timeout: float = option(300.0, "seconds without progress that end the job", ABOVE_0)
@@ -61,7 +61,7 @@ def write_text(chosen: Options, world: World) -> None:
     from lepton_mpi.models.gpt import Gpt
     from lepton_mpi.run import generation, trained
 
-    found = trained.load_trained(Path(chosen.checkpoint), chosen.data, world)
+    found = trained.load_trained(Path(chosen.checkpoint), chosen.data, world, needs_rows=False)
     model, vocabulary = found.model, found.data.vocabulary
     with world.agreeing():
         if not isinstance(model, Gpt) or not vocabulary:

@@ -1,13 +1,14 @@
 """``DataSet``: everything that training and evaluation need of their files."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from lepton_mpi.batch import Input
 from lepton_mpi.chunks import share
+from lepton_mpi.data.encodings import Encodings
 from lepton_mpi.data.host import Host
 from lepton_mpi.data.rows import Rows
 from lepton_mpi.data.target_scale import TargetScale
@@ -42,8 +43,10 @@ class DataSet:
         Where the rows are.
     bases : float64, shape (numbers,)
         What has been subtracted from numbers when they were read, in the type that they are stored in: see ``Table``.
-    vocabulary : tuple of bytes
-        Of a text: what each token stands for; empty where the files do not say.
+    encodings : Encodings
+        What the numbers stand for, as far as the files say it.
+    has_labels : bool
+        False for rows to be scored, whose classes are -1, and targets NaN.
     is_normalised : bool
         Whether rows in memory are normalised there.
     notes : tuple of str
@@ -60,7 +63,8 @@ class DataSet:
     target_scale: TargetScale
     way: Way
     bases: np.ndarray
-    vocabulary: tuple[bytes, ...] = ()
+    encodings: Encodings = field(default_factory=Encodings)
+    has_labels: bool = True
     is_normalised: bool = False
     notes: tuple[str, ...] = ()
 
@@ -69,6 +73,11 @@ class DataSet:
         """Of the file, or of the first and how many more."""
         more = f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else ""
         return self.paths[0].name + more
+
+    @property
+    def vocabulary(self) -> tuple[bytes, ...]:
+        """Of a text: what each token stands for; empty where the files do not say."""
+        return self.encodings.vocabulary
 
     @property
     def feature_shape(self) -> tuple[int, ...]:

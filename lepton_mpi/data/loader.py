@@ -95,7 +95,7 @@ def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
         if facts.y_kind == "classes" and not class_names:
             class_names = tuple(str(number) for number in range(_class_count(splits)))
     on_labels: tuple[str, ...] = ()
-    if facts.y_kind != "tokens":
+    if facts.y_kind != "tokens" and facts.has_labels:
         on_labels = notes_on_labels(
             next(iter(splits.values())).y, facts.class_names, opened.is_prepared
         )
@@ -111,10 +111,13 @@ def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
             if opened.is_prepared:
                 why = "the file has others alone, to be scored"
             raise DataError(f"{paths[0]}: expected rows to train on, got none: {why}")
+    counts = {"class_count": len(class_names), "target_count": facts.target_count}
+    encodings = replace(facts.encodings, inputs=dict(facts.inputs), **counts)
     return DataSet(
         *(tuple(paths), facts.inputs, class_names, wanted.dtype, normalisation, splits),
         *(facts.y_kind, facts.target_scale, way),
-        *(_joined(bases[name] for name in facts.normalisation), facts.vocabulary),
+        *(_joined(bases[name] for name in facts.normalisation), encodings),
+        has_labels=facts.has_labels,
         notes=(*facts.notes, *on_labels),
     )
 

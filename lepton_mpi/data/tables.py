@@ -85,7 +85,7 @@ class Table:
     inputs : mapping of str to list of StoredRows
         One of each for every file.
     y : list of StoredRows
-        Likewise.
+        Likewise; empty for rows to be scored.
     class_count : int
         Classes that the files name, or 0.
     target_scale : TargetScale
@@ -106,7 +106,12 @@ class Table:
     @cached_property
     def _ends(self) -> list[int]:
         """Where the rows of each file end: there may be thousands of files, and as many reads."""
-        return list(accumulate(stored.row_count for stored in self.y))
+        return list(accumulate(stored.row_count for stored in self._counted))
+
+    @property
+    def _counted(self) -> list[StoredRows]:
+        """What tells the number of rows of each file."""
+        return self.y or next(iter(self.inputs.values()))
 
     @property
     def row_count(self) -> int:
@@ -180,8 +185,11 @@ class Table:
     def read_y(self, start: int, stop: int, out: np.ndarray) -> None:
         """Classes, int32 of shape (stop - start,), or scaled targets, floats of shape (stop - start, targets).
 
-        Raises DataError for damage, and for what is no class or not finite.
+        Of rows to be scored -1, or NaN. Raises DataError for damage, and for what is no class or not finite.
         """
+        if not self.y:
+            out.fill(np.nan if out.dtype.kind == "f" else -1)
+            return
         for stored, first, last, rows in self._parts(self.y, start, stop):
             self._turn_to(stored, "y of rows")
             if out.dtype.kind == "f":
@@ -227,7 +235,7 @@ class Table:
 
     def place_of(self, row: int) -> str:
         """File, data set and row there of ``y``, for a message."""
-        ((stored, first, _, _),) = self._parts(self.y, row, row + 1)
+        ((stored, first, _, _),) = self._parts(self._counted, row, row + 1)
         return f"{stored.path}: {stored.name}: row {first}"
 
     def _parts(

@@ -11,9 +11,10 @@ START HERE, then pipeline.py, then the rest in the order of the data flow::
     statistics.py     mean, variance, extremes, exact quantiles of training rows; a pass each
     transformation.py clip, fill and drop columns, fitted on training rows
     normalisation.py  shift and scale, fitted on training rows after that
+    encoding.py       all of that as JSON in the file, and applied to others by --like; readers/recoding.py the same of texts
     limits.py         what the reader of the file would refuse
     last_pass.py      rows to rank 0, which writes the file of ``data/file_format.py`` by writing.py
-    token_streams.py  texts in one piece, which need none of these passes (--stream)
+    token_streams.py  texts in one piece, which need none of these passes (--stream); stream_encoding.py is their --like
     summary.py        the table printed at the end, and again by ``inspect``
     inspection.py     ``python -m lepton_mpi inspect FILE.h5``
 

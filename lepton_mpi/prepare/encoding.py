@@ -3,8 +3,9 @@ classes and normalisation, so that what was trained on the one file can be evalu
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,17 +17,20 @@ from lepton_mpi.prepare.labels import Labels, classes_of
 from lepton_mpi.prepare.normalisation import Normalisation
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Source
+from lepton_mpi.prepare.readers.recoding import recoded
 from lepton_mpi.prepare.survey import Survey
 from lepton_mpi.prepare.transformation import Transformation
 from lepton_mpi.wording import one_line
 
-_BYTES_MAX = 1 << 28
+_Kind = TypeVar("_Kind")
 # Options that the other file decides, and where rows go if nobody says.
 _DECIDED = (
     *("task", "categorical", "categories", "drop_columns", "numbers", "dates", "dates_as", "missing"),
     *("missing_words", "only_missing_words", "constant_columns", "outliers", "normalise", "per"),
     *("target_scale", "balance", "columns"),
 )  # fmt: skip
+# Options that make rows of a file, of which the other file's are taken if nobody says others; stored if not as by default.
+_OF_ROWS = ("context", "tokens", "image_size", "colour", "sample_rate", "seconds", "mel_bands")
 _TO_SCORE = (0.0, 0.0, 1.0)
 
 
@@ -42,6 +46,8 @@ class Encoding:
         Features of a table as they are read, in order; empty for arrays.
     row_shape : tuple of int
         As read.
+    vocabulary : tuple of str
+        Of windows of a text: the tokens by id.
     """
 
     options: dict[str, Any]
@@ -51,6 +57,7 @@ class Encoding:
     transformation: Transformation
     normalisation: Normalisation
     target_scale: TargetScale
+    vocabulary: tuple[str, ...] = ()
 
     def applied_to(self, options: Options) -> Options:
         """The user's options with those of the file. Raises ConfigurationError for what both decide."""
@@ -61,9 +68,18 @@ class Encoding:
                     f"--{name.replace('_', '-')}: is decided by the file of --like, got {getattr(options, name)!r}"
                 )
         given = {k: v for k, v in self.options.items() if k != "label" or not options.label}
+        of_rows = tuple(name for name in _OF_ROWS if name in given)
+        for name in of_rows:
+            if getattr(options, name) != defaults[name]:
+                del given[name]
+        if given.get("image_size"):
+            given["image_size"] = tuple(given["image_size"])
         if options.split is None and options.split_column is None:
             given["split"] = _TO_SCORE
-        return dataclasses.replace(options, **given)
+        of_labels = options.label, options.labels, options.y
+        return dataclasses.replace(
+            options, **given, may_lack_labels=not any(of_labels), from_like=of_rows
+        )
 
     def known_to(self, source: Source, options: Options) -> Source:
         """The source, with categories as they are here. Raises DataError for rows of another shape, or other columns."""
@@ -72,6 +88,8 @@ class Encoding:
                 f"{source.parts[0].name}: expected rows of shape {self.row_shape} as in the file of --like, got "
                 f"{source.row_shape}"
             )
+        if source.vocabulary or self.vocabulary:
+            return recoded(source, self.vocabulary)
         if not source.is_table:
             return source
         is_missing = options.unknown == "missing"
@@ -79,7 +97,12 @@ class Encoding:
         return dataclasses.replace(source, known=known, unknown_is_missing=is_missing)
 
     def labels_of(self, found: Survey, source: Source) -> Labels:
-        """Classes by their names there, targets as they are. Raises DataError for a class that is not among them."""
+        """Classes by their names there, targets as they are; of rows without them none.
+
+        Raises DataError for a class that is not among them.
+        """
+        if not source.has_labels:
+            return Labels(None, self.class_names)
         if isinstance(found.y, np.ndarray) and found.y.ndim == 2:
             if self.class_names or found.y.shape[1] != self.target_scale.shift.size:
                 raise DataError(
@@ -120,6 +143,7 @@ class Encoding:
             "shift": self.normalisation.shift.tolist(),
             "scale": self.normalisation.scale.tolist(),
             "target": self.target_scale.as_json(),
+            **({"vocabulary": self.vocabulary} if self.vocabulary else {}),
         }
         return json.dumps(facts, ensure_ascii=False).encode("utf-8", "replace")
 
@@ -127,6 +151,8 @@ class Encoding:
     def from_bytes(raw: bytes) -> "Encoding":
         """Raises ValueError, LookupError, TypeError or AttributeError for what ``as_bytes`` has not made."""
         facts: dict[str, Any] = json.loads(raw)
+        if "stream" in facts:
+            raise ValueError("a text in one piece was prepared; add --stream")
         if facts["version"] != 1:
             raise ValueError(
                 f"expected version 1, got {facts['version']}: a newer lepton_mpi reads it"
@@ -149,6 +175,7 @@ class Encoding:
             fitted,
             Normalisation(str(facts["method"]), str(facts["per"]), shift, scale),
             TargetScale.from_json(facts["target"]),
+            tuple(map(str, facts.get("vocabulary", ()))),
         )
 
 
@@ -156,22 +183,26 @@ def options_of(source: Source, options: Options) -> dict[str, Any]:
     """What of the options, and of what was found, decides how other files are read."""
     decided = {name: getattr(options, name) for name in _DECIDED if name != "drop_columns"}
     fixed = {"balance": "none", "normalise": "none", "outliers": "none", "target_scale": "standard"}
+    defaults = {field.name: field.default for field in dataclasses.fields(Options)}
+    of_rows = {name: getattr(options, name) for name in _OF_ROWS}
+    decided |= {name: value for name, value in of_rows.items() if value != defaults[name]}
     return decided | fixed | {"constant_columns": "keep", "per": "auto"} | dict(source.reading)
 
 
-def read_encoding(path: Path, world: Any) -> Encoding:
-    """Of a file that ``prepare`` made. Collective. Raises DataError."""
+def read_encoding(path: Path, world: Any, from_bytes: Callable[[bytes], _Kind]) -> _Kind:
+    """Of a file that ``prepare`` made, or of a checkpoint. Collective. Raises DataError."""
     with world.agreeing():
         if world.local_rank == 0:
             hdf5.probe_file(path)
     with world.agreeing():
-        raw = hdf5.read_bytes(path, ENCODING, _BYTES_MAX)
-        if raw is None:
+        raw = hdf5.read_bytes(path, ENCODING)
+        if not raw:
             raise DataError(
-                f"{path}: expected a file that prepare made with {ENCODING} in it, got one without; prepare it anew"
+                f"{path}: expected a file that prepare made with {ENCODING} in it, or a checkpoint of a run on one, got one "
+                "without; prepare it anew"
             )
         try:
-            return Encoding.from_bytes(raw)
+            return from_bytes(raw)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(
                 f"{path}: {ENCODING}: expected what prepare writes: {one_line(error)}"

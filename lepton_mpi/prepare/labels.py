@@ -26,6 +26,11 @@ class Labels:
     targets: np.ndarray | None = None
 
     @property
+    def are_there(self) -> bool:
+        """False for rows to be scored, of which nobody knows the labels: then both are None."""
+        return self.codes is not None or self.targets is not None
+
+    @property
     def y(self) -> np.ndarray:
         """As stored: uint8 or int32 (rows,), or float64 (rows,) or (rows, k)."""
         if self.targets is not None:

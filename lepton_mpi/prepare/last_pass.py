@@ -77,7 +77,8 @@ class Plan:
         if values := self.values:
             codes = np.dtype(np.uint8 if max(values) <= 256 else np.int32)
             sets.append(RowSet(_CATEGORIES, (len(values),), codes))
-        return [*sets, RowSet("y", self.y.shape[1:], self.y.dtype)]
+        of_y = [RowSet("y", self.y.shape[1:], self.y.dtype)] if self.labels.are_there else []
+        return [*sets, *of_y]
 
     @property
     def has_x(self) -> bool:
@@ -189,7 +190,8 @@ def _rows_of(plan: Plan, blocks: Blocks, number: int) -> tuple[list[np.ndarray],
         for key, values in whole.items():
             chosen = _as_dtype(values[rows - start], sets[key].dtype, name)
             arrays.append(chosen.reshape(-1, *sets[key].shape))
-        arrays.append(np.ascontiguousarray(plan.y[rows]))
+        if plan.labels.are_there:
+            arrays.append(np.ascontiguousarray(plan.y[rows]))
     stays = plan.chosen.repeats[start : start + len(encoded)] > 0
     return arrays, plan.fitted.counts(encoded[stays])
 

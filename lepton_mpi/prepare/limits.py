@@ -17,7 +17,8 @@ def check_limits(plan: "Plan") -> None:
     """Raise DataError for a file that training and ``inspect`` would not read."""
     source = plan.source.parts[0].name
     _check_rows(source, "a row", plan.row_shape)
-    _check_rows(source, "the targets of a row", plan.y.shape[1:])
+    if plan.labels.are_there:
+        _check_rows(source, "the targets of a row", plan.y.shape[1:])
     names = plan.labels.class_names
     _check_objects(source, plan)
     bytes_of = {"class names": _bytes(names)}

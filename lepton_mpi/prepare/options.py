@@ -304,14 +304,17 @@ class Options(Checked):
     force: bool = option(False, "replace OUTPUT if it exists")
     timeout: float = option(300.0, "seconds without progress that end the job", ABOVE_0)
 
+    # No options: whether inputs may be without the labels of the file of --like, so that they are rows to be scored; and
+    # options that were taken from it, which another format passes over.
+    may_lack_labels: bool = False
+    from_like: tuple[str, ...] = ()
+
     def check_together(self) -> None:
         """Raises ConfigurationError for options that contradict each other."""
         if self.split_column and (self.split or self.group):
             raise ConfigurationError(
                 "--split-column: expected neither --split nor --group beside it"
             )
-        if self.like is not None and self.stream:
-            raise ConfigurationError("--like: is for tables and arrays, got --stream")
         if self.unknown != "error" and self.like is None:
             raise ConfigurationError(f"--unknown {self.unknown}: expected --like FILE beside it")
         if self.skip and self.header not in ("auto", "none"):

@@ -9,7 +9,7 @@ import numpy as np
 
 from lepton_mpi import __version__
 from lepton_mpi.durable import try_writing
-from lepton_mpi.errors import ConfigurationError, LauncherError, same_on_all_ranks
+from lepton_mpi.errors import ConfigurationError, DataError, LauncherError, same_on_all_ranks
 from lepton_mpi.prepare import normalisation, summary
 from lepton_mpi.prepare.encoding import (
     Encoding,
@@ -28,6 +28,7 @@ from lepton_mpi.prepare.readers import Source
 from lepton_mpi.prepare.readers.opening import find_inputs, open_inputs
 from lepton_mpi.prepare.selection import Selection, select
 from lepton_mpi.prepare.statistics import Moments
+from lepton_mpi.prepare.stream_encoding import StreamEncoding
 from lepton_mpi.prepare.survey import Survey, check_missing, survey
 from lepton_mpi.prepare.targets import fit_target_scale
 from lepton_mpi.prepare.token_streams import write_stream
@@ -43,20 +44,23 @@ def prepare(options: Options, world: Any) -> dict[str, Any]:
     """
     world.agree_on("the options", dataclasses.asdict(options))
     _check_output(options, world)
-    like = None
-    if options.like is not None:
-        like = read_encoding(Path(options.like), world)
+    like, like_stream = None, None
+    if options.like is not None and options.stream:
+        like_stream = read_encoding(Path(options.like), world, StreamEncoding.from_bytes)
+        options = like_stream.applied_to(options)
+    elif options.like is not None:
+        like = read_encoding(Path(options.like), world, Encoding.from_bytes)
         with same_on_all_ranks():
             options = like.applied_to(options)
     if options.stream:
         inputs, _ = find_inputs(options, world)
-        facts = write_stream(inputs, options, world)
+        facts = write_stream(inputs, options, world, like_stream)
     else:
         with closing(open_inputs(options, world)) as source:
             facts = _prepare(source, options, world, like)
     if world.rank == 0:
         print(summary.text(facts), flush=True)
-        print(_last_line(options), flush=True)
+        print(_last_line(options, facts), flush=True)
     return facts
 
 
@@ -72,6 +76,7 @@ def _prepare(source: Source, options: Options, world: Any, like: Encoding | None
         check_missing(found, options)
         labels = like.labels_of(found, source) if like else make_labels(found, source, options)
         chosen = select(found, labels, source, options)
+        _check_are_to_score(labels, chosen, source)
     facts_of_rows = found, labels, chosen
     if like is None:
         plan, raw, moments, normaliser = _fit(blocks, source, *facts_of_rows, options)
@@ -86,6 +91,15 @@ def _prepare(source: Source, options: Options, world: Any, like: Encoding | None
             if out:
                 write_everything_else(plan, facts, moments, normaliser, out)
     return facts
+
+
+def _check_are_to_score(labels: Labels, chosen: Selection, source: Source) -> None:
+    """Raise DataError for rows without labels that are for something else."""
+    if not labels.are_there and ((chosen.splits == 0) | (chosen.splits == 1)).any():
+        raise DataError(
+            f"{source.parts[0].name}: expected labels of rows to train on or to validate with, got none: rows to be scored "
+            "are for testing, --split 0,0,1"
+        )
 
 
 def _fit(
@@ -126,7 +140,7 @@ def _fit(
         fitted_for_others = with_fills_of_flags(fitted, moments.mean, len(source.columns))
     encoding = Encoding(
         *(options_of(source, options), source.columns, source.row_shape, labels.class_names),
-        *(fitted_for_others, normaliser, target_scale),
+        *(fitted_for_others, normaliser, target_scale, source.vocabulary),
     )
     plan = Plan(
         *(options, source, found, labels, chosen, fitted, bounds, row_shape, dtype, target_scale),
@@ -199,10 +213,12 @@ def _stored_dtype(found: Survey, fitted: Transformation, options: Options) -> np
     return np.promote_types(found.dtype, np.float32) if codes > 256 else found.dtype
 
 
-def _last_line(options: Options) -> str:
+def _last_line(options: Options, facts: dict[str, Any]) -> str:
     if options.dry_run:
         return summary.line("dry run", "nothing is written")
     then = f"python -m lepton_mpi.train --data {options.output}{' --model gpt' * options.stream}"
-    if options.like is not None:
+    if facts.get("unlabelled"):
+        then = "rows to be scored, without labels"
+    elif options.like is not None:
         then = f"python -m lepton_mpi evaluate CHECKPOINT --data {options.output}"
     return summary.line("wrote", f"{options.output}; {then}")

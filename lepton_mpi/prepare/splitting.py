@@ -51,6 +51,8 @@ def split_rows(
             fractions[1] = 0
         elif 0 in there and -1 not in there and not is_final:
             free = kept & (given == 0)
+    if not fractions.any():  # all was for splits that are there: the rest joins them
+        fractions = np.array(options.split or DEFAULT)
     fractions = fractions / fractions.sum()
     if free.any() and (fractions[0] < 1 or (given[free] < 0).any()):
         method = (

@@ -18,7 +18,17 @@ SHOWN = 40
 # A column's deviation should be so many steps of float32 at its mean.
 _STEPS_MIN = 16
 # Options that say where, not what; the file has none of them.
-_NOT_STORED = {"like", "inputs", "output", "force", "dry_run", "memory", "timeout"}
+_NOT_STORED = {
+    "like",
+    "inputs",
+    "output",
+    "force",
+    "dry_run",
+    "memory",
+    "timeout",
+    "may_lack_labels",
+    "from_like",
+}
 
 
 def facts_of(
@@ -38,7 +48,8 @@ def facts_of(
         "notes": [*plan.source.notes, *plan.found.notes],
         "options": {name: value for name, value in options.items() if name not in _NOT_STORED},
         "like": plan.options.like is not None,
-        "task": "regression" if plan.labels.codes is None else "classification",
+        "task": "classification" if plan.labels.class_names else "regression",
+        **({} if plan.labels.are_there else {"unlabelled": True}),
         "label": plan.source.label,
         "row_shape": list(plan.row_shape),
         "dtype": str(plan.dtype),
@@ -242,6 +253,8 @@ def _rows(count: int, kind: str = "row") -> str:
 
 def _class_lines(facts: dict[str, Any]) -> list[str]:
     classes = facts["classes"]
+    if facts.get("unlabelled"):
+        return [line("labels", "none: rows to be scored")]
     if not classes:
         return [line("task", f"regression on {facts['label']}"), *_target_lines(facts)]
     named = f" of {facts['label']}" if facts["columns"] else ""

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from lepton_mpi import __version__
-from lepton_mpi.data.files.file_format import SPLITS
+from lepton_mpi.data.files.file_format import ENCODING, SPLITS
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers.inputs import Input
 from lepton_mpi.prepare.readers.text import division, no_character_0, not_decodable
+from lepton_mpi.prepare.stream_encoding import StreamEncoding
 from lepton_mpi.prepare.writing import RowWriter, disk_errors, new_file, write_facts
 
 # Of a file at a time.
@@ -31,7 +32,7 @@ _CODE_POINTS = 0x110000
 # Options that say what a stream is; the others are for rows.
 _KNOWN = {
     *("inputs", "output", "format", "encoding", "split", "context", "tokens", "stream", "compress"),
-    *("layout", "dry_run", "force", "timeout", "seed", "block", "memory"),
+    *("layout", "dry_run", "force", "timeout", "seed", "block", "memory", "like"),
 }
 
 
@@ -52,12 +53,17 @@ class Counted:
         )
 
 
-def write_stream(inputs: tuple[Input, ...], options: Options, world: Any) -> dict[str, Any]:
-    """Write the file; returns the facts, the same on every rank. Collective. Raises LeptonError."""
+def write_stream(
+    inputs: tuple[Input, ...], options: Options, world: Any, like: StreamEncoding | None = None
+) -> dict[str, Any]:
+    """Write the file; returns the facts, the same on every rank. Collective. Raises LeptonError.
+
+    ``like`` has the ids of tokens, if they are not to be made anew.
+    """
     with world.agreeing():
         _check_options(options)
     facts: list[dict[str, Any]] = []
-    _in_rounds(_write(inputs, options, facts), world)
+    _in_rounds(_write(inputs, options, like, facts), world)
     return world.comm.bcast(facts[0] if facts else None)
 
 
@@ -82,7 +88,10 @@ def _check_options(options: Options) -> None:
 
 
 def _write(
-    inputs: tuple[Input, ...], options: Options, facts: list[dict[str, Any]]
+    inputs: tuple[Input, ...],
+    options: Options,
+    like: StreamEncoding | None,
+    facts: list[dict[str, Any]],
 ) -> Generator[None, None, None]:
     """All of it; pauses after every piece."""
     seen, counts = np.zeros(_CODE_POINTS, bool), []
@@ -94,6 +103,8 @@ def _write(
             yield
         counts.append(count)
     counted = _counted(seen, tuple(counts), options)
+    if like is not None:
+        counted = _renumbered(counted, seen, like, inputs[0].path.name)
     plan = [
         (split, number, start, stop)
         for number, (given, count) in enumerate(zip(inputs, counts, strict=True))
@@ -112,7 +123,7 @@ def _write(
                 yield from _write_file(given, parts, counted, writers, options)
             for writer in writers.values():
                 writer.close()
-            _write_rest(file, plan, counted, facts[0])
+            _write_rest(file, plan, counted, facts[0], options)
 
 
 def _pieces(path: Path, options: Options) -> Iterator[np.ndarray]:
@@ -160,8 +171,19 @@ def _counted(seen: np.ndarray, counts: tuple[int, ...], options: Options) -> Cou
     return Counted(id_of, tuple(chr(point).encode() for point in points.tolist()), counts)
 
 
+def _renumbered(counted: Counted, seen: np.ndarray, like: StreamEncoding, name: str) -> Counted:
+    """With the ids of another file. Raises DataError for tokens that it has not."""
+    points = np.flatnonzero(seen)
+    id_of = np.zeros(counted.id_of.size, np.int64)
+    if points.size:
+        tokens = [counted.vocabulary[number] for number in counted.id_of[points].tolist()]
+        id_of[points] = like.ids_of(tokens, name)
+    return Counted(id_of, like.vocabulary, counted.counts)
+
+
 def _check_length(inputs: tuple[Input, ...], plan: list, options: Options) -> None:
-    tokens = sum(stop - start for split, _, start, stop in plan if split == "train")
+    is_to_score = options.like is not None
+    tokens = sum(stop - start for split, _, start, stop in plan if is_to_score or split == "train")
     if tokens <= options.context:
         raise DataError(
             f"{inputs[0].path}: expected more than --context {options.context} tokens to train on, got {tokens}"
@@ -202,7 +224,9 @@ def _write_file(
         raise DataError(f"{given.path}: has changed while it was read")
 
 
-def _write_rest(file: Any, plan: list, counted: Counted, facts: dict[str, Any]) -> None:
+def _write_rest(
+    file: Any, plan: list, counted: Counted, facts: dict[str, Any], options: Options
+) -> None:
     """Where documents begin, what tokens stand for, and the report."""
     arrays = {}
     for name in SPLITS:
@@ -213,6 +237,8 @@ def _write_rest(file: Any, plan: list, counted: Counted, facts: dict[str, Any]) 
     ends = np.cumsum([len(token) for token in counted.vocabulary]).astype(np.int64)
     text = np.frombuffer(b"".join(counted.vocabulary), np.uint8)
     arrays |= {"vocabulary/bytes": text, "vocabulary/ends": ends}
+    kept = StreamEncoding(options.tokens, options.context, counted.vocabulary)
+    arrays[ENCODING] = np.frombuffer(kept.as_bytes(), np.uint8)
     write_facts(file, facts, arrays, (), 2)
 
 

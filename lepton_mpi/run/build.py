@@ -26,7 +26,7 @@ from lepton_mpi.optimizers.learning_rate import Schedule
 from lepton_mpi.optimizers.settings import Settings
 from lepton_mpi.options.config import Config
 from lepton_mpi.registry import load as load_own
-from lepton_mpi.run import checkpoint, evaluation, hooks, resume, summary
+from lepton_mpi.run import checkpoint, codes, evaluation, hooks, resume, summary
 from lepton_mpi.run.cold_start import ColdStart
 from lepton_mpi.run.hook import Hook, QuietHook
 from lepton_mpi.run.model_check import check_model
@@ -83,6 +83,8 @@ def _build(
     cold_start = ColdStart(world, np.dtype(config.dtype), report)
     cold_start.compile(called_kernels.while_loading())
     data = load(config.data, wanted_of(config), world)
+    with world.agreeing():  # before all else that another file's codes would be refused for
+        start = resume.with_codes_checked(start, data)
     model = _make_model(config, world, model, data)
     layout = Layout(model.shapes)
     micro_batches = MicroBatches(
@@ -103,7 +105,7 @@ def _build(
     )
     cold_start.compile([*of_data, *model.kernels, *strategy.kernels])
     cold_start.say_end()
-    _initialise(config, world, layout, model, strategy, start, data)
+    start = _initialise(config, world, layout, model, strategy, start, data)
     rows_max = max(evaluation.batch_rows(data), micro_batches.rows)
     reader = BatchReader(data, rows_max, augment, reads_in_place)
     reads = TrainingReads(
@@ -221,8 +223,11 @@ def _initialise(
     strategy: Strategy,
     start: Start,
     data: DataSet,
-) -> None:
-    """Random parameters, or those of a checkpoint, with its state if the run goes on; the same on every rank."""
+) -> Start:
+    """Random parameters, or those of a checkpoint, with its state if the run goes on; the same on every rank.
+
+    Returns ``start``, on rank 0 with what there is to say of a checkpoint of other data.
+    """
     with world.agreeing():
         if config.initial is not None and not start.goes_on and world.local_rank == 0:
             checkpoint.verify(Path(config.initial))
@@ -237,7 +242,10 @@ def _initialise(
                 loaded = checkpoint.read(Path(config.initial))
                 _check_shapes(config.initial, loaded.layout, layout)
                 strategy.restore(loaded.parameters, strategy.state())
+                notes = codes.notes_on_initial(loaded.encodings, data, config.initial)
+                start = dataclasses.replace(start, initial_notes=tuple(notes))
     world.agree_on("the digest of the initial parameters", layout.digest(strategy.parameters))
+    return start
 
 
 def _check_shapes(path: str, found: Layout, wanted: Layout) -> None:

@@ -4,6 +4,10 @@
     /optimizer/<state>      one flat vector per state, in the order of the parameters
     /normalisation/…        shift and scale of the features, as the data file had them: float64, of earlier versions in
                             the type of the parameters
+    /about/data             JSON, UTF-8, as uint8: inputs, columns, categories, classes, targets and vocabulary of the data,
+                            see ``data/encodings.py``; files of earlier versions have none
+    /about/encoding         what ``prepare`` kept in the data file under this name, as it stood there: ``prepare --like`` takes
+                            a checkpoint, too
     attributes              format, version, step, epoch, seed, model, y_kind (classes or targets), target_scale (JSON,
                             shift, scale and log of scaled targets), configuration (JSON), names (JSON, the order of the flat vector), weights_digest (BLAKE2b);
                             to go on from: row, how many rows of the epoch were used, order (JSON, how rows are
@@ -27,7 +31,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from lepton_mpi.data.files import probe, trust
+from lepton_mpi.data.encodings import Encodings
+from lepton_mpi.data.files import named, probe, trust
+from lepton_mpi.data.files.file_format import ENCODING
 from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.durable import PatientFile, replace_durably
 from lepton_mpi.errors import ConfigurationError, DataError
@@ -37,6 +43,7 @@ from lepton_mpi.wording import one_line
 
 _FORMAT, _VERSION = "lepton_mpi checkpoint", 1
 _KEPT = 2
+_DATA = "about/data"
 
 # HDF5 leaves so many bytes at the beginning of a file to its user, if asked to.
 _HEAD_BYTES = 512
@@ -52,19 +59,25 @@ class Checkpoint:
     state: dict[str, np.ndarray]
     normalisation: tuple[np.ndarray, np.ndarray]
     attributes: dict[str, Any]
+    encodings: Encodings = dataclasses.field(default_factory=Encodings)
 
     def target_scale(self, target_count: int) -> TargetScale:
-        """How targets were scaled; files without the attribute had them as they are. Raises DataError."""
-        text = self.attributes.get("target_scale")
-        if text is None:
-            return TargetScale.identity(target_count)
-        try:
-            found = TargetScale.from_json(json.loads(text))
-            if found.shift.size != target_count:
-                raise ValueError(f"expected {target_count} targets, got {found.shift.size}")
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DataError(f"attribute target_scale: {one_line(error)}") from None
-        return found
+        """See ``target_scale_of``."""
+        return target_scale_of(self.attributes, target_count)
+
+
+def target_scale_of(attributes: dict[str, Any], target_count: int) -> TargetScale:
+    """How targets were scaled; files without the attribute had them as they are. Raises DataError."""
+    text = attributes.get("target_scale")
+    if text is None:
+        return TargetScale.identity(target_count)
+    try:
+        found = TargetScale.from_json(json.loads(text))
+        if found.shift.size != target_count:
+            raise ValueError(f"expected {target_count} targets, got {found.shift.size}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"attribute target_scale: {one_line(error)}") from None
+    return found
 
 
 def target_scale_attribute(scale: TargetScale) -> dict[str, str]:
@@ -209,12 +222,12 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         raise DataError(f"{path}: not a checkpoint that this version reads: {reason}") from None
 
 
-def read_attributes(path: Path) -> dict[str, Any]:
-    """Those of a checkpoint that ``verify`` has let pass, and nothing else of it. Raises DataError."""
+def read_attributes(path: Path) -> tuple[dict[str, Any], Encodings]:
+    """Those of a checkpoint that ``verify`` has let pass, and what its data stood for. Raises DataError."""
     with _opened(Path(path)) as file:
         found = _attributes(file)
         _check_attributes(found)
-        return found
+        return found, _encodings(file)
 
 
 def configuration(attributes: dict[str, Any], path: Path) -> Config:
@@ -240,11 +253,14 @@ def _head(path: Path) -> bytes:
 
 def _write(file: h5py.File, checkpoint: Checkpoint) -> None:
     views = checkpoint.layout.views(checkpoint.parameters)
-    named = {f"parameters/{name}": view for name, view in views.items()}
-    named |= {f"optimizer/{name}": vector for name, vector in checkpoint.state.items()}
+    arrays = {f"parameters/{name}": view for name, view in views.items()}
+    arrays |= {f"optimizer/{name}": vector for name, vector in checkpoint.state.items()}
     names = ("normalisation/shift", "normalisation/scale")
-    named |= dict(zip(names, checkpoint.normalisation, strict=True))
-    for name, array in named.items():
+    arrays |= dict(zip(names, checkpoint.normalisation, strict=True))
+    known = checkpoint.encodings
+    arrays |= {_DATA: np.frombuffer(known.as_json(), np.uint8)} if known.inputs else {}
+    arrays |= {ENCODING: np.frombuffer(known.prepared, np.uint8)} if known.prepared else {}
+    for name, array in arrays.items():
         # A checksum needs chunks, and a chunk at least one element.
         checked = {"chunks": _chunk(array), "fletcher32": True} if array.size and array.ndim else {}
         file.create_dataset(name, data=array, **checked)
@@ -276,7 +292,19 @@ def _read(file: h5py.File) -> Checkpoint:
         {name: dataset[()] for name, dataset in file.get("optimizer", {}).items()},
         (file["normalisation/shift"][()], file["normalisation/scale"][()]),
         _attributes(file),
+        _encodings(file),
     )
+
+
+def _encodings(file: h5py.File) -> Encodings:
+    """Empty in a file of an earlier version. Raises DataError."""
+    raw, prepared = (named.bytes_of(file, name) for name in (_DATA, ENCODING))
+    if _DATA not in file:
+        return Encodings()
+    try:
+        return Encodings.from_json(raw, prepared)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{_DATA}: expected what training writes: {one_line(error)}") from None
 
 
 def _attributes(file: h5py.File) -> dict[str, Any]:

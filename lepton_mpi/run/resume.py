@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lepton_mpi.data.encodings import Encodings
 from lepton_mpi.data.order import BlockShuffle
 from lepton_mpi.errors import DataError
 from lepton_mpi.options.config import Config
-from lepton_mpi.run import checkpoint, resumed_options
+from lepton_mpi.run import checkpoint, codes, resumed_options
 from lepton_mpi.vectors import Layout, digest_of
 from lepton_mpi.wording import one_line
 
@@ -50,10 +51,14 @@ class Start:
         The checkpoint; None for a new run, and for a state in memory.
     saved : Checkpoint or None
         The state in memory, see ``capture``.
-    notes : tuple of str
-        For people.
+    notes, initial_notes : tuple of str
+        For people: of what the run goes on from, and of the parameters that it begins with.
     config : Config or None
         What to train with, if not what was asked for: options that nobody has given are those of the checkpoint.
+    encodings : Encodings or None
+        What the numbers of its data stood for; None for a new run, empty where nobody has said it.
+    attributes : dict
+        Of the checkpoint; empty for a new run.
     """
 
     epoch: int = 1
@@ -64,8 +69,11 @@ class Start:
     order: dict[str, Any] = dataclasses.field(default_factory=dict)
     path: Path | None = None
     notes: tuple[str, ...] = ()
+    initial_notes: tuple[str, ...] = ()
     saved: checkpoint.Checkpoint | None = None
     config: Config | None = None
+    encodings: Encodings | None = None
+    attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def goes_on(self) -> bool:
@@ -109,6 +117,7 @@ def checkpoint_of(run: Run, sums: np.ndarray) -> checkpoint.Checkpoint:
     return checkpoint.Checkpoint(
         *(run.layout, strategy.consensus(), strategy.state(), run.data.normalisation),
         place | about,
+        run.data.encodings,
     )
 
 
@@ -146,9 +155,28 @@ def capture(run: Run) -> Start:
         state={name: vector.copy() for name, vector in saved.state.items()},
     )
     if run.rows_used == run.order["rows"]:
-        return Start(run.epoch + 1, 0, run.step, order=run.order, saved=copied)
-    place = run.epoch, run.rows_used, run.step, float(sums[0]), float(sums[1]), run.order
-    return Start(*place, saved=copied)
+        place = run.epoch + 1, 0, run.step, 0.0, 0.0, run.order
+    else:
+        place = run.epoch, run.rows_used, run.step, float(sums[0]), float(sums[1]), run.order
+    return Start(*place, saved=copied, encodings=saved.encodings, attributes=saved.attributes)
+
+
+def with_codes_checked(start: Start, data: DataSet) -> Start:
+    """With notes on names that could not be compared. Raises DataError for data of other codes than before.
+
+    To be called before rows are compared, since other codes are other rows, too.
+    """
+    if start.encodings is None:
+        return start
+    origin = str(start.path or "the state in memory")
+    notes = codes.check_codes(start.encodings, data, origin, start.path is not None)
+    if data.target_count:
+        before = checkpoint.target_scale_of(start.attributes, data.target_count)
+        if not before.equals(data.target_scale):
+            raise DataError(
+                f"{origin}: attribute target_scale: expected that of --data, got another: the data were prepared anew"
+            )
+    return dataclasses.replace(start, notes=(*start.notes, *notes))
 
 
 def own_files(config: Config, start: Start) -> list[Path]:
@@ -222,10 +250,6 @@ def restore(
             raise DataError(
                 f"{origin}: normalisation/{name}: expected that of --data, got another: the data were prepared anew"
             )
-    if data.target_count and not found.target_scale(data.target_count).equals(data.target_scale):
-        raise DataError(
-            f"{origin}: attribute target_scale: expected that of --data, got another: the data were prepared anew"
-        )
     try:
         strategy.restore(found.parameters, found.state)
     except ValueError as error:
@@ -271,7 +295,7 @@ def _verify_on_other_host(path: Path, rank: int) -> None:
 
 def _read(config: Config, given: frozenset[str] | None, path: Path, notes: list[str]) -> Start:
     checkpoint.verify(path)
-    found = checkpoint.read_attributes(path)
+    found, known = checkpoint.read_attributes(path)
     before = checkpoint.configuration(found, path)
     config, taken = resumed_options.choose(config, given, before, path)
     start = _place(found, config.global_batch, path)
@@ -279,7 +303,9 @@ def _read(config: Config, given: frozenset[str] | None, path: Path, notes: list[
     if taken:
         notes.append(f"takes from it what is not given: {', '.join(taken)}")
     notes += resumed_options.rounding_notes(config, before)
-    return dataclasses.replace(start, notes=tuple(notes), config=config)
+    return dataclasses.replace(
+        start, notes=tuple(notes), config=config, encodings=known, attributes=found
+    )
 
 
 def _place(found: dict[str, Any], batch_rows: int, path: Path) -> Start:

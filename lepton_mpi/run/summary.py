@@ -38,6 +38,8 @@ def say_head(run: Run) -> None:
     report.say("loader", f"{data.way.name} ({data.way.reason}), {_shuffled(run.shuffle)}")
     for note in run.start.notes:
         report.say("resume", note)
+    for note in run.start.initial_notes:
+        report.say("initial", note)
     parameters = f"{grouped(run.layout.size)} parameters, {config.dtype}"
     report.say("model", f"{name_of(run.model)}, {parameters}")
     if config.report_memory:

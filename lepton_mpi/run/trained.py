@@ -9,6 +9,8 @@ import numpy as np
 
 from lepton_mpi.data.dataset import DataSet, renormalised
 from lepton_mpi.data.loader import load
+from lepton_mpi.data.target_scale import TargetScale
+from lepton_mpi.data.ways import Way
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.models.model import Model
 from lepton_mpi.models.registry import make_model
@@ -16,6 +18,7 @@ from lepton_mpi.options.config import Config, YKind
 from lepton_mpi.registry import is_own_file
 from lepton_mpi.run import build, checkpoint
 from lepton_mpi.run.checkpoint import Checkpoint
+from lepton_mpi.run.codes import check_codes
 from lepton_mpi.tasks.registry import TASKS
 from lepton_mpi.vectors import Layout, Views
 from lepton_mpi.wording import one_line, print_line
@@ -32,7 +35,11 @@ class Trained:
 
 
 def load_trained(
-    place: Path, data_name: str | None, world: World, model_name: str | None = None
+    place: Path,
+    data_name: str | None,
+    world: World,
+    model_name: str | None = None,
+    needs_rows: bool = True,
 ) -> Trained:
     """Load a checkpoint, and the data that it was trained on or others. Collective.
 
@@ -42,6 +49,9 @@ def load_trained(
         A checkpoint, or a folder of them, of which the newest that is whole is taken.
     model_name
         Needed where the checkpoint names a program: one that a file names is not run.
+    needs_rows
+        False: without ``data_name`` no file is opened but the checkpoint, if it says what its data were, and the data have
+        no splits. Files of earlier versions do not say it.
 
     Raises
     ------
@@ -63,16 +73,47 @@ def load_trained(
         build.wanted_of(config),
         y_kind=y_kind,
         way="auto",
-        target_scale=saved.target_scale,
+        target_scale=lambda count: _target_scale(path, saved, count),
         for_training=False,
     )
-    data = load(data_name or config.data, wanted, world)
+    if not needs_rows and data_name is None and saved.encodings.inputs:
+        with world.agreeing():
+            data = _without_rows(path, saved, y_kind, dtype)
+    else:
+        data = load(data_name or config.data, wanted, world)
     with world.agreeing():
+        notes = check_codes(saved.encodings, data, str(path))
+        if world.rank == 0:
+            for note in notes:
+                print_line(note)
         model = make_model(model_name or config.model, config.for_model(threads=1), data)
         _check_fits(path, saved, Layout(model.shapes), data, dtype)
     # The checkpoint was trained with its own normalisation, whatever the file says.
     data = renormalised(data, saved.normalisation)
     return Trained(model, saved.layout.views(saved.parameters), data)
+
+
+def _target_scale(path: Path, saved: Checkpoint, target_count: int) -> TargetScale:
+    """How targets were scaled. Raises DataError."""
+    try:
+        return saved.target_scale(target_count)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _without_rows(path: Path, saved: Checkpoint, y_kind: YKind, dtype: np.dtype) -> DataSet:
+    """What a model is built for, by the checkpoint alone. Raises DataError."""
+    known = saved.encodings
+    shift, scale = (values.astype(np.float64) for values in saved.normalisation)
+    target_scale = _target_scale(path, saved, known.target_count)
+    numbers = sum(spec.size for spec in known.inputs.values() if spec.kind == "numbers")
+    if numbers != shift.size or scale.size != shift.size:
+        raise DataError(f"{path}: expected a normalisation of {numbers} numbers, got {shift.size}")
+    names = known.class_names or tuple(map(str, range(known.class_count)))
+    return DataSet(
+        *((path,), known.inputs, names, dtype, (shift, scale), {}, y_kind, target_scale),
+        *(Way("none", "no rows"), np.zeros(shift.shape), known),
+    )
 
 
 def _find(place: Path, world: World) -> Path:

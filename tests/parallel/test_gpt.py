@@ -1,11 +1,15 @@
 """A gpt keeps its bits on any number of ranks, with dropout, and when a run goes on in the middle of an epoch; it learns."""
 
+import dataclasses
+import shutil
+
 import h5py
 import numpy as np
 import pytest
 
 from lepton_mpi.commands import generate
-from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.data.encodings import Encodings
+from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.options.config import Config
 from lepton_mpi.run import checkpoint
 from lepton_mpi.run.fit import train
@@ -72,9 +76,12 @@ def test_it_learns_what_there_is_to_learn(world, text):
 
 
 def test_it_continues_a_text(world, text, folder, capsys):
-    """Which one rank prints; letters follow each other by one or two, as in what it has learned."""
+    """Which one rank prints; letters follow each other by one or two, as in what it has learned. The text may be gone."""
     runs = str(folder / "runs")
     train(_config(text, epochs=12, dropout=0.0, checkpoint=runs), world)
+    with world.agreeing():
+        if world.rank == 0:
+            text.rename(folder / "kept.h5")
 
     def written(seed: int) -> str:
         capsys.readouterr()
@@ -89,6 +96,28 @@ def test_it_continues_a_text(world, text, folder, capsys):
             assert texts[0] != texts[2] and len(texts[0]) == 43 and texts[0].startswith("hij")
             steps = np.diff([ord(letter) for letter in texts[0]]) % 11
             assert np.isin(steps, (1, 2)).mean() > 0.95
+    _check_other_words(world, folder, runs)
+
+
+def _check_other_words(world, folder, runs):
+    """A checkpoint of an earlier version takes its words from --data; those of another text are refused by any."""
+    options = {"prompt": "hij", "tokens": 3, "temperature": 0.0}
+    kept = str(folder / "kept.h5")
+    with world.agreeing():
+        if world.rank == 0:
+            saved = checkpoint.load(checkpoint.newest_first(folder / "runs")[0])
+            assert saved.encodings.vocabulary == tuple(bytes([97 + i]) for i in range(11))
+            old = dataclasses.replace(saved, encodings=Encodings())
+            checkpoint.save(folder / "old", old)
+            shutil.copy(kept, folder / "other.h5")
+            with h5py.File(folder / "other.h5", "r+") as file:
+                file["vocabulary/bytes"][:] = np.frombuffer(b"abcdefghijz", "u1")
+    old_runs, other = str(folder / "old"), str(folder / "other.h5")
+    with refused(world, DataError, "text.h5: no such file"):
+        generate.write_text(generate.Options(checkpoint=old_runs, **options), world)
+    generate.write_text(generate.Options(checkpoint=old_runs, data=kept, **options), world)
+    with refused(world, DataError, "other.h5: expected the codes of", "tokens: 'k' missing, 'z' unknown"):  # fmt: skip
+        generate.write_text(generate.Options(checkpoint=runs, data=other, **options), world)
 
 
 def test_a_model_that_is_not_of_texts_is_refused(world, folder):

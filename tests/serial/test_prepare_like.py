@@ -10,7 +10,7 @@ from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.prepare import inspection
 from lepton_mpi.prepare.encoding import Encoding
 from tests.serial.data_files import OneRank, load
-from tests.serial.raw_files import digest, images, prepare, same_on_ranks, write_csv
+from tests.serial.raw_files import digest, images, prepare, same_on_ranks, write_csv, write_pictures
 from tests.serial.test_prepare import rows_of
 
 NAMES = ("day", "price", "colour", "size", "n", "buys")
@@ -157,6 +157,45 @@ def test_images_are_normalised_as_in_the_file(tmp_path):
     np.savez(tmp_path / "c.npz", x=x[:, :5], y=y)
     with pytest.raises(DataError, match=r"expected rows of shape \(6, 5, 3\) as in the file of --like"):  # fmt: skip
         prepare(tmp_path / "c.npz", tmp_path / "c.h5", "--like", tmp_path / "a.h5")
+
+
+def test_windows_of_a_text_have_the_ids_of_the_file(tmp_path):
+    """And its context; a text of other characters was numbered anew before. Unknown characters are named."""
+    (tmp_path / "a.txt").write_text("abcdefgh" * 40)
+    (tmp_path / "b.txt").write_text("hgfe" * 20)
+    prepare(tmp_path / "a.txt", tmp_path / "a.h5", "--context", "5")
+    facts = same_on_ranks(tmp_path / "b.h5", tmp_path / "b.txt", "--like", tmp_path / "a.h5", "--block", "64")  # fmt: skip
+    assert facts["splits"] == {"train": 0, "validation": 0, "test": 75}
+    x, y = (rows_of(tmp_path / "b.h5", name)["test"] for name in "xy")
+    letters = np.array(list("abcdefgh"))
+    assert "".join(letters[x[1]]) == "gfehg" and letters[y[1]] == "f"
+    with h5py.File(tmp_path / "a.h5") as a, h5py.File(tmp_path / "b.h5") as b:
+        assert np.array_equal(a["about/vocabulary"][()], b["about/vocabulary"][()])
+        assert np.array_equal(a.attrs["classes"], b.attrs["classes"])
+    (tmp_path / "c.txt").write_text("abxyz" * 20)
+    with h5py.File(tmp_path / "b.h5", "r+") as file:  # as an earlier version wrote it
+        facts = json.loads(file["about/encoding"][()].tobytes())
+        del facts["vocabulary"], file["about/encoding"]
+        file["about/encoding"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+    with pytest.raises(DataError, match="keeps no tokens; prepare it anew"):
+        prepare(tmp_path / "a.txt", tmp_path / "c.h5", "--like", tmp_path / "b.h5")
+    with pytest.raises(DataError, match="a text of the 8 tokens of the file of --like, got others: 'x', 'y', 'z'"):  # fmt: skip
+        prepare(tmp_path / "c.txt", tmp_path / "c.h5", "--like", tmp_path / "a.h5", ranks=2)
+
+
+def test_pictures_are_made_as_those_of_the_file(tmp_path):
+    """Of its size and colours, without a word; arrays of that shape are taken, too."""
+    pytest.importorskip("PIL")
+    write_pictures(tmp_path / "a")
+    prepare(tmp_path / "a", tmp_path / "a.h5", "--image-size", "4x3", "--colour", "grey")
+    prepare(tmp_path / "a", tmp_path / "b.h5", "--like", tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5") as a, h5py.File(tmp_path / "b.h5") as b:
+        assert b["test/x"].shape[1:] == a["train/x"].shape[1:]
+        stored = np.concatenate([a[f"{split}/x"][()] for split in ("train", "validation", "test")])
+        both = [np.sort(x.reshape(24, -1), axis=0) for x in (stored, b["test/x"][()])]
+        assert np.array_equal(*both)
+    np.savez(tmp_path / "c.npz", x=stored)
+    assert prepare(tmp_path / "c.npz", tmp_path / "c.h5", "--like", tmp_path / "a.h5")["splits"]["test"] == 24  # fmt: skip
 
 
 def attributes_of_arrays(path):

@@ -160,3 +160,42 @@ def test_streams_are_of_texts(tmp_path):
     (tmp_path / "a.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ConfigurationError, match="--stream: is for text, got inputs of format csv"):
         prepare(tmp_path / "a.csv", tmp_path / "a.h5", "--stream")
+
+
+def test_another_text_with_the_ids_of_the_file(tmp_path):
+    """By the file that was trained on; its context, all tokens for testing; the same bits on any number of ranks."""
+    (tmp_path / "a.txt").write_text("abcdeäfgh\n" * 40)
+    (tmp_path / "b.txt").write_text("häg" * 30)
+    prepare(tmp_path / "a.txt", tmp_path / "a.h5", "--stream", "--context", "7")
+    words = (tmp_path / "b.txt", "--stream", "--like", tmp_path / "a.h5")
+    facts = prepare(*words, tmp_path / "b.h5")
+    prepare(*words, tmp_path / "c.h5", ranks=3)
+    assert digest(tmp_path / "b.h5") == digest(tmp_path / "c.h5")
+    assert facts["splits"] == {"train": 0, "validation": 0, "test": 90}
+    opened = load_data(str(tmp_path / "b.h5"), Wanted(np.dtype("f4"), for_training=False), OneRank())  # fmt: skip
+    known = opened.vocabulary
+    assert known == tuple(letter.encode() for letter in sorted("abcdeäfgh\n"))
+    assert opened.y_kind == "tokens" and opened.feature_shape == (7,)
+    with h5py.File(tmp_path / "b.h5") as file:
+        assert b"".join(known[token] for token in file["test/tokens"][:6]).decode() == "häghäg"
+        assert "train" not in file
+    facts = prepare(*words, "--split", "0.5,0,0.5", tmp_path / "d.h5", "--context", "4")
+    assert facts["splits"]["train"] == 45 and facts["options"]["context"] == 4
+    facts = prepare(f"train={tmp_path / 'b.txt'}", *words[1:], tmp_path / "e.h5")
+    assert facts["splits"]["train"] == 90
+
+
+def test_what_cannot_be_taken_from_the_file(tmp_path):
+    """Characters that it has not; rows of a table for a text, and the other way round."""
+    (tmp_path / "a.txt").write_text("abcdefgh" * 40)
+    (tmp_path / "b.txt").write_text("abc xyz" * 40)
+    prepare(tmp_path / "a.txt", tmp_path / "a.h5", "--stream")
+    prepare(tmp_path / "a.txt", tmp_path / "rows.h5")
+    out = tmp_path / "b.h5"
+    with pytest.raises(DataError, match="the 8 tokens of the file of --like, got others: ' ', 'x', 'y', 'z'"):  # fmt: skip
+        prepare(tmp_path / "b.txt", out, "--stream", "--like", tmp_path / "a.h5", ranks=2)
+    with pytest.raises(DataError, match="rows were prepared, no text in one piece: leave out --stream"):  # fmt: skip
+        prepare(tmp_path / "a.txt", out, "--stream", "--like", tmp_path / "rows.h5")
+    with pytest.raises(DataError, match="a text in one piece was prepared; add --stream"):
+        prepare(tmp_path / "a.txt", out, "--like", tmp_path / "a.h5")
+    assert not out.exists()

@@ -15,7 +15,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from lepton_mpi.data.files import probe, python_topics, trust
+from lepton_mpi.data.encodings import refusal
+from lepton_mpi.data.files import named, probe, python_topics, trust
 from lepton_mpi.data.files.layouts import OpenFile, YKind, describe
 from lepton_mpi.data.files.other_files import what_it_is
 from lepton_mpi.data.files.used import Used, find_used
@@ -98,20 +99,18 @@ def probe_all(paths: Sequence[Path], arrays: probe.Arrays = USUAL_NAMES) -> None
         probe.check_all(strange, arrays, _NOT_ROWS)
 
 
-def read_bytes(path: Path, name: str, bytes_max: int) -> bytes | None:
-    """A data set of uint8 that stands for bytes, such as JSON; None without it. After ``probe_file``. Raises DataError."""
+def read_bytes(path: Path, name: str) -> bytes:
+    """A data set of uint8 that stands for bytes, such as JSON, of a data file or a checkpoint; empty without it.
+
+    After ``probe_file``. Raises DataError.
+    """
     _check_there(path)
     try:
         with h5py.File(path, "r", locking=False) as file:
-            check_structure(file, path)
-            stored = file.get(name)
-            if not isinstance(stored, h5py.Dataset):
-                return None
-            if stored.dtype != np.uint8 or stored.ndim != 1 or stored.size > bytes_max:
-                raise DataError(
-                    f"{path}: {name}: expected bytes, at most {bytes_max}, got {stored.dtype} of shape {stored.shape}"
-                )
-            return stored[()].tobytes()
+            trust.check(file, path.stat().st_size, [name])
+            return named.bytes_of(file, name)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
     except (OSError, RuntimeError) as error:
         raise DataError(f"{path}: damaged: {one_line(error)}") from None
 
@@ -135,6 +134,8 @@ def check_alike(files: Sequence[OpenFile]) -> None:
                 raise DataError(
                     f"{file.path}: expected {what} {one_line(expected)} as in {first.path}, got {one_line(came)}"
                 )
+        if wrong := refusal(first.encodings, file.encodings, str(first.path)):
+            raise DataError(f"{file.path}: {wrong}")
         if not first.target_scale.equals(file.target_scale):
             raise DataError(
                 f"{file.path}: normalisation/target_shift: expected targets scaled as in {first.path}, got others: prepare the "
@@ -161,9 +162,10 @@ def _facts_of(first: OpenFile, file: OpenFile) -> Iterator[tuple[str, object, ob
         yield f"{of}kind", mine.kind, other.kind
         yield f"{of}values", mine.values, other.values
     yield "classes", first.class_names, file.class_names
+    yield "labels", "in it" * first.has_labels, "in it" * file.has_labels
     yield "targets a row", first.target_count, file.target_count
     yield "context", first.context, file.context
-    yield "vocabulary", first.vocabulary, file.vocabulary
+    yield "vocabulary", first.encodings.vocabulary, file.encodings.vocabulary
     yield "splits", ", ".join(first.sources), ", ".join(file.sources)
 
 

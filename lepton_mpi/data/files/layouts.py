@@ -10,7 +10,7 @@ Files of other programs have one input under one of the names of ``array_names.p
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,7 +19,8 @@ import h5py
 import numpy as np
 
 from lepton_mpi.batch import Input, Kind
-from lepton_mpi.data.files import label_arrays, texts
+from lepton_mpi.data.encodings import Encodings, target_count_of
+from lepton_mpi.data.files import label_arrays, named, texts
 from lepton_mpi.data.files.array_names import prepare_line
 from lepton_mpi.data.files.file_format import ENCODING, SPLITS, check_version, is_prepared
 from lepton_mpi.data.files.normalisers import normalisation_of, target_scale_of
@@ -45,7 +46,7 @@ class Source:
     inputs : dict of str to h5py.Dataset
         ``x`` first; of a text ``tokens`` alone, which is flat.
     y : h5py.Dataset or None
-        None for a text.
+        None for a text, and for rows to be scored.
     document_starts : h5py.Dataset or None
         Of a text: where its documents begin, if it says so.
     """
@@ -59,6 +60,11 @@ class Source:
     def row_count(self) -> int:
         """Rows; of a text its tokens."""
         return next(iter(self.inputs.values())).shape[0]
+
+    @property
+    def is_text(self) -> bool:
+        tokens = self.inputs.get("tokens")
+        return self.y is None and tokens is not None and tokens.name == f"/{self.split}/tokens"
 
 
 @dataclass(frozen=True)
@@ -84,8 +90,8 @@ class OpenFile:
         What the user should know of the choice.
     context : int
         Of a text: tokens of a row, if nobody asks for others; 0 where the file does not say.
-    vocabulary : tuple of bytes
-        Of a text: what each token stands for; empty where the file does not say.
+    encodings : Encodings
+        What the numbers stand for, as far as the file says it.
     """
 
     path: Path
@@ -100,7 +106,12 @@ class OpenFile:
     is_prepared: bool
     notes: tuple[str, ...] = ()
     context: int = 0
-    vocabulary: tuple[bytes, ...] = ()
+    encodings: Encodings = field(default_factory=Encodings)
+
+    @property
+    def has_labels(self) -> bool:
+        """False for rows to be scored."""
+        return self.y_kind == "tokens" or next(iter(self.sources.values())).y is not None
 
 
 @dataclass(frozen=True)
@@ -110,6 +121,11 @@ class _Names:
     inputs: dict[str, str]
     y: str | None
 
+    @property
+    def is_text(self) -> bool:
+        place = next(iter(self.inputs.values()))
+        return self.y is None and place.endswith("/tokens") and "/inputs/" not in place
+
 
 def describe(file: h5py.File, path: Path, y_kind: YKind, used: Used) -> OpenFile:
     """What a file says of itself, if it is all that it should be; ``y_kind`` is what ``y`` must be. Raises DataError."""
@@ -117,12 +133,19 @@ def describe(file: h5py.File, path: Path, y_kind: YKind, used: Used) -> OpenFile
     check_as_they_are(file, path, used)
     found, class_names = _find(file, path, used), _class_names(file, path)
     kind = _kind_of_y(file, path, found, class_names, y_kind)
-    sources = {split: _source(file, path, split, names, kind) for split, names in found.items()}
+    sources = {
+        split: _source(file, path, split, names_of, kind) for split, names_of in found.items()
+    }
     train = next(iter(sources.values()))
     inputs = {name: _input(path, train, data_set) for name, data_set in train.inputs.items()}
-    target_count = prod(train.y.shape[1:]) if kind == "targets" and train.y is not None else 0
+    names, target_count = named.names_of(file, path), 0
+    if kind == "targets" and train.y is not None:
+        target_count = prod(train.y.shape[1:])
+    elif kind == "targets":
+        target_count = target_count_of(names.get("prepared", b""))
     for source in sources.values():
         _check_like_train(path, source, train, inputs)
+    names["class_names"] = class_names if kind == "classes" else ()
     width = 1 if train.y is None else label_arrays.width(train.y.shape)
     if kind == "classes" and width > 1 and not class_names:
         class_names = tuple(map(str, range(width)))
@@ -134,16 +157,17 @@ def describe(file: h5py.File, path: Path, y_kind: YKind, used: Used) -> OpenFile
         for name in inputs
         if inputs[name].kind == "numbers"
     }
-    of_text: dict[str, Any] = {}
+    context = 0
     if kind == "tokens":
-        of_text["context"] = texts.context(path, train.inputs["tokens"])
-        of_text["vocabulary"] = texts.vocabulary(file, path, inputs["tokens"])
+        context = texts.context(path, train.inputs["tokens"])
+        names["vocabulary"] = texts.vocabulary(file, path, inputs["tokens"])
     return OpenFile(
         *(path, file, sources, inputs, normalisation),
         *(class_names if kind == "classes" else (), kind, target_count),
         *(target_scale_of(file, path, target_count), is_prepared(file.attrs)),
         notes=_notes(used, train, kind, path),
-        **of_text,
+        context=context,
+        encodings=Encodings(**names),
     )
 
 
@@ -155,7 +179,9 @@ def _find(file: h5py.File, path: Path, used: Used) -> dict[str, _Names]:
     if used.is_own:
         found = {split: names for split in SPLITS if (names := _in_group(file, path, split))}
     else:
-        found = {split or "train": _Names({"x": x}, y) for split, (x, y) in used.pairs.items()}
+        found = {
+            split or "train": _Names({"x": x}, y or None) for split, (x, y) in used.pairs.items()
+        }
     if "train" not in found and not (found and ENCODING in file):
         raise DataError(f"{path}: expected rows to train on, got those of {', '.join(found)} alone")
     return found  # the training rows first, but for rows that prepare has made to be scored
@@ -191,7 +217,8 @@ def _in_group(file: h5py.File, path: Path, split: str) -> _Names | None:
         )
     inputs = {"x": f"{split}/x"} if has_x else {}
     inputs |= {name: f"{split}/inputs/{name}" for name in sorted(group)}
-    return _Names(inputs, f"{split}/y")
+    is_to_score = ENCODING in file and not any(f"{other}/y" in file for other in SPLITS)
+    return _Names(inputs, None if is_to_score else f"{split}/y")
 
 
 def _class_names(file: h5py.File, path: Path) -> tuple[str, ...]:
@@ -213,39 +240,45 @@ def _kind_of_y(
     wanted: YKind,
 ) -> str:
     """What ``y`` are, the same for all splits. Floats without names of classes are targets, if nobody says more."""
-    y = next(iter(found.values())).y
-    if y is None:
+    names = next(iter(found.values()))
+    y = names.y
+    if names.is_text:
         if wanted == "targets":
             raise DataError(
                 f"{path}: expected numbers to predict, got a text, which has next tokens"
             )
         return "tokens"
     if wanted == "tokens":
-        raise DataError(f"{path}: expected train/tokens, a text in one piece, got {y}")
+        raise DataError(f"{path}: expected train/tokens, a text in one piece, got {y or 'rows'}")
     if wanted != "auto":
         return wanted
+    if y is None:
+        return "classes" if class_names else "targets"
     kind = getattr(file.get(y), "dtype", np.dtype(int)).kind
     return "targets" if kind == "f" and not class_names else "classes"
 
 
 def _source(file: h5py.File, path: Path, split: str, names: _Names, y_kind: str) -> Source:
-    if (y_kind == "tokens") != (names.y is None):
+    if (y_kind == "tokens") != names.is_text:
         raise DataError(f"{path}: {split}: expected a text in one piece in every split or in none")
-    if names.y is None:
+    if names.is_text:
         stream = texts.stream(file, path, names.inputs["tokens"])
         return Source(split, {"tokens": stream}, None, texts.document_starts(file, path, split))
     first = next(iter(names.inputs.values()))
-    for name in (*names.inputs.values(), names.y):
+    wanted = [*names.inputs.values(), *([names.y] if names.y else [])]
+    for name in wanted:
         if not isinstance(file.get(name), h5py.Dataset):
             raise DataError(
                 f"{path}: {name}: expected a data set beside {first if name != first else names.y}"
             )
-    inputs, y = {name: file[place] for name, place in names.inputs.items()}, file[names.y]
+    inputs = {name: file[place] for name, place in names.inputs.items()}
+    y = file[names.y] if names.y else None
     for data_set in inputs.values():
         _check_numbers(path, data_set)
-    _check_y(path, y, y_kind)
+    if y is not None:
+        _check_y(path, y, y_kind)
     rows, name = inputs[next(iter(inputs))].shape[0], inputs[next(iter(inputs))].name
-    for data_set in (*inputs.values(), y):
+    for data_set in (file[name] for name in wanted):
         if data_set.shape[0] != rows:
             raise DataError(
                 f"{path}: {data_set.name}: expected {rows} rows as in {name}, got {data_set.shape[0]}"
@@ -285,7 +318,7 @@ def _check_y(path: Path, y: h5py.Dataset, y_kind: str) -> None:
 
 def _input(path: Path, source: Source, data_set: h5py.Dataset) -> Input:
     """What a data set says that its numbers are."""
-    kind: Kind = "tokens" if source.y is None else _kind(path, data_set)
+    kind: Kind = "tokens" if source.is_text else _kind(path, data_set)
     shape = data_set.shape[1:]
     if kind == "numbers":
         return Input(kind, shape)

@@ -83,7 +83,7 @@ def _of_frame(key: str, path: Path) -> str:
 def check_as_they_are(file: h5py.File, path: Path, used: Used) -> None:
     """Refuse arrays that mean something else than they say; ``prepare`` reads them. Raises DataError."""
     labels = {pair[1] for pair in used.pairs.values()}
-    for name in (name for pair in used.pairs.values() for name in pair):
+    for name in (name for pair in used.pairs.values() for name in pair if name):
         thing = file.get(name)
         came = ""
         if isinstance(thing, h5py.Group):
@@ -125,16 +125,15 @@ def _data_set_names(file: h5py.File, x: str | None, y: str | None) -> list[str]:
 
 def _are_own(names: list[str]) -> bool:
     groups = ("train/inputs/", *(f"{split}/inputs/" for split in _splits_to_score(names)))
-    return "train/tokens" in names or any(name.startswith(groups) for name in names)
+    streams = ("train/tokens", *(f"{split}/tokens" for split in _splits_to_score(names)))
+    return any(name in streams or name.startswith(groups) for name in names)
 
 
 def _to_score(names: list[str]) -> Pairs:
     """Of a file with rows to be scored, which ``prepare --like`` makes: those of its splits; else nothing."""
-    return {
-        split: (f"{split}/x", f"{split}/y")
-        for split in _splits_to_score(names)
-        if f"{split}/x" in names and f"{split}/y" in names
-    }
+    splits = [split for split in _splits_to_score(names) if f"{split}/x" in names]
+    have_labels = any(f"{split}/y" in names for split in splits)
+    return {split: (f"{split}/x", f"{split}/y" if have_labels else "") for split in splits}
 
 
 def _splits_to_score(names: list[str]) -> tuple[str, ...]:

@@ -169,6 +169,8 @@ class Source:
         Sign before the decimals of numbers in texts.
     labels : tuple of LabelFile
         Where labels are files of their own: those of each part; ``y`` of the blocks means nothing then.
+    has_labels : bool
+        False for rows to be scored: ``y`` of the blocks means nothing then.
     reading : dict
         Options that make another file be read as this table was.
     known : dict of int to tuple of str, or None
@@ -191,6 +193,7 @@ class Source:
     labels: tuple["LabelFile", ...] = ()
     reading: Mapping[str, Any] = field(default_factory=dict)
     known: Mapping[int, tuple[str, ...]] | None = None
+    has_labels: bool = True
     unknown_is_missing: bool = False
 
     @property

@@ -8,10 +8,10 @@ import numpy as np
 
 from lepton_mpi.data.files import label_arrays
 from lepton_mpi.data.files.array_names import Pairs, find_pairs, listed, unused
-from lepton_mpi.errors import DataError
+from lepton_mpi.errors import DataError, LeptonError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Block, RowPart, Source, Words
-from lepton_mpi.prepare.readers.columns import Cells, Roles, block_of
+from lepton_mpi.prepare.readers.columns import Cells, Roles, block_of, no_labels
 from lepton_mpi.wording import one_line
 
 
@@ -61,6 +61,10 @@ class ArrayPart(RowPart):
     def label_width(self) -> int:
         """Numbers of a label: targets, or classes of one-hot rows; else 1."""
         return 1 if self._pair.y is None else label_arrays.width(self._pair.y.shape)
+
+    @property
+    def has_labels(self) -> bool:
+        return self._pair.y is not None
 
     @property
     def dtype(self) -> np.dtype:
@@ -139,6 +143,10 @@ def array_source(
         notes = f"labels are one-hot rows: class = place of the 1 among {first.label_width}"
         facts |= {"class_names": tuple(map(str, range(first.label_width)))}
         facts |= {"notes": (*facts.get("notes", ()), notes)}
+    if not options.labels and not all(part.has_labels for part in parts):
+        if any(part.has_labels for part in parts):
+            raise DataError("expected labels in all inputs or in none")
+        facts |= {"has_labels": False, "notes": (*facts.get("notes", ()), no_labels(()))}
     dtypes = {part.dtype for part in parts}
     compared_as = np.result_type(*dtypes) if len(dtypes) > 1 else None
     return Source(
@@ -156,8 +164,23 @@ def check_features(name: str, x: Any) -> None:
 
 def pairs_in(names: Collection[str], options: Options, where: str) -> tuple[Pairs, tuple[str, ...]]:
     """Names of features and labels by split, and what the user should know of the choice. Raises DataError."""
-    pairs = find_pairs(names, options.x, "" if options.labels else options.y, where)
+    try:
+        pairs = find_pairs(names, options.x, "" if options.labels else options.y, where)
+    except LeptonError as error:
+        pairs = _features_alone(names, options, where, error)
     return pairs, unused_note(unused(names, pairs))
+
+
+def _features_alone(
+    names: Collection[str], options: Options, where: str, error: LeptonError
+) -> Pairs:
+    """Of rows that may be without labels; else raises what was wrong with both."""
+    if not options.may_lack_labels:
+        raise error
+    try:
+        return find_pairs(names, options.x, "", where)
+    except LeptonError:
+        raise error from None
 
 
 def rows_first(x: np.ndarray, options: Options) -> np.ndarray:

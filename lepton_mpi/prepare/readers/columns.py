@@ -42,6 +42,7 @@ class Roles:
     dates: Mapping[int, str] = field(default_factory=dict)
     decimal: str = "."
     notes: tuple[str, ...] = ()
+    has_labels: bool = True
 
     @property
     def texts(self) -> set[int]:
@@ -86,8 +87,9 @@ def choose_roles(
     """Roles of the columns by the options. Raises ConfigurationError for names that are no column."""
     hints = hints or Hints()
     number = _Numbering(tuple(names), where, hints)
-    labels = tuple(number.of("--label", name) for name in options.label)
-    if not labels and not options.labels:
+    are_absent = options.may_lack_labels and not {*names} & {*options.label}
+    labels = tuple(number.of("--label", name) for name in options.label if not are_absent)
+    if not labels and not options.labels and not are_absent:
         labels = (_guess_label(names, where),)
     if len(labels) > 1 and options.task != "regression":
         raise ConfigurationError("--label: expected one column, or --task regression for several")
@@ -115,7 +117,7 @@ def choose_roles(
         )
     for column in categorical & other:
         raise ConfigurationError(f"--categorical: expected a feature, got {names[column]!r}")
-    numeric = options.task == "regression" and not options.labels
+    numeric = options.task == "regression" and not options.labels and not are_absent
     for flag, chosen in (("--numbers", as_numbers), ("--dates", frozenset(dates))):
         for column in chosen & (categorical | ({group, split} if numeric else {group, split, *labels})):  # fmt: skip
             raise ConfigurationError(f"{flag}: expected a feature, got {names[column]!r}")
@@ -132,7 +134,8 @@ def choose_roles(
         *(labels, group, split, categorical, numeric, missing, as_numbers),
         {c: order or _order(names[c], hints.orders.get(c, ())) for c, order in dates.items()},
         decimal,
-        (*notes, *left_out.values()),
+        (*notes, *([no_labels(options.label)] * are_absent), *left_out.values()),
+        not are_absent,
     )
 
 
@@ -145,10 +148,11 @@ def table_source(
         format_name,
         (len(roles.features),),
         roles.feature_names,
-        f"the label column {roles.label_name!r}",
+        f"the label column {roles.label_name!r}" if roles.has_labels else "no label",
         categorical=roles.categorical_features,
         notes=(*notes, *roles.notes),
         decimal=roles.decimal,
+        has_labels=roles.has_labels,
         reading={
             "label": tuple(roles.names[column] for column in roles.labels),
             "columns": tuple(dict.fromkeys(roles.names[column] for column in roles.features)),
@@ -156,6 +160,12 @@ def table_source(
             "dates": tuple(f"{roles.names[c]}={order}" for c, order in roles.dates.items()),
         },
     )
+
+
+def no_labels(names: Sequence[str]) -> str:
+    """What to say of inputs without the labels of the file of --like."""
+    what = f"no column {' or '.join(map(repr, names))}" if names else "no labels"
+    return f"{what}: rows to be scored, written without labels"
 
 
 def _others(names: Sequence[str], columns: Sequence[int], used: set[int]) -> str:

@@ -29,6 +29,8 @@ from lepton_mpi.wording import one_line
 def open_hdf5(inputs: tuple[Input, ...], options: Options, world) -> Source:
     """Every pair of arrays found. Collective. Nothing else of a file is read."""
     arrays = options.x, "" if options.labels else options.y
+    if options.may_lack_labels:
+        arrays = _with_labels_or_without(inputs, arrays, world)
     with world.agreeing():
         if world.local_rank == 0:
             for given in inputs:
@@ -41,6 +43,24 @@ def open_hdf5(inputs: tuple[Input, ...], options: Options, world) -> Source:
             parts += found
             notes |= dict.fromkeys(told)
         return array_source(parts, "HDF5", options, notes=tuple(notes))
+
+
+def _with_labels_or_without(
+    inputs: tuple[Input, ...], arrays: tuple[str | None, str | None], world
+) -> tuple[str | None, str | None]:
+    """Names of features alone, where the first file has no labels beside them. Collective."""
+    features = arrays[0], ""
+    with world.agreeing():
+        if world.local_rank == 0:
+            hdf5.probe_file(inputs[0].path, features)
+    with world.agreeing(), h5py.File(inputs[0].path, "r", locking=False) as file:
+        for wanted in (arrays, features):
+            try:
+                hdf5.check_structure(file, inputs[0].path, wanted)
+                return wanted
+            except LeptonError:
+                continue
+    return arrays
 
 
 def _parts(

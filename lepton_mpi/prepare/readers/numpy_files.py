@@ -37,9 +37,11 @@ def open_numpy(inputs: tuple[Input, ...], options: Options, world) -> Source:
             parts = [part for of_file, _ in found for part in of_file]
             notes = tuple(dict.fromkeys(note for _, told in found for note in told))
             return array_source(parts, "NumPy archive", options, notes=notes)
-        if len(inputs) == 1 and not options.labels:
+        # Of rows to be scored, one array is features where those of the file of --like were no table.
+        is_matrix = not (options.may_lack_labels and not options.columns)
+        if len(inputs) == 1 and not options.labels and is_matrix:
             return _matrix(inputs[0], options)
-        if options.labels:
+        if options.labels or len(inputs) == 1:
             parts = [_part(given, _load(given.path), None, options) for given in inputs]
             return array_source(parts, "NumPy arrays", options)
         if len(inputs) == 2:

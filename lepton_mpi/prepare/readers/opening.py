@@ -141,6 +141,8 @@ def _check_options(options: Options, format_name: str) -> None:
         formats = _OPTIONS_OF.get(field.name)
         if options.files and formats and {"images", "wav"} & set(formats):
             continue  # a table of files
+        if field.name in options.from_like:
+            continue  # of a file that was made of another format
         if formats and format_name not in formats and getattr(options, field.name) != field.default:
             raise ConfigurationError(
                 f"--{field.name.replace('_', '-')}: is for {', '.join(formats)}, got inputs of format {format_name}"

@@ -122,6 +122,8 @@ def division(
     others = {other.split for other in inputs}
     fractions[1] *= "validation" not in others
     fractions[2] *= "test" not in others and given.split is None
+    if not fractions.any():  # all was for a split that other files are
+        fractions[0 if given.split == "train" else 2] = 1
     stops = np.round(np.cumsum(fractions / fractions.sum()) * count).astype(int).tolist()
     cut = zip(("train", "validation", "test"), [0, *stops[:2]], stops, strict=True)
     return [(split, start, stop) for split, start, stop in cut if stop > start]
