@@ -103,6 +103,10 @@ def test_other_names_are_given_to_training_too(tmp_path):
         file["elsewhere"] = h5py.ExternalLink("secret.h5", "/x")
     data = load(path, np.float64, arrays=("run/{split}/a", "run/{split}/b"))
     assert np.array_equal(read_all(data, "validation")[0], X[40:])
+    with pytest.raises(
+        ConfigurationError, match=r"no pair 'x' and 'y'; it has x; .* --labels FILE"
+    ):
+        find_pairs(["x"], "x", "y")
     with pytest.raises(ConfigurationError, match=r"--x, --y: .*a.h5 has no pair 'p' and 'q'"):
         with h5py.File(path, "r+") as file:
             del file["elsewhere"]
@@ -404,7 +408,7 @@ def _anndata(path, encoding: str = "csr_matrix", **storage) -> np.ndarray:
 
 
 @pytest.mark.parametrize("y", ["obs/cell_type", "obs/cell_type/codes"])
-def test_sparse_rows_and_categories_of_anndata(tmp_path, y):
+def test_sparse_rows_and_categories_of_anndata(tmp_path, monkeypatch, y):
     """Zeros are filled in, codes have their names, -1 is no label."""
     dense = _anndata(tmp_path / "a.h5ad", chunks=True, compression="gzip")
     words = (tmp_path / "a.h5ad", "--x", "X", "--y", y, "--missing", "drop", "--split", "1")
@@ -413,8 +417,12 @@ def test_sparse_rows_and_categories_of_anndata(tmp_path, y):
     assert np.array_equal(rows_of(tmp_path / "b.h5")["train"], dense[kept])
     assert rows_of(tmp_path / "b.h5", "y")["train"].tolist() == Y[kept].tolist()
     assert [one["name"] for one in facts["classes"]] == ["B", "NK", "T"]
+    monkeypatch.chdir(tmp_path)
     message = _refused(tmp_path / "a.h5ad")
-    assert "obs/cell_type" in message and "--x NAME --y NAME" in message
+    command = _command(message.partition("; or ")[0])
+    assert command[2:] == ["--x", "X", "--y", "obs/cell_type"]
+    facts = prepare(*command, "--missing", "drop", "--split", "1")
+    assert facts["splits"]["train"] == 59
     with pytest.raises(DataError, match=r"expected a label, got none \(1 missing in all\)"):
         prepare(*words[:5], tmp_path / "c.h5")
 
