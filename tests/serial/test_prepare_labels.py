@@ -78,7 +78,7 @@ def test_labels_of_each_split(tmp_path):
         y = write(tmp_path / f"{split}_y.h5", {"y": Y[start:stop, None, None, None]})
         words.append(f"{split}={x}")
         files.append(str(y))
-    with pytest.raises(DataError, match=r"x: expected y beside it.* or --labels FILE"):
+    with pytest.raises(DataError, match=r"x: expected y beside it.* or .*--labels FILE"):
         prepare(words[0], tmp_path / "a.h5")
     facts = prepare(*words, tmp_path / "a.h5", "--labels", ",".join(files))
     assert facts["splits"] == {"train": 40, "validation": 10, "test": 10}
