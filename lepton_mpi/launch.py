@@ -57,9 +57,35 @@ def core_numbers() -> set[int]:
     return set(range(os.cpu_count() or 1))
 
 
+def core_quota(root: Path = Path("/")) -> int | None:
+    """Whole cores of processor time that the control groups of this process leave it, at least 1; None without such a limit.
+
+    As of ``docker --cpus`` and of a limit in Kubernetes; a process that has used its time up stands still until the next period.
+    ``root`` is where proc and sys are; another one is for tests.
+    """
+    found = []
+    for line in _lines(root / "proc/self/cgroup"):
+        _, kinds, path = line.split(":", 2)
+        if kinds and "cpu" not in kinds.split(","):
+            continue
+        base = root / ("sys/fs/cgroup/cpu" if kinds else "sys/fs/cgroup")
+        place = base / path.strip("/")
+        # A group is limited by those that it is in, too. In a container, the whole path may be another's.
+        for group in {place, *place.parents, base}:
+            if group.is_relative_to(base):
+                words = " ".join(_lines(group / "cpu.max")[:1]).split()
+                if kinds:
+                    names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+                    words = [word for name in names for word in _lines(group / name)[:1]]
+                if len(words) == 2 and all(map(str.isdigit, words)) and int(words[1]):
+                    found.append(int(words[0]) / int(words[1]))
+    return max(1, int(min(found))) if found else None
+
+
 def core_count() -> int:
-    """How many cores this process may run on."""
-    return len(core_numbers())
+    """How many cores this process may keep busy."""
+    cores, quota = len(core_numbers()), core_quota()
+    return cores if quota is None else min(cores, quota)
 
 
 def cpu_model() -> str:
@@ -70,6 +96,13 @@ def cpu_model() -> str:
         lines = []
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.machine())
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
 
 
 def limit_threads(threads: int) -> None:

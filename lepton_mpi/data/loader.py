@@ -8,7 +8,8 @@ import numpy as np
 
 from lepton_mpi.data.dataset import DataSet
 from lepton_mpi.data.files import hdf5
-from lepton_mpi.data.files.label_arrays import notes_on_labels
+from lepton_mpi.data.files.array_names import prepare_line
+from lepton_mpi.data.files.label_arrays import notes_on_labels, number_apart
 from lepton_mpi.data.files.layouts import OpenFile, YKind
 from lepton_mpi.data.files.probe import Arrays
 from lepton_mpi.data.filling import choose_way, make_rows, shape_of
@@ -19,6 +20,9 @@ from lepton_mpi.data.rows import Rows
 from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.data.ways import WayName
 from lepton_mpi.errors import DataError
+
+# Of classes, if the highest label is one that may mean none.
+_COUNTS_APART = (256, 65536)
 
 
 @dataclass(frozen=True)
@@ -91,14 +95,10 @@ def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
     way = choose_way(paths, tables, shape, wanted.way, host)
     splits = make_rows(tables, shape, way, host)
     with host.agreeing():
-        class_names = facts.class_names
-        if facts.y_kind == "classes" and not class_names:
-            class_names = tuple(str(number) for number in range(_class_count(splits)))
-    on_labels: tuple[str, ...] = ()
+        class_names, on_labels = _class_names(facts, splits)
     if facts.y_kind != "tokens" and facts.has_labels:
-        on_labels = notes_on_labels(
-            next(iter(splits.values())).y, facts.class_names, opened.is_prepared
-        )
+        y = next(iter(splits.values())).y
+        on_labels += notes_on_labels(y, facts.class_names, opened.is_prepared)
     if "train" not in splits:
         splits["train"] = replace(next(iter(splits.values())), chosen=np.zeros(0, np.int64))
     nothing = dict.fromkeys(("validation", "test"), 0.0)
@@ -113,6 +113,8 @@ def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
             raise DataError(f"{paths[0]}: expected rows to train on, got none: {why}")
     counts = {"class_count": len(class_names), "target_count": facts.target_count}
     encodings = replace(facts.encodings, inputs=dict(facts.inputs), **counts)
+    if class_names and class_names == facts.offered.texts:
+        encodings = replace(encodings, class_names=class_names)
     return DataSet(
         *(tuple(paths), facts.inputs, class_names, wanted.dtype, normalisation, splits),
         *(facts.y_kind, facts.target_scale, way),
@@ -151,10 +153,37 @@ def _joined(arrays: Iterable[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.zeros(0), *arrays])
 
 
+def _class_names(
+    facts: OpenFile, splits: Mapping[str, Rows]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the classes, none of targets and tokens; and what the user should know of them. Raises DataError."""
+    if facts.y_kind != "classes":
+        return (), ()
+    names, lowest = facts.class_names, 0
+    if not names:
+        names = tuple(str(number) for number in range(_class_count(splits)))
+        lowest = int(splits["train"].y.min())
+    offered, highest = facts.offered, len(names) - 1
+    if not offered.texts:
+        return names, ()
+    first = offered.first_class(lowest, highest)
+    if first == 0:
+        return offered.texts, (offered.used(),)
+    way = f"; from 1 up they are names for {prepare_line(facts.path)}" * (first == 1)
+    return names, (offered.unused(lowest, highest) + way,)
+
+
 def _class_count(splits: Mapping[str, Rows]) -> int:
     """One more than the highest class of the training rows; at least 2. Raises DataError."""
     train = splits["train"]
     count = max(2, int(train.y.max()) + 1)
+    there = np.flatnonzero(np.bincount(train.y)) if count in _COUNTS_APART else np.arange(0)
+    if (odd := number_apart(there.tolist())) is not None:
+        line = prepare_line(train.table.first.path, f"--no-label={odd} --missing drop")
+        raise DataError(
+            f"{train.table.place_of(int((train.y == odd).argmax()))}: {odd} far from the other classes: a class, or no label? "
+            f"{line} leaves these rows out, --no-label none takes it as a class"
+        )
     if count > max(2, train.y.size):
         raise DataError(
             f"{train.table.place_of(int(train.y.argmax()))}: expected fewer classes than the {train.y.size} rows, "

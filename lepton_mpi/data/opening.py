@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lepton_mpi.data.files import hdf5
+from lepton_mpi.data.files.class_names import same_in_all
 from lepton_mpi.data.files.layouts import OpenFile, YKind
 from lepton_mpi.data.files.probe import Arrays
 from lepton_mpi.data.files.stored_rows import StoredFile, StoredRows
@@ -61,7 +62,7 @@ def open_all(paths: list[Path], y_kind: YKind, arrays: Arrays, context: int, str
                 part.documents.append(None if starts is None else StoredRows(stays_open, starts))
         found.append(opened)
     hdf5.check_alike(found)
-    first = found[0]
+    first = replace(found[0], offered=same_in_all([file.offered for file in found]))
     if first.y_kind == "tokens":
         first = _with_rows(first, context)
         length = first.inputs["tokens"].size

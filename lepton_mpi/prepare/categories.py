@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lepton_mpi.errors import DataError
 from lepton_mpi.prepare.plain_numbers import plain_number
 from lepton_mpi.prepare.readers import Source
+from lepton_mpi.prepare.readers.class_folders import IMAGES, SOUNDS
 from lepton_mpi.prepare.written_dates import orders_of
 from lepton_mpi.prepare.written_numbers import are_written_numbers, written_number
 from lepton_mpi.wording import one_line
@@ -37,6 +38,7 @@ def categories_of(facts: "list[BlockFacts]", source: Source) -> dict[int, tuple[
     where = facts[0].name
     _ask_about_numbers(where, {f: texts_of[f] for f in in_question}, source)
     _ask_about_dates(where, {f: texts_of[f] for f in in_question}, source)
+    _ask_about_files(where, {f: texts_of[f] for f in in_question}, source)
     rows = sum(len(fact.missing) for fact in facts)
     for feature in in_question:
         texts = texts_of[feature]
@@ -85,6 +87,16 @@ def _check_one_kind(facts: "list[BlockFacts]", source: Source, feature: int) -> 
         f"{text[:40]!r}; {reads}--missing-words takes such words as missing, --categorical {name!r} the column as "
         "categories"
     )
+
+
+def _ask_about_files(where: str, texts_of: dict[int, list[str]], source: Source) -> None:
+    for feature, texts in texts_of.items():
+        if all(text.lower().endswith((*IMAGES, *SOUNDS)) for text in texts):
+            name = source.columns[feature]
+            raise DataError(
+                f"{where}: column {name!r}: names of files, such as {texts[0][:40]!r}; --files {name} --folder FOLDER reads the "
+                "images or sounds that they name, --drop-columns leaves the column out, --categorical takes it as it is"
+            )
 
 
 def _ask_about_numbers(where: str, texts_of: dict[int, list[str]], source: Source) -> None:

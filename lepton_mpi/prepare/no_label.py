@@ -4,14 +4,13 @@ import dataclasses
 
 import numpy as np
 
+from lepton_mpi.data.files import label_arrays
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.plain_numbers import plain_number
 from lepton_mpi.prepare.readers import Source, Words
 from lepton_mpi.prepare.survey import Survey
 
-# What people write for none; 255 and 65535 are -1 without a sign.
-_USUAL = (-1, -9, -99, -999, -9999, 255, 65535)
 KEEP = ("none",)
 
 
@@ -51,15 +50,13 @@ def _missing_where(found: Survey, y: Words | np.ndarray, numbers: list[int | flo
 def _ask_about(y: Words, source: Source) -> None:
     """Raise DataError if one number stands out of labels that count from 0 or 1."""
     numbers = {plain_number(text) for text in y.texts}
-    odd = [value for value in _USUAL if value in numbers]
-    others = sorted(numbers - {*odd}) if None not in numbers and len(odd) == 1 else []
-    if len(others) < 2 or others != list(range(int(others[0]), int(others[0]) + len(others))):
+    odd = None if None in numbers else label_arrays.number_apart(numbers)
+    if odd is None:
         return
-    if others[0] not in (0, 1) or (odd[0] > 0 and odd[0] < 2 * len(others)):
-        return
-    codes = [code for code, text in enumerate(y.texts) if plain_number(text) == odd[0]]
+    others = sorted(numbers - {odd})
+    codes = [code for code, text in enumerate(y.texts) if plain_number(text) == odd]
     count = int(np.isin(y.codes, codes).sum())
     raise DataError(
-        f"{source.parts[0].name}: {source.label}: {odd[0]} beside {others[0]} to {others[-1]}, in {count} rows: a class, or no "
-        f"label? --no-label={odd[0]} --missing drop leaves these rows out, --no-label none takes it as a class"
+        f"{source.parts[0].name}: {source.label}: {odd} beside {others[0]} to {others[-1]}, in {count} rows: a class, or no "
+        f"label? --no-label={odd} --missing drop leaves these rows out, --no-label none takes it as a class"
     )

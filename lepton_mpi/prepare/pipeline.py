@@ -21,6 +21,7 @@ from lepton_mpi.prepare.joining import join_labels
 from lepton_mpi.prepare.labels import Labels, make_labels
 from lepton_mpi.prepare.last_pass import Plan, output, write_everything_else, write_rows
 from lepton_mpi.prepare.limits import check_limits
+from lepton_mpi.prepare.naming import name_classes
 from lepton_mpi.prepare.no_label import without_labels
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.passes import Blocks
@@ -74,6 +75,7 @@ def _prepare(source: Source, options: Options, world: Any, like: Encoding | None
     with same_on_all_ranks():
         found = without_labels(join_labels(found, source), source, options)
         check_missing(found, options)
+        found, source = name_classes(found, source, like.class_names if like else None)
         labels = like.labels_of(found, source) if like else make_labels(found, source, options)
         chosen = select(found, labels, source, options)
         _check_are_to_score(labels, chosen, source)

@@ -75,7 +75,10 @@ def say_head(run: Run) -> None:
 def _world_text(config: Config, world: World) -> str:
     ranks = f"{world.size} rank{'s' * (world.size > 1)} on {world.host_count} host{'s' * (world.host_count > 1)}"
     is_crowded = world.local_size > world.cores
-    crowded = f", {world.cores} cores for {world.local_size} ranks" if is_crowded else ""
+    cores = f"{world.cores} core{'s' * (world.cores > 1)}{' by cpu.max' * world.has_core_quota}"
+    crowded = f", {cores} for {world.local_size} ranks" if is_crowded else ""
+    if world.has_core_quota and not is_crowded:
+        crowded = f", {cores}"
     threads = thread_count(config, world)
     per_rank = "1 thread a rank" if threads == 1 else f"{threads} BLAS threads a rank"
     return f"{ranks}{crowded}, {world.mpi}, {per_rank}"

@@ -43,6 +43,9 @@ class RankGroup:
         The ranks of this host, by local_rank.
     host_ranks : list of int
         The same by their numbers in the group.
+    cores : int
+        Cores that the ranks of this host can keep busy; ``has_core_quota`` if control groups leave them fewer than they may
+        run on.
     """
 
     def __init__(
@@ -83,10 +86,13 @@ class RankGroup:
     def _count_cores(self, parent: RankGroup | None) -> int:
         """Cores that the ranks of this host may run on: all together, since launchers may bind each rank to its own.
 
-        Of cores that ranks of other groups use as well, a part: with a core less than ranks, waiting ranks give it away.
+        No more than a quota of processor time allows. Of cores that ranks of other groups use as well, a part: with a core less than ranks, waiting ranks give it away.
         """
-        numbers: list[set[int]] = self.host_comm.allgather(launch.core_numbers())
-        cores = len(set[int]().union(*numbers))
+        found = self.host_comm.allgather((launch.core_numbers(), launch.core_quota()))
+        cores = len(set[int]().union(*(numbers for numbers, _ in found)))
+        quotas = [quota for _, quota in found if quota is not None and quota < cores]
+        self.has_core_quota = bool(quotas)
+        cores = min([cores, *quotas])
         if parent is None:
             return cores
         return max(1, min(cores, parent.cores * self.local_size // parent.local_size))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lepton_mpi.errors import LauncherError
 from lepton_mpi.world import pages
 
 if TYPE_CHECKING:
@@ -36,17 +37,44 @@ def host_array(
 
 
 def open_host_file(host_comm: MPI.Comm, length: int, name: str) -> int:
-    """Descriptor of one unnamed file, opened by each rank of ``host_comm`` on its own. Collective over them."""
-    made = None
+    """Descriptor of one unnamed file, opened by each rank of ``host_comm`` on its own. Collective over them.
+
+    Raises LauncherError on all of them where one cannot open it.
+    """
+    made = told = None
     if host_comm.rank == 0:
         made = os.memfd_create(f"lepton_mpi:{name}")
         os.ftruncate(made, length)
-    path = host_comm.bcast(f"/proc/{os.getpid()}/fd/{made}")
-    file = os.open(path, os.O_RDWR)
-    host_comm.Barrier()
+        told = f"/proc/{os.getpid()}/fd/{made}", _identity(made)
+    file, reason = _opened(*host_comm.bcast(told))
+    reasons = [one for one in host_comm.allgather(reason) if one]
     if made is not None:
         os.close(made)
+    if file is None or reasons:
+        if file is not None:
+            os.close(file)
+        raise LauncherError(
+            f"the ranks of a host cannot open memory of each other, {reasons[0]}: in containers they must share process numbers, "
+            "as by one container a host, or without --pid of apptainer, with --pid=host of docker"
+        )
     return file
+
+
+def _opened(path: str, identity: tuple[int, int]) -> tuple[int | None, str]:
+    """Descriptor of the file of this identity, or else why it is none: with other process numbers, a path is another's."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        return None, f"{path}: {error.strerror}"
+    if _identity(file) == identity:
+        return file, ""
+    os.close(file)
+    return None, f"{path} is another file"
+
+
+def _identity(file: int) -> tuple[int, int]:
+    found = os.fstat(file)
+    return found.st_dev, found.st_ino
 
 
 def _take_large_pages(host_comm: MPI.Comm, memory: np.ndarray) -> None:

@@ -87,7 +87,7 @@ class World(RankGroup):
     Raises
     ------
     LauncherError
-        No MPI library, or a launcher that belongs to another one.
+        No MPI library, a launcher that belongs to another one, or ranks of a host that cannot share memory.
     ConfigurationError
         A ``timeout_seconds`` that is not above 0.
     """
@@ -102,7 +102,8 @@ class World(RankGroup):
         super().__init__(MPI.COMM_WORLD.Dup(), PhaseClock())
         self.timeout_seconds = min(timeout_seconds, _LIMIT_SECONDS_MAX)
         length = heartbeats.file_bytes(self.local_size)
-        self._file = shared_memory.open_host_file(self.host_comm, length, "heartbeats")
+        with self.agreeing():
+            self._file = shared_memory.open_host_file(self.host_comm, length, "heartbeats")
         words = pages.map_file(self._file, length)
         rows = words[heartbeats.ROWS_AT :].view(np.float64).reshape(self.local_size, 3)
         self.clock = PhaseClock(rows, self.local_rank)

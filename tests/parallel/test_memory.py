@@ -1,15 +1,18 @@
 """What the ranks of a host share is as large as the formula says, measured by Linux."""
 
+import os
+
 import numpy as np
 import pytest
 
 from lepton_mpi.collectives.choosing.tuning import Choice
+from lepton_mpi.errors import LauncherError
 from lepton_mpi.optimizers.settings import Settings
 from lepton_mpi.strategies.overlapped_parameters import OverlappedParameters
 from lepton_mpi.strategies.shared_parameters import SharedParameters
 from lepton_mpi.strategies.strategy import Setting
 from lepton_mpi.vectors import Layout
-from lepton_mpi.world import memory
+from lepton_mpi.world import memory, shared_memory
 from lepton_mpi.world.pages import LARGE_PAGE_BYTES
 from tests.parallel.together import together
 
@@ -53,3 +56,20 @@ def test_a_host_holds_one_copy_of_parameters_and_state(world, kind, clip_norm, m
             least = count * 4 * COUNT
             assert least <= measured[name] + 4096 * count, (name, measured[name] / least)
             assert measured[name] <= least + LARGE_PAGE_BYTES, (name, measured[name] / least)
+
+
+def test_ranks_that_have_process_numbers_of_their_own_are_told(world, monkeypatch):
+    """As in a container for each: a path leads nowhere, or to a file of another process; every rank raises."""
+    before = len(os.listdir("/proc/self/fd"))
+    for process in (os.getppid(), 2**22 + 1):
+        monkeypatch.setattr(shared_memory.os, "getpid", lambda process=process: process)
+        with pytest.raises(LauncherError, match=r"they must share process numbers"):
+            shared_memory.open_host_file(world.host_comm, 4096, "test")
+    monkeypatch.undo()
+    assert len(os.listdir("/proc/self/fd")) == before
+    mine = os.open("/dev/null", os.O_RDWR)
+    assert shared_memory._opened(f"/proc/self/fd/{mine}", (1, 2)) == (
+        None,
+        f"/proc/self/fd/{mine} is another file",
+    )
+    os.close(mine)

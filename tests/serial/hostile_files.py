@@ -160,28 +160,34 @@ def _damaged() -> Iterator[Case]:
                 f"{good}: truncated {index}", partial(_truncated, good, made, index), REFUSED
             )
         must = WHOLE if good in CHECKED else ANY
-        for change in (_flip, _flip_some, _other_word, _other_address):
+        for change in CHANGES:
             for seed in range(22):
                 name = f"{good}: {_words(change)} {seed}"
                 yield Case(name, partial(_changed, good, made, change, 1000 * number + seed), must)
 
 
-def _bytes_of(path: Path, made: dict) -> bytearray:
-    write_good(path, **made)
-    return bytearray(path.read_bytes())
-
-
 def _truncated(_good_name: str, made: dict, index: int, path: Path) -> None:
+    write_good(path, **made)
+    truncate(path, index)
+
+
+def truncate(path: Path, index: int) -> None:
     """At the ends, at the borders of the first structures, and at random."""
-    content = _bytes_of(path, made)
+    content = path.read_bytes()
     places = [0, 4, 8, 48, 96, 600, len(content) - 1, len(content) - 8, len(content) // 2]
     random_places = random.Random(index).sample(range(len(content)), 14)
     path.write_bytes(content[: [*places, *random_places][index]])
 
 
 def _changed(good: str, made: dict, change: Callable, seed: int, path: Path) -> None:
-    content = _bytes_of(path, made)
-    change(content, random.Random(f"{good} {change.__name__} {seed}"))
+    write_good(path, **made)
+    change_bytes(path, change, f"{good} {change.__name__} {seed}")
+
+
+def change_bytes(path: Path, change: Callable, seed: str) -> None:
+    """One of ``CHANGES`` to the bytes of a file."""
+    content = bytearray(path.read_bytes())
+    change(content, random.Random(seed))
     path.write_bytes(content)
 
 
@@ -224,6 +230,9 @@ def _other_address(content: bytearray, chance: random.Random) -> None:
     place, _ = chance.choice(found)
     _, target = chance.choice(found)
     content[place : place + 8] = struct.pack("<Q", target)
+
+
+CHANGES = (_flip, _flip_some, _other_word, _other_address)
 
 
 # -- what is no HDF5 file ----------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -21,9 +21,11 @@ import numpy as np
 
 from lepton_mpi.data.files import probe
 from lepton_mpi.errors import DataError
-from tests.serial import data_files, hostile_files
+from tests.serial import data_files, hostile_files, hostile_programs
 from tests.serial.hostile_files import ANY, UNREAD, WHOLE
 
+# Where not all files are taken, of those in the forms of other programs every third of them.
+_FEWER = 3
 # Of inotify(7); an event of a watched file, other than of a folder, has no name behind it.
 _IN_ACCESS, _IN_OPEN, _EVENT_BYTES = 0x1, 0x20, 16
 
@@ -76,17 +78,32 @@ def outcomes(folder: Path, secret: Path, every: int = 1) -> Iterator[Outcome]:
         probe.check = kept.check  # one process for all looks
         probe.check_all = lambda paths, *how: [kept.check(path, *how) for path in paths]
         before = {name: _rows_before(path, made) for name, made in hostile_files.GOOD.items()}
-        for case in hostile_files.cases(secret)[::every]:
+        for name, write in hostile_programs.GOOD.items():
+            write(path)
+            before[name] = _digest_of(hostile_programs.read_by_prepare(path, name))
+        for case in all_cases(secret, every):
             case.write(path)
             began, error, rows = time.monotonic(), None, None
             try:
-                rows = _digest(data_files.load(path))
+                rows = _rows_of(path, case.name)
             except DataError as raised:
                 error = str(raised)
             seconds = time.monotonic() - began
             path.unlink()
             good = before.get(case.name.split(": ")[0], before["contiguous"])
             yield Outcome(case.name, case.must, error, rows, good, seconds)
+
+
+def all_cases(secret: Path, every: int = 1) -> list[hostile_files.Case]:
+    """Those of training, then those that ``prepare`` reads, of which a part has fewer."""
+    of_programs = list(hostile_programs.cases(secret))[:: every if every == 1 else _FEWER * every]
+    return [*hostile_files.cases(secret)[::every], *of_programs]
+
+
+def _rows_of(path: Path, name: str) -> str:
+    if hostile_programs.is_one(name):
+        return _digest_of(hostile_programs.read_by_prepare(path, name))
+    return _digest(data_files.load(path))
 
 
 def _rows_before(path: Path, made: dict) -> str:
@@ -96,14 +113,20 @@ def _rows_before(path: Path, made: dict) -> str:
 
 def _digest(data) -> str:
     """Of the rows that training gets to see; names of classes may lie in a heap, which has no checksum."""
+    return _digest_of(
+        (
+            *data.normalisation,
+            *(part.memory for rows in data.splits.values() for part in rows.inputs),
+            *(array for rows in data.splits.values() for array in (rows.y, rows.indices)),
+            *(rows.windows.documents for rows in data.splits.values() if rows.windows),
+            *(np.frombuffer(token, np.uint8) for token in data.vocabulary),
+        )
+    )
+
+
+def _digest_of(arrays: Iterable[np.ndarray]) -> str:
     blake = blake2b()
-    for array in (
-        *data.normalisation,
-        *(part.memory for rows in data.splits.values() for part in rows.inputs),
-        *(array for rows in data.splits.values() for array in (rows.y, rows.indices)),
-        *(rows.windows.documents for rows in data.splits.values() if rows.windows),
-        *(np.frombuffer(token, np.uint8) for token in data.vocabulary),
-    ):
+    for array in arrays:
         blake.update(np.ascontiguousarray(array).data)
     return blake.hexdigest()[:16]
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -114,3 +115,60 @@ def test_cores_are_those_that_the_process_may_use():
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=100
     )
     assert ended.stdout == "1\n", ended.stderr
+
+
+_GROUPS = {
+    "none": ({}, None),
+    "no limit": ({"cpu.max": "max 100000"}, None),
+    "a core": ({"a/b/cpu.max": "100000 100000"}, 1),
+    "two and a half": ({"a/b/cpu.max": "250000 100000"}, 2),
+    "less than one": ({"a/b/cpu.max": "20000 100000"}, 1),
+    "of the group around it": ({"a/b/cpu.max": "max 100000", "a/cpu.max": "300000 100000"}, 3),
+    "of a container": ({"cpu.max": "400000 100000"}, 4),
+    "version 1": ({"cpu/a/b/cpu.cfs_quota_us": "200000", "cpu/a/b/cpu.cfs_period_us": "100000"}, 2),
+    "version 1, no limit": (
+        {"cpu/a/b/cpu.cfs_quota_us": "-1", "cpu/a/b/cpu.cfs_period_us": "100000"},
+        None,
+    ),
+    "of other kinds": ({"memory/a/b/cpu.max": "100000 100000", "cpu.max": "?"}, None),
+}
+
+
+@pytest.mark.parametrize("name", _GROUPS)
+def test_a_quota_of_processor_time_limits_the_cores(tmp_path, name):
+    """Of both versions of control groups, and of every group that the process is in."""
+    files, expected = _GROUPS[name]
+    (tmp_path / "proc/self").mkdir(parents=True)
+    of_version = "4:memory:/a/b\n2:cpu,cpuacct:/a/b\n" if "version" in name else "0::/a/b\n"
+    (tmp_path / "proc/self/cgroup").write_text(of_version)
+    for file, text in files.items():
+        path = tmp_path / "sys/fs/cgroup" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    assert launch.core_quota(tmp_path) == expected
+
+
+def test_cores_are_the_fewer_of_those_and_the_quota(monkeypatch):
+    """Whichever it is."""
+    monkeypatch.setattr(launch, "core_numbers", lambda: {0, 1, 2, 3})
+    for quota, cores in ((None, 4), (2, 2), (9, 4)):
+        monkeypatch.setattr(launch, "core_quota", lambda quota=quota: quota)
+        assert launch.core_count() == cores
+
+
+def test_the_head_says_how_many_cores_there_are_if_they_are_few():
+    """Fewer than ranks, or fewer by a quota than the process may run on."""
+    from lepton_mpi.run import summary
+
+    for ranks, cores, has_quota, words in (
+        (2, 4, False, "2 ranks on 1 host, "),
+        (8, 2, False, "2 ranks on 1 host, 2 cores for 8 ranks, "),
+        (2, 1, True, "2 ranks on 1 host, 1 core by cpu.max for 2 ranks, "),
+        (2, 3, True, "2 ranks on 1 host, 3 cores by cpu.max, "),
+    ):
+        world = SimpleNamespace(
+            **{"size": 2, "host_count": 1, "local_size": ranks, "cores": cores, "mpi": "MPI 4"},
+            has_core_quota=has_quota,
+        )
+        text = summary._world_text(SimpleNamespace(threads=1), world)
+        assert text == f"{words}MPI 4, 1 thread a rank"

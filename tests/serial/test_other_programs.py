@@ -103,6 +103,10 @@ def test_other_names_are_given_to_training_too(tmp_path):
         file["elsewhere"] = h5py.ExternalLink("secret.h5", "/x")
     data = load(path, np.float64, arrays=("run/{split}/a", "run/{split}/b"))
     assert np.array_equal(read_all(data, "validation")[0], X[40:])
+    with pytest.raises(
+        ConfigurationError, match=r"no pair 'x' and 'y'; it has x; .* --labels FILE"
+    ):
+        find_pairs(["x"], "x", "y")
     with pytest.raises(ConfigurationError, match=r"--x, --y: .*a.h5 has no pair 'p' and 'q'"):
         with h5py.File(path, "r+") as file:
             del file["elsewhere"]
@@ -225,6 +229,31 @@ def test_classes_from_1_are_told(tmp_path):
     assert data.class_count == 4 and data.notes == ("no training row of 1 of 4 classes: 0",)
 
 
+@pytest.mark.parametrize(("value", "rows"), [(-1, 60), (255, 60), (255, 600), (65535, 60)])
+def test_a_label_that_may_mean_none_is_asked_about_by_training(tmp_path, monkeypatch, value, rows):
+    """However many rows there are; both commands of the message work."""
+    monkeypatch.chdir(tmp_path)
+    y = np.resize(Y, rows).astype("i4")
+    y[[7, 8]] = value
+    path = write(tmp_path / "a.h5", {"x": np.resize(X, (rows, 4)), "y": y})
+    message = _refused(path)
+    assert f"/y: row 7: {'expected a class from 0 up, got ' * (value < 0)}{value}" in message
+    words = message.partition("python -m lepton_mpi prepare ")[2].split()
+    facts = prepare(*words[: words.index("drop") + 1], "--split", "1")
+    assert facts["dropped"] == {"without a label": 2}
+    assert [one["name"] for one in facts["classes"]] == ["0", "1", "2"]
+    if value > 0:
+        facts = prepare(*words[:2], "--no-label", "none", "--force")
+        assert [one["name"] for one in facts["classes"]] == ["0", "1", "2", str(value)]
+
+
+def test_255_among_classes_that_go_on_to_it_is_a_class(tmp_path):
+    """As in a file of all bytes."""
+    y = np.resize(np.arange(256), 600)
+    data = load(write(tmp_path / "a.h5", {"x": np.resize(X, (600, 4)), "y": y.astype("u1")}))
+    assert data.class_count == 256 and data.notes == ()
+
+
 @pytest.mark.parametrize("value", [np.nan, 0.5, 1.0])
 def test_rows_that_are_not_one_hot_are_named(tmp_path, value):
     """With the option that takes them as targets."""
@@ -332,6 +361,35 @@ def test_numbers_that_netcdf_packs_are_unpacked(tmp_path, monkeypatch):
     assert rows_of(tmp_path / "a.prepared.h5", "y")["train"].tolist() == Y[kept].tolist()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "attributes", "valid"),
+    [
+        ("i2", {"valid_range": np.array([10, 200], "i2")}, (10, 200)),
+        ("i2", {"valid_min": np.int16(10)}, (10, 10**6)),
+        ("u1", {"valid_max": np.uint8(200), "scale_factor": 0.5}, (0, 200)),
+        ("i2", {"valid_range": [10.0, 50.0], "scale_factor": 0.25}, (40, 200)),
+        ("f4", {"valid_range": [10.0, 200.0]}, (10, 200)),
+        ("i1", {"valid_range": np.array([10, -56], "i1"), "_Unsigned": "true"}, (10, 200)),
+    ],
+    ids=["range", "min", "max of packed", "range of unpacked", "floats", "unsigned"],
+)
+def test_numbers_beyond_their_valid_range_are_missing(tmp_path, dtype, attributes, valid):
+    """Limits are as stored, but for floats of packed whole numbers; a limit itself is valid."""
+    whole = np.arange(240).reshape(60, 4)
+    stored = whole.astype("u1").view("i1") if dtype == "i1" else whole.astype(dtype)
+    path = write(tmp_path / "a.nc", {"x": stored, "y": Y})
+    with h5py.File(path, "r+") as file:
+        file["x"].attrs.update(attributes)
+    assert "packed, or of which some stand for none" in _refused(path)
+    words = ("--missing", "drop", "--split", "1", "--normalise", "none")
+    facts = prepare(path, tmp_path / "b.h5", *words)
+    kept = ((whole >= valid[0]) & (whole <= valid[1])).all(axis=1)
+    assert 0 < facts["dropped"]["with missing values"] == 60 - kept.sum()
+    expected = whole[kept] * attributes.get("scale_factor", 1.0)
+    assert np.array_equal(rows_of(tmp_path / "b.h5")["train"], expected)
+    assert "is missing" in facts["notes"][0]
+
+
 def _anndata(path, encoding: str = "csr_matrix", **storage) -> np.ndarray:
     """Cells with counts in compressed sparse rows, and types as categories; returns the counts."""
     dense = np.random.default_rng(0).poisson(0.3, (60, 7)).astype("f4")
@@ -350,7 +408,7 @@ def _anndata(path, encoding: str = "csr_matrix", **storage) -> np.ndarray:
 
 
 @pytest.mark.parametrize("y", ["obs/cell_type", "obs/cell_type/codes"])
-def test_sparse_rows_and_categories_of_anndata(tmp_path, y):
+def test_sparse_rows_and_categories_of_anndata(tmp_path, monkeypatch, y):
     """Zeros are filled in, codes have their names, -1 is no label."""
     dense = _anndata(tmp_path / "a.h5ad", chunks=True, compression="gzip")
     words = (tmp_path / "a.h5ad", "--x", "X", "--y", y, "--missing", "drop", "--split", "1")
@@ -359,8 +417,12 @@ def test_sparse_rows_and_categories_of_anndata(tmp_path, y):
     assert np.array_equal(rows_of(tmp_path / "b.h5")["train"], dense[kept])
     assert rows_of(tmp_path / "b.h5", "y")["train"].tolist() == Y[kept].tolist()
     assert [one["name"] for one in facts["classes"]] == ["B", "NK", "T"]
+    monkeypatch.chdir(tmp_path)
     message = _refused(tmp_path / "a.h5ad")
-    assert "obs/cell_type" in message and "--x NAME --y NAME" in message
+    command = _command(message.partition("; or ")[0])
+    assert command[2:] == ["--x", "X", "--y", "obs/cell_type"]
+    facts = prepare(*command, "--missing", "drop", "--split", "1")
+    assert facts["splits"]["train"] == 59
     with pytest.raises(DataError, match=r"expected a label, got none \(1 missing in all\)"):
         prepare(*words[:5], tmp_path / "c.h5")
 

@@ -11,6 +11,8 @@ from lepton_mpi.errors import DataError
 from tests.serial.data_files import load, read_all
 from tests.serial.raw_files import images, prepare, same_on_ranks, write_csv
 from tests.serial.test_prepare import rows_of
+from tests.serial.test_prepare_folders import KINDS as KINDS_OF_FILES
+from tests.serial.test_prepare_folders import _write as write_image_or_sound
 
 needs_pyarrow = pytest.mark.skipif(
     importlib.util.find_spec("pyarrow") is None,
@@ -217,13 +219,18 @@ def test_statistics_are_those_of_the_rows_as_written(tmp_path, normalise):
     assert np.isclose(shift, expected[normalise], rtol=1e-12)
 
 
-@pytest.mark.parametrize("reader", ["csv", "npz"])
+@pytest.mark.parametrize("reader", ["csv", "npz", *KINDS_OF_FILES])
 def test_small_classes_are_in_validation_and_test(tmp_path, reader):
     """Not both rows from one class; and a class that a split has no row of is named."""
     x, y = images(12, (4,), classes=2)
     if reader == "npz":
         np.savez(tmp_path / "a.npz", x=x, y=y)
         path = tmp_path / "a.npz"
+    elif reader in ("wav", "images"):
+        path = tmp_path / "files"
+        for number, code in enumerate(y):
+            (path / f"class {code}").mkdir(parents=True, exist_ok=True)
+            write_image_or_sound(reader, path / f"class {code}" / f"{number}", number)
     else:
         path = write_csv(tmp_path / "a.csv", [[*r, c] for r, c in zip(x, y, strict=True)], *"abcd", "y")  # fmt: skip
     facts = prepare(path, tmp_path / "a.h5")

@@ -133,6 +133,7 @@ def test_splits_among_classes_are_asked_about_and_the_remedies_work(tmp_path, ki
     ) as asked:
         _prepare(kind, root)
     words = str(asked.value).partition("? ")[2].split(" takes")[0].split()
+    assert [word.split("=")[0] for word in words] == ["train", "validation", "test"]
     facts = prepare(*words, tmp_path / "a.h5", *_WORDS[kind])
     assert facts["splits"] == {"train": 8, "validation": 8, "test": 8}
     assert [one["name"] for one in facts["classes"]] == ["a", "b"]

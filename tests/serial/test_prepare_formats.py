@@ -104,6 +104,28 @@ def test_options_of_other_formats_are_refused(tmp_path, words, expected):
     assert str(refused.value).startswith(expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "head", "words"),
+    [
+        ("rows", b"a,b,label\n1,2,0\n", "it is a text: python -m lepton_mpi prepare"),
+        ("rows.bak", b"\x89HDF\r\n\x1a\n", "it is HDF5: python -m lepton_mpi prepare"),
+        ("rows.part", b"PAR1" + bytes(9), "--label NAME --format parquet"),
+        ("rows.pkl", b"\x80\x04\x95" + bytes(9), "it is pickled, which is not read because"),
+        ("rows.zip", b"PK\x03\x04" + bytes(9), "it is a zip archive: unpack it"),
+        ("rows.xls", b"\xd0\xcf\x11\xe0" + bytes(9), "save it as CSV"),
+        ("rows.bz2", b"BZh9" + bytes(9), "it is packed by bzip2: unpack it first"),
+        ("cat.png", b"\x89PNG\r\n\x1a\n", "a folder with a folder of pictures for each class"),
+        ("rows.new", b"\xfe\xed\xfa\xce" + bytes(9), "expected one of csv, numpy, idx"),
+    ],
+)
+def test_a_name_that_tells_nothing_is_answered_by_the_first_bytes(tmp_path, name, head, words):
+    """With the way on; nothing of the file is believed."""
+    (tmp_path / name).write_bytes(head)
+    with pytest.raises(ConfigurationError, match=r"cannot tell the format of .* by its name") as e:
+        prepare(tmp_path / name, tmp_path / "o.h5")
+    assert words in str(e.value) and "\n" not in str(e.value)
+
+
 def test_words_for_missing_cells_are_refused_where_no_cell_is_text(tmp_path):
     """Rather than ignored; --missing itself is for all."""
     x, y = images(20)

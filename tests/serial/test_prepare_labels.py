@@ -78,7 +78,7 @@ def test_labels_of_each_split(tmp_path):
         y = write(tmp_path / f"{split}_y.h5", {"y": Y[start:stop, None, None, None]})
         words.append(f"{split}={x}")
         files.append(str(y))
-    with pytest.raises(DataError, match=r"x: expected y beside it.* or --labels FILE"):
+    with pytest.raises(DataError, match=r"x: expected y beside it.* or .*--labels FILE"):
         prepare(words[0], tmp_path / "a.h5")
     facts = prepare(*words, tmp_path / "a.h5", "--labels", ",".join(files))
     assert facts["splits"] == {"train": 40, "validation": 10, "test": 10}
@@ -133,6 +133,10 @@ def test_files_of_labels_that_are_none(tmp_path):
         ConfigurationError, match=r"y.csv: line 1: expected a label a line, got 'id,label'"
     ):
         prepare(path, tmp_path / "a.h5", "--labels", table)
+    rows = [[i, i, i] for i in range(60)]
+    tables = [write_csv(tmp_path / "x.csv", rows), write_csv(tmp_path / "l.csv", [[1], [2]] * 30)]
+    with pytest.raises(DataError, match=r"1 column in place of 3; --labels .*l.csv, if it holds"):
+        prepare(*tables, tmp_path / "a.h5", "--header", "none")
     with pytest.raises(ConfigurationError, match=r"--labels: is for .*, got inputs of format text"):
         (tmp_path / "a.txt").write_text("hello " * 100)
         prepare(tmp_path / "a.txt", tmp_path / "a.h5", "--labels", table)
@@ -227,6 +231,25 @@ def test_names_that_are_no_file_of_the_folder_are_refused(tmp_path, name, words)
     with pytest.raises(DataError) as refused:
         prepare(*given, "--seconds", "0.1")
     assert "labels.csv: line 4, column 'file'" in str(refused.value) and words in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("suffix", [".wav", ".JPG"])
+def test_names_of_files_are_no_categories(tmp_path, kind, suffix):
+    """They would be as many columns as there are files; --files, --drop-columns and --categorical say what they are."""
+    rows = [[f"{i % 9}/{i % 30}{suffix}", i % 7, i % 2] for i in range(60)]
+    path = write_csv(tmp_path / "t.csv", rows, "file", "n", "label")
+    if kind == "parquet":
+        pq = pytest.importorskip("pyarrow.parquet", reason="needs pip install pyarrow")
+        csv = pytest.importorskip("pyarrow.csv")
+        pq.write_table(csv.read_csv(path), tmp_path / "t.parquet")
+        path = tmp_path / "t.parquet"
+    with pytest.raises(DataError, match=r"column 'file': names of files, .*--files file --folder"):
+        prepare(path, tmp_path / "a.h5")
+    facts = prepare(path, tmp_path / "a.h5", "--drop-columns", "file")
+    assert facts["row_shape"] == [1]
+    facts = prepare(path, tmp_path / "b.h5", "--categorical", "file")
+    assert facts["row_shape"] == [61]
 
 
 def test_a_table_of_files_by_split_and_what_it_does_not_name(tmp_path):

@@ -191,8 +191,9 @@ def _given_pairs(names: Collection[str], x: str, y: str, where: str) -> Pairs:
             if found:
                 pairs[split] = _one_of(found, split, where)
     if not pairs:
+        hint = f"; {_labels_apart(where)}" * (x in names and y not in names)
         raise ConfigurationError(
-            f"--x, --y: {where} has no pair {x!r} and {y!r}; it has {listed(names)}"
+            f"--x, --y: {where} has no pair {x!r} and {y!r}; it has {listed(names)}{hint}"
         )
     return pairs
 
@@ -257,9 +258,12 @@ def _pair_of(
         there = [name for name in wanted if name in spelt]
         if len(there) == 1:
             missing = next(name for name in wanted if name not in spelt)
-            hint = "; or --labels FILE, if labels have a file of their own" * (missing == wanted[1])
+            hint = f"; or {_labels_apart(where)}" * (missing == wanted[1])
+            asking = _asking(
+                where, _all(spelt), _likely(spelt, there[0]) if "/" not in pattern else None
+            )
             raise DataError(
-                f"{where}: {spelt[there[0]][0]}: expected {missing} beside it{_asking(where, _all(spelt))}{hint}"
+                f"{where}: {spelt[there[0]][0]}: expected {missing} beside it{asking}{hint}"
             )
         if there:
             found.append(tuple(_only(spelt[name], where) for name in wanted))
@@ -285,14 +289,30 @@ def _one_of(found: list[tuple[str, str]], split: str, where: str) -> tuple[str, 
     return found[0]
 
 
+def _likely(spelt: dict[str, list[str]], word: str) -> tuple[str, str] | None:
+    """The array of this name and the only other one, if it is that of features; beside AnnData's names of rows."""
+    others = [n for n in _all(spelt) if n.lower() != word and n.rpartition("/")[2] != "_index"]
+    is_features = word in {pair[0] for pair in _PAIRS}
+    return (spelt[word][0], others[0]) if is_features and len(others) == 1 else None
+
+
+def _labels_apart(where: str) -> str:
+    return f"{prepare_line(where, '--labels FILE')}, if labels have a file of their own"
+
+
 def _all(spelt: dict[str, list[str]]) -> list[str]:
     return [name for spellings in spelt.values() for name in spellings]
 
 
-def _asking(where: str, names: Collection[str] | None = None) -> str:
-    """Behind what was expected: what there is, and the command that names what is meant."""
+def _asking(
+    where: str,
+    names: Collection[str] | None = None,
+    likely: tuple[str, str] | None = None,
+) -> str:
+    """Behind what was expected: what there is, and the command that names what is meant, or what may be."""
     got = "" if names is None else f", got {listed(names)}"
-    return f"{got}; --x NAME --y NAME say what is meant, as in {prepare_line(where, '--x NAME --y NAME')}"
+    x, y = likely or ("NAME", "NAME")
+    return f"{got}; --x NAME --y NAME say what is meant, as in {prepare_line(where, f'--x {x} --y {y}')}"
 
 
 def _only(spellings: list[str], where: str) -> str:

@@ -1,11 +1,12 @@
 """Marks that other programs leave on an array, and that decide what its numbers mean. Only attributes of ``trust.py`` are read.
 
 MATLAB writes every array with its dimensions in reverse order. NetCDF packs numbers as ``value * scale_factor + add_offset``,
-and writes one number in place of those that are missing. Training takes arrays as they are, and so refuses these;
+writes one number in place of those that are missing, and says between which limits numbers are valid; others are missing, too
+(https://docs.unidata.ucar.edu/nug/current/attribute_conventions.html). Training takes arrays as they are, and so refuses these;
 ``prepare`` turns and unpacks them.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,12 +37,19 @@ class Packing:
     scale, offset : float
     unsigned : bool
         The bits are those of unsigned numbers.
+    least, most : float or None
+        Limits of valid numbers, as stored, or as unpacked if ``limits_unpacked``; None for no limit.
+    limits_unpacked : bool
+        As the convention has it where the limits are floats and the stored numbers are not.
     """
 
     missing: tuple[Any, ...] = ()
     scale: float = 1.0
     offset: float = 0.0
     unsigned: bool = False
+    least: float | int | None = None
+    most: float | int | None = None
+    limits_unpacked: bool = False
 
     @property
     def is_plain(self) -> bool:
@@ -56,17 +64,34 @@ class Packing:
             parts.append(f"value = number * {self.scale:g} + {self.offset:g}")
         if self.missing:
             parts.append(f"{', '.join(f'{value:g}' for value in self.missing)} is missing")
+        kind = "a value" if self.limits_unpacked else "a number"
+        if self.least is not None:
+            parts.append(f"{kind} below {self.least:g} is missing")
+        if self.most is not None:
+            parts.append(f"{kind} above {self.most:g} is missing")
         return ", ".join(parts)
 
     def unpacked(self, raw: np.ndarray) -> np.ndarray:
         """Numbers as they are meant, NaN where missing; float64 if anything had to be done but for the sign."""
         if self.unsigned and raw.dtype.kind == "i":
             raw = raw.view(raw.dtype.str.replace("i", "u"))
-        if not self.missing and (self.scale, self.offset) == (1.0, 0.0):
+        has_limits = (self.least, self.most) != (None, None)
+        if not self.missing and not has_limits and (self.scale, self.offset) == (1.0, 0.0):
             return raw
         values = raw.astype(np.float64)
         values[np.isin(raw, np.array(self.missing, raw.dtype))] = np.nan
-        return values * self.scale + self.offset
+        values = values * self.scale + self.offset
+        if has_limits:
+            values[self._is_beyond(values if self.limits_unpacked else raw)] = np.nan
+        return values
+
+    def _is_beyond(self, numbers: np.ndarray) -> np.ndarray:
+        wrong = np.zeros(numbers.shape, bool)
+        if self.least is not None:
+            wrong |= numbers < self.least
+        if self.most is not None:
+            wrong |= numbers > self.most
+        return wrong
 
 
 def is_of_matlab(thing: h5py.Dataset | h5py.Group) -> bool:
@@ -107,7 +132,24 @@ def packing_of(array: h5py.Dataset) -> Packing:
         float(scale[0]) if len(scale) else 1.0,
         float(offset[0]) if len(offset) else 0.0,
         is_unsigned and dtype.kind == "i",
+        *_limits(attributes, dtype, is_unsigned and dtype.kind == "i"),
     )
+
+
+def _limits(
+    attributes: Mapping[str, Any], dtype: np.dtype, unsigned: bool
+) -> tuple[float | int | None, float | int | None, bool]:
+    """Least and most valid number, and whether they are those of unpacked numbers: ``valid_range``, or one limit of it."""
+    both = _numbers(attributes.get("valid_range"))
+    ends = [both[:1], both[1:2]] if both.size == 2 else [np.empty(0), np.empty(0)]
+    for place, name in enumerate(("valid_min", "valid_max")):
+        if (given := _numbers(attributes.get(name))).size == 1:
+            ends[place] = given
+    are_unpacked = dtype.kind != "f" and any(end.size and end.dtype.kind == "f" for end in ends)
+    if unsigned:  # the limits are stored with the bits of the numbers
+        ends = [e.view(e.dtype.str.replace("i", "u")) if e.dtype.kind == "i" else e for e in ends]
+    least, most = (end[0].item() if end.size and not np.isnan(end[0]) else None for end in ends)
+    return least, most, are_unpacked
 
 
 def _numbers(value: Any) -> np.ndarray:

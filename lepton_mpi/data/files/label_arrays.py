@@ -1,8 +1,12 @@
 """Classes as other programs store them: numbers of shape (rows,) or (rows, 1, …, 1), floats too, or one-hot rows."""
 
+from collections.abc import Collection
 from math import prod
 
 import numpy as np
+
+# What people write for no label; 255 and 65535 are -1 without a sign.
+_FOR_NONE = (-1, -9, -99, -999, -9999, 255, 65535)
 
 
 def width(shape: tuple[int, ...]) -> int:
@@ -32,6 +36,20 @@ def classes_of(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return flat, np.zeros(len(flat), bool)
     wrong = ~np.isfinite(flat) | (flat != np.floor(flat)) | (np.abs(flat) > 2**53)
     return np.where(wrong, 0, flat).astype(np.int64), wrong
+
+
+def number_apart(numbers: Collection[int | float]) -> int | None:
+    """The number that may mean no label: one of the usual ones, far from others that count from 0 or 1; None without one.
+
+    >>> number_apart([0, 1, 2, 255]), number_apart([-1, 1, 2]), number_apart([-1, 1]), number_apart(range(256))
+    (255, -1, None, None)
+    """
+    odd = [value for value in _FOR_NONE if value in numbers]
+    others = sorted({*numbers} - {*odd}) if len(odd) == 1 else []
+    if len(others) < 2 or others[0] not in (0, 1):
+        return None
+    is_counting = others == list(range(int(others[0]), int(others[0]) + len(others)))
+    return odd[0] if is_counting and not 0 < odd[0] < 2 * len(others) else None
 
 
 def notes_on_labels(

@@ -22,6 +22,7 @@ from lepton_mpi.batch import Input, Kind
 from lepton_mpi.data.encodings import Encodings, target_count_of
 from lepton_mpi.data.files import label_arrays, named, texts
 from lepton_mpi.data.files.array_names import prepare_line
+from lepton_mpi.data.files.class_names import NOTHING, Offered, offered_by
 from lepton_mpi.data.files.file_format import ENCODING, SPLITS, check_version, is_prepared
 from lepton_mpi.data.files.normalisers import normalisation_of, target_scale_of
 from lepton_mpi.data.files.stored import chunk_count
@@ -92,6 +93,8 @@ class OpenFile:
         Of a text: tokens of a row, if nobody asks for others; 0 where the file does not say.
     encodings : Encodings
         What the numbers stand for, as far as the file says it.
+    offered : Offered
+        What may be names of the classes, where the attribute ``classes`` does not name them.
     """
 
     path: Path
@@ -107,6 +110,7 @@ class OpenFile:
     notes: tuple[str, ...] = ()
     context: int = 0
     encodings: Encodings = field(default_factory=Encodings)
+    offered: Offered = NOTHING
 
     @property
     def has_labels(self) -> bool:
@@ -147,8 +151,11 @@ def describe(file: h5py.File, path: Path, y_kind: YKind, used: Used) -> OpenFile
         _check_like_train(path, source, train, inputs)
     names["class_names"] = class_names if kind == "classes" else ()
     width = 1 if train.y is None else label_arrays.width(train.y.shape)
-    if kind == "classes" and width > 1 and not class_names:
-        class_names = tuple(map(str, range(width)))
+    offered = NOTHING
+    if kind == "classes" and not class_names and train.y is not None:
+        offered = offered_by(file, train.y.name)
+        if width > 1:
+            class_names = tuple(map(str, range(width)))
     normalisation = {
         name: normalisation_of(
             *(file, path, name, inputs[name].shape),
@@ -165,9 +172,10 @@ def describe(file: h5py.File, path: Path, y_kind: YKind, used: Used) -> OpenFile
         *(path, file, sources, inputs, normalisation),
         *(class_names if kind == "classes" else (), kind, target_count),
         *(target_scale_of(file, path, target_count), is_prepared(file.attrs)),
-        notes=_notes(used, train, kind, path),
+        notes=_notes(used, train, kind, path, offered),
         context=context,
         encodings=Encodings(**names),
+        offered=offered,
     )
 
 
@@ -187,7 +195,7 @@ def _find(file: h5py.File, path: Path, used: Used) -> dict[str, _Names]:
     return found  # the training rows first, but for rows that prepare has made to be scored
 
 
-def _notes(used: Used, train: Source, y_kind: str, path: Path) -> tuple[str, ...]:
+def _notes(used: Used, train: Source, y_kind: str, path: Path, offered: Offered) -> tuple[str, ...]:
     """What was chosen among others, or is not as most files have it."""
     notes, y = [], train.y
     first = next(iter(train.inputs.values()))
@@ -195,9 +203,9 @@ def _notes(used: Used, train: Source, y_kind: str, path: Path) -> tuple[str, ...
         notes.append(
             f"{first.name}: {count} chunks of {first.chunks[0]} rows, slow to start: {prepare_line(path)} makes larger ones"
         )
-    if used.unused:
+    if unused := [name for name in used.unused if name != offered.where]:
         read = ", ".join(f"{x} and {y}" for x, y in used.pairs.values()) or "inputs"
-        notes.append(f"read {read}; not used: {', '.join(used.unused[:12])}")
+        notes.append(f"read {read}; not used: {', '.join(unused[:12])}")
     if y is not None and y_kind == "classes" and label_arrays.width(y.shape) > 1:
         notes.append(f"{y.name}: one-hot rows, the class is the place of the 1")
     return tuple(notes)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lepton_mpi.data.files.array_names import prepare_line
 
+UNKNOWN = "file signature not found"
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _HEAD_BYTES = 4096
 _TABLE_WORDS = "--label NAME"
@@ -37,6 +38,7 @@ _WAYS: tuple[tuple[bytes, str], ...] = (
         "pickled, which is not read because reading it could run a program: numpy.savez writes arrays",
     ),
     (b"ARROW1", "a Feather file: pandas.read_feather(OLD).to_parquet(NEW) makes Parquet of it"),
+    (b"\xd0\xcf\x11\xe0", "a spreadsheet or document of an old Office: save it as CSV"),
     (b"SQLite format 3", "a SQLite database: write its table as CSV"),
     (b"\x89PNG", "a picture: prepare takes a folder with a folder of pictures for each class"),
     (b"\xff\xd8\xff", "a picture: prepare takes a folder with a folder of pictures for each class"),
@@ -48,7 +50,7 @@ _TEXTS = {".csv": "csv", ".tsv": "csv", ".data": "csv", ".txt": "csv"}
 
 
 def what_it_is(path: Path) -> str:
-    """In words, with the command that would read it; empty for what may be HDF5.
+    """In words, with the command that would read it; empty for what may be HDF5, ``UNKNOWN`` for what nobody knows.
 
     Raises OSError. ``path`` is a folder or a regular file.
     """
@@ -74,7 +76,7 @@ def what_it_is(path: Path) -> str:
     if head and _is_text(head):
         known = path.suffix.lower() in _TEXTS and path.suffix.lower() != ".txt"
         return f"a text: {prepare_line(path, _TABLE_WORDS + ' --format csv' * (not known))}"
-    return "file signature not found"
+    return UNKNOWN
 
 
 def _archive(path: Path) -> str:

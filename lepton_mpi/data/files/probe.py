@@ -180,7 +180,7 @@ def _look_into(
     arrays: Arrays | None,
     unpack: Collection[str] | None,
 ) -> None:
-    from lepton_mpi.data.files import stored, trust, used
+    from lepton_mpi.data.files import class_names, stored, trust, used
 
     only = None if arrays is None else used.judged_names(file, *arrays)
     things = trust.check(file, size, only)
@@ -196,6 +196,8 @@ def _look_into(
         stored.check_packed(found, numbers, descriptor, len(os.sched_getaffinity(0)))
     _limit(size)
     trust.check_texts(things, None if only is None else trust.ATTRIBUTES_READ)
+    for name in only or ():
+        class_names.offered_by(file, name)
     for name, data_set in data_sets.items():
         with trust.naming(name):
             stored.check_last_elements(name, data_set, chunks.get(name), descriptor)

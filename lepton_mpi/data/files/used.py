@@ -93,7 +93,7 @@ def check_as_they_are(file: h5py.File, path: Path, used: Used) -> None:
         elif trust.is_text(thing.id.get_type()):
             came = "texts"
         elif not foreign.packing_of(thing).is_plain:
-            came = "numbers that are packed, or of which some stand for none (_FillValue, scale_factor)"
+            came = "numbers that are packed, or of which some stand for none (_FillValue, scale_factor, valid_range)"
         if came:
             x, y = pattern_of(used.pairs)
             line = prepare_line(path, f"--x {x} --y {y}")

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from lepton_mpi.data.files.class_names import NOTHING, Offered
+
 if TYPE_CHECKING:
     from lepton_mpi.prepare.readers.label_files import LabelFile
 
@@ -167,6 +169,8 @@ class Source:
         What was found or decided that the user should see.
     decimal : str
         Sign before the decimals of numbers in texts.
+    offered : Offered
+        Names of the classes by a list beside the labels, used where they are as many, see ``prepare/naming.py``.
     labels : tuple of LabelFile
         Where labels are files of their own: those of each part; ``y`` of the blocks means nothing then.
     has_labels : bool
@@ -190,6 +194,7 @@ class Source:
     overlapping: bool = False
     notes: tuple[str, ...] = ()
     decimal: str = "."
+    offered: Offered = NOTHING
     labels: tuple["LabelFile", ...] = ()
     reading: Mapping[str, Any] = field(default_factory=dict)
     known: Mapping[int, tuple[str, ...]] | None = None

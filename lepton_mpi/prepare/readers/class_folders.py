@@ -112,7 +112,8 @@ def _check_names(
     of_splits = [name for name in names if split_of_word(name)]
     if of_splits and not given:
         others = [name for name in names if name not in of_splits]
-        words = " ".join(f"{split_of_word(name)}={folder / name}" for name in of_splits)
+        in_order = sorted(of_splits, key=lambda name: SPLITS.index(split_of_word(name)))
+        words = " ".join(f"{split_of_word(name)}={folder / name}" for name in in_order)
         raise DataError(
             f"{folder}: {', '.join(of_splits)} are names of splits, {', '.join(others)} of none: classes or splits? "
             f"{words} takes them as splits, train={folder} all of them as classes"

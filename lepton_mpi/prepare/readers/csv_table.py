@@ -68,9 +68,11 @@ def _other_columns(given: Input, first: Input, got: Dialect, wanted: Dialect) ->
             for a, b in zip(wanted.names, got.names, strict=False)
             if a != b
         ),
-        f"{len(got.names)} columns in place of {len(wanted.names)}",
+        f"{len(got.names)} column{'s' * (len(got.names) != 1)} in place of {len(wanted.names)}",
     )
-    return f"{given.path}: expected the columns of {first.path}, got {name}"
+    is_labels = len(got.names) == 1 < len(wanted.names)
+    hint = f"; --labels {given.path}, if it holds the labels of {first.path}" * is_labels
+    return f"{given.path}: expected the columns of {first.path}, got {name}{hint}"
 
 
 class CsvPart:

@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 
 from lepton_mpi.data.files import foreign, hdf5
+from lepton_mpi.data.files.class_names import NOTHING, Offered, offered_by, same_in_all
 from lepton_mpi.errors import DataError, LeptonError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Source
@@ -38,11 +39,14 @@ def open_hdf5(inputs: tuple[Input, ...], options: Options, world) -> Source:
     with world.agreeing():
         parts: list[ArrayPart] = []
         notes: dict[str, None] = {}
+        offers: list[Offered] = []
         for given in inputs:
-            found, told = _parts(given, options, arrays)
+            found, told, offered = _parts(given, options, arrays)
             parts += found
             notes |= dict.fromkeys(told)
-        return array_source(parts, "HDF5", options, notes=tuple(notes))
+            offers += offered
+        facts = {"notes": tuple(notes), "offered": same_in_all(offers)}
+        return array_source(parts, "HDF5", options, **facts)
 
 
 def _with_labels_or_without(
@@ -65,8 +69,8 @@ def _with_labels_or_without(
 
 def _parts(
     given: Input, options: Options, arrays: tuple[str | None, str | None]
-) -> tuple[list[ArrayPart], list[str]]:
-    """Parts of a file, and what the user should know of it."""
+) -> tuple[list[ArrayPart], list[str], list[Offered]]:
+    """Parts of a file, what the user should know of it, and what may be names of classes, by part."""
     path, opened = given.path, OpenAgain(given.path)
     try:
         file = opened.file()
@@ -74,14 +78,18 @@ def _parts(
         raise DataError(f"{path}: not a readable HDF5 file: {one_line(error)}") from None
     try:
         used = hdf5.check_structure(file, path, arrays)
-        notes = [*unused_note(used.unused)]
+        offers = [
+            offered_by(file, y_name) if y_name else NOTHING for _, y_name in used.pairs.values()
+        ]
+        names_of_classes = {one.where for one in offers}
+        notes = [*unused_note([name for name in used.unused if name not in names_of_classes])]
         parts = []
         for split, (x_name, y_name) in used.pairs.items():
             pair, told = _pair(file, opened, x_name, y_name, options)
             notes += told
             name = f"{path.name}: {x_name}"
             parts.append(ArrayPart(name, given.split or split, pair, options))
-        return parts, notes
+        return parts, notes, offers
     except LeptonError:
         raise
     except Exception as error:  # h5py raises whatever a damaged file leads it to

@@ -7,6 +7,7 @@ from typing import BinaryIO
 import numpy as np
 
 from lepton_mpi.data.files.array_names import find_pairs
+from lepton_mpi.data.files.class_names import NOTHING, Offered, offered_among, same_in_all
 from lepton_mpi.errors import ConfigurationError, DataError, LeptonError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Source
@@ -34,9 +35,10 @@ def open_numpy(inputs: tuple[Input, ...], options: Options, world) -> Source:
             _refuse_table_options(options)
         if True in are_archives:
             found = [_archive_parts(given, options) for given in inputs]
-            parts = [part for of_file, _ in found for part in of_file]
-            notes = tuple(dict.fromkeys(note for _, told in found for note in told))
-            return array_source(parts, "NumPy archive", options, notes=notes)
+            parts = [part for of_file, _, _ in found for part in of_file]
+            notes = tuple(dict.fromkeys(note for _, told, _ in found for note in told))
+            facts = {"notes": notes, "offered": same_in_all([offered for *_, offered in found])}
+            return array_source(parts, "NumPy archive", options, **facts)
         # Of rows to be scored, one array is features where those of the file of --like were no table.
         is_matrix = not (options.may_lack_labels and not options.columns)
         if len(inputs) == 1 and not options.labels and is_matrix:
@@ -76,7 +78,9 @@ def _refuse_table_options(options: Options) -> None:
             )
 
 
-def _archive_parts(given: Input, options: Options) -> tuple[list[ArrayPart], tuple[str, ...]]:
+def _archive_parts(
+    given: Input, options: Options
+) -> tuple[list[ArrayPart], tuple[str, ...], Offered]:
     with _opened(given.path) as raw:
         try:
             archive = np.load(raw, allow_pickle=False)
@@ -95,8 +99,10 @@ def _opened(path: Path) -> BinaryIO:
 
 def _pairs_of(
     archive, names: list[str], given: Input, options: Options
-) -> tuple[list[ArrayPart], tuple[str, ...]]:
-    pairs, notes = pairs_in(names, options, str(given.path))
+) -> tuple[list[ArrayPart], tuple[str, ...], Offered]:
+    offered = _offered(archive, names, given)
+    others = [name for name in names if name != offered.where]
+    pairs, notes = pairs_in(others, options, str(given.path))
     parts = []
     for split, (x_name, y_name) in pairs.items():
         try:
@@ -107,7 +113,15 @@ def _pairs_of(
         name = f"{given.path.name}: {x_name}"
         pair = Pair(rows_first(x, options), y)
         parts.append(ArrayPart(name, given.split or split, pair, options))
-    return parts, notes
+    return parts, notes, offered
+
+
+def _offered(archive, names: list[str], given: Input) -> Offered:
+    """Names of classes; nothing where they cannot be read without running a program."""
+    try:
+        return offered_among(names, archive)
+    except Exception:  # of an array that is not wanted
+        return NOTHING
 
 
 def _matrix(given: Input, options: Options) -> Source:
@@ -151,8 +165,6 @@ def read_label_arrays(path: Path, options: Options) -> list[tuple[str, np.ndarra
 
 
 def _reason(error: Exception) -> str:
-    if "allow_pickle" in str(error):
-        return (
-            "it holds Python objects, which are not read because reading them could run a program"
-        )
+    if "allow_pickle" in str(error):  # also of anything that is no array, such as a text
+        return "it is no array, or it holds Python objects, which are not read because reading them could run a program"
     return one_line(getattr(error, "strerror", None) or error)

@@ -4,6 +4,9 @@ import dataclasses
 from importlib import import_module
 from pathlib import Path
 
+from lepton_mpi.data.files import probe
+from lepton_mpi.data.files.array_names import prepare_line
+from lepton_mpi.data.files.other_files import UNKNOWN, what_it_is
 from lepton_mpi.errors import ConfigurationError, DataError, same_on_all_ranks
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Source, file_table
@@ -160,10 +163,21 @@ def _format(path: Path) -> str:
     found = _SUFFIXES.get(Path(name).suffix)
     if found is None:
         raise ConfigurationError(
-            f"--format: cannot tell the format of {path} by its name; expected one of "
-            f"{', '.join(_READERS)}"
+            f"--format: cannot tell the format of {path} by its name; {_by_first_bytes(path)}"
         )
     return found
+
+
+def _by_first_bytes(path: Path) -> str:
+    """What a file seems to be, with the command that reads it; else all formats that there are. Raises DataError."""
+    try:
+        probe.check_regular(path)
+        what = what_it_is(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if not what:
+        what = f"HDF5: {prepare_line(path, '--format hdf5')}"
+    return f"expected one of {', '.join(_READERS)}" if what == UNKNOWN else f"it is {what}"
 
 
 def _format_of_folder(folder: Path) -> str:
