@@ -178,7 +178,8 @@ def _stream_lines(facts: dict[str, Any]) -> list[str]:
         lines.append(line("", f"and {len(facts['sources']) - len(shown)} more"))
     what = f"{facts['values']} different {kind}, stored as {facts['dtype']}"
     rows = f"rows of {facts['options']['context']}, unless training asks for others"
-    lines.append(line("format", f"text in one piece, {what}; {rows}"))
+    told = "; ".join([f"text in one piece, {what}", rows, *facts.get("notes", ())])
+    lines.append(line("format", told))
     counts = ", ".join(f"{grouped(count)} {name}" for name, count in facts["splits"].items())
     return [*lines, line("splits", f"{counts}; divided in the order of the text")]
 
