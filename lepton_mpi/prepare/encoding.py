@@ -25,7 +25,7 @@ _BYTES_MAX = 1 << 28
 _DECIDED = (
     *("task", "categorical", "categories", "drop_columns", "numbers", "dates", "dates_as", "missing"),
     *("missing_words", "only_missing_words", "constant_columns", "outliers", "normalise", "per"),
-    *("target_scale", "balance", "columns"),
+    *("target_scale", "balance", "columns", "dates_since"),
 )  # fmt: skip
 _TO_SCORE = (0.0, 0.0, 1.0)
 

@@ -1,14 +1,17 @@
 """Which reader opens the inputs: by --format, or by the names of the files and what a folder holds."""
 
 import dataclasses
+import re
 from importlib import import_module
 from pathlib import Path
 
+from lepton_mpi.data.files.other_files import what_it_is
 from lepton_mpi.errors import ConfigurationError, DataError, same_on_all_ranks
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Source, file_table
 from lepton_mpi.prepare.readers.cifar import PICKLED
 from lepton_mpi.prepare.readers.class_folders import IMAGES, SOUNDS, files_below
+from lepton_mpi.prepare.readers.csv_header import is_value
 from lepton_mpi.prepare.readers.inputs import Input
 
 # Format: module of this package and function in it.
@@ -48,6 +51,7 @@ _OPTIONS_OF = {
     "numbers": ("csv", "parquet"),
     "dates": ("csv", "parquet"),
     "dates_as": ("csv", "parquet"),
+    "dates_since": ("csv", "parquet"),
     "encoding": ("csv", "text"),
     "x": ("numpy", "hdf5"),
     "y": ("numpy", "hdf5"),
@@ -89,6 +93,11 @@ _SUFFIXES = {
     ".he5": "hdf5",
     ".nc": "hdf5",
 }
+
+
+# A text is told from a table by its beginning.
+_TEXT_BYTES = 16384
+_CELLS_APART = re.compile(r"\s*[,;|\t]\s*|\s+")
 
 
 def open_inputs(options: Options, world) -> Source:
@@ -159,9 +168,42 @@ def _format(path: Path) -> str:
     if found is None:
         raise ConfigurationError(
             f"--format: cannot tell the format of {path} by its name; expected one of "
-            f"{', '.join(_READERS)}"
+            f"{', '.join(_READERS)}; {_by_its_content(path)}"
         )
+    if found == "text":
+        _check_is_no_table(path)
     return found
+
+
+def _by_its_content(path: Path) -> str:
+    """What a file seems to be, and what to do then."""
+    try:
+        with path.open("rb") as file:
+            is_json = file.read(1) in (b"{", b"[")
+        what = what_it_is(path) or "HDF5: --format hdf5"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+    return "it may be JSON: write it as CSV" if is_json else f"it may be {what}"
+
+
+def _check_is_no_table(path: Path) -> None:
+    """Raise ConfigurationError for a .txt of equally many cells a line, most of them numbers: it would be read by its letters."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_TEXT_BYTES)
+    except OSError:
+        return  # which its reader tells
+    lines = [line.strip() for line in head.decode("utf-8", "replace").splitlines()[1:-1]]
+    rows = [_CELLS_APART.split(line) for line in lines if line]
+    widths = {len(row) for row in rows}
+    numbers = sum(is_value(cell) for row in rows for cell in row)
+    if len(rows) < 3 or len(widths) != 1 or 2 * numbers < len(rows) * max(widths):
+        return
+    cells = f"{max(widths)} cells" if max(widths) > 1 else "one number"
+    raise ConfigurationError(
+        f"--format: {path}: {cells} in each line: a table or a text? --format csv reads a table, --format text letters"
+        + ("; --labels takes a file with a label a line" if widths == {1} else "")
+    )
 
 
 def _format_of_folder(folder: Path) -> str:
