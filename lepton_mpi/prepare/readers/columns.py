@@ -81,11 +81,7 @@ def choose_roles(
     """Roles of the columns by the options. Raises ConfigurationError for names that are no column."""
     hints = hints or Hints()
     number = _Numbering(tuple(names), where, hints)
-    labels = tuple(number.of("--label", name) for name in options.label)
-    if not labels and not options.labels:
-        labels = (_guess_label(names, where),)
-    if len(labels) > 1 and options.task != "regression":
-        raise ConfigurationError("--label: expected one column, or --task regression for several")
+    labels = _labels(number, options)
     group = number.of("--group", options.group) if options.group else None
     split = number.of("--split-column", options.split_column) if options.split_column else None
     categorical = number.all_of("--categorical", options.categorical)
@@ -98,14 +94,10 @@ def choose_roles(
     used = {*labels, *({group, split} - {None})}
     left_out = _left_out(names, hints, {*used, *categorical, *as_numbers, *dates}, options)
     other = {*used, *number.all_of("--drop-columns", options.drop_columns), *left_out}
-    chosen_columns = [number.of("--columns", name) for name in options.columns]
-    columns = tuple(c for c in chosen_columns or range(len(names)) if c not in other)
-    if chosen_columns:
-        left_out = (
-            {}
-            if len(chosen_columns) + len(used) == len(names)
-            else {-1: _others(names, chosen_columns, used)}
-        )
+    wanted = [number.of("--columns", name) for name in options.columns]
+    columns = tuple(c for c in wanted or range(len(names)) if c not in other)
+    if wanted:
+        left_out = _others(names, wanted, used)
     if not columns:
         shown = ", ".join(names[:12])
         raise ConfigurationError(
@@ -116,27 +108,44 @@ def choose_roles(
     numeric = options.task == "regression" and not options.labels
     taken = {group, split} if numeric else {group, split, *labels}
     _check_are_features(names, as_numbers, dates, categorical | taken)
-    words = map(plain_number, options.words_for_missing)
-    missing = tuple(number for number in words if number is not None and abs(number) < _LARGEST)
     by_part = [
         (column, part)
         for column in columns
         for part in (PARTS if column in dates and options.dates_as == "parts" else ("",))
     ]
     since = _since(options, hints, orders_of)
-    notes = _notes(names, labels if not options.label else (), tuple(dates), since, options)
     may_be_dates = sorted(hints.day_numbers & {*columns} - {*dates, *categorical})
-    notes += tuple(
-        f"{names[c]!r} may be dates: --dates {names[c]} reads them" for c in may_be_dates
+    notes = _notes(
+        names,
+        labels * (not options.label),
+        tuple(dates) * (options.dates_as == "seconds"),
+        since,
+        may_be_dates,
     )
     return Roles(
         *(tuple(names), tuple(c for c, _ in by_part), tuple(part for _, part in by_part)),
-        *(labels, group, split, categorical, numeric, missing, as_numbers),
+        *(labels, group, split, categorical, numeric, _missing_numbers(options), as_numbers),
         orders_of,
         decimal,
         (*notes, *left_out.values()),
         since,
     )
+
+
+def _missing_numbers(options: Options) -> tuple[int | float, ...]:
+    """Words for missing cells that are numbers, such as -999."""
+    numbers = map(plain_number, options.words_for_missing)
+    return tuple(n for n in numbers if n is not None and abs(n) < _LARGEST)
+
+
+def _labels(number: "_Numbering", options: Options) -> tuple[int, ...]:
+    """Columns of the label; none if other files have it. Raises ConfigurationError."""
+    labels = tuple(number.of("--label", name) for name in options.label)
+    if not labels and not options.labels:
+        labels = (_guess_label(number.names, number.where),)
+    if len(labels) > 1 and options.task != "regression":
+        raise ConfigurationError("--label: expected one column, or --task regression for several")
+    return labels
 
 
 def _check_are_features(
@@ -155,18 +164,20 @@ def _check_are_features(
 def _notes(
     names: Sequence[str],
     guessed_labels: Sequence[int],
-    dates: Sequence[int],
+    in_seconds: Sequence[int],
     since: float,
-    options: Options,
-) -> tuple[str, ...]:
+    may_be_dates: Sequence[int],
+) -> list[str]:
     """What to say of columns by their roles."""
     notes = []
     if guessed_labels:
         notes.append(f"label {', '.join(repr(names[c]) for c in guessed_labels)}, by its name")
-    if dates and options.dates_as == "seconds":
-        shown = ", ".join(repr(names[column]) for column in dates)
+    if in_seconds:
+        shown = ", ".join(repr(names[column]) for column in in_seconds)
         notes.append(f"{shown} in seconds since {written_time(since)}")
-    return tuple(notes)
+    return notes + [
+        f"{names[c]!r} may be dates: --dates {names[c]} reads them" for c in may_be_dates
+    ]
 
 
 def table_source(
@@ -193,10 +204,10 @@ def table_source(
     )
 
 
-def _others(names: Sequence[str], columns: Sequence[int], used: set[int]) -> str:
-    """What to say of columns that ``--columns`` does not have."""
+def _others(names: Sequence[str], columns: Sequence[int], used: set[int]) -> dict[int, str]:
+    """What to say of columns that ``--columns`` does not have, if there are any."""
     others = [name for c, name in enumerate(names) if c not in {*columns, *used}]
-    return f"left out {len(others)} other columns: {', '.join(others[:12])}"
+    return {-1: f"left out {len(others)} other columns: {', '.join(others[:12])}"} if others else {}
 
 
 def _left_out(
