@@ -19,7 +19,7 @@ from lepton_mpi.prepare.readers.csv_sample import (
     find_delimiter,
     first_records,
 )
-from lepton_mpi.prepare.readers.hints import Hints, hints_of
+from lepton_mpi.prepare.readers.hints import Hints, hints_of, names_rows
 from lepton_mpi.wording import printable
 
 # As Excel writes it, and takes it.
@@ -163,6 +163,8 @@ def _with_all_names(found: Sample) -> tuple[Sample, list[str]]:
     if len(first) + 1 != found.width or len(rows) < 2 or len(rows) < len(found.records) - 1:
         return found, []
     at_end = not any(row[-1].strip() for row in rows)
+    if not at_end and not names_rows([row[0] for row in rows]):
+        return found, []
     named = [*first, ""] if at_end else ["", *first]
     records = [named, *found.records[1:]]
     return Sample(records, found.lines), [f"no name for the {'last' if at_end else 'first'} column"]
