@@ -87,7 +87,9 @@ def _check_one_kind(facts: "list[BlockFacts]", source: Source, feature: int) -> 
     name = source.columns[feature]
     is_last = fact is [one for one in facts if one.name == fact.name][-1]
     footer = f", --footer {left} leaves out the last lines" if is_last and source.format == "CSV" and left <= FOOTER_MAX else ""  # fmt: skip
-    reads = f"--numbers {name} reads it, " if written_number(text, source.decimal) else ""
+    number = written_number(text, source.decimal)
+    is_alike = number is not None and is_one_unit({number.affix, ""})  # as the plain ones
+    reads = f"--numbers {name} reads it, " if is_alike else ""
     raise DataError(
         f"{fact.name}: {place}, column {name!r}: expected a number as in {numbers} other rows, got "
         f"{text[:40]!r}; {reads}--missing-words takes such words as missing, --categorical {name!r} the column as "

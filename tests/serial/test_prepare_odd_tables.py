@@ -176,6 +176,23 @@ def test_numbers_of_several_units_are_never_compared(tmp_path, kind, units):
     assert facts["columns"][0]["kind"] == "category"
 
 
+def test_an_id_with_a_letter_is_no_number_of_a_unit(tmp_path):
+    """Among plain numbers it is named without --numbers, which would take the letter for a unit."""
+    rows = [[f"{i}a" if i == 7 else i, i % 2] for i in range(60)]
+    with pytest.raises(DataError, match=r"line 9, column 'id': .*got '7a'(?!.*--numbers)"):
+        prepare(write_csv(tmp_path / "a.csv", rows, "id", "y"), tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_labels_of_a_wide_text_are_read(tmp_path, encoding):
+    """By the mark, as tables are."""
+    np.save(tmp_path / "x.npy", np.arange(60.0)[:, None])
+    (tmp_path / "y.txt").write_bytes("\r\n".join(["no", "yes", "Öl"] * 20).encode(encoding))
+    words = ("--labels", tmp_path / "y.txt", *ALL)
+    facts = prepare(tmp_path / "x.npy", tmp_path / "a.h5", *words)
+    assert [one["name"] for one in facts["classes"]] == ["no", "yes", "Öl"]
+
+
 @pytest.mark.parametrize(("cells", "numbers"), [(["$7", "8", "0"], [7, 8, 0]), (["7 %", "0", "9%"], [7, 0, 9]), (["1.5D+02", "2D-1", "0"], [150, 0.2, 0])])  # fmt: skip
 @both_readers
 def test_amounts_may_lack_their_sign(tmp_path, kind, cells, numbers):
