@@ -203,6 +203,23 @@ def test_amounts_may_lack_their_sign(tmp_path, kind, cells, numbers):
     assert rows_of(tmp_path / "a.h5")["train"][:3, 0] == pytest.approx(numbers, rel=1e-7)
 
 
+@both_readers
+def test_decimal_commas_and_words_for_splits_in_every_table(tmp_path, kind):
+    """--decimal reads the numbers; dev and val are the validation rows."""
+    cells = [f"{i // 2},{5 * (i % 2)}1" for i in range(60)]
+    parts = [("train", "dev", "val", "test")[i % 4] for i in range(60)]
+    columns = [cells, parts, [i % 2 for i in range(60)]]
+    path = table(tmp_path / "a", ["n", "part", "label"], columns, kind)
+    words = (path, tmp_path / "a.h5", "--decimal", ",", "--split-column", "part")
+    if kind == "parquet":  # where texts are texts unless somebody says so
+        with pytest.raises(DataError, match=r"'n' with 60 texts .*--numbers n reads numbers"):
+            prepare(*words)
+        words = (*words, "--numbers", "n")
+    assert prepare(*words)["splits"] == {"train": 15, "validation": 30, "test": 15}
+    expected = [i // 2 + 0.01 for i in range(0, 60, 4)]
+    assert rows_of(tmp_path / "a.h5")["train"][:, 0] == pytest.approx(expected, rel=1e-12)
+
+
 # -- dates -------------------------------------------------------------------------------------------
 
 
