@@ -5,7 +5,7 @@ START HERE, then pipeline.py, then the rest in the order of the data flow::
     options.py        every option, checked before NumPy and MPI are loaded
     readers/          one file per format: parts (files) cut into blocks of rows; read(block) -> Block
     passes.py         all blocks, in rounds of one a rank
-    survey.py         pass 1: kinds of columns, categories, labels, missing cells; row_hashes.py
+    survey.py         pass 1: kinds of columns, categories, labels, missing cells; categories.py, odd_columns.py, row_hashes.py
     labels.py         label cells as classes or targets
     selection.py      which rows stay, and why the others do not; splitting.py: which split each is in
     statistics.py     mean, variance, extremes, exact quantiles of training rows; a pass each

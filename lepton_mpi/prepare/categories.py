@@ -10,8 +10,14 @@ from lepton_mpi.errors import DataError
 from lepton_mpi.prepare.plain_numbers import plain_number
 from lepton_mpi.prepare.readers import Source
 from lepton_mpi.prepare.readers.class_folders import IMAGES, SOUNDS
+from lepton_mpi.prepare.readers.csv_sample import FOOTER_MAX
 from lepton_mpi.prepare.written_dates import orders_of
-from lepton_mpi.prepare.written_numbers import are_written_numbers, written_number
+from lepton_mpi.prepare.written_numbers import (
+    are_of_several_units,
+    are_written_numbers,
+    is_one_unit,
+    written_number,
+)
 from lepton_mpi.wording import one_line
 
 if TYPE_CHECKING:
@@ -79,13 +85,17 @@ def _check_one_kind(facts: "list[BlockFacts]", source: Source, feature: int) -> 
     if not numbers:
         return
     fact = next(fact for fact in facts if feature in fact.first_text)
-    place, text = fact.first_text[feature]
+    place, text, left = fact.first_text[feature]
     name = source.columns[feature]
-    reads = f"--numbers {name} reads it, " if written_number(text, source.decimal) else ""
+    is_last = fact is [one for one in facts if one.name == fact.name][-1]
+    footer = f", --footer {left} leaves out the last lines" if is_last and source.format == "CSV" and left <= FOOTER_MAX else ""  # fmt: skip
+    number = written_number(text, source.decimal)
+    is_alike = number is not None and is_one_unit({number.affix, ""})  # as the plain ones
+    reads = f"--numbers {name} reads it, " if is_alike else ""
     raise DataError(
         f"{fact.name}: {place}, column {name!r}: expected a number as in {numbers} other rows, got "
         f"{text[:40]!r}; {reads}--missing-words takes such words as missing, --categorical {name!r} the column as "
-        "categories"
+        f"categories{footer}"
     )
 
 
@@ -119,6 +129,32 @@ def _ask_about_numbers(where: str, texts_of: dict[int, list[str]], source: Sourc
             f"{where}: {_examples(found, source)}: categories or numbers? --decimal {other}"
             f"{'' if plain else f' --numbers {names}'} reads numbers, --categorical {names} takes the texts as categories"
         )
+
+    found = {
+        f: texts for f, texts in texts_of.items() if are_of_several_units(texts, source.decimal)
+    }
+    if found:
+        names = _names(found, source)
+        raise DataError(
+            f"{where}: {_examples(found, source)}: numbers of several units, which are not compared: --categorical {names} "
+            f"takes the texts as categories, --drop-columns {names} leaves them out"
+        )
+
+
+def check_units(facts: "list[BlockFacts]") -> None:
+    """Raise DataError if the numbers that ``--numbers`` reads in a column have several units."""
+    found: dict[str, dict[str, tuple[str, str]]] = {}
+    for fact in facts:
+        for column, units in fact.units.items():
+            seen = found.setdefault(column, {})
+            seen.update({unit: first for unit, first in units.items() if unit not in seen})
+    for column, units in found.items():
+        if len(units) > 1 and not is_one_unit(units):
+            (_, first), (place, odd) = list(units.values())[:2]
+            raise DataError(
+                f"{place}, column {column!r}: expected a number of the same unit as {first!r}, got {odd!r}: --numbers "
+                "compares numbers of one unit; --drop-columns leaves the column out, --categorical takes texts as categories"
+            )
 
 
 def _ask_about_dates(where: str, texts_of: dict[int, list[str]], source: Source) -> None:

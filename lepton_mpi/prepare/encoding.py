@@ -27,7 +27,7 @@ _Kind = TypeVar("_Kind")
 _DECIDED = (
     *("task", "categorical", "categories", "drop_columns", "numbers", "dates", "dates_as", "missing"),
     *("missing_words", "only_missing_words", "constant_columns", "outliers", "normalise", "per"),
-    *("target_scale", "balance", "columns"),
+    *("target_scale", "balance", "columns", "dates_since"),
 )  # fmt: skip
 # Options that make rows of a file, of which the other file's are taken if nobody says others; stored if not as by default.
 _OF_ROWS = ("context", "tokens", "image_size", "colour", "sample_rate", "seconds", "mel_bands")

@@ -16,6 +16,7 @@ from lepton_mpi.options.option import (
     position,
 )
 from lepton_mpi.prepare import option_kinds
+from lepton_mpi.prepare.written_dates import is_time_of_day, seconds_of
 
 FORMATS = (
     "auto",
@@ -48,6 +49,12 @@ _COMMENT = (
 _MISSING = (
     "error, drop, mean, median or constant=VALUE",
     option_kinds.is_read_by(option_kinds.missing_constant),
+)
+_SINCE = (
+    "first, or a date such as 2020-01-31",
+    lambda text: (
+        text == "first" or (seconds_of(text, "ymd") is not None and not is_time_of_day(text))
+    ),
 )
 _OUTLIERS = (
     "none, quantile=Q with Q between 0 and 0.5, or zscore=Z with Z above 0",
@@ -180,7 +187,13 @@ class Options(Checked):
         kind=_NAMES,
     )
     dates_as: str = _choice(
-        "seconds", "since 1970, or year, month, day, weekday, hour and minute", "parts"
+        "seconds", "since --dates-since, or year, month, day, weekday, hour and minute", "parts"
+    )
+    dates_since: str = option(
+        "1970-01-01",
+        "where the seconds begin, so that other files count alike; first: the earliest date in the first row",
+        _SINCE,
+        kind=Text("DATE"),
     )
     missing_words: tuple[str, ...] = option(
         (),
@@ -317,6 +330,8 @@ class Options(Checked):
             )
         if self.unknown != "error" and self.like is None:
             raise ConfigurationError(f"--unknown {self.unknown}: expected --like FILE beside it")
+        if self.dates_as == "parts" and self.dates_since != "1970-01-01":
+            raise ConfigurationError("--dates-since: is for --dates-as seconds, got parts")
         if self.skip and self.header not in ("auto", "none"):
             raise ConfigurationError("--skip: expected no --header LINE beside it")
         if self.compress != "none" and self.layout == "contiguous":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lepton_mpi.data.files.file_format import SPLITS
+from lepton_mpi.prepare.odd_columns import odd_columns, warnings_of
 from lepton_mpi.wording import grouped
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def facts_of(
         "classes": _classes(plan),
         "targets": _targets(plan),
         "columns": _columns(plan, raw, changed),
-        "counting": [plan.source.columns[feature] for feature in plan.found.counting],
+        **({} if plan.options.like else odd_columns(plan.source, plan.found, plan.labels)),
         "units": _units(moments),
         "constant_units": int(moments.is_constant.sum()),
         "normalisation": {"method": normaliser.method, "per": normaliser.per},
@@ -189,7 +190,8 @@ def _stream_lines(facts: dict[str, Any]) -> list[str]:
         lines.append(line("", f"and {len(facts['sources']) - len(shown)} more"))
     what = f"{facts['values']} different {kind}, stored as {facts['dtype']}"
     rows = f"rows of {facts['options']['context']}, unless training asks for others"
-    lines.append(line("format", f"text in one piece, {what}; {rows}"))
+    told = "; ".join([f"text in one piece, {what}", rows, *facts.get("notes", ())])
+    lines.append(line("format", told))
     counts = ", ".join(f"{grouped(count)} {name}" for name, count in facts["splits"].items())
     return [*lines, line("splits", f"{counts}; divided in the order of the text")]
 
@@ -248,7 +250,8 @@ def _row_lines(facts: dict[str, Any]) -> list[str]:
 
 
 def _rows(count: int, kind: str = "row") -> str:
-    return f"{grouped(count)} {kind}{'s' * (count != 1)}"
+    plural = "es" if kind.endswith("s") else "s"
+    return f"{grouped(count)} {kind}{plural * (count != 1)}"
 
 
 def _class_lines(facts: dict[str, Any]) -> list[str]:
@@ -271,7 +274,7 @@ def _class_lines(facts: dict[str, Any]) -> list[str]:
         without = [c["name"] for c in classes if c["rows"][0] and not c["rows"][place]]
         if without and facts["splits"][split]:
             lines.append(
-                line("", f"{len(without)} classes without {split} rows: {_names(without)}")
+                line("", f"{_rows(len(without), 'class')} without {split} rows: {_names(without)}")
             )
     if len(classes) > SHOWN:
         lines.append(line("", f"and {len(classes) - SHOWN} more"))
@@ -313,9 +316,7 @@ def _column_lines(facts: dict[str, Any]) -> list[str]:
                 "them first, --dtype float64 of training keeps their digits",
             )
         )
-    if counting := facts.get("counting"):
-        what = f"warning: {_names(counting)} count the rows, which may tell the label"
-        lines.append(line("", f"{what}; --drop-columns {','.join(counting[:SHOWN])}"))
+    lines += [line("", f"warning: {what}") for what in warnings_of(facts)]
     dropped = [column["name"] for column in columns if column["dropped"]]
     if dropped:
         lines.append(

@@ -4,16 +4,22 @@ A column of a table is numbers or texts; one that has both is refused by the pla
 whichever is the mistake, guessing would change the data silently.
 """
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
 from lepton_mpi.data.files.array_names import split_of_word
 from lepton_mpi.errors import DataError, same_on_all_ranks
-from lepton_mpi.prepare.categories import categories_of
+from lepton_mpi.prepare.categories import categories_of, check_units
+from lepton_mpi.prepare.odd_columns import (
+    Numbered,
+    counting_columns,
+    counting_in,
+    different_in,
+)
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.passes import Blocks
 from lepton_mpi.prepare.readers import Block, Source, Words
@@ -30,7 +36,7 @@ class BlockFacts:
     missing_cells: np.ndarray  # int64 (features,)
     number_cells: np.ndarray  # int64 (features,), of tables
     words: dict[int, tuple[str, ...]]
-    first_text: dict[int, tuple[str, str]]  # feature: (place, text)
+    first_text: dict[int, tuple[str, str, int]]  # feature: place, text, rows from it to the end
     first_missing: tuple[int, str] | None  # (feature, place)
     hashes: np.ndarray  # uint64 (rows, 2)
     y: Words | np.ndarray
@@ -42,6 +48,10 @@ class BlockFacts:
     counting: dict[
         int, tuple[float, float]
     ]  # first and last of features that rise by 1 from row to row
+    units: dict[
+        str, dict[str, tuple[str, str]]
+    ]  # of numbers in texts: by column and unit the first
+    different: dict[int, np.ndarray]  # features of whole numbers, no two of them equal
     notes: tuple[str, ...] = ()
 
 
@@ -67,7 +77,9 @@ class Survey:
     first_missing : (str, str) or None
         Place and name of the first missing cell.
     counting : tuple of int
-        Features of a table that rise by 1 from row to row.
+        Features that rise by 1 from row to row.
+    numbered : tuple of int
+        Other features that are different in every row, as ids are.
     notes : tuple of str
         What happened to some rows, with how many they are.
     """
@@ -87,6 +99,7 @@ class Survey:
     first_missing: tuple[str, str] | None
     first_row_without_label: str | None
     counting: tuple[int, ...] = ()
+    numbered: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -96,9 +109,13 @@ class Survey:
 
 def survey(source: Source, blocks: Blocks, options: Options) -> Survey:
     """Look at every block. Collective. Raises DataError on every rank."""
-    facts = list(blocks.all_results(lambda number: _look(blocks, number, source, options)))
+    facts, numbered = [], Numbered()
+    for fact in blocks.all_results(lambda number: _look(blocks, number, source, options)):
+        if len(fact.missing):
+            numbered.add(fact.name, fact.different)
+        facts.append(dataclasses.replace(fact, different={}))
     with same_on_all_ranks():
-        return _together(facts, source, options)
+        return _together(facts, numbered.columns(), source)
 
 
 def _look(blocks: Blocks, number: int, source: Source, options: Options) -> BlockFacts:
@@ -136,7 +153,15 @@ def _look(blocks: Blocks, number: int, source: Source, options: Options) -> Bloc
         else None,
         dtype=x.dtype,
         fits=_fits(x),
-        counting=_counting(x) if source.is_table else {},
+        counting=counting_in(x) if _has_columns(source) else {},
+        units={
+            column: {
+                unit: (f"{part.name}: {block.place(row)}", text)
+                for unit, (row, text) in of_column.items()
+            }
+            for column, of_column in block.units.items()
+        },
+        different=different_in(x) if _has_columns(source) else {},
         notes=block.notes,
     )
 
@@ -148,13 +173,13 @@ def _hashes(block: Block, x: np.ndarray, source: Source) -> np.ndarray:
     return hashes_of_rows(block, alike)
 
 
-def _first_texts(block: Block) -> dict[int, tuple[str, str]]:
-    """Place and text of the first cell of each feature that is a text."""
+def _first_texts(block: Block) -> dict[int, tuple[str, str, int]]:
+    """Of the first cell of each feature that is a text: its place, text, and rows from it to the end of the block."""
     found = {}
     for feature, words in block.words.items():
         if words.texts:
             row = int(np.argmax(words.codes >= 0))
-            found[feature] = block.place(row), words.texts[words.codes[row]]
+            found[feature] = block.place(row), words.texts[words.codes[row]], len(block.x) - row
     return found
 
 
@@ -201,13 +226,9 @@ def _column(source: Source, feature: int) -> str:
     )
 
 
-def _counting(x: np.ndarray) -> dict[int, tuple[float, float]]:
-    """First and last number of each feature that rises by 1 from row to row."""
-    if len(x) < 2:
-        return {j: (value, value) for j, value in enumerate(x[0].tolist())} if len(x) else {}
-    with np.errstate(over="ignore", invalid="ignore"):
-        likely = np.flatnonzero(x[1] - x[0] == 1).tolist()
-        return {j: (x[0, j], x[-1, j]) for j in likely if (np.diff(x[:, j]) == 1).all()}
+def _has_columns(source: Source) -> bool:
+    """Whether a number of a row means the same in all rows, rather than a pixel or a token."""
+    return len(source.row_shape) == 1 and not source.overlapping
 
 
 def _label_missing(y: Words | np.ndarray) -> np.ndarray:
@@ -230,11 +251,15 @@ def _fits(x: np.ndarray) -> tuple[bool, bool]:
 # -- all blocks together -----------------------------------------------------------------------------
 
 
-def _together(facts: list[BlockFacts], source: Source, options: Options) -> Survey:
+def _together(facts: list[BlockFacts], numbered: tuple[int, ...], source: Source) -> Survey:
     if not any(len(fact.missing) for fact in facts):
         raise DataError(f"{source.parts[0].name}: expected rows, got none")
+    check_units(facts)
     features = int(np.prod(source.row_shape))
     y = [fact.y for fact in facts]
+    counting = ()
+    if _has_columns(source):
+        counting = counting_columns([(f.name, len(f.missing), f.counting) for f in facts])
     first = next((fact.first_missing for fact in facts if fact.first_missing), None)
     return Survey(
         [len(fact.missing) for fact in facts],
@@ -256,19 +281,10 @@ def _together(facts: list[BlockFacts], source: Source, options: Options) -> Surv
         next(
             (fact.first_row_without_label for fact in facts if fact.first_row_without_label), None
         ),
-        _counting_everywhere(facts) if source.is_table else (),
+        counting,
+        tuple(f for f in numbered if f not in counting and f not in source.dates),
         _counted(note for fact in facts for note in fact.notes),
     )
-
-
-def _counting_everywhere(facts: list[BlockFacts]) -> tuple[int, ...]:
-    """Features that count in every file from its first row to its last."""
-    facts = [fact for fact in facts if len(fact.missing)]
-    counting = set.intersection(*(set(fact.counting) for fact in facts))
-    for before, after in pairwise(facts):
-        if before.name == after.name:
-            counting = {j for j in counting if after.counting[j][0] - before.counting[j][1] == 1}
-    return tuple(sorted(counting)) if sum(len(fact.missing) for fact in facts) > 2 else ()
 
 
 def _counted(notes: Iterable[str]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 Two passes over the files, in pieces of a few MiB, so that any length fits into memory: which characters there are and how
 many; then their ids, into the file. Rank 0 does both, since a piece begins where the one before ended; the others wait.
 Files of one split follow each other, and each is a document: its first token does not follow from the file before.
+Characters are those of the text: a byte order mark is none, and a line ends by one newline, whatever the file ends it by.
 """
 
 import codecs
@@ -10,6 +11,7 @@ import dataclasses
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from io import IncrementalNewlineDecoder
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,14 @@ from lepton_mpi.data.files.file_format import ENCODING, SPLITS
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers.inputs import Input
-from lepton_mpi.prepare.readers.text import division, no_character_0, not_decodable
+from lepton_mpi.prepare.readers.text import (
+    MARK,
+    MARK_LEFT_OUT,
+    RETURNS_READ,
+    division,
+    no_character_0,
+    not_decodable,
+)
 from lepton_mpi.prepare.stream_encoding import StreamEncoding
 from lepton_mpi.prepare.writing import RowWriter, disk_errors, new_file, write_facts
 
@@ -95,9 +104,10 @@ def _write(
 ) -> Generator[None, None, None]:
     """All of it; pauses after every piece."""
     seen, counts = np.zeros(_CODE_POINTS, bool), []
+    notes: dict[str, None] = {}
     for given in inputs:
         count = 0
-        for points in _pieces(given.path, options):
+        for points in _pieces(given.path, options, notes):
             seen[points] = True
             count += points.size
             yield
@@ -111,7 +121,7 @@ def _write(
         for split, start, stop in division(given, count, inputs, options)
     ]
     _check_length(inputs, plan, options)
-    facts.append(_facts(inputs, plan, counted, options))
+    facts.append({**_facts(inputs, plan, counted, options), "notes": list(notes)})
     if options.dry_run:
         return
     with ExitStack() as stack:
@@ -126,29 +136,47 @@ def _write(
             _write_rest(file, plan, counted, facts[0], options)
 
 
-def _pieces(path: Path, options: Options) -> Iterator[np.ndarray]:
-    """Bytes or code points of a file, some MiB at a time. Raises DataError."""
+def _pieces(path: Path, options: Options, notes: dict[str, None]) -> Iterator[np.ndarray]:
+    """Bytes or code points of a file, some MiB at a time; adds to the notes what is not taken as it is. Raises DataError."""
     try:
-        decoder = None
-        if options.tokens == "characters":
-            decoder = codecs.getincrementaldecoder(options.encoding)()
+        decoder = _decoder(options)
         with path.open("rb") as raw:
-            before = 0
+            before, begins = 0, True
             while content := raw.read(_PIECE_BYTES):
-                yield _points(content, decoder, path, before, is_last=False)
+                points = _points(content, decoder, path, before, is_last=False)
+                if begins and points.size:
+                    begins = False
+                    if decoder is not None and points[0] == ord(MARK):
+                        notes[MARK_LEFT_OUT], points = None, points[1:]
+                yield points
                 before += content.count(b"\n")
             if decoder is not None:
                 yield _points(b"", decoder, path, before, is_last=True)
+                if any("\r" in ends for ends in decoder.newlines or ()):
+                    notes[RETURNS_READ] = None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _decoder(options: Options) -> IncrementalNewlineDecoder | None:
+    """Of characters; a carriage return at the end of a piece waits for what comes behind it. Raises ConfigurationError."""
+    if options.tokens != "characters":
+        return None
+    try:
+        decoder = codecs.getincrementaldecoder(options.encoding)()
     except LookupError:
         raise ConfigurationError(
             f"--encoding: expected an encoding, got {options.encoding!r}"
         ) from None
+    return IncrementalNewlineDecoder(decoder, translate=True)
 
 
 def _points(
-    content: bytes, decoder: Any, path: Path, lines_before: int, is_last: bool
+    content: bytes,
+    decoder: IncrementalNewlineDecoder | None,
+    path: Path,
+    lines_before: int,
+    is_last: bool,
 ) -> np.ndarray:
     if decoder is None:
         return np.frombuffer(content, np.uint8)
@@ -212,7 +240,7 @@ def _write_file(
 ) -> Generator[None, None, None]:
     """Every token of a file to the split that it belongs to; pauses after every piece."""
     begin = 0
-    for points in _pieces(given.path, options):
+    for points in _pieces(given.path, options, {}):
         ids = counted.id_of[points].astype(counted.dtype)
         for split, start, stop in parts:
             first, last = max(start, begin), min(stop, begin + ids.size)

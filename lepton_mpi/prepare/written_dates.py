@@ -14,19 +14,26 @@ from lepton_mpi.prepare.written_numbers import LOOKED_AT, NEARLY_ALL
 ORDERS = ("ymd", "dmy", "mdy")
 PARTS = ("year", "month", "day", "weekday", "hour", "minute")
 
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTHS = (
+    *("january", "february", "march", "april", "may", "june", "july", "august", "september"),
+    *("october", "november", "december"),
+)
+_WEEKDAY = r"(?:(?i:(?:mon|tue|tues|wed|wednes|thu|thur|thurs|fri|sat|satur|sun)(?:day)?)\.?,?\s)?"
 _DATE = (
     r"(?P<y>\d{4})(?P<s1>[-/.])(?P<m>\d{1,2})(?P=s1)(?P<d>\d{1,2})"
     r"|(?P<a>\d{1,2})(?P<s2>[-/.])(?P<b>\d{1,2})(?P=s2)(?P<c>\d{4}|\d{2})"
     r"|(?P<d2>\d{1,2})[- ](?P<n2>[A-Za-z]{3,9})\.?,?[- ](?P<y2>\d{4}|\d{2})"
     r"|(?P<n3>[A-Za-z]{3,9})\.? (?P<d3>\d{1,2}),? (?P<y3>\d{4})"
     r"|(?P<y4>\d{4})(?P<m4>\d{2})(?P<d4>\d{2})"
+    r"|(?P<y5>\d{4})[-/](?P<m5>\d{1,2})|(?P<m6>\d{1,2})[-/](?P<y6>\d{4})"
+    r"|(?P<n7>[A-Za-z]{3,9})\.?[- ](?P<y7>\d{4})"
+    r"|(?P<y8>\d{4})[- ]?Q(?P<q8>[1-4])|Q(?P<q9>[1-4])[- ](?P<y9>\d{4})"
 )
 _TIME = (
     r"(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<part>\d{1,9}))?)?"
-    r"\s?(?P<half>[AaPp]\.?[Mm]\.?)?\s?(?P<zone>Z|UTC|[+-]\d{2}:?\d{2})?"
+    r"\s?(?P<half>[AaPp]\.?[Mm]\.?)?\s?(?P<zone>Z|UTC|GMT|[+-]\d{2}:?\d{2})?"
 )
-_PATTERN = re.compile(rf"(?:{_DATE})(?:[T ,]\s?{_TIME})?")
+_PATTERN = re.compile(rf"{_WEEKDAY}(?:{_DATE})(?:[T ,]\s?{_TIME})?")
 _TIME_ALONE = re.compile(_TIME)
 _EPOCH = datetime(1970, 1, 1)
 
@@ -34,10 +41,14 @@ _EPOCH = datetime(1970, 1, 1)
 def seconds_of(text: str, order: str) -> float | None:
     """Seconds since 1970, or of a time alone since midnight; None for what is neither.
 
+    A month or a quarter without a day is its first day.
+
     >>> seconds_of("1970-01-02", "dmy"), seconds_of("02/01/1970 01:00", "dmy"), seconds_of("0:30", "dmy")
     (86400.0, 90000.0, 1800.0)
     >>> seconds_of("Jan 2, 1970 12:30 AM", "mdy"), seconds_of("30/02/2023", "dmy")
     (88200.0, None)
+    >>> seconds_of("1970-02", "dmy") == seconds_of("Feb 1970", "dmy") == seconds_of("Sun, 1 Feb 1970", "dmy")
+    True
     """
     text = text.strip()
     found = _PATTERN.fullmatch(text)
@@ -89,12 +100,53 @@ def _date(found: re.Match, order: str) -> datetime:
             raise ValueError
         year = found["c"]
         day, month = (found["a"], found["b"]) if order == "dmy" else (found["b"], found["a"])
+    elif found["n2"] or found["n3"] or found["n7"]:
+        name = found["n2"] or found["n3"] or found["n7"]
+        day, year = found["d2"] or found["d3"] or 1, found["y2"] or found["y3"] or found["y7"]
+        month = _month(name)
+    elif found["q8"] or found["q9"]:
+        day, year = 1, found["y8"] or found["y9"]
+        month = 3 * int(found["q8"] or found["q9"]) - 2
     else:
-        name, day, year = (found["n2"], found["d2"], found["y2"]) if found["n2"] else (
-            found["n3"], found["d3"], found["y3"]
-        )  # fmt: skip
-        month = _MONTHS.index(name[:3].lower()) + 1
+        day, year, month = 1, found["y5"] or found["y6"], found["m5"] or found["m6"]
     return datetime(_full_year(year), int(month), int(day))
+
+
+def _month(name: str) -> int:
+    """Of a name, or its beginning. Raises ValueError."""
+    name = "sep" if name.lower() == "sept" else name.lower()
+    return next((n for n, month in enumerate(_MONTHS, 1) if month.startswith(name)), 0)
+
+
+def written_time(seconds: float) -> str:
+    """A time since 1970 as ``seconds_of`` reads it; without its hour at midnight.
+
+    >>> written_time(0.0), written_time(90000.5)
+    ('1970-01-01', '1970-01-02 01:00:00.500000')
+    """
+    time = _EPOCH + timedelta(seconds=seconds)
+    return str(time if seconds % 86400 else time.date())
+
+
+def is_time_of_day(text: str) -> bool:
+    """Whether it has no date.
+
+    >>> is_time_of_day("12:30"), is_time_of_day("2023-01-01 12:30")
+    (True, False)
+    """
+    return bool(_TIME_ALONE.fullmatch(text.strip()))
+
+
+def day_numbers(texts: Sequence[str]) -> bool:
+    """Whether all are whole numbers that may be days, such as 20230131, and not all one.
+
+    >>> day_numbers(["20230131", "20230201"]), day_numbers(["20230131", "20230199"]), day_numbers([])
+    (True, False, False)
+    """
+    days = {*texts}
+    if not all(len(day) == 8 and day.isdecimal() and 1900 <= int(day[:4]) <= 2100 for day in days):
+        return False
+    return len(days) > 1 and all(seconds_of(day, "ymd") is not None for day in days)
 
 
 def _full_year(text: str) -> int:

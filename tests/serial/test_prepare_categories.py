@@ -9,10 +9,8 @@ from sklearn.preprocessing import OneHotEncoder
 
 from lepton_mpi.errors import DataError
 from tests.serial.data_files import load, read_all
-from tests.serial.raw_files import images, prepare, same_on_ranks, write_csv
+from tests.serial.raw_files import prepare, same_on_ranks, write_csv
 from tests.serial.test_prepare import rows_of
-from tests.serial.test_prepare_folders import KINDS as KINDS_OF_FILES
-from tests.serial.test_prepare_folders import _write as write_image_or_sound
 
 needs_pyarrow = pytest.mark.skipif(
     importlib.util.find_spec("pyarrow") is None,
@@ -125,40 +123,12 @@ def test_constant_categories_can_be_dropped(tmp_path):
 # -- labels ------------------------------------------------------------------------------------------
 
 
-def _label_file(path, kind: str, labels: np.ndarray):
-    x = np.arange(len(labels)) % 7
-    if kind == "csv":
-        return write_csv(path.with_suffix(".csv"), list(zip(x, labels, strict=True)), "x", "y")
-    if kind == "npy":
-        np.save(path.with_suffix(".npy"), np.column_stack([x, labels]))
-        return path.with_suffix(".npy")
-    if kind == "npz":
-        np.savez(path.with_suffix(".npz"), x=x[:, None], y=labels)
-        return path.with_suffix(".npz")
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
-    parquet.write_table(pyarrow.table({"x": x, "y": labels}), path.with_suffix(".parquet"))
-    return path.with_suffix(".parquet")
-
-
-@pytest.mark.parametrize("kind", ["csv", "parquet", "npy", "npz"])
-def test_whole_numbers_that_may_be_targets_are_asked_about(tmp_path, kind):
-    """Body masses of 94 values are; ten digits, and classes numbered from 0 or 1, are not."""
-    words = ("--label", "-1") if kind == "npy" else ()
-    mass = 2700 + 25 * np.concatenate([np.arange(94), np.random.default_rng(0).integers(0, 94, 250)])  # fmt: skip
-    path = _label_file(tmp_path / "a", kind, mass)
-    with pytest.raises(DataError, match=r"classes or targets\? 94 different values from 2700 to 5025 in 344 rows"):  # fmt: skip
-        prepare(path, tmp_path / "a.h5", *words)
-    facts = prepare(path, tmp_path / "a.h5", *words, "--task", "classification")
-    assert len(facts["classes"]) == 94
-    facts = prepare(path, tmp_path / "b.h5", *words, "--task", "regression")
-    assert facts["task"] == "regression"
-    for first, count in ((0, 10), (1, 26), (0, 40)):
-        path = _label_file(tmp_path / "c", kind, first + np.arange(400) % count)
-        assert len(prepare(path, tmp_path / "c.h5", *words, "--force")["classes"]) == count
-    path = _label_file(tmp_path / "d", kind, np.array([1, 10, 100] * 20))
-    assert len(prepare(path, tmp_path / "d.h5", *words)["classes"]) == 3
+@pytest.mark.parametrize("values", [range(10), range(1, 27), range(40), (1, 10, 100)])
+def test_whole_numbers_that_number_classes_are_not_asked_about(tmp_path, values):
+    """Digits, letters from 1, and a few numbers."""
+    rows = [[i % 7, values[i % len(values)]] for i in range(400)]
+    facts = prepare(write_csv(tmp_path / "a.csv", rows, "x", "y"), tmp_path / "a.h5")
+    assert [one["name"] for one in facts["classes"]] == list(map(str, values))
 
 
 def test_the_full_stops_of_uci(tmp_path):
@@ -217,24 +187,6 @@ def test_statistics_are_those_of_the_rows_as_written(tmp_path, normalise):
         shift = file["normalisation/shift"][0]
     expected = {"standard": stored.mean(), "robust": np.median(stored), "minmax": stored.min()}
     assert np.isclose(shift, expected[normalise], rtol=1e-12)
-
-
-@pytest.mark.parametrize("reader", ["csv", "npz", *KINDS_OF_FILES])
-def test_small_classes_are_in_validation_and_test(tmp_path, reader):
-    """Not both rows from one class; and a class that a split has no row of is named."""
-    x, y = images(12, (4,), classes=2)
-    if reader == "npz":
-        np.savez(tmp_path / "a.npz", x=x, y=y)
-        path = tmp_path / "a.npz"
-    elif reader in ("wav", "images"):
-        path = tmp_path / "files"
-        for number, code in enumerate(y):
-            (path / f"class {code}").mkdir(parents=True, exist_ok=True)
-            write_image_or_sound(reader, path / f"class {code}" / f"{number}", number)
-    else:
-        path = write_csv(tmp_path / "a.csv", [[*r, c] for r, c in zip(x, y, strict=True)], *"abcd", "y")  # fmt: skip
-    facts = prepare(path, tmp_path / "a.h5")
-    assert [one["rows"] for one in facts["classes"]] == [[5, 1, 0], [5, 0, 1]]
 
 
 @pytest.mark.parametrize(("word", "split"), [("dev", "validation"), ("val", "validation"), ("testing", "test")])  # fmt: skip

@@ -309,3 +309,14 @@ def test_photographs_are_upright(tmp_path, orientation, suffix):
     assert np.abs(rows - upright).max() < 30
     if suffix != ".tif":  # Pillow turns those itself
         assert ("1 x image turned as its EXIF says" in facts["notes"]) == (orientation > 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_small_classes_are_in_validation_and_test(tmp_path, kind):
+    """Not both files from one class; and a class that a split has no file of is named."""
+    for number in range(12):
+        folder = tmp_path / "files" / f"class {number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(kind, folder / f"{number}", number)
+    facts = prepare(tmp_path / "files", tmp_path / "a.h5")
+    assert [one["rows"] for one in facts["classes"]] == [[5, 1, 0], [5, 0, 1]]

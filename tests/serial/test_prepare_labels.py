@@ -279,52 +279,6 @@ def test_a_table_of_files_by_split_and_what_it_does_not_name(tmp_path):
 # -- numbers that mean none --------------------------------------------------------------------------
 
 
-def _with_labels(kind: str, folder, y):
-    """Rows with these labels in a file of each kind of reader, and the words that prepare it."""
-    if kind == "hdf5":
-        return (write(folder / "a.h5", {"x": X, "y": y}),)
-    if kind == "npz":
-        np.savez(folder / "a.npz", x=X, y=y)
-        return (folder / "a.npz",)
-    if kind == "npy":
-        np.save(folder / "m.npy", np.column_stack([X, y]))
-        return (folder / "m.npy", "--label", "-1")
-    if kind == "idx":
-        return (
-            write_idx(folder / "x.idx", X[:, :, None].astype("f4")),
-            write_idx(folder / "y.idx", y),
-        )
-    if kind == "labels":
-        np.save(folder / "x.npy", X)
-        (folder / "y.txt").write_text("\n".join(map(str, y)))
-        return (folder / "x.npy", "--labels", folder / "y.txt")
-    return (
-        write_csv(folder / "t.csv", np.column_stack([X, y]).astype(int).tolist(), *"abcd", "label"),
-    )
-
-
-@pytest.mark.parametrize("value", [-1, 255])
-@pytest.mark.parametrize("kind", ["hdf5", "npz", "npy", "idx", "labels", "csv"])
-def test_a_number_that_stands_out_of_the_labels_is_asked_about(tmp_path, kind, value):
-    """A class or no label? Both answers work, in every reader."""
-    y = Y.astype("u1" if value == 255 else "i1")
-    y[[5, 9]] = value
-    words = (*_with_labels(kind, tmp_path, y), "--split", "1")
-    with pytest.raises(
-        DataError, match=rf"{value} beside 0 to 2, in 2 rows: a class, or no label\?"
-    ):
-        prepare(*words, tmp_path / "o.h5")
-    given = (*words, f"--no-label={value}")
-    with pytest.raises(DataError, match=r"expected a label, got none \(2 missing in all\)"):
-        prepare(*given, tmp_path / "o.h5")
-    facts = same_on_ranks(tmp_path / "c.h5", *given, "--missing", "drop")
-    kept = np.delete(Y, [5, 9])
-    assert rows_of(tmp_path / "c.h5", "y")["train"].tolist() == kept.tolist()
-    assert facts["dropped"] == {"without a label": 2}
-    facts = prepare(*words, tmp_path / "b.h5", "--no-label", "none")
-    assert [one["name"] for one in facts["classes"]] == sorted(["0", "1", "2", str(value)], key=int)
-
-
 @pytest.mark.parametrize("values", [(-1, 1), (1, 2, 3), (0, 1, 5), (-2, -1, 0, 1)])
 def test_labels_that_are_plain_are_not_asked_about(tmp_path, values):
     """Two classes as support vector machines have them, classes from 1, with gaps, and ratings."""

@@ -73,6 +73,8 @@ def what_it_is(path: Path) -> str:
         return f"gzipped: {prepare_line(path, _TABLE_WORDS if is_table else '')}"
     if len(head) > 4 and head[:2] == b"\0\0" and head[2] in range(8, 15) and 0 < head[3] < 9:
         return f"an IDX file: {prepare_line(path, '--labels LABELS --format idx')}"
+    if head[:1] in (b"{", b"["):
+        return "perhaps JSON: write it as CSV"
     if head and _is_text(head):
         known = path.suffix.lower() in _TEXTS and path.suffix.lower() != ".txt"
         return f"a text: {prepare_line(path, _TABLE_WORDS + ' --format csv' * (not known))}"

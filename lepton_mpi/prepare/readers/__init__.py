@@ -2,7 +2,7 @@
 
 A reader is a function ``open_…(inputs, options, world) -> Source``, collective over ``world``; ``opening.py`` chooses
 one by the names of the inputs. All of them yield the same form, a ``Block``; tables (CSV, Parquet, a matrix) come to it
-by ``columns.py``, which knows the roles of columns: features, label, group, split.
+by ``columns.py``, which knows the roles of columns: features, label, group, split, and ``cells.py``.
 
 What a reader promises: the blocks, their order and their bounds depend on inputs and options alone, not on the number
 of ranks; ``read`` may be called for any block, at any time, again and again, and raises DataError naming file and place.
@@ -72,6 +72,8 @@ class Block:
         ``first_row``.
     notes : tuple of str
         What happened to some rows here, in words that are counted over all blocks.
+    units : dict of str to dict of str to (int, str)
+        Of columns whose texts were read as numbers: for each unit its first row and text.
     """
 
     x: np.ndarray
@@ -82,6 +84,7 @@ class Block:
     lines: np.ndarray | None = None
     first_row: int = 0
     notes: tuple[str, ...] = ()
+    units: Mapping[str, Mapping[str, tuple[int, str]]] = field(default_factory=dict)
 
     @property
     def flat(self) -> np.ndarray:
@@ -159,6 +162,8 @@ class Source:
         If the source names the classes: those of y = 0, 1, ….
     categorical : set of int
         Features of a table that are categories by the user's word.
+    dates : set of int
+        Features of a table that are dates.
     vocabulary : tuple of str
         Of text: the tokens by id.
     compared_as : np.dtype or None
@@ -189,6 +194,7 @@ class Source:
     label: str = "the label"
     class_names: tuple[str, ...] = ()
     categorical: frozenset[int] = frozenset()
+    dates: frozenset[int] = frozenset()
     vocabulary: tuple[str, ...] = ()
     compared_as: np.dtype | None = None
     overlapping: bool = False

@@ -11,7 +11,8 @@ from lepton_mpi.data.files.array_names import Pairs, find_pairs, listed, unused
 from lepton_mpi.errors import DataError, LeptonError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Block, RowPart, Source, Words
-from lepton_mpi.prepare.readers.columns import Cells, Roles, block_of, no_labels
+from lepton_mpi.prepare.readers.cells import Cells, block_of
+from lepton_mpi.prepare.readers.columns import Roles, no_labels
 from lepton_mpi.wording import one_line
 
 

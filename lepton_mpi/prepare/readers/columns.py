@@ -1,18 +1,22 @@
-"""What the columns of a table are for: features, label, group, split; and blocks made of them."""
+"""What the columns of a table are for: features, label, group, split."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from lepton_mpi.errors import ConfigurationError, DataError
+from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.plain_numbers import plain_number
-from lepton_mpi.prepare.readers import Block, Part, Source, Words
+from lepton_mpi.prepare.readers import Part, Source
 from lepton_mpi.prepare.readers.hints import Hints
-from lepton_mpi.prepare.written_dates import ORDERS, PARTS, parts_of, seconds_of
-from lepton_mpi.prepare.written_numbers import written_number
+from lepton_mpi.prepare.written_dates import (
+    ORDERS,
+    PARTS,
+    is_time_of_day,
+    seconds_of,
+    written_time,
+)
 from lepton_mpi.wording import did_you_mean
 
 # Names of columns that are taken for the label if there is exactly one of them.
@@ -26,7 +30,8 @@ class Roles:
     """Numbers of the columns of a table by what they are for.
 
     ``features`` may name a column of dates several times, once for each of its ``parts``; these are empty for others.
-    ``numbers`` are columns of texts to be read as numbers, ``dates`` those of dates with the order of day, month and year.
+    ``numbers`` are columns of texts to be read as numbers, ``dates`` those of dates with the order of day, month and year;
+    dates are counted in seconds from ``since``, itself in seconds since 1970.
     """
 
     names: tuple[str, ...]
@@ -43,6 +48,7 @@ class Roles:
     decimal: str = "."
     notes: tuple[str, ...] = ()
     has_labels: bool = True
+    since: float = 0.0
 
     @property
     def texts(self) -> set[int]:
@@ -66,17 +72,6 @@ class Roles:
         return ", ".join(self.names[column] for column in self.labels)
 
 
-@dataclass(frozen=True)
-class Cells:
-    """Some rows of a table: ``numbers`` (rows, columns) float64, NaN in cells that are missing or texts; ``words`` of
-    the columns in which some cell is a text, or is wanted as one."""
-
-    numbers: np.ndarray
-    words: dict[int, Words] = field(default_factory=dict)
-    lines: np.ndarray | None = None
-    first_row: int = 0
-
-
 def choose_roles(
     names: Sequence[str],
     options: Options,
@@ -88,28 +83,23 @@ def choose_roles(
     hints = hints or Hints()
     number = _Numbering(tuple(names), where, hints)
     are_absent = options.may_lack_labels and not {*names} & {*options.label}
-    labels = tuple(number.of("--label", name) for name in options.label if not are_absent)
-    if not labels and not options.labels and not are_absent:
-        labels = (_guess_label(names, where),)
-    if len(labels) > 1 and options.task != "regression":
-        raise ConfigurationError("--label: expected one column, or --task regression for several")
+    labels = () if are_absent else _labels(number, options)
     group = number.of("--group", options.group) if options.group else None
     split = number.of("--split-column", options.split_column) if options.split_column else None
     categorical = number.all_of("--categorical", options.categorical)
     as_numbers = number.all_of("--numbers", options.numbers)
     orders = dict(map(_name_and_order, options.dates))
     dates = {number.of("--dates", name): order for name, order in orders.items()}
+    orders_of = {
+        c: order or _order(names[c], hints.orders.get(c, ())) for c, order in dates.items()
+    }
     used = {*labels, *({group, split} - {None})}
     left_out = _left_out(names, hints, {*used, *categorical, *as_numbers, *dates}, options)
     other = {*used, *number.all_of("--drop-columns", options.drop_columns), *left_out}
-    chosen_columns = [number.of("--columns", name) for name in options.columns]
-    columns = tuple(c for c in chosen_columns or range(len(names)) if c not in other)
-    if chosen_columns:
-        left_out = (
-            {}
-            if len(chosen_columns) + len(used) == len(names)
-            else {-1: _others(names, chosen_columns, used)}
-        )
+    wanted = [number.of("--columns", name) for name in options.columns]
+    columns = tuple(c for c in wanted or range(len(names)) if c not in other)
+    if wanted:
+        left_out = _others(names, wanted, used)
     if not columns:
         shown = ", ".join(names[:12])
         raise ConfigurationError(
@@ -118,25 +108,79 @@ def choose_roles(
     for column in categorical & other:
         raise ConfigurationError(f"--categorical: expected a feature, got {names[column]!r}")
     numeric = options.task == "regression" and not options.labels and not are_absent
-    for flag, chosen in (("--numbers", as_numbers), ("--dates", frozenset(dates))):
-        for column in chosen & (categorical | ({group, split} if numeric else {group, split, *labels})):  # fmt: skip
-            raise ConfigurationError(f"{flag}: expected a feature, got {names[column]!r}")
-    words = map(plain_number, options.words_for_missing)
-    missing = tuple(number for number in words if number is not None and abs(number) < _LARGEST)
+    taken = {group, split} if numeric else {group, split, *labels}
+    _check_are_features(names, as_numbers, dates, categorical | taken)
     by_part = [
         (column, part)
         for column in columns
         for part in (PARTS if column in dates and options.dates_as == "parts" else ("",))
     ]
-    notes = (f"label {', '.join(repr(names[column]) for column in labels)}, by its name",) * (bool(labels) and not options.label)  # fmt: skip
+    since = _since(options, hints, orders_of)
+    may_be_dates = sorted(hints.day_numbers & {*columns} - {*dates, *categorical})
+    notes = _notes(
+        names,
+        labels * (not options.label),
+        tuple(dates) * (options.dates_as == "seconds"),
+        since,
+        may_be_dates,
+    )
     return Roles(
         *(tuple(names), tuple(c for c, _ in by_part), tuple(part for _, part in by_part)),
-        *(labels, group, split, categorical, numeric, missing, as_numbers),
-        {c: order or _order(names[c], hints.orders.get(c, ())) for c, order in dates.items()},
+        *(labels, group, split, categorical, numeric, _missing_numbers(options), as_numbers),
+        orders_of,
         decimal,
         (*notes, *([no_labels(options.label)] * are_absent), *left_out.values()),
         not are_absent,
+        since,
     )
+
+
+def _missing_numbers(options: Options) -> tuple[int | float, ...]:
+    """Words for missing cells that are numbers, such as -999."""
+    numbers = map(plain_number, options.words_for_missing)
+    return tuple(n for n in numbers if n is not None and abs(n) < _LARGEST)
+
+
+def _labels(number: "_Numbering", options: Options) -> tuple[int, ...]:
+    """Columns of the label; none if other files have it. Raises ConfigurationError."""
+    labels = tuple(number.of("--label", name) for name in options.label)
+    if not labels and not options.labels:
+        labels = (_guess_label(number.names, number.where),)
+    if len(labels) > 1 and options.task != "regression":
+        raise ConfigurationError("--label: expected one column, or --task regression for several")
+    return labels
+
+
+def _check_are_features(
+    names: Sequence[str],
+    numbers: Collection[int],
+    dates: Collection[int],
+    taken: Collection[int | None],
+) -> None:
+    """Raise ConfigurationError for columns that are to be read as numbers and as something else."""
+    for flag, chosen in (("--numbers", numbers), ("--dates", dates)):
+        for column in chosen:
+            if column in taken:
+                raise ConfigurationError(f"{flag}: expected a feature, got {names[column]!r}")
+
+
+def _notes(
+    names: Sequence[str],
+    guessed_labels: Sequence[int],
+    in_seconds: Sequence[int],
+    since: float,
+    may_be_dates: Sequence[int],
+) -> list[str]:
+    """What to say of columns by their roles."""
+    notes = []
+    if guessed_labels:
+        notes.append(f"label {', '.join(repr(names[c]) for c in guessed_labels)}, by its name")
+    if in_seconds:
+        shown = ", ".join(repr(names[column]) for column in in_seconds)
+        notes.append(f"{shown} in seconds since {written_time(since)}")
+    return notes + [
+        f"{names[c]!r} may be dates: --dates {names[c]} reads them" for c in may_be_dates
+    ]
 
 
 def table_source(
@@ -150,6 +194,7 @@ def table_source(
         roles.feature_names,
         f"the label column {roles.label_name!r}" if roles.has_labels else "no label",
         categorical=roles.categorical_features,
+        dates=frozenset(i for i, column in enumerate(roles.features) if column in roles.dates),
         notes=(*notes, *roles.notes),
         decimal=roles.decimal,
         has_labels=roles.has_labels,
@@ -158,6 +203,7 @@ def table_source(
             "columns": tuple(dict.fromkeys(roles.names[column] for column in roles.features)),
             "numbers": tuple(roles.names[column] for column in sorted(roles.numbers)),
             "dates": tuple(f"{roles.names[c]}={order}" for c, order in roles.dates.items()),
+            "dates_since": written_time(roles.since),
         },
     )
 
@@ -168,10 +214,10 @@ def no_labels(names: Sequence[str]) -> str:
     return f"{what}: rows to be scored, written without labels"
 
 
-def _others(names: Sequence[str], columns: Sequence[int], used: set[int]) -> str:
-    """What to say of columns that ``--columns`` does not have."""
+def _others(names: Sequence[str], columns: Sequence[int], used: set[int]) -> dict[int, str]:
+    """What to say of columns that ``--columns`` does not have, if there are any."""
     others = [name for c, name in enumerate(names) if c not in {*columns, *used}]
-    return f"left out {len(others)} other columns: {', '.join(others[:12])}"
+    return {-1: f"left out {len(others)} other columns: {', '.join(others[:12])}"} if others else {}
 
 
 def _left_out(
@@ -203,83 +249,17 @@ def _order(name: str, possible: Sequence[str]) -> str:
     return possible[0] if possible else "ymd"
 
 
-def block_of(cells: Cells, roles: Roles, path: object) -> Block:
-    """The rows with every column in its place. Raises DataError for a label that should be a number and is none."""
-    numbers, texts = cells.numbers, cells.words
-    if roles.missing_numbers:
-        numbers = np.where(
-            np.isin(numbers, np.array(roles.missing_numbers, np.float64)), np.nan, numbers
-        )
-        texts = {c: _without(words, roles.missing_numbers) for c, words in texts.items()}
-    if roles.numbers or roles.dates:
-        numbers, texts = _read_texts(numbers, dict(texts), roles)
-    words = {i: texts[c] for i, c in enumerate(roles.features) if c in texts}
-    y = numbers[:, list(roles.labels)]
-    x = np.ascontiguousarray(numbers[:, list(roles.features)])
-    if any(roles.parts):
-        _set_parts(x, roles)
-    block = Block(
-        x,
-        _labels(roles, y, texts),
-        words,
-        texts.get(roles.group),
-        texts.get(roles.split),
-        cells.lines,
-        cells.first_row,
-    )
-    for column in roles.labels if roles.numeric_label else ():
-        if column in texts:
-            row = int(np.flatnonzero(texts[column].codes >= 0)[0])
-            text, name = texts[column].texts[0], roles.names[column]
-            way = f"; --numbers {name} reads it" if written_number(text, roles.decimal) else ""
-            raise DataError(
-                f"{path}: {block.place(row)}, column {name!r}: expected a number as the target of --task regression, got "
-                f"{text[:40]!r}{way}"
-            )
-    return block
-
-
-def _read_texts(
-    numbers: np.ndarray, texts: dict[int, Words], roles: Roles
-) -> tuple[np.ndarray, dict[int, Words]]:
-    """Numbers and dates in place of texts that write them; others stay texts."""
-    numbers = numbers.copy()
-    for column in {*roles.numbers, *roles.dates} & {*texts}:
-        words = texts.pop(column)
-        if column in roles.dates:
-            values = [seconds_of(text, roles.dates[column]) for text in words.texts]
-            numbers[words.codes >= 0, column] = np.nan
-        else:
-            found = [written_number(text, roles.decimal) for text in words.texts]
-            values = [number and number.value for number in found]
-        known = np.array([*(math.nan if value is None else value for value in values), math.nan])
-        numbers[:, column] = np.where(
-            np.isnan(known[words.codes]), numbers[:, column], known[words.codes]
-        )
-        if None in values:
-            texts[column] = words.kept([value is None for value in values])
-    return numbers, texts
-
-
-def _set_parts(x: np.ndarray, roles: Roles) -> None:
-    """Year, month, … in place of the seconds, as often as they stand there."""
-    for first, part in enumerate(roles.parts):
-        if part == PARTS[0]:
-            times, places = np.unique(x[:, first], return_inverse=True)
-            parts = np.array([parts_of(time) for time in times.tolist()], np.float64)
-            x[:, first : first + len(PARTS)] = parts.reshape(-1, len(PARTS))[places]
-
-
-def _labels(roles: Roles, numbers: np.ndarray, texts: dict[int, Words]) -> Words | np.ndarray:
-    if roles.numeric_label:
-        return numbers
-    # Labels of another file join later.
-    return texts[roles.labels[0]] if roles.labels else np.zeros(len(numbers), np.int64)
-
-
-def _without(words: Words, missing_numbers: tuple[int | float, ...]) -> Words:
-    """The same with cells missing that write one of these numbers, in whichever way."""
-    return words.kept([plain_number(text) not in missing_numbers for text in words.texts])
+def _since(options: Options, hints: Hints, orders: Mapping[int, str]) -> float:
+    """Where ``--dates-since`` begins to count, in seconds since 1970: the earliest date of the first row, or what it says."""
+    if options.dates_since != "first":
+        return seconds_of(options.dates_since, "ymd") or 0.0
+    texts = {column: hints.first_texts.get(column, "") for column in orders}
+    dates = [
+        seconds_of(text, orders[column])
+        for column, text in texts.items()
+        if not is_time_of_day(text)
+    ]
+    return min((date for date in dates if date is not None), default=0.0)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """How a CSV file is written: its delimiter, its header, the names of its columns."""
 
 import io
+import re
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,14 +13,17 @@ from lepton_mpi.prepare.readers.csv_raw import Notation, RawFile, wide_encoding
 from lepton_mpi.prepare.readers.csv_sample import (
     Sample,
     check_first_lines,
+    check_quotes,
     check_units_line,
     find_decimal,
     find_delimiter,
     first_records,
 )
-from lepton_mpi.prepare.readers.hints import Hints, hints_of
+from lepton_mpi.prepare.readers.hints import Hints, hints_of, names_rows
 from lepton_mpi.wording import printable
 
+# As Excel writes it, and takes it.
+_SEPARATOR = re.compile(rb'"?sep=([\x20-\x7e\t])"?\r?\n', re.IGNORECASE)
 # The first records are looked for in so many bytes.
 _HEAD_BYTES = 4 << 20
 
@@ -50,27 +54,36 @@ def sniff(path: Path, options: Options) -> Dialect:
     notation, head = _head(path, options)
     encoding = "utf-8" if notation.wide else options.encoding
     start = 3 if head.startswith(b"\xef\xbb\xbf") else 0
-    start, first_line = _skipped(head, start, options, path)
+    notes = []
+    if (
+        told := _SEPARATOR.match(head, start)
+        if options.header == "auto" and not options.skip
+        else None
+    ):
+        notes.append(f"line 1 says that {told[1].decode()!r} divides the cells")
+        if options.delimiter == "auto":
+            options = replace(options, delimiter=told[1].decode())
+        start, first_line = told.end(), 2
+    else:
+        start, first_line = _skipped(head, start, options, path)
     text = _decoded(head[start:], encoding, path)
     delimiter = find_delimiter(text, options, path)
     found = first_records(text, delimiter, options.quote, path)
     if not found.records:
         raise DataError(f"{path}: expected rows, got empty lines only")
     if options.header == "auto":
-        check_first_lines(found, first_line, path)
+        check_first_lines(found, first_line, path, options.words_for_missing)
+    check_quotes(text, found, first_line, options, path)
     found, names_note = _with_all_names(found)
     guess = _guess(found, first_line, options, path)
-    notes = [
-        f"header in line {first_line - 1 + found.lines[0]}" if guess.is_header else "no header"
-    ]
-    notes[0] += f" ({guess.why})" if guess.why else ""
-    notes += names_note
+    is_in = f"header in line {first_line - 1 + found.lines[0]}" if guess.is_header else "no header"
+    notes = [is_in + (f" ({guess.why})" if guess.why else ""), *notes, *names_note]
     lines = 0
     if guess.is_header:
         if options.header == "auto" and not options.units_line:
             check_units_line(found, first_line, path)
         for _ in range(1 + options.units_line):
-            more, start = _end_of_first_record(head, start, options.quote)
+            more, start = _end_of_first_record(head, start, options.quote, delimiter)
             lines += more
     rows = found.below(guess.is_header + (guess.is_header and options.units_line))
     decimal = find_decimal(rows, delimiter, options, path)
@@ -150,6 +163,8 @@ def _with_all_names(found: Sample) -> tuple[Sample, list[str]]:
     if len(first) + 1 != found.width or len(rows) < 2 or len(rows) < len(found.records) - 1:
         return found, []
     at_end = not any(row[-1].strip() for row in rows)
+    if not at_end and not names_rows([row[0] for row in rows]):
+        return found, []
     named = [*first, ""] if at_end else ["", *first]
     records = [named, *found.records[1:]]
     return Sample(records, found.lines), [f"no name for the {'last' if at_end else 'first'} column"]
@@ -192,20 +207,18 @@ def _names(
     return tuple(names), notes
 
 
-def _end_of_first_record(head: bytes, start: int, quote: str) -> tuple[int, int]:
+def _end_of_first_record(head: bytes, start: int, quote: str, delimiter: str) -> tuple[int, int]:
     """Newlines up to the end of the first record that is not empty, and its end."""
-    lines = 0
-    while head[start : start + 1] in (b"\n", b"\r"):
-        lines += head[start] == ord("\n")
-        start += 1
-    at, inside, quote_byte = start, False, b"" if quote == "none" else quote.encode()
-    while at < len(head):
+    blank = b" \t\r" if delimiter != "\t" else b" \r"
+    at, lines, inside, is_record = start, 0, False, False
+    quote_byte = b"" if quote == "none" else quote.encode()
+    while at < len(head) and (inside or not is_record):
         end = head.find(b"\n", at)
         end = len(head) if end < 0 else end + 1
-        inside ^= bool(quote_byte) and head[at:end].count(quote_byte) % 2 == 1
+        line = head[at:end]
+        is_record |= bool(line.strip(blank + b"\n"))
+        inside ^= bool(quote_byte) and line.count(quote_byte) % 2 == 1
         at, lines = end, lines + 1
-        if not inside:
-            break
     return lines, at
 
 

@@ -85,6 +85,8 @@ class _Column:
             if are_values:
                 return _Column(cell, "name above values")
             return _Column(cell, "text that comes again" if cell in cells else "name above texts")
+        if are_values and not is_number(cell) and not any(map(_is_date, cells)):
+            return _Column(cell, "name above values")  # as of a table with a column for each day
         if not are_values:
             return _Column(cell, "value above texts" if cells else "nothing")
         return _Column(cell, "value above values", *_fit(cell, cells))
@@ -101,13 +103,22 @@ def _fit(cell: str, cells: list[str]) -> tuple[bool, bool, bool]:
 
 def is_value(text: str) -> bool:
     """Whether a cell is a number or a date, however it is written, and so no name."""
+    return is_number(text) or _is_date(text)
+
+
+def is_number(text: str) -> bool:
+    """Whether a cell is a number, however it is written."""
     text = text.strip()
     if plain_number(text) is not None or text.lower() in ("nan", "inf", "-inf", "infinity"):
         return True
-    if not any(letter.isdigit() for letter in text):
-        return False
     if any(written_number(text, decimal) is not None for decimal in ".,"):
         return not text[-1].isalpha()  # "4 cm" may stand in a column of names, as "2nd" does
+    return False
+
+
+def _is_date(text: str) -> bool:
+    if not any(letter.isdigit() for letter in text) or is_number(text):
+        return False
     return any(seconds_of(text, order) is not None for order in ("dmy", "mdy"))
 
 

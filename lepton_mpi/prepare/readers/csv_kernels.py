@@ -15,8 +15,8 @@ _PLUS, _MINUS, _ZERO, _NINE, _E, _SMALL_E = 43, 45, 48, 57, 69, 101
 def split_cells(text, delimiter, quote, starts, stops, doubled, record_cells, record_starts, found):
     """Bounds of every cell, by RFC 4180: quoted cells may hold delimiters, newlines, and doubled quotes.
 
-    Spaces around a cell and a carriage return before the newline belong to no cell; empty lines are no records. With a
-    space as the delimiter, several count as one. ``quote`` 0 takes quotes as ordinary characters.
+    Spaces around a cell and a carriage return before the newline belong to no cell; lines of blanks alone are no records.
+    With a space as the delimiter, several count as one. ``quote`` 0 takes quotes as ordinary characters.
 
     Shapes: text (bytes,), starts, stops, doubled (at least the cells,): doubled tells that two quotes in the cell mean
     one; record_cells, record_starts (at least the records + 1,): number of the first cell and first byte of each
@@ -26,8 +26,7 @@ def split_cells(text, delimiter, quote, starts, stops, doubled, record_cells, re
     position, cell, record, wrong = 0, 0, 0, FINE
     merge = delimiter == _SPACE
     while position < size and wrong == FINE:
-        while position < size and _begins_no_record(text[position], merge):
-            position += 1
+        position = _next_record(text, position, delimiter)
         if position == size:
             break
         record_cells[record] = cell
@@ -61,9 +60,16 @@ def split_cells(text, delimiter, quote, starts, stops, doubled, record_cells, re
     found[0], found[1], found[2], found[3] = cell, record, wrong, position
 
 
-@inlined
-def _begins_no_record(c, merge):
-    return c in (_NEWLINE, _RETURN) or (merge and c == _SPACE)
+@inner
+def _next_record(text, begin, delimiter):
+    """First byte from ``begin`` that is of a record, or the end; a tab may be the delimiter before an empty cell."""
+    size, position = text.size, begin
+    while position < size:
+        c = text[position]
+        if not (c in (_NEWLINE, _RETURN, _SPACE) or (c == _TAB and c != delimiter)):
+            break
+        position += 1
+    return position
 
 
 @inlined

@@ -9,24 +9,17 @@ import numpy as np
 from lepton_mpi.errors import DataError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Block, Source, Words, csv_kernels, long_number_kernels
-from lepton_mpi.prepare.readers.columns import (
-    Cells,
-    Roles,
-    block_of,
-    choose_roles,
-    table_source,
-)
+from lepton_mpi.prepare.readers.cells import Cells, block_of
+from lepton_mpi.prepare.readers.columns import Roles, choose_roles, table_source
 from lepton_mpi.prepare.readers.csv_cuts import block_bounds, without_footer
 from lepton_mpi.prepare.readers.csv_dialect import Dialect, sniff
 from lepton_mpi.prepare.readers.csv_raw import RawFile
-from lepton_mpi.prepare.readers.csv_sample import REMARK_SIGNS
+from lepton_mpi.prepare.readers.csv_sample import FOOTER_MAX, REMARK_SIGNS
 from lepton_mpi.prepare.readers.inputs import Input
 
 # What a backslash and a letter mean, as MySQL writes them; a backslash before a quote is gone by then.
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _MEANT = {"\\": "\\", "n": "\n", "t": "\t", "r": "\r", "0": "\0", ",": ",", ";": ";"}
-# Lines behind the last row that may be a footer.
-_FOOTER_MAX = 10
 _POWERS = 10.0 ** np.arange(23)
 _FIVES = long_number_kernels.powers_of_five()
 
@@ -206,7 +199,9 @@ class CsvPart:
         hint = ""
         if sign in REMARK_SIGNS:
             hint = f"; --comment '{sign}' leaves out lines that begin so"
-        elif is_last and left <= _FOOTER_MAX:
+        elif self._dialect.delimiter == ord(" ") and not row:
+            hint = "; blanks divide the cells: quotes are around a cell that holds one, or --delimiter says another"
+        elif is_last and row and left <= FOOTER_MAX:
             hint = f"; --footer {left} leaves out the last lines"
         raise DataError(
             f"{self.path}: line {lines[row]}: expected {len(names)} cells as in the first line, "

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.plain_numbers import plain_number
-from lepton_mpi.prepare.written_dates import orders_of
+from lepton_mpi.prepare.written_dates import day_numbers, orders_of
 
 # Names that pandas, polars, R and readr give to row numbers and row names.
 _INDEX_NAMES = re.compile(
@@ -26,6 +26,10 @@ class Hints:
         Columns without a name and without a value.
     orders : dict of int to tuple of str
         Of columns of dates: the orders of day, month and year that they can be in.
+    first_texts : dict of int to str
+        The first text of each column that has one.
+    day_numbers : set of int
+        Columns of whole numbers such as 20230131.
     groups : dict of str to tuple of int
         Columns that a single name stands for.
     first_record : tuple of str
@@ -35,6 +39,8 @@ class Hints:
     index: frozenset[int] = frozenset()
     empty: frozenset[int] = frozenset()
     orders: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    first_texts: Mapping[int, str] = field(default_factory=dict)
+    day_numbers: frozenset[int] = frozenset()
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     first_record: tuple[str, ...] = ()
 
@@ -53,7 +59,9 @@ def hints_of(
     rows
         Some records, each as long as ``names``.
     """
-    index, empty, orders = set(), set(), {}
+    index, empty, days = set(), set(), set()
+    orders: dict[int, tuple[str, ...]] = {}
+    first_texts: dict[int, str] = {}
     for column in range(len(names)):
         cells = [row[column].strip() for row in rows]
         texts = [text for text in cells if text and text not in options.words_for_missing]
@@ -68,7 +76,11 @@ def hints_of(
             and (found := orders_of(texts))
         ):
             orders[column] = found
-    return Hints(frozenset(index), frozenset(empty), orders)
+        if texts:
+            first_texts[column] = texts[0]
+        if day_numbers(texts):
+            days.add(column)
+    return Hints(frozenset(index), frozenset(empty), orders, first_texts, frozenset(days))
 
 
 def names_rows(cells: Sequence[str]) -> bool:

@@ -14,6 +14,7 @@ from lepton_mpi.errors import ConfigurationError, DataError, LeptonError
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Words
 from lepton_mpi.prepare.readers.arrays import class_labels, targets_of
+from lepton_mpi.prepare.readers.csv_raw import wide_encoding
 from lepton_mpi.prepare.readers.hdf5_arrays import OpenAgain, labels_of
 from lepton_mpi.prepare.readers.idx import read_idx
 from lepton_mpi.prepare.readers.numpy_files import read_label_arrays
@@ -123,7 +124,9 @@ def _of_data_set(
 def _of_text(path: Path, options: Options) -> LabelFile:
     """A label a line."""
     try:
-        text = path.read_bytes().decode(options.encoding).removeprefix("\ufeff")
+        raw = path.read_bytes()
+        wide = wide_encoding(path, options.encoding)
+        text = raw.decode(wide or options.encoding).removeprefix("\ufeff")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, LookupError) as error:

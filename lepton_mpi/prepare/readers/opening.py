@@ -1,6 +1,7 @@
 """Which reader opens the inputs: by --format, or by the names of the files and what a folder holds."""
 
 import dataclasses
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Source, file_table
 from lepton_mpi.prepare.readers.cifar import PICKLED
 from lepton_mpi.prepare.readers.class_folders import IMAGES, SOUNDS, files_below
+from lepton_mpi.prepare.readers.csv_header import is_value
 from lepton_mpi.prepare.readers.inputs import Input
 
 # Format: module of this package and function in it.
@@ -51,6 +53,7 @@ _OPTIONS_OF = {
     "numbers": ("csv", "parquet"),
     "dates": ("csv", "parquet"),
     "dates_as": ("csv", "parquet"),
+    "dates_since": ("csv", "parquet"),
     "encoding": ("csv", "text"),
     "x": ("numpy", "hdf5"),
     "y": ("numpy", "hdf5"),
@@ -92,6 +95,11 @@ _SUFFIXES = {
     ".he5": "hdf5",
     ".nc": "hdf5",
 }
+
+
+# A text is told from a table by its beginning.
+_TEXT_BYTES = 16384
+_CELLS_APART = re.compile(r"\s*[,;|\t]\s*|\s+")
 
 
 def open_inputs(options: Options, world) -> Source:
@@ -165,6 +173,8 @@ def _format(path: Path) -> str:
         raise ConfigurationError(
             f"--format: cannot tell the format of {path} by its name; {_by_first_bytes(path)}"
         )
+    if found == "text":
+        _check_is_no_table(path)
     return found
 
 
@@ -178,6 +188,26 @@ def _by_first_bytes(path: Path) -> str:
     if not what:
         what = f"HDF5: {prepare_line(path, '--format hdf5')}"
     return f"expected one of {', '.join(_READERS)}" if what == UNKNOWN else f"it is {what}"
+
+
+def _check_is_no_table(path: Path) -> None:
+    """Raise ConfigurationError for a .txt of equally many cells a line, most of them numbers: it would be read by its letters."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_TEXT_BYTES)
+    except OSError:
+        return  # which its reader tells
+    lines = [line.strip() for line in head.decode("utf-8", "replace").splitlines()[1:-1]]
+    rows = [_CELLS_APART.split(line) for line in lines if line]
+    widths = {len(row) for row in rows}
+    numbers = sum(is_value(cell) for row in rows for cell in row)
+    if len(rows) < 3 or len(widths) != 1 or 2 * numbers < len(rows) * max(widths):
+        return
+    cells = f"{max(widths)} cells" if max(widths) > 1 else "one number"
+    raise ConfigurationError(
+        f"--format: {path}: {cells} in each line: a table or a text? --format csv reads a table, --format text letters"
+        + ("; --labels takes a file with a label a line" if widths == {1} else "")
+    )
 
 
 def _format_of_folder(folder: Path) -> str:

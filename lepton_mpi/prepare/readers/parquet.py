@@ -5,7 +5,7 @@ A column of lists, all of one length, is that many columns of numbers. What pand
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -17,13 +17,8 @@ from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.plain_numbers import plain_number
 from lepton_mpi.prepare.readers import Block, Source, Words
 from lepton_mpi.prepare.readers.arrays import labels_as_words
-from lepton_mpi.prepare.readers.columns import (
-    Cells,
-    Roles,
-    block_of,
-    choose_roles,
-    table_source,
-)
+from lepton_mpi.prepare.readers.cells import Cells, block_of
+from lepton_mpi.prepare.readers.columns import Roles, choose_roles, table_source
 from lepton_mpi.prepare.readers.hints import Hints, hints_of
 from lepton_mpi.prepare.readers.inputs import Input
 from lepton_mpi.wording import one_line
@@ -138,7 +133,7 @@ def _columns(file: File, names: tuple[str, ...], options: Options) -> tuple[list
         for column in columns
         if column.is_list
     }
-    return columns, Hints(frozenset(index), orders=found.orders, groups=groups)
+    return columns, replace(found, index=frozenset(index), empty=frozenset(), groups=groups)
 
 
 def _names(column: Column) -> list[str]:
@@ -249,7 +244,8 @@ class ParquetPart:
             )
             return
         if kinds.is_temporal(stored.type) and number in self._roles.dates:
-            cells.numbers[:, number] = _seconds(stored, place)
+            has_day = kinds.is_date(stored.type) or kinds.is_timestamp(stored.type)
+            cells.numbers[:, number] = _seconds(stored, place) - has_day * self._roles.since
             return
         cells.numbers[:, number] = _numbers(stored, place)
         if number in self._roles.texts:

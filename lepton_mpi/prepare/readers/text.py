@@ -15,6 +15,11 @@ from lepton_mpi.prepare.readers import Block, RowPart, Source
 from lepton_mpi.prepare.readers.inputs import Input
 from lepton_mpi.prepare.splitting import DEFAULT
 
+# What is no character of a text, though a file has it, and what the report says of it.
+MARK = "\ufeff"
+MARK_LEFT_OUT = "byte order mark left out"
+RETURNS_READ = "line ends of other systems (carriage returns) read as one line end"
+
 
 def open_text(inputs: tuple[Input, ...], options: Options, world) -> Source:
     """All files, each divided by itself. Collective."""
@@ -71,12 +76,12 @@ def _read(path: Path, options: Options, notes: dict[str, None]) -> np.ndarray:
         raise ConfigurationError(
             f"--encoding: expected an encoding, got {options.encoding!r}"
         ) from None
-    if text.startswith("\ufeff"):
+    if text.startswith(MARK):
         text = text[1:]
-        notes["byte order mark left out"] = None
+        notes[MARK_LEFT_OUT] = None
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-        notes["line ends of other systems (carriage returns) read as one line end"] = None
+        notes[RETURNS_READ] = None
     if "\0" in text:
         raise no_character_0(path)
     return np.frombuffer(text.encode("utf-32-le"), np.uint32)
