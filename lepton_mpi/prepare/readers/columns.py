@@ -110,11 +110,7 @@ def choose_roles(
     numeric = options.task == "regression" and not options.labels and not are_absent
     taken = {group, split} if numeric else {group, split, *labels}
     _check_are_features(names, as_numbers, dates, categorical | taken)
-    by_part = [
-        (column, part)
-        for column in columns
-        for part in (PARTS if column in dates and options.dates_as == "parts" else ("",))
-    ]
+    by_part = _by_part(columns, dates, options)
     since = _since(options, hints, orders_of)
     may_be_dates = sorted(hints.day_numbers & {*columns} - {*dates, *categorical})
     notes = _notes(
@@ -133,6 +129,17 @@ def choose_roles(
         not are_absent,
         since,
     )
+
+
+def _by_part(
+    columns: Sequence[int], dates: Collection[int], options: Options
+) -> list[tuple[int, str]]:
+    """Each feature as a column and the part of a date that it is, empty for a whole cell."""
+    return [
+        (column, part)
+        for column in columns
+        for part in (PARTS if column in dates and options.dates_as == "parts" else ("",))
+    ]
 
 
 def _missing_numbers(options: Options) -> tuple[int | float, ...]:
