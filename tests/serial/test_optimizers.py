@@ -168,6 +168,31 @@ def test_weight_decay_leaves_biases_alone(name):
 
 @dtypes
 @names
+def test_weight_decay_acts_on_what_is_named(name, dtype):
+    """By the parameter's part in the model, whatever its dimensions: a step without gradient shrinks it, and nothing else."""
+    layout = Layout({"vector": (3,), "bias": (3,), "number": (), "matrix": (2, 2), "table": (2, 1)})
+    settings = Settings(name, lambda step: 0.125, momentum=0.0, weight_decay=0.5)
+    state = np.zeros((len(rule_of(settings).state), layout.size), dtype)
+    decayed = ("vector", "number", "table")
+    optimizer = Optimizer(settings, layout, np.dtype(dtype), state, decayed=decayed)
+    w = np.ones(layout.size, dtype)
+    optimizer.begin_step(1, 1.0)
+    optimizer.update(w, np.zeros(layout.size, dtype), 0, layout.size)
+    # Decay apart from the gradient, or the first step of rules that divide the gradient by its size; rmsprop divides by its root.
+    expected = {
+        "sgd": 0.9375,
+        "momentum": 0.9375,
+        "nesterov": 0.9375,
+        "adamw": 0.9375,
+        "lion": 0.9375,
+    }
+    shrunk = expected.get(name, 1 - 0.125 * 10 if name == "rmsprop" else 0.875)
+    for key, view in layout.views(w).items():
+        np.testing.assert_allclose(view, shrunk if key in decayed else 1, rtol=1e-6)
+
+
+@dtypes
+@names
 def test_state_that_no_gradient_feeds_fades_to_zero(name, dtype):
     """It never is a subnormal number, which would make every later update slow; it stays where nothing fades."""
     w, g = _vectors(40, dtype, 2)
@@ -200,18 +225,78 @@ def test_sum_of_squares_matches_its_twin(dtype, count):
     assert sum_of_squares(vector) == pytest.approx(reference.sum_of_squares(vector), rel=1e-14)
 
 
+# What torch 2.8 documents, its step t counted from 0. LinearLR is written as closed_form there.
+def _linear_lr(t: int, start_factor: float, total_iters: int) -> float:
+    return start_factor + (1 - start_factor) * min(1, t / max(1, total_iters))
+
+
+def _step_lr(t: int, step_size: int, gamma: float) -> float:
+    return gamma ** (t // step_size)
+
+
+def _cosine_annealing_lr(t: int, t_max: int) -> float:
+    return (1 + math.cos(math.pi * t / t_max)) / 2
+
+
+def _torch_rates(kind: str, warmup: int, total: int, period: int, factor: float) -> list[float]:
+    """SequentialLR of LinearLR and the other, with the warm-up's steps as milestone."""
+    rates = [_linear_lr(t, 1 / warmup, warmup - 1) for t in range(warmup)]
+    for t in range(total - warmup):
+        rates.append(
+            {
+                "constant": lambda t: 1.0,
+                "step": lambda t: _step_lr(t, period, factor),
+                "cosine": lambda t: _cosine_annealing_lr(t, total - warmup),
+            }[kind](t)
+        )
+    return rates
+
+
+@pytest.mark.parametrize("kind", ["constant", "step", "cosine"])
+@pytest.mark.parametrize("warmup", [0, 1, 2, 5])
+@pytest.mark.parametrize("total", [1, 2, 6, 41])
+@pytest.mark.parametrize("period", [1, 3, 10])
+def test_schedules_are_those_of_torch(kind, warmup, total, period):
+    """Step for step; none has rate 0, so every step trains."""
+    warmup = min(warmup, total)
+    schedule = Schedule(0.25, kind, warmup, total, period, 0.1)
+    rates = [schedule(step) for step in range(1, total + 1)]
+    expected = [0.25 * rate for rate in _torch_rates(kind, warmup, total, period, 0.1)]
+    assert rates == pytest.approx(expected, rel=1e-12)
+    assert min(rates) > 0
+
+
 def test_schedules():
-    """Warm-up, steps, and a cosine that ends at 0."""
+    """Values by hand: warm-up, steps that drop after whole periods, and a cosine that would be 0 behind the last step."""
     constant = Schedule(2.0, warmup=4)
     assert [constant(step) for step in (1, 2, 4, 5, 1000)] == [0.5, 1.0, 2.0, 2.0, 2.0]
-    steps = Schedule(1.0, "step", period=10, factor=0.5)
-    assert [steps(step) for step in (1, 9, 10, 19, 20)] == [1.0, 1.0, 0.5, 0.5, 0.25]
+    steps = Schedule(1.0, "step", period=3, factor=0.5)
+    assert [steps(step) for step in range(1, 8)] == [1, 1, 1, 0.5, 0.5, 0.5, 0.25]
+    steps = Schedule(1.0, "step", warmup=2, period=2, factor=0.5)
+    assert [steps(step) for step in range(1, 8)] == [0.5, 1, 1, 1, 0.5, 0.5, 0.25]
     cosine = Schedule(1.0, "cosine", warmup=10, total=110)
-    assert cosine(10) == 1.0
-    assert cosine(60) == pytest.approx(0.5)
-    assert cosine(110) == cosine(200) == 0
-    rates = [cosine(step) for step in range(10, 111)]
+    assert cosine(10) == cosine(11) == 1.0
+    assert cosine(61) == pytest.approx(0.5)
+    assert cosine(110) == pytest.approx((1 - math.cos(math.pi / 100)) / 2)
+    assert cosine(111) == cosine(200) == 0
+    rates = [cosine(step) for step in range(11, 112)]
     assert rates == sorted(rates, reverse=True)
+    assert Schedule(1.0, "cosine", total=1)(1) == 1.0
+
+
+def test_schedules_of_runs_that_an_earlier_version_began():
+    """Step and cosine are one step ahead, as they were; warm-up and constant rate are the same."""
+    old = {"counts_from_1": True}
+    steps = Schedule(1.0, "step", period=3, factor=0.5, **old)
+    assert [steps(step) for step in range(1, 7)] == [1, 1, 0.5, 0.5, 0.5, 0.25]
+    cosine = Schedule(1.0, "cosine", warmup=10, total=110, **old)
+    assert cosine(10) == 1.0 and cosine(60) == pytest.approx(0.5)
+    assert cosine(110) == cosine(200) == 0
+    for kind in ("step", "cosine"):
+        one = Schedule(1.0, kind, warmup=4, total=50, period=7)
+        before = Schedule(1.0, kind, warmup=4, total=50, period=7, **old)
+        assert [one(step) for step in range(1, 5)] == [before(step) for step in range(1, 5)]
+        assert [one(step + 1) for step in range(5, 50)] == [before(step) for step in range(5, 50)]
 
 
 @pytest.mark.skipif(
