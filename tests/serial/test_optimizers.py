@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 from numba import njit
 
+from lepton_mpi.commands.train import COMMAND
 from lepton_mpi.optimizers import rule_kernels as kernels
 from lepton_mpi.optimizers.learning_rate import Schedule
 from lepton_mpi.optimizers.optimizer import Optimizer
 from lepton_mpi.optimizers.registry import OPTIMIZERS, rule_of
+from lepton_mpi.optimizers.rule_texts import TEXTS
 from lepton_mpi.optimizers.settings import Settings
+from lepton_mpi.options.names import OPTIMIZERS as names_of_optimizers
+from lepton_mpi.strategies.clipping import clipped_scale
 from lepton_mpi.strategies.norm_kernels import sum_of_squares
 from lepton_mpi.vectors import Layout
 from tests import reference
@@ -215,6 +219,47 @@ def test_clipping_by_value():
     optimizer.begin_step(1, 1 / 10)
     optimizer.update(w, np.array([10.0, 100.0, -100.0, np.nan]), 0, 4)
     np.testing.assert_array_equal(w, [-1, -2, 2, np.nan])
+
+
+@dtypes
+@pytest.mark.parametrize("name", ["sgd", "nesterov"])
+def test_momentum_has_the_rate_inside_of_the_velocity(name, dtype):
+    """As ``--help`` says: what the velocity holds keeps the rates of its time. With the rate outside, as in torch, it does not."""
+    rates, (w, *gradients) = [0.5, 0.5, 0.05, 0.2], _vectors(20, dtype, 5)
+    settings = Settings(name, lambda step: rates[step - 1], momentum=0.75)
+    optimizer = Optimizer(settings, Layout({"w": (20,)}), np.dtype(dtype), np.zeros((1, 20), dtype))
+    mine = _run(optimizer, w, gradients, rows=1)
+    inside = outside = w.astype(np.float64)
+    v = u = np.zeros(20)
+    for rate, g in zip(rates, gradients, strict=True):
+        v = 0.75 * v - rate * g
+        u = 0.75 * u + g
+        inside = inside + (v if name == "sgd" else 0.75 * v - rate * g)
+        outside = outside - rate * (u if name == "sgd" else g + 0.75 * u)
+    np.testing.assert_allclose(mine, inside, rtol=0, atol=100 * np.finfo(dtype).eps)
+    assert np.abs(inside - outside).max() > 0.1
+
+
+def test_clipping_comes_before_the_decay_and_by_norm_before_by_value():
+    """In the order that ``--help`` says; of the mean gradient (6, 8, 0), whose norm is 10."""
+    settings = Settings("sgd", lambda step: 1.0, 0.0, weight_decay=0.5, clip_value=3.5)
+    layout = Layout({"w": (3, 1)})
+    optimizer = Optimizer(settings, layout, np.dtype(np.float64), np.zeros((0, 3)))
+    w, summed = np.array([1.0, 1.0, 10.0]), np.array([24.0, 32.0, 0.0])
+    optimizer.begin_step(1, clipped_scale(1 / 4, math.sqrt(sum_of_squares(summed)), 5.0))
+    optimizer.update(w, summed, 0, 3)
+    # By norm (3, 4, 0), by value (3, 3.5, 0), and the decay of half of w, which nothing bounds.
+    np.testing.assert_allclose(w, [1 - 3 - 0.5, 1 - 3.5 - 0.5, 10 - 5], rtol=1e-15)
+
+
+def test_help_has_the_rule_of_every_optimizer():
+    """Also behind its name alone."""
+    assert TEXTS.keys() == names_of_optimizers.keys()
+    text = " ".join(COMMAND.help().split())
+    for name, rule in TEXTS.items():
+        assert f"--optimizer {name}: {rule}" in text
+        assert rule in " ".join(COMMAND.help(name).split())
+        assert "Keras" in rule or "torch" in rule or name == "momentum"
 
 
 @dtypes
