@@ -17,6 +17,7 @@ from lepton_mpi.optimizers.registry import OPTIMIZERS, rule_of
 from lepton_mpi.optimizers.rule_texts import TEXTS
 from lepton_mpi.optimizers.settings import Settings
 from lepton_mpi.options.names import OPTIMIZERS as names_of_optimizers
+from lepton_mpi.options.sources import from_command_line
 from lepton_mpi.strategies.clipping import clipped_scale
 from lepton_mpi.strategies.norm_kernels import sum_of_squares
 from lepton_mpi.vectors import Layout
@@ -69,9 +70,22 @@ def _run(optimizer: Optimizer, w: np.ndarray, gradients: list[np.ndarray], rows:
     return w
 
 
-def _published(name: str, w: np.ndarray, gradients, rate: float, decay: float) -> np.ndarray:
+_DEFAULTS = {
+    "adam": {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8},
+    "adamw": {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8},
+    "lion": {"beta_1": 0.9, "beta_2": 0.99},
+    "adagrad": {"epsilon": 1e-10},
+    "rmsprop": {"rho": 0.99, "epsilon": 1e-8},
+}
+
+
+def _published(
+    name: str, w: np.ndarray, gradients, rate: float, decay: float, own: dict[str, float]
+) -> np.ndarray:
     """The algorithms as their papers or PyTorch's documentation write them, in float64."""
     w, m, v = w.astype(np.float64), 0.0, 0.0
+    b1, b2 = own.get("beta_1", 0.0), own.get("beta_2", 0.0)
+    epsilon, rho = own.get("epsilon", 0.0), own.get("rho", 0.0)
     for t, g in enumerate(gradients, start=1):
         g = g.astype(np.float64)
         if name not in ("adamw", "lion"):
@@ -86,17 +100,17 @@ def _published(name: str, w: np.ndarray, gradients, rate: float, decay: float) -
             w = w - rate * (g + 0.9 * m)
         elif name in ("adam", "adamw"):
             w = w - rate * decay * w * (name == "adamw")
-            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
-            w = w - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+            m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+            w = w - rate * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + epsilon)
         elif name == "lion":
-            w = w - rate * (np.sign(0.9 * m + 0.1 * g) + decay * w)
-            m = 0.99 * m + 0.01 * g
+            w = w - rate * (np.sign(b1 * m + (1 - b1) * g) + decay * w)
+            m = b2 * m + (1 - b2) * g
         elif name == "adagrad":
             v = v + g**2
-            w = w - rate * g / (np.sqrt(v) + 1e-10)
+            w = w - rate * g / (np.sqrt(v) + epsilon)
         else:
-            v = 0.99 * v + 0.01 * g**2
-            w = w - rate * g / (np.sqrt(v) + 1e-8)
+            v = rho * v + (1 - rho) * g**2
+            w = w - rate * g / (np.sqrt(v) + epsilon)
     return w
 
 
@@ -110,8 +124,25 @@ def test_a_hundred_steps_are_the_published_algorithm(name, dtype, decay):
     momentum = 0.0 if name == "sgd" else 0.9
     mine = _optimizer(asked, 50, dtype, momentum=momentum, weight_decay=decay)
     result = _run(mine, w, gradients, rows=16)
-    expected = _published(name, w, gradients, 1e-2, decay)
+    expected = _published(name, w, gradients, 1e-2, decay, _DEFAULTS.get(name, {}))
     np.testing.assert_allclose(result, expected, rtol=0, atol=400 * np.finfo(dtype).eps)
+
+
+@dtypes
+@pytest.mark.parametrize("name", _DEFAULTS)
+def test_options_are_the_numbers_of_the_published_algorithm(name, dtype):
+    """Betas, rho and epsilon, each far from its default, as a command line gives them."""
+    other = {"beta_1": 0.5, "beta_2": 0.75, "rho": 0.5, "epsilon": 0.25}
+    options = {key: other[key] for key in _DEFAULTS[name]}
+    words = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
+    chosen = from_command_line(["--optimizer", name, *words])
+    w, *gradients = _vectors(50, dtype, 21)
+    mine = _optimizer(name, 50, dtype, weight_decay=0.1, own=chosen.config.own["optimizer"])
+    result = _run(mine, w, gradients, rows=16)
+    expected = _published(name, w, gradients, 1e-2, 0.1, options)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=400 * np.finfo(dtype).eps)
+    defaults = _published(name, w, gradients, 1e-2, 0.1, _DEFAULTS[name])
+    assert np.abs(expected - defaults).max() > 1e-3
 
 
 def test_the_first_step_of_adam_has_the_length_of_the_learning_rate():
