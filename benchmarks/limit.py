@@ -35,7 +35,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import l3_bytes
-from lepton_mpi.collectives.within_host.fold_kernels import ARITIES, LINE_BYTES, SUM, fold
+from lepton_mpi.collectives.combining_kernels import SUM
+from lepton_mpi.collectives.within_host.fold_kernels import ARITIES, LINE_BYTES, fold
 from lepton_mpi.kernels.compiling import Kernel, kernel
 from lepton_mpi.kernels.intrinsics import base_address
 from lepton_mpi.world.mpi import MPI

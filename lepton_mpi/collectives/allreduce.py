@@ -116,6 +116,8 @@ def make_plan(
     array : float32, float64, int32 or int64, shape (n,), contiguous and writable
         For mode "array".
     op : {"sum", "max", "min"}
+        Of floats, a maximum or minimum is NaN if one of them is, and +0 is above -0: the same bits on every rank, by every
+        algorithm.
     algorithm : str
         One of ``NAMES``.
 

@@ -1,7 +1,7 @@
 """What a command is: its words, what ``--help`` and ``--version`` print, and how its mistakes end. Imports no NumPy, no MPI."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from lepton_mpi import launch
@@ -32,6 +32,8 @@ class Command(Generic[Options]):
         Carries the command out and returns the exit code. Raises LeptonError as long as MPI is not started.
     topics : callable
         For ``--help NAME``: what has options of its own, and which.
+    topic_texts : mapping of str to str
+        What some of them are, for the same.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Command(Generic[Options]):
     run: Callable[[Options], int]
     epilogue: str = ""
     topics: Callable[[], Mapping[str, Sequence[Option]]] = dict
+    topic_texts: Mapping[str, str] = field(default_factory=dict)
 
     def start(self, words: Sequence[str]) -> int:
         """The whole command; returns the exit code. Every rank calls it, the launcher's rank 0 prints."""
@@ -67,7 +70,7 @@ class Command(Generic[Options]):
             hint = did_you_mean(topic, list(topics))
             raise ConfigurationError(f"--help: expected {names}, got {topic!r}{hint}")
         description = f"Options of {topic} alone; --help lists those that it shares with others."
-        return help_text(self.usage, description, topics[topic], "")
+        return help_text(self.usage, description, topics[topic], self.topic_texts.get(topic, ""))
 
 
 def command(

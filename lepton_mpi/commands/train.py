@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from lepton_mpi import launch
 from lepton_mpi.commands import prepare_first
 from lepton_mpi.commands.command import Command
+from lepton_mpi.optimizers import rule_texts
 from lepton_mpi.options import own, sources
 from lepton_mpi.options.config import OPTIONS
 from lepton_mpi.options.option import Option
@@ -14,6 +15,10 @@ command line; the last one counts. A recipe is taken if --recipe names one, or i
 then it is digits, with its learning rate of 0.003. The head of a run says which recipe was taken.
 
 --help NAME lists the options that one model or optimizer alone has: {topics}.
+
+{order}
+
+{rules}
 
 mpirun refuses more ranks than cores, and root, unless it is told otherwise: with Open MPI mpirun --oversubscribe and
 --allow-run-as-root. ./run_local.sh train does both."""
@@ -50,6 +55,11 @@ COMMAND = Command(
     {"config": sources.CONFIG_FILE, **OPTIONS},
     sources.from_command_line,
     _run,
-    _EPILOGUE.format(topics=", ".join(_topics())),
+    _EPILOGUE.format(
+        topics=", ".join(_topics()),
+        order=rule_texts.ORDER,
+        rules="\n\n".join(f"--optimizer {name}: {text}" for name, text in rule_texts.TEXTS.items()),
+    ),
     _topics,
+    rule_texts.TEXTS,
 )

@@ -8,6 +8,7 @@ blocks    for rows that are streamed from a file, in runs that are long enough t
 
               file      | block 0 | block 1 | block 2 | …                    runs of rows
               shuffled  | block 7 | block 2 | block 9 | …                    in random order, for every epoch
+              rotated   | of block 2 | block 9 | … | block 7 | of block 2 |  to begin with any row
               cut       | stream 0        | stream 1        | …              one for each micro-batch of a step
               windows   | 0  | 1     | 2  | 0     | 1     | …                rows of a window are shuffled
 
@@ -15,6 +16,9 @@ Step s takes the next rows of every stream, so whoever holds a micro-batch reads
 each once, on whatever rank and host; a step's rows come from as many windows as it has micro-batches, which mixes as
 well as one buffer of all their rows together. Streams begin with windows of different lengths, so that the next
 windows are not needed all at the same time. Where to go on after any step follows from its number.
+The sequence is rotated by a random number of rows in every epoch, so that a row may come in any step, each with the same
+probability, however few blocks there are. Without that a row's mean step goes by its offset in its block: of a single block every
+epoch would have the order of the file, but for windows.
 Source: blocks first, then rows in a buffer, is CorgiPile (Xu et al., SIGMOD 2022), here with a buffer for each stream.
 """
 
@@ -28,7 +32,7 @@ from lepton_mpi.data.shuffle_kernels import shuffled
 from lepton_mpi.kernels import counter_random
 
 # Streams of the random numbers; each use has its own.
-_VALIDATION, _TEST, _DRAWS, _BLOCKS, _WINDOWS, _EPOCHS = 1, 2, 3, 4, 5, 1_000
+_VALIDATION, _TEST, _DRAWS, _BLOCKS, _WINDOWS, _ROTATIONS, _EPOCHS = 1, 2, 3, 4, 5, 6, 1_000
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,8 @@ class BlockShuffle:
     seed : int
     window_rows : int
         Rows of a window; a whole number of micro-batches is taken, one at least.
+    begins_whole : bool
+        The sequence is not rotated: the order of runs that an earlier version began.
     """
 
     name = "blocks"
@@ -142,7 +148,9 @@ class BlockShuffle:
         micro_batches: MicroBatches,
         seed: int,
         window_rows: int,
+        begins_whole: bool = False,
     ) -> None:
+        self.begins_whole = begins_whole
         self.rows, self.blocks, self.micro_batches, self.seed = rows, blocks, micro_batches, seed
         self.window_steps = max(1, window_rows // micro_batches.rows)
 
@@ -172,9 +180,12 @@ class BlockEpoch:
         self._key = counter_random.chain(counter_random.chain(seed, _WINDOWS), epoch)
         blocks_key = counter_random.chain(counter_random.chain(seed, _BLOCKS), epoch)
         self._order = shuffled(blocks_key[0], len(shuffle.blocks) - 1)
-        # Where each block begins in the shuffled sequence.
+        # Where each block begins in the shuffled sequence, and which place of it comes first.
         lengths = np.diff(shuffle.blocks)[self._order]
         self._starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        rotation = counter_random.chain(counter_random.chain(seed, _ROTATIONS), epoch)
+        is_rotated = self._row_count > 0 and not shuffle.begins_whole
+        self._first = int(rotation[0] % np.uint64(self._row_count)) if is_rotated else 0
         rows_of = [self._rows_before(number, self.step_count) for number in range(cut.count)]
         self._stream_starts = list(accumulate(rows_of, initial=0))
         self._last: dict[int, tuple[Window, list[np.ndarray]]] = {}
@@ -245,7 +256,17 @@ class BlockEpoch:
         return rows
 
     def _runs(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """Places [start, stop) of the shuffled sequence as runs of rows that lie next to each other."""
+        """Places [start, stop) of the rotated sequence as runs of rows that lie next to each other."""
+        start, stop = start + self._first, stop + self._first
+        around = self._row_count
+        if start >= around:
+            start, stop = start - around, stop - around
+        if stop > around:
+            return self._runs_of_blocks(start, around) + self._runs_of_blocks(0, stop - around)
+        return self._runs_of_blocks(start, stop)
+
+    def _runs_of_blocks(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Places [start, stop) of the shuffled sequence."""
         runs: list[tuple[int, int]] = []
         index = int(np.searchsorted(self._starts, start, "right")) - 1
         while start < stop:

@@ -12,7 +12,12 @@ _BLOCK_BYTES_MIN = 128 << 10
 
 
 def training_order(
-    data: DataSet, micro_batches: MicroBatches, seed: int, kind: str, window_bytes: int
+    data: DataSet,
+    micro_batches: MicroBatches,
+    seed: int,
+    kind: str,
+    window_bytes: int,
+    begins_whole: bool = False,
 ) -> FullShuffle | BlockShuffle:
     """The order of the training rows.
 
@@ -22,6 +27,8 @@ def training_order(
         auto: blocks where rows are streamed, else full.
     window_bytes
         Memory of one window of each micro-batch's stream, all together.
+    begins_whole
+        Of blocks, see ``BlockShuffle``.
 
     Raises
     ------
@@ -44,4 +51,4 @@ def training_order(
     if rows.chosen is not None:
         blocks = np.unique(np.searchsorted(rows.chosen, blocks))
     window_rows = window_bytes // max(1, rows.row_bytes)
-    return BlockShuffle(rows.chosen, blocks, micro_batches, seed, window_rows)
+    return BlockShuffle(rows.chosen, blocks, micro_batches, seed, window_rows, begins_whole)

@@ -55,8 +55,8 @@ class BatchNorm(Layer):
     def parameters(self, x: Input) -> Mapping[str, Parameter]:
         shape = channels_of("batch normalisation", x)
         return {
-            "weight": Parameter(shape, self._initial),
-            "bias": Parameter(shape, zeros),
+            "weight": Parameter(shape, self._initial, decays=False),
+            "bias": Parameter(shape, zeros, decays=False),
             "running_mean": Parameter(shape, zeros, self._momentum),
             "running_variance": Parameter(shape, ones, self._momentum),
         }

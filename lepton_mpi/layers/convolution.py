@@ -66,8 +66,9 @@ class Conv2d(Layer):
                 f"{self.outputs}"
             )
         shape = (*self._weight_size, channels // self.groups, self.outputs)
-        weight = {"weight": Parameter(shape, self._initial)}
-        return weight | ({"bias": Parameter((self.outputs,), zeros)} if self.has_bias else {})
+        weight = {"weight": Parameter(shape, self._initial, decays=True)}
+        bias = Parameter((self.outputs,), zeros, decays=False)
+        return weight | ({"bias": bias} if self.has_bias else {})
 
     def out_shape(self, x: Input) -> Shape:
         height, width, _ = self._image(x.shape)

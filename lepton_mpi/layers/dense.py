@@ -62,8 +62,9 @@ class Dense(Layer):
             raise ConfigurationError(
                 f"a dense layer: expected rows of numbers, got {x.kind} of shape {x.shape}"
             )
-        weight = {"weight": Parameter((x.shape[-1], self.outputs), self._initial)}
-        return weight | ({"bias": Parameter((self.outputs,), zeros)} if self.has_bias else {})
+        weight = {"weight": Parameter((x.shape[-1], self.outputs), self._initial, decays=True)}
+        bias = Parameter((self.outputs,), zeros, decays=False)
+        return weight | ({"bias": bias} if self.has_bias else {})
 
     def out_shape(self, x: Input) -> Shape:
         return (*x.shape[:-1], self.outputs)

@@ -35,7 +35,10 @@ class GroupNorm(Layer):
             raise ConfigurationError(
                 f"normalisation in {self._groups} groups: expected a divisor of {shape[0]} channels"
             )
-        return {"weight": Parameter(shape, ones), "bias": Parameter(shape, zeros)}
+        return {
+            "weight": Parameter(shape, ones, decays=False),
+            "bias": Parameter(shape, zeros, decays=False),
+        }
 
     def out_shape(self, x: Input) -> Shape:
         return x.shape

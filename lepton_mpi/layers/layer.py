@@ -44,11 +44,19 @@ class Parameter(NamedTuple):
         0 for what the optimizer trains by its gradient. Else ``backward`` fills the gradient with sums over rows, and a step
         moves the parameter by this share of the way to the mean over all rows of the step: a running average that is the
         same on any split, since its sum takes the way of all gradients. For running statistics of batch normalisation.
+    decays : bool or None
+        Whether weight decay acts: True of a weight, False of a bias or of a norm's scale. None: if of two or more dimensions.
     """
 
     shape: Shape
     initial: Initial = glorot_uniform
     averaged: float = 0.0
+    decays: bool | None = None
+
+    @property
+    def is_decayed(self) -> bool:
+        """Whether weight decay acts."""
+        return not self.averaged and (len(self.shape) >= 2 if self.decays is None else self.decays)
 
 
 class Memory(NamedTuple):

@@ -34,8 +34,9 @@ class LayerNorm(Layer):
             raise ConfigurationError(
                 f"normalisation: expected rows of numbers, got {x.kind} of shape {x.shape}"
             )
-        found = {"weight": Parameter(x.shape[-1:], ones)}
-        return found | ({"bias": Parameter(x.shape[-1:], zeros)} if self._centred else {})
+        found = {"weight": Parameter(x.shape[-1:], ones, decays=False)}
+        bias = Parameter(x.shape[-1:], zeros, decays=False)
+        return found | ({"bias": bias} if self._centred else {})
 
     def out_shape(self, x: Input) -> Shape:
         return x.shape

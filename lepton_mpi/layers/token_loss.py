@@ -46,7 +46,7 @@ class TokenLoss(Head):
             raise ConfigurationError(
                 f"tokens: expected numbers of shape (positions, width), got {x.shape}"
             )
-        return {"weight": Parameter((self.values, x.shape[1]), normal(0.02))}
+        return {"weight": Parameter((self.values, x.shape[1]), normal(0.02), decays=True)}
 
     def memory(self, rows: int, x: Input) -> Mapping[str, Memory]:
         count, width = rows * prod(x.shape[:-1]), x.shape[-1]

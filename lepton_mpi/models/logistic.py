@@ -19,6 +19,7 @@ class Logistic(Model):
 
     name, task = "logistic", "classes"
     reads_in_place = True
+    decayed = ("weight",)
     kernels = logistic_kernels.logistic_gradient, logistic_kernels.logistic_predict
 
     def __init__(self, feature_count: int) -> None:

@@ -65,6 +65,7 @@ class Mlp(Model):
             float(huber_delta),
         )
         self.shapes = self._stack.shapes
+        self.decayed = tuple(name for name in self.shapes if name.endswith("/weight"))
         self.kernels = (*self._stack.kernels, *_LOSS_KERNELS[loss])
 
     def __str__(self) -> str:

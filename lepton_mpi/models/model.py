@@ -1,6 +1,6 @@
 """``Model``: from batch to loss and gradient. A model knows nothing of ranks, files or optimizers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import prod
 from typing import Any, Protocol
 
@@ -34,6 +34,9 @@ class Model(Protocol):
     averaged : mapping of str to float
         Parameters that no optimizer trains: their "gradient" is a sum over rows, and a step moves each by this share of the
         way to its mean over the rows of the step (``layers.layer.Parameter``).
+    decayed : collection of str, or None
+        Parameters that ``--weight-decay`` pulls towards 0: weights, whatever their number of dimensions, but neither biases nor
+        scales. None: those of two or more dimensions.
     reads_in_place : bool
         True if the model indexes ``batch.x`` by ``batch.places``; rows are then not copied.
     asks_for_parameters : bool
@@ -54,6 +57,7 @@ class Model(Protocol):
     inputs: Mapping[str, Input]
     task: str
     averaged: Mapping[str, float] = {}
+    decayed: Collection[str] | None = None
     reads_in_place: bool = False
     asks_for_parameters: bool = False
     evaluates: bool = True

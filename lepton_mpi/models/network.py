@@ -61,6 +61,7 @@ class Network(Model):
         self.averaged = {
             key: found.averaged for key, found in self._graph.parameters.items() if found.averaged
         }
+        self.decayed = [key for key, found in self._graph.parameters.items() if found.is_decayed]
         layers = [node.layer for node in [*self._graph.nodes, self._graph.head] if node.layer]
         self.kernels = tuple(dict.fromkeys(each for layer in layers for each in layer.kernels))
         self.mixes_rows = any(isinstance(each, Layer) and each.mixes_rows for each in layers)

@@ -7,7 +7,7 @@
             return loss                                               # or (loss, correct): sums over the rows
 
 What else it may have, all by the contract of ``Model``: ``evaluate``, ``predict``, ``initialise``, ``inputs``, ``task``,
-``averaged``, ``reads_in_place``, ``asks_for_parameters``, ``mixes_rows``, ``kernels``, ``name``. This module is the only one that asks.
+``averaged``, ``decayed``, ``reads_in_place``, ``asks_for_parameters``, ``mixes_rows``, ``kernels``, ``name``. This module is the only one that asks.
 
 What it does is checked in its first micro-batch with rows, for which it is called three times, ``first_step.py``; after that
 a step costs one more call. ``is_trusted = True`` leaves the check out, for a model that counts its calls.
@@ -15,7 +15,7 @@ a step costs one more call. ``is_trusted = True`` leaves the check out, for a mo
 
 import inspect
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from numbers import Real
 from typing import Any, Protocol
 
@@ -74,6 +74,7 @@ class OwnModel(Model):
         task = "classes" if data.class_count else "targets"
         self.task = _optional(model, "task", task, str, "the name of a task")
         self.averaged = _optional(model, "averaged", {}, Mapping, "a dict of name to share")
+        self.decayed = _decayed_of(model, self.name, self.shapes)
         self.reads_in_place = _flag(model, "reads_in_place")
         self.asks_for_parameters = _flag(model, "asks_for_parameters")
         self.mixes_rows = _flag(model, "mixes_rows")
@@ -218,6 +219,17 @@ def _checked_shapes(model: Any, name: str) -> dict[str, Shape]:
             )
         found[key] = lengths
     return found
+
+
+def _decayed_of(model: Any, name: str, shapes: Mapping[str, Shape]) -> tuple[str, ...] | None:
+    """Names of parameters, if the model says which weight decay acts on. Raises ConfigurationError."""
+    found = getattr(model, "decayed", None)
+    is_some = isinstance(found, Collection) and not isinstance(found, str)
+    if found is None or (is_some and all(key in shapes for key in found)):
+        return None if found is None else tuple(found)
+    raise ConfigurationError(
+        f"model {name}: decayed: expected names of parameters ({', '.join(shapes)}), got {_shown(found)}"
+    )
 
 
 def _compute_of(model: Any, name: str) -> tuple[Callable[..., Any], bool]:

@@ -4,7 +4,7 @@ The state is one table per optimizer, of shape (states, n). Who holds it decides
 each, or one table per host, of which every rank updates slices (``strategies/``).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -26,6 +26,9 @@ class Optimizer:
         Given by its owner, who may share it.
     averaged : mapping of str to float
         Parameters that are not trained: a step moves each by this share of the way to its mean over the step's rows.
+    decayed : collection of str, or None
+        Parameters that weight decay acts on; None: those of two or more dimensions. Shrinking a bias or a scale towards 0
+        regularises nothing (He et al., CVPR 2019, section 3).
 
     Attributes
     ----------
@@ -33,8 +36,7 @@ class Optimizer:
     kernel : Kernel
         ``rule_kernels.update_regions_by(rule.kernel)``.
     bounds, decays, numbers
-        Arguments of ``kernel``. Weight decay acts on arrays of two or more dimensions
-        only: shrinking a bias or a scale towards 0 regularises nothing (He et al., CVPR 2019, section 3).
+        Arguments of ``kernel``.
     """
 
     def __init__(
@@ -44,10 +46,12 @@ class Optimizer:
         dtype: np.dtype,
         state: np.ndarray,
         averaged: Mapping[str, float] | None = None,
+        decayed: Collection[str] | None = None,
     ) -> None:
         self.settings, self.state, self.rule = settings, state, rule_of(settings)
         self.kernel = kernels.update_regions_by(self.rule.kernel)
-        bounds, decays = _regions(layout, settings.weight_decay, averaged or {})
+        decay = _decays(layout, settings.weight_decay, averaged or {}, decayed)
+        bounds, decays = _regions(layout, decay)
         self.bounds, self._decays = np.array(bounds, np.int64), np.array(decays, dtype)
         self.decays, self._decaying = self._decays.copy(), self._decays > 0
         self.numbers = np.zeros(kernels.NUMBER_COUNT, dtype)
@@ -84,13 +88,25 @@ class Optimizer:
         )
 
 
-def _regions(
-    layout: Layout, weight_decay: float, averaged: Mapping[str, float]
-) -> tuple[list[int], list[float]]:
-    """Bounds of regions that are updated alike, one more than regions, and the decay of each, or minus the share."""
+def _decays(
+    layout: Layout,
+    weight_decay: float,
+    averaged: Mapping[str, float],
+    decayed: Collection[str] | None,
+) -> list[float]:
+    """Of each parameter its weight decay, or minus the share by which it moves."""
+    if decayed is None:
+        decayed = [name for name, shape in layout.shapes.items() if len(shape) >= 2]
+    return [
+        -averaged[name] if name in averaged else weight_decay if name in decayed else 0.0
+        for name in layout.shapes
+    ]
+
+
+def _regions(layout: Layout, decay_of_each: list[float]) -> tuple[list[int], list[float]]:
+    """Bounds of regions that are updated alike, one more than regions, and what ``_decays`` says of each."""
     bounds, decays = [0], []
-    for (name, shape), (start, stop) in zip(layout.shapes.items(), layout.bounds, strict=True):
-        decay = -averaged[name] if name in averaged else weight_decay if len(shape) >= 2 else 0.0
+    for decay, (start, stop) in zip(decay_of_each, layout.bounds, strict=True):
         if start == stop:
             continue
         if not decays or decays[-1] != decay:

@@ -26,7 +26,7 @@ def momentum(settings: Settings) -> Rule:
 
 
 def nesterov(settings: Settings) -> Rule:
-    """Nesterov's momentum, the learning rate inside of the velocity."""
+    """Nesterov's momentum, the learning rate inside of the velocity, as in Keras; torch has it outside."""
     return Rule(kernels.nesterov, ("velocity",), {kernels.A: settings.momentum})
 
 

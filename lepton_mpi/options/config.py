@@ -170,28 +170,46 @@ class Config(Checked):
     )
     optimizer: str = option(
         "adam",
-        "sgd is with momentum, unless that is 0; adamw and lion decay weights apart from the gradient",
+        "sgd is with momentum, unless that is 0; adamw and lion decay weights apart from the gradient; the end of this help says "
+        "which published rule each follows",
         kind=NameOrFile.of(names.OPTIMIZERS),
     )
     learning_rate: float = option(1e-3, "step size of the optimizer, at its peak", ABOVE_0)
     momentum: float = option(
-        0.9, "of sgd and nesterov", FRACTION, of=("optimizer", "sgd", "nesterov")
+        0.9,
+        "of sgd and nesterov; the learning rate is inside of the velocity, as in Keras, not outside, as in torch",
+        FRACTION,
+        of=("optimizer", "sgd", "momentum", "nesterov"),
     )
     weight_decay: float = option(
         0.0,
-        "pull of the weights towards 0; arrays of one dimension, such as biases, have none",
+        "pull of the weights towards 0; biases and the scales of norms have none",
         AT_LEAST_0,
     )
     clip_value: float = option(
-        0.0, "largest value of an element of the mean gradient; 0: no limit", AT_LEAST_0
+        0.0,
+        "largest value of an element of the mean gradient, after --clip-norm; 0: no limit",
+        AT_LEAST_0,
     )
-    clip_norm: float = option(0.0, "largest norm of the mean gradient; 0: no limit", AT_LEAST_0)
+    clip_norm: float = option(
+        0.0,
+        "largest norm of the mean gradient, of all parameters together; 0: no limit",
+        AT_LEAST_0,
+    )
     schedule: Literal["constant", "step", "cosine"] = option(
-        "constant", "of the learning rate after the warm-up; cosine ends at 0"
+        "constant",
+        "of the learning rate after the warm-up, as torch's StepLR and CosineAnnealingLR: the first step has the peak, and cosine "
+        "would come to 0 in the step after the last",
     )
-    warmup_epochs: int = option(0, "epochs in which the learning rate grows from 0", WHOLE_FROM_0)
-    schedule_epochs: int = option(10, "of schedule step: epochs between two steps", WHOLE_FROM_1)
-    schedule_factor: float = option(0.1, "of schedule step: factor of every step", ABOVE_0)
+    warmup_epochs: int = option(
+        0,
+        "epochs in which the learning rate grows linearly, from one step's share in the first to the peak in the last",
+        WHOLE_FROM_0,
+    )
+    schedule_epochs: int = option(10, "of schedule step: epochs of each rate", WHOLE_FROM_1)
+    schedule_factor: float = option(
+        0.1, "of schedule step: factor from one rate to the next", ABOVE_0
+    )
     base_batch: int = option(
         0,
         "global batch that the learning rate is for, which grows in proportion; 0: as it is",

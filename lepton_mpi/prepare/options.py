@@ -227,7 +227,8 @@ class Options(Checked):
     )
     balance: str = _choice(
         "none",
-        "as many training rows of each class as of the rarest (undersample), of the commonest (oversample)",
+        "as many training rows of each class as of the rarest (undersample), of the commonest (oversample: rows are repeated, and all "
+        "that is fitted and reported counts their repeats)",
         "undersample",
         "oversample",
     )

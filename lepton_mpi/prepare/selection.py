@@ -26,7 +26,8 @@ class Selection:
     splits : int8, shape (rows,)
         Number of the split in SPLITS; -1 where the row is dropped.
     repeats : int32, shape (rows,)
-        How often the row is written: 0 if dropped, above 1 only by ``--balance oversample``.
+        How often the row is written: 0 if dropped, above 1 only by ``--balance oversample``. Whatever is fitted counts
+        them: what a model is trained on has mean 0, and not what was read.
     dropped : dict of str to int
         Rows by the reason.
     duplicates : int

@@ -227,7 +227,12 @@ def _row_lines(facts: dict[str, Any]) -> list[str]:
             )
         )
     if facts["repeated"]:
-        lines.append(line("", f"{grouped(facts['repeated'])} training rows repeated for balance"))
+        lines.append(
+            line(
+                "",
+                f"{grouped(facts['repeated'])} training rows repeated for balance; all statistics count them",
+            )
+        )
     if facts["missing_cells"]:
         lines.append(
             line(

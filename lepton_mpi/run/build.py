@@ -27,6 +27,7 @@ from lepton_mpi.optimizers.settings import Settings
 from lepton_mpi.options.config import Config
 from lepton_mpi.registry import load as load_own
 from lepton_mpi.run import checkpoint, codes, evaluation, hooks, resume, summary
+from lepton_mpi.run.arithmetic import BY_NUMBER, Arithmetic
 from lepton_mpi.run.cold_start import ColdStart
 from lepton_mpi.run.hook import Hook, QuietHook
 from lepton_mpi.run.model_check import check_model
@@ -99,7 +100,8 @@ def _build(
     if reads_in_place:
         data = normalised_in_memory(data, world)
     steps = micro_batches.step_count(train_rows.row_count)
-    strategy = _make_strategy(config, world, layout, model, micro_batches.count, steps)
+    rules = BY_NUMBER[start.arithmetic]
+    strategy = _make_strategy(config, world, layout, model, micro_batches.count, steps, rules)
     of_data = called_kernels.while_training(
         data.y_kind, data.inputs.values(), augments=augment is not None
     )
@@ -145,7 +147,10 @@ def _choose_order(
     # What is asked for is not passed over: ``check_order`` refuses another order than before.
     is_asked = config.shuffle != "auto"
     kind = config.shuffle if is_asked else start.order.get("shuffle", "auto")
-    shuffle = training_order(data, micro_batches, config.seed, kind, config.shuffle_buffer)
+    shuffle = training_order(
+        *(data, micro_batches, config.seed, kind, config.shuffle_buffer),
+        begins_whole=BY_NUMBER[start.arithmetic].blocks_begin_whole,
+    )
     order = resume.order_facts(shuffle, data.splits["train"])
     resume.check_order(start, order, micro_batches)
     return shuffle, order
@@ -191,6 +196,7 @@ def _make_strategy(
     model: Model,
     micro_batch_count: int,
     steps_per_epoch: int,
+    rules: Arithmetic,
 ) -> Strategy:
     dtype = np.dtype(config.dtype)
     grows = config.global_batch / config.base_batch if config.base_batch else 1.0
@@ -198,6 +204,7 @@ def _make_strategy(
         *(config.learning_rate * grows, config.schedule),
         *(config.warmup_epochs * steps_per_epoch, config.epochs * steps_per_epoch),
         *(config.schedule_epochs * steps_per_epoch, config.schedule_factor),
+        counts_from_1=rules.rates_count_from_1,
     )
     settings = Settings(
         *(config.optimizer, rate, config.momentum, config.weight_decay),
@@ -208,11 +215,27 @@ def _make_strategy(
         *(layout.buckets(max(1, config.bucket_bytes // dtype.itemsize)), config.allreduce),
         config.segment_bytes,
         averaged=model.averaged,
+        decayed=None if rules.decays_by_dimensions else model.decayed,
         is_asked=model.asks_for_parameters,
     )
     with world.agreeing():
+        if not rules.decays_by_dimensions:
+            _check_decay(config, model)
         make = STRATEGIES.find(config.strategy)
     return make(setting)
+
+
+def _check_decay(config: Config, model: Model) -> None:
+    """Raises ConfigurationError for a weight decay that would act on nothing."""
+    decayed = model.decayed
+    if decayed is None:
+        decayed = [name for name, shape in model.shapes.items() if len(shape) >= 2]
+    if config.weight_decay and not decayed:
+        raise ConfigurationError(
+            f"--weight-decay {config.weight_decay:g}: expected a model with weights to decay, got {model.name}, whose "
+            f"parameters ({', '.join(model.shapes)}) all have less than two dimensions; name its weights in an attribute "
+            "decayed, a tuple"
+        )
 
 
 def _initialise(

@@ -10,6 +10,7 @@
                             a checkpoint, too
     attributes              format, version, step, epoch, seed, model, y_kind (classes or targets), target_scale (JSON,
                             shift, scale and log of scaled targets), configuration (JSON), names (JSON, the order of the flat vector), weights_digest (BLAKE2b);
+                            arithmetic, by which rules the run was begun (``run/arithmetic.py``), of version 1 the first;
                             to go on from: row, how many rows of the epoch were used, order (JSON, how rows are
                             shuffled), loss_sum and correct_sum over those rows
 
@@ -41,7 +42,8 @@ from lepton_mpi.options.config import Config, make_config
 from lepton_mpi.vectors import Layout
 from lepton_mpi.wording import one_line
 
-_FORMAT, _VERSION = "lepton_mpi checkpoint", 1
+# Version 2 has the attribute arithmetic: a program that does not know it would go on by other rules.
+_FORMAT, _VERSION = "lepton_mpi checkpoint", 2
 _KEPT = 2
 _DATA = "about/data"
 

@@ -23,6 +23,7 @@ from lepton_mpi.data.order import BlockShuffle
 from lepton_mpi.errors import DataError
 from lepton_mpi.options.config import Config
 from lepton_mpi.run import checkpoint, codes, resumed_options
+from lepton_mpi.run.arithmetic import BY_NUMBER, FIRST, NEWEST, changed_options
 from lepton_mpi.vectors import Layout, digest_of
 from lepton_mpi.wording import one_line
 
@@ -51,6 +52,8 @@ class Start:
         The checkpoint; None for a new run, and for a state in memory.
     saved : Checkpoint or None
         The state in memory, see ``capture``.
+    arithmetic : int
+        The rules by which the run was begun, of ``arithmetic.BY_NUMBER``.
     notes, initial_notes : tuple of str
         For people: of what the run goes on from, and of the parameters that it begins with.
     config : Config or None
@@ -72,6 +75,7 @@ class Start:
     initial_notes: tuple[str, ...] = ()
     saved: checkpoint.Checkpoint | None = None
     config: Config | None = None
+    arithmetic: int = NEWEST
     encodings: Encodings | None = None
     attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -110,6 +114,7 @@ def checkpoint_of(run: Run, sums: np.ndarray) -> checkpoint.Checkpoint:
     about = {
         "seed": run.config.seed,
         "model": name_of(run.model),
+        "arithmetic": run.start.arithmetic,
         "y_kind": run.data.y_kind,
         **checkpoint.target_scale_attribute(run.data.target_scale),
     }
@@ -154,11 +159,18 @@ def capture(run: Run) -> Start:
         parameters=saved.parameters.copy(),
         state={name: vector.copy() for name, vector in saved.state.items()},
     )
+    rules = run.start.arithmetic
     if run.rows_used == run.order["rows"]:
         place = run.epoch + 1, 0, run.step, 0.0, 0.0, run.order
     else:
         place = run.epoch, run.rows_used, run.step, float(sums[0]), float(sums[1]), run.order
-    return Start(*place, saved=copied, encodings=saved.encodings, attributes=saved.attributes)
+    return Start(
+        *place,
+        saved=copied,
+        arithmetic=rules,
+        encodings=saved.encodings,
+        attributes=saved.attributes,
+    )
 
 
 def with_codes_checked(start: Start, data: DataSet) -> Start:
@@ -303,9 +315,28 @@ def _read(config: Config, given: frozenset[str] | None, path: Path, notes: list[
     if taken:
         notes.append(f"takes from it what is not given: {', '.join(taken)}")
     notes += resumed_options.rounding_notes(config, before)
+    rules = _arithmetic(found, path)
+    changed = changed_options(rules, config, start.order.get("shuffle", ""))
+    if changed:
+        notes.append(f"keeps the rules of the version that began it, for {', '.join(changed)}")
     return dataclasses.replace(
-        start, notes=tuple(notes), config=config, encodings=known, attributes=found
+        start,
+        notes=tuple(notes),
+        config=config,
+        arithmetic=rules,
+        encodings=known,
+        attributes=found,
     )
+
+
+def _arithmetic(found: dict[str, Any], path: Path) -> int:
+    """By which rules the run was begun. Raises DataError."""
+    number: Any = found.get("arithmetic", FIRST)
+    if type(number) is not int or number not in BY_NUMBER:
+        raise DataError(
+            f"{path}: attribute arithmetic: expected {' or '.join(map(str, BY_NUMBER))}, got {one_line(number)}"
+        )
+    return number
 
 
 def _place(found: dict[str, Any], batch_rows: int, path: Path) -> Start:

@@ -16,7 +16,11 @@ def host_state(setting: Setting) -> tuple[np.ndarray, Optimizer]:
     state = group.host_array((state_count, layout.size), dtype, "state")
     for memory in (parameters, state):
         map_pages(group, memory, [])
-    return parameters, Optimizer(setting.optimizer, layout, dtype, state, setting.averaged)
+    return parameters, Optimizer(
+        *(setting.optimizer, layout, dtype, state),
+        averaged=setting.averaged,
+        decayed=setting.decayed,
+    )
 
 
 def vector_counts(optimizer: Optimizer, gradients: HostVectors) -> dict[str, int]:

@@ -35,7 +35,11 @@ class Replicated(Executor):
         )
         self.parameters = np.zeros(layout.size, dtype)
         state = np.zeros((len(rule_of(setting.optimizer).state), layout.size), dtype)
-        self.optimizer = Optimizer(setting.optimizer, layout, dtype, state, setting.averaged)
+        self.optimizer = Optimizer(
+            *(setting.optimizer, layout, dtype, state),
+            averaged=setting.averaged,
+            decayed=setting.decayed,
+        )
         self._node_sums = NodeSums(layout, gradients.nodes, gradients.inputs)
         self.numbers = self._node_sums.numbers
         self.bucket_count = len(gradients.slices)

@@ -1,7 +1,7 @@
 """``Strategy``: how gradients become new parameters. One file each; ``registry.py`` names them."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -162,6 +162,8 @@ class Setting:
         Size of one message.
     averaged : mapping of str to float
         Parameters that are not trained, ``Model.averaged``.
+    decayed : collection of str, or None
+        Parameters that weight decay acts on, ``Model.decayed``.
     is_asked : bool
         Whether the model calls ``Sync.need`` before it reads a parameter.
     """
@@ -176,6 +178,7 @@ class Setting:
     allreduce: str = "auto"
     segment_bytes: int = 256 << 10
     averaged: Mapping[str, float] = field(default_factory=dict)
+    decayed: Collection[str] | None = None
     is_asked: bool = False
 
     @property

@@ -17,7 +17,8 @@ class LocalSgd(StrategyBase):
         self.parameters, self._gradient = np.zeros((2, layout.size), setting.dtype)
         self._sum = np.zeros_like(self._gradient)
         state = np.zeros((len(rule_of(setting.optimizer).state), layout.size), setting.dtype)
-        self.optimizer = Optimizer(setting.optimizer, layout, setting.dtype, state)
+        of_model = {"averaged": setting.averaged, "decayed": setting.decayed}
+        self.optimizer = Optimizer(setting.optimizer, layout, setting.dtype, state, **of_model)
         self.numbers = list(range(group.rank, count, group.size))
         views = layout.views(self._gradient)
         self._shares = [Share(n, self._gradient, views, NO_SYNC) for n in self.numbers]

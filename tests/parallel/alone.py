@@ -31,9 +31,10 @@ def trained_alone(config: Config) -> str:
     layout, dtype = Layout(model.shapes), np.dtype(config.dtype)
     parameters = np.zeros(layout.size, dtype)
     initialise_uniform(layout.views(parameters), config.seed)
-    settings = Settings(config.optimizer, lambda step: config.learning_rate, config.momentum)
+    rate, decay = config.learning_rate, config.weight_decay
+    settings = Settings(config.optimizer, lambda step: rate, config.momentum, decay)
     state = np.zeros((len(rule_of(settings).state), layout.size), dtype)
-    optimizer = Optimizer(settings, layout, dtype, state)
+    optimizer = Optimizer(settings, layout, dtype, state, decayed=model.decayed)
     micro_rows = config.micro_batch or -(-config.global_batch // 8)
     micro_batches = MicroBatches(config.global_batch, micro_rows)
     rows, step = data.splits["train"], 0

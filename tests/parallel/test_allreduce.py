@@ -1,6 +1,7 @@
 """Every algorithm behind ``make_plan``, on real ranks, against three oracles."""
 
 import gc
+import itertools
 from time import sleep
 
 import numpy as np
@@ -15,7 +16,7 @@ from lepton_mpi.collectives.between_hosts.overlapped_sum import OverlappedSum
 from lepton_mpi.collectives.between_hosts.two_level_plan import TwoLevelPlan
 from lepton_mpi.collectives.within_host.vectors import HostVectors
 from lepton_mpi.errors import ConfigurationError, RankError
-from tests import contributions
+from tests import contributions, extremes
 from tests.parallel.together import check, equal_everywhere, refused, together
 
 # Message plans own their vector in both of these, so "shared" would only repeat "private".
@@ -260,6 +261,23 @@ def test_nan_of_any_rank_is_the_greatest_and_the_least(world, count, op):
             plan.run()
             with together(world):
                 np.testing.assert_array_equal(plan.result, np.full(count, np.nan))
+
+
+@ways
+def test_a_maximum_has_the_same_bits_on_every_rank(world, algorithm, mode):
+    """By every algorithm, MPI's own and a tuned choice among them: zeros of both signs, infinities, NaN of several patterns."""
+    for op, dtype in itertools.product(("max", "min"), (np.float32, np.float64)):
+        parts = extremes.parts(world.size, dtype)
+        plan, contribution = _plan(world, algorithm, mode, parts[0].size, np.dtype(dtype).name, op)
+        results = []
+        for _ in range(2):
+            contribution[:] = parts[world.rank]
+            plan.run()
+            results.append(plan.result.tobytes())
+            plan.release()
+        equal_everywhere(world, results)
+        expected = extremes.expected(parts, op).tobytes()
+        check(world, world.size == 1 or set(results) == {expected}, f"{op} of {dtype}")
 
 
 def test_who_keeps_run_keeps_its_memory(world):

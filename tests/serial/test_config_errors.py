@@ -56,7 +56,7 @@ _FRACTION = "expected a number from 0 up to, not including, 1"
         (["--checkpoint", "--resume", "runs"], "expected a path", "none"),
         (["--report-memory=yes"], "expected true or false", "'yes'"),
         (["--hidden", "64", "--model", "logistic"], "expected --model mlp", "logistic"),
-        (["--momentum", "0.5"], "expected --optimizer sgd or nesterov", "adam"),
+        (["--momentum", "0.5"], "expected --optimizer sgd or momentum or nesterov", "adam"),
         (["--data"], "expected names of files, one at least", "none"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

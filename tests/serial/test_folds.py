@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from lepton_mpi.collectives.combining_kernels import MAX, MIN, SUM
 from lepton_mpi.collectives.summation_tree import additions, whole_nodes
 from lepton_mpi.collectives.within_host import fold_kernels
-from lepton_mpi.collectives.within_host.fold_kernels import MAX, MIN, SUM
 from lepton_mpi.collectives.within_host.folds import plan_folds
 from lepton_mpi.kernels.compiling import kernel
+from tests import extremes
 
 
 @kernel(
@@ -80,6 +81,21 @@ def test_the_kernel_does_what_a_fold_says(dtype, arity, operation, count):
         np.testing.assert_array_equal(table[row, :count], expected)
     table[8:, :count] = before[8:, :count]
     np.testing.assert_array_equal(table, before)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("arity", [2, 4, 8])
+@pytest.mark.parametrize("operation", ["max", "min"])
+def test_zeros_and_nan_are_combined_whatever_their_order(dtype, arity, operation):
+    """Bit for bit, in whole lines and behind them."""
+    parts = extremes.parts(arity, dtype)
+    count = parts[0].size
+    table = np.zeros((9, count), dtype)
+    table[:arity] = parts
+    addresses = np.array([base(table, row) for row in [*range(arity), 8]])
+    number = {"max": MAX, "min": MIN}[operation]
+    fold(table, addresses, arity, number, False, 1, count * table.itemsize)
+    assert table[8].tobytes() == extremes.expected(parts, operation).tobytes()
 
 
 @pytest.mark.parametrize("arity", [2, 4, 8])

@@ -65,7 +65,10 @@ MAY_IMPORT = {
         *("collectives", "data", "kernels", "layers", "models", "optimizers", "options"),
         *("strategies", "tasks", "world"),
     },
-    "commands": {"run", "prepare", "options", "collectives", "world", "data", "models", "tasks"},
+    "commands": {
+        *("run", "prepare", "options", "collectives", "world", "data", "models", "tasks"),
+        "optimizers",
+    },
 }
 DOORS = {"__init__", "__main__", "train"}
 NO_IDEA = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "manager", "handler"}

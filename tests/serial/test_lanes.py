@@ -9,6 +9,7 @@ import pytest
 from lepton_mpi.collectives.between_hosts.lanes import LaneExchange
 from lepton_mpi.collectives.messages.threads import ThreadWorld, run_ranks
 from lepton_mpi.collectives.summation_tree import whole_nodes
+from tests import extremes
 
 COUNT = 1009
 # Micro-batches and where the runs of the hosts end: one node a host, several, and none on one of them.
@@ -73,6 +74,29 @@ def test_exchanges_in_the_background_have_the_bits_of_those_in_turn(run, rendezv
     for ways in run_ranks(ThreadWorld(hosts), rank):
         for one, other in zip(ways["in turn"], ways["at once"], strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+@runs
+@pytest.mark.parametrize("operation", ["max", "min"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_maximum_between_hosts_has_the_same_bits_everywhere(run, operation, dtype):
+    """Of all nodes, with zeros of both signs and NaN; whichever of its operands the result overwrites."""
+    node_starts = _nodes(run)
+    nodes = sum(map(len, node_starts))
+    parts = extremes.parts(nodes, dtype)
+    count, places = parts[0].size, np.cumsum([0, *map(len, node_starts)])
+
+    def rank(transport):
+        me = transport.rank
+        own = parts[places[me] : places[me + 1]]
+        rows = np.array([*own, np.zeros(count, dtype)])
+        held = list(rows[: len(own)])
+        ends = node_starts, 0, count, operation
+        LaneExchange(transport, held, rows[0], *ends, segment_bytes=64).run()
+        return rows[0].tobytes()
+
+    expected = extremes.expected(parts, operation) if nodes > 1 else parts[0]
+    assert set(run_ranks(ThreadWorld(len(node_starts)), rank)) == {expected.tobytes()}
 
 
 def _run_at_once(exchanges: list[LaneExchange], random: np.random.Generator) -> None:

@@ -9,6 +9,7 @@ import pytest
 from lepton_mpi.collectives.messages.plan import MessagePlan
 from lepton_mpi.collectives.messages.threads import ThreadWorld, run_ranks
 from lepton_mpi.collectives.schedules.ring import RING
+from tests import extremes
 from tests.contributions import (
     SEGMENT_ELEMENTS,
     lengths,
@@ -145,6 +146,40 @@ def test_infinities_and_nan_pass_through():
     parts[1][4], parts[2][7] = np.inf, np.nan
     for (result,) in _sums(RING, 3, False, parts):
         np.testing.assert_array_equal(result, [3, 3, 3, 3, np.inf, 3, 3, np.nan, 3])
+
+
+@pytest.mark.parametrize("operation", ["max", "min"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("algorithm", ALL, ids=lambda algorithm: algorithm.name)
+def test_a_maximum_has_the_same_bits_on_every_rank(algorithm, dtype, operation):
+    """With zeros of both signs, infinities and NaN of several patterns, combined in whatever order a schedule has."""
+    for world_size in (2, 3, 5, 8):
+        parts = extremes.parts(world_size, dtype)
+
+        def rank_result(transport, parts=parts):
+            buffer = parts[transport.rank].copy()
+            MessagePlan(algorithm, buffer, transport, 64, operation).run()
+            return buffer.tobytes()
+
+        results = run_ranks(ThreadWorld(world_size), rank_result)
+        assert set(results) == {extremes.expected(parts, operation).tobytes()}
+
+
+@pytest.mark.parametrize("operation", ["max", "min"])
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_whole_numbers_have_a_maximum(dtype, operation):
+    """The least and the greatest of the type, too."""
+    ends = np.iinfo(dtype)
+    rows = [[ends.min, 0, 5, ends.max], [ends.max, -1, 5, ends.min], [3, -7, 5, 0]]
+    parts = [np.array(row, dtype) for row in rows]
+
+    def rank_result(transport):
+        buffer = parts[transport.rank].copy()
+        MessagePlan(RING, buffer, transport, 64, operation).run()
+        return buffer
+
+    for result in run_ranks(ThreadWorld(3), rank_result):
+        np.testing.assert_array_equal(result, getattr(np, operation)(parts, axis=0))
 
 
 def test_waiting_is_counted_on_the_rank_that_waits():

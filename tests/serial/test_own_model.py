@@ -302,6 +302,16 @@ def test_inputs_that_the_data_do_not_have_are_named(inputs, given, is_right):
         adapt(_with(inputs=inputs), data)
 
 
+def test_a_model_may_name_what_weight_decay_acts_on():
+    """None: arrays of two or more dimensions. A model of the engine keeps its own."""
+    assert adapt(Softmax(), DATA).decayed is None
+    assert adapt(_with(decayed=["bias"]), DATA).decayed == ("bias",)
+    assert adapt(_with(decayed=()), DATA).decayed == ()
+    assert adapt(Logistic(4), DATA).decayed == ("weight",)
+    for wrong in (("weights",), "weight", 3):
+        _refused(_with(decayed=wrong), "decayed: expected names of parameters (weight, bias), got")
+
+
 @pytest.mark.parametrize("name", ["mlp", "logistic"])
 @pytest.mark.parametrize(
     "given",

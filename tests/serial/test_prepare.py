@@ -312,7 +312,7 @@ def test_equal_rows_of_different_types_are_equal(tmp_path, kinds):
     assert facts["leaked"] == 7
 
 
-def test_balance(tmp_path):
+def test_balance(tmp_path, capsys):
     """Training rows only; all of the rarer classes stay."""
     x = np.arange(100.0).reshape(-1, 1) + 0.5
     y = np.where(np.arange(100) < 20, 1, 0)
@@ -325,6 +325,8 @@ def test_balance(tmp_path):
         rows = rows_of(tmp_path / f"{balance}.h5")["train"][:, 0]
         assert len(np.unique(rows)) == (32 if balance == "undersample" else 80)
         assert facts["repeated"] == (48 if balance == "oversample" else 0)
+        said = "48 training rows repeated for balance; all statistics count them"
+        assert (said in capsys.readouterr().out) == (balance == "oversample")
 
 
 def test_constant_columns(tmp_path):

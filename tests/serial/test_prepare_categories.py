@@ -9,7 +9,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 from lepton_mpi.errors import DataError
 from tests.serial.data_files import load, read_all
-from tests.serial.raw_files import prepare, same_on_ranks, write_csv
+from tests.serial.raw_files import images, prepare, same_on_ranks, write_csv
 from tests.serial.test_prepare import rows_of
 
 needs_pyarrow = pytest.mark.skipif(
@@ -187,6 +187,59 @@ def test_statistics_are_those_of_the_rows_as_written(tmp_path, normalise):
         shift = file["normalisation/shift"][0]
     expected = {"standard": stored.mean(), "robust": np.median(stored), "minmax": stored.min()}
     assert np.isclose(shift, expected[normalise], rtol=1e-12)
+
+
+@pytest.mark.parametrize("missing", ["mean", "median"])
+def test_fills_and_limits_are_those_of_the_rows_as_written(tmp_path, missing):
+    """Fitted to training rows with their repeats: what fills a gap, the most frequent category, and where numbers are clipped."""
+    rows = [
+        [i % 31 if i % 7 else "", "seldom" if i % 10 == 0 else "oft" if i % 3 else "other", int(i % 10 == 0)]
+        for i in range(200)
+    ]  # fmt: skip
+    rows[5][1] = ""
+    path = write_csv(tmp_path / "a.csv", rows, "x", "text", "label")
+    words = ("--balance", "oversample", "--split", "1,0,0", "--no-stratify", "--normalise", "none")
+    words += ("--missing", missing, "--categories", "codes", "--force")
+    facts = same_on_ranks(tmp_path / "a.h5", path, *words)
+    times = np.array([1 if label == 0 else 9 for *_, label in rows])
+    assert facts["repeated"] == 8 * 20
+    x = np.array([np.nan if row[0] == "" else row[0] for row in rows])
+    written = np.repeat(x, times)
+    present = written[~np.isnan(written)]
+    fill = present.mean() if missing == "mean" else np.median(present)
+    assert fill != (np.nanmean(x) if missing == "mean" else np.nanmedian(x))
+    stored = rows_of(tmp_path / "a.h5")["train"]
+    np.testing.assert_allclose(np.sort(stored[:, 0]), np.sort(np.where(np.isnan(written), fill, written)))  # fmt: skip
+    # Of 20 + 110 + … rows the category of the rare class is the commonest only with its repeats.
+    codes = sorted({"seldom", "oft", "other"})
+    counts = {text: int(times[[row[1] == text for row in rows]].sum()) for text in codes}
+    assert max(counts, key=counts.get) == "seldom"
+    of_gap = np.bincount(stored[:, 1].astype(int), minlength=3)
+    assert of_gap[codes.index("seldom")] == counts["seldom"] + 1
+    clipped = ("--outliers", "quantile=0.1", *words)
+    same_on_ranks(tmp_path / "b.h5", path, *clipped)
+    low, high = np.quantile(present, [0.1, 0.9])
+    stored = rows_of(tmp_path / "b.h5")["train"][:, 0]
+    np.testing.assert_allclose([stored.min(), stored.max()], [low, high])
+
+
+@pytest.mark.parametrize("per", ["channel", "feature"])
+def test_statistics_of_images_are_those_of_the_rows_as_written(tmp_path, per):
+    """Of every channel, or every pixel."""
+    x, _ = images(60, (3, 4, 2), classes=2)
+    y = (np.arange(60) % 6 == 0).astype(np.int64)
+    x[y == 1] //= 3
+    np.savez(tmp_path / "a.npz", x=x, y=y)
+    words = ("--balance", "oversample", "--normalise", "standard", "--per", per)
+    same_on_ranks(tmp_path / "a.h5", tmp_path / "a.npz", *words)
+    stored = rows_of(tmp_path / "a.h5")["train"].astype(np.float64)
+    axes = (0, 1, 2) if per == "channel" else 0
+    with h5py.File(tmp_path / "a.h5") as file:
+        shift, scale = (file[f"normalisation/{name}"][()] for name in ("shift", "scale"))
+    expected = np.broadcast_to(stored.mean(axis=axes), stored.shape[1:])
+    np.testing.assert_allclose(shift.reshape(expected.shape), expected, rtol=1e-12)
+    ones = ((stored - shift.reshape(expected.shape)) * scale.reshape(expected.shape)).std(axis=axes)
+    np.testing.assert_allclose(ones, 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("word", "split"), [("dev", "validation"), ("val", "validation"), ("testing", "test")])  # fmt: skip

@@ -14,6 +14,7 @@ from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.options import sources
 from lepton_mpi.options.config import OPTIONS, Config
 from lepton_mpi.run import checkpoint, resume
+from lepton_mpi.run.arithmetic import BY_NUMBER
 from lepton_mpi.vectors import Layout
 from tests.serial.thread_ranks import on_ranks
 
@@ -252,6 +253,42 @@ def test_epochs_may_change_but_along_a_cosine(tmp_path):
         else:
             text = _refused(tmp_path, kind, epochs=9, schedule=schedule)
             assert text.startswith("--epochs: expected 5")
+
+
+@pytest.mark.parametrize(
+    ("options", "order", "named"),
+    [
+        ({}, _ORDER, []),
+        ({"schedule": "step"}, _ORDER, ["--schedule step"]),
+        ({"weight_decay": 0.5}, _ORDER, []),
+        ({"model": "logistic", "weight_decay": 0.5}, _ORDER, ["--weight-decay 0.5"]),
+        ({"schedule": "cosine"}, {"shuffle": "blocks", "rows": 100}, ["--schedule cosine", "--shuffle blocks"]),
+    ],
+)  # fmt: skip
+def test_a_run_keeps_the_rules_with_which_it_began(tmp_path, options, order, named):
+    """Those of the first version where no number is written; what a new run would do otherwise is said."""
+    for number, written in ((1, {}), (1, {"arithmetic": 1}), (2, {"arithmetic": 2})):
+        path = _save(
+            tmp_path, Config(global_batch=32, **options), order=json.dumps(order), **written
+        )
+        start = _find(path, **options)
+        assert start.arithmetic == number
+        notes = [note for note in start.notes if "keeps the rules" in note]
+        assert len(notes) == (number == 1 and bool(named))
+        assert all(option in note for note in notes for option in named)
+
+
+@pytest.mark.parametrize("number", [0, 3, -1, 1.0, True, "1", [1]])
+def test_rules_that_are_not_known_are_refused(tmp_path, number):
+    _save(tmp_path, arithmetic=number)
+    assert "attribute arithmetic: expected 1 or 2, got" in _refused(tmp_path / "step-00000012.h5")
+
+
+def test_a_new_run_follows_the_newest_rules(tmp_path):
+    """So does one that begins with the parameters of an older run."""
+    old = _save(tmp_path)
+    (start,) = on_ranks(1, lambda world: resume.find(Config(initial=str(old)), world))
+    assert start.arithmetic == resume.Start().arithmetic == max(BY_NUMBER) == 2
 
 
 # -- strangers' files --------------------------------------------------------------------------------

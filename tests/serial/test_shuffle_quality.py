@@ -8,6 +8,7 @@ from itertools import chain
 
 import numpy as np
 import pytest
+from scipy.stats import chi2
 
 from lepton_mpi.data.order import BlockShuffle, FullShuffle, MicroBatches
 from tests.serial.test_shuffles import dealt
@@ -116,7 +117,33 @@ def test_neighbours_in_the_file_come_apart_within_their_window(window_steps):
     mean = (1 - same) * (windows / CUT.rows + 1) / 3
     # One neighbour in w is the first of the next window; that is 1 in 64 at most, and half a window farther.
     assert (apart == 0).mean() == pytest.approx(same @ weight, rel=0.1)
-    assert apart.mean() == pytest.approx(mean @ weight, rel=0.1)
+    # The sequence is cut between its streams, and the neighbours there are the last and the first of an epoch.
+    cuts = CUT.count * (len(IN_ORDER) - 1) / (ROWS - ROWS // BLOCK)
+    assert apart.mean() == pytest.approx(mean @ weight + cuts, rel=0.1)
+
+
+@pytest.mark.parametrize(("block_count", "window_steps"), [(1, 1), (1, 4), (3, 1), (8, 1)])
+def test_every_row_comes_in_every_step_equally_often(block_count, window_steps):
+    """However few blocks there are: chi-square of each row's 300 steps among 10, and their mean, neither beyond 1 in 10 000.
+
+    Bonferroni's bound for 120 rows, which also holds for rows that are not independent.
+    """
+    rows, epochs, cut = 120, 300, MicroBatches(12, 6)
+    blocks = np.arange(block_count + 1) * rows // block_count
+    shuffle = BlockShuffle(None, blocks, cut, 3, window_steps * cut.rows)
+    steps = rows // cut.batch_rows
+    counts, sums = np.zeros((rows, steps)), np.zeros(rows)
+    for epoch in range(epochs):
+        for step, parts in enumerate(dealt(shuffle, epoch, 1)):
+            taken = list(chain.from_iterable(parts))
+            counts[taken, step] += 1
+            sums[taken] += step
+    expected = epochs / steps
+    found = ((counts - expected) ** 2 / expected).sum(axis=1)
+    assert found.max() < chi2.isf(1e-4 / rows, steps - 1)
+    deviation = np.sqrt((steps**2 - 1) / 12 / epochs)
+    z = (sums / epochs - (steps - 1) / 2) / deviation
+    assert (z**2).max() < chi2.isf(1e-4 / rows, 1)
 
 
 def _learned(epochs: list[list[np.ndarray]]) -> float:

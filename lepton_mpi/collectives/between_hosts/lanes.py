@@ -21,7 +21,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lepton_mpi.chunks import chunk_bounds, segments
-from lepton_mpi.collectives.messages.plan import UFUNCS, Request, Transport
+from lepton_mpi.collectives.combining import combination
+from lepton_mpi.collectives.messages.plan import Request, Transport
 from lepton_mpi.collectives.summation_tree import additions
 
 # Below the size up to which Open MPI sends over TCP without asking the receiver first (64 KiB with its
@@ -97,7 +98,7 @@ class LaneExchange:
                     ]
                 operands = [part for host in range(hosts) for part in sources[host]]
                 leaves = [leaf for starts in node_starts for leaf in starts]
-                round_.fold = _Fold(leaves, operands, result[first:last], UFUNCS[operation])
+                round_.fold = _Fold(leaves, operands, result[first:last], operation)
                 round_.sum_sends = [
                     sum_transport.send_request(result[first:last], host) for host in others
                 ]
@@ -188,20 +189,22 @@ class _Fold:
     """The additions of one segment, in the memory of its operands; the last one goes to ``out``."""
 
     def __init__(
-        self, leaves: list[int], operands: list[np.ndarray], out: np.ndarray, ufunc: np.ufunc
+        self, leaves: list[int], operands: list[np.ndarray], out: np.ndarray, operation: str
     ) -> None:
         held = dict(zip(leaves, operands, strict=True))
         pairs = additions(leaves)
-        self._out, self._ufunc = out, ufunc
-        self._calls = [(held[left], held[right], held[left]) for left, right in pairs]
-        if self._calls:
-            self._calls[-1] = (*self._calls[-1][:2], out)
+        self._out = out
+        targets = [*(held[left] for left, _ in pairs[:-1]), out]
+        self._calls = [
+            combination(operation, held[left], held[right], target)
+            for (left, right), target in zip(pairs, targets, strict=False)
+        ]
         # With a single node in all, there is nothing to add.
         self._only = operands[0] if not pairs and operands[0] is not out else None
 
     def run(self) -> None:
-        for left, right, to in self._calls:
-            self._ufunc(left, right, out=to)
+        for call in self._calls:
+            call()
         if self._only is not None:
             self._out[:] = self._only
 

@@ -5,11 +5,13 @@ Importing this module starts no MPI: whoever has a communicator has done so, wit
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lepton_mpi.collectives.combining import by_order
 from lepton_mpi.collectives.group import Group
 
 if TYPE_CHECKING:
@@ -68,6 +70,8 @@ def _own_kind() -> type[MPI.Prequest]:
 class MpiAllreducePlan:
     """The contract of ``messages.MessagePlan``, by ``MPI_Allreduce`` in place, or its persistent form of MPI-4.
 
+    A maximum or minimum of floats is taken of whole numbers of the same order, see ``combining_kernels.py``: MPI's own has
+    zeros of different signs on different ranks, and may lose NaN.
     ``wait_seconds`` stays 0: waiting cannot be told from communication inside MPI's call.
 
     Attributes
@@ -83,11 +87,22 @@ class MpiAllreducePlan:
 
         self.wait_seconds = 0.0
         op = {"sum": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN}[operation]
+        steps = []
+        if operation != "sum" and buffer.dtype.kind == "f":
+            buffer, begin, end = by_order(buffer, operation)
+            op, steps = MPI.MAX, [begin, end]
         if persistent:
             request = _own(comm.Allreduce_init(MPI.IN_PLACE, buffer, op))
             self.run = partial(_start_and_wait, request)
         else:
             self.run = partial(comm.Allreduce, MPI.IN_PLACE, buffer, op)
+        if steps:
+            self.run = partial(_in_turn, (steps[0], self.run, steps[1]))
+
+
+def _in_turn(calls: tuple[Callable[[], None], ...]) -> None:
+    for call in calls:
+        call()
 
 
 def _start_and_wait(request: MPI.Prequest) -> None:

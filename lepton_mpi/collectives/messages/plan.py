@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from lepton_mpi.chunks import chunk_bounds
+from lepton_mpi.collectives.combining import combination
 from lepton_mpi.collectives.messages.program import Do, compile_program
 from lepton_mpi.collectives.schedules.schedule import Algorithm
 
@@ -72,7 +73,6 @@ class MessagePlan:
         segment_bytes: int = 256 << 10,
         operation: str = "sum",
     ) -> None:
-        add = UFUNCS[operation]
         if buffer.ndim != 1 or not buffer.flags.c_contiguous or not buffer.flags.writeable:
             raise ValueError(
                 "allreduce: expected a writable, contiguous vector of shape (n,), got shape "
@@ -109,8 +109,8 @@ class MessagePlan:
             Do.WAIT_SEND: [request.Wait for request in sends],
             Do.START_RECEIVE: [request.Start for request in receives],
             Do.WAIT_RECEIVE: [request.Wait for request in receives],
-            Do.ADD: [_adder(add, target, memory) for target, memory in additions],
-            Do.FOLD: [_adder(add, target, other) for target, other in folds],
+            Do.ADD: [combination(operation, target, part, target) for target, part in additions],
+            Do.FOLD: [combination(operation, target, part, target) for target, part in folds],
         }
         calls = [bound[do][index] for do, index in program.instructions]
         kinds = [do for do, _ in program.instructions]
@@ -126,11 +126,3 @@ class MessagePlan:
         self.wait_seconds += perf_counter() - began
         for call in self._rest:
             call()
-
-
-# One vectorised pass at memory speed, and the interpreter's lock is free meanwhile.
-UFUNCS = {"sum": np.add, "max": np.maximum, "min": np.minimum}
-
-
-def _adder(ufunc: np.ufunc, target: np.ndarray, arrived: np.ndarray):
-    return lambda: ufunc(target, arrived, out=target)

@@ -12,30 +12,13 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from lepton_mpi.collectives.combining_kernels import OPERATIONS, SUM, combined
 from lepton_mpi.kernels.intrinsics import LINE_BYTES
 
 # Numbers of operands of one pass.
 ARITIES = (1, 2, 4, 8)
 
-SUM, MAX, MIN = 0, 1, 2
-OPERATIONS = {"sum": SUM, "max": MAX, "min": MIN}
-
 _word = ir.IntType(64)
-
-
-def _combined(builder, operation: int, is_float: bool, left, right):
-    """``left`` and ``right`` combined, as IR; of two equal values the right one is taken, and NaN if there is one."""
-    if operation == SUM:
-        return builder.fadd(left, right) if is_float else builder.add(left, right)
-    sign = ">" if operation == MAX else "<"
-    if is_float:
-        # True as well if one of them is NaN, and then the right one is taken only if it is that.
-        first = builder.and_(
-            builder.fcmp_unordered(sign, left, right), builder.fcmp_ordered("ord", right, right)
-        )
-    else:
-        first = builder.icmp_signed(sign, left, right)
-    return builder.select(first, left, right)
 
 
 @intrinsic
@@ -145,7 +128,7 @@ class _Fold:
         ]
         while len(values) > 1:
             pairs = zip(values[::2], values[1::2], strict=True)
-            values = [_combined(self.builder, operation, self.is_float, *pair) for pair in pairs]
+            values = [combined(self.builder, operation, self.is_float, *pair) for pair in pairs]
         return values[0]
 
     def _store(self, kind, offset, value, targets, first_target: int, streaming: bool) -> None:

@@ -15,6 +15,7 @@ Memory traffic: (n + 1) N bytes with a shared result, 2 n N with private ones, t
 from numba import types
 from numba.extending import intrinsic
 
+from lepton_mpi.collectives.combining_kernels import SUM
 from lepton_mpi.collectives.within_host.atomics import (
     FIRST_FREE_WORD,
     LINE_WORDS,
@@ -28,7 +29,7 @@ from lepton_mpi.collectives.within_host.atomics import (
     store_release,
     wait_until,
 )
-from lepton_mpi.collectives.within_host.fold_kernels import SUM, fold
+from lepton_mpi.collectives.within_host.fold_kernels import fold
 from lepton_mpi.kernels.compiling import inlined, kernel
 from lepton_mpi.kernels.intrinsics import LINE_BYTES, base_address, words_at
 

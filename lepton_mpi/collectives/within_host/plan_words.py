@@ -4,10 +4,10 @@ from itertools import chain
 
 import numpy as np
 
+from lepton_mpi.collectives.combining_kernels import OPERATIONS
 from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.within_host import meeting_kernels as kernels
 from lepton_mpi.collectives.within_host.atomics import LONGEST_SLEEP_NANOSECONDS, TIMEOUT
-from lepton_mpi.collectives.within_host.fold_kernels import OPERATIONS
 from lepton_mpi.collectives.within_host.folds import Fold
 from lepton_mpi.kernels.compiling import Kernel
 
