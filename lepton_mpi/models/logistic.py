@@ -19,7 +19,11 @@ class Logistic(Model):
 
     name, task = "logistic", "classes"
     reads_in_place = True
-    kernels = logistic_kernels.logistic_gradient, logistic_kernels.logistic_predict
+    kernels = (
+        logistic_kernels.logistic_gradient,
+        logistic_kernels.logistic_predict,
+        logistic_kernels.logistic_probabilities,
+    )
 
     def __init__(self, feature_count: int) -> None:
         self.shapes = {"weight": (feature_count,), "bias": (1,)}

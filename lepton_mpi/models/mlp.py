@@ -65,7 +65,9 @@ class Mlp(Model):
             float(huber_delta),
         )
         self.shapes = self._stack.shapes
-        self.kernels = (*self._stack.kernels, *_LOSS_KERNELS[loss])
+        # Of two classes an evaluation takes probabilities, too.
+        of_two = (loss_kernels.softmax,) if loss == "cross_entropy" and widths[-1] == 2 else ()
+        self.kernels = (*self._stack.kernels, *_LOSS_KERNELS[loss], *of_two)
 
     def __str__(self) -> str:
         words = [f"mlp {'-'.join(map(str, self.widths))}"]
