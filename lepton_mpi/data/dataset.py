@@ -44,6 +44,8 @@ class DataSet:
         What has been subtracted from numbers when they were read, in the type that they are stored in: see ``Table``.
     vocabulary : tuple of bytes
         Of a text: what each token stands for; empty where the files do not say.
+    category_names : tuple of str
+        Of the columns of the input ``categories``; empty where the files do not say, or have none.
     is_normalised : bool
         Whether rows in memory are normalised there.
     notes : tuple of str
@@ -61,6 +63,7 @@ class DataSet:
     way: Way
     bases: np.ndarray
     vocabulary: tuple[bytes, ...] = ()
+    category_names: tuple[str, ...] = ()
     is_normalised: bool = False
     notes: tuple[str, ...] = ()
 

@@ -115,6 +115,7 @@ def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
         *(tuple(paths), facts.inputs, class_names, wanted.dtype, normalisation, splits),
         *(facts.y_kind, facts.target_scale, way),
         *(_joined(bases[name] for name in facts.normalisation), facts.vocabulary),
+        category_names=facts.category_names,
         notes=(*facts.notes, *on_labels),
     )
 

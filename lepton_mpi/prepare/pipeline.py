@@ -56,7 +56,7 @@ def prepare(options: Options, world: Any) -> dict[str, Any]:
             facts = _prepare(source, options, world, like)
     if world.rank == 0:
         print(summary.text(facts), flush=True)
-        print(_last_line(options), flush=True)
+        print(_last_line(options, bool(facts.get("inputs"))), flush=True)
     return facts
 
 
@@ -199,10 +199,12 @@ def _stored_dtype(found: Survey, fitted: Transformation, options: Options) -> np
     return np.promote_types(found.dtype, np.float32) if codes > 256 else found.dtype
 
 
-def _last_line(options: Options) -> str:
+def _last_line(options: Options, are_apart: bool) -> str:
+    """What was written, and what to do with it; ``are_apart``: with categories in an input of their own."""
     if options.dry_run:
         return summary.line("dry run", "nothing is written")
-    then = f"python -m lepton_mpi.train --data {options.output}{' --model gpt' * options.stream}"
+    model = " --model gpt" * options.stream + " --model wide_and_deep" * are_apart
+    then = f"python -m lepton_mpi.train --data {options.output}{model}"
     if options.like is not None:
         then = f"python -m lepton_mpi evaluate CHECKPOINT --data {options.output}"
     return summary.line("wrote", f"{options.output}; {then}")

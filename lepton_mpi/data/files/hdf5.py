@@ -160,6 +160,8 @@ def _facts_of(first: OpenFile, file: OpenFile) -> Iterator[tuple[str, object, ob
         yield f"{of}rows of shape", mine.shape, other.shape
         yield f"{of}kind", mine.kind, other.kind
         yield f"{of}values", mine.values, other.values
+    if first.category_names and file.category_names:
+        yield "columns of categories", first.category_names, file.category_names
     yield "classes", first.class_names, file.class_names
     yield "targets a row", first.target_count, file.target_count
     yield "context", first.context, file.context

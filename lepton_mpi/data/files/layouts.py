@@ -21,7 +21,13 @@ import numpy as np
 from lepton_mpi.batch import Input, Kind
 from lepton_mpi.data.files import label_arrays, texts
 from lepton_mpi.data.files.array_names import prepare_line
-from lepton_mpi.data.files.file_format import ENCODING, SPLITS, check_version, is_prepared
+from lepton_mpi.data.files.file_format import (
+    CATEGORY_COLUMNS,
+    ENCODING,
+    SPLITS,
+    check_version,
+    is_prepared,
+)
 from lepton_mpi.data.files.normalisers import normalisation_of, target_scale_of
 from lepton_mpi.data.files.stored import chunk_count
 from lepton_mpi.data.files.used import Used, check_as_they_are
@@ -86,6 +92,8 @@ class OpenFile:
         Of a text: tokens of a row, if nobody asks for others; 0 where the file does not say.
     vocabulary : tuple of bytes
         Of a text: what each token stands for; empty where the file does not say.
+    category_names : tuple of str
+        Of the columns of the input that is categories; empty where the file does not say.
     """
 
     path: Path
@@ -101,6 +109,7 @@ class OpenFile:
     notes: tuple[str, ...] = ()
     context: int = 0
     vocabulary: tuple[bytes, ...] = ()
+    category_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,6 +152,7 @@ def describe(file: h5py.File, path: Path, y_kind: YKind, used: Used) -> OpenFile
         *(class_names if kind == "classes" else (), kind, target_count),
         *(target_scale_of(file, path, target_count), is_prepared(file.attrs)),
         notes=_notes(used, train, kind, path),
+        category_names=_category_names(file, path, inputs) if used.is_own else (),
         **of_text,
     )
 
@@ -203,6 +213,21 @@ def _class_names(file: h5py.File, path: Path) -> tuple[str, ...]:
             f"{path}: attribute classes: expected a list of printable texts, got {one_line(names)}"
         )
     return tuple(map(str, texts))
+
+
+def _category_names(file: h5py.File, path: Path, inputs: Mapping[str, Input]) -> tuple[str, ...]:
+    """Names of the columns of ``inputs/categories``, as ``prepare`` writes them; empty without. Raises DataError."""
+    data_set = file.get(CATEGORY_COLUMNS)
+    if data_set is None or "categories" not in inputs:
+        return ()
+    columns = inputs["categories"].size
+    is_good = isinstance(data_set, h5py.Dataset) and data_set.dtype.kind in "SO"
+    if not is_good or data_set.shape != (columns,):
+        raise DataError(
+            f"{path}: {CATEGORY_COLUMNS}: expected names of {columns} columns, got {one_line(data_set)}"
+        )
+    names = (text if isinstance(text, bytes) else str(text).encode() for text in data_set[()])
+    return tuple(name.decode(errors="replace") for name in names)
 
 
 def _kind_of_y(
