@@ -31,6 +31,13 @@ class Input(NamedTuple):
         """Elements of a row."""
         return prod(self.shape)
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many codes there are for each element of a row, in order; nothing for numbers."""
+        if self.kind == "numbers":
+            return ()
+        return (self.values,) * self.size if isinstance(self.values, int) else self.values
+
 
 class Batch(NamedTuple):
     """Rows for one call. All arrays hold until the next batch: their memory is used again.

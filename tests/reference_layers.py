@@ -34,6 +34,52 @@ def sum_of_rows(x, out):
     out[: x.shape[1]] = x.astype(np.float64).sum(axis=0)
 
 
+# -- column_embedding_kernels.py, crossed_linear_kernels.py --------------------------------------------------
+
+
+def embed_column(codes, column, weight, first, out):
+    out[:, first : first + weight.shape[1]] = weight[codes[:, column]]
+
+
+def embed_column_gradient(codes, column, grad_out, first, is_met, grad_weight):
+    total, (values, width) = np.zeros(grad_weight.shape), grad_weight.shape
+    np.add.at(total, codes[:, column], grad_out[:, first : first + width])
+    grad_weight[:] = total
+    is_met[:] = np.isin(np.arange(values), codes[:, column])
+    return int(is_met.sum())
+
+
+def weight_rows(codes, values, members, starts, is_hashed, rows):
+    """With Python's own whole numbers; the hash is that of ``counter_random.mix``, from its definition."""
+    for i, row in enumerate(codes.tolist()):
+        for f, columns in enumerate(members.tolist()):
+            number = 0
+            for column in columns:
+                if column >= 0:
+                    number = number * int(values[column]) + row[column]
+            if is_hashed[f]:
+                number = _mixed(number % 2**64) % int(starts[f + 1] - starts[f])
+            rows[i, f] = starts[f] + number
+
+
+def _mixed(number):
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        number = (number ^ (number >> shift)) * factor % 2**64
+    return number ^ (number >> 31)
+
+
+def sum_weight_rows(rows, weight, out):
+    out[:] = weight.astype(np.float64)[rows].sum(axis=1)
+
+
+def weight_rows_gradient(rows, grad_out, is_met, grad_weight):
+    total = np.zeros(grad_weight.shape)
+    np.add.at(total, rows, grad_out[:, None])
+    grad_weight[:] = total
+    is_met[:] = np.isin(np.arange(len(is_met)), rows)
+    return int(is_met.sum())
+
+
 # -- norm_kernels.py -----------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,9 @@ from lepton_mpi.prepare import options
 if TYPE_CHECKING:
     from lepton_mpi.world.world import World
 
+# Models that read categories as an input of their own.
+_OF_CATEGORIES = ("wide_and_deep",)
+
 
 def options_for(config: Config) -> options.Options | None:
     """Options of ``prepare`` for ``--data`` as its inputs; None without ``--prepare``. Raises ConfigurationError."""
@@ -21,6 +24,9 @@ def options_for(config: Config) -> options.Options | None:
         words = shlex.split(config.prepare)
     except ValueError as error:
         raise ConfigurationError(f"--prepare: {error}, got {config.prepare!r}") from None
+    says_it = any(word.startswith(("--categories", "--like")) for word in words)
+    if config.model in _OF_CATEGORIES and not says_it:
+        words += ["--categories", "inputs"]
     output = f"{Path(config.data[0].partition('=')[2] or config.data[0]).stem}.prepared.h5"
     return options.parse([*config.data, output, *words])
 

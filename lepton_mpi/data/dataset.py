@@ -80,6 +80,11 @@ class DataSet:
         return self.encodings.vocabulary
 
     @property
+    def category_names(self) -> tuple[str, ...]:
+        """Of the columns of the input ``categories``; empty where the files do not say, or have none."""
+        return self.encodings.input_columns
+
+    @property
     def feature_shape(self) -> tuple[int, ...]:
         """Shape of a row of x, or of the first input."""
         return next(iter(self.inputs.values())).shape

@@ -3,7 +3,7 @@
     Sequential([Dense(128, "relu"), Dense(10)])                     one after the other
     Residual(Sequential([…]))                                       x + body(x)
     Parallel([From("numbers", Dense(8)), From("codes", …)])         branches, side by side in the last dimension
-    Parallel([a, b], Sum())                                         branches, added up
+    Parallel([a, b], Sum())                                         branches, added up; {"wide": a, "deep": b} names them
     Tied(Dense(vocabulary), {"weight": "embedding/weight"})         a parameter of another layer
     the same layer twice                                            the same parameters twice
 
@@ -172,15 +172,23 @@ class Residual(Composite):
 
 
 class Parallel(Composite):
-    """Branches that begin with the same value, or with an input (``From``), and meet in ``join``."""
+    """Branches that begin with the same value, or with an input (``From``), and meet in ``join``.
 
-    def __init__(self, branches: Iterable[Part], join: Join | None = None) -> None:
-        self.branches, self.join = list(branches), join or Concatenate()
+    They are named ``branch0``, ``branch1``, … or by the keys of a mapping.
+    """
+
+    def __init__(
+        self, branches: Iterable[Part] | Mapping[str, Part], join: Join | None = None
+    ) -> None:
+        if isinstance(branches, Mapping):
+            self.branches: dict[str, Part] = dict(branches)
+        else:
+            self.branches = {f"branch{number}": branch for number, branch in enumerate(branches)}
+        self.join = join or Concatenate()
 
     def lay(self, graph: Graph, value: int, path: str) -> int:
         ends = tuple(
-            graph.lay(branch, value, _below(path, f"branch{number}"))
-            for number, branch in enumerate(self.branches)
+            graph.lay(branch, value, _below(path, name)) for name, branch in self.branches.items()
         )
         return graph.lay_join(self.join, ends, _below(path, "join"))
 

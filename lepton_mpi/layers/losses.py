@@ -16,7 +16,11 @@ class CrossEntropy(Head):
     """Of the softmax of the outputs, shape (rows, …, classes), with labels, int32, (rows, …); summed, not averaged."""
 
     task, in_place = "classes", True
-    kernels = loss_kernels.softmax_cross_entropy, loss_kernels.softmax_predict
+    kernels = (
+        loss_kernels.softmax_cross_entropy,
+        loss_kernels.softmax_predict,
+        loss_kernels.softmax,
+    )
 
     def loss_and_gradient(
         self, p: Mapping[str, Array], at: Arrays, grad: Mapping[str, Array], y: Array

@@ -20,7 +20,11 @@ class Logistic(Model):
     name, task = "logistic", "classes"
     reads_in_place = True
     decayed = ("weight",)
-    kernels = logistic_kernels.logistic_gradient, logistic_kernels.logistic_predict
+    kernels = (
+        logistic_kernels.logistic_gradient,
+        logistic_kernels.logistic_predict,
+        logistic_kernels.logistic_probabilities,
+    )
 
     def __init__(self, feature_count: int) -> None:
         self.shapes = {"weight": (feature_count,), "bias": (1,)}

@@ -66,7 +66,9 @@ class Mlp(Model):
         )
         self.shapes = self._stack.shapes
         self.decayed = tuple(name for name in self.shapes if name.endswith("/weight"))
-        self.kernels = (*self._stack.kernels, *_LOSS_KERNELS[loss])
+        # Of two classes an evaluation takes probabilities, too.
+        of_two = (loss_kernels.softmax,) if loss == "cross_entropy" and widths[-1] == 2 else ()
+        self.kernels = (*self._stack.kernels, *_LOSS_KERNELS[loss], *of_two)
 
     def __str__(self) -> str:
         words = [f"mlp {'-'.join(map(str, self.widths))}"]

@@ -44,6 +44,8 @@ class Model(Protocol):
         sums have all arrived.
     evaluates : bool
         False for one without ``evaluate`` and ``predict``: there are no figures but those of training.
+    predicts : bool
+        False for one without ``predict``.
     mixes_rows : bool
         True if a row's result depends on the other rows of its micro-batch; else the sums of two parts of a micro-batch are
         those of the whole.
@@ -61,6 +63,7 @@ class Model(Protocol):
     reads_in_place: bool = False
     asks_for_parameters: bool = False
     evaluates: bool = True
+    predicts: bool = True
     mixes_rows: bool = False
     kernels: Sequence[Kernel] = ()
 
@@ -106,6 +109,8 @@ class DataFacts(Protocol):
         Classes, or targets.
     outputs_text : str
         What they are, for messages.
+    category_names : sequence of str
+        Of the columns of the input that is categories; empty where the data do not say, or have none.
     """
 
     @property
@@ -118,15 +123,18 @@ class DataFacts(Protocol):
     def output_count(self) -> int: ...
     @property
     def outputs_text(self) -> str: ...
+    @property
+    def category_names(self) -> Sequence[str]: ...
 
 
 def only_numbers(name: str, data: DataFacts) -> Input:
     """The only input of data for a model that takes one, of numbers, as a flat one. Raises ConfigurationError."""
     kinds = [spec.kind for spec in data.inputs.values()]
     if kinds != ["numbers"]:
+        hint = "; --model wide_and_deep takes such tables" * ("categories" in kinds)
         raise ConfigurationError(
             f"--model {name}: expected rows with one input, of numbers, got {', '.join(data.inputs)}, of "
-            f"{', '.join(kinds)}"
+            f"{', '.join(kinds)}{hint}"
         )
     return Input("numbers", (prod(data.feature_shape),))
 

@@ -82,6 +82,7 @@ class OwnModel(Model):
         self._evaluate = _method(model, self.name, "evaluate", "parameters", "batch", "predicted")
         self._predict = _method(model, self.name, "predict", "parameters", "batch", "outputs")
         self._initialise = _method(model, self.name, "initialise", "parameters", "seed")
+        self.predicts = self._predict is not None
         self._memory_lines = _method(model, self.name, "memory_lines", "rows", "dtype")
         self.evaluates = self._evaluate is not None and _flag(model, "evaluates", True)
         self._is_tried, self._is_evaluated = _flag(model, "is_trusted"), False

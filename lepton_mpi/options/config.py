@@ -48,7 +48,7 @@ LossName = Literal["auto", "cross_entropy", "mse", "huber"]
 
 YKind = Literal["auto", "classes", "targets", "tokens"]
 
-_MLP = ("model", "mlp")
+_MLP = ("model", "mlp", "wide_and_deep")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +57,12 @@ class Config(Checked):
 
     recipe: str | None = option(
         None,
-        "ready-made options: breast_cancer, digits, digits_resnet8, mnist, text_gpt, or a TOML file; without --data and --config it is digits",
+        "ready-made options: breast_cancer, digits, digits_resnet8, loans, mnist, text_gpt, or a TOML file; without --data and --config it is digits",
         kind=PathText("NAME|FILE", "a recipe or a TOML file"),
     )
     data: tuple[str, ...] = option(
         ("digits",),
-        "HDF5 files, which make one data set together, patterns of them, or an embedded set: digits, breast_cancer, python_topics",
+        "HDF5 files, which make one data set together, patterns of them, or an embedded set: digits, breast_cancer, loans, python_topics",
         ("names of files, one at least", lambda value: len(value) > 0),
         kind=Several.of(PathText("FILE")),
     )
@@ -111,18 +111,18 @@ class Config(Checked):
     )
     hidden: tuple[int, ...] = option(
         (128,),
-        "widths of the mlp's hidden layers",
+        "widths of the hidden layers of mlp and wide_and_deep",
         ("whole numbers of at least 1", lambda v: min(v, default=1) >= 1),
         of=_MLP,
     )
     activation: ActivationName = option(
         "relu",
-        "of the mlp's hidden layers; gelu is the exact one, gelu_tanh that of GPT-2",
+        "of these hidden layers; gelu is the exact one, gelu_tanh that of GPT-2",
         of=_MLP,
     )
     dropout: float = option(
         0.0,
-        "share dropped in training of the hidden units of mlp, cnn and tcn, or of what the gpt's blocks add, in steps of 1/65536",
+        "share dropped in training of the hidden units of mlp, wide_and_deep, cnn and tcn, or of what the gpt's blocks add, in steps of 1/65536",
         FRACTION,
         of=(*_MLP, "gpt", "cnn", "tcn"),
     )

@@ -14,6 +14,7 @@ MODELS = {
     "resnet32": "lepton_mpi.models.resnet:resnet32",
     "resnet18": "lepton_mpi.models.resnet:resnet18",
     "tcn": "lepton_mpi.models.tcn:build",
+    "wide_and_deep": "lepton_mpi.models.wide_and_deep:build",
 }
 
 TASKS = {

@@ -29,6 +29,7 @@ OWN: dict[str, dict[str, str]] = {
         "resnet32": f"{_IMAGES}:ResnetOptions",
         "resnet18": f"{_IMAGES}:WideResnetOptions",
         "tcn": f"{_IMAGES}:TcnOptions",
+        "wide_and_deep": "lepton_mpi.models.wide_options:WideOptions",
     },
     "optimizer": {
         "adam": f"{_RULES}:AdamOptions",

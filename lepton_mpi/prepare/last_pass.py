@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lepton_mpi.data.files.file_format import ENCODING, SPLITS
+from lepton_mpi.data.files.file_format import CATEGORY_COLUMNS, ENCODING, SPLITS
 from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.errors import DataError
 from lepton_mpi.prepare.labels import Labels
@@ -108,7 +108,7 @@ class Plan:
         if names:
             out["about/columns"] = tuple(names)
         if fitted.apart:
-            out["about/inputs/columns"] = tuple(columns[feature] for feature in fitted.apart)
+            out[CATEGORY_COLUMNS] = tuple(columns[feature] for feature in fitted.apart)
         for place, feature in enumerate(fitted.apart):
             out[f"about/inputs/categories/{place}"] = fitted.categories[feature]
         if self.source.vocabulary:

@@ -216,9 +216,13 @@ def _stored_dtype(found: Survey, fitted: Transformation, options: Options) -> np
 
 
 def _last_line(options: Options, facts: dict[str, Any]) -> str:
+    """What was written, and what to do with it."""
     if options.dry_run:
         return summary.line("dry run", "nothing is written")
-    then = f"python -m lepton_mpi.train --data {options.output}{' --model gpt' * options.stream}"
+    # With categories in an input of their own.
+    are_apart = bool(facts.get("inputs"))
+    model = " --model gpt" * options.stream + " --model wide_and_deep" * are_apart
+    then = f"python -m lepton_mpi.train --data {options.output}{model}"
     if facts.get("unlabelled"):
         then = "rows to be scored, without labels"
     elif options.like is not None:

@@ -11,6 +11,7 @@ from lepton_mpi.data.dataset import DataSet
 from lepton_mpi.data.reads import reads_in_order
 from lepton_mpi.data.rows import Rows
 from lepton_mpi.models.model import Model
+from lepton_mpi.tasks.ranking import Ranked, twice_ordered
 from lepton_mpi.tasks.task import Figures, Task
 from lepton_mpi.vectors import Views
 from lepton_mpi.world.world import World
@@ -46,19 +47,62 @@ def evaluate(
     world.clock.enter("evaluation")
     sums, loss, weight = task.new_sums(), 0.0, 0
     predicted = task.room_for(min(_BATCH_ROWS_MAX, reader.rows_max))
+    ranking = None
+    if isinstance(task, Ranked) and task.ranks_rows and model.predicts:
+        ranking = Ranking(task, task.outputs_for(len(predicted)))
     for batch in _own_batches(rows, reader, world):
         own = predicted[: len(batch.y)]
         loss += model.evaluate(parameters, batch, own)
         weight += task.weight(batch)
         task.add(sums, batch, own)
+        if ranking:
+            ranking.add(model, parameters, batch)
     # One message: whole numbers below 2**53 are exact as float64.
     totals = world.sum(np.concatenate([[loss, weight], sums.reshape(-1)]))
     loss, weight = float(totals[0]), int(totals[1])
-    return (
-        task.figures(totals[2:].reshape(sums.shape).astype(sums.dtype), loss, weight)
-        if weight
-        else {}
-    )
+    if not weight:
+        return {}
+    figures = task.figures(totals[2:].reshape(sums.shape).astype(sums.dtype), loss, weight)
+    return figures | (ranking.figures(world) if ranking else {})
+
+
+class Ranking:
+    """Scores of this rank's rows, which stay here: the others' pass by, one rank's after another's.
+
+    Parameters
+    ----------
+    task : Ranked
+    outputs : shape (rows, outputs)
+        Memory for the predictions of a batch.
+    """
+
+    def __init__(self, task: Ranked, outputs: np.ndarray) -> None:
+        self._task, self._outputs = task, outputs
+        self._low = [np.zeros(0, outputs.dtype)]
+        self._high = [np.zeros(0, outputs.dtype)]
+
+    def add(self, model: Model, parameters: Views, batch: Batch) -> None:
+        """Rows of a batch, which the model predicts once more."""
+        own = self._outputs[: len(batch.y)]
+        model.predict(parameters, batch, own)
+        low, high = self._task.split_scores(batch, own)
+        self._low.append(low.copy())
+        self._high.append(high.copy())
+
+    def figures(self, world: World) -> Figures:
+        """Exact, of the rows of all ranks. Collective."""
+        low, high = np.sort(np.concatenate(self._low)), np.sort(np.concatenate(self._high))
+        is_finite = np.isfinite(low).all() and np.isfinite(high).all()
+        counts = world.sum(np.array([len(low), len(high), not is_finite], np.int64))
+        pairs = int(counts[0]) * int(counts[1])
+        if not pairs or counts[2]:
+            return self._task.ranking_figures(None)
+        ordered = 0
+        for rank in range(world.size):
+            ordered += twice_ordered(world.array_of(rank, low), high)
+        return self._task.ranking_figures(
+            int(world.sum(np.array([ordered], np.int64))[0]) / (2 * pairs)
+        )
 
 
 def _own_batches(rows: Rows, reader: BatchReader, world: World) -> Iterator[Batch]:

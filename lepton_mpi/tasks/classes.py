@@ -1,4 +1,4 @@
-"""Each row has one class: accuracy, and precision, recall and F1 by class, from the confusion matrix."""
+"""Each row has one class: accuracy, and precision, recall and F1 by class, from the confusion matrix; of two classes, AUC."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +32,9 @@ class Classes:
 
     def __init__(self, class_names: tuple[str, ...], dtype: np.dtype) -> None:
         self._names, self._dtype = class_names, dtype
+        self.ranks_rows = len(class_names) == 2
+        if self.ranks_rows:
+            self.better = {**self.better, "auc": "higher"}
 
     def weight(self, batch: Batch) -> int:
         """Rows."""
@@ -68,14 +71,24 @@ class Classes:
             ],
         }
 
+    def split_scores(self, batch: Batch, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities of the second class: of rows of the first one, and of its own."""
+        scores, is_second = outputs[:, 1], batch.y == 1
+        return scores[~is_second], scores[is_second]
+
+    def ranking_figures(self, ordered: float | None) -> Figures:
+        """``auc``, the area under the ROC curve of two classes; None where one of them has no row."""
+        return {"auc": ordered}
+
     def training_figures(self, loss: float, correct: float, weight: int) -> Figures:
         """``loss``, and ``accuracy`` if the model counts."""
         accuracy = {} if isnan(correct) else {"accuracy": correct / weight}
         return {"loss": loss / weight, **accuracy}
 
     def short(self, figures: Mapping[str, Any]) -> dict[str, float]:
-        """``loss`` and ``accuracy``."""
-        return {name: figures[name] for name in ("loss", "accuracy")}
+        """``loss`` and ``accuracy``, and ``auc`` if there is one."""
+        auc = {} if figures.get("auc") is None else {"auc": figures["auc"]}
+        return {name: figures[name] for name in ("loss", "accuracy")} | auc
 
     def result(self, figures: Mapping[str, Any]) -> Figures:
         """``test_loss``, ``test_accuracy``, … and ``macro_recall``."""
@@ -86,7 +99,9 @@ class Classes:
         """Figures in one line, without those of single classes."""
         over = figures.get("macro_classes", len(self._names))
         some = f", macro over the {over} of {len(self._names)} classes that occur"
-        return listed(figures, ("accuracy", *_MEANS, "loss")) + some * (over < len(self._names))
+        auc = () if figures.get("auc") is None else ("auc",)
+        names = ("accuracy", *auc, *_MEANS, "loss")
+        return listed(figures, names) + some * (over < len(self._names))
 
     def table(self, figures: Mapping[str, Any]) -> list[str]:
         """A line for each class."""

@@ -142,6 +142,13 @@ class RankGroup:
         self.comm.Allgather(np.ascontiguousarray(values), everybody)
         return everybody.sum(axis=0)
 
+    def array_of(self, rank: int, values: np.ndarray) -> np.ndarray:
+        """The ``values`` of one rank, of one dimension and any length, on all. Collective."""
+        count = self.comm.bcast(len(values), root=rank)
+        found = values if self.rank == rank else np.empty(count, values.dtype)
+        self.comm.Bcast(found, root=rank)
+        return found
+
     def least(self, value: int) -> int:
         """The least of all ranks' whole numbers. Collective."""
         return min(self.comm.allgather(value))

@@ -65,6 +65,12 @@ def targets(tmp_path) -> dict:
         {"allreduce": "ring", "optimizer": "rmsprop", "clip_norm": 1.0},
         {"augment": ["crop=1"]},
         _TABLE | {"model": "logistic"},
+        {
+            "data": ["loans"],
+            "model": "wide_and_deep",
+            "crosses": ["make*zone"],
+            "global_batch": 512,
+        },
     ],
     ids=str,
 )

@@ -134,7 +134,9 @@ def test_an_option_of_another_model_in_a_file(toml):
     """It is named with the file; one of a recipe whose model was exchanged goes with it."""
     path = toml('model = "logistic"\nhidden = [64]\n')
     line = refusal("--config", path)
-    assert line.startswith(f"--config: {path}: --hidden: expected --model mlp, whose option it is")
+    assert line.startswith(
+        f"--config: {path}: --hidden: expected --model mlp or wide_and_deep, whose"
+    )
     assert parse("--recipe", "digits", "--model", "logistic").model == "logistic"
 
 

@@ -83,7 +83,7 @@ def test_another_model_takes_its_options_with_it(toml):
         (["--model", "gpt", "--layer", "3"], "unknown option --layer, did you mean --layers? (see --help)"),
         (["--width", "3"], "--width: expected --model gpt, whose option it is, got --model mlp"),
         (["--model", "tcn", "--width=3"], "--width: expected --model gpt, whose option it is, got --model tcn"),
-        (["--model", "gpt", "--hidden", "3"], "--hidden: expected --model mlp, whose option it is, got --model gpt"),
+        (["--model", "gpt", "--hidden", "3"], "--hidden: expected --model mlp or wide_and_deep, whose option it is, got --model gpt"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lepton_mpi.batch import Batch
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.tasks.classes import Classes, Scores, scores
+from lepton_mpi.tasks.ranking import Ranked, twice_ordered
 from lepton_mpi.tasks.registry import TASKS
 from lepton_mpi.tasks.targets import Targets
 from lepton_mpi.tasks.task import Task
@@ -128,6 +129,46 @@ def test_figures_of_classes():
     figures = task.figures(_confusion([1, 1, 2, 2], [1, 2, 2, 2], 3), 6.0, 4)
     assert figures["macro_recall"] == 0.75 and figures["macro_classes"] == 2
     assert task.sentence(figures).endswith(", macro over the 2 of 3 classes that occur")
+
+
+# -- the order of rows -------------------------------------------------------------------------------------
+
+scored = st.lists(
+    st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0])), max_size=30
+)
+
+
+@given(scored, st.integers(1, 4))
+def test_ordered_pairs_are_those_of_all_pairs(rows, parts):
+    """Counted one by one, ties half; the same if the low ones come in parts, as from ranks."""
+    low, high = (np.array([s for is_high, s in rows if is_high == kind]) for kind in (False, True))
+    one_by_one = sum(2 * (a < b) + (a == b) for a in low for b in high)
+    found = sum(twice_ordered(np.sort(low[part::parts]), high) for part in range(parts))
+    assert found == one_by_one
+
+
+@given(scored)
+def test_auc_is_that_of_scikit_learn(rows):
+    reference = pytest.importorskip("sklearn.metrics")
+    y = np.array([is_high for is_high, _ in rows], np.int32)
+    task = Classes(("no", "yes"), F4)
+    outputs = np.array([(1 - s, s) for _, s in rows], np.float32).reshape(-1, 2)
+    low, high = task.split_scores(Batch(NOTHING, y), outputs)
+    if low.size and high.size:
+        auc = twice_ordered(np.sort(low), high) / (2 * low.size * high.size)
+        assert auc == pytest.approx(reference.roc_auc_score(y, outputs[:, 1]), abs=1e-14)
+
+
+def test_auc_is_a_figure_of_two_classes():
+    """In every line; where a class has no row it is none, and the lines do without."""
+    task, of_three = Classes(("no", "yes"), F4), Classes(("a", "b", "c"), F4)
+    assert isinstance(task, Ranked) and task.ranks_rows and task.better["auc"] == "higher"
+    assert not of_three.ranks_rows and "auc" not in of_three.better
+    figures = task.figures(_confusion([0, 1], [0, 1], 2), 1.0, 2)
+    known, unknown = figures | task.ranking_figures(0.75), figures | task.ranking_figures(None)
+    assert task.short(known)["auc"] == task.result(known)["test_auc"] == 0.75
+    assert "accuracy 1.0000, auc 0.7500, macro" in task.sentence(known)
+    assert "auc" not in task.short(unknown) and "auc" not in task.sentence(unknown)
 
 
 def test_predicted_classes_have_their_names():

@@ -62,6 +62,8 @@ from lepton_mpi.wording import one_line
 
 # What ``prepare --like`` reads of another file of ``prepare``.
 ENCODING = "about/encoding"
+# Names of the columns in train/inputs/categories.
+CATEGORY_COLUMNS = "about/inputs/columns"
 SPLITS = ("train", "validation", "test")
 FORMAT, VERSION = "lepton_mpi data", 2
 
