@@ -281,7 +281,7 @@ def test_files_of_other_columns_make_no_data_set(tmp_path):
         cells = [["x", 1.5, "y", "yes"], ["z", 2.5, "w", "no"]] * 8
         path = write_csv(tmp_path / f"{name}.csv", cells, columns[0], "litres", columns[1], "label")
         prepare(path, tmp_path / f"{name}.h5", *words)
-    with pytest.raises(DataError, match="expected columns of categories"):
+    with pytest.raises(DataError, match="columns of categories: the same in another order"):
         load([str(tmp_path / "a.h5"), str(tmp_path / "b.h5")])
 
 

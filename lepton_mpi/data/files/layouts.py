@@ -23,13 +23,7 @@ from lepton_mpi.data.encodings import Encodings, target_count_of
 from lepton_mpi.data.files import label_arrays, named, texts
 from lepton_mpi.data.files.array_names import prepare_line
 from lepton_mpi.data.files.class_names import NOTHING, Offered, offered_by
-from lepton_mpi.data.files.file_format import (
-    CATEGORY_COLUMNS,
-    ENCODING,
-    SPLITS,
-    check_version,
-    is_prepared,
-)
+from lepton_mpi.data.files.file_format import ENCODING, SPLITS, check_version, is_prepared
 from lepton_mpi.data.files.normalisers import normalisation_of, target_scale_of
 from lepton_mpi.data.files.stored import chunk_count
 from lepton_mpi.data.files.used import Used, check_as_they_are
@@ -156,7 +150,7 @@ def describe(file: h5py.File, path: Path, y_kind: YKind, used: Used) -> OpenFile
     for source in sources.values():
         _check_like_train(path, source, train, inputs)
     names["class_names"] = class_names if kind == "classes" else ()
-    names["input_columns"] = _category_names(file, path, inputs) if used.is_own else ()
+    names["input_columns"] = named.category_columns(file, path, inputs) if used.is_own else ()
     width = 1 if train.y is None else label_arrays.width(train.y.shape)
     offered = NOTHING
     if kind == "classes" and not class_names and train.y is not None:
@@ -245,21 +239,6 @@ def _class_names(file: h5py.File, path: Path) -> tuple[str, ...]:
             f"{path}: attribute classes: expected a list of printable texts, got {one_line(names)}"
         )
     return tuple(map(str, texts))
-
-
-def _category_names(file: h5py.File, path: Path, inputs: Mapping[str, Input]) -> tuple[str, ...]:
-    """Names of the columns of ``inputs/categories``, as ``prepare`` writes them; empty without. Raises DataError."""
-    data_set = file.get(CATEGORY_COLUMNS)
-    if data_set is None or "categories" not in inputs:
-        return ()
-    columns = inputs["categories"].size
-    is_good = isinstance(data_set, h5py.Dataset) and data_set.dtype.kind in "SO"
-    if not is_good or data_set.shape != (columns,):
-        raise DataError(
-            f"{path}: {CATEGORY_COLUMNS}: expected names of {columns} columns, got {one_line(data_set)}"
-        )
-    names = (text if isinstance(text, bytes) else str(text).encode() for text in data_set[()])
-    return tuple(name.decode(errors="replace") for name in names)
 
 
 def _kind_of_y(

@@ -1,13 +1,15 @@
 """What a file of ``prepare`` says that its numbers stand for, see ``data/encodings.py``; others may name their classes alone."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from lepton_mpi.batch import Input
 from lepton_mpi.data import encodings
-from lepton_mpi.data.files.file_format import ENCODING, is_prepared
+from lepton_mpi.data.files.file_format import CATEGORY_COLUMNS, ENCODING, is_prepared
 from lepton_mpi.errors import DataError
 from lepton_mpi.wording import one_line
 
@@ -35,6 +37,21 @@ def names_of(file: h5py.File, path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise DataError(f"{path}: {ENCODING}: {one_line(error)}") from None
     return found
+
+
+def category_columns(file: h5py.File, path: Path, inputs: Mapping[str, Input]) -> tuple[str, ...]:
+    """Names of the columns of ``inputs/categories``, as ``prepare`` writes them; empty without. Raises DataError."""
+    data_set = file.get(CATEGORY_COLUMNS)
+    if data_set is None or "categories" not in inputs:
+        return ()
+    columns = inputs["categories"].size
+    is_good = isinstance(data_set, h5py.Dataset) and data_set.dtype.kind in "SO"
+    if not is_good or data_set.shape != (columns,):
+        raise DataError(
+            f"{path}: {CATEGORY_COLUMNS}: expected names of {columns} columns, got {one_line(data_set)}"
+        )
+    names = (text if isinstance(text, bytes) else str(text).encode() for text in data_set[()])
+    return tuple(name.decode(errors="replace") for name in names)
 
 
 def bytes_of(file: h5py.File, name: str) -> bytes:
