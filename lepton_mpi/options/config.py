@@ -122,9 +122,9 @@ class Config(Checked):
     )
     dropout: float = option(
         0.0,
-        "share dropped in training of the hidden units of mlp, cnn and tcn, or of what the gpt's blocks add, in steps of 1/65536",
+        "share dropped in training of the hidden units of mlp, cnn, tcn and the speech models, or of what the gpt's blocks add, in steps of 1/65536",
         FRACTION,
-        of=(*_MLP, "gpt", "cnn", "tcn"),
+        of=(*_MLP, "gpt", "cnn", "tcn", "speech_cnn", "speech_gru"),
     )
     loss: LossName = option(
         "auto",

@@ -14,6 +14,8 @@ MODELS = {
     "resnet32": "lepton_mpi.models.resnet:resnet32",
     "resnet18": "lepton_mpi.models.resnet:resnet18",
     "tcn": "lepton_mpi.models.tcn:build",
+    "speech_cnn": "lepton_mpi.models.speech_cnn:build",
+    "speech_gru": "lepton_mpi.models.speech_gru:build",
 }
 
 TASKS = {
