@@ -97,7 +97,13 @@ class Gru(Layer):
     def forward(self, p: Mapping[str, Array], at: Arrays, when: When) -> None:
         memory, gates, out = at.memory, at.memory["gates"], at.out.reshape(-1, self.width)
         self._order(at)
-        given = at.x.reshape(-1, at.x.shape[2]), memory["there"], False, p["weight_ih"], p["bias_ih"]
+        given = (
+            at.x.reshape(-1, at.x.shape[2]),
+            memory["there"],
+            False,
+            p["weight_ih"],
+            p["bias_ih"],
+        )
         dense_kernels.dense(*given, dense_kernels.NO_ACTIVATION, gates, gates[:0])
         of_state = memory["numbers"], memory["there"], p["weight_hh"], p["bias_hh"]
         filled = gates, memory["candidates"], memory["states"], memory["products"], out

@@ -57,12 +57,12 @@ class Config(Checked):
 
     recipe: str | None = option(
         None,
-        "ready-made options: breast_cancer, digits, digits_resnet8, mnist, text_gpt, or a TOML file; without --data and --config it is digits",
+        "ready-made options: breast_cancer, digits, digits_resnet8, mnist, text_gpt, words_cnn, words_gru, or a TOML file; without --data and --config it is digits",
         kind=PathText("NAME|FILE", "a recipe or a TOML file"),
     )
     data: tuple[str, ...] = option(
         ("digits",),
-        "HDF5 files, which make one data set together, patterns of them, or an embedded set: digits, breast_cancer, python_topics",
+        "HDF5 files, which make one data set together, patterns of them, or an embedded set: digits, breast_cancer, words, python_topics",
         ("names of files, one at least", lambda value: len(value) > 0),
         kind=Several.of(PathText("FILE")),
     )

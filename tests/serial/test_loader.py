@@ -400,7 +400,11 @@ def test_gather_kernels_match_their_twins(source, target, rows):
 
 @pytest.mark.parametrize(
     ("name", "train", "test", "shape", "classes"),
-    [("digits", 1438, 359, (8, 8), 10), ("breast_cancer", 456, 113, (30,), 2)],
+    [
+        ("digits", 1438, 359, (8, 8), 10),
+        ("breast_cancer", 456, 113, (30,), 2),
+        ("words", 480, 180, (48, 16), 10),
+    ],
 )
 def test_embedded_sets_are_what_their_description_says(name, train, test, shape, classes):
     """Rows, shape, classes, and features of a scale that a network can learn from."""

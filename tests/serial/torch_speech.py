@@ -95,9 +95,7 @@ def _cnn() -> Any:
     parts += convolution(1, (10, 4), 0)
     for _ in range(OPTIONS["speech_cnn"]["blocks"]):
         parts += [*convolution(width, 3, 1, width), *convolution(width, 1, 0)]
-    return nn.Sequential(
-        *parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, CLASSES)
-    )
+    return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, CLASSES))
 
 
 def _gru() -> Any:

@@ -84,7 +84,14 @@ def main() -> None:
         folder = Path(name)
         for split, count in RECORDINGS.items():
             _record_all(folder / split, count, list(RECORDINGS).index(split))
-            words = (f"{folder / split}", f"{folder / split}.h5", "--format", "wav", "--split", "1,0,0")
+            words = (
+                f"{folder / split}",
+                f"{folder / split}.h5",
+                "--format",
+                "wav",
+                "--split",
+                "1,0,0",
+            )
             _prepare(*words, "--seconds", f"{SECONDS}", "--mel-bands", f"{BANDS}")
             _as_decibels(folder / f"{split}.h5", folder / f"{split}.npz")
         inputs = [f"{split}={folder / split}.npz" for split in RECORDINGS]
@@ -111,7 +118,9 @@ def _as_decibels(prepared: Path, out: Path) -> None:
     """Log-mel spectrograms as whole steps above the floor, uint8, and the words."""
     with h5py.File(prepared) as file:
         decibels = 10 / np.log(10) * file["train/x"][()].astype(np.float64)
-        names = [name.decode() if isinstance(name, bytes) else name for name in file.attrs["classes"]]
+        names = [
+            name.decode() if isinstance(name, bytes) else name for name in file.attrs["classes"]
+        ]
         labels = np.array(names)[file["train/y"][()]]
     steps = np.clip(np.rint((decibels - FLOOR) / STEP), 0, 255)
     np.savez(out, x=steps.astype(np.uint8), y=labels)
@@ -135,7 +144,9 @@ def _speech(sounds: list[Sound], random: np.random.Generator) -> np.ndarray:
     """The word alone."""
     tract, speed = random.uniform(0.88, 1.28), random.uniform(0.75, 1.15)
     manner = random.normal(1, 0.05, (len(sounds), 3))
-    lengths = np.array([s.milliseconds for s in sounds]) * speed * random.uniform(0.8, 1.2, len(sounds))
+    lengths = (
+        np.array([s.milliseconds for s in sounds]) * speed * random.uniform(0.8, 1.2, len(sounds))
+    )
     ends = np.cumsum(lengths)
     times = np.arange(0, ends[-1], 1000 * _BLOCK / RATE)
     middles = ends - lengths / 2
@@ -168,7 +179,9 @@ def _pulses(count: int, tract: float, random: np.random.Generator) -> np.ndarray
     return 8 * lfilter([1.0], [1, -random.uniform(0.85, 0.95)], lfilter([1, -1], [1, -0.9], pulses))
 
 
-def _resonate(signal: np.ndarray, tracks: list[np.ndarray], widths: tuple[float, ...]) -> np.ndarray:
+def _resonate(
+    signal: np.ndarray, tracks: list[np.ndarray], widths: tuple[float, ...]
+) -> np.ndarray:
     """One resonance behind the other, each of a frequency for every block and a bandwidth, Hz; gain 1 at frequency 0."""
     for track, width in zip(tracks, widths, strict=True):
         state, out = np.zeros(2), np.empty_like(signal)
