@@ -65,7 +65,7 @@ def targets(tmp_path) -> dict:
         {"allreduce": "ring", "optimizer": "rmsprop", "clip_norm": 1.0},
         {"augment": ["crop=1"]},
         {"data": ["words"], "model": "speech_gru", "dropout": 0.1},
-        {"data": ["words"], "model": "speech_cnn", "own": {"model": {"width": 4}}},
+        {"data": ["words"], "model": "speech_cnn", "width": 4},
         _TABLE | {"model": "logistic"},
     ],
     ids=str,
