@@ -27,7 +27,7 @@ MODELS = {
     "cnn": ("speech_cnn", (9, 6), {"width": 3, "blocks": 2}),
     "cnn, dropout": ("speech_cnn", (12, 5, 1), {"width": 4, "blocks": 1, "norm": "none", "dropout": 0.3}),
     "cnn, groups": ("speech_cnn", (5, 4, 2), {"width": 8, "blocks": 1, "norm": "group"}),
-    "cnn, one number": ("speech_cnn", (1, 1), {"width": 2, "blocks": 1, "norm": "none"}),
+    "cnn, one number": ("speech_cnn", (1, 1), {"width": 9, "blocks": 1, "norm": "none"}),
     "gru": ("speech_gru", (7, 4), {"width": 3}),
     "gru, last, dropout": ("speech_gru", (5, 3), {"width": 4, "pooling": "last", "layers": 2, "dropout": 0.3}),
     "gru, both ways": ("speech_gru", (4, 3), {"width": 3, "bidirectional": True, "layers": 2}),
