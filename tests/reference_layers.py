@@ -212,3 +212,54 @@ def rotate(x, cosines, sines, first, length, heads, sign, out):
     turned = (pairs[:, :, 0] + 1j * pairs[:, :, 1]) * turn
     out[:] = x
     out[:, : 2 * half * heads] = np.stack([turned.real, turned.imag], axis=2).reshape(len(x), -1)
+
+
+# -- gru_kernels.py ------------------------------------------------------------------------------------------
+
+
+def order_by_time(rows, length, is_reversed, there, back):
+    places = np.arange(rows * length).reshape(rows, length)
+    places = places[:, ::-1] if is_reversed else places
+    there[:] = places.T.reshape(-1)
+    back[there] = np.arange(rows * length)
+
+
+def recur(numbers, there, weight, bias, gates, candidates, states, products, out):
+    (rows, width), k = products.shape, states.shape[1]
+    by_time = gates.astype(np.float64).reshape(-1, rows, width) if rows else np.zeros((0, 0, width))
+    all_states = [np.zeros((rows, k))]
+    for step, of_x in enumerate(by_time):
+        before = all_states[-1]
+        of_state = before @ weight.astype(np.float64) + bias
+        r, z = np.split(expit(of_x[:, : 2 * k] + of_state[:, : 2 * k]), 2, axis=1)
+        n = np.tanh(of_x[:, 2 * k :] + r * of_state[:, 2 * k :])
+        all_states.append((1 - z) * n + z * before)
+        own = slice(step * rows, (step + 1) * rows)
+        gates[own], candidates[own] = np.concatenate([r, z, n], axis=1), of_state[:, 2 * k :]
+    states[:], numbers[:rows] = np.concatenate(all_states), np.arange(rows)
+    if len(out) == len(gates):
+        out[there] = states[rows:]
+    else:
+        out[:] = all_states[-1]
+
+
+def recur_gradient(
+    numbers, there, turned, gates, candidates, states, grad_out, slope, products, of_state
+):
+    rows, k = slope.shape
+    steps = len(gates) // max(rows, 1)
+    weight_t, carried = turned.astype(np.float64), np.zeros((rows, k))
+    numbers[:rows] = np.arange(rows)
+    for step in reversed(range(steps)):
+        own = slice(step * rows, (step + 1) * rows)
+        r, z, n = np.split(gates[own].astype(np.float64), 3, axis=1)
+        if len(grad_out) == len(gates):
+            carried = carried + grad_out[there[own]]
+        elif step == steps - 1:
+            carried = carried + grad_out
+        by_n = carried * (1 - z) * (1 - n * n)
+        by_z = carried * (states[own] - n) * z * (1 - z)
+        by_r = by_n * candidates[own] * r * (1 - r)
+        gates[own] = np.concatenate([by_r, by_z, by_n], axis=1)
+        of_state[own] = np.concatenate([by_r, by_z, by_n * r], axis=1)
+        carried = carried * z + np.concatenate([by_r, by_z, by_n * r], axis=1) @ weight_t

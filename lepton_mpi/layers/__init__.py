@@ -5,6 +5,7 @@ dense.py, activation.py, dropout.py, losses.py    one file a layer, its ``*_kern
 embedding.py, rotary.py, norm.py, attention.py, gated.py, token_loss.py    those of language models
 column_embedding.py, crossed_linear.py    those of tables with categories
 convolution.py   over images and sequences; windows.py has the tables of where its windows lie
+gru.py           from step to step of a sequence
 batch_norm.py, group_norm.py    by channel, one set of kernels for both
 pooling.py       the largest number or the mean of windows, or of all places
 compose.py       sequence, residual, parallel branches, shared parameters -> a graph

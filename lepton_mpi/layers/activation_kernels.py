@@ -44,7 +44,7 @@ def _gelu(z):
 
 
 @inlined
-def _tanh(z):
+def tanh(z):
     """``-t / (2 + t)`` with ``t = exp(-2|z|) - 1``, and the sign of z; slope ``1 - tanh**2``."""
     t = expm1(-_TWO * abs(z))
     size = -t / (_TWO + t)
@@ -52,7 +52,7 @@ def _tanh(z):
 
 
 @inlined
-def _sigmoid(z):
+def sigmoid(z):
     """``1 / (1 + exp(-z))``, computed from ``e = exp(-|z|)``, which cannot overflow; slope ``e / (1 + e)**2``."""
     e = exp(-abs(z), _ZERO)
     d = _ONE / (_ONE + e)
@@ -62,7 +62,7 @@ def _sigmoid(z):
 @inlined
 def silu(z):
     """``z sigmoid(z)``, slope ``sigmoid + z sigmoid'``."""
-    s, slope = _sigmoid(z)
+    s, slope = sigmoid(z)
     return z * s, s + z * slope
 
 
@@ -93,10 +93,10 @@ def activate(kind, bias, out, slope):
             out[j], slope[j] = _gelu(out[j] + bias[j])
     elif kind == _TANH:
         for j in range(out.size):
-            out[j], slope[j] = _tanh(out[j] + bias[j])
+            out[j], slope[j] = tanh(out[j] + bias[j])
     elif kind == _SIGMOID:
         for j in range(out.size):
-            out[j], slope[j] = _sigmoid(out[j] + bias[j])
+            out[j], slope[j] = sigmoid(out[j] + bias[j])
     elif kind == _GELU_TANH:
         for j in range(out.size):
             out[j], slope[j] = _gelu_tanh(out[j] + bias[j])

@@ -52,6 +52,16 @@ def zeros(array: NDArray[Any], seed: int, index: int) -> None:
     array[...] = 0
 
 
+def uniform(limit: float) -> Initial:
+    """Uniform in ±limit."""
+
+    def fill(array: NDArray[Any], seed: int, index: int) -> None:
+        numbers = counter_random.uniform(seed, _INITIALISATION + index, array.size)
+        array[...] = (limit * (2 * numbers - 1)).reshape(array.shape)
+
+    return fill
+
+
 def normal(deviation: float) -> Initial:
     """Of the normal distribution of mean 0. Source: Box and Muller, Annals of Mathematical Statistics 29, 1958."""
 

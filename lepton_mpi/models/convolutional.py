@@ -1,4 +1,4 @@
-"""What the convolutional models have in common: rows as images or signals, the loss, a convolution and what follows it."""
+"""What models of images and signals have in common: rows as images or signals, the loss, a convolution and what follows it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,14 +17,18 @@ from lepton_mpi.models.image_options import GROUP_CHANNELS
 from lepton_mpi.models.model import DataFacts, only_numbers
 
 
-def rows_of(name: str, data: DataFacts, dimensions: int) -> Input:
-    """The only input of the data, channels last: with one dimension less it has one channel. Raises ConfigurationError."""
+def rows_of(name: str, data: DataFacts, dimensions: int, wanted: str = "") -> Input:
+    """The only input of the data, channels last: with one dimension less it has one channel. Raises ConfigurationError.
+
+    ``wanted`` are the names of the dimensions, if they are not those of an image or a signal.
+    """
     only_numbers(name, data)
     shape: Shape = tuple(data.feature_shape)
     if len(shape) == dimensions - 1:
         shape = (*shape, 1)
     if len(shape) != dimensions:
-        wanted = "height, width and channels" if dimensions == 3 else "length and channels"
+        usual = "height, width and channels" if dimensions == 3 else "length and channels"
+        wanted = wanted or usual
         raise ConfigurationError(
             f"--model {name}: expected rows of {wanted}, or without channels, got shape {shape}"
         )
@@ -42,11 +46,16 @@ def head_for(options: Mapping[str, Any], data: DataFacts) -> Head:
 
 
 def convolution(
-    outputs: int, window: Window, norm: str, relu: bool = True, is_sequence: bool = False
+    outputs: int,
+    window: Window,
+    norm: str,
+    relu: bool = True,
+    is_sequence: bool = False,
+    groups: int = 1,
 ) -> Part:
     """A convolution, its normalisation and a ReLU; there is a bias only where no normalisation takes it away again."""
     kind = Conv1d if is_sequence else Conv2d
-    layer = kind(outputs, window, bias=norm == "none")
+    layer = kind(outputs, window, groups, bias=norm == "none")
     if norm == "none":
         return Sequential({"conv": layer, "relu": Activation("relu")}) if relu else layer
     follows: Layer = (

@@ -9,10 +9,11 @@ from lepton_mpi.options.option import WHOLE_FROM_1, Checked, option
 Norm = Literal["batch", "group", "none"]
 # Channels of a group, with --norm group.
 GROUP_CHANNELS = 8
-_NORM = "what follows each convolution: normalisation over a micro-batch, or over groups of 8 channels of a row, or nothing"
+NORM = "what follows each convolution: normalisation over a micro-batch, or over groups of 8 channels of a row, or nothing"
 
 
-def _check_groups(norm: str, name: str, channels: tuple[int, ...]) -> None:
+def check_groups(norm: str, name: str, channels: tuple[int, ...]) -> None:
+    """Whether --norm group can cut so many channels, of the option ``name``. Raises ConfigurationError."""
     for count in channels:
         if norm == "group" and count % GROUP_CHANNELS:
             raise ConfigurationError(
@@ -30,11 +31,11 @@ class CnnOptions(Checked):
         ("whole numbers of at least 1, one at least", lambda v: min(v, default=0) >= 1),
     )
     units: int = option(64, "of the dense layer behind them", WHOLE_FROM_1)
-    norm: Norm = option("batch", _NORM)
+    norm: Norm = option("batch", NORM)
 
     def check_together(self) -> None:
         """Raises ConfigurationError."""
-        _check_groups(self.norm, "--channels", self.channels)
+        check_groups(self.norm, "--channels", self.channels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +43,11 @@ class ResnetOptions(Checked):
     """For images as of CIFAR, about 32x32."""
 
     width: int = option(16, "channels of the first of three stages, which double", WHOLE_FROM_1)
-    norm: Norm = option("batch", _NORM)
+    norm: Norm = option("batch", NORM)
 
     def check_together(self) -> None:
         """Raises ConfigurationError."""
-        _check_groups(self.norm, "--width", (self.width,))
+        check_groups(self.norm, "--width", (self.width,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +66,8 @@ class TcnOptions(Checked):
     )
     width: int = option(32, "channels of every level", WHOLE_FROM_1)
     taps: int = option(3, "of each convolution", WHOLE_FROM_1)
-    norm: Norm = option("batch", _NORM)
+    norm: Norm = option("batch", NORM)
 
     def check_together(self) -> None:
         """Raises ConfigurationError."""
-        _check_groups(self.norm, "--width", (self.width,))
+        check_groups(self.norm, "--width", (self.width,))

@@ -57,12 +57,12 @@ class Config(Checked):
 
     recipe: str | None = option(
         None,
-        "ready-made options: breast_cancer, digits, digits_resnet8, loans, mnist, text_gpt, or a TOML file; without --data and --config it is digits",
+        "ready-made options: breast_cancer, digits, digits_resnet8, loans, mnist, text_gpt, words_cnn, words_gru, or a TOML file; without --data and --config it is digits",
         kind=PathText("NAME|FILE", "a recipe or a TOML file"),
     )
     data: tuple[str, ...] = option(
         ("digits",),
-        "HDF5 files, which make one data set together, patterns of them, or an embedded set: digits, breast_cancer, loans, python_topics",
+        "HDF5 files, which make one data set together, patterns of them, or an embedded set: digits, breast_cancer, loans, words, python_topics",
         ("names of files, one at least", lambda value: len(value) > 0),
         kind=Several.of(PathText("FILE")),
     )
@@ -122,9 +122,9 @@ class Config(Checked):
     )
     dropout: float = option(
         0.0,
-        "share dropped in training of the hidden units of mlp, wide_and_deep, cnn and tcn, or of what the gpt's blocks add, in steps of 1/65536",
+        "share dropped in training of the hidden units of mlp, wide_and_deep, cnn, tcn and the speech models, or of what the gpt's blocks add, in steps of 1/65536",
         FRACTION,
-        of=(*_MLP, "gpt", "cnn", "tcn"),
+        of=(*_MLP, "gpt", "cnn", "tcn", "speech_cnn", "speech_gru"),
     )
     loss: LossName = option(
         "auto",

@@ -15,6 +15,8 @@ MODELS = {
     "resnet18": "lepton_mpi.models.resnet:resnet18",
     "tcn": "lepton_mpi.models.tcn:build",
     "wide_and_deep": "lepton_mpi.models.wide_and_deep:build",
+    "speech_cnn": "lepton_mpi.models.speech_cnn:build",
+    "speech_gru": "lepton_mpi.models.speech_gru:build",
 }
 
 TASKS = {

@@ -19,6 +19,7 @@ from lepton_mpi.wording import did_you_mean
 
 # Options of Config that choose, and the choices that have options of their own: ``module:class``.
 _IMAGES = "lepton_mpi.models.image_options"
+_SPEECH = "lepton_mpi.models.speech_options"
 _RULES = "lepton_mpi.optimizers.rule_options"
 OWN: dict[str, dict[str, str]] = {
     "model": {
@@ -30,6 +31,8 @@ OWN: dict[str, dict[str, str]] = {
         "resnet18": f"{_IMAGES}:WideResnetOptions",
         "tcn": f"{_IMAGES}:TcnOptions",
         "wide_and_deep": "lepton_mpi.models.wide_options:WideOptions",
+        "speech_cnn": f"{_SPEECH}:SpeechCnnOptions",
+        "speech_gru": f"{_SPEECH}:SpeechGruOptions",
     },
     "optimizer": {
         "adam": f"{_RULES}:AdamOptions",

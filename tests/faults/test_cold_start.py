@@ -64,6 +64,8 @@ def targets(tmp_path) -> dict:
         {"activation": "gelu", "dropout": 0.1, "optimizer": "sgd", "momentum": 0.0},
         {"allreduce": "ring", "optimizer": "rmsprop", "clip_norm": 1.0},
         {"augment": ["crop=1"]},
+        {"data": ["words"], "model": "speech_gru", "dropout": 0.1},
+        {"data": ["words"], "model": "speech_cnn", "width": 4},
         _TABLE | {"model": "logistic"},
         {
             "data": ["loans"],

@@ -11,7 +11,7 @@ import pytest
 from tests import pages
 from tests.faults import command_driver, jobs
 from tests.pages import PAGES, ROOT, Shown
-from tests.serial.raw_files import write_csv, write_raw_files
+from tests.serial.raw_files import write_csv, write_raw_files, write_sounds
 
 # Pages whose commands need several ranks, or that are the first; a start of each rank takes most of the time.
 _ON_TWO_RANKS = (ROOT / "README.md", ROOT / "lepton_mpi/collectives/README.md")
@@ -19,7 +19,7 @@ _CARRIED_OUT = [page for page in PAGES if page.parts[-2] not in ("benchmarks", "
 
 # Take minutes, another machine or a library that the tests do without; ``test_readme.py`` parses them.
 _NOT_HERE = re.compile(
-    r" tune$|prepare images|benchmarks\.|COMMAND|FILE|…|-m venv|--version|shards|text_gpt|generate"
+    r" tune$|prepare images|benchmarks\.|COMMAND|FILE|…|-m venv|--version|shards|text_gpt|words_|generate"
 )
 
 
@@ -34,6 +34,7 @@ def _words(shown: Shown) -> list[str] | None:
 def _inputs(folder: Path) -> None:
     """All files that the commands name."""
     write_raw_files(folder)
+    write_sounds(folder / "sounds")
     random = np.random.default_rng(0)
     x = random.standard_normal((200, 4)).round(3)
     write_csv(folder / "table.csv", np.column_stack([x, x[:, 0] > 0]).tolist(), *"abcd", "NAME")

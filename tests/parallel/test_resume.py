@@ -43,6 +43,14 @@ _RUNS = {
         **{"model": "resnet8", "own": {"model": {"width": 4}}, "augment": ("crop=1", "noise=0.1")},
         **{"optimizer": "sgd", "learning_rate": 0.05, "weight_decay": 1e-4},
     },
+    "speech_cnn, dropout, augmented": {
+        **{"model": "speech_cnn", "own": {"model": {"width": 4, "blocks": 1}}},
+        **{"dropout": 0.25, "augment": ("crop=1", "noise=0.1")},
+    },
+    "speech_gru, dropout, augmented": {
+        **{"model": "speech_gru", "own": {"model": {"width": 5, "layers": 2}}},
+        **{"dropout": 0.25, "augment": ("crop=1", "noise=0.1")},
+    },
     "a copy on each rank": {"allreduce": "ring", "bucket_bytes": 1000},
 }
 

@@ -271,7 +271,7 @@ def test_misspelt_keys_are_recognised(toml):
         (["--zzz"], "unknown option --zzz (see --help)"),
         (
             ["--recipe", "brest_cancer"],
-            "--recipe: expected one of breast_cancer, digits, digits_resnet8, loans, mnist, text_gpt or a TOML file, got 'brest_cancer', "
+            "--recipe: expected one of breast_cancer, digits, digits_resnet8, loans, mnist, text_gpt, words_cnn, words_gru or a TOML file, got 'brest_cancer', "
             "did you mean breast_cancer?",
         ),
     ],

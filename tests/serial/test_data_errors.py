@@ -283,7 +283,7 @@ def test_missing_files_are_told_the_embedded_names(tmp_path):
     """A misspelt name of an embedded set comes with the names that there are."""
     assert (
         _message(tmp_path / "none.h5")
-        == "no such file (embedded data sets: breast_cancer, digits, loans, python_topics)"
+        == "no such file (embedded data sets: breast_cancer, digits, loans, python_topics, words)"
     )
 
 

@@ -20,6 +20,7 @@ ALLOWED = {
     "h5py": [
         "data/files/*.py",
         "data/embedded/make.py",
+        "data/embedded/make_words.py",
         "run/checkpoint.py",
         "prepare/readers/hdf5_arrays.py",
         "prepare/readers/hdf5*.py",

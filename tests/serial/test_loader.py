@@ -404,6 +404,7 @@ def test_gather_kernels_match_their_twins(source, target, rows):
         ("digits", 1438, 359, (8, 8), 10),
         ("breast_cancer", 456, 113, (30,), 2),
         ("loans", 7200, 3600, (6,), 2),
+        ("words", 480, 180, (48, 16), 10),
     ],
 )
 def test_embedded_sets_are_what_their_description_says(name, train, test, shape, classes):
