@@ -46,7 +46,12 @@ class PublicSet:
 
 def packages(sets: list[PublicSet]) -> dict[str, bool]:
     """Whether each package that the sets need is there."""
-    imports = {"scikit-learn": "sklearn", "scikit-image": "skimage", "vega-datasets": "vega_datasets", "pillow": "PIL"}
+    imports = {
+        "scikit-learn": "sklearn",
+        "scikit-image": "skimage",
+        "vega-datasets": "vega_datasets",
+        "pillow": "PIL",
+    }
     names = sorted({name for each in sets for name in ("pandas", *each.package.split(" + "))})
     return {name: importlib.util.find_spec(imports.get(name, name)) is not None for name in names}
 
@@ -179,7 +184,9 @@ def _faces() -> tuple[np.ndarray, np.ndarray]:
     return (x * 255).round().astype(np.uint8), np.repeat([1, 0], 100)
 
 
-def _set(name: str, package: str, kind: str, write: Files, label: str = "", **answers: str) -> PublicSet:
+def _set(
+    name: str, package: str, kind: str, write: Files, label: str = "", **answers: str
+) -> PublicSet:
     asked = {f"--{key.replace('_', '-')}": value for key, value in answers.items()}
     return PublicSet(
         *(name, package, kind, write, ("--label", label) if label else ()),

@@ -34,6 +34,7 @@ from benchmarks.harness import (
     print_header,
     print_row,
     print_titles,
+    read_rows,
     write_rows,
 )
 from benchmarks.public_sets import SETS, PublicSet, packages
@@ -65,6 +66,8 @@ class Failed(Exception):
 def main() -> int:
     """Print a line for each set as it is measured; returns the exit code."""
     options = _parser().parse_args()
+    if options.table:
+        return _print_table([row for path in options.table for row in read_rows(path)])
     sets = [each for each in SETS if not options.sets or each.name in options.sets]
     missing = [name for name, is_there in packages(sets).items() if not is_there]
     if missing:
@@ -85,6 +88,17 @@ def main() -> int:
             print(f"{each.name}: {rows[-1]['failed']}", file=sys.stderr)
         if options.json:
             write_rows(options.json, rows)
+    return _verdict(rows)
+
+
+def _print_table(rows: Sequence[Row]) -> int:
+    print_titles(_COLUMNS)
+    for row in rows:
+        print_row(_COLUMNS, row)
+    return _verdict(rows)
+
+
+def _verdict(rows: Sequence[Row]) -> int:
     passed = sum(row["passed"] == "yes" for row in rows)
     print(f"\n{passed} of {len(rows)} sets: at least the MLP of scikit-learn less {MARGIN}")
     return int(passed < len(rows))
@@ -96,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     names = [each.name for each in SETS]
     made.add_argument("--sets", nargs="+", choices=names, metavar="NAME", help="default: all")
     made.add_argument("--seeds", type=int, default=3, help="splits of each set; default: 3")
+    made.add_argument("--table", nargs="+", metavar="FILE", help="print what --json has written")
     made.add_argument("--json", metavar="FILE", help="where rows are written")
     return made
 

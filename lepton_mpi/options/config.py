@@ -161,7 +161,7 @@ class Config(Checked):
     )
     epochs: int | None = option(
         None,
-        "passes over the training rows; none: 30, for few rows and an mlp or logistic up to 200",
+        "passes over the training rows; none: of mlp and logistic 400 / rows^(1/4), from 30 to 200, of others 30",
         WHOLE_FROM_1,
     )
     global_batch: int = option(
