@@ -77,12 +77,14 @@ def main() -> int:
             file=sys.stderr,
         )
         return 4
-    print_header("two commands on public sets", machine() | {"seeds": options.seeds})
+    facts = machine()
+    print_header("two commands on public sets", facts | {"seeds": options.seeds})
     print_titles(_COLUMNS)
     rows: list[Row] = []
     for each in sets:
         with tempfile.TemporaryDirectory(prefix="lepton-public-") as folder:
             rows.append(measure(each, range(options.seeds), Path(folder)))
+        rows[-1] |= {name: facts[name] for name in ("cpu", "cores", "commit", "date")}
         print_row(_COLUMNS, rows[-1])
         if "failed" in rows[-1]:
             print(f"{each.name}: {rows[-1]['failed']}", file=sys.stderr)
