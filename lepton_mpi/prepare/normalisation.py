@@ -10,6 +10,9 @@ from lepton_mpi.prepare.readers import Source
 from lepton_mpi.prepare.statistics import Moments
 from lepton_mpi.prepare.training_rows import TrainingRows
 
+# Half of what a byte can hold.
+_PIXELS_ABOVE = 127
+
 
 @dataclass(frozen=True)
 class Normalisation:
@@ -56,13 +59,16 @@ def choose_method(
 ) -> str:
     """``--normalise``, or what fits the source and the training rows, of which ``moments`` are as they are stored.
 
-    Bytes may be counts, codes or flags, too: pixels lie in rows of 2 or 3 dimensions, and some are brighter than 1.
+    Bytes may be counts, codes or flags, too: pixels lie in rows of 2 or 3 dimensions, and some are brighter than half of
+    what a byte can hold. Pictures on another scale, such as 0 to 16, divided by 255 would be too small to learn from.
     """
     if options.normalise != "auto":
         return options.normalise
     if source.vocabulary:
         return "none"
-    are_pixels = dtype == np.uint8 and len(row_shape) in (2, 3) and moments.maximum.max() > 1
+    are_pixels = (
+        dtype == np.uint8 and len(row_shape) in (2, 3) and moments.maximum.max() > _PIXELS_ABOVE
+    )
     return "pixels" if are_pixels else "standard"
 
 

@@ -234,7 +234,7 @@ class Options(Checked):
     )
     normalise: str = _choice(
         "auto",
-        "auto: pixels for images, rows of 2 or 3 dimensions of bytes that are not only 0 and 1, none for tokens, else "
+        "auto: pixels for images, rows of 2 or 3 dimensions of bytes of which some are above 127, none for tokens, else "
         "standard; pixels: by 255",
         "standard",
         "minmax",

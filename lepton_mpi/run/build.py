@@ -26,7 +26,7 @@ from lepton_mpi.optimizers.learning_rate import Schedule
 from lepton_mpi.optimizers.settings import Settings
 from lepton_mpi.options.config import Config
 from lepton_mpi.registry import load as load_own
-from lepton_mpi.run import checkpoint, codes, evaluation, hooks, resume, summary
+from lepton_mpi.run import checkpoint, codes, defaults, evaluation, hooks, resume, summary
 from lepton_mpi.run.arithmetic import BY_NUMBER, Arithmetic
 from lepton_mpi.run.cold_start import ColdStart
 from lepton_mpi.run.hook import Hook, QuietHook
@@ -86,6 +86,8 @@ def _build(
     data = load(config.data, wanted_of(config), world)
     with world.agreeing():  # before all else that another file's codes would be refused for
         start = resume.with_codes_checked(start, data)
+    rows = data.splits["train"].row_count
+    config, by_rule = defaults.settle(config, rows, is_own_model=model is not None)
     model = _make_model(config, world, model, data)
     layout = Layout(model.shapes)
     micro_batches = MicroBatches(
@@ -111,11 +113,11 @@ def _build(
     rows_max = max(evaluation.batch_rows(data), micro_batches.rows)
     reader = BatchReader(data, rows_max, augment, reads_in_place)
     reads = TrainingReads(
-        *(train_rows, shuffle, strategy.numbers, range(start.epoch, config.epochs + 1)),
+        *(train_rows, shuffle, strategy.numbers, range(start.epoch, config.epoch_count + 1)),
         *(start.row // config.global_batch, reader.rows_together, world),
     )
     inputs = MicroBatchReader(ends.enter_context(closing(reads)), reader)
-    is_over = world.rank == 0 and start.epoch > config.epochs
+    is_over = world.rank == 0 and start.epoch > config.epoch_count
     return Run(
         config=config,
         world=world,
@@ -137,6 +139,7 @@ def _build(
         step=start.step,
         # The end's checkpoint: that of the beginning where nothing is left to train.
         checkpoint=start.path if is_over else None,
+        by_rule=by_rule,
     )
 
 
@@ -202,7 +205,7 @@ def _make_strategy(
     grows = config.global_batch / config.base_batch if config.base_batch else 1.0
     rate = Schedule(
         *(config.learning_rate * grows, config.schedule),
-        *(config.warmup_epochs * steps_per_epoch, config.epochs * steps_per_epoch),
+        *(config.warmup_epochs * steps_per_epoch, config.epoch_count * steps_per_epoch),
         *(config.schedule_epochs * steps_per_epoch, config.schedule_factor),
         counts_from_1=rules.rates_count_from_1,
     )

@@ -41,7 +41,7 @@ class Progress(QuietHook):
 
     def before_epoch(self, run: Run) -> None:
         """Begin the bar."""
-        run.report.epoch_begins(run.epoch, run.config.epochs, run.steps_per_epoch)
+        run.report.epoch_begins(run.epoch, run.config.epoch_count, run.steps_per_epoch)
 
     def after_step(self, run: Run) -> None:
         """Advance the bar."""
@@ -49,7 +49,7 @@ class Progress(QuietHook):
 
     def after_epoch(self, run: Run) -> None:
         """Print the figures that the hooks before have found."""
-        run.report.epoch_ends(run.epoch, run.config.epochs, run.figures)
+        run.report.epoch_ends(run.epoch, run.config.epoch_count, run.figures)
 
 
 class Checkpoints(QuietHook):

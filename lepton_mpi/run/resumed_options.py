@@ -103,6 +103,10 @@ def _decides(name: str, before: Config) -> bool:
 
 def _is_given(name: str, given: frozenset[str] | None, mine: Any, theirs: Any) -> bool:
     """Whether somebody has chosen an option or, of the models' own ones, one that differs."""
+    if (
+        name == "epochs" and mine is None
+    ):  # which a program that gives all options leaves to the rule
+        return False
     if given is None or name != "own":
         return given is None or name in given
     return bool(_differing(mine, theirs) & given)

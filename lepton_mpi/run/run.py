@@ -64,6 +64,8 @@ class Run:
         Written last, on rank 0.
     result : dict
         What ``fit`` returns.
+    by_rule : str
+        Options that follow from the data, for people.
     """
 
     config: Config
@@ -94,6 +96,7 @@ class Run:
     checkpoint: Path | None = None
     result: dict[str, Any] = field(default_factory=dict)
     began: float = 0.0
+    by_rule: str = ""
 
     @property
     def train_rows(self) -> Rows:
@@ -117,7 +120,7 @@ class Run:
 
     def epochs(self) -> Iterator[int]:
         """Epochs that are left, each begun."""
-        for epoch in range(self.start.epoch, self.config.epochs + 1):
+        for epoch in range(self.start.epoch, self.config.epoch_count + 1):
             self.world.clock.enter("input", self.step)
             self.epoch, self.began, self.figures = epoch, perf_counter(), {}
             self.position = self.first_row // self.config.global_batch

@@ -49,7 +49,7 @@ def say_head(run: Run) -> None:
     report.say(
         "training",
         f"{config.optimizer} {config.learning_rate:g}, global batch {config.global_batch} in {batches.count} "
-        f"micro-batches of {batches.rows}",
+        f"micro-batches of {batches.rows}" + (f", {run.by_rule}" if run.by_rule else ""),
     )
     if world.size > batches.count:
         report.say(
@@ -100,7 +100,7 @@ def say_end(run: Run) -> dict[str, Any]:
     world.agree_on("the digest of the final parameters", digest)
     seconds, shares = _time_split(world)
     rows = run.train_rows.row_count
-    trained = max(0, (run.config.epochs + 1 - run.start.epoch) * rows - run.start.row)
+    trained = max(0, (run.config.epoch_count + 1 - run.start.epoch) * rows - run.start.row)
     result = {
         "world_size": world.size,
         "samples_per_second": trained / seconds if seconds else 0.0,

@@ -184,8 +184,10 @@ def test_help_shows_every_option_and_every_default():
     assert described.keys() - {"options:"} == {*FLAGS, "--config", "--help", "--version"}
     for option in OPTIONS.values():
         assert f"(default: {option.shown_default()})" in described[option.flag]
-    shown = {name: OPTIONS[name].shown_default() for name in ("epochs", "hidden", "shuffle_buffer")}
-    assert shown == {"epochs": "30", "hidden": "128", "shuffle_buffer": "64M"}
+    shown = {
+        name: OPTIONS[name].shown_default() for name in ("global_batch", "hidden", "shuffle_buffer")
+    }
+    assert shown == {"global_batch": "64", "hidden": "128", "shuffle_buffer": "64M"}
 
 
 def test_help_of_a_choice_lists_what_it_alone_has():

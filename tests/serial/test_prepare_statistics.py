@@ -149,13 +149,14 @@ def test_numbers_too_large_for_statistics_are_refused(tmp_path, method):
         ((20,), np.float32, 2, "standard"),
         ((20,), np.uint8, 256, "standard"),
         ((5, 4), np.uint8, 2, "standard"),
+        ((5, 4), np.uint8, 17, "standard"),
         ((5, 4), np.uint8, 256, "pixels"),
         ((5, 4, 3), np.float32, 256, "pixels"),
         ((5, 4, 3, 2), np.uint8, 256, "standard"),
     ],
 )
 def test_bytes_are_pixels_only_in_images(tmp_path, shape, dtype, values, method):
-    """Flags divided by 255 would tell a model next to nothing."""
+    """Flags, and pictures from 0 to 16, divided by 255 would tell a model next to nothing."""
     x = np.random.default_rng(0).integers(0, values, (60, *shape)).astype(dtype)
     np.savez(tmp_path / "a.npz", x=x, y=np.arange(60) % 2)
     facts = prepare(tmp_path / "a.npz", tmp_path / "a.h5")

@@ -73,6 +73,15 @@ def test_at_the_end_of_an_epoch(tmp_path, without):
     assert start.order == ({} if without else _ORDER)
 
 
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_epochs_that_nobody_has_chosen_are_those_of_the_checkpoint(tmp_path, schedule):
+    """Not those of the rule, which may be another by now; nor is it a mistake to have given all other options."""
+    _save(tmp_path, Config(global_batch=32, epochs=77, schedule=schedule))
+    start = _find(tmp_path, schedule=schedule)
+    assert start.config and start.config.epochs == 77
+    assert "takes from it what is not given: --epochs 77" in start.notes
+
+
 def test_a_model_that_counts_nothing_has_no_sum(tmp_path):
     _save(tmp_path, correct_sum=math.nan)
     assert math.isnan(_find(tmp_path).correct)
