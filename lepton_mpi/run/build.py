@@ -83,17 +83,14 @@ def _build(
 ) -> Run:
     cold_start = ColdStart(world, np.dtype(config.dtype), report)
     cold_start.compile(called_kernels.while_loading())
-    data = load(config.data, wanted_of(config), world)
-    with world.agreeing():  # before all else that another file's codes would be refused for
-        start = resume.with_codes_checked(start, data)
-    rows = data.splits["train"].row_count
-    config, by_rule = defaults.settle(config, rows, is_own_model=model is not None)
+    data, start = _load(config, world, start)
+    train_rows = data.splits["train"]
+    config, by_rule = defaults.settle(config, train_rows.row_count, is_own_model=model is not None)
     model = _make_model(config, world, model, data)
     layout = Layout(model.shapes)
     micro_batches = MicroBatches(
         config.global_batch, config.micro_batch or -(-config.global_batch // 8)
     )
-    train_rows = data.splits["train"]
     with world.agreeing():
         shuffle, order = _choose_order(config, data, micro_batches, start)
         augment = augmentation.parse(config.augment, data.augmented_shape)
@@ -182,6 +179,13 @@ def wanted_of(config: Config) -> Wanted:
         *(np.dtype(config.dtype), config.held_out, config.seed, config.y_kind, config.loader),
         *(config.arrays, config.context, config.stride),
     )
+
+
+def _load(config: Config, world: World, start: Start) -> tuple[DataSet, Start]:
+    """The data, compared with those that the run goes on from before anything else that other codes would be refused for."""
+    data = load(config.data, wanted_of(config), world)
+    with world.agreeing():
+        return data, resume.with_codes_checked(start, data)
 
 
 def _make_model(config: Config, world: World, model: Any, data: DataSet) -> Model:
