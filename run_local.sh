@@ -118,7 +118,7 @@ first_docstring_line() {
 }
 
 run_tests() {
-    local ranks
+    local ranks cores
     set_up test
     cd -- "$root"
     limit_threads
@@ -130,7 +130,9 @@ run_tests() {
     fi
     if [[ -d tests/serial ]]; then
         # As many processes as cores: the tests share nothing, and kernels are compiled side by side.
-        floor "serial" python -m pytest -n "$(nproc)" --dist worksteal tests/serial "$@"
+        # nproc would count the threads that each of them may have.
+        cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
+        floor "serial" python -m pytest -n "$cores" --dist worksteal tests/serial "$@"
     fi
     if [[ -d tests/faults ]]; then
         # Jobs of several ranks with limits on their times: one after the other.
