@@ -12,7 +12,8 @@ from lepton_mpi.layers.dropout import Dropout
 from lepton_mpi.layers.initial import he_uniform
 from lepton_mpi.layers.pooling import MaxPool
 from lepton_mpi.layers.windows import square
-from lepton_mpi.models.convolutional import convolution, head_for, rows_of
+from lepton_mpi.models.built_network import network_for
+from lepton_mpi.models.convolutional import convolution, rows_of
 from lepton_mpi.models.model import DataFacts
 from lepton_mpi.models.network import Network
 
@@ -32,4 +33,4 @@ def build(options: Mapping[str, Any], data: DataFacts) -> Network:
     if options["dropout"]:
         parts["dropout"] = Dropout(options["dropout"])
     parts["classes"] = Dense(data.output_count)
-    return Network("cnn", Sequential(parts), {"x": x}, head_for(options, data))
+    return network_for("cnn", Sequential(parts), {"x": x}, options, data)

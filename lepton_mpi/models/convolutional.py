@@ -1,8 +1,5 @@
 """What models of images and signals have in common: rows as images or signals, the loss, a convolution and what follows it."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from lepton_mpi.batch import Input
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.layers.activation import Activation
@@ -10,8 +7,7 @@ from lepton_mpi.layers.batch_norm import BatchNorm
 from lepton_mpi.layers.compose import Part, Sequential
 from lepton_mpi.layers.convolution import Conv1d, Conv2d
 from lepton_mpi.layers.group_norm import GroupNorm
-from lepton_mpi.layers.layer import Head, Layer, Shape
-from lepton_mpi.layers.losses import CrossEntropy, Huber, SquaredError
+from lepton_mpi.layers.layer import Layer, Shape
 from lepton_mpi.layers.windows import Window
 from lepton_mpi.models.image_options import GROUP_CHANNELS
 from lepton_mpi.models.model import DataFacts, only_numbers
@@ -33,16 +29,6 @@ def rows_of(name: str, data: DataFacts, dimensions: int, wanted: str = "") -> In
             f"--model {name}: expected rows of {wanted}, or without channels, got shape {shape}"
         )
     return Input("numbers", shape)
-
-
-def head_for(options: Mapping[str, Any], data: DataFacts) -> Head:
-    """By ``loss`` (auto: by the data) and ``huber_delta``."""
-    loss = options["loss"]
-    if loss == "auto":
-        loss = "cross_entropy" if data.class_count else "mse"
-    if loss == "huber":
-        return Huber(options["huber_delta"])
-    return CrossEntropy() if loss == "cross_entropy" else SquaredError()
 
 
 def convolution(

@@ -56,14 +56,16 @@ class Gpt(Network):
     shape : Shape
     length : int
         Tokens of a row; 0: ``shape.context``. Fewer: each batch goes on where the last one ended, as generation does.
+    recompute : int
+        As in ``Network``.
     """
 
-    def __init__(self, shape: Shape, length: int = 0) -> None:
+    def __init__(self, shape: Shape, length: int = 0, recompute: int = 0) -> None:
         self.shape = shape
         tied = "embedding/weight" if shape.tied else ""
         tokens = Input("tokens", (length or shape.context,), shape.vocabulary)
         head = TokenLoss(shape.vocabulary, tied)
-        super().__init__("gpt", _body(shape, length > 0), {"tokens": tokens}, head)
+        super().__init__("gpt", _body(shape, length > 0), {"tokens": tokens}, head, recompute)
 
     def __str__(self) -> str:
         shape = self.shape
@@ -133,7 +135,7 @@ def _norm(shape: Shape) -> Part:
 
 
 def build(options: Mapping[str, Any], data: DataFacts) -> Gpt:
-    """From the options of ``gpt_options.py`` and ``dropout``. Raises ConfigurationError for data that are no text."""
+    """From the options of ``gpt_options.py``, ``dropout`` and ``recompute``. Raises ConfigurationError for data that are no text."""
     (x, *others) = data.inputs.values()
     if others or x.kind != "tokens" or len(x.shape) != 1 or data.class_count:
         raise ConfigurationError(
@@ -141,4 +143,5 @@ def build(options: Mapping[str, Any], data: DataFacts) -> Gpt:
         )
     names = ("layers", "width", "heads", "shared_heads", "positions", "norm", "feed_forward")
     chosen = {name: options[name] for name in (*names, "tied", "dropout")}
-    return Gpt(Shape(x.shape[0], data.output_count, **chosen))
+    shape = Shape(x.shape[0], data.output_count, **chosen)
+    return Gpt(shape, recompute=options["recompute"])

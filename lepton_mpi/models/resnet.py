@@ -18,7 +18,8 @@ from lepton_mpi.layers.compose import Part, Residual, Sequential
 from lepton_mpi.layers.dense import Dense
 from lepton_mpi.layers.pooling import AveragePool, MaxPool
 from lepton_mpi.layers.windows import square
-from lepton_mpi.models.convolutional import convolution, head_for, rows_of
+from lepton_mpi.models.built_network import network_for
+from lepton_mpi.models.convolutional import convolution, rows_of
 from lepton_mpi.models.model import DataFacts
 from lepton_mpi.models.network import Network
 
@@ -43,7 +44,7 @@ def _build(
     parts["pool"] = AveragePool()
     parts["classes"] = Dense(data.output_count)
     x = rows_of(name, data, 3)
-    return Network(name, Sequential(parts), {"x": x}, head_for(options, data))
+    return network_for(name, Sequential(parts), {"x": x}, options, data)
 
 
 def _block(outputs: int, stride: int, norm: str, changes: bool) -> Part:

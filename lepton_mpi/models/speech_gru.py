@@ -15,7 +15,8 @@ from lepton_mpi.layers.dense import Dense
 from lepton_mpi.layers.dropout import Dropout
 from lepton_mpi.layers.gru import Gru, Returns, bidirectional
 from lepton_mpi.layers.pooling import AveragePool
-from lepton_mpi.models.convolutional import head_for, rows_of
+from lepton_mpi.models.built_network import network_for
+from lepton_mpi.models.convolutional import rows_of
 from lepton_mpi.models.model import DataFacts
 from lepton_mpi.models.network import Network
 
@@ -33,4 +34,4 @@ def build(options: Mapping[str, Any], data: DataFacts) -> Network:
         if options["dropout"]:
             parts[f"dropout{number}"] = Dropout(options["dropout"])
     parts["classes"] = Dense(data.output_count)
-    return Network("speech_gru", Sequential(parts), {"x": x}, head_for(options, data))
+    return network_for("speech_gru", Sequential(parts), {"x": x}, options, data)

@@ -16,7 +16,8 @@ from lepton_mpi.layers.dense import Dense
 from lepton_mpi.layers.dropout import Dropout
 from lepton_mpi.layers.pooling import AveragePool
 from lepton_mpi.layers.windows import along
-from lepton_mpi.models.convolutional import convolution, head_for, rows_of
+from lepton_mpi.models.built_network import network_for
+from lepton_mpi.models.convolutional import convolution, rows_of
 from lepton_mpi.models.model import DataFacts
 from lepton_mpi.models.network import Network
 
@@ -30,7 +31,7 @@ def build(options: Mapping[str, Any], data: DataFacts) -> Network:
         channels = options["width"]
     parts["pool"] = AveragePool()
     parts["classes"] = Dense(data.output_count)
-    return Network("tcn", Sequential(parts), {"x": x}, head_for(options, data))
+    return network_for("tcn", Sequential(parts), {"x": x}, options, data)
 
 
 def _block(options: Mapping[str, Any], dilation: int, channels: int) -> Part:

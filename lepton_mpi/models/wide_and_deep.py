@@ -23,7 +23,7 @@ from lepton_mpi.layers.dense import Dense
 from lepton_mpi.layers.dropout import Dropout
 from lepton_mpi.layers.initial import glorot_uniform, he_uniform, zeros
 from lepton_mpi.layers.norm import LayerNorm
-from lepton_mpi.models.convolutional import head_for
+from lepton_mpi.models.built_network import network_for
 from lepton_mpi.models.model import DataFacts
 from lepton_mpi.models.network import Network
 from lepton_mpi.models.wide_options import columns_of
@@ -57,7 +57,7 @@ def build(options: Mapping[str, Any], data: DataFacts) -> Network:
     deep = {"features": Parallel(features), **_dense_layers(options)}
     deep["out"] = Dense(outputs)
     body = Parallel({"wide": Parallel(wide, Sum()), "deep": Sequential(deep)}, Sum())
-    return Network("wide_and_deep", body, data.inputs, head_for(options, data))
+    return network_for("wide_and_deep", body, data.inputs, options, data)
 
 
 def _dense_layers(options: Mapping[str, Any]) -> dict[str, Part]:

@@ -49,6 +49,11 @@ LossName = Literal["auto", "cross_entropy", "mse", "huber"]
 YKind = Literal["auto", "classes", "targets", "tokens"]
 
 _MLP = ("model", "mlp", "wide_and_deep")
+# Models that are a sequence of parts, see models/network.py.
+_NETWORKS = (
+    *("model", "gpt", "cnn", "tcn", "wide_and_deep", "speech_cnn", "speech_gru"),
+    *("resnet8", "resnet20", "resnet32", "resnet18"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +130,13 @@ class Config(Checked):
         "share dropped in training of the hidden units of mlp, wide_and_deep, cnn, tcn and the speech models, or of what the gpt's blocks add, in steps of 1/65536",
         FRACTION,
         of=(*_MLP, "gpt", "cnn", "tcn", "speech_cnn", "speech_gru"),
+    )
+    recompute: int = option(
+        0,
+        "keep what the backward pass reads of one in so many parts of a network, such as blocks of gpt and resnet, and compute the rest "
+        "again: less memory, more time, the same bits; 0: keep all",
+        WHOLE_FROM_0,
+        of=_NETWORKS,
     )
     loss: LossName = option(
         "auto",

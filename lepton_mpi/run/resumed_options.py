@@ -35,6 +35,7 @@ _FREE = {
         "check_model",
         "task",
         "threads",
+        "recompute",
         "timeout",
         "allreduce",
         "bucket_bytes",
