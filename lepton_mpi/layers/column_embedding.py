@@ -71,7 +71,10 @@ class ColumnEmbedding(Layer):
     def parameters(self, x: Input) -> Mapping[str, Parameter]:
         check_categories("an embedding by column", x, self.values)
         shapes = zip(self.values, self.widths, strict=True)
-        return {f"column{j}": Parameter(shape, self._initial) for j, shape in enumerate(shapes)}
+        return {
+            f"column{j}": Parameter(shape, self._initial, decays=True)
+            for j, shape in enumerate(shapes)
+        }
 
     def out_shape(self, x: Input) -> Shape:
         return (self._width,)

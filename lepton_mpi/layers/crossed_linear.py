@@ -66,7 +66,8 @@ class CrossedLinear(Layer):
 
     def parameters(self, x: Input) -> Mapping[str, Parameter]:
         check_categories("a linear layer of categories", x, self.values)
-        return {"weight": Parameter((int(self.starts[-1]), self.outputs), self._initial)}
+        shape = int(self.starts[-1]), self.outputs
+        return {"weight": Parameter(shape, self._initial, decays=True)}
 
     def out_shape(self, x: Input) -> Shape:
         return (self.outputs,)

@@ -69,10 +69,10 @@ class Gru(Layer):
             )
         gates, initial = 3 * self.width, uniform(1 / sqrt(self.width))
         return {
-            "weight_ih": Parameter((x.shape[1], gates), initial),
-            "weight_hh": Parameter((self.width, gates), initial),
-            "bias_ih": Parameter((gates,), initial),
-            "bias_hh": Parameter((gates,), initial),
+            "weight_ih": Parameter((x.shape[1], gates), initial, decays=True),
+            "weight_hh": Parameter((self.width, gates), initial, decays=True),
+            "bias_ih": Parameter((gates,), initial, decays=False),
+            "bias_hh": Parameter((gates,), initial, decays=False),
         }
 
     def out_shape(self, x: Input) -> Shape:

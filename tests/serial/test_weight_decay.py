@@ -16,15 +16,17 @@ from lepton_mpi.options.config import Config
 
 _NUMBERS = {"x": Input("numbers", (8, 8))}
 _TOKENS = {"x": Input("tokens", (16,), 65)}
+_TABLE = _NUMBERS | {"categories": Input("categories", (2,), (5, 3))}
 
 
 def _made(name: str):
     data = SimpleNamespace(
-        inputs=_TOKENS if name == "gpt" else _NUMBERS,
+        inputs={"gpt": _TOKENS, "wide_and_deep": _TABLE}.get(name, _NUMBERS),
         feature_shape=(16,) if name == "gpt" else (8, 8),
         class_count=None if name == "gpt" else 2,
         output_count=65 if name == "gpt" else 2,
         outputs_text="classes",
+        category_names=("a", "b"),
     )
     return make_model(name, Config(model=name).for_model(threads=1), data)
 
@@ -33,7 +35,8 @@ def _is_weight(key: str) -> bool:
     """By its name and that of its layer, whatever its shape."""
     *above, last = key.split("/")
     is_of_norm = bool(above) and "norm" in above[-1]
-    return last == "weight" and not is_of_norm
+    # A table of each column, in an embedding; two matrices, in a recurrent layer.
+    return last.startswith(("weight", "column")) and not is_of_norm
 
 
 @pytest.mark.parametrize("name", names.MODELS)
