@@ -113,7 +113,7 @@ def test_a_run_of_an_older_version_goes_on(world, folder, file, options, digest)
     with together(world):
         assert result["weights_digest"] == digest
         _, second = checkpoint.newest_first(folder)
-        assert checkpoint.read_attributes(second)["arithmetic"] == 1
+        assert checkpoint.read_attributes(second)[0]["arithmetic"] == 1
     again = train(Config(**options, resume=str(second)), world)
     with together(world):
         assert again["weights_digest"] == digest
