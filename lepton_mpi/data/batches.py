@@ -45,7 +45,8 @@ class BatchReader:
     ) -> None:
         self.is_in_place = in_place and not augmentation and data.is_ready
         self.rows_max = rows_max
-        self._inputs, self._answers = _gatherers(data, rows_max, augmentation)
+        self._inputs, answers = _gatherers(data, rows_max, augmentation)
+        self._gather_x, self._gather_y = self._inputs[0].gather, answers.gather
         # A batch of x alone has no mapping, which would cost as much as gathering a short row.
         self._names = None if list(data.inputs) == ["x"] else tuple(data.inputs)
 
@@ -58,29 +59,32 @@ class BatchReader:
 
     def read(self, read: Read) -> Batch:
         """The rows as they are."""
-        return self._gathered(read, None)
+        return self._gathered(read, None, 0)
 
     def read_for_training(self, read: Read, draw: int) -> Batch:
         """The rows as they are trained on in the step of ``draw``: augmented, if that is asked for."""
-        return self._gathered(read, draw)
+        if self._names is not None:
+            return self._gathered(read, draw, draw)
+        # What ``_gathered`` does for x alone, without a call more: calls cost as much as short rows.
+        assert read.places.size <= self.rows_max, (read.places.size, self.rows_max)
+        x, y = self._gather_x(read.x, read, draw), self._gather_y(read)
+        return _new(Batch, (x, y, read.numbers, draw, None, None))
 
     def read_y(self, read: Read) -> np.ndarray:
         """Classes or targets alone."""
         assert read.places.size <= self.rows_max, (read.places.size, self.rows_max)
-        return self._answers.gather(read)
+        return self._gather_y(read)
 
-    def _gathered(self, read: Read, draw: int | None) -> Batch:
+    def _gathered(self, read: Read, draw: int | None, draw_of_step: int) -> Batch:
+        """Every input, by name if there are others than ``x``; ``draw`` as in ``InputGatherer``."""
         assert read.places.size <= self.rows_max, (read.places.size, self.rows_max)
-        x = self._inputs[0].gather(read.x, read, draw)
-        y, numbers, of_step = self._answers.gather(read), read.numbers, draw or 0
+        x, y = self._gather_x(read.x, read, draw), self._gather_y(read)
         if self._names is None:
-            return _new(
-                Batch, (x, y, numbers, of_step, None, None)
-            )  # as Batch(…), in half the time
+            return Batch(x, y, read.numbers, draw_of_step)
         others = zip(self._inputs[1:], read.more, strict=True)
         arrays = [x, *(part.gather(memory, read, draw) for part, memory in others)]
         named = dict(zip(self._names, arrays, strict=True))
-        return Batch(x, y, numbers, of_step, None, named)
+        return Batch(x, y, read.numbers, draw_of_step, None, named)
 
 
 def _gatherers(

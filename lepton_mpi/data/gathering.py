@@ -60,6 +60,7 @@ class Numbers:
         augmentation: Augmentation | None,
     ) -> None:
         self._shape, self._normaliser, self._changes = spec.shape, normaliser, None
+        self._is_flat = len(spec.shape) == 1
         if augmentation:
             size = image_size(spec.shape)
             self._changes = *size, augmentation.flip, augmentation.crop, augmentation.noise
@@ -75,7 +76,8 @@ class Numbers:
             changes = *self._changes, self._out
             gather_augmented(memory, read.places, read.numbers, draw, shift, scale, *changes)
         count = read.places.size
-        return self._out[:count].reshape(count, *self._shape)
+        rows = self._out[:count]
+        return rows if self._is_flat else rows.reshape(count, *self._shape)
 
 
 class Codes:
