@@ -356,16 +356,18 @@ def test_a_batch_lasts_until_the_next_one(tmp_path):
         np.testing.assert_array_equal(batch_y, y[indices])
 
 
-def test_a_batch_longer_than_the_reader_is_refused(tmp_path):
+@pytest.mark.parametrize("trains", [False, True])
+def test_a_batch_longer_than_the_reader_is_refused(tmp_path, trains):
     """More rows than there is room for are refused before any is written past the end of the memory."""
     x, y = table(20)
     data = load(write(tmp_path / "a.h5", {"train/x": x, "train/y": y, "test/x": x, "test/y": y}))
     reader = BatchReader(data, 8)
     beyond_x, beyond_y = np.full((16, 3), -1, np.float32), np.full(16, -1, np.int32)
     # So that a missing check destroys only these.
-    reader._inputs[0]._out, reader._answers._out = beyond_x[:8], beyond_y[:8]
+    reader._inputs[0]._out, reader._gather_y.__self__._out = beyond_x[:8], beyond_y[:8]
+    read = data.splits["test"].read_of(np.arange(10))
     with pytest.raises((AssertionError, ValueError)):
-        reader.read(data.splits["test"].read_of(np.arange(10)))
+        reader.read_for_training(read, 0) if trains else reader.read(read)
     assert (beyond_x[8:] == -1).all() and (beyond_y[8:] == -1).all()
 
 
