@@ -172,6 +172,7 @@ _FREE = {
     "hook": ("own.py:Own",),
     "task": "own.py:Own",
     "check_model": True,
+    "recompute": 1,
     "prepare": "--label y",
     "x": "features",
     "y": "labels",
