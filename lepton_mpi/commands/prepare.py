@@ -1,5 +1,8 @@
 """``python -m lepton_mpi prepare INPUT… OUTPUT.h5``: from raw files to a data file; the work is ``prepare/pipeline.py``."""
 
+import dataclasses
+import os
+from pathlib import Path
 from typing import Any
 
 from lepton_mpi import launch
@@ -15,9 +18,18 @@ def _run(chosen: options.Options) -> int:
     def prepare(ranks: Any) -> None:
         from lepton_mpi.prepare import pipeline
 
-        pipeline.prepare(chosen, ranks)
+        pipeline.prepare(with_newest_checkpoint(chosen, ranks), ranks)
 
     return world.run(prepare, chosen.timeout)
+
+
+def with_newest_checkpoint(chosen: options.Options, world: Any) -> options.Options:
+    """The options, with the newest whole checkpoint where --like names a folder of them. Collective. Raises DataError."""
+    if chosen.like is None or not world.comm.bcast(os.path.isdir(chosen.like)):
+        return chosen
+    from lepton_mpi.run import trained
+
+    return dataclasses.replace(chosen, like=str(trained.find(Path(chosen.like), world)))
 
 
 COMMAND = Command(

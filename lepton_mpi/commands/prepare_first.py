@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lepton_mpi.commands.prepare import with_newest_checkpoint
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options.config import Config
 from lepton_mpi.prepare import options
@@ -35,6 +36,6 @@ def prepared(config: Config, chosen: options.Options, world: "World") -> Config:
     """Write the file, and train on it instead. Collective. Raises LeptonError on every rank."""
     from lepton_mpi.prepare import pipeline
 
-    pipeline.prepare(chosen, world)
+    pipeline.prepare(with_newest_checkpoint(chosen, world), world)
     changes: dict[str, Any] = {"data": (chosen.output,), "prepare": None}
     return dataclasses.replace(config, **changes)

@@ -133,8 +133,8 @@ class Options(Checked):
 
     like: str | None = option(
         None,
-        "a file that prepare made: its columns, codes, fills, classes and normalisation are applied, and all rows are for "
-        "testing if nothing says more",
+        "a file that prepare made, a checkpoint, or a folder of checkpoints, of which the newest that is whole is taken: its columns, "
+        "codes, fills, classes and normalisation are applied, and all rows are for testing if nothing says more",
         kind=PathText("FILE"),
     )
     unknown: str = _choice(

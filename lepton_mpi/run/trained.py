@@ -58,7 +58,7 @@ def load_trained(
     LeptonError
         On every rank.
     """
-    path = _find(place, world)
+    path = find(place, world)
     with world.agreeing():
         saved = checkpoint.read(path)
         config = checkpoint.configuration(saved.attributes, path)
@@ -116,7 +116,7 @@ def _without_rows(path: Path, saved: Checkpoint, y_kind: YKind, dtype: np.dtype)
     )
 
 
-def _find(place: Path, world: World) -> Path:
+def find(place: Path, world: World) -> Path:
     """The checkpoint, or of a folder the newest that is whole, which is said; looked at by each host. Collective."""
     path = place
     with world.agreeing():

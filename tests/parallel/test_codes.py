@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lepton_mpi.commands.evaluate import evaluate_checkpoint
+from lepton_mpi.commands.prepare import with_newest_checkpoint
 from lepton_mpi.data.encodings import Encodings
 from lepton_mpi.data.files import probe
 from lepton_mpi.errors import DataError
@@ -43,7 +44,8 @@ class Shop:
 
     def prepare(self, *words):
         """Returns the path of the output, which is the second word."""
-        pipeline.prepare(options.parse([str(word) for word in words]), self.world)
+        chosen = options.parse([str(word) for word in words])
+        pipeline.prepare(with_newest_checkpoint(chosen, self.world), self.world)
         return words[1]
 
     def config(self, data, **more):
@@ -112,6 +114,21 @@ def test_new_rows_get_the_codes_of_the_rows_that_were_trained_on(world, folder, 
     made = shop.prepare(scored, folder / "scored.h5", "--like", newest)
     with refused(world, DataError, "scored.h5: expected labels to compare with, got rows without"):
         evaluate_checkpoint(runs, str(made), "test", world)
+
+
+def test_like_takes_the_newest_checkpoint_of_a_folder(world, folder, shop):
+    """That is whole, as evaluate and --resume do; a folder without any is refused on all ranks."""
+    table = shop.table("shop.csv", NAMES, _rows(["blue", "green", "red"], 200))
+    shop.train(shop.prepare(table, folder / "shop.h5", "--label", "buys"), folder / "runs")
+    new = shop.table("new.csv", NAMES[:2], _rows(["green", "red"], 50, seed=1))
+    by_folder = shop.prepare(new, folder / "a.h5", "--like", folder / "runs")
+    newest = checkpoint.newest_first(folder / "runs")[0]
+    by_file = shop.prepare(new, folder / "b.h5", "--like", newest)
+    with h5py.File(by_folder) as mine, h5py.File(by_file) as its, together(world):
+        assert mine["test/x"].shape == (50, 4)
+        np.testing.assert_array_equal(mine["test/x"][()], its["test/x"][()])
+    with refused(world, DataError, "expected a checkpoint that is whole, got none"):
+        shop.prepare(new, folder / "c.h5", "--like", folder)
 
 
 def test_the_same_shapes_with_other_names_are_refused(world, folder, shop, capsys):
