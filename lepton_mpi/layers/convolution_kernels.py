@@ -57,9 +57,9 @@ def _lay(x, first, count, frame, framed):
         source = x[first + image]
         for row in range(rows):
             at = ((image * frame_height + top + row) * frame_width + left) * channels
-            start = row * width * channels
-            for j in range(length):
-                framed[at + j] = source[start + j]
+            values, target = source[row * width * channels :][:length], framed[at : at + length]
+            for j in range(values.size):
+                target[j] = values[j]
 
 
 @inner
