@@ -263,3 +263,31 @@ def recur_gradient(
         gates[own] = np.concatenate([by_r, by_z, by_n], axis=1)
         of_state[own] = np.concatenate([by_r, by_z, by_n * r], axis=1)
         carried = carried * z + np.concatenate([by_r, by_z, by_n * r], axis=1) @ weight_t
+
+
+# -- packing_kernels.py --------------------------------------------------------------------------------------
+
+
+def pack(x, packed):
+    """The nearer of the two bfloat16 beside a number, by distances in float64; of two equally near that with the even last bit."""
+    x = np.asarray(x, np.float32)
+    # Towards 0; the next one is farther from it.
+    lower = (x.view(np.uint32) >> 16).astype(np.int64)
+    exact = np.abs(np.where(np.isfinite(x), x, 0).astype(np.float64))
+    near, far = (_of_bfloat16(lower + more) for more in (0, 1))
+    is_up = (exact - near > far - exact) | ((exact - near == far - exact) & (lower % 2 == 1))
+    packed[:] = np.where(np.isfinite(x), lower + is_up, lower | np.where(np.isnan(x), 0x40, 0))
+
+
+def _of_bfloat16(bits):
+    """Size by the format's definition, with what would be infinite as the power of 2 that follows."""
+    exponent, mantissa = bits >> 7 & 0xFF, (bits & 0x7F) / 128
+    normal = np.ldexp(1 + mantissa, exponent - 127)
+    return np.where(exponent == 0, np.ldexp(mantissa, -126), normal)
+
+
+def unpack(packed, out):
+    size = _of_bfloat16(packed.astype(np.int64))
+    size[(packed & 0x7FFF) == 0x7F80] = np.inf
+    size[(packed & 0x7FFF) > 0x7F80] = np.nan
+    out[:] = np.where(packed & 0x8000, -size, size)

@@ -35,7 +35,7 @@ class Activation(Layer):
             return {}
         count = rows * prod(x.shape)
         return {
-            "slope": Memory((count,), "kept"),
+            "slope": Memory((count,), "kept", rounds=True),
             "zeros": Memory((max(1, min(count, _TOGETHER)),), "plan"),
         }
 

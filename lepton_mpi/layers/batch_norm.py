@@ -68,6 +68,11 @@ class BatchNorm(Layer):
         channels = x.shape[-1]
         return {"statistics": Memory((2, channels), "kept"), **strips(channels)}
 
+    def before_relu(self) -> Layer | None:
+        if not self._relu:
+            return None
+        return BatchNorm(False, self._momentum, self._epsilon, self._initial)
+
     def forward(self, p: Mapping[str, Array], at: Arrays, when: When) -> None:
         x, memory, statistics = at.x.reshape(-1), at.memory, at.memory["statistics"]
         if when.training:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from lepton_mpi.layers import packing_kernels
 from lepton_mpi.layers.compose import Graph, Node
 from lepton_mpi.layers.layer import Array, Arrays, Head, Layer, When, unread
 from lepton_mpi.layers.plan import Buffer, Call, Key, Plan, Ref
@@ -116,6 +117,10 @@ class Bound:
             a, b = (self._flat(ref) for ref in call.xs)
             out = self._flat(cast(Ref, call.out))
             return Step(lambda when: np.add(a, b, out=out), (), ())
+        if call.does in ("pack", "unpack"):
+            turn = packing_kernels.pack if call.does == "pack" else packing_kernels.unpack
+            given, filled = self._flat(call.xs[0]), self._flat(cast(Ref, call.out))
+            return Step(lambda when: turn(given, filled), (), ())
         at, layer = self._arrays(call), cast(Layer, node.layer)
         if call.does == "forward":
             return Step(partial(layer.forward, self._own(node), at), needs, ())
@@ -134,8 +139,7 @@ class Bound:
     def _arrays(self, call: Call) -> Arrays:
         xs = tuple(self._array(ref) for ref in call.xs)
         node, out = call.node, self._array(call.out) if call.out else unread(())
-        number = node.output - len(self._graph.inputs) if node.output >= 0 else -1
-        at = Arrays(xs, out, number)
+        at = Arrays(xs, out, node.number)
         if call.grad_out:
             at.grad_out = self._array(call.grad_out)
         at.grad_xs = tuple(ref and self._array(ref) for ref in call.grad_xs)

@@ -18,6 +18,7 @@ import numpy as np
 
 from lepton_mpi.batch import Input
 from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.layers.activation import Activation
 from lepton_mpi.layers.layer import Array, Arrays, Head, Join, Layer, Parameter, Shape, When
 
 
@@ -46,6 +47,8 @@ class Node(NamedTuple):
         The layer's own name of each to the network's.
     block : int
         Number of the part of the outermost ``Sequential`` that it belongs to.
+    number : int
+        What the layer's random numbers go by: its place in the graph, whether layers before it are apart from their ReLU or not.
     """
 
     name: str
@@ -54,10 +57,16 @@ class Node(NamedTuple):
     output: int
     parameters: dict[str, str]
     block: int
+    number: int
 
 
 class Graph:
     """Layers in the order of the forward pass, with numbered values between them.
+
+    Parameters
+    ----------
+    rounds : bool
+        Whether values are rounded between the passes: layers are then apart from their ReLU (``Layer.before_relu``).
 
     Attributes
     ----------
@@ -72,16 +81,18 @@ class Graph:
         In forward order.
     """
 
-    def __init__(self, body: Part, inputs: Mapping[str, Input], head: Head) -> None:
+    def __init__(
+        self, body: Part, inputs: Mapping[str, Input], head: Head, rounds: bool = False
+    ) -> None:
         self.values = list(inputs.values())
         self.inputs = {name: number for number, name in enumerate(inputs)}
         self.nodes: list[Node] = []
         self.parameters: dict[str, Parameter] = {}
         self._paths: dict[int, str] = {}  # of layers, by identity: nodes keep them alive
-        self.block = 0
+        self.block, self._rounds, self._number = 0, rounds, 0
         output = self.lay(body, 0, "")
         own = self._name_parameters(head.parameters(self.values[output]), "head", head.tied)
-        self.head = Node("head", head, (output,), -1, own, self.block)
+        self.head = Node("head", head, (output,), -1, own, self.block, -1)
         read = {value for node in [*self.nodes, self.head] for value in node.inputs}
         for node in self.nodes:
             if node.output not in read:
@@ -98,7 +109,13 @@ class Graph:
         x = self.values[value]
         first_path = self._paths.setdefault(id(layer), path or "layer0")
         own = self._name_parameters(layer.parameters(x), first_path, tied)
-        return self._append(path, layer, (value,), layer.out_shape(x), own)
+        before_relu = layer.before_relu() if self._rounds else None
+        if before_relu is None:
+            return self._append(path, layer, (value,), layer.out_shape(x), own)
+        value = self._append(path, before_relu, (value,), layer.out_shape(x), own)
+        self._number -= 1
+        relu, shape = Activation("relu"), self.values[value].shape
+        return self._append(_below(path or "layer0", "relu"), relu, (value,), shape, {})
 
     def lay_join(self, join: Join, values: tuple[int, ...], path: str) -> int:
         """Append a place where branches meet."""
@@ -123,7 +140,9 @@ class Graph:
     ) -> int:
         output = len(self.values)
         self.values.append(Input("numbers", tuple(shape)))
-        self.nodes.append(Node(path or "layer0", layer, values, output, own, self.block))
+        node = Node(path or "layer0", layer, values, output, own, self.block, self._number)
+        self.nodes.append(node)
+        self._number += 1
         return output
 
     def _name_parameters(

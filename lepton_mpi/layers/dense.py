@@ -79,7 +79,7 @@ class Dense(Layer):
         if self._kind == _RELU:
             memory["grad_z"] = Memory((count, k), "backward")
         elif self._kind != kernels.NO_ACTIVATION:
-            memory["slope"] = Memory((count, k), "kept")
+            memory["slope"] = Memory((count, k), "kept", rounds=True)
         return memory
 
     def forward(self, p: Mapping[str, Array], at: Arrays, when: When) -> None:

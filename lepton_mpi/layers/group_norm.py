@@ -47,6 +47,9 @@ class GroupNorm(Layer):
         statistics = Memory((rows, 2 * self._groups), "kept")
         return {"statistics": statistics, **strips(x.shape[-1])}
 
+    def before_relu(self) -> Layer | None:
+        return GroupNorm(self._groups, False, self._epsilon) if self._relu else None
+
     def forward(self, p: Mapping[str, Array], at: Arrays, when: When) -> None:
         shape, memory = (len(at.x), prod(at.x.shape[1:])), at.memory
         given = p["weight"], p["bias"], self._epsilon, self._relu, memory["wide"], memory["totals"]

@@ -84,9 +84,9 @@ class Gru(Layer):
             ("there", "back", "numbers"), Memory((rows * length,), "scratch", int64)
         )
         return numbers | {
-            "gates": Memory((rows * length, 3 * k), "kept"),
-            "candidates": Memory((rows * length, k), "kept"),
-            "states": Memory((rows * (length + 1), k), "kept"),
+            "gates": Memory((rows * length, 3 * k), "kept", rounds=True),
+            "candidates": Memory((rows * length, k), "kept", rounds=True),
+            "states": Memory((rows * (length + 1), k), "kept", rounds=True),
             "products": Memory((rows, 3 * k), "scratch"),
             "of_state": Memory((rows * length, 3 * k), "backward"),
             "slope": Memory((2 * rows, k), "backward"),

@@ -72,11 +72,15 @@ class Memory(NamedTuple):
         the first, such as a cache of keys and values; nothing else is in memory between two batches.
     dtype : NumPy type
         None for that of the parameters.
+    rounds : bool
+        Whether what is kept may be rounded to bfloat16 between the passes, if a run asks for it: true of activations and slopes of
+        the parameters' type, one for each number of x or out, and not of statistics.
     """
 
     shape: Shape
     lives: Literal["kept", "scratch", "backward", "grad_x", "plan"]
     dtype: type[np.generic] | None = None
+    rounds: bool = False
 
 
 class When(NamedTuple):
@@ -183,6 +187,13 @@ class Layer(Protocol):
     def memory(self, rows: int, x: Input) -> Mapping[str, Memory]:
         """What it works in beside ``x`` and ``out``, for a batch of so many rows."""
         return {}
+
+    def before_relu(self) -> "Layer | None":
+        """The layer without the ReLU at its end whose mask ``backward`` makes of ``x``; None if there is none.
+
+        Where ``x`` is rounded between the passes the two are apart: a mask made of the ReLU's own output does not change.
+        """
+        return None
 
     def forward(self, p: Mapping[str, Array], at: Arrays, when: When) -> None:
         """Fill ``at.out``; ``p`` are the parameters by name."""

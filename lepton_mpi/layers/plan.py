@@ -2,7 +2,8 @@
 
 The calls of a training step are written down in order, forward, loss, backward, each with the arrays that it reads and
 fills. An array lives from the first call that has it to the last; arrays that never live at once may have the same
-addresses in one arena. So the memory of a step is known before it is made, and recomputation is a change of the list:
+addresses in one arena. So the memory of a step is known before it is made, and recomputation is a change of the list, as
+is ``packing.py``:
 
     call   forward        loss   backward
            a  b  c  d     L      d'  c'  b'  a'
@@ -43,10 +44,10 @@ class Call(NamedTuple):
 
     Attributes
     ----------
-    does : {"forward", "backward", "head", "add"}
-        add: ``out = xs[0] + xs[1]``.
+    does : {"forward", "backward", "head", "add", "pack", "unpack"}
+        add: ``out = xs[0] + xs[1]``. pack, unpack: ``out = xs[0]`` in bfloat16, and back.
     node : Node
-        The layer; of an addition the one that read the value whose gradient it is.
+        The layer; of an addition the one that read the value whose gradient it is; of packing the one that it is for.
     xs, out, grad_out, grad_xs, memory
         As in ``layer.Arrays``.
     shared : dict of str to Ref
@@ -55,7 +56,7 @@ class Call(NamedTuple):
         The network's names of parameters whose gradient is filled after this call.
     """
 
-    does: Literal["forward", "backward", "head", "add"]
+    does: Literal["forward", "backward", "head", "add", "pack", "unpack"]
     node: Node
     xs: tuple[Ref, ...]
     out: Ref | None = None
@@ -74,7 +75,10 @@ class Call(NamedTuple):
 
 @dataclass
 class Buffer:
-    """Memory of an array: ``offset`` bytes into the arena, during calls ``first`` to ``last``, counted from 0."""
+    """Memory of an array: ``offset`` bytes into the arena, during calls ``first`` to ``last``, counted from 0.
+
+    ``rounds``: whether its numbers may be rounded from the forward to the backward pass. ``holds``: what they are, if that is not ``dtype``.
+    """
 
     name: str
     shape: Shape
@@ -82,6 +86,8 @@ class Buffer:
     first: int
     last: int
     offset: int = 0
+    rounds: bool = False
+    holds: str = ""
 
     @property
     def byte_count(self) -> int:
@@ -119,8 +125,8 @@ class Plan:
         found = sorted([*self.buffers.values(), *self.lasting.values()], key=lambda b: b.first)
         alone = sum(buffer.byte_count for buffer in found)
         lines = [
-            f"{buffer.name}: {'x'.join(map(str, buffer.shape)) or 1} {buffer.dtype}, {size_text(buffer.byte_count)}, "
-            f"calls {buffer.first} to {buffer.last}"
+            f"{buffer.name}: {'x'.join(map(str, buffer.shape)) or 1} {buffer.holds or buffer.dtype}, "
+            f"{size_text(buffer.byte_count)}, calls {buffer.first} to {buffer.last}"
             for buffer in found
         ]
         total = f"{self.rows} rows: {len(found)} arrays in {size_text(self.byte_count)}, {size_text(alone)} without reuse"
@@ -305,7 +311,7 @@ class _Writer:
         if key[0] != "input" and key not in self.plan.buffers:
             filler = self.graph.nodes[key[1] - len(self.graph.inputs)]
             name = f"{filler.name}/out" + (", again" if key[2] else "")
-            self._declare(key, name, self._shape(key[1]), self.dtype)
+            self._declare(key, name, self._shape(key[1]), self.dtype, rounds=True)
         return Ref(key, self._shape(value))
 
     def _memory(
@@ -323,7 +329,7 @@ class _Writer:
             if memory.lives == "plan":
                 self.plan.lasting.setdefault(ref.key, Buffer(label, memory.shape, dtype, 0, 0))
             elif ref.key not in self.plan.buffers:
-                self._declare(ref.key, label, memory.shape, dtype)
+                self._declare(ref.key, label, memory.shape, dtype, memory.rounds)
             refs[name] = ref
         return refs
 
@@ -340,9 +346,11 @@ class _Writer:
         self._declare(key, name, shape, self.dtype)
         return Ref(key, shape)
 
-    def _declare(self, key: Key, name: str, shape: Shape, dtype: np.dtype[Any]) -> None:
+    def _declare(
+        self, key: Key, name: str, shape: Shape, dtype: np.dtype[Any], rounds: bool = False
+    ) -> None:
         step = len(self.plan.calls)
-        self.plan.buffers[key] = Buffer(name, shape, dtype, step, step)
+        self.plan.buffers[key] = Buffer(name, shape, dtype, step, step, rounds=rounds)
 
     def _append(self, call: Call) -> None:
         step = len(self.plan.calls)

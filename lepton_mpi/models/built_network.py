@@ -1,4 +1,4 @@
-"""What builders make of their layers: a network with the head, and the share of recomputation, that the options ask for."""
+"""What builders make of their layers: a network with the head, and with the memory of activations, that the options ask for."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,8 +18,9 @@ def network_for(
     options: Mapping[str, Any],
     data: DataFacts,
 ) -> Network:
-    """``name``, ``body`` and ``inputs`` as in ``Network``; from the options ``loss``, ``huber_delta`` and ``recompute``."""
-    return Network(name, body, inputs, head_for(options, data), options["recompute"])
+    """``name``, ``body`` and ``inputs`` as in ``Network``; from the options ``loss``, ``huber_delta``, ``recompute`` and ``activations``."""
+    memory = options["recompute"], options["activations"]
+    return Network(name, body, inputs, head_for(options, data), *memory)
 
 
 def head_for(options: Mapping[str, Any], data: DataFacts) -> Head:

@@ -56,16 +56,19 @@ class Gpt(Network):
     shape : Shape
     length : int
         Tokens of a row; 0: ``shape.context``. Fewer: each batch goes on where the last one ended, as generation does.
-    recompute : int
+    recompute, activations
         As in ``Network``.
     """
 
-    def __init__(self, shape: Shape, length: int = 0, recompute: int = 0) -> None:
+    def __init__(
+        self, shape: Shape, length: int = 0, recompute: int = 0, activations: str = "dtype"
+    ) -> None:
         self.shape = shape
         tied = "embedding/weight" if shape.tied else ""
         tokens = Input("tokens", (length or shape.context,), shape.vocabulary)
         head = TokenLoss(shape.vocabulary, tied)
-        super().__init__("gpt", _body(shape, length > 0), {"tokens": tokens}, head, recompute)
+        body = _body(shape, length > 0)
+        super().__init__("gpt", body, {"tokens": tokens}, head, recompute, activations)
 
     def __str__(self) -> str:
         shape = self.shape
@@ -135,7 +138,7 @@ def _norm(shape: Shape) -> Part:
 
 
 def build(options: Mapping[str, Any], data: DataFacts) -> Gpt:
-    """From the options of ``gpt_options.py``, ``dropout`` and ``recompute``. Raises ConfigurationError for data that are no text."""
+    """From the options of ``gpt_options.py``, ``dropout``, ``recompute`` and ``activations``. Raises ConfigurationError for data that are no text."""
     (x, *others) = data.inputs.values()
     if others or x.kind != "tokens" or len(x.shape) != 1 or data.class_count:
         raise ConfigurationError(
@@ -144,4 +147,4 @@ def build(options: Mapping[str, Any], data: DataFacts) -> Gpt:
     names = ("layers", "width", "heads", "shared_heads", "positions", "norm", "feed_forward")
     chosen = {name: options[name] for name in (*names, "tied", "dropout")}
     shape = Shape(x.shape[0], data.output_count, **chosen)
-    return Gpt(shape, recompute=options["recompute"])
+    return Gpt(shape, recompute=options["recompute"], activations=options["activations"])

@@ -14,9 +14,11 @@ import numpy as np
 
 from lepton_mpi.batch import Batch, Input
 from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.layers import packing_kernels
 from lepton_mpi.layers.bound import Bound, Room, make_arena, make_lasting
 from lepton_mpi.layers.compose import Graph, Part
 from lepton_mpi.layers.layer import Array, Head, Layer, Sums, When
+from lepton_mpi.layers.packing import pack
 from lepton_mpi.layers.plan import Key, Plan, make_plan
 from lepton_mpi.models.model import Model
 from lepton_mpi.sync import Sync
@@ -41,6 +43,9 @@ class Network(Model):
     recompute : int
         Activations are kept for one in so many parts of the outermost ``Sequential``, and the others computed again in the
         backward pass; 0: all are kept.
+    activations : {"dtype", "bfloat16"}
+        How what is kept waits for the backward pass: of the parameters' type, or packed (``layers/packing.py``). Not with
+        ``recompute``: masks of ReLU, computed again from rounded numbers, are others for some hundredths of the gradient.
     """
 
     asks_for_parameters = evaluates = True
@@ -52,9 +57,15 @@ class Network(Model):
         inputs: Mapping[str, Input],
         head: Head,
         recompute: int = 0,
+        activations: str = "dtype",
     ) -> None:
         self.name, self.inputs, self.task = name, dict(inputs), head.task
-        self._graph, self._recompute = Graph(body, inputs, head), recompute
+        self._packs = activations == "bfloat16"
+        if self._packs and recompute:
+            raise ConfigurationError(
+                f"model {name}: expected activations of bfloat16, or recomputation, got both"
+            )
+        self._graph, self._recompute = Graph(body, inputs, head, self._packs), recompute
         if not self._graph.parameters:
             raise ConfigurationError(f"model {name}: expected layers with parameters, got none")
         self.shapes = {key: found.shape for key, found in self._graph.parameters.items()}
@@ -63,7 +74,9 @@ class Network(Model):
         }
         self.decayed = [key for key, found in self._graph.parameters.items() if found.is_decayed]
         layers = [node.layer for node in [*self._graph.nodes, self._graph.head] if node.layer]
-        self.kernels = tuple(dict.fromkeys(each for layer in layers for each in layer.kernels))
+        of_packing = (packing_kernels.pack, packing_kernels.unpack) if self._packs else ()
+        called = [each for layer in layers for each in layer.kernels]
+        self.kernels = tuple(dict.fromkeys([*called, *of_packing]))
         self.mixes_rows = any(isinstance(each, Layer) and each.mixes_rows for each in layers)
         self.reads_in_place = self._reads_rows()
         self._plans: dict[tuple[int, np.dtype[Any], bool], tuple[Plan, dict[Key, Array]]] = {}
@@ -156,6 +169,8 @@ class Network(Model):
         key = rows, dtype, training
         if key not in self._plans:
             plan = make_plan(self._graph, rows, dtype, training, self._recompute)
+            if training and self._packs:
+                plan = pack(plan)
             self._plans[key] = plan, make_lasting(plan)
         return self._plans[key]
 
