@@ -14,6 +14,7 @@ _CASES = [
     ({"model": "resnet8"}, "f9f506c05a07d9696e747e56c94e6260"),
     ({"model": "resnet8", "own": {"model": {"norm": "group"}}, "micro_batch": 5}, "4e4271ce77e1439081087d597556865f"),
     ({"model": "resnet18", "own": {"model": {"width": 4}}, "global_batch": 200, "clip_norm": 1.0}, "732ef9aefa23cae2304396fd8b6f4354"),
+    ({"model": "resnet8", "activations": "bfloat16"}, "a2b8727f7e0c83b8b43c5cbf7b4dfe37"),
 ]  # fmt: skip
 
 
@@ -26,10 +27,16 @@ def test_weights_have_the_same_bits_on_any_number_of_ranks(world, options, diges
         assert result["weights_digest"] == digest
 
 
-def test_the_recipe_learns_the_digits(world):
-    """A tenth of it; the running statistics have left where they began."""
+@pytest.mark.parametrize("activations", ["dtype", "bfloat16"])
+def test_the_recipe_learns_the_digits(world, activations):
+    """A tenth of it, with rounded activations, too; the running statistics have left where they began."""
     config = Config(
-        data=("digits",), model="resnet8", learning_rate=0.005, epochs=4, progress="none"
+        data=("digits",),
+        model="resnet8",
+        learning_rate=0.005,
+        epochs=4,
+        progress="none",
+        activations=activations,
     )
     result = train(config, world)
     moved = [a for name, a in result["parameters"].items() if name.endswith("running_mean")]

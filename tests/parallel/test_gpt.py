@@ -59,14 +59,22 @@ def test_weights_have_the_same_bits_on_any_number_of_ranks(world, text, name):
         assert result["weights_digest"] == digest
 
 
-def test_a_run_goes_on_in_the_middle_of_an_epoch(world, text, folder, monkeypatch):
-    """To the bits of the run that never stopped."""
+@pytest.mark.parametrize(
+    ("activations", "digest"),
+    [("dtype", VARIANTS["gpt-2"][1]), ("bfloat16", "425be2c86c0202fa95777968c8bdcaac")],
+)
+def test_a_run_goes_on_in_the_middle_of_an_epoch(
+    world, text, folder, monkeypatch, activations, digest
+):
+    """To the bits of the run that never stopped, which are those of any number of ranks."""
     monkeypatch.setattr(checkpoint, "_KEPT", 1000)
-    options = {"checkpoint": str(folder / "runs"), "checkpoint_steps": 3}
-    whole = train(_config(text, **options), world)
-    resumed = train(_config(text, resume=str(folder / "runs" / "step-00000003.h5")), world)
+    options = {"activations": activations, "clip_norm": 1.0}
+    saved = {"checkpoint": str(folder / "runs"), "checkpoint_steps": 3}
+    whole = train(_config(text, **options, **saved), world)
+    step = str(folder / "runs" / "step-00000003.h5")
+    resumed = train(_config(text, **options, resume=step), world)
     with together(world):
-        assert resumed["weights_digest"] == whole["weights_digest"]
+        assert resumed["weights_digest"] == whole["weights_digest"] == digest
 
 
 def test_it_learns_what_there_is_to_learn(world, text):
