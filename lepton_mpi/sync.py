@@ -1,6 +1,12 @@
-"""``Sync``: what a model tells the strategy while it computes, so that sums travel behind the computation (overlap)."""
+"""``Sync``: what a model tells the strategy while it computes, so that sums travel behind the computation (overlap).
+
+``Exchange``: what it tells the other ranks, if a layer needs sums over all micro-batches of a step.
+"""
 
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 class Sync(Protocol):
@@ -44,3 +50,33 @@ class NoSync:
 
 
 NO_SYNC: Sync = NoSync()
+
+
+class Exchange(Protocol):
+    """Given to ``Model.loss_and_gradients`` with the micro-batches of a step that a rank computes.
+
+    Attributes
+    ----------
+    count : int
+        Micro-batches of a step, over all ranks.
+    """
+
+    count: int
+
+    def sum(self, table: NDArray[np.float64]) -> None:
+        """Put the sum over all ranks in the place of a small table, of which each has filled a part, and left the rest 0.
+
+        Collective: every rank calls it as often in a step, with tables of the same shapes, whether it computes anything or not.
+        """
+
+
+class Alone:
+    """One micro-batch is all there is."""
+
+    count = 1
+
+    def sum(self, table: NDArray[np.float64]) -> None:
+        """Nobody adds to it."""
+
+
+ALONE: Exchange = Alone()

@@ -101,6 +101,37 @@ def batch_norm_gradient(
     grad_x[...] = found.reshape(-1)[: grad_x.size]
 
 
+def batch_moments(x, wide, totals, moments):
+    places = np.asarray(x, float).reshape(-1, moments.shape[1])
+    moments[...] = 0
+    if len(places):
+        moments[0] = places.mean(axis=0)
+        moments[1] = ((places - moments[0]) ** 2).sum(axis=0)
+
+
+def _slopes(x, statistics, weight, bias, epsilon, with_relu, grad_out):
+    """Distances from the mean, the inverse deviations, and the gradient behind the ReLU, by place and channel."""
+    mean, variance = statistics.astype(float)
+    distance, inverse = x.reshape(-1, weight.size) - mean, 1 / np.sqrt(variance + epsilon)
+    slope = grad_out.reshape(-1, weight.size).astype(float)
+    if with_relu:
+        slope = slope * (distance * inverse * weight + bias > 0)
+    return distance, inverse, slope
+
+
+def gradient_sums(x, statistics, weight, bias, epsilon, with_relu, wide, grad_out, totals):
+    given = statistics, weight, bias, epsilon, with_relu, grad_out
+    distance, _, slope = _slopes(x, *given)
+    totals[0], totals[1] = slope.sum(axis=0), (slope * distance).sum(axis=0)
+
+
+def gradient_by(x, statistics, weight, bias, epsilon, with_relu, means, wide, grad_out, grad_x):
+    given = statistics, weight, bias, epsilon, with_relu, grad_out
+    distance, inverse, slope = _slopes(x, *given)
+    by_place = slope - means[0] - distance * inverse**2 * means[1]
+    grad_x[...] = (weight * inverse * by_place).reshape(-1)
+
+
 def _groups(x, statistics, epsilon, channels):
     """Rows, places, groups, channels of a group, normalised; and the inverse deviations."""
     groups = statistics.shape[1] // 2

@@ -12,12 +12,13 @@ of the micro-batches' statistics, by rows; of the variance that of n - 1, as in 
 Source: Ioffe and Szegedy, "Batch normalization", ICML 2015.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from lepton_mpi.batch import Input
 from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.kernels.compiling import Kernel
 from lepton_mpi.layers import channel_norm_kernels as kernels
 from lepton_mpi.layers.initial import Initial, ones, zeros
 from lepton_mpi.layers.layer import Array, Arrays, Layer, Memory, Parameter, Shape, When
@@ -40,7 +41,11 @@ class BatchNorm(Layer):
     """
 
     mixes_rows = True
-    kernels = kernels.batch_statistics, kernels.normalise, kernels.batch_norm_gradient
+    kernels: Sequence[Kernel] = (
+        kernels.batch_statistics,
+        kernels.normalise,
+        kernels.batch_norm_gradient,
+    )
 
     def __init__(
         self,

@@ -12,10 +12,17 @@ from numpy.typing import NDArray
 
 from lepton_mpi.layers import packing_kernels
 from lepton_mpi.layers.compose import Graph, Node
-from lepton_mpi.layers.layer import Array, Arrays, Head, Layer, When, unread
+from lepton_mpi.layers.layer import Array, Arrays, Head, Layer, Synchronised, When, unread
 from lepton_mpi.layers.plan import Buffer, Call, Key, Plan, Ref
 
 Views = Mapping[str, Array]
+
+
+class Told(NamedTuple):
+    """What a call of a ``Synchronised`` layer waits for: ``tell(when, part)`` of all micro-batches, and then ``whole``, to be filled."""
+
+    tell: Callable[[When, Array], None]
+    whole: Array
 
 
 class Step(NamedTuple):
@@ -27,11 +34,14 @@ class Step(NamedTuple):
         ``run(when)``
     needs, completes : tuple of str
         Parameters that it reads, and those whose gradient is filled after it.
+    meeting : Told or None
+        What comes first, in training.
     """
 
     run: Callable[[When], object]
     needs: tuple[str, ...]
     completes: tuple[str, ...]
+    meeting: Told | None = None
 
 
 class Reader(NamedTuple):
@@ -122,19 +132,23 @@ class Bound:
             given, filled = self._flat(call.xs[0]), self._flat(cast(Ref, call.out))
             return Step(lambda when: turn(given, filled), (), ())
         at, layer = self._arrays(call), cast(Layer, node.layer)
+        own, meeting = self._own(node), None
+        if isinstance(layer, Synchronised) and self._gradient is not None:
+            tell = layer.tell_forward if call.does == "forward" else layer.tell_backward
+            meeting = Told(partial(tell, own, at), at.memory["whole"])
         if call.does == "forward":
-            return Step(partial(layer.forward, self._own(node), at), needs, ())
-        backward = partial(layer.backward, self._own(node), at, self._gradients(call))
+            return Step(partial(layer.forward, own, at), needs, (), meeting)
+        backward = partial(layer.backward, own, at, self._gradients(call))
         adds = self._finish(call)
         if not adds:
-            return Step(backward, needs, call.completes)
+            return Step(backward, needs, call.completes, meeting)
 
         def run(when: When) -> None:
             backward(when)
             for add in adds:
                 add()
 
-        return Step(run, needs, call.completes)
+        return Step(run, needs, call.completes, meeting)
 
     def _arrays(self, call: Call) -> Arrays:
         xs = tuple(self._array(ref) for ref in call.xs)

@@ -128,6 +128,24 @@ def batch_statistics(x, wide, totals, statistics):
         statistics[1, c] = max(totals[1, c] / count - mean * mean, 0.0)
 
 
+@kernel("void(V, M, f8[:,::1], f8[:,::1])")
+def batch_moments(x, wide, totals, moments):
+    """``moments`` = mean of each channel, and sum of the squares of distances from it, float64; zeros without places.
+
+    Shapes as in ``batch_statistics``, (2, C).
+    """
+    channels = totals.shape[1]
+    moments[:] = 0
+    if x.size == 0:
+        return
+    _repeat(x[:channels], wide[0])
+    _add_up(x, wide, totals)
+    count = x.size // channels
+    for c in range(channels):
+        moments[0, c] = x[c] + totals[0, c] / count
+        moments[1, c] = max(totals[1, c] - totals[0, c] * totals[0, c] / count, 0.0)
+
+
 @kernel("void(V, M, V, V, F, b1, M, V)")
 def normalise(x, statistics, weight, bias, epsilon, with_relu, wide, out):
     """``out = (x - mean) / sqrt(variance + epsilon) * weight + bias``, and ReLU of it.
@@ -167,6 +185,40 @@ def batch_norm_gradient(
         _repeat(wide[3, :channels], wide[3])
         _repeat(wide[4, :channels], wide[4])
         _gradient(x, grad_out, wide, with_relu, grad_x)
+
+
+@inner
+def _of_batch(statistics, weight, bias, epsilon, wide):
+    """Rows 0 to 2 of ``wide``."""
+    _repeat(statistics[0], wide[0])
+    _repeat(bias, wide[2])
+    for c in range(weight.size):
+        wide[1, c] = weight[c] / np.sqrt(statistics[1, c] + epsilon)
+    _repeat(wide[1, : weight.size], wide[1])
+
+
+@kernel("void(V, M, V, V, F, b1, M, V, f8[:,::1])")
+def gradient_sums(x, statistics, weight, bias, epsilon, with_relu, wide, grad_out, totals):
+    """``totals`` = sums of the gradient behind ``normalise``, and of it times ``x - mean``. Shapes as there, (places * C,), (2, C)."""
+    _of_batch(statistics, weight, bias, epsilon, wide)
+    _add_up_gradient(x, grad_out, wide, with_relu, totals)
+
+
+@kernel("void(V, M, V, V, F, b1, f8[:,::1], M, V, V)")
+def gradient_by(x, statistics, weight, bias, epsilon, with_relu, means, wide, grad_out, grad_x):
+    """``grad_x`` of ``normalise``, if the statistics are those of places of which x has a part.
+
+    ``means``, (2, C), are what ``gradient_sums`` gives for all of these places, divided by their number. Other shapes as there.
+    """
+    channels = weight.size
+    _of_batch(statistics, weight, bias, epsilon, wide)
+    for c in range(channels):
+        inverse = 1 / np.sqrt(statistics[1, c] + epsilon)
+        wide[3, c] = weight[c] * inverse * means[0, c]
+        wide[4, c] = weight[c] * inverse * inverse * inverse * means[1, c]
+    _repeat(wide[3, :channels], wide[3])
+    _repeat(wide[4, :channels], wide[4])
+    _gradient(x, grad_out, wide, with_relu, grad_x)
 
 
 @inner

@@ -207,6 +207,35 @@ class Layer(Protocol):
 
 
 @runtime_checkable
+class Synchronised(Protocol):
+    """What a layer has beside ``Layer`` if its result depends on all micro-batches of a step: what each tells of itself.
+
+    In training ``forward`` and ``backward`` come behind a meeting of all micro-batches: each fills a part, and what the parts give
+    together is in ``Arrays.memory["whole"]``, float64, ``part_size`` long, kept. Scratch of a call is as ``tell`` has left it.
+    """
+
+    def part_size(self, x: Input) -> int:
+        """Numbers of a part, forward or backward; the same for any number of rows."""
+        ...
+
+    def tell_forward(self, p: Mapping[str, Array], at: Arrays, when: When, part: Array) -> None:
+        """Fill ``part`` before ``forward``, float64, which is zeros."""
+        ...
+
+    def tell_backward(self, p: Mapping[str, Array], at: Arrays, when: When, part: Array) -> None:
+        """The same before ``backward``."""
+        ...
+
+    def merge_forward(self, parts: Array, whole: Array) -> None:
+        """Fill ``whole`` from the parts of all micro-batches, in order, zeros of an empty one. Shapes (micro-batches, size), (size,)."""
+        ...
+
+    def merge_backward(self, parts: Array, whole: Array) -> None:
+        """The same before ``backward``."""
+        ...
+
+
+@runtime_checkable
 class Join(Protocol):
     """Makes one array of several, ``Arrays.xs``, without parameters: where the branches of a network meet.
 

@@ -8,6 +8,7 @@ from lepton_mpi.layers.compose import Part, Sequential
 from lepton_mpi.layers.convolution import Conv1d, Conv2d
 from lepton_mpi.layers.group_norm import GroupNorm
 from lepton_mpi.layers.layer import Layer, Shape
+from lepton_mpi.layers.sync_batch_norm import SyncBatchNorm
 from lepton_mpi.layers.windows import Window
 from lepton_mpi.models.image_options import GROUP_CHANNELS
 from lepton_mpi.models.model import DataFacts, only_numbers
@@ -44,7 +45,9 @@ def convolution(
     layer = kind(outputs, window, groups, bias=norm == "none")
     if norm == "none":
         return Sequential({"conv": layer, "relu": Activation("relu")}) if relu else layer
-    follows: Layer = (
-        BatchNorm(relu) if norm == "batch" else GroupNorm(outputs // GROUP_CHANNELS, relu)
-    )
+    follows: Layer
+    if norm == "group":
+        follows = GroupNorm(outputs // GROUP_CHANNELS, relu)
+    else:
+        follows = SyncBatchNorm(relu) if norm == "sync_batch" else BatchNorm(relu)
     return Sequential({"conv": layer, "norm": follows})

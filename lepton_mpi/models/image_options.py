@@ -6,10 +6,13 @@ from typing import Literal
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options.option import WHOLE_FROM_1, Checked, option
 
-Norm = Literal["batch", "group", "none"]
+Norm = Literal["batch", "sync_batch", "group", "none"]
 # Channels of a group, with --norm group.
 GROUP_CHANNELS = 8
-NORM = "what follows each convolution: normalisation over a micro-batch, or over groups of 8 channels of a row, or nothing"
+NORM = (
+    "what follows each convolution: normalisation over a micro-batch, over all of a step (sync_batch), or over groups of 8 channels of "
+    "a row, or nothing"
+)
 
 
 def check_groups(norm: str, name: str, channels: tuple[int, ...]) -> None:

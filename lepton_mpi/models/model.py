@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from math import prod
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -11,8 +11,16 @@ from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.kernels.compiling import Kernel
 from lepton_mpi.layers.initial import initialise_uniform
 from lepton_mpi.layers.layer import Array, Shape, Sums
-from lepton_mpi.sync import Sync
+from lepton_mpi.sync import Exchange, Sync
 from lepton_mpi.vectors import Views
+
+
+class MicroBatch(NamedTuple):
+    """One of a rank's, with rows: its number in the step, from 0, and the gradient to be filled, by name."""
+
+    number: int
+    batch: Batch
+    gradient: Views
 
 
 class Model(Protocol):
@@ -49,6 +57,8 @@ class Model(Protocol):
     mixes_rows : bool
         True if a row's result depends on the other rows of its micro-batch; else the sums of two parts of a micro-batch are
         those of the whole.
+    synchronised : bool
+        True if the micro-batches of a step must be computed together: by ``loss_and_gradients``.
     kernels : sequence of Kernel
         Those that training and evaluation call: the ranks compile them side by side before the first step. One that is left
         out is compiled at its first call, by each rank for itself.
@@ -65,6 +75,7 @@ class Model(Protocol):
     evaluates: bool = True
     predicts: bool = True
     mixes_rows: bool = False
+    synchronised: bool = False
     kernels: Sequence[Kernel] = ()
 
     def initialise(self, parameters: Views, seed: int) -> None:
@@ -80,6 +91,15 @@ class Model(Protocol):
         weights do not depend on the number of ranks.
         """
         ...
+
+    def loss_and_gradients(
+        self, parameters: Views, micro_batches: Sequence[MicroBatch], exchange: Exchange
+    ) -> Sums:
+        """All of this rank's micro-batches of a step, at once, if ``synchronised``: fill each one's gradient, return their sums.
+
+        Those without rows are left out, but ``exchange`` counts them. Collective over its ranks, also for one with none.
+        """
+        raise TypeError(f"model {self.name} computes each micro-batch by itself")
 
     def evaluate(self, parameters: Views, batch: Batch, predicted: Array) -> float:
         """Fill ``predicted`` as the task wants it (``Task.room_for``); return the summed loss."""

@@ -17,11 +17,12 @@ from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.layers import packing_kernels
 from lepton_mpi.layers.bound import Bound, Room, make_arena, make_lasting
 from lepton_mpi.layers.compose import Graph, Part
-from lepton_mpi.layers.layer import Array, Head, Layer, Sums, When
+from lepton_mpi.layers.layer import Array, Head, Layer, Sums, Synchronised, When
 from lepton_mpi.layers.packing import pack
 from lepton_mpi.layers.plan import Key, Plan, make_plan
-from lepton_mpi.models.model import Model
-from lepton_mpi.sync import Sync
+from lepton_mpi.models.joint_step import JointStep, meetings_of
+from lepton_mpi.models.model import MicroBatch, Model
+from lepton_mpi.sync import ALONE, Exchange, Sync
 from lepton_mpi.vectors import Views
 
 # Sets of arrays that are kept, for row counts and vectors of gradients.
@@ -78,11 +79,13 @@ class Network(Model):
         called = [each for layer in layers for each in layer.kernels]
         self.kernels = tuple(dict.fromkeys([*called, *of_packing]))
         self.mixes_rows = any(isinstance(each, Layer) and each.mixes_rows for each in layers)
-        self.reads_in_place = self._reads_rows()
+        self.synchronised = any(isinstance(each, Synchronised) for each in layers)
+        self.reads_in_place = self._reads_rows() and not self.synchronised
         self._plans: dict[tuple[int, np.dtype[Any], bool], tuple[Plan, dict[Key, Array]]] = {}
-        self._bounds: dict[tuple[int, bool, int, int], Bound] = {}
+        self._bounds: dict[tuple[int, int, bool, int, int], Bound] = {}
         self._numbers = np.arange(0)
-        self._arena = make_arena(0)
+        # One, or of micro-batches that are computed side by side one each.
+        self._arenas = [make_arena(0)]
 
     def __str__(self) -> str:
         return f"{self.name}, {len(self._graph.nodes)} layers"
@@ -94,6 +97,8 @@ class Network(Model):
     def loss_and_gradient(
         self, parameters: Views, batch: Batch, gradient: Views, sync: Sync
     ) -> Sums:
+        if self.synchronised:
+            return self.loss_and_gradients(parameters, [MicroBatch(0, batch, gradient)], ALONE)
         bound = self._bind(parameters, batch, gradient)
         when = When(True, batch.draw, batch.rows)
         if sync.awaits or sync.follows:
@@ -104,6 +109,18 @@ class Network(Model):
         for step in bound.after:
             step.run(when)
         return sums
+
+    def loss_and_gradients(
+        self, parameters: Views, micro_batches: Sequence[MicroBatch], exchange: Exchange
+    ) -> Sums:
+        bounds = [
+            self._bind(parameters, each.batch, each.gradient, slot)
+            for slot, each in enumerate(micro_batches)
+        ]
+        # The plans of all numbers of rows have the same calls.
+        plan, _ = self._plan(1, next(iter(parameters.values())).dtype, True)
+        meetings = meetings_of(plan, self._graph)
+        return JointStep(micro_batches, bounds).run(meetings, exchange)
 
     def evaluate(self, parameters: Views, batch: Batch, predicted: Array) -> float:
         bound = self._outputs(parameters, batch)
@@ -124,13 +141,15 @@ class Network(Model):
             step.run(when)
         return bound
 
-    def _bind(self, parameters: Views, batch: Batch, gradient: Views | None) -> Bound:
-        """The calls for a batch of this length on these vectors, which read this batch."""
+    def _bind(
+        self, parameters: Views, batch: Batch, gradient: Views | None, slot: int = 0
+    ) -> Bound:
+        """The calls for a batch of this length on these vectors, which read this batch, in an arena."""
         rows = len(batch.y)
-        key = rows, gradient is not None, id(parameters), id(gradient)
+        key = rows, slot, gradient is not None, id(parameters), id(gradient)
         bound = self._bounds.get(key)
         if bound is None:
-            bound = self._make_bound(rows, parameters, gradient)
+            bound = self._make_bound(rows, parameters, gradient, slot)
             # A name of ``Views`` keeps its array; other mappings may change. A Bound keeps them alive, so ids stay theirs.
             if isinstance(parameters, Views) and isinstance(gradient, Views | None):
                 if len(self._bounds) >= _BOUND_MAX:
@@ -150,17 +169,21 @@ class Network(Model):
         x = batch.x
         return (x.reshape(len(x), -1) if self.reads_in_place and x.ndim != 2 else x,)
 
-    def _make_bound(self, rows: int, parameters: Views, gradient: Views | None) -> Bound:
+    def _make_bound(self, rows: int, parameters: Views, gradient: Views | None, slot: int) -> Bound:
         dtype = next(iter(parameters.values())).dtype
         for views in filter(None, (parameters, gradient)):
             _check_arrays(views, self.shapes, dtype)
         plan, lasting = self._plan(rows, dtype, gradient is not None)
-        if plan.arena_bytes > self._arena.size:
+        while slot >= len(self._arenas):
+            self._arenas.append(make_arena(0))
+        if plan.arena_bytes > self._arenas[slot].size:
+            # Those that are in use just now keep their memory.
             self._bounds.clear()
-            self._arena = make_arena(plan.arena_bytes)
+            self._arenas[slot] = make_arena(plan.arena_bytes)
         if rows > self._numbers.size:
             self._numbers = np.arange(rows)
-        return Bound(self._graph, plan, Room(self._arena, lasting), parameters, gradient)
+        room = Room(self._arenas[slot], lasting)
+        return Bound(self._graph, plan, room, parameters, gradient)
 
     def _plan(
         self, rows: int, dtype: np.dtype[Any], training: bool

@@ -23,6 +23,7 @@ from lepton_mpi.layers.dense import Dense
 from lepton_mpi.layers.dropout import Dropout
 from lepton_mpi.layers.initial import glorot_uniform, he_uniform, zeros
 from lepton_mpi.layers.norm import LayerNorm
+from lepton_mpi.layers.sync_batch_norm import SyncBatchNorm
 from lepton_mpi.models.built_network import network_for
 from lepton_mpi.models.model import DataFacts
 from lepton_mpi.models.network import Network
@@ -69,8 +70,10 @@ def _dense_layers(options: Mapping[str, Any]) -> dict[str, Part]:
             parts[f"hidden{number}"] = Dense(width, activation, initial=initial)
         else:
             parts[f"hidden{number}"] = Dense(width, bias=False, initial=initial)
-            is_fused = norm == "batch" and activation == "relu"
-            parts[f"norm{number}"] = BatchNorm(is_fused) if norm == "batch" else LayerNorm()
+            is_fused = norm != "layer" and activation == "relu"
+            norms: dict[str, Part] = {"batch": BatchNorm(is_fused), "layer": LayerNorm()}
+            norms["sync_batch"] = SyncBatchNorm(is_fused)
+            parts[f"norm{number}"] = norms[norm]
             if not is_fused:
                 parts[f"activation{number}"] = Activation(activation)
         if options["dropout"]:

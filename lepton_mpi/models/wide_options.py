@@ -43,7 +43,7 @@ class WideOptions(Checked):
         "of the deep part: numbers for each category of a column; 0: min(50, 1.6 * categories^0.56) rounded up",
         WHOLE_FROM_0,
     )
-    norm: Literal["none", "batch", "layer"] = option(
+    norm: Literal["none", "batch", "sync_batch", "layer"] = option(
         "none",
-        "of the deep part: normalisation between a dense layer and its activation, over a micro-batch or a row",
+        "of the deep part: normalisation between a dense layer and its activation, over a micro-batch, all of a step or a row",
     )

@@ -101,6 +101,8 @@ def _build(
     steps = micro_batches.step_count(train_rows.row_count)
     rules = BY_NUMBER[start.arithmetic]
     strategy = _make_strategy(config, world, layout, model, micro_batches.count, steps, rules)
+    with world.agreeing():
+        _check_strategy(config, model, strategy)
     of_data = called_kernels.while_training(
         data.y_kind, data.inputs.values(), augments=augment is not None
     )
@@ -230,6 +232,15 @@ def _make_strategy(
             _check_decay(config, model)
         make = STRATEGIES.find(config.strategy)
     return make(setting)
+
+
+def _check_strategy(config: Config, model: Model, strategy: Strategy) -> None:
+    """Raises ConfigurationError for a model whose ranks meet within a step, where they make steps of their own."""
+    if model.synchronised and not strategy.is_in_step:
+        raise ConfigurationError(
+            f"--strategy {config.strategy}: expected sync for model {model.name}, whose normalisation is over all micro-batches of a "
+            "step; --norm batch is over each alone"
+        )
 
 
 def _check_decay(config: Config, model: Model) -> None:

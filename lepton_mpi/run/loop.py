@@ -12,16 +12,20 @@ and the sum has one order of additions, so the weights do not depend on the numb
 """
 
 from lepton_mpi.run.run import Run, Step
+from lepton_mpi.run.together import Together
 
 
 def train(run: Run) -> None:
     """Make all steps of all epochs that are left, and call the hooks. Collective over ``run.world``."""
     after_step = [hook.after_step for hook in run.hooks]
+    together = Together(run) if run.model.synchronised else None
     for _ in run.epochs():
         for hook in run.hooks:
             hook.before_epoch(run)
         for step in run.steps():
-            if step.number == run.start.step + 1:
+            if together:
+                together.compute(run, step)
+            elif step.number == run.start.step + 1:
                 with run.world.agreeing():  # a user's model is checked in its first step
                     compute(run, step)
             else:

@@ -50,6 +50,8 @@ class Strategy(Protocol):
         at its first call.
     reproducible : bool
         Whether the bits of ``consensus`` depend neither on the number of ranks nor on their speed.
+    is_in_step : bool
+        Whether all ranks compute a step with the same parameters and at the same time, so that they may meet within it.
     """
 
     parameters: np.ndarray
@@ -57,6 +59,7 @@ class Strategy(Protocol):
     numbers: list[int]
     kernels: Sequence[Kernel]
     reproducible: bool
+    is_in_step: bool
 
     def shares(self, step: int) -> Iterable[Share]:
         """This rank's micro-batches of step ``step``, which counts from 1; all of them, then ``step``."""
@@ -99,6 +102,7 @@ class StrategyBase:
     is_shared: bool = False
     kernels: Sequence[Kernel] = ()
     reproducible: bool = False
+    is_in_step: bool = False
     optimizer: Optimizer | None = None
 
     def finish(self) -> None:

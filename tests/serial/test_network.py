@@ -248,7 +248,7 @@ def test_the_plan_is_printed_before_the_first_step():
     plan = make_plan(network._graph, 16, DOUBLE)
     assert re.fullmatch(r"16 rows: \d+ arrays in .* without reuse, \d+ calls", last)
     layout, batch = _step(network, 16)
-    assert network._arena.size == plan.arena_bytes
+    assert network._arenas[0].size == plan.arena_bytes
     alone = sum(buffer.byte_count for buffer in plan.buffers.values())
     assert plan.arena_bytes < 0.75 * alone, "memory is not used again"
     assert layout.size and batch.y.size

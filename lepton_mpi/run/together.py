@@ -1,0 +1,85 @@
+"""A step whose micro-batches are computed together: all of this rank's at once, in exchange with the other ranks.
+
+For models with a layer that needs sums over all rows of a step (``Model.synchronised``). A rank holds the rows of its micro-batches and a
+gradient for each, of which the strategy takes one after the other. The ranks meet in each such layer, forward and backward; waiting
+there is watched as in any collective call, so that a rank that dies or hangs is named and ends the job.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton_mpi.batch import Batch
+from lepton_mpi.models.model import MicroBatch
+from lepton_mpi.run.run import Run, Step
+from lepton_mpi.vectors import Views
+from lepton_mpi.world.world import World
+
+
+class RankExchange:
+    """The ``Exchange`` of all ranks of the job."""
+
+    def __init__(self, world: World, count: int) -> None:
+        self._world, self.count = world, count
+
+    def sum(self, table: NDArray[np.float64]) -> None:
+        """In place. Collective."""
+        if self._world.size == 1:
+            return
+        clock = self._world.clock
+        clock.enter("communication")
+        table[...] = self._world.sum(table)
+        clock.enter("compute")
+
+
+class Held:
+    """A copy of a micro-batch in memory of its own."""
+
+    def __init__(self) -> None:
+        self._rooms: dict[str, np.ndarray] = {}
+
+    def hold(self, batch: Batch) -> Batch:
+        """The same batch, which holds until the next call."""
+        named = None
+        if batch.named is not None:
+            named = {
+                name: self._copy(f"input {name}", array) for name, array in batch.named.items()
+            }
+        rows = None if batch.rows is None else self._copy("rows", batch.rows)
+        x, y = self._copy("x", batch.x), self._copy("y", batch.y)
+        return Batch(x, y, rows, batch.draw, None, named)
+
+    def _copy(self, name: str, array: np.ndarray) -> np.ndarray:
+        room = self._rooms.get(name)
+        if room is None or len(room) < len(array):
+            room = self._rooms[name] = np.empty_like(array)
+        room[: len(array)] = array
+        return room[: len(array)]
+
+
+class Together:
+    """Memory of this rank's micro-batches, and ``compute``."""
+
+    def __init__(self, run: Run) -> None:
+        numbers, layout = run.strategy.numbers, run.layout
+        self._exchange = RankExchange(run.world, run.micro_batches.count)
+        self._held = [Held() for _ in numbers]
+        self._vectors = np.zeros((len(numbers), layout.size), run.strategy.parameters.dtype)
+        self._gradients: list[Views] = [layout.views(vector) for vector in self._vectors]
+
+    def compute(self, run: Run, step: Step) -> None:
+        """What ``loop.compute`` does. Collective."""
+        # Parameters are read before the first share, which else asks for them.
+        run.strategy.finish()
+        clock = run.world.clock
+        clock.enter("input", step.number)
+        batches = [held.hold(run.inputs.next(step.draw)) for held in self._held]
+        clock.enter("compute")
+        micro_batches = []
+        for slot, (number, batch) in enumerate(zip(run.strategy.numbers, batches, strict=True)):
+            if batch.y.size:
+                micro_batches.append(MicroBatch(number, batch, self._gradients[slot]))
+            else:
+                self._vectors[slot] = 0
+        run.add(run.model.loss_and_gradients(run.parameters, micro_batches, self._exchange))
+        for share, vector in zip(run.strategy.shares(step.number), self._vectors, strict=True):
+            share.vector[:] = vector
