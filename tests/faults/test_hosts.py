@@ -80,6 +80,17 @@ def test_every_model_has_the_digest_of_one_rank_on_two_hosts(tmp_path):
     assert printed_digests(found) == printed_digests(alone.out)
 
 
+def test_ranks_of_several_hosts_meet_within_a_step(tmp_path):
+    """For normalisation over all micro-batches, while sums of the step before are on their way."""
+    words = ("--model", "cnn", "--norm", "sync_batch", "--bucket-bytes", "3000")
+    alone, path = tmp_path / "alone.jsonl", tmp_path / "hosts.jsonl"
+    job = jobs.run(1, *TRAIN, str(alone), *words, cwd=tmp_path)
+    assert job.code == 0, job.text
+    _run_over_hosts(["2"], *TRAIN, str(path), *words)
+    assert jobs.metrics(path)[0]["hosts"] == 2
+    assert jobs.metrics(path)[-1]["weights_digest"] == jobs.metrics(alone)[-1]["weights_digest"]
+
+
 def test_a_run_of_one_rank_goes_on_over_two_hosts(tmp_path):
     """From the middle of an epoch, with the optimizer's state on every host."""
     alone, saved = tmp_path / "alone.jsonl", tmp_path / "saved"
