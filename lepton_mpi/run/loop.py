@@ -8,6 +8,8 @@ A step: this rank's micro-batches of the global batch -> summed loss and gradien
 micro-batches of all ranks -> division by all rows -> optimizer. Every row of an epoch is used exactly once,
 and the sum has one order of additions, so the weights do not depend on the number of ranks, bit for bit.
 
+A model that normalises over all rows of a step has its micro-batches computed together: ``together.py``.
+
 ``build.py`` makes the run, ``hooks.py`` has what happens beside training: figures, evaluation, checkpoints, progress.
 """
 

@@ -45,6 +45,12 @@ def say_head(run: Run) -> None:
     if config.report_memory:
         for line in run.model.memory_lines(run.micro_batches.rows, np.dtype(config.dtype)):
             report.say("planned", line)
+        if run.model.synchronised:
+            held = len(run.strategy.numbers)
+            report.say(
+                "planned",
+                f"{held} times on rank 0, and a gradient each: micro-batches are computed together",
+            )
     batches = run.micro_batches
     report.say(
         "training",
