@@ -141,7 +141,7 @@ class Config(Checked):
     activations: Literal["dtype", "bfloat16"] = option(
         "dtype",
         "how what the backward pass reads is kept until then: as --dtype, or rounded to bfloat16, 2 bytes a number: about half the "
-        "memory, some more time, gradients off by 0.1 to 0.3 %; not with --recompute",
+        "memory, some more time, gradients off by up to 0.3 %; not with --recompute",
         of=_NETWORKS,
     )
     loss: LossName = option(

@@ -101,8 +101,6 @@ def _build(
     steps = micro_batches.step_count(train_rows.row_count)
     rules = BY_NUMBER[start.arithmetic]
     strategy = _make_strategy(config, world, layout, model, micro_batches.count, steps, rules)
-    with world.agreeing():
-        _check_strategy(config, model, strategy)
     of_data = called_kernels.while_training(
         data.y_kind, data.inputs.values(), augments=augment is not None
     )
@@ -231,7 +229,10 @@ def _make_strategy(
         if not rules.decays_by_dimensions:
             _check_decay(config, model)
         make = STRATEGIES.find(config.strategy)
-    return make(setting)
+    strategy: Strategy = make(setting)
+    with world.agreeing():
+        _check_strategy(config, model, strategy)
+    return strategy
 
 
 def _check_strategy(config: Config, model: Model, strategy: Strategy) -> None:

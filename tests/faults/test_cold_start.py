@@ -66,6 +66,7 @@ def targets(tmp_path) -> dict:
         {"augment": ["crop=1"]},
         {"data": ["words"], "model": "speech_gru", "dropout": 0.1},
         {"data": ["words"], "model": "speech_cnn", "width": 4},
+        {"model": "cnn", "norm": "sync_batch", "activations": "bfloat16"},
         _TABLE | {"model": "logistic"},
         {
             "data": ["loans"],
