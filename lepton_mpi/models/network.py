@@ -100,6 +100,11 @@ class Network(Model):
         bound = self._outputs(parameters, batch)
         bound.head_node.predict(bound.head_parameters, bound.head, outputs)
 
+    @property
+    def graph(self) -> Graph:
+        """Its layers and the values between them, not to be changed."""
+        return self._graph
+
     def memory_lines(self, rows: int, dtype: np.dtype[Any]) -> list[str]:
         return self._plan(rows, dtype, True)[0].lines()
 
