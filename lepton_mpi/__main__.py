@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "lepton_mpi.commands.evaluate:COMMAND",
     "generate": "lepton_mpi.commands.generate:COMMAND",
     "explain-model": "lepton_mpi.commands.explain_model:COMMAND",
+    "compress": "lepton_mpi.commands.compress:COMMAND",
     "tune": "lepton_mpi.commands.tune:COMMAND",
     "explain": "lepton_mpi.commands.explain:COMMAND",
 }

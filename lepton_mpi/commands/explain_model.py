@@ -87,7 +87,7 @@ class Options(Checked):
     )
     steps: int | None = option(
         None,
-        "points of the path of integrated gradients; none: 32, doubled up to 512 until --tolerance is met",
+        "points of the path of integrated gradients; none: 32, doubled up to 1024 until --tolerance is met",
         WHOLE_FROM_1,
     )
     baseline: Literal["zero", "mean", "raw"] = option(

@@ -34,7 +34,7 @@ _NEEDS = {
     "importance": "rows of columns with labels, such as a table",
 }
 # Points of a path, if nobody has chosen: doubled until sums are close enough.
-STEPS, STEPS_MAX = 32, 512
+STEPS, STEPS_MAX = 32, 1024
 # Bars of the picture of importance.
 _BARS_MAX = 30
 

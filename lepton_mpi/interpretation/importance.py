@@ -28,7 +28,7 @@ from lepton_mpi.tasks.registry import make_task
 from lepton_mpi.tasks.task import Task
 from lepton_mpi.vectors import Views
 from lepton_mpi.wording import did_you_mean
-from lepton_mpi.world.world import World
+from lepton_mpi.world.rank_group import RankGroup
 
 # Stream of random numbers.
 _PERMUTATIONS = 1 << 21
@@ -91,7 +91,7 @@ def measure(
     found: Trained,
     rows: Rows,
     columns: Sequence[Column],
-    world: World,
+    world: RankGroup,
     score: str | None = None,
     repeats: int = 5,
     seed: int = 0,
@@ -139,7 +139,9 @@ def _checked_score(task: Task, score: str | None) -> str:
 class _Sets:
     """The rows, evaluated as they are or with a column from other rows."""
 
-    def __init__(self, found: Trained, rows: Rows, task: Task, score: str, world: World) -> None:
+    def __init__(
+        self, found: Trained, rows: Rows, task: Task, score: str, world: RankGroup
+    ) -> None:
         self._model: Model = found.model
         self._parameters: Views = found.parameters
         self._rows, self._task, self._score, self._world = rows, task, score, world

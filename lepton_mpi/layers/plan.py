@@ -155,7 +155,7 @@ def make_plan(
         computed again before its backward pass. 0: everything is kept.
     wanted : collection of int
         Numbers of values, inputs of numbers among them, that the caller reads after the last call, with the gradient by each:
-        for interpretation. With ``recompute`` there are none. Raises ConfigurationError for an input of codes.
+        for interpretation. With ``recompute`` there are none. Raises ConfigurationError for an input of codes, or that nobody reads.
     """
     writer = _Writer(graph, rows, dtype, recompute if training else 0, wanted)
     for node in graph.nodes:
@@ -295,7 +295,10 @@ class _Writer:
             found = Ref(self.storage.key(value, self.graph.head, False), self._shape(value))
             gradient = None
             if training:
-                whole, _ = self._gradients[self.storage.view_root(value)]
+                root = self.storage.view_root(value)
+                if root not in self._gradients:
+                    raise ConfigurationError("gradient by an input: expected one that is read")
+                whole, _ = self._gradients[root]
                 gradient = Ref(whole.key, found.shape)
             for ref in (found, *([gradient] if gradient else [])):
                 if ref.key in self.plan.buffers:  # an input is the caller's

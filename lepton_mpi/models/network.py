@@ -62,6 +62,8 @@ class Network(Model):
             key: found.averaged for key, found in self._graph.parameters.items() if found.averaged
         }
         self.decayed = [key for key, found in self._graph.parameters.items() if found.is_decayed]
+        found = self._graph.parameters.items()
+        self.outputs_first = [key for key, each in found if each.outputs_first]
         layers = [node.layer for node in [*self._graph.nodes, self._graph.head] if node.layer]
         self.kernels = tuple(dict.fromkeys(each for layer in layers for each in layer.kernels))
         self.mixes_rows = any(isinstance(each, Layer) and each.mixes_rows for each in layers)
