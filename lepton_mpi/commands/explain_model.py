@@ -205,9 +205,10 @@ def _write(chosen: Options, found: Trained, sections: list[Section]) -> None:
         for cells in section.table[: _PRINTED + 1]:
             print_line(f"           {cells[0][:40]:<40} {cells[1]:>18} {cells[2]:>12}")
     drawn = [picture for section in sections for picture in section.pictures]
-    lines = [
-        f"{found.model}, {chosen.split} rows of {found.data.name}, checkpoint {chosen.checkpoint}"
-    ]
+    rows = f"{chosen.split} rows of {found.data.name}"
+    if chosen.prompt is not None:
+        rows = f"the text {chosen.prompt!r}"
+    lines = [f"{found.model}, {rows}, checkpoint {chosen.checkpoint}"]
     text = page.html_of(f"What {found.model.name} goes by", lines, sections)
     folder = None if chosen.png is None else Path(chosen.png)
     page.write(Path(chosen.out), text, folder, drawn)
