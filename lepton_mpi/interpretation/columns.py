@@ -45,7 +45,7 @@ class Column:
         code = round(float(values[0]))
         if self.categories and 0 <= code < len(self.categories):
             return self.categories[code]
-        return f"{values[0]:.4g}"
+        return f"{values[0]:.5g}"
 
 
 def has_columns(data: DataSet) -> bool:

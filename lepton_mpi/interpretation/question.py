@@ -218,7 +218,7 @@ def _of_targets(
     scale = data.target_scale
     values, true = (scale.unscaled(part)[:, number] for part in (predicted, batch.y))
     titles = [
-        (f"true {names[number]} {t:.4g}, " if data.has_labels else "") + f"predicted {v:.4g}"
+        (f"true {names[number]} {t:.6g}, " if data.has_labels else "") + f"predicted {v:.6g}"
         for v, t in zip(values, true, strict=True)
     ]
     unit = f"log(1 + {names[number]})" if scale.log[number] else names[number]

@@ -14,6 +14,7 @@ from lepton_mpi.models.logistic import Logistic
 from lepton_mpi.models.mlp import Mlp
 from lepton_mpi.models.model import Model
 from lepton_mpi.models.network import Network
+from lepton_mpi.models.own_model import OwnModel
 
 
 def as_network(model: Model, parameters: Mapping[str, Array]) -> tuple[Network, dict[str, Array]]:
@@ -22,6 +23,8 @@ def as_network(model: Model, parameters: Mapping[str, Array]) -> tuple[Network, 
     Its outputs are those before the softmax; of logistic regression, for class 1 the logarithm of the odds, for class 0 the same
     with another sign. Raises ConfigurationError for a user's own model that is no ``Network``.
     """
+    if isinstance(model, OwnModel):
+        model = model.given if isinstance(model.given, Network) else model
     if isinstance(model, Network):
         return model, dict(parameters)
     if isinstance(model, Mlp):

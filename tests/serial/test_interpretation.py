@@ -39,10 +39,12 @@ from lepton_mpi.models.gpt import Gpt, Shape
 from lepton_mpi.models.logistic import Logistic
 from lepton_mpi.models.mlp import Mlp
 from lepton_mpi.models.network import Network
+from lepton_mpi.models.own_model import OwnModel
 from lepton_mpi.sync import NO_SYNC
 from lepton_mpi.vectors import Layout
 from tests import reference_images
 from tests.serial.test_convolutional_models import MODELS as IMAGES
+from tests.serial.test_convolutional_models import Facts as image_facts
 from tests.serial.test_convolutional_models import _model as image_model
 from tests.serial.test_network import DOUBLE, ROWS, Run, graphs
 from tests.serial.test_speech_models import MODELS as SOUNDS
@@ -270,7 +272,6 @@ def test_there_is_no_gradient_by_codes():
 
 def test_a_users_own_model_has_no_gradients():
     """What it has is said."""
-    from lepton_mpi.models.own_model import OwnModel
 
     class Own:
         shapes = {"weight": (4, 3)}  # noqa: RUF012
@@ -278,12 +279,18 @@ def test_a_users_own_model_has_no_gradients():
         def loss_and_gradient(self, parameters, batch, gradient):
             return 0.0
 
-    from tests.serial.test_convolutional_models import Facts
-
     with pytest.raises(
         ConfigurationError, match=r"expected a built-in model or a Network.*permutation importance"
     ):
-        as_network(OwnModel(Own(), Facts((4,))), {})
+        as_network(OwnModel(Own(), image_facts((4,))), {})
+
+
+def test_a_users_own_network_has_them():
+    """Behind the door of models of one's own it is the same network."""
+    network = _small_network()
+    facts = image_facts((5, 6, 2))
+    assert as_network(OwnModel(network, facts), {})[0] is network
+    assert OwnModel(network, facts).outputs_first == []
 
 
 # -- integrated gradients --------------------------------------------------------------------------------------
