@@ -19,6 +19,8 @@ COMMANDS = {
     "train": "lepton_mpi.commands.train:COMMAND",
     "evaluate": "lepton_mpi.commands.evaluate:COMMAND",
     "generate": "lepton_mpi.commands.generate:COMMAND",
+    "explain-model": "lepton_mpi.commands.explain_model:COMMAND",
+    "compress": "lepton_mpi.commands.compress:COMMAND",
     "tune": "lepton_mpi.commands.tune:COMMAND",
     "explain": "lepton_mpi.commands.explain:COMMAND",
 }
@@ -52,7 +54,7 @@ def find(name: str) -> Command[Any]:
 
 def usage() -> str:
     """The list of commands."""
-    lines = "\n".join(f"  {name:<10} {find(name).summary}" for name in COMMANDS)
+    lines = "\n".join(f"  {name:<13} {find(name).summary}" for name in COMMANDS)
     return f"""usage: python -m lepton_mpi COMMAND [options]
 
 commands:

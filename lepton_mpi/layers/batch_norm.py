@@ -7,6 +7,8 @@ are those of the micro-batch, over its rows and places, whatever the number of r
     grad_bias = sum of grad_out     grad_weight = sum of grad_out * h
     grad_x = weight / sqrt(variance + epsilon) * (grad_out - mean(grad_out) - h * mean(grad_out * h))
 
+In evaluation the statistics are constants: ``grad_x = weight / sqrt(variance + epsilon) * grad_out``.
+
 The running statistics are averaged parameters (``Parameter.averaged``): in a step they move by ``momentum`` of the way to the mean
 of the micro-batches' statistics, by rows; of the variance that of n - 1, as in torch.
 Source: Ioffe and Szegedy, "Batch normalization", ICML 2015.
@@ -95,7 +97,8 @@ class BatchNorm(Layer):
         given = statistics, p["weight"], p["bias"], self._epsilon, self._relu
         filled = grad["weight"], grad["bias"], grad_x
         scratch = memory["wide"], memory["totals"]
-        kernels.batch_norm_gradient(x, *given, *scratch, at.grad_out.reshape(-1), *filled)
+        gradient = kernels.batch_norm_gradient if when.training else kernels.normalise_gradient
+        gradient(x, *given, *scratch, at.grad_out.reshape(-1), *filled)
         rows, places = len(at.x), x.size // statistics.shape[1]
         np.multiply(statistics[0], rows, out=grad["running_mean"])
         np.multiply(statistics[1], rows * places / max(1, places - 1), out=grad["running_variance"])

@@ -92,6 +92,7 @@ class Bound:
     ) -> None:
         self._graph, self._room, self._rows = graph, room, plan.rows
         self._buffers, self._parameters, self._gradient = plan.buffers, parameters, gradient
+        self._wanted = plan.wanted
         self._readers: list[Reader] = []
         self._made: dict[Ref, Array] = {}
         position = next(n for n, call in enumerate(plan.calls) if call.does == "head")
@@ -111,6 +112,16 @@ class Bound:
                 x = inputs[number]
                 xs[position] = x if places is not None else x.reshape(self._rows, *shape)
             at.xs, at.x, at.places = tuple(xs), xs[0], places
+
+    def value(self, number: int) -> Array:
+        """Of those that the plan was asked for: its numbers, until the next batch. Not of an input, which is the batch's."""
+        return self._array(self._wanted[number].value)
+
+    def gradient_by(self, number: int) -> Array:
+        """The gradient of the loss by such a value, inputs among them, until the next batch. In a plan for training."""
+        gradient = self._wanted[number].gradient
+        assert gradient is not None, "of a plan for training"
+        return self._array(gradient)
 
     def loss_and_gradient(self, y: Array) -> tuple[float, float]:
         """The head's call, in training."""

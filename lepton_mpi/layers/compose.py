@@ -11,6 +11,7 @@ A parameter is called after the way to its layer: ``layer0/weight``, or with nam
 """
 
 from collections.abc import Iterable, Mapping
+from copy import copy
 from math import prod
 from typing import NamedTuple
 
@@ -97,6 +98,18 @@ class Graph:
         for node in self.nodes:
             if node.output not in read:
                 raise ConfigurationError(f"{node.name}: expected a layer that reads it, got none")
+
+    def with_head(self, head: Head) -> "Graph":
+        """The same layers, with another end that has the same parameters, or none."""
+        other = copy(self)
+        own = {name: self.head.parameters[name] for name in head.parameters(self.output)}
+        other.head = self.head._replace(layer=head, parameters=own)
+        return other
+
+    @property
+    def output(self) -> Input:
+        """What the head reads."""
+        return self.values[self.head.inputs[0]]
 
     def lay(self, part: Part, value: int, path: str) -> int:
         """Append a layer, or several."""

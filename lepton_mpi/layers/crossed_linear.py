@@ -64,6 +64,17 @@ class CrossedLinear(Layer):
         filled = [[*feature, *[-1] * (longest - len(feature))] for feature in features]
         self._members, self._values = np.array(filled, np.int64), np.array(self.values, np.int64)
 
+    @property
+    def features(self) -> list[Cross]:
+        """Numbers of the columns of each feature: every column, then the crosses."""
+        return [tuple(int(c) for c in members if c >= 0) for members in self._members]
+
+    def rows_of(self, codes: Array) -> Array:
+        """The row of the weight that each feature reads: int64, (rows, features), for codes int32, (rows, columns)."""
+        rows = np.empty((len(codes), len(self._members)), np.int64)
+        kernels.weight_rows(codes, self._values, self._members, self.starts, self.is_hashed, rows)
+        return rows
+
     def parameters(self, x: Input) -> Mapping[str, Parameter]:
         check_categories("a linear layer of categories", x, self.values)
         shape = int(self.starts[-1]), self.outputs

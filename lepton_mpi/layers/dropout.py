@@ -1,7 +1,7 @@
 """Dropout: in training each element of x is 0 with probability ``rate``, or else divided by ``1 - rate``.
 
 Shapes: x, out (rows, …). ``grad_x = grad_out * (0 or 1 / (1 - rate))``, of the same elements: which they are is a function of
-the step's ``draw``, the layer's number and the row's number, and is computed again in the backward pass.
+the step's ``draw``, the layer's number and the row's number, and is computed again in the backward pass. In evaluation all are kept.
 Source: Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15, 2014.
 """
 
@@ -40,8 +40,12 @@ class Dropout(Layer):
     def backward(
         self, p: Mapping[str, Array], at: Arrays, grad: Mapping[str, Array], when: When
     ) -> None:
-        if at.grad_x is not None:
+        if at.grad_x is None:
+            return
+        if when.training:
             self._drop(at.grad_out, at.grad_x, at, when)
+        elif at.grad_x is not at.grad_out:
+            np.copyto(at.grad_x, at.grad_out)
 
     def _drop(self, x: Array, out: Array, at: Arrays, when: When) -> None:
         if when.rows is None:

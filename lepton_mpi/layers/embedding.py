@@ -49,7 +49,11 @@ class Embedding(Layer):
             raise ConfigurationError(
                 f"an embedding: expected tokens or categories of {self.values} values, got {x.kind} of {x.values}"
             )
-        return {"weight": Parameter((self._total, self.width), self._initial, decays=True)}
+        return {
+            "weight": Parameter(
+                (self._total, self.width), self._initial, decays=True, outputs_first=True
+            )
+        }
 
     def out_shape(self, x: Input) -> Shape:
         return (*x.shape, self.width)
@@ -98,7 +102,11 @@ class Positions(Layer):
             raise ConfigurationError(
                 f"positions: expected numbers of shape (at most {self.length}, width), got {x.kind} of shape {x.shape}"
             )
-        return {"weight": Parameter((self.length, x.shape[1]), self._initial, decays=True)}
+        return {
+            "weight": Parameter(
+                (self.length, x.shape[1]), self._initial, decays=True, outputs_first=True
+            )
+        }
 
     def out_shape(self, x: Input) -> Shape:
         return x.shape

@@ -46,12 +46,15 @@ class Parameter(NamedTuple):
         same on any split, since its sum takes the way of all gradients. For running statistics of batch normalisation.
     decays : bool or None
         Whether weight decay acts: True of a weight, False of a bias or of a norm's scale. None: if of two or more dimensions.
+    outputs_first : bool
+        Whether the first dimension of a weight is that of its outputs, as of a table of rows, and not the last.
     """
 
     shape: Shape
     initial: Initial = glorot_uniform
     averaged: float = 0.0
     decays: bool | None = None
+    outputs_first: bool = False
 
     @property
     def is_decayed(self) -> bool:

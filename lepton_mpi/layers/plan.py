@@ -14,13 +14,14 @@ What works element by element works in place; the gradient by a value that sever
 Source of the placement, greedy by size: Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 
+from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.layers.compose import Graph, Node
 from lepton_mpi.layers.layer import Head, Join, Layer, Memory, Shape
 from lepton_mpi.layers.storage import Storage
@@ -95,6 +96,13 @@ class Buffer:
         return prod(self.shape) * self.dtype.itemsize
 
 
+class Wanted(NamedTuple):
+    """A value and, of a plan for training, the gradient of the loss by it: in buffers that nothing writes over."""
+
+    value: Ref
+    gradient: Ref | None
+
+
 @dataclass
 class Plan:
     """See the module.
@@ -114,6 +122,7 @@ class Plan:
     buffers: dict[Key, Buffer] = field(default_factory=dict)
     lasting: dict[Key, Buffer] = field(default_factory=dict)
     arena_bytes: int = 0
+    wanted: dict[int, Wanted] = field(default_factory=dict)
 
     @property
     def byte_count(self) -> int:
@@ -139,6 +148,7 @@ def make_plan(
     dtype: np.dtype[Any],
     training: bool = True,
     recompute: int = 0,
+    wanted: Collection[int] = (),
 ) -> Plan:
     """Write down the calls and place the arrays.
 
@@ -149,8 +159,11 @@ def make_plan(
     recompute : int
         Parts of the outermost ``Sequential`` that make a segment: of a segment only what others read is kept, and the rest is
         computed again before its backward pass. 0: everything is kept.
+    wanted : collection of int
+        Numbers of values, inputs of numbers among them, that the caller reads after the last call, with the gradient by each:
+        for interpretation. With ``recompute`` there are none. Raises ConfigurationError for an input of codes, or that nobody reads.
     """
-    writer = _Writer(graph, rows, dtype, recompute if training else 0)
+    writer = _Writer(graph, rows, dtype, recompute if training else 0, wanted)
     for node in graph.nodes:
         writer.forward(node, again=False)
     writer.head(training)
@@ -160,6 +173,7 @@ def make_plan(
             for node in reversed(graph.nodes):
                 if writer.storage.segment_of(node) == segment:
                     writer.backward(node)
+    writer.keep(wanted, training)
     plan = writer.plan
     plan.arena_bytes = place(list(plan.buffers.values()))
     return plan
@@ -190,9 +204,19 @@ def _aligned(byte_count: int) -> int:
 class _Writer:
     """Appends calls to a plan, and keeps the books of gradients."""
 
-    def __init__(self, graph: Graph, rows: int, dtype: np.dtype[Any], recompute: int) -> None:
-        self.graph, self.rows, self.dtype = graph, rows, dtype
-        self.storage = Storage(graph, recompute)
+    def __init__(
+        self,
+        graph: Graph,
+        rows: int,
+        dtype: np.dtype[Any],
+        recompute: int,
+        wanted: Collection[int],
+    ) -> None:
+        assert not (recompute and wanted), (
+            "a value of a part that is computed again has two buffers"
+        )
+        self.graph, self.rows, self.dtype, self._wanted = graph, rows, dtype, set(wanted)
+        self.storage = Storage(graph, recompute, wanted)
         self.plan = Plan(rows)
         # The gradient so far by a value, and whether nothing else needs its memory.
         self._gradients: dict[int, tuple[Ref, bool]] = {}
@@ -242,6 +266,8 @@ class _Writer:
             return
         grad_out, is_own = self._gradients[self.storage.view_root(node.output)]
         grad_out = Ref(grad_out.key, self._shape(node.output))
+        # Whoever wants a gradient wants it as it is.
+        is_own = is_own and not self.storage.is_wanted(node.output)
         if isinstance(layer, Join) and layer.passes_gradient:
             for value, is_wanted in zip(node.inputs, wanted, strict=True):
                 if is_wanted:
@@ -268,6 +294,22 @@ class _Writer:
         for value, grad_x in zip(node.inputs, grad_xs, strict=True):
             if grad_x:
                 self._contribute(node, value, grad_x, True)
+
+    def keep(self, wanted: Collection[int], training: bool) -> None:
+        """Let these values, and the gradients by them, live to the end. After all calls."""
+        for value in wanted:
+            found = Ref(self.storage.key(value, self.graph.head, False), self._shape(value))
+            gradient = None
+            if training:
+                root = self.storage.view_root(value)
+                if root not in self._gradients:
+                    raise ConfigurationError("gradient by an input: expected one that is read")
+                whole, _ = self._gradients[root]
+                gradient = Ref(whole.key, found.shape)
+            for ref in (found, *([gradient] if gradient else [])):
+                if ref.key in self.plan.buffers:  # an input is the caller's
+                    self.plan.buffers[ref.key].last = len(self.plan.calls)
+            self.plan.wanted[value] = Wanted(found, gradient)
 
     def _with_parameters(self, call: Call) -> Call:
         """Where the gradients of its parameters go, and which are complete then."""
@@ -296,10 +338,16 @@ class _Writer:
         self._gradients[root] = ref, is_own
 
     def _values_with_gradient(self) -> list[bool]:
-        """Of each value, whether a layer before it has parameters."""
-        found = [False] * len(self.graph.inputs)
+        """Of each value, whether a layer before it has parameters, or somebody wants the gradient by it or by one before it."""
+        found = [value in self._wanted for value in range(len(self.graph.inputs))]
+        for name, value in self.graph.inputs.items():
+            if found[value] and self.graph.values[value].kind != "numbers":
+                raise ConfigurationError(
+                    f"gradient by the input {name}: expected numbers, got {self.graph.values[value].kind}"
+                )
         for node in self.graph.nodes:
-            found.append(bool(node.parameters) or any(found[value] for value in node.inputs))
+            is_wanted = node.output in self._wanted or bool(node.parameters)
+            found.append(is_wanted or any(found[value] for value in node.inputs))
         return found
 
     def _shape(self, value: int) -> Shape:

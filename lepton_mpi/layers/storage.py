@@ -1,5 +1,6 @@
 """Which values of a graph share memory, and which are computed a second time: decided before any call is written down."""
 
+from collections.abc import Collection
 from math import prod
 from typing import Any, cast
 
@@ -15,6 +16,8 @@ class Storage:
     recompute : int
         Parts of the outermost ``Sequential`` in a segment of which only what others read is kept; 0 for one segment that
         keeps all. The last segment keeps all, too, since its backward pass comes at once.
+    wanted : collection of int
+        Values that nothing may write over.
 
     Attributes
     ----------
@@ -23,7 +26,7 @@ class Storage:
         Whether nothing but the head reads the network's output.
     """
 
-    def __init__(self, graph: Graph, recompute: int) -> None:
+    def __init__(self, graph: Graph, recompute: int, wanted: Collection[int] = ()) -> None:
         self._graph, self._recompute = graph, recompute
         self.segment_count = self.segment_of(graph.head) + 1
         count = len(graph.values)
@@ -31,6 +34,7 @@ class Storage:
         for node in graph.nodes:
             if node.layer is None:
                 self._view_roots[node.output] = self._view_roots[node.inputs[0]]
+        self._wanted = {self._view_roots[value] for value in wanted}
         layers = [node for node in graph.nodes if node.layer is not None]
         self._filler = {node.output: node for node in layers}
         self._readers: dict[int, list[Node]] = {root: [] for root in self._view_roots}
@@ -56,6 +60,10 @@ class Storage:
     def is_recomputed(self, segment: int) -> bool:
         """Whether a segment is computed a second time."""
         return segment < self.segment_count - 1
+
+    def is_wanted(self, value: int) -> bool:
+        """Whether nothing may write over it, nor over the gradient by it."""
+        return self._view_roots[value] in self._wanted
 
     def view_root(self, value: int) -> int:
         """The first of the values that are the same numbers in other shapes."""
@@ -126,6 +134,8 @@ class Storage:
         """Whether ``node`` may write over its input: nobody else reads it, neither forward nor backward."""
         root = self._root(node.inputs[0])
         if root < len(self._graph.inputs) or self._readers[root] != [node]:
+            return False
+        if self.is_wanted(node.inputs[0]):
             return False
         layer, filler = node.layer, self._last_filler[root].layer
         is_read = isinstance(layer, Layer) and layer.needs_x

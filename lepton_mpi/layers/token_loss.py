@@ -46,7 +46,8 @@ class TokenLoss(Head):
             raise ConfigurationError(
                 f"tokens: expected numbers of shape (positions, width), got {x.shape}"
             )
-        return {"weight": Parameter((self.values, x.shape[1]), normal(0.02), decays=True)}
+        shape = self.values, x.shape[1]
+        return {"weight": Parameter(shape, normal(0.02), decays=True, outputs_first=True)}
 
     def memory(self, rows: int, x: Input) -> Mapping[str, Memory]:
         count, width = rows * prod(x.shape[:-1]), x.shape[-1]

@@ -45,6 +45,8 @@ class Model(Protocol):
     decayed : collection of str, or None
         Parameters that ``--weight-decay`` pulls towards 0: weights, whatever their number of dimensions, but neither biases nor
         scales. None: those of two or more dimensions.
+    outputs_first : collection of str
+        Weights whose first dimension is that of outputs, such as an embedding's rows; of others it is the last.
     reads_in_place : bool
         True if the model indexes ``batch.x`` by ``batch.places``; rows are then not copied.
     asks_for_parameters : bool
@@ -70,6 +72,7 @@ class Model(Protocol):
     task: str
     averaged: Mapping[str, float] = {}
     decayed: Collection[str] | None = None
+    outputs_first: Collection[str] = ()
     reads_in_place: bool = False
     asks_for_parameters: bool = False
     evaluates: bool = True

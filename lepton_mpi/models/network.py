@@ -74,6 +74,8 @@ class Network(Model):
             key: found.averaged for key, found in self._graph.parameters.items() if found.averaged
         }
         self.decayed = [key for key, found in self._graph.parameters.items() if found.is_decayed]
+        found = self._graph.parameters.items()
+        self.outputs_first = [key for key, each in found if each.outputs_first]
         layers = [node.layer for node in [*self._graph.nodes, self._graph.head] if node.layer]
         of_packing = (packing_kernels.pack, packing_kernels.unpack) if self._packs else ()
         called = [each for layer in layers for each in layer.kernels]
@@ -129,6 +131,11 @@ class Network(Model):
     def predict(self, parameters: Views, batch: Batch, outputs: Array) -> None:
         bound = self._outputs(parameters, batch)
         bound.head_node.predict(bound.head_parameters, bound.head, outputs)
+
+    @property
+    def graph(self) -> Graph:
+        """Its layers and the values between them, not to be changed."""
+        return self._graph
 
     def memory_lines(self, rows: int, dtype: np.dtype[Any]) -> list[str]:
         return self._plan(rows, dtype, True)[0].lines()

@@ -7,7 +7,7 @@
             return loss                                               # or (loss, correct): sums over the rows
 
 What else it may have, all by the contract of ``Model``: ``evaluate``, ``predict``, ``initialise``, ``inputs``, ``task``,
-``averaged``, ``decayed``, ``reads_in_place``, ``asks_for_parameters``, ``mixes_rows``, ``kernels``, ``name``. This module is the only one that asks.
+``averaged``, ``decayed``, ``outputs_first``, ``reads_in_place``, ``asks_for_parameters``, ``mixes_rows``, ``kernels``, ``name``. This module is the only one that asks.
 
 What it does is checked in its first micro-batch with rows, for which it is called three times, ``first_step.py``; after that
 a step costs one more call. ``is_trusted = True`` leaves the check out, for a model that counts its calls.
@@ -62,9 +62,10 @@ def adapt(given: Any, data: DataFacts) -> Model:
 
 
 class OwnModel(Model):
-    """See the module; parameters as of ``adapt``."""
+    """See the module; parameters as of ``adapt``. ``given`` is the user's object."""
 
     def __init__(self, model: Any, data: DataFacts) -> None:
+        self.given = model
         write: Any = type(model).__str__
         self._text = type(model).__name__ if write is object.__str__ else str(model)
         self.name = _optional(model, "name", self._text, str, "a text")
@@ -75,6 +76,9 @@ class OwnModel(Model):
         self.task = _optional(model, "task", task, str, "the name of a task")
         self.averaged = _optional(model, "averaged", {}, Mapping, "a dict of name to share")
         self.decayed = _decayed_of(model, self.name, self.shapes)
+        self.outputs_first = _optional(
+            model, "outputs_first", (), Collection, "names of parameters"
+        )
         self.reads_in_place = _flag(model, "reads_in_place")
         self.asks_for_parameters = _flag(model, "asks_for_parameters")
         self.mixes_rows = _flag(model, "mixes_rows")

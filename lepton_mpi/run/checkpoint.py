@@ -11,8 +11,13 @@
     attributes              format, version, step, epoch, seed, model, y_kind (classes or targets), target_scale (JSON,
                             shift, scale and log of scaled targets), configuration (JSON), names (JSON, the order of the flat vector), weights_digest (BLAKE2b);
                             arithmetic, by which rules the run was begun (``run/arithmetic.py``), of version 1 the first;
+                            compression (JSON, of version 3 alone), see below;
                             to go on from: row, how many rows of the epoch were used, order (JSON, how rows are
                             shuffled), loss_sum and correct_sum over those rows
+
+A compressed checkpoint (version 3, ``compressed.py``) is for use, not to go on from: it has no optimizer state, and goes through gzip. Of its
+parameters some are int8, with /scales/<name> for each output channel; compression says which and along which axis. Its
+weights_digest is that of the parameters as they are read, and is checked when they are.
 
 The first 512 bytes, which HDF5 leaves to its user, hold a magic word and the BLAKE2b of all other bytes.
 A file is written under a temporary name, synced and renamed, and the folder is synced: a kill at any
@@ -39,11 +44,13 @@ from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.durable import PatientFile, replace_durably
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.options.config import Config, make_config
+from lepton_mpi.run import compressed
+from lepton_mpi.run.compressed import Compressed
 from lepton_mpi.vectors import Layout
 from lepton_mpi.wording import one_line
 
-# Version 2 has the attribute arithmetic: a program that does not know it would go on by other rules.
-_FORMAT, _VERSION = "lepton_mpi checkpoint", 2
+# Version 2 has the attribute arithmetic: a program that does not know it would go on by other rules. Version 3 is compressed.
+_FORMAT, _VERSION, _VERSION_COMPRESSED = "lepton_mpi checkpoint", 2, 3
 _KEPT = 2
 _DATA = "about/data"
 
@@ -54,7 +61,7 @@ _MAGIC = b"lepton_mpi checkpoint\n"
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds; ``parameters`` and each state are flat, of shape (layout.size,)."""
+    """What a file holds; ``parameters`` and each state are flat, of shape (layout.size,); ``compressed`` says how they are stored."""
 
     layout: Layout
     parameters: np.ndarray
@@ -62,6 +69,7 @@ class Checkpoint:
     normalisation: tuple[np.ndarray, np.ndarray]
     attributes: dict[str, Any]
     encodings: Encodings = dataclasses.field(default_factory=Encodings)
+    compressed: Compressed | None = None
 
     def target_scale(self, target_count: int) -> TargetScale:
         """See ``target_scale_of``."""
@@ -107,13 +115,7 @@ def save(folder: Path, checkpoint: Checkpoint, own: list[Path] | None = None) ->
         left.unlink()
     temporary = path.with_suffix(".tmp")
     try:
-        with (
-            closing(PatientFile(temporary)) as raw,
-            h5py.File(raw, "w", libver=("v110", "v110"), userblock_size=_HEAD_BYTES) as file,
-        ):
-            _write(file, checkpoint)
-        with temporary.open("r+b") as written:
-            written.write(_head(temporary))
+        _write_file(temporary, checkpoint)
         _make_newest(temporary, [file for file in newest_first(folder) if file != path])
         replace_durably(temporary, path)
     except RuntimeError as error:  # h5py raises it, too, when a disk is full
@@ -125,6 +127,28 @@ def save(folder: Path, checkpoint: Checkpoint, own: list[Path] | None = None) ->
         while len(own) > _KEPT:
             own.pop(0).unlink(missing_ok=True)
     return path
+
+
+def save_as(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a file of any name, in place of one that is there. One rank calls it. Raises OSError; nothing is left then."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        _write_file(temporary, checkpoint)
+        replace_durably(temporary, path)
+    except RuntimeError as error:
+        raise OSError(one_line(error)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_file(path: Path, checkpoint: Checkpoint) -> None:
+    with (
+        closing(PatientFile(path)) as raw,
+        h5py.File(raw, "w", libver=("v110", "v110"), userblock_size=_HEAD_BYTES) as file,
+    ):
+        _write(file, checkpoint)
+    with path.open("r+b") as written:
+        written.write(_head(path))
 
 
 def _make_newest(file: Path, others: list[Path]) -> None:
@@ -213,9 +237,9 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r", locking=False) as file:
             trust.check(file, path.stat().st_size)
-            if int(file.attrs["version"]) > _VERSION:
+            if int(file.attrs["version"]) > _VERSION_COMPRESSED:
                 version = file.attrs["version"]
-                raise DataError(f"expected version {_VERSION} or lower, got {version}")
+                raise DataError(f"expected version {_VERSION_COMPRESSED} or lower, got {version}")
             yield file
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
@@ -254,8 +278,11 @@ def _head(path: Path) -> bytes:
 
 
 def _write(file: h5py.File, checkpoint: Checkpoint) -> None:
-    views = checkpoint.layout.views(checkpoint.parameters)
+    views, how = checkpoint.layout.views(checkpoint.parameters), checkpoint.compressed
     arrays = {f"parameters/{name}": view for name, view in views.items()}
+    if how:
+        arrays |= {f"parameters/{name}": how.codes(name, views[name]) for name in how.axes}
+        arrays |= {f"scales/{name}": scale for name, scale in how.scales.items()}
     arrays |= {f"optimizer/{name}": vector for name, vector in checkpoint.state.items()}
     names = ("normalisation/shift", "normalisation/scale")
     arrays |= dict(zip(names, checkpoint.normalisation, strict=True))
@@ -265,13 +292,16 @@ def _write(file: h5py.File, checkpoint: Checkpoint) -> None:
     for name, array in arrays.items():
         # A checksum needs chunks, and a chunk at least one element.
         checked = {"chunks": _chunk(array), "fletcher32": True} if array.size and array.ndim else {}
+        packed = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
+        checked |= packed if how and checked else {}
         file.create_dataset(name, data=array, **checked)
     own = {
         "format": _FORMAT,
-        "version": _VERSION,
+        "version": _VERSION_COMPRESSED if how else _VERSION,
         "weights_digest": checkpoint.layout.digest(checkpoint.parameters),
         "names": json.dumps(list(checkpoint.layout.shapes)),
     }
+    own |= {"compression": how.as_json()} if how else {}
     for key, value in (checkpoint.attributes | own).items():
         file.attrs[key] = value
 
@@ -284,18 +314,35 @@ def _chunk(array: np.ndarray) -> tuple[int, ...]:
 
 def _read(file: h5py.File) -> Checkpoint:
     arrays = {name: file[f"parameters/{name}"][()] for name in json.loads(file.attrs["names"])}
+    how = None
+    if "compression" in file.attrs:
+        how = compressed.unpack(file.attrs["compression"], file.get("scales", {}), arrays)
     layout = Layout({name: array.shape for name, array in arrays.items()})
     if len({array.dtype for array in arrays.values()}) > 1:
         raise DataError("parameters: expected numbers of one type, got several")
+    parameters = np.concatenate([array.reshape(-1) for array in arrays.values()])
+    if how and layout.digest(parameters) != file.attrs["weights_digest"]:
+        raise DataError("parameters: expected those of weights_digest, got others")
     return Checkpoint(
         layout,
-        np.concatenate([array.reshape(-1) for array in arrays.values()]),
+        parameters,
         # Plain SGD keeps no state, and then there is no group.
         {name: dataset[()] for name, dataset in file.get("optimizer", {}).items()},
         (file["normalisation/shift"][()], file["normalisation/scale"][()]),
         _attributes(file),
         _encodings(file),
+        how,
     )
+
+
+def stored_bytes(path: Path) -> dict[str, int]:
+    """Bytes of each parameter in a file that ``verify`` has let pass, its scales with it. Raises DataError."""
+    with _opened(Path(path)) as file:
+        groups = [file[group] for group in ("parameters", "scales") if group in file]
+        return {
+            name: sum(group[name].id.get_storage_size() for group in groups if name in group)
+            for name in json.loads(file.attrs["names"])
+        }
 
 
 def _encodings(file: h5py.File) -> Encodings:

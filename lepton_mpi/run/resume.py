@@ -308,6 +308,10 @@ def _verify_on_other_host(path: Path, rank: int) -> None:
 def _read(config: Config, given: frozenset[str] | None, path: Path, notes: list[str]) -> Start:
     checkpoint.verify(path)
     found, known = checkpoint.read_attributes(path)
+    if "compression" in found:
+        raise DataError(
+            f"{path}: compressed, without the state of an optimizer to go on from; --initial {path} begins a new run with its parameters"
+        )
     before = checkpoint.configuration(found, path)
     config, taken = resumed_options.choose(config, given, before, path)
     start = _place(found, config.global_batch, path)

@@ -27,11 +27,12 @@ from lepton_mpi.world.world import World
 
 @dataclass(frozen=True)
 class Trained:
-    """What a checkpoint and data make together."""
+    """What a checkpoint and data make together; ``path`` is the checkpoint."""
 
     model: Model
     parameters: Views
     data: DataSet
+    path: Path
 
 
 def load_trained(
@@ -90,7 +91,7 @@ def load_trained(
         _check_fits(path, saved, Layout(model.shapes), data, dtype)
     # The checkpoint was trained with its own normalisation, whatever the file says.
     data = renormalised(data, saved.normalisation)
-    return Trained(model, saved.layout.views(saved.parameters), data)
+    return Trained(model, saved.layout.views(saved.parameters), data, path)
 
 
 def _target_scale(path: Path, saved: Checkpoint, target_count: int) -> TargetScale:

@@ -120,11 +120,11 @@ def make(data: DataSet) -> Tokens:
     """The task of data whose rows are windows of a text."""
     known = data.vocabulary
     byte_counts = np.array([len(token) for token in known], np.int64) if known else None
-    texts = tuple(_shown(token) for token in known) or tuple(map(str, range(data.output_count)))
+    texts = tuple(shown(token) for token in known) or tuple(map(str, range(data.output_count)))
     return Tokens(data.feature_shape[0], byte_counts, texts, data.dtype)
 
 
-def _shown(token: bytes) -> str:
+def shown(token: bytes) -> str:
     """As a report can print it."""
     try:
         text = token.decode()

@@ -33,7 +33,7 @@ ALLOWED = {
     "sklearn": ["data/embedded/make.py"],
     "PIL": ["prepare/readers/image_folders.py"],
     "pyarrow": ["prepare/readers/parquet.py"],
-    "matplotlib": [],
+    "matplotlib": ["interpretation/pictures.py"],
     "torch": ["models/adapters/*.py"],
     "jax": ["models/adapters/*.py"],
 }
@@ -66,8 +66,21 @@ MAY_IMPORT = {
         *("collectives", "data", "kernels", "layers", "models", "optimizers", "options"),
         *("strategies", "tasks", "world"),
     },
+    "interpretation": {
+        *("data", "kernels", "layers", "models", "run", "tasks", "world"),
+    },
     "commands": {
-        *("run", "prepare", "options", "collectives", "world", "data", "models", "tasks"),
+        *(
+            "interpretation",
+            "run",
+            "prepare",
+            "options",
+            "collectives",
+            "world",
+            "data",
+            "models",
+            "tasks",
+        ),
         "optimizers",
     },
 }

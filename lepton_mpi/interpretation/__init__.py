@@ -1,0 +1,1 @@
+"""What a trained model goes by: gradients by its input, attention, and what it loses without a column."""
