@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from lepton_mpi.layers import packing_kernels
 from lepton_mpi.layers.compose import Graph, Node
 from lepton_mpi.layers.layer import Array, Arrays, Head, Layer, Synchronised, When, unread
-from lepton_mpi.layers.plan import Buffer, Call, Key, Plan, Ref
+from lepton_mpi.layers.placement import Buffer
+from lepton_mpi.layers.plan import Call, Key, Plan, Ref
 
 Views = Mapping[str, Array]
 

@@ -19,7 +19,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from lepton_mpi.layers.plan import Buffer, Call, Key, Plan, Ref, place
+from lepton_mpi.layers.placement import Buffer, place
+from lepton_mpi.layers.plan import Call, Key, Plan, Ref
 
 # Calls from the last of the forward pass to the first of the backward pass between which packing an array saves nothing.
 _NEAR = 2

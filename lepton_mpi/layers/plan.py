@@ -11,12 +11,11 @@ is ``packing.py``:
     b/out     |--|                                     with --recompute, and filled a second time, before c' reads it
 
 What works element by element works in place; the gradient by a value that several layers read is added up as they are done.
-Source of the placement, greedy by size: Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020.
+Where they lie: ``placement.py``.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
@@ -24,11 +23,9 @@ import numpy as np
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.layers.compose import Graph, Node
 from lepton_mpi.layers.layer import Head, Join, Layer, Memory, Shape
+from lepton_mpi.layers.placement import Buffer, place
 from lepton_mpi.layers.storage import Storage
 from lepton_mpi.wording import size_text
-
-# So that no two arrays share a cache line, and vectors are loaded from one.
-_ALIGNMENT = 64
 
 Key = tuple[Any, ...]
 
@@ -72,35 +69,6 @@ class Call(NamedTuple):
         one = (self.out, self.grad_out)
         several = (*self.xs, *self.grad_xs, *self.memory.values(), *self.shared.values())
         return (ref for ref in (*several, *one) if ref and ref.key and ref.key[0] != "input")
-
-
-@dataclass
-class Buffer:
-    """Memory of an array: ``offset`` bytes into the arena, during calls ``first`` to ``last``, counted from 0.
-
-    ``rounds``: whether its numbers may be rounded from the forward to the backward pass. ``holds``: what they are, if that is not ``dtype``.
-    """
-
-    name: str
-    shape: Shape
-    dtype: np.dtype[Any]
-    first: int
-    last: int
-    offset: int = 0
-    rounds: bool = False
-    holds: str = ""
-
-    @property
-    def byte_count(self) -> int:
-        """Of the array itself."""
-        return prod(self.shape) * self.dtype.itemsize
-
-
-class Wanted(NamedTuple):
-    """A value and, of a plan for training, the gradient of the loss by it: in buffers that nothing writes over."""
-
-    value: Ref
-    gradient: Ref | None
 
 
 @dataclass
@@ -177,28 +145,6 @@ def make_plan(
     plan = writer.plan
     plan.arena_bytes = place(list(plan.buffers.values()))
     return plan
-
-
-def place(buffers: Sequence[Buffer]) -> int:
-    """Give each buffer an offset, so that no two share memory that live at once; returns the bytes that they need together.
-
-    The largest first, each at the lowest offset that is free during its life.
-    """
-    placed: list[Buffer] = []
-    for buffer in sorted(buffers, key=lambda b: -b.byte_count):
-        start, size = 0, _aligned(buffer.byte_count)
-        alive = [b for b in placed if b.first <= buffer.last and buffer.first <= b.last]
-        for other in sorted(alive, key=lambda b: b.offset):
-            if start + size <= other.offset:
-                break
-            start = max(start, other.offset + _aligned(other.byte_count))
-        buffer.offset = start
-        placed.append(buffer)
-    return max((b.offset + _aligned(b.byte_count) for b in placed), default=0)
-
-
-def _aligned(byte_count: int) -> int:
-    return -(-byte_count // _ALIGNMENT) * _ALIGNMENT
 
 
 class _Writer:
