@@ -38,13 +38,6 @@ class Buffer:
         return prod(self.shape) * self.dtype.itemsize
 
 
-class Wanted(NamedTuple):
-    """A value and, of a plan for training, the gradient of the loss by it: in buffers that nothing writes over."""
-
-    value: Ref
-    gradient: Ref | None
-
-
 def place(buffers: Sequence[Buffer]) -> int:
     """Give each buffer an offset, so that no two share memory that live at once; returns the bytes that they need together.
 

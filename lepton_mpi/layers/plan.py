@@ -71,6 +71,13 @@ class Call(NamedTuple):
         return (ref for ref in (*several, *one) if ref and ref.key and ref.key[0] != "input")
 
 
+class Wanted(NamedTuple):
+    """A value and, of a plan for training, the gradient of the loss by it: in buffers that nothing writes over."""
+
+    value: Ref
+    gradient: Ref | None
+
+
 @dataclass
 class Plan:
     """See the module.
