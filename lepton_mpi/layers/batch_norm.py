@@ -9,15 +9,18 @@ are those of the micro-batch, over its rows and places, whatever the number of r
 
 The running statistics are averaged parameters (``Parameter.averaged``): in a step they move by ``momentum`` of the way to the mean
 of the micro-batches' statistics, by rows; of the variance that of n - 1, as in torch.
+Where the running statistics are frozen, they are what training normalises by, too, as in torch's ``eval()``: they stay, and
+``grad_x = weight / sqrt(variance + epsilon) * grad_out``. Weight and bias alone may be frozen while statistics go on.
 Source: Ioffe and Szegedy, "Batch normalization", ICML 2015.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from lepton_mpi.batch import Input
 from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.kernels.compiling import Kernel
 from lepton_mpi.layers import channel_norm_kernels as kernels
 from lepton_mpi.layers.initial import Initial, ones, zeros
 from lepton_mpi.layers.layer import Array, Arrays, Layer, Memory, Parameter, Shape, When
@@ -40,7 +43,10 @@ class BatchNorm(Layer):
     """
 
     mixes_rows = True
-    kernels = kernels.batch_statistics, kernels.normalise, kernels.batch_norm_gradient
+    kernels: Sequence[Kernel] = (
+        *(kernels.batch_statistics, kernels.normalise),
+        kernels.batch_norm_gradient,
+    )
 
     def __init__(
         self,
@@ -50,7 +56,7 @@ class BatchNorm(Layer):
         initial: Initial = ones,
     ) -> None:
         self._relu, self._momentum, self._epsilon = relu, momentum, epsilon
-        self._initial = initial
+        self._initial, self._is_fixed = initial, False
 
     def parameters(self, x: Input) -> Mapping[str, Parameter]:
         shape = channels_of("batch normalisation", x)
@@ -61,6 +67,16 @@ class BatchNorm(Layer):
             "running_variance": Parameter(shape, ones, self._momentum),
         }
 
+    def freeze(self, names: Collection[str]) -> None:
+        statistics = {"running_mean", "running_variance"} & set(names)
+        if len(statistics) == 1:
+            raise ConfigurationError(
+                f"--freeze: expected both running_mean and running_variance of a BatchNorm, or neither, got {statistics.pop()}"
+            )
+        if statistics:
+            self._is_fixed, self.mixes_rows = True, False
+            self.kernels = kernels.normalise, kernels.fixed_norm_gradient
+
     def out_shape(self, x: Input) -> Shape:
         return x.shape
 
@@ -70,7 +86,7 @@ class BatchNorm(Layer):
 
     def forward(self, p: Mapping[str, Array], at: Arrays, when: When) -> None:
         x, memory, statistics = at.x.reshape(-1), at.memory, at.memory["statistics"]
-        if when.training:
+        if when.training and not self._is_fixed:
             kernels.batch_statistics(x, memory["wide"], memory["totals"], statistics)
         else:
             statistics[0], statistics[1] = p["running_mean"], p["running_variance"]
@@ -85,6 +101,10 @@ class BatchNorm(Layer):
         given = statistics, p["weight"], p["bias"], self._epsilon, self._relu
         filled = grad["weight"], grad["bias"], grad_x
         scratch = memory["wide"], memory["totals"]
+        if self._is_fixed:
+            kernels.fixed_norm_gradient(x, *given, *scratch, at.grad_out.reshape(-1), *filled)
+            grad["running_mean"][:] = grad["running_variance"][:] = 0
+            return
         kernels.batch_norm_gradient(x, *given, *scratch, at.grad_out.reshape(-1), *filled)
         rows, places = len(at.x), x.size // statistics.shape[1]
         np.multiply(statistics[0], rows, out=grad["running_mean"])

@@ -169,6 +169,26 @@ def batch_norm_gradient(
         _gradient(x, grad_out, wide, with_relu, grad_x)
 
 
+@kernel("void(V, M, V, V, F, b1, M, f8[:,::1], V, V, V, V)")
+def fixed_norm_gradient(
+    x, statistics, weight, bias, epsilon, with_relu, wide, totals, grad_out, grad_weight, grad_bias, grad_x
+):  # fmt: skip
+    """Gradients of ``normalise`` with statistics that do not depend on x. As ``batch_norm_gradient``."""
+    channels = weight.size
+    _repeat(statistics[0], wide[0])
+    _repeat(bias, wide[2])
+    for c in range(channels):
+        wide[1, c] = weight[c] / np.sqrt(statistics[1, c] + epsilon)
+    _repeat(wide[1, :channels], wide[1])
+    _add_up_gradient(x, grad_out, wide, with_relu, totals)
+    for c in range(channels):
+        grad_bias[c] = totals[0, c]
+        grad_weight[c] = totals[1, c] / np.sqrt(statistics[1, c] + epsilon)
+    if grad_x.size > 0:
+        wide[3, :], wide[4, :] = 0, 0
+        _gradient(x, grad_out, wide, with_relu, grad_x)
+
+
 @inner
 def _of_image(statistics, groups, weight, bias, epsilon, wide):
     """Rows 0 to 2 of ``wide`` for one image, from the mean and the variance of its groups."""

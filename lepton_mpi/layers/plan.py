@@ -13,7 +13,7 @@ What works element by element works in place; the gradient by a value that sever
 Source of the placement, greedy by size: Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal, NamedTuple, cast
@@ -133,6 +133,7 @@ def make_plan(
     dtype: np.dtype[Any],
     training: bool = True,
     recompute: int = 0,
+    frozen: Collection[str] = (),
 ) -> Plan:
     """Write down the calls and place the arrays.
 
@@ -143,17 +144,20 @@ def make_plan(
     recompute : int
         Parts of the outermost ``Sequential`` that make a segment: of a segment only what others read is kept, and the rest is
         computed again before its backward pass. 0: everything is kept.
+    frozen : collection of str
+        Parameters without a gradient: layers that nothing before or in them is trained of have no backward pass.
     """
-    writer = _Writer(graph, rows, dtype, recompute if training else 0)
+    writer = _Writer(graph, rows, dtype, recompute if training else 0, frozen)
     for node in graph.nodes:
         writer.forward(node, again=False)
     writer.head(training)
     if training:
         for segment in reversed(range(writer.storage.segment_count)):
-            writer.recompute(segment)
-            for node in reversed(graph.nodes):
-                if writer.storage.segment_of(node) == segment:
-                    writer.backward(node)
+            own = [n for n in reversed(graph.nodes) if writer.storage.segment_of(n) == segment]
+            if any(map(writer.has_backward, own)):
+                writer.recompute(segment)
+            for node in own:
+                writer.backward(node)
     plan = writer.plan
     plan.arena_bytes = place(list(plan.buffers.values()))
     return plan
@@ -184,14 +188,25 @@ def _aligned(byte_count: int) -> int:
 class _Writer:
     """Appends calls to a plan, and keeps the books of gradients."""
 
-    def __init__(self, graph: Graph, rows: int, dtype: np.dtype[Any], recompute: int) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        rows: int,
+        dtype: np.dtype[Any],
+        recompute: int,
+        frozen: Collection[str],
+    ) -> None:
         self.graph, self.rows, self.dtype = graph, rows, dtype
+        self._frozen = frozenset(frozen)
         self.storage = Storage(graph, recompute)
         self.plan = Plan(rows)
         # The gradient so far by a value, and whether nothing else needs its memory.
         self._gradients: dict[int, tuple[Ref, bool]] = {}
         self._has_gradient = self._values_with_gradient()
-        users = [name for node in [*graph.nodes, graph.head] for name in node.parameters.values()]
+        # Who has no backward pass never fills a gradient.
+        computed = [*filter(self.has_backward, graph.nodes), graph.head]
+        users = [name for node in computed for name in node.parameters.values()]
+        self._unfilled = tuple(name for name in graph.parameters if name not in users)
         self._missing = {name: users.count(name) for name in users}
         self._filled: set[str] = set()
         self._number = 0
@@ -221,7 +236,8 @@ class _Writer:
             return
         is_free = head.in_place and self.storage.is_free_after_head
         grad_x = x if is_free else self._new(f"gradient by {node.name}/x", x.shape)
-        self._append(self._with_parameters(call._replace(grad_xs=(grad_x,))))
+        call = self._with_parameters(call._replace(grad_xs=(grad_x,)))
+        self._append(call._replace(completes=(*call.completes, *self._unfilled)))
         self._contribute(node, value, grad_x, True)
 
     def recompute(self, segment: int) -> None:
@@ -229,10 +245,16 @@ class _Writer:
         for node in self.storage.again(segment):
             self.forward(node, again=True)
 
+    def has_backward(self, node: Node) -> bool:
+        """Whether anybody wants a gradient of it."""
+        if node.layer is None:
+            return False
+        return self._is_trained(node) or any(self._has_gradient[value] for value in node.inputs)
+
     def backward(self, node: Node) -> None:
         """Unless nobody wants a gradient of it."""
         layer, wanted = node.layer, [self._has_gradient[value] for value in node.inputs]
-        if layer is None or not (node.parameters or any(wanted)):
+        if layer is None or not self.has_backward(node):
             return
         grad_out, is_own = self._gradients[self.storage.view_root(node.output)]
         grad_out = Ref(grad_out.key, self._shape(node.output))
@@ -290,11 +312,14 @@ class _Writer:
         self._gradients[root] = ref, is_own
 
     def _values_with_gradient(self) -> list[bool]:
-        """Of each value, whether a layer before it has parameters."""
+        """Of each value, whether a layer before it has parameters that are trained."""
         found = [False] * len(self.graph.inputs)
         for node in self.graph.nodes:
-            found.append(bool(node.parameters) or any(found[value] for value in node.inputs))
+            found.append(self._is_trained(node) or any(found[value] for value in node.inputs))
         return found
+
+    def _is_trained(self, node: Node) -> bool:
+        return not self._frozen.issuperset(node.parameters.values())
 
     def _shape(self, value: int) -> Shape:
         return (self.rows, *self.graph.values[value].shape)

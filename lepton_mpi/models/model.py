@@ -37,6 +37,8 @@ class Model(Protocol):
     decayed : collection of str, or None
         Parameters that ``--weight-decay`` pulls towards 0: weights, whatever their number of dimensions, but neither biases nor
         scales. None: those of two or more dimensions.
+    frozen : collection of str
+        Parameters that are not trained, by ``freeze``; nobody looks at their gradient, which need not be filled.
     reads_in_place : bool
         True if the model indexes ``batch.x`` by ``batch.places``; rows are then not copied.
     asks_for_parameters : bool
@@ -60,6 +62,7 @@ class Model(Protocol):
     task: str
     averaged: Mapping[str, float] = {}
     decayed: Collection[str] | None = None
+    frozen: Collection[str] = ()
     reads_in_place: bool = False
     asks_for_parameters: bool = False
     evaluates: bool = True
@@ -70,6 +73,13 @@ class Model(Protocol):
     def initialise(self, parameters: Views, seed: int) -> None:
         """Fill ``parameters``, a function of ``seed`` alone."""
         initialise_uniform(parameters, seed)
+
+    def freeze(self, names: Collection[str]) -> None:
+        """These parameters stay as they are. Called once, before ``kernels`` and ``mixes_rows`` are read.
+
+        Raises ConfigurationError for parameters that can only stay together.
+        """
+        self.frozen = frozenset(names)
 
     def loss_and_gradient(
         self, parameters: Views, batch: Batch, gradient: Views, sync: Sync

@@ -7,7 +7,7 @@ them, and Python walks the plan's calls; all work is in the layers' kernels. A d
 and backward: 3 us for calls of its four kernels, the rest for Python. In the fused ``layers/dense_stack.py`` it takes 0.5 us.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,9 +62,7 @@ class Network(Model):
             key: found.averaged for key, found in self._graph.parameters.items() if found.averaged
         }
         self.decayed = [key for key, found in self._graph.parameters.items() if found.is_decayed]
-        layers = [node.layer for node in [*self._graph.nodes, self._graph.head] if node.layer]
-        self.kernels = tuple(dict.fromkeys(each for layer in layers for each in layer.kernels))
-        self.mixes_rows = any(isinstance(each, Layer) and each.mixes_rows for each in layers)
+        self._look_at_layers()
         self.reads_in_place = self._reads_rows()
         self._plans: dict[tuple[int, np.dtype[Any], bool], tuple[Plan, dict[Key, Array]]] = {}
         self._bounds: dict[tuple[int, bool, int, int], Bound] = {}
@@ -77,6 +75,16 @@ class Network(Model):
     def initialise(self, parameters: Views, seed: int) -> None:
         for index, (key, parameter) in enumerate(self._graph.parameters.items()):
             parameter.initial(parameters[key], seed, index)
+
+    def freeze(self, names: Collection[str]) -> None:
+        self.frozen = frozenset(names)
+        for node in self._graph.nodes:
+            if isinstance(node.layer, Layer):
+                own = [own for own, name in node.parameters.items() if name in self.frozen]
+                node.layer.freeze(own)
+        self._look_at_layers()
+        self._plans.clear()
+        self._bounds.clear()
 
     def loss_and_gradient(
         self, parameters: Views, batch: Batch, gradient: Views, sync: Sync
@@ -102,6 +110,12 @@ class Network(Model):
 
     def memory_lines(self, rows: int, dtype: np.dtype[Any]) -> list[str]:
         return self._plan(rows, dtype, True)[0].lines()
+
+    def _look_at_layers(self) -> None:
+        """What the network is because one of its layers is."""
+        layers = [node.layer for node in [*self._graph.nodes, self._graph.head] if node.layer]
+        self.kernels = tuple(dict.fromkeys(each for layer in layers for each in layer.kernels))
+        self.mixes_rows = any(isinstance(each, Layer) and each.mixes_rows for each in layers)
 
     def _outputs(self, parameters: Views, batch: Batch) -> Bound:
         """With the forward pass of evaluation behind it."""
@@ -155,7 +169,7 @@ class Network(Model):
         """The plan, and the memory that lasts as long as it."""
         key = rows, dtype, training
         if key not in self._plans:
-            plan = make_plan(self._graph, rows, dtype, training, self._recompute)
+            plan = make_plan(self._graph, rows, dtype, training, self._recompute, self.frozen)
             self._plans[key] = plan, make_lasting(plan)
         return self._plans[key]
 

@@ -26,7 +26,7 @@ from lepton_mpi.optimizers.learning_rate import Schedule
 from lepton_mpi.optimizers.settings import Settings
 from lepton_mpi.options.config import Config
 from lepton_mpi.registry import load as load_own
-from lepton_mpi.run import checkpoint, codes, defaults, evaluation, hooks, resume, summary
+from lepton_mpi.run import defaults, evaluation, freezing, hooks, initial, resume, summary
 from lepton_mpi.run.arithmetic import BY_NUMBER, Arithmetic
 from lepton_mpi.run.cold_start import ColdStart
 from lepton_mpi.run.hook import Hook, QuietHook
@@ -192,8 +192,11 @@ def _make_model(config: Config, world: World, model: Any, data: DataSet) -> Mode
     with world.agreeing():
         if model is None:
             threads = summary.thread_count(config, world)
-            return make_model(config.model, config.for_model(threads), data)
-        return own_model.adapt(model, data)
+            made = make_model(config.model, config.for_model(threads), data)
+        else:
+            made = own_model.adapt(model, data)
+        freezing.freeze(config.freeze, made)
+        return made
 
 
 def _make_strategy(
@@ -223,13 +226,20 @@ def _make_strategy(
         config.segment_bytes,
         averaged=model.averaged,
         decayed=None if rules.decays_by_dimensions else model.decayed,
+        frozen=model.frozen,
         is_asked=model.asks_for_parameters,
     )
     with world.agreeing():
         if not rules.decays_by_dimensions:
             _check_decay(config, model)
         make = STRATEGIES.find(config.strategy)
-    return make(setting)
+    made: Strategy = make(setting)
+    if config.freeze and not made.freezes:
+        raise ConfigurationError(
+            f"--freeze: expected a strategy that leaves frozen parameters alone (Setting.frozen) and says so by freezes = True, got "
+            f"{config.strategy}"
+        ).on_all_ranks()
+    return made
 
 
 def _check_decay(config: Config, model: Model) -> None:
@@ -254,33 +264,27 @@ def _initialise(
     start: Start,
     data: DataSet,
 ) -> Start:
-    """Random parameters, or those of a checkpoint, with its state if the run goes on; the same on every rank.
+    """Random parameters, or those of a file, or of a checkpoint with its state if the run goes on; the same on every rank.
 
-    Returns ``start``, on rank 0 with what there is to say of a checkpoint of other data.
+    Returns ``start``, on rank 0 with what there is to say of the file.
     """
-    with world.agreeing():
-        if config.initial is not None and not start.goes_on and world.local_rank == 0:
-            checkpoint.verify(Path(config.initial))
+    file, is_own = None, isinstance(model, own_model.OwnModel)
+    if config.initial is not None and not start.goes_on:
+        name = "" if is_own else config.model
+        file = initial.find(config.initial, config.initial_strict, name, world)
     with world.agreeing():
         # One that several ranks share is filled by one of them.
         if world.local_rank == 0 or not strategy.is_shared:
+            views = layout.views(strategy.parameters)
             if start.goes_on:
                 resume.restore(start, layout, strategy, data)
-            elif config.initial is None:
-                model.initialise(layout.views(strategy.parameters), config.seed)
             else:
-                loaded = checkpoint.read(Path(config.initial))
-                _check_shapes(config.initial, loaded.layout, layout)
-                strategy.restore(loaded.parameters, strategy.state())
-                notes = codes.notes_on_initial(loaded.encodings, data, config.initial)
+                model.initialise(views, config.seed)
+            if file is not None:
+                notes = initial.take(file, layout, views, data)
                 start = dataclasses.replace(start, initial_notes=tuple(notes))
     world.agree_on("the digest of the initial parameters", layout.digest(strategy.parameters))
     return start
-
-
-def _check_shapes(path: str, found: Layout, wanted: Layout) -> None:
-    if found.shapes != wanted.shapes:
-        raise ConfigurationError(f"{path}: expected parameters {wanted.shapes}, got {found.shapes}")
 
 
 def _make_hooks(run: Run) -> list[Hook]:

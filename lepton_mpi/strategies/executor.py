@@ -20,6 +20,7 @@ class Executor(StrategyBase):
         The other ways of summing round otherwise with another number of ranks.
     """
 
+    freezes = True
     bucket_count: int
     optimizer: Optimizer
 

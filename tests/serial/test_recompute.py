@@ -75,9 +75,10 @@ class _Alone:
     awaits = follows = False
 
 
-def _step(name: str, recompute: int) -> tuple[bytes, list[str]]:
+def _step(name: str, recompute: int, frozen: tuple[str, ...] = ()) -> tuple[bytes, list[str]]:
     """Bits of loss and gradient, and what was planned."""
     network, facts = _network(name, recompute)
+    network.freeze(frozen)
     layout = Layout(network.shapes)
     parameters = layout.views(np.zeros(layout.size, np.float32))
     network.initialise(parameters, 1)
@@ -106,3 +107,14 @@ def test_the_bits_are_the_same(name):
         assert again == whole
         if SMALLER.get(name) == every:
             assert _arena_mib(fewer) < 0.75 * _arena_mib(kept)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_bits_are_the_same_where_a_part_is_frozen(name):
+    """The first half of the parameters, without their statistics; what is before all that is trained has no backward pass."""
+    shapes = list(_network(name, 0)[0].shapes)
+    frozen = tuple(key for key in shapes[: len(shapes) // 2] if "running" not in key)
+    whole, _ = _step(name, 0, frozen)
+    for every in (1, 2):
+        again, _ = _step(name, every, frozen)
+        assert again == whole
