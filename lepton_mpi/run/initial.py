@@ -84,7 +84,7 @@ def take(file: InitialFile, layout: Layout, parameters: Views, data: DataSet) ->
     source = _open(file, layout, data)
     try:
         made = match(source.table, source.shapes, source.read)
-        _check(file.path, file.is_strict, made)
+        _check(file, made, list(layout.shapes))
         fill(made.taken, source.read, parameters)
     except DataError as error:
         raise DataError(f"{file.path}: {error}") from None
@@ -138,11 +138,11 @@ def _newest(folder: Path) -> tuple[Path, list[str]]:
     return path, [*skipped, f"{path} is the newest checkpoint that is whole"]
 
 
-def _check(path: Path, is_strict: bool, made: Match) -> None:
+def _check(file: InitialFile, made: Match, names: list[str]) -> None:
     """Raises ConfigurationError for a file of another model; if that is allowed, for one that has nothing in common."""
-    if made.is_complete or (not is_strict and made.taken):
+    if made.is_complete or (not file.is_strict and made.taken):
         return
-    differences = "; ".join(_differences(made))
+    path, differences = file.path, "; ".join(_differences(made, names))
     if not made.taken:
         raise ConfigurationError(
             f"{path}: expected parameters of the model, got none that fits: {differences}; --model and its options must be "
@@ -154,7 +154,7 @@ def _check(path: Path, is_strict: bool, made: Match) -> None:
     )
 
 
-def _differences(made: Match) -> list[str]:
+def _differences(made: Match, names: list[str]) -> list[str]:
     found = []
     if made.other_shapes:
         texts = [
@@ -163,7 +163,7 @@ def _differences(made: Match) -> list[str]:
         ]
         found.append(f"of another shape: {_listed(texts)}")
     if made.missing:
-        found.append(f"missing: {_listed(made.missing)}")
+        found.append(f"missing: {_listed(in_groups(made.missing, names))}")
     if made.left_over:
         found.append(f"left over in the file: {_listed(list(map(printable, made.left_over)))}")
     return found
@@ -183,7 +183,7 @@ def _told(path: Path, made: Match, names: list[str]) -> list[str]:
             notes.append(
                 f"takes the first {stored.shape[0]} of {made.longer[name]} rows of {printable(theirs)} for {name}"
             )
-    notes += _differences(made)
+    notes += _differences(made, names)
     begun = [name for name in names if name not in made.taken]
     if begun:
         notes.append(f"begins as without a file: {', '.join(in_groups(begun, names))}")
