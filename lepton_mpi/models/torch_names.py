@@ -120,6 +120,31 @@ def is_no_parameter(name: str) -> bool:
     return _NO_PARAMETER.search(name) is not None
 
 
+def options_of(model: str, found: Mapping[str, Shape]) -> str:
+    """Options of a model whose parameters have these shapes, by torch's names or ours; empty if they do not say it."""
+
+    def shape_of(*patterns: str) -> list[Shape]:
+        return [s for n, s in found.items() if any(fnmatchcase(n, one) for one in patterns)]
+
+    if model == "gpt":
+        tables = shape_of("*wte.weight", "embedding[./]weight")
+        blocks = {
+            m[1] for name in found if (m := re.search(r"(?:^|\.)h\.(\d+)\.|^block(\d+)", name))
+        }
+        if len(tables) == 1 and len(tables[0]) == 2 and blocks:
+            vocabulary, width = tables[0]
+            return f"--layers {len(blocks)} --width {width}, and a vocabulary of {vocabulary}"
+    if model.startswith("resnet"):
+        stems = shape_of("conv1.weight")
+        if len(stems) == 1 and len(stems[0]) == 4:
+            return f"--width {stems[0][0]}, and images of {stems[0][1]} channels"
+    if model == "mlp":
+        layers = shape_of("layer*.weight")
+        if layers and all(len(shape) == 2 for shape in layers):
+            return f"--hidden {' '.join(str(shape[0]) for shape in layers[:-1])}".rstrip()
+    return ""
+
+
 def without_wrappers(names: list[str]) -> dict[str, str]:
     """Names without what DataParallel and ``torch.compile`` put before all of them, to the names of the file."""
     start = 0

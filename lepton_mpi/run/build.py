@@ -68,6 +68,9 @@ def build(
     threadpoolctl.threadpool_limits(summary.thread_count(config, world))
     start = start or resume.find(config, world, given)
     config = start.config or config
+    if not start.goes_on:
+        file = initial.find(config, world, is_own_model=model is not None)
+        start = dataclasses.replace(start, initial=file)
     with ExitStack() as ends:
         report = ends.enter_context(closing(_open_report(config, world, start)))
         run = _build(config, world, model, start, report, ends)
@@ -268,10 +271,6 @@ def _initialise(
 
     Returns ``start``, on rank 0 with what there is to say of the file.
     """
-    file, is_own = None, isinstance(model, own_model.OwnModel)
-    if config.initial is not None and not start.goes_on:
-        name = "" if is_own else config.model
-        file = initial.find(config.initial, config.initial_strict, name, world)
     with world.agreeing():
         # One that several ranks share is filled by one of them.
         if world.local_rank == 0 or not strategy.is_shared:
@@ -280,8 +279,8 @@ def _initialise(
                 resume.restore(start, layout, strategy, data)
             else:
                 model.initialise(views, config.seed)
-            if file is not None:
-                notes = initial.take(file, layout, views, data)
+            if start.initial is not None:
+                notes = initial.take(start.initial, model, views, data)
                 start = dataclasses.replace(start, initial_notes=tuple(notes))
     world.agree_on("the digest of the initial parameters", layout.digest(strategy.parameters))
     return start

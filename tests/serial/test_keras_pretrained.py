@@ -39,7 +39,7 @@ def _begun(model, path, is_strict=True):
     views = layout.views(np.zeros(layout.size, "f4"))
     model.initialise(views, 0)
     file = InitialFile(path, is_strict, model.name)
-    return views, initial.take(file, layout, views, SimpleNamespace())
+    return views, initial.take(file, model, views, SimpleNamespace())
 
 
 @pytest.mark.parametrize("case", kerases.ROW_SHAPES)
@@ -92,11 +92,11 @@ def test_models_whose_layers_keras_has_not(tmp_path):
         with pytest.raises(
             ConfigurationError, match=f"for weights of Keras, got {name or 'your own'}"
         ):
-            initial.take(file, Layout({"w": (2,)}), {}, SimpleNamespace())
+            initial.take(file, SimpleNamespace(shapes={"w": (2,)}), {}, SimpleNamespace())
 
 
 def _found(path):
-    (file,) = on_ranks(1, lambda world: initial.find(str(path), True, "mlp", world))
+    (file,) = on_ranks(1, lambda world: initial.find(Config(initial=str(path)), world))
     return file.path
 
 

@@ -57,7 +57,7 @@ def begun(model, path, is_strict=True, dtype="float32"):
     views = layout.views(np.zeros(layout.size, dtype))
     model.initialise(views, 0)
     file = InitialFile(path, is_strict, model.name)
-    return views, initial.take(file, layout, views, SimpleNamespace())
+    return views, initial.take(file, model, views, SimpleNamespace())
 
 
 def centred_logits(model, views, case: str, length: int = 17) -> np.ndarray:
@@ -251,9 +251,84 @@ def test_a_file_of_another_model(tmp_path):
     path = written(tmp_path, "gpt")
     for is_strict in (True, False):
         with pytest.raises(
-            ConfigurationError, match=r"got none that fits.*--model and its options"
+            ConfigurationError, match=r"got none that fits.*--model mlp and its options"
         ):
             begun(made("mlp"), path, is_strict)
+
+
+@pytest.mark.parametrize(
+    ("case", "own", "words"),
+    [
+        ("gpt", {"layers": 3, "width": 32}, "--layers 2 --width 48, and a vocabulary of 61"),
+        ("resnet8", {"width": 8}, "--width 16, and images of 3 channels"),
+    ],
+)
+def test_options_that_the_file_tells(tmp_path, case, own, words):
+    """Stand in the line, where the model's are others."""
+    path = written(tmp_path, case)
+    with pytest.raises(ConfigurationError) as caught:
+        begun(made(case, **own), path)
+    assert f"; the file's are {words}; " in str(caught.value)
+
+
+def test_widths_that_the_file_tells(tmp_path):
+    path = tmp_path / "mlp.safetensors"
+    shapes = {"layer0": (7, 12), "layer1": (6, 7), "layer2": (5, 6)}
+    save_file({f"{name}.weight": np.ones(shape, "f4") for name, shape in shapes.items()}, path)
+    with pytest.raises(ConfigurationError, match="the file's are --hidden 7 6;"):
+        begun(made("mlp"), path)
+
+
+def test_what_is_frozen_and_was_never_trained_is_said(tmp_path):
+    path, model = written(tmp_path, "mlp", **{"layer0.bias": None}), made("mlp")
+    model.freeze(["layer0/weight", "layer0/bias"])
+    _, notes = begun(model, path, is_strict=False)
+    assert notes[-1] == "is frozen as it begins, which nothing has trained: layer0/bias"
+
+
+# -- the configuration beside it ---------------------------------------------------------------------
+
+
+def _find_gpt(folder, about, **own):
+    (folder / "config.json").write_text(about if isinstance(about, str) else json.dumps(about))
+    own = {"layers": 2, "width": 48, "heads": 4} | own
+    config = Config(
+        model="gpt", initial=str(written(folder, "gpt")), own={"model": own}, data=("any.txt",)
+    )
+    (file,) = on_ranks(1, lambda world: initial.find(config, world))
+    return file.notes
+
+
+_GPT2 = {"model_type": "gpt2", "n_head": 4, "activation_function": "gelu_new"}
+
+
+@pytest.mark.parametrize("about", ["", "{", "[]", "[" * 99_999, {"model_type": "other"}])
+def test_heads_are_taken_on_trust_where_nothing_says_them(tmp_path, about):
+    """No configuration of a GPT-2 lies beside the file."""
+    (note,) = _find_gpt(tmp_path, about)
+    assert "takes --heads 4 for what it was trained with" in note
+
+
+def test_heads_are_those_of_the_configuration(tmp_path):
+    """Parameters of other heads would fit."""
+    assert _find_gpt(tmp_path, _GPT2) == ()
+    assert _find_gpt(tmp_path, _GPT2 | {"activation_function": "gelu"}, feed_forward="gelu") == ()
+    for key, value, words in (
+        ("n_head", 12, "n_head: expected --heads 4, got 12: give --heads 12"),
+        ("n_head", "\n", "n_head: expected --heads 4"),
+        ("activation_function", "gelu", "give --feed-forward gelu"),
+        ("activation_function", "relu", "got relu, which is not built in"),
+        ("activation_function", ["relu"], "which is not built in"),
+        (
+            "layer_norm_epsilon",
+            1e-6,
+            "layer_norm_epsilon: expected 1e-05, which is built in, got 1e-06",
+        ),
+        ("scale_attn_by_inverse_layer_idx", True, "expected False"),
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            _find_gpt(tmp_path, _GPT2 | {key: value})
+        assert words in str(caught.value) and str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize(
@@ -276,7 +351,7 @@ def test_what_is_no_finite_number(tmp_path, array, words):
 
 
 def _found(path):
-    (file,) = on_ranks(1, lambda world: initial.find(str(path), True, "mlp", world))
+    (file,) = on_ranks(1, lambda world: initial.find(Config(initial=str(path)), world))
     return file
 
 

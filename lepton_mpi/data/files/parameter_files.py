@@ -6,6 +6,7 @@ program, such as a pickle of torch, is not opened.
 """
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +35,7 @@ class ParameterFile(NamedTuple):
 
 def check_kind(path: Path) -> None:
     """Refuse what is none of these files and no checkpoint either, with how to make one. Raises DataError."""
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError(f"{path}: no such checkpoint, and no other file")
     probe.check_regular(path)
     try:
