@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file
 
 from lepton_mpi.data.files import probe
 from lepton_mpi.errors import ConfigurationError, DataError
@@ -14,6 +14,7 @@ from lepton_mpi.run.fit import train
 from tests.parallel.alone import trained_alone
 from tests.parallel.test_own_parts import OWN
 from tests.parallel.together import equal_everywhere, refused, together
+from tests.serial.raw_files import write_torch_resnet
 
 
 @pytest.fixture(autouse=True)
@@ -29,29 +30,13 @@ def _config(**options) -> Config:
 
 @pytest.fixture
 def torchs(world, folder):
-    """A resnet8 of width 16 as torch would write it, with a head for 7 classes, and its arrays by torch's names."""
-    shapes = dict(build_shapes())
-    shapes["fc.weight"], shapes["fc.bias"] = (7, 64), (7,)
-    arrays = {}
-    for number, (name, shape) in enumerate(shapes.items()):
-        array = np.random.default_rng(number).standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
-        arrays[name] = np.abs(array).astype("f4") if "running_var" in name else array.astype("f4")
+    """A resnet8 as torch would write it, with a head for 7 classes, and its arrays by torch's names."""
     path = folder / "resnet8.safetensors"
     with world.agreeing():
         if world.rank == 0:
-            save_file(arrays, path)
-    return path, arrays
-
-
-def build_shapes():
-    """Names and shapes of torch."""
-    from lepton_mpi.models.registry import make_model
-    from tests.serial.test_convolutional_models import Facts
-
-    config = Config(model="resnet8")
-    model = make_model("resnet8", config.for_model(threads=1), Facts((8, 8), 10, 10))
-    for stored in torch_names("resnet8", model.shapes).values():
-        yield stored.name, stored.shape
+            write_torch_resnet(path)
+    world.comm.Barrier()
+    return path, load_file(path)
 
 
 # Options, and the digest of the weights on any number of ranks.

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from lepton_mpi.batch import Batch, Input
 from lepton_mpi.data.files import parameter_files
-from lepton_mpi.errors import ConfigurationError, DataError
+from lepton_mpi.errors import ConfigurationError, DataError, LauncherError
 from lepton_mpi.models.registry import make_model
 from lepton_mpi.models.torch_names import torch_names
 from lepton_mpi.options.config import Config
@@ -417,5 +417,5 @@ def test_without_the_library(tmp_path, monkeypatch):
     """The line names the extra that brings it."""
     path = written(tmp_path, "mlp")
     monkeypatch.setitem(__import__("sys").modules, "safetensors", None)
-    with pytest.raises(DataError, match=r"pip install 'lepton_mpi\[safetensors\]'"):
+    with pytest.raises(LauncherError, match=r"pip install 'lepton_mpi\[safetensors\]'"):
         parameter_files.open_safetensors(path)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton_mpi.data.files import probe, trust
-from lepton_mpi.errors import DataError
+from lepton_mpi.errors import DataError, LauncherError
 from lepton_mpi.wording import one_line, printable
 
 SAFETENSORS, KERAS = ".safetensors", ".weights.h5"
@@ -63,12 +63,15 @@ def check_kind(path: Path) -> None:
 
 
 def open_safetensors(path: Path) -> ParameterFile:
-    """Arrays stay in the file until they are read, as float16, float32 or float64, or float32 for bfloat16. Raises DataError."""
+    """Arrays stay in the file until they are read, as float16, float32 or float64, or float32 for bfloat16.
+
+    Raises DataError, and LauncherError without the library.
+    """
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError:
-        raise DataError(
-            f"{path}: needs a library that is not installed: pip install 'lepton_mpi[safetensors]'"
+        raise LauncherError(
+            f"{path}: is read by the library safetensors: pip install 'lepton_mpi[safetensors]'"
         ) from None
     try:
         file = safe_open(path, "numpy")
