@@ -8,7 +8,7 @@ import pytest
 
 from lepton_mpi.batch import Batch, Input
 from lepton_mpi.data.files import probe
-from lepton_mpi.errors import ConfigurationError, DataError
+from lepton_mpi.errors import ConfigurationError, DataError, LeptonError
 from lepton_mpi.models.registry import make_model
 from lepton_mpi.options.config import Config
 from lepton_mpi.run import initial
@@ -124,3 +124,24 @@ def test_other_files_of_keras(tmp_path):
         file["stem/vars/0"] = np.ones(3, "f4")
     with pytest.raises(DataError, match="expected weights of a Sequential or Functional model"):
         _begun(_made("mlp"), path)
+
+
+def test_damaged_bytes(tmp_path, monkeypatch):
+    """A line that names the file, or finite numbers: whatever HDF5 makes of it, it does so in another process first."""
+    path, _ = kerases.stored("mlp", tmp_path)
+    good, refused = path.read_bytes(), 0
+    with probe.Probe() as kept:
+        monkeypatch.setattr(probe, "check", kept.check)
+        for seed in range(120):
+            generator = np.random.default_rng(seed)
+            content = bytearray(good)
+            for _ in range(1 + seed % 4):
+                content[generator.integers(len(content))] = generator.integers(256)
+            path.write_bytes(content[: len(content) - 7 * (seed % 5 == 0)])
+            try:
+                views, _ = _begun(_made("mlp"), _found(path))
+                assert all(np.isfinite(view).all() for view in views.values())
+            except LeptonError as error:
+                refused += 1
+                assert str(path) in str(error) and str(error).isprintable()
+    assert 20 < refused < 120

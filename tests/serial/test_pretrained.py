@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from lepton_mpi.batch import Batch, Input
 from lepton_mpi.data.files import parameter_files
-from lepton_mpi.errors import ConfigurationError, DataError, LauncherError
+from lepton_mpi.errors import ConfigurationError, DataError, LauncherError, LeptonError
 from lepton_mpi.models.registry import make_model
 from lepton_mpi.models.torch_names import torch_names
 from lepton_mpi.options.config import Config
@@ -419,3 +419,22 @@ def test_without_the_library(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "safetensors", None)
     with pytest.raises(LauncherError, match=r"pip install 'lepton_mpi\[safetensors\]'"):
         parameter_files.open_safetensors(path)
+
+
+def test_damaged_headers(tmp_path):
+    """A line that names the file, or finite numbers."""
+    path = written(tmp_path, "mlp")
+    good, refused = path.read_bytes(), 0
+    header = 8 + int.from_bytes(good[:8], "little")
+    for seed in range(200):
+        generator = np.random.default_rng(seed)
+        content = bytearray(good)
+        content[generator.integers(header)] = generator.integers(256)
+        path.write_bytes(content)
+        try:
+            views, _ = begun(made("mlp"), path)
+            assert all(np.isfinite(view).all() for view in views.values())
+        except LeptonError as error:
+            refused += 1
+            assert str(path) in str(error) and str(error).isprintable(), str(error)
+    assert refused > 100
