@@ -22,6 +22,9 @@ from lepton_mpi.sync import NO_SYNC
 from lepton_mpi.vectors import Layout
 from tests.serial.slopes import batch_of, loss_and_gradient, parameters_of
 from tests.serial.test_pretrained import made
+from tests.serial.test_recompute import MODELS
+from tests.serial.test_recompute import _batch as batch_for
+from tests.serial.test_recompute import _network as network_and_facts
 
 # -- which -------------------------------------------------------------------------------------------
 
@@ -140,6 +143,25 @@ def test_what_is_before_all_that_is_trained_has_no_backward_pass():
     _, gradient = loss_and_gradient(network, layout, vector, batch)
     for name, array in layout.views(gradient).items():
         assert np.isnan(array).all() == (name in network.frozen), name
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_may_be_frozen_up_to_any_layer(name):
+    """What is trained has the bits that it has with all of it, wherever the cut is; running statistics are left alone."""
+    network, facts = network_and_facts(name, 0)
+    layout = Layout(network.shapes)
+    parameters = layout.views(np.zeros(layout.size, np.float32))
+    network.initialise(parameters, 1)
+    whole = layout.views(np.zeros(layout.size, np.float32))
+    batch = batch_for(facts)
+    sums = network.loss_and_gradient(parameters, batch, whole, NO_SYNC)
+    keys = [key for key in network.shapes if key not in network.averaged]
+    for count in range(1, len(keys), max(1, len(keys) // 12)):
+        network.freeze(keys[:count])
+        part = layout.views(np.full(layout.size, np.nan, np.float32))
+        assert repr(network.loss_and_gradient(parameters, batch, part, NO_SYNC)) == repr(sums)
+        for key in keys[count:]:
+            np.testing.assert_array_equal(part[key], whole[key], key)
 
 
 class _Own:
