@@ -101,6 +101,18 @@ def batch_norm_gradient(
     grad_x[...] = found.reshape(-1)[: grad_x.size]
 
 
+def normalise_gradient(
+    x, statistics, weight, bias, epsilon, with_relu, wide, totals, grad_out, grad_weight, grad_bias, grad_x
+):  # fmt: skip
+    h = _normalised(x, statistics, epsilon)
+    slope = grad_out.reshape(h.shape).astype(float)
+    if with_relu:
+        slope = slope * (h * weight + bias > 0)
+    grad_bias[...], grad_weight[...] = slope.sum(axis=0), (slope * h).sum(axis=0)
+    found = slope * weight / np.sqrt(statistics[1].astype(float) + epsilon)
+    grad_x[...] = found.reshape(-1)[: grad_x.size]
+
+
 def batch_moments(x, wide, totals, moments):
     places = np.asarray(x, float).reshape(-1, moments.shape[1])
     moments[...] = 0

@@ -17,6 +17,7 @@ _MODELS = {
     "a rank without rows": {"global_batch": 9, "micro_batch": 3, "bucket_bytes": 9000},
     "empty last batches": {"global_batch": 100, "micro_batch": 30, "bucket_bytes": 9000},
     "buckets, clipped": {"hidden": (40, 30), "clip_norm": 0.5, "bucket_bytes": 3000},
+    "frozen": {"hidden": (40, 30), "freeze": ("layer1/*", "layer2/bias"), "bucket_bytes": 3000},
 }
 _OPTIMIZERS = {
     "adam": {"optimizer": "adam", "learning_rate": 0.003},

@@ -11,10 +11,12 @@ In evaluation the statistics are constants: ``grad_x = weight / sqrt(variance + 
 
 The running statistics are averaged parameters (``Parameter.averaged``): in a step they move by ``momentum`` of the way to the mean
 of the micro-batches' statistics, by rows; of the variance that of n - 1, as in torch.
+Where the running statistics are frozen, they are what training normalises by, too, as in torch's ``eval()``: they stay, and
+``grad_x = weight / sqrt(variance + epsilon) * grad_out``. Weight and bias alone may be frozen while statistics go on.
 Source: Ioffe and Szegedy, "Batch normalization", ICML 2015.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -44,8 +46,7 @@ class BatchNorm(Layer):
 
     mixes_rows = True
     kernels: Sequence[Kernel] = (
-        kernels.batch_statistics,
-        kernels.normalise,
+        *(kernels.batch_statistics, kernels.normalise),
         kernels.batch_norm_gradient,
     )
 
@@ -57,7 +58,7 @@ class BatchNorm(Layer):
         initial: Initial = ones,
     ) -> None:
         self._relu, self._momentum, self._epsilon = relu, momentum, epsilon
-        self._initial = initial
+        self._initial, self._is_fixed = initial, False
 
     def parameters(self, x: Input) -> Mapping[str, Parameter]:
         shape = channels_of("batch normalisation", x)
@@ -67,6 +68,16 @@ class BatchNorm(Layer):
             "running_mean": Parameter(shape, zeros, self._momentum),
             "running_variance": Parameter(shape, ones, self._momentum),
         }
+
+    def freeze(self, names: Collection[str]) -> None:
+        statistics = {"running_mean", "running_variance"} & set(names)
+        if len(statistics) == 1:
+            raise ConfigurationError(
+                f"--freeze: expected both running_mean and running_variance of a BatchNorm, or neither, got {statistics.pop()}"
+            )
+        if statistics:
+            self._is_fixed, self.mixes_rows = True, False
+            self.kernels = kernels.normalise, kernels.normalise_gradient
 
     def out_shape(self, x: Input) -> Shape:
         return x.shape
@@ -82,7 +93,7 @@ class BatchNorm(Layer):
 
     def forward(self, p: Mapping[str, Array], at: Arrays, when: When) -> None:
         x, memory, statistics = at.x.reshape(-1), at.memory, at.memory["statistics"]
-        if when.training:
+        if when.training and not self._is_fixed:
             kernels.batch_statistics(x, memory["wide"], memory["totals"], statistics)
         else:
             statistics[0], statistics[1] = p["running_mean"], p["running_variance"]
@@ -97,8 +108,12 @@ class BatchNorm(Layer):
         given = statistics, p["weight"], p["bias"], self._epsilon, self._relu
         filled = grad["weight"], grad["bias"], grad_x
         scratch = memory["wide"], memory["totals"]
-        gradient = kernels.batch_norm_gradient if when.training else kernels.normalise_gradient
+        is_fixed = self._is_fixed or not when.training
+        gradient = kernels.normalise_gradient if is_fixed else kernels.batch_norm_gradient
         gradient(x, *given, *scratch, at.grad_out.reshape(-1), *filled)
+        if self._is_fixed:
+            grad["running_mean"][:] = grad["running_variance"][:] = 0
+            return
         rows, places = len(at.x), x.size // statistics.shape[1]
         np.multiply(statistics[0], rows, out=grad["running_mean"])
         np.multiply(statistics[1], rows * places / max(1, places - 1), out=grad["running_variance"])

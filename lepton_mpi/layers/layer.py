@@ -16,7 +16,7 @@ with a state: then weights do not depend on the number of ranks, and a second fo
 layer before gives for one row.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -182,6 +182,13 @@ class Layer(Protocol):
     def parameters(self, x: Input) -> Mapping[str, Parameter]:
         """By name. Raises ConfigurationError for an ``x`` that the layer cannot take."""
         return {}
+
+    def freeze(self, names: Collection[str]) -> None:
+        """These of its parameters, by its own names, stay as they are: for a layer that then computes something else.
+
+        Raises ConfigurationError for parameters that can only stay together.
+        """
+        return
 
     def out_shape(self, x: Input) -> Shape:
         """Of one row of what comes out, which are numbers."""

@@ -124,6 +124,7 @@ def make_plan(
     training: bool = True,
     recompute: int = 0,
     wanted: Collection[int] = (),
+    frozen: Collection[str] = (),
 ) -> Plan:
     """Write down the calls and place the arrays.
 
@@ -137,17 +138,20 @@ def make_plan(
     wanted : collection of int
         Numbers of values, inputs of numbers among them, that the caller reads after the last call, with the gradient by each:
         for interpretation. With ``recompute`` there are none. Raises ConfigurationError for an input of codes, or that nobody reads.
+    frozen : collection of str
+        Parameters without a gradient: layers that nothing before or in them is trained of have no backward pass.
     """
-    writer = _Writer(graph, rows, dtype, recompute if training else 0, wanted)
+    writer = _Writer(graph, rows, dtype, recompute if training else 0, wanted, frozen)
     for node in graph.nodes:
         writer.forward(node, again=False)
     writer.head(training)
     if training:
         for segment in reversed(range(writer.storage.segment_count)):
-            writer.recompute(segment)
-            for node in reversed(graph.nodes):
-                if writer.storage.segment_of(node) == segment:
-                    writer.backward(node)
+            own = [n for n in reversed(graph.nodes) if writer.storage.segment_of(n) == segment]
+            if any(map(writer.has_backward, own)):
+                writer.recompute(segment)
+            for node in own:
+                writer.backward(node)
     writer.keep(wanted, training)
     plan = writer.plan
     plan.arena_bytes = place(list(plan.buffers.values()))
@@ -164,17 +168,22 @@ class _Writer:
         dtype: np.dtype[Any],
         recompute: int,
         wanted: Collection[int],
+        frozen: Collection[str],
     ) -> None:
         assert not (recompute and wanted), (
             "a value of a part that is computed again has two buffers"
         )
         self.graph, self.rows, self.dtype, self._wanted = graph, rows, dtype, set(wanted)
+        self._frozen = frozenset(frozen)
         self.storage = Storage(graph, recompute, wanted)
         self.plan = Plan(rows)
         # The gradient so far by a value, and whether nothing else needs its memory.
         self._gradients: dict[int, tuple[Ref, bool]] = {}
         self._has_gradient = self._values_with_gradient()
-        users = [name for node in [*graph.nodes, graph.head] for name in node.parameters.values()]
+        # Who has no backward pass never fills a gradient.
+        computed = [*filter(self.has_backward, graph.nodes), graph.head]
+        users = [name for node in computed for name in node.parameters.values()]
+        self._unfilled = tuple(name for name in graph.parameters if name not in users)
         self._missing = {name: users.count(name) for name in users}
         self._filled: set[str] = set()
         self._number = 0
@@ -204,7 +213,8 @@ class _Writer:
             return
         is_free = head.in_place and self.storage.is_free_after_head
         grad_x = x if is_free else self._new(f"gradient by {node.name}/x", x.shape)
-        self._append(self._with_parameters(call._replace(grad_xs=(grad_x,))))
+        call = self._with_parameters(call._replace(grad_xs=(grad_x,)))
+        self._append(call._replace(completes=(*call.completes, *self._unfilled)))
         self._contribute(node, value, grad_x, True)
 
     def recompute(self, segment: int) -> None:
@@ -212,10 +222,16 @@ class _Writer:
         for node in self.storage.again(segment):
             self.forward(node, again=True)
 
+    def has_backward(self, node: Node) -> bool:
+        """Whether anybody wants a gradient of it."""
+        if node.layer is None:
+            return False
+        return self._is_trained(node) or any(self._has_gradient[value] for value in node.inputs)
+
     def backward(self, node: Node) -> None:
         """Unless nobody wants a gradient of it."""
         layer, wanted = node.layer, [self._has_gradient[value] for value in node.inputs]
-        if layer is None or not (node.parameters or any(wanted)):
+        if layer is None or not self.has_backward(node):
             return
         grad_out, is_own = self._gradients[self.storage.view_root(node.output)]
         grad_out = Ref(grad_out.key, self._shape(node.output))
@@ -291,7 +307,7 @@ class _Writer:
         self._gradients[root] = ref, is_own
 
     def _values_with_gradient(self) -> list[bool]:
-        """Of each value, whether a layer before it has parameters, or somebody wants the gradient by it or by one before it."""
+        """Of each value, whether a layer before it has parameters that are trained, or somebody wants the gradient by it or by one before it."""
         found = [value in self._wanted for value in range(len(self.graph.inputs))]
         for name, value in self.graph.inputs.items():
             if found[value] and self.graph.values[value].kind != "numbers":
@@ -299,9 +315,12 @@ class _Writer:
                     f"gradient by the input {name}: expected numbers, got {self.graph.values[value].kind}"
                 )
         for node in self.graph.nodes:
-            is_wanted = node.output in self._wanted or bool(node.parameters)
+            is_wanted = node.output in self._wanted or self._is_trained(node)
             found.append(is_wanted or any(found[value] for value in node.inputs))
         return found
+
+    def _is_trained(self, node: Node) -> bool:
+        return not self._frozen.issuperset(node.parameters.values())
 
     def _shape(self, value: int) -> Shape:
         return (self.rows, *self.graph.values[value].shape)

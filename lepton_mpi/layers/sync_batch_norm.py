@@ -12,11 +12,12 @@
 Sources: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979; torch.nn.SyncBatchNorm.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from lepton_mpi.batch import Input
+from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.layers import channel_norm_kernels as kernels
 from lepton_mpi.layers.batch_norm import BatchNorm
 from lepton_mpi.layers.layer import Array, Arrays, Layer, Memory, Synchronised, When
@@ -31,6 +32,13 @@ class SyncBatchNorm(BatchNorm, Synchronised):
         if not self._relu:
             return None
         return SyncBatchNorm(False, self._momentum, self._epsilon, self._initial)
+
+    def freeze(self, names: Collection[str]) -> None:
+        if {"running_mean", "running_variance"} & set(names):
+            raise ConfigurationError(
+                "--freeze: expected running statistics that are trained with --norm sync_batch, got "
+                f"{', '.join(sorted(names))}; --norm batch normalises by frozen ones"
+            )
 
     def memory(self, rows: int, x: Input) -> Mapping[str, Memory]:
         whole = Memory((self.part_size(x),), "kept", np.float64)

@@ -62,6 +62,9 @@ def _computed(
         array.view(kind)[...] = bits
     sums = run(parameters, batch, gradient)  # type: ignore[arg-type]
     for name, array in gradient.items():
+        if name in model.frozen:  # which need not be filled
+            array[...] = 0
+            continue
         kind, bits = _POISON[array.itemsize]
         left = int(np.count_nonzero(array.view(kind) == bits))
         if left:

@@ -54,7 +54,7 @@ def _check(model: Model, parameters: Views, batch: Batch, dtype: np.dtype[Any]) 
         return model.loss_and_gradient(views, batch, gradients, NO_SYNC)[0]
 
     for number, (name, array) in enumerate(filled.items()):
-        if name in model.averaged:
+        if name in model.averaged or name in model.frozen:
             continue
         scale, weights = float(np.abs(array).max(initial=0)), views[name].reshape(-1)
         for position in _positions(array.reshape(-1), number):

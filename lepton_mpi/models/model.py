@@ -47,6 +47,8 @@ class Model(Protocol):
         scales. None: those of two or more dimensions.
     outputs_first : collection of str
         Weights whose first dimension is that of outputs, such as an embedding's rows; of others it is the last.
+    frozen : collection of str
+        Parameters that are not trained, by ``freeze``; nobody looks at their gradient, which need not be filled.
     reads_in_place : bool
         True if the model indexes ``batch.x`` by ``batch.places``; rows are then not copied.
     asks_for_parameters : bool
@@ -73,6 +75,7 @@ class Model(Protocol):
     averaged: Mapping[str, float] = {}
     decayed: Collection[str] | None = None
     outputs_first: Collection[str] = ()
+    frozen: Collection[str] = ()
     reads_in_place: bool = False
     asks_for_parameters: bool = False
     evaluates: bool = True
@@ -84,6 +87,13 @@ class Model(Protocol):
     def initialise(self, parameters: Views, seed: int) -> None:
         """Fill ``parameters``, a function of ``seed`` alone."""
         initialise_uniform(parameters, seed)
+
+    def freeze(self, names: Collection[str]) -> None:
+        """These parameters stay as they are. Called once, before ``kernels`` and ``mixes_rows`` are read.
+
+        Raises ConfigurationError for parameters that can only stay together.
+        """
+        self.frozen = frozenset(names)
 
     def loss_and_gradient(
         self, parameters: Views, batch: Batch, gradient: Views, sync: Sync

@@ -7,7 +7,7 @@ them, and Python walks the plan's calls; all work is in the layers' kernels. A d
 and backward: 3 us for calls of its four kernels, the rest for Python. In the fused ``layers/dense_stack.py`` it takes 0.5 us.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,12 +76,7 @@ class Network(Model):
         self.decayed = [key for key, found in self._graph.parameters.items() if found.is_decayed]
         found = self._graph.parameters.items()
         self.outputs_first = [key for key, each in found if each.outputs_first]
-        layers = [node.layer for node in [*self._graph.nodes, self._graph.head] if node.layer]
-        of_packing = (packing_kernels.pack, packing_kernels.unpack) if self._packs else ()
-        called = [each for layer in layers for each in layer.kernels]
-        self.kernels = tuple(dict.fromkeys([*called, *of_packing]))
-        self.mixes_rows = any(isinstance(each, Layer) and each.mixes_rows for each in layers)
-        self.synchronised = any(isinstance(each, Synchronised) for each in layers)
+        self._look_at_layers()
         self.reads_in_place = self._reads_rows() and not self.synchronised
         self._plans: dict[tuple[int, np.dtype[Any], bool], tuple[Plan, dict[Key, Array]]] = {}
         self._bounds: dict[tuple[int, int, bool, int, int], Bound] = {}
@@ -95,6 +90,16 @@ class Network(Model):
     def initialise(self, parameters: Views, seed: int) -> None:
         for index, (key, parameter) in enumerate(self._graph.parameters.items()):
             parameter.initial(parameters[key], seed, index)
+
+    def freeze(self, names: Collection[str]) -> None:
+        self.frozen = frozenset(names)
+        for node in self._graph.nodes:
+            if isinstance(node.layer, Layer):
+                own = [own for own, name in node.parameters.items() if name in self.frozen]
+                node.layer.freeze(own)
+        self._look_at_layers()
+        self._plans.clear()
+        self._bounds.clear()
 
     def loss_and_gradient(
         self, parameters: Views, batch: Batch, gradient: Views, sync: Sync
@@ -139,6 +144,15 @@ class Network(Model):
 
     def memory_lines(self, rows: int, dtype: np.dtype[Any]) -> list[str]:
         return self._plan(rows, dtype, True)[0].lines()
+
+    def _look_at_layers(self) -> None:
+        """What the network is because one of its layers is."""
+        layers = [node.layer for node in [*self._graph.nodes, self._graph.head] if node.layer]
+        of_packing = (packing_kernels.pack, packing_kernels.unpack) if self._packs else ()
+        called = [each for layer in layers for each in layer.kernels]
+        self.kernels = tuple(dict.fromkeys([*called, *of_packing]))
+        self.mixes_rows = any(isinstance(each, Layer) and each.mixes_rows for each in layers)
+        self.synchronised = any(isinstance(each, Synchronised) for each in layers)
 
     def _outputs(self, parameters: Views, batch: Batch) -> Bound:
         """With the forward pass of evaluation behind it."""
@@ -198,7 +212,9 @@ class Network(Model):
         """The plan, and the memory that lasts as long as it."""
         key = rows, dtype, training
         if key not in self._plans:
-            plan = make_plan(self._graph, rows, dtype, training, self._recompute)
+            plan = make_plan(
+                *(self._graph, rows, dtype, training, self._recompute), frozen=self.frozen
+            )
             if training and self._packs:
                 plan = pack(plan)
             self._plans[key] = plan, make_lasting(plan)

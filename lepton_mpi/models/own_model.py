@@ -6,7 +6,7 @@
             ...                                                       # fills every array of gradient
             return loss                                               # or (loss, correct): sums over the rows
 
-What else it may have, all by the contract of ``Model``: ``evaluate``, ``predict``, ``initialise``, ``inputs``, ``task``,
+What else it may have, all by the contract of ``Model``: ``evaluate``, ``predict``, ``initialise``, ``freeze``, ``inputs``, ``task``,
 ``averaged``, ``decayed``, ``outputs_first``, ``reads_in_place``, ``asks_for_parameters``, ``mixes_rows``, ``kernels``, ``name``. This module is the only one that asks.
 
 What it does is checked in its first micro-batch with rows, for which it is called three times, ``first_step.py``; after that
@@ -16,6 +16,7 @@ a step costs one more call. ``is_trusted = True`` leaves the check out, for a mo
 import inspect
 import operator
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from numbers import Real
 from typing import Any, Protocol
 
@@ -81,18 +82,34 @@ class OwnModel(Model):
         )
         self.reads_in_place = _flag(model, "reads_in_place")
         self.asks_for_parameters = _flag(model, "asks_for_parameters")
-        self.mixes_rows = _flag(model, "mixes_rows")
-        self.kernels = _optional(model, "kernels", (), tuple, "a tuple of kernels")
+        self._look_again = partial(self._look, model)
+        self._look_again()
         self._evaluate = _method(model, self.name, "evaluate", "parameters", "batch", "predicted")
         self._predict = _method(model, self.name, "predict", "parameters", "batch", "outputs")
         self._initialise = _method(model, self.name, "initialise", "parameters", "seed")
         self.predicts = self._predict is not None
+        self._freeze = _method(model, self.name, "freeze", "names")
         self._memory_lines = _method(model, self.name, "memory_lines", "rows", "dtype")
         self.evaluates = self._evaluate is not None and _flag(model, "evaluates", True)
         self._is_tried, self._is_evaluated = _flag(model, "is_trusted"), False
 
     def __str__(self) -> str:
         return self._text
+
+    def _look(self, model: Any) -> None:
+        """At what freezing may change."""
+        self.mixes_rows = _flag(model, "mixes_rows")
+        self.kernels = _optional(model, "kernels", (), tuple, "a tuple of kernels")
+
+    def freeze(self, names: Collection[str]) -> None:
+        super().freeze(names)
+        if self._freeze is None:
+            return
+        try:
+            self._freeze(names)
+        except Exception as error:
+            raise _named(error, self.name) from error.__cause__
+        self._look_again()
 
     def initialise(self, parameters: Views, seed: int) -> None:
         try:

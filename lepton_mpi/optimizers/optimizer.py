@@ -29,6 +29,8 @@ class Optimizer:
     decayed : collection of str, or None
         Parameters that weight decay acts on; None: those of two or more dimensions. Shrinking a bias or a scale towards 0
         regularises nothing (He et al., CVPR 2019, section 3).
+    frozen : collection of str
+        Parameters that stay as they are, and whose state stays 0.
 
     Attributes
     ----------
@@ -47,11 +49,13 @@ class Optimizer:
         state: np.ndarray,
         averaged: Mapping[str, float] | None = None,
         decayed: Collection[str] | None = None,
+        frozen: Collection[str] = (),
     ) -> None:
         self.settings, self.state, self.rule = settings, state, rule_of(settings)
         self.kernel = kernels.update_regions_by(self.rule.kernel)
         decay = _decays(layout, settings.weight_decay, averaged or {}, decayed)
-        bounds, decays = _regions(layout, decay)
+        decay |= dict.fromkeys(frozen, kernels.FROZEN)
+        bounds, decays = _regions(layout, list(decay.values()))
         self.bounds, self._decays = np.array(bounds, np.int64), np.array(decays, dtype)
         self.decays, self._decaying = self._decays.copy(), self._decays > 0
         self.numbers = np.zeros(kernels.NUMBER_COUNT, dtype)
@@ -93,14 +97,14 @@ def _decays(
     weight_decay: float,
     averaged: Mapping[str, float],
     decayed: Collection[str] | None,
-) -> list[float]:
+) -> dict[str, float]:
     """Of each parameter its weight decay, or minus the share by which it moves."""
     if decayed is None:
         decayed = [name for name, shape in layout.shapes.items() if len(shape) >= 2]
-    return [
-        -averaged[name] if name in averaged else weight_decay if name in decayed else 0.0
+    return {
+        name: -averaged[name] if name in averaged else weight_decay if name in decayed else 0.0
         for name in layout.shapes
-    ]
+    }
 
 
 def _regions(layout: Layout, decay_of_each: list[float]) -> tuple[list[int], list[float]]:

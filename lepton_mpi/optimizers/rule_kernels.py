@@ -20,6 +20,9 @@ from lepton_mpi.kernels.compiling import Kernel, inlined, kernel
 # Numbers of a step. What those from A on are is told by each kernel.
 SCALE, CLIP, RATE, A, B, C, D, E, TINY, MEAN, NUMBER_COUNT = range(11)
 
+# In place of a weight decay: the share of an average is never more than 1.
+FROZEN = -2.0
+
 # Of every rule: parameters, gradient, first, second, decay, numbers.
 SIGNATURE = "void(V, V, V, V, F, V)"
 
@@ -188,7 +191,7 @@ def update_regions_by(rule: Kernel) -> Kernel:
         """Update elements [start, stop) of the parameters from as many of ``gradient``.
 
         parameters : those from element ``origin`` on; state : (states, n); region r, elements [bounds[r], bounds[r + 1]), has weight decay ``decays[r]``,
-        or where that is negative is no parameter but an ``average``, of which it is minus the share.
+        or where that is negative is no parameter but an ``average``, of which it is minus the share, or ``FROZEN``: nothing changes.
         """
         none = parameters[:0]
         zero = numbers[SCALE] - numbers[SCALE]
@@ -201,7 +204,9 @@ def update_regions_by(rule: Kernel) -> Kernel:
             second = state[1][start:end] if state.shape[0] > 1 else none
             mean = gradient[: end - start]
             some = parameters[start - origin : end - origin]
-            if decays[region] < zero:
+            if decays[region] < FROZEN + 1:
+                pass
+            elif decays[region] < zero:
                 average(some, mean, -decays[region], numbers)
             else:
                 rule(some, mean, first, second, decays[region], numbers)

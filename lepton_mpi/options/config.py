@@ -174,8 +174,20 @@ class Config(Checked):
     )
     initial: str | None = option(
         None,
-        "checkpoint to take the initial parameters from; none: random",
-        kind=PathText("FILE"),
+        "parameters that a new run begins with: a checkpoint, or the newest of a folder; .safetensors with the names of torch, as "
+        "torchvision's ResNet and Hugging Face's GPT-2 have them; .weights.h5 of Keras 3; none: random",
+        kind=PathText("FILE|FOLDER"),
+    )
+    initial_strict: bool = option(
+        True,
+        "of --initial: the file must have all parameters of the model, in their shapes, and no others; false: what fits is taken, the "
+        "rest begins as usual, and both are listed",
+    )
+    freeze: tuple[str, ...] = option(
+        (),
+        "parameters that stay as they are, by patterns of their names, as in 'stem*' 'stage[01]*'; a BatchNorm whose running statistics "
+        "are among them normalises by these",
+        kind=Several.of(Text("PATTERN")),
     )
     epochs: int | None = option(
         None,
@@ -310,8 +322,10 @@ class Config(Checked):
         object.__setattr__(self, "own", own.completed(choices, self.own))
 
     def check_together(self) -> None:
-        """Raises ConfigurationError for augmentation without sense, checkpoints without a folder, or two ways to save memory."""
+        """Raises ConfigurationError for options without sense together, or without the one that they belong to."""
         augmentation.check_words(self.augment)
+        if not self.initial_strict and self.initial is None:
+            raise ConfigurationError("--initial-strict false: expected a file, --initial, got none")
         if self.checkpoint_steps and not self.checkpoint:
             raise ConfigurationError(
                 "--checkpoint-steps: expected a folder for checkpoints, --checkpoint, got none"

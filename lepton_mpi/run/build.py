@@ -26,7 +26,7 @@ from lepton_mpi.optimizers.learning_rate import Schedule
 from lepton_mpi.optimizers.settings import Settings
 from lepton_mpi.options.config import Config
 from lepton_mpi.registry import load as load_own
-from lepton_mpi.run import checkpoint, codes, defaults, evaluation, hooks, resume, summary
+from lepton_mpi.run import defaults, evaluation, freezing, hooks, initial, resume, summary
 from lepton_mpi.run.arithmetic import BY_NUMBER, Arithmetic
 from lepton_mpi.run.cold_start import ColdStart
 from lepton_mpi.run.hook import Hook, QuietHook
@@ -68,6 +68,9 @@ def build(
     threadpoolctl.threadpool_limits(summary.thread_count(config, world))
     start = start or resume.find(config, world, given)
     config = start.config or config
+    if not start.goes_on:
+        file = initial.find(config, world, is_own_model=model is not None)
+        start = dataclasses.replace(start, initial=file)
     with ExitStack() as ends:
         report = ends.enter_context(closing(_open_report(config, world, start)))
         run = _build(config, world, model, start, report, ends)
@@ -192,8 +195,11 @@ def _make_model(config: Config, world: World, model: Any, data: DataSet) -> Mode
     with world.agreeing():
         if model is None:
             threads = summary.thread_count(config, world)
-            return make_model(config.model, config.for_model(threads), data)
-        return own_model.adapt(model, data)
+            made = make_model(config.model, config.for_model(threads), data)
+        else:
+            made = own_model.adapt(model, data)
+        freezing.freeze(config.freeze, made)
+        return made
 
 
 def _make_strategy(
@@ -223,24 +229,30 @@ def _make_strategy(
         config.segment_bytes,
         averaged=model.averaged,
         decayed=None if rules.decays_by_dimensions else model.decayed,
+        frozen=model.frozen,
         is_asked=model.asks_for_parameters,
     )
     with world.agreeing():
         if not rules.decays_by_dimensions:
             _check_decay(config, model)
         make = STRATEGIES.find(config.strategy)
-    strategy: Strategy = make(setting)
+    made: Strategy = make(setting)
     with world.agreeing():
-        _check_strategy(config, model, strategy)
-    return strategy
+        _check_strategy(config, model, made)
+    return made
 
 
 def _check_strategy(config: Config, model: Model, strategy: Strategy) -> None:
-    """Raises ConfigurationError for a model whose ranks meet within a step, where they make steps of their own."""
+    """Raises ConfigurationError for what this strategy cannot do."""
     if model.synchronised and not strategy.is_in_step:
         raise ConfigurationError(
             f"--strategy {config.strategy}: expected sync for model {model.name}, whose normalisation is over all micro-batches of a "
             "step; --norm batch is over each alone"
+        )
+    if config.freeze and not strategy.freezes:
+        raise ConfigurationError(
+            f"--freeze: expected a strategy that leaves frozen parameters alone (Setting.frozen) and says so by freezes = True, got "
+            f"{config.strategy}"
         )
 
 
@@ -266,33 +278,23 @@ def _initialise(
     start: Start,
     data: DataSet,
 ) -> Start:
-    """Random parameters, or those of a checkpoint, with its state if the run goes on; the same on every rank.
+    """Random parameters, or those of a file, or of a checkpoint with its state if the run goes on; the same on every rank.
 
-    Returns ``start``, on rank 0 with what there is to say of a checkpoint of other data.
+    Returns ``start``, on rank 0 with what there is to say of the file.
     """
-    with world.agreeing():
-        if config.initial is not None and not start.goes_on and world.local_rank == 0:
-            checkpoint.verify(Path(config.initial))
     with world.agreeing():
         # One that several ranks share is filled by one of them.
         if world.local_rank == 0 or not strategy.is_shared:
+            views = layout.views(strategy.parameters)
             if start.goes_on:
                 resume.restore(start, layout, strategy, data)
-            elif config.initial is None:
-                model.initialise(layout.views(strategy.parameters), config.seed)
             else:
-                loaded = checkpoint.read(Path(config.initial))
-                _check_shapes(config.initial, loaded.layout, layout)
-                strategy.restore(loaded.parameters, strategy.state())
-                notes = codes.notes_on_initial(loaded.encodings, data, config.initial)
+                model.initialise(views, config.seed)
+            if start.initial is not None:
+                notes = initial.take(start.initial, model, views, data)
                 start = dataclasses.replace(start, initial_notes=tuple(notes))
     world.agree_on("the digest of the initial parameters", layout.digest(strategy.parameters))
     return start
-
-
-def _check_shapes(path: str, found: Layout, wanted: Layout) -> None:
-    if found.shapes != wanted.shapes:
-        raise ConfigurationError(f"{path}: expected parameters {wanted.shapes}, got {found.shapes}")
 
 
 def _make_hooks(run: Run) -> list[Hook]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lepton_mpi.data.dataset import DataSet
     from lepton_mpi.data.order import FullShuffle, MicroBatches
     from lepton_mpi.data.rows import Rows
+    from lepton_mpi.run.initial import InitialFile
     from lepton_mpi.run.run import Run
     from lepton_mpi.strategies.strategy import Strategy
     from lepton_mpi.world.rank_group import RankGroup
@@ -62,6 +63,8 @@ class Start:
         What the numbers of its data stood for; None for a new run, empty where nobody has said it.
     attributes : dict
         Of the checkpoint; empty for a new run.
+    initial : InitialFile or None
+        What a new run takes its parameters from.
     """
 
     epoch: int = 1
@@ -78,6 +81,7 @@ class Start:
     arithmetic: int = NEWEST
     encodings: Encodings | None = None
     attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    initial: InitialFile | None = None
 
     @property
     def goes_on(self) -> bool:

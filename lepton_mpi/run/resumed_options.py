@@ -24,6 +24,7 @@ _FREE = {
         "y",
         "hook",
         "initial",
+        "initial_strict",
         "epochs",
         "loader",
         "shuffle",

@@ -10,7 +10,7 @@ import numpy as np
 
 from lepton_mpi.data.order import BlockShuffle, FullShuffle
 from lepton_mpi.options.config import Config
-from lepton_mpi.run import evaluation
+from lepton_mpi.run import evaluation, freezing
 from lepton_mpi.run.resume import name_of
 from lepton_mpi.wording import grouped
 from lepton_mpi.world import memory
@@ -42,6 +42,8 @@ def say_head(run: Run) -> None:
         report.say("initial", note)
     parameters = f"{grouped(run.layout.size)} parameters, {config.dtype}"
     report.say("model", f"{name_of(run.model)}, {parameters}")
+    if frozen := freezing.sentence(run.model):
+        report.say("frozen", frozen)
     if config.report_memory:
         for line in run.model.memory_lines(run.micro_batches.rows, np.dtype(config.dtype)):
             report.say("planned", line)
@@ -73,6 +75,7 @@ def say_head(run: Run) -> None:
         loader=data.way.name,
         shuffle=run.shuffle.name,
         parameters=run.layout.size,
+        frozen=[name for name in run.layout.shapes if name in run.model.frozen],
         **run.strategy.facts(),
         configuration=dataclasses.asdict(config),
     )

@@ -20,7 +20,7 @@ class Executor(StrategyBase):
         The other ways of summing round otherwise with another number of ranks.
     """
 
-    is_in_step = True
+    is_in_step = freezes = True
     bucket_count: int
     optimizer: Optimizer
 

@@ -20,6 +20,7 @@ def host_state(setting: Setting) -> tuple[np.ndarray, Optimizer]:
         *(setting.optimizer, layout, dtype, state),
         averaged=setting.averaged,
         decayed=setting.decayed,
+        frozen=setting.frozen,
     )
 
 

@@ -39,6 +39,7 @@ class Replicated(Executor):
             *(setting.optimizer, layout, dtype, state),
             averaged=setting.averaged,
             decayed=setting.decayed,
+            frozen=setting.frozen,
         )
         self._node_sums = NodeSums(layout, gradients.nodes, gradients.inputs)
         self.numbers = self._node_sums.numbers

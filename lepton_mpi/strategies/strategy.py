@@ -52,6 +52,8 @@ class Strategy(Protocol):
         Whether the bits of ``consensus`` depend neither on the number of ranks nor on their speed.
     is_in_step : bool
         Whether all ranks compute a step with the same parameters and at the same time, so that they may meet within it.
+    freezes : bool
+        Whether it leaves the parameters of ``Setting.frozen`` as they are.
     """
 
     parameters: np.ndarray
@@ -60,6 +62,7 @@ class Strategy(Protocol):
     kernels: Sequence[Kernel]
     reproducible: bool
     is_in_step: bool
+    freezes: bool
 
     def shares(self, step: int) -> Iterable[Share]:
         """This rank's micro-batches of step ``step``, which counts from 1; all of them, then ``step``."""
@@ -103,6 +106,7 @@ class StrategyBase:
     kernels: Sequence[Kernel] = ()
     reproducible: bool = False
     is_in_step: bool = False
+    freezes: bool = False
     optimizer: Optimizer | None = None
 
     def finish(self) -> None:
@@ -168,6 +172,8 @@ class Setting:
         Parameters that are not trained, ``Model.averaged``.
     decayed : collection of str, or None
         Parameters that weight decay acts on, ``Model.decayed``.
+    frozen : collection of str
+        Parameters that stay as they are, ``Model.frozen``; their gradient may be anything.
     is_asked : bool
         Whether the model calls ``Sync.need`` before it reads a parameter.
     """
@@ -183,6 +189,7 @@ class Setting:
     segment_bytes: int = 256 << 10
     averaged: Mapping[str, float] = field(default_factory=dict)
     decayed: Collection[str] | None = None
+    frozen: Collection[str] = ()
     is_asked: bool = False
 
     @property
@@ -190,7 +197,7 @@ class Setting:
         """Elements (start, stop) that have a gradient, which its norm is of."""
         spans: list[tuple[int, int]] = []
         for name, (start, stop) in zip(self.layout.shapes, self.layout.bounds, strict=True):
-            if name in self.averaged:
+            if name in self.averaged or name in self.frozen:
                 continue
             if spans and spans[-1][1] == start:
                 start = spans.pop()[0]

@@ -11,7 +11,12 @@ import pytest
 from tests import pages
 from tests.faults import command_driver, jobs
 from tests.pages import PAGES, ROOT, Shown
-from tests.serial.raw_files import write_csv, write_raw_files, write_sounds
+from tests.serial.raw_files import (
+    write_csv,
+    write_raw_files,
+    write_sounds,
+    write_torch_resnet,
+)
 
 # Pages whose commands need several ranks, or that are the first; a start of each rank takes most of the time.
 _ON_TWO_RANKS = (ROOT / "README.md", ROOT / "lepton_mpi/collectives/README.md")
@@ -35,6 +40,7 @@ def _inputs(folder: Path) -> None:
     """All files that the commands name."""
     write_raw_files(folder)
     write_sounds(folder / "sounds")
+    write_torch_resnet(folder / "resnet8.safetensors")
     random = np.random.default_rng(0)
     x = random.standard_normal((200, 4)).round(3)
     write_csv(folder / "table.csv", np.column_stack([x, x[:, 0] > 0]).tolist(), *"abcd", "NAME")

@@ -27,11 +27,11 @@ class RmsNorm(Layer):
         np.multiply(at.x * at.memory["inverse"], p["scale"], out=at.out)
 
     def backward(self, p, at, grad, when):
-        normal = at.x * at.memory["inverse"]
+        normal, scaled = at.x * at.memory["inverse"], at.grad_out * p["scale"]
         grad["scale"][:] = (at.grad_out * normal).sum(axis=0)
-        scaled = at.grad_out * p["scale"]
-        mean = (scaled * normal).mean(axis=1, keepdims=True)
-        at.grad_x[:] = at.memory["inverse"] * (scaled - normal * mean)
+        if at.grad_x is not None:  # nothing before it is trained
+            mean = (scaled * normal).mean(axis=1, keepdims=True)
+            at.grad_x[:] = at.memory["inverse"] * (scaled - normal * mean)
 
 
 def network(feature_shape, output_count):

@@ -1,5 +1,7 @@
 """A training in which no rank occurs, written out: what runs on any number of ranks must end with, bit for bit."""
 
+from fnmatch import fnmatchcase
+
 import numpy as np
 
 from lepton_mpi.data import augmentation, order
@@ -54,6 +56,9 @@ def trained_alone(config: Config) -> str:
                     model.loss_and_gradient(views[0], batch, views[1], NO_SYNC)
                     weight += task.weight(batch)
             gradient, scale = _tree_sum(gradients), 1.0 / weight
+            for name, view in layout.views(gradient).items():
+                if any(fnmatchcase(name, pattern) for pattern in config.freeze):
+                    view[...] = 0
             if config.clip_norm:
                 norm = ReplicatedNorm(gradient, [(0, layout.size)]).compute()
                 scale = clipped_scale(scale, norm, config.clip_norm)

@@ -51,6 +51,14 @@ def test_an_optimizer_of_ones_own(world):
         assert result["test_accuracy"] > 0.9 and again["test_accuracy"] > 0.9
 
 
+def test_a_layer_of_ones_own_behind_a_frozen_one(world):
+    """Nobody wants a gradient by what comes into it."""
+    model = f"{OWN}/rms_norm.py:network"
+    result = train(_config(model=model, freeze=("layer0/*",), learning_rate=0.01), world)
+    with together(world):
+        assert result["test_accuracy"] > 0.8
+
+
 def test_a_task_of_ones_own(world):
     """Its figures are those of all ranks together, and its sentence is said."""
     result = train(_config(task=f"{OWN}/costs.py:Costs"), world)

@@ -66,6 +66,8 @@ def test_batch_kernels_match_their_twins(dtype, with_relu, places, channels):
         # Sums over places of products, and again of a chunk of strips in the run's type; one place has no deviation.
         terms = 64 + places if places != 1 else 2_000
         _check(kernels.batch_norm_gradient, twin_gradient, (*given, totals, slope), outs, terms)
+        twin_gradient = twin.normalise_gradient
+        _check(kernels.normalise_gradient, twin_gradient, (*given, totals, slope), outs, terms)
 
 
 @dtypes
@@ -127,6 +129,33 @@ def test_the_gradients_of_running_statistics_are_sums_over_rows():
     grad = layout.views(loss_and_gradient(network, layout, vector, batch)[1])
     np.testing.assert_allclose(grad[mean] / 6, x.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(grad[variance] / 6, x.var(axis=0, ddof=1), rtol=1e-12)
+
+
+@relu
+def test_frozen_statistics_are_what_training_normalises_by(with_relu):
+    """Then rows do not depend on each other, the loss is that of evaluation, and gradients are its slopes."""
+    network = network_of(BatchNorm(with_relu), (5, 4, 3))
+    assert network.mixes_rows
+    network.freeze([f"layer1/running_{name}" for name in ("mean", "variance")])
+    assert not network.mixes_rows and kernels.batch_statistics not in network.kernels
+    check_slopes(network, 7, 60)
+    layout, vector = parameters_of(network)
+    layout.views(vector)["layer1/running_variance"][...] = (0.5, 2, 3)
+    batch = batch_of(network, 5)
+    loss, _ = loss_and_gradient(network, layout, vector, batch)
+    assert loss == network.evaluate(layout.views(vector), batch, np.empty(5, np.int32))
+
+
+def test_frozen_scales_leave_the_statistics_alone():
+    """As ``requires_grad = False`` of weight and bias in torch: training still normalises by the batch."""
+    network = network_of(BatchNorm(), (5, 4, 3))
+    (layout, vector), batch = parameters_of(network), batch_of(network, 7)
+    loss, gradient = loss_and_gradient(network, layout, vector, batch)
+    network.freeze(["layer1/weight", "layer1/bias"])
+    again, other = loss_and_gradient(network, layout, vector, batch)
+    assert (loss, gradient.tobytes()) == (again, other.tobytes()) and network.mixes_rows
+    with pytest.raises(ConfigurationError, match=r"--freeze: expected both running_mean and run"):
+        network.freeze(["layer1/running_mean"])
 
 
 def test_evaluation_goes_by_the_running_statistics():

@@ -62,7 +62,10 @@ def test_recipes_that_come_with_the_package_are_good(name):
     assert sources.from_program({"recipe": name}).config == by_name
 
 
-LISTS = {"data": '"digits"', "augment": '"flip"', "hook": '"a.py:b"', "hidden": "[3, 4]"}
+LISTS = {
+    **{"data": '"digits"', "augment": '"flip"', "hook": '"a.py:b"', "hidden": "[3, 4]"},
+    "freeze": '"a/*"',
+}
 
 
 @pytest.mark.parametrize("source", ["--config", "--recipe"])
@@ -71,6 +74,7 @@ def test_every_list_may_come_from_a_file(toml, source):
     several = {name for name, option in OPTIONS.items() if option.takes_several_words}
     assert several == LISTS.keys()
     expected = {"data": ("digits",), "augment": ("flip",), "hook": ("a.py:b",), "hidden": (3, 4)}
+    expected["freeze"] = ("a/*",)
     for name, text in LISTS.items():
         config = parse(source, toml(f"{name} = {text}\n"))
         assert getattr(config, name) == expected[name]

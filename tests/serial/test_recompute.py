@@ -12,9 +12,10 @@ from tests.serial.built_networks import MODELS, network_of, step_of
 SMALLER = {"gpt": 1, "tcn": 1, "resnet20": 2, "resnet32": 3}
 
 
-def _step(name: str, recompute: int) -> tuple[bytes, list[str]]:
+def _step(name: str, recompute: int, frozen: tuple[str, ...] = ()) -> tuple[bytes, list[str]]:
     """Bits of loss and gradient, and what was planned."""
     network, facts = network_of(name, recompute=recompute)
+    network.freeze(frozen)
     sums, gradient = step_of(network, facts)
     lines = network.memory_lines(256, np.dtype(np.float32))
     return repr(sums).encode() + gradient.tobytes(), lines
@@ -39,3 +40,14 @@ def test_the_bits_are_the_same(name):
         assert again == whole
         if SMALLER.get(name) == every:
             assert _arena_mib(fewer) < 0.75 * _arena_mib(kept)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_bits_are_the_same_where_a_part_is_frozen(name):
+    """The first half of the parameters, without their statistics; what is before all that is trained has no backward pass."""
+    shapes = list(network_of(name)[0].shapes)
+    frozen = tuple(key for key in shapes[: len(shapes) // 2] if "running" not in key)
+    whole, _ = _step(name, 0, frozen)
+    for every in (1, 2):
+        again, _ = _step(name, every, frozen)
+        assert again == whole
