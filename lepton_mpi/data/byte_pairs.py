@@ -83,20 +83,21 @@ class Training:
     size : int
         Tokens, the 256 bytes and ``added`` among them.
     added : str
-        A text that is a token of its own, the last one, and that may not be in any word; empty for none.
+        A text that is a token of its own, the first one, and is in no other; empty for none.
     """
 
     def __init__(self, size: int, added: str = "") -> None:
         library = _library()
-        self._library, self._added = library, added
         self._texts: Queue[list[str] | None] = Queue(_WAITING_MAX)
         self._failure: ValueError | None = None
         self._tokenizer = library.Tokenizer(library.models.BPE())
         self._tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
         self._tokenizer.decoder = library.decoders.ByteLevel()
         self._trainer = library.trainers.BpeTrainer(
-            vocab_size=size - bool(added),
+            vocab_size=size,
             min_frequency=_FREQUENCY_MIN,
+            special_tokens=[library.AddedToken(added, normalized=False, special=True)]
+            * bool(added),
             initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
@@ -131,10 +132,6 @@ class Training:
         try:
             if self._failure is not None:
                 raise self._failure
-            if self._added:
-                self._tokenizer.add_special_tokens(
-                    [self._library.AddedToken(self._added, normalized=False, special=True)]
-                )
             return BytePairs(json.loads(self._tokenizer.to_str()))
         except ValueError as error:
             raise DataError(f"a vocabulary cannot be made: {one_line(error)}") from None

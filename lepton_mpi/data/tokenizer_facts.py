@@ -129,7 +129,8 @@ def _check_words(words: Any) -> None:
     for step in steps:
         if step["type"] == "Split":
             pattern = step.get("pattern")
-            wanted = isinstance(pattern, dict) and pattern.get("Regex") in _PATTERNS
+            regex = pattern.get("Regex") if isinstance(pattern, dict) else None
+            wanted = isinstance(regex, str) and regex in _PATTERNS
             if not wanted or step.get("behavior") != "Isolated" or step.get("invert", False):
                 raise ValueError(f"{_EXPECTED}, got words by the rule {one_line(pattern)[:80]}")
             does_split = True

@@ -3,7 +3,7 @@
 A piece of about 128 Ki characters ends between a letter or digit and white space, where every rule that
 ``data/tokenizer_facts.py`` knows ends a word: the tokens of the pieces are those of the whole. Where there is no such place
 within 64 Ki characters, as in one endless word, it ends where it is long enough, which is counted. It ends behind a separator
-of documents, too, and where a split ends, which is therefore moved to the next end of a word::
+of documents, too, and where a split ends, which is therefore moved to the next end of a word, but not to the next split::
 
     text     …the sea. The winter of that year ~~ Next document…           stop of the split: in "winter"
     pieces   …the sea. The winter│ of that year ~~│ Next document…         separator ~~
@@ -100,7 +100,7 @@ def cut(texts: Iterator[str], stops: Sequence[int], separator: str) -> Iterator[
     separator
         What stands between documents; empty for nothing.
     """
-    held, begins = _Held(texts, _LENGTH + _SEARCH + len(separator)), False
+    held, begins = _Held(texts, _LENGTH + 2 * _SEARCH + len(separator)), False
     while held.fill():
         stop, is_within_word = held.end_of_piece(stops)
         found = held.text.find(separator, held.at, stop + len(separator) - 1) if separator else -1
@@ -144,11 +144,22 @@ class _Held:
 
     def end_of_piece(self, stops: Sequence[int]) -> tuple[int, bool]:
         """Where in ``text`` the next piece ends if no document ends before, and whether that is within a word."""
-        behind = [stop for stop in stops if stop > self.start]
-        target = min([self.at + _LENGTH, *(stop - self.before for stop in behind[:1])])
+        ahead = [stop - self.before for stop in stops if stop > self.start]
+        target = self.at + _LENGTH
+        is_stop = bool(ahead) and ahead[0] <= target
+        if is_stop:
+            target = ahead.pop(0)
+        place = self._end_of_word(target, ahead)
+        if place is None and not is_stop and ahead and ahead[0] <= target + _SEARCH:
+            target = ahead.pop(0)
+            place = self._end_of_word(target, ahead)
         if target >= len(self.text):
             return len(self.text), False
-        is_of_split = bool(behind) and target == behind[0] - self.before
-        last = min([target + _SEARCH, len(self.text), *(s - self.before for s in behind[is_of_split:][:1])])  # fmt: skip
-        place = _END_OF_WORD.search(self.text, target, last)
-        return (target, True) if place is None else (place.start(), False)
+        return (target, True) if place is None else (place, False)
+
+    def _end_of_word(self, start: int, ahead: Sequence[int]) -> int | None:
+        """The first from ``start`` on, before a split ends again."""
+        found = _END_OF_WORD.search(
+            self.text, start, min(start + _SEARCH, *ahead[:1], len(self.text))
+        )
+        return found.start() if found else None
