@@ -33,6 +33,7 @@ ALLOWED = {
     "sklearn": ["data/embedded/make.py"],
     "PIL": ["prepare/readers/image_folders.py"],
     "pyarrow": ["prepare/readers/parquet.py"],
+    "tokenizers": ["data/byte_pairs.py"],
     "matplotlib": [],
     "torch": ["models/adapters/*.py"],
     "jax": ["models/adapters/*.py"],
