@@ -264,7 +264,7 @@ class Options(Checked):
     context: int = option(32, "text: tokens of a row", WHOLE_FROM_1)
     stride: int = option(1, "text: tokens from one row to the next", WHOLE_FROM_1)
     tokens: str = _choice(
-        "characters", "text: what a token is; bpe: byte-level byte pair encoding, with --stream", "bytes", "bpe"
+        "characters", "text: what a token is; bpe: byte-level byte pair encoding, in one piece as by --stream", "bytes", "bpe"
     )  # fmt: skip
     vocabulary: int | None = option(
         None,
