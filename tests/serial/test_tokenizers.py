@@ -85,6 +85,8 @@ HOSTILE = {
     "an added token of nothing": (_changed("added_tokens", value=[_TOKEN | {"content": ""}]), "added_tokens: expected texts"),
     "an added token far away": (_changed("added_tokens", value=[_TOKEN | {"id": 9000}]), "expected ids from 0 to 280"),
     "an added token of another": (_changed("added_tokens", value=[_TOKEN | {"id": 7}]), "expected ids from 0 to 280"),
+    "added tokens in another order": (_changed("added_tokens", value=[_TOKEN | {"id": 281}, _TOKEN | {"content": "<b>"}]), "in the order of their ids"),
+    "an added token twice": (_changed("added_tokens", value=[_TOKEN, _TOKEN | {"id": 281}]), "expected ids from 0 to 280"),
     "an added surrogate": (_changed("added_tokens", value=[_TOKEN | {"content": "\udfff"}]), "surrogates not allowed"),
     "digits of a list": (_changed("pre_tokenizer", value={"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": [1]}, PAIRS.facts["pre_tokenizer"]]}), ""),
 }  # fmt: skip
