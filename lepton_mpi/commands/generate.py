@@ -69,15 +69,12 @@ def write_text(chosen: Options, world: World) -> None:
                 f"{chosen.checkpoint}: expected a model of texts and data that say what tokens stand for, got "
                 f"{model}, {found.data.outputs_text}"
             )
-        prompt = generation.encode(chosen.prompt.encode(), vocabulary)
-        if not prompt:
-            raise ConfigurationError("--prompt: expected a token at least, got none")
+        prompt = generation.tokens_of(chosen.prompt, found.data.encodings, chosen.checkpoint)
         if world.rank == 0:
             writer = generation.Writer(model, found.parameters)
             how = chosen.tokens, chosen.temperature, chosen.top_k, chosen.seed
             tokens = [*prompt, *generation.generate(writer, prompt, *how)]
-            text = b"".join(vocabulary[token] for token in tokens).decode("utf-8", "replace")
-            for line in text.split("\n"):
+            for line in generation.text_of(tokens, vocabulary).split("\n"):
                 print_line(line)
             sys.stdout.flush()
 

@@ -6,6 +6,7 @@ Reading order::
     host_order.py   the order of an epoch, made by the ranks of a host together
     file_format.py  what ``prepare`` writes: the data file in full
     layouts.py      which data sets of a file are rows, and what is checked of them; texts.py the same of a text in one piece
+    tokenizer_facts.py  what a tokenizer.json of byte-level BPE may say; byte_pairs.py encodes texts by it, and makes one
     encodings.py    what the numbers stand for, by name, and how two data sets differ in it; named.py reads the names
     hdf5.py         how files are found, opened and compared
     trust.py        what a file from elsewhere may hold

@@ -79,6 +79,11 @@ class Encodings:
         )
 
     @property
+    def tokenizer(self) -> Any:
+        """Of a text that was encoded by BPE: the content of a ``tokenizer.json``, not checked; else None."""
+        return _facts(self.prepared).get("tokenizer")
+
+    @property
     def has_names(self) -> bool:
         """Whether anything is named."""
         return any(self._named().values())
@@ -91,6 +96,8 @@ class Encodings:
             for what, names in mine.items()
             if names and others[what] and names != others[what]
         ]
+        if self.tokenizer and other.tokenizer and self.tokenizer != other.tokenizer and not found:
+            found = ["tokenizer: the same tokens, but other words or merges"]
         have_columns = (self.columns and other.columns) or (
             self.input_columns and other.input_columns
         )

@@ -14,7 +14,8 @@ START HERE, then pipeline.py, then the rest in the order of the data flow::
     encoding.py       all of that as JSON in the file, and applied to others by --like; readers/recoding.py the same of texts
     limits.py         what the reader of the file would refuse
     last_pass.py      rows to rank 0, which writes the file of ``data/file_format.py`` by writing.py
-    token_streams.py  texts in one piece, which need none of these passes (--stream); stream_encoding.py is their --like
+    token_streams.py  texts in one piece, which need none of these passes (--stream); stream_encoding.py is their --like;
+                      tokens are found by character_streams.py, or of BPE by byte_pair_streams.py in the pieces of text_pieces.py
     summary.py        the table printed at the end, and again by ``inspect``
     inspection.py     ``python -m lepton_mpi inspect FILE.h5``
 

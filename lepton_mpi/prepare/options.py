@@ -15,7 +15,7 @@ from lepton_mpi.options.option import (
     options_of,
     position,
 )
-from lepton_mpi.prepare import option_kinds
+from lepton_mpi.prepare import option_kinds, text_options
 from lepton_mpi.prepare.written_dates import is_time_of_day, seconds_of
 
 FORMATS = (
@@ -31,6 +31,9 @@ FORMATS = (
     "hdf5",
 )
 MISSING_WORDS = ("NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "#N/A", "?", "\\N")
+
+# Tokens of byte-level BPE, if nobody says.
+VOCABULARY = 4096
 
 _NAME = Text("NAME", "a name")
 _NAMES = Several.of(_NAME, ",")
@@ -260,10 +263,27 @@ class Options(Checked):
 
     context: int = option(32, "text: tokens of a row", WHOLE_FROM_1)
     stride: int = option(1, "text: tokens from one row to the next", WHOLE_FROM_1)
-    tokens: str = _choice("characters", "text: what a token is", "bytes")
+    tokens: str = _choice(
+        "characters", "text: what a token is; bpe: byte-level byte pair encoding, in one piece as by --stream", "bytes", "bpe"
+    )  # fmt: skip
+    vocabulary: int | None = option(
+        None,
+        f"text: with --tokens bpe, how many tokens are made of the training text, from 257 up; none: {VOCABULARY}",
+        ("a whole number from 257 up, the 256 bytes and more", lambda count: count > 256),
+    )
+    tokenizer: str | None = option(
+        None,
+        "text: a tokenizer.json, such as GPT-2's, whose tokens are taken instead (--tokens bpe)",
+        kind=PathText("FILE"),
+    )
     stream: bool = option(
         False,
         "text: write it in one piece, of which training cuts rows of --context tokens, for models of every next token",
+    )
+    document_separator: str | None = option(
+        None,
+        "text: with --stream, what stands between the documents of a file, such as '<|endoftext|>'; each file is one at least",
+        kind=Text("TEXT"),
     )
     image_size: tuple[int, int] | None = option(
         None,
@@ -325,6 +345,7 @@ class Options(Checked):
 
     def check_together(self) -> None:
         """Raises ConfigurationError for options that contradict each other."""
+        text_options.check(self)
         if self.split_column and (self.split or self.group):
             raise ConfigurationError(
                 "--split-column: expected neither --split nor --group beside it"
@@ -365,4 +386,4 @@ class Options(Checked):
 
 def parse(words: Sequence[str]) -> Options:
     """Options from the command line's words. Raises ConfigurationError."""
-    return Options(**parser.read(words, options_of(Options)))
+    return text_options.completed(Options(**parser.read(words, options_of(Options))))

@@ -182,18 +182,32 @@ def text(facts: dict[str, Any]) -> str:
 def _stream_lines(facts: dict[str, Any]) -> list[str]:
     """Of a text in one piece."""
     shown, kind = facts["sources"][:SHOWN], facts["options"]["tokens"]
+    kind = "tokens" if kind == "bpe" else kind
     lines = [
         line("source", f"{name}: {grouped(count)} {kind}" + (f" of {split}" if split else ""))
         for name, split, count in shown
     ]
     if len(shown) < len(facts["sources"]):
         lines.append(line("", f"and {len(facts['sources']) - len(shown)} more"))
-    what = f"{facts['values']} different {kind}, stored as {facts['dtype']}"
+    what = f"{facts['values']} different {kind}{_of_pairs(facts)}, stored as {facts['dtype']}"
     rows = f"rows of {facts['options']['context']}, unless training asks for others"
     told = "; ".join([f"text in one piece, {what}", rows, *facts.get("notes", ())])
     lines.append(line("format", told))
     counts = ", ".join(f"{grouped(count)} {name}" for name, count in facts["splits"].items())
-    return [*lines, line("splits", f"{counts}; divided in the order of the text")]
+    lines.append(line("splits", f"{counts}; divided in the order of the text"))
+    if documents := facts.get("documents"):
+        counts = ", ".join(f"{grouped(count)} {name}" for name, count in documents.items())
+        lines.append(line("documents", counts))
+    return lines
+
+
+def _of_pairs(facts: dict[str, Any]) -> str:
+    """What else is said of the tokens, if they are BPE."""
+    if facts["options"]["tokens"] != "bpe":
+        return ""
+    told = f" {facts['tokenizer']}" if facts["tokenizer"] else ""
+    each = facts["bytes"] / max(1, sum(facts["splits"].values()))
+    return f" of byte-level BPE{told}, {each:.2f} bytes each on average"
 
 
 def _source_lines(facts: dict[str, Any]) -> list[str]:

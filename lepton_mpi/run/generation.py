@@ -1,12 +1,15 @@
 """A text, token by token: each is drawn from the probabilities that a model gives to those behind what there is."""
 
+import codecs
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lepton_mpi.batch import Batch
-from lepton_mpi.errors import DataError
+from lepton_mpi.data.byte_pairs import BytePairs
+from lepton_mpi.data.encodings import Encodings
+from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.kernels import counter_random
 from lepton_mpi.models.gpt import Gpt
 from lepton_mpi.vectors import Views
@@ -14,6 +17,37 @@ from lepton_mpi.wording import one_line
 
 # Stream of random numbers: one for each token that is drawn.
 _DRAWS = 1 << 20
+
+
+def tokens_of(prompt: str, known: Encodings, origin: str) -> list[int]:
+    """The tokens of a prompt, by the tokenizer of the data if they were made by BPE, else by their vocabulary.
+
+    Raises ConfigurationError for a prompt without tokens, DataError for one of others or for a tokenizer in ``origin`` that is
+    none, and LauncherError where BPE lacks its library.
+    """
+    try:
+        text = prompt.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError("--prompt: expected a text in UTF-8, got other bytes") from None
+    if known.tokenizer is None:
+        tokens = encode(text, known.vocabulary)
+    else:
+        try:
+            pairs = BytePairs(known.tokenizer)
+            if pairs.vocabulary != known.vocabulary:
+                raise ValueError("expected the tokens of the vocabulary, got others")
+            tokens = pairs.encode([prompt])[0].tolist()
+        except ValueError as error:
+            raise DataError(f"{origin}: tokenizer: {one_line(error)}") from None
+    if not tokens:
+        raise ConfigurationError("--prompt: expected a token at least, got none")
+    return tokens
+
+
+def text_of(tokens: Sequence[int], vocabulary: Sequence[bytes]) -> str:
+    """What tokens stand for: bytes that are no UTF-8 as U+FFFD, and without a character at the end that is not whole."""
+    content = b"".join(vocabulary[token] for token in tokens)
+    return codecs.getincrementaldecoder("utf-8")("replace").decode(content)
 
 
 def encode(text: bytes, vocabulary: Sequence[bytes]) -> list[int]:

@@ -86,8 +86,9 @@ class Tokens:
         return {"loss": nats, "perplexity": perplexity, **accuracy}
 
     def short(self, figures: Mapping[str, Any]) -> dict[str, float]:
-        """``loss`` and ``perplexity``."""
-        return {name: figures[name] for name in ("loss", "perplexity")}
+        """``loss`` and ``perplexity``, and ``bits_per_byte`` if bytes are known."""
+        names = ("loss", "perplexity", "bits_per_byte")
+        return {name: figures[name] for name in names if figures[name] is not None}
 
     def result(self, figures: Mapping[str, Any]) -> Figures:
         """``test_loss``, ``test_perplexity``, ``test_accuracy`` and ``test_bits_per_byte``."""

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import h5py
 import numpy as np
@@ -24,7 +25,7 @@ _CARRIED_OUT = [page for page in PAGES if page.parts[-2] not in ("benchmarks", "
 
 # Take minutes, another machine or a library that the tests do without; ``test_readme.py`` parses them.
 _NOT_HERE = re.compile(
-    r" tune$|prepare images|benchmarks\.|COMMAND|FILE|…|-m venv|--version|shards|text_gpt|words_|generate"
+    r" tune$|prepare images|benchmarks\.|COMMAND|FILE|…|-m venv|--version|shards|text_gpt|words_|generate runs"
 )
 
 
@@ -47,6 +48,7 @@ def _inputs(folder: Path) -> None:
     prices = (x[:, 0] * 2 + x[:, 1]).round(3)
     write_csv(folder / "houses.csv", np.column_stack([x, prices]).tolist(), *"abcd", "price")
     (folder / "book.txt").write_text("It was the best of times, it was the worst of times. " * 40)
+    (folder / "stories.txt").write_text("<|endoftext|>".join(topics.values())[:80_000])
     for name in ("table", "rows", "houses"):
         with h5py.File(folder / f"{name}.h5", "w") as file:
             file["train/x"] = x

@@ -34,6 +34,7 @@ ALLOWED = {
     "PIL": ["prepare/readers/image_folders.py"],
     "pyarrow": ["prepare/readers/parquet.py"],
     "matplotlib": ["interpretation/pictures.py"],
+    "tokenizers": ["data/byte_pairs.py"],
     "torch": ["models/adapters/*.py"],
     "jax": ["models/adapters/*.py"],
 }

@@ -7,7 +7,7 @@ import pytest
 from lepton_mpi.data.loader import Wanted
 from lepton_mpi.data.loader import load as load_data
 from lepton_mpi.errors import ConfigurationError, DataError
-from lepton_mpi.prepare import inspection, token_streams
+from lepton_mpi.prepare import inspection, text_pieces
 from tests.serial.data_files import OneRank
 from tests.serial.raw_files import TEXT, digest, prepare
 
@@ -33,7 +33,7 @@ def _text_of(path, split: str) -> str:
 @pytest.mark.parametrize("piece", [7, 1 << 20])
 def test_the_stream_is_the_text(tmp_path, monkeypatch, tokens, layout, ranks, piece):
     """Divided in its order, each token once; the same from any number of ranks, in pieces of any length."""
-    monkeypatch.setattr(token_streams, "_PIECE_BYTES", piece)
+    monkeypatch.setattr(text_pieces, "PIECE_BYTES", piece)
     source = tmp_path / "song.txt"
     source.write_bytes(UMLAUTS.encode())
     path = tmp_path / "a.h5"
@@ -67,7 +67,7 @@ def test_the_file_depends_on_the_text_alone(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text(UMLAUTS)
     found = set()
     for piece, ranks in ((5, 1), (1 << 20, 1), (100, 2)):
-        monkeypatch.setattr(token_streams, "_PIECE_BYTES", piece)
+        monkeypatch.setattr(text_pieces, "PIECE_BYTES", piece)
         path = tmp_path / f"{piece}.h5"
         prepare(tmp_path / "a.txt", path, "--stream", ranks=ranks)
         found.add(digest(path))
@@ -81,7 +81,7 @@ def test_marks_and_line_ends_of_other_systems_are_no_characters(
     tmp_path, monkeypatch, end, mark, piece
 ):
     """Of each file, wherever pieces are cut; the tokens are those of the text without them, and it is told."""
-    monkeypatch.setattr(token_streams, "_PIECE_BYTES", piece)
+    monkeypatch.setattr(text_pieces, "PIECE_BYTES", piece)
     text = "eins Ä\n\nzwei\n\ufeffdrei\n" * 4  # a mark within a text is a character
     raw = (mark + text.replace("\n", end)).encode()
     for name in "ab":
@@ -176,7 +176,7 @@ def test_options_of_the_file(tmp_path, options):
 @pytest.mark.parametrize("piece", [4, 1 << 20])
 def test_texts_that_cannot_be(tmp_path, monkeypatch, content, words, error, message, piece):
     """One line each, on every rank, and no file."""
-    monkeypatch.setattr(token_streams, "_PIECE_BYTES", piece)
+    monkeypatch.setattr(text_pieces, "PIECE_BYTES", piece)
     (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(error, match=message):
         prepare(tmp_path / "a.txt", tmp_path / "a.h5", "--stream", *words, ranks=2)

@@ -265,7 +265,7 @@ def test_figures_of_tokens(parts):
         "loss 2.0794 nats per token, 1.7143 bits per byte, perplexity 8.0000, accuracy 0.7500"
     )
     assert task.result(figures).keys() == {f"test_{name}" for name in figures}
-    assert task.short(figures).keys() == {"loss", "perplexity"}
+    assert task.short(figures).keys() == {"loss", "perplexity", "bits_per_byte"}
 
 
 def test_bits_per_byte_need_bytes():
@@ -273,6 +273,7 @@ def test_bits_per_byte_need_bytes():
     task = _tokens(None)
     figures = task.figures(_counted(task, _Y, np.maximum(_Y, 0)), 4.0, 4)
     assert figures["bits_per_byte"] is None
+    assert task.short(figures).keys() == {"loss", "perplexity"}
     assert (
         task.sentence(figures) == "loss 1.0000 nats per token, perplexity 2.7183, accuracy 1.0000"
     )

@@ -37,7 +37,8 @@ windows of a text overlap, groups belong together, balancing repeats rows. Files
                                     classes per split, columns with kind, missing, filled and clipped cells
     about/encoding                  JSON, UTF-8, as uint8: all that prepare --like applies to other files: columns as read,
                                     categories, fills, classes, normalisation, tokens. A file with it may have rows for
-                                    testing alone, to be scored, and these may all be without y. Every checkpoint has a copy
+                                    testing alone, to be scored, and these may all be without y. Every checkpoint has a copy.
+                                    Of a text in BPE: tokenizer, the content of a tokenizer.json (data/tokenizer_facts.py)
     about/columns                   names of the features of a table; NAME=TEXT is 1 where column NAME holds that text
     about/categories/N              texts of feature N of a table, if it has codes; the text in place k has code k
     about/inputs/columns            names of the columns in train/inputs/categories (prepare --categories inputs)
