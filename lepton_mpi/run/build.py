@@ -224,6 +224,8 @@ def _make_strategy(
         averaged=model.averaged,
         decayed=None if rules.decays_by_dimensions else model.decayed,
         is_asked=model.asks_for_parameters,
+        own=config.own.get("strategy"),
+        seed=config.seed,
     )
     with world.agreeing():
         if not rules.decays_by_dimensions:

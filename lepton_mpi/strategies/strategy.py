@@ -50,6 +50,8 @@ class Strategy(Protocol):
         at its first call.
     reproducible : bool
         Whether the bits of ``consensus`` depend neither on the number of ranks nor on their speed.
+    weighed : sequence of int, or None
+        Micro-batches of which ``step`` is told the weight, 0 where they are empty; None: all of the step, over all ranks.
     """
 
     parameters: np.ndarray
@@ -57,12 +59,14 @@ class Strategy(Protocol):
     numbers: list[int]
     kernels: Sequence[Kernel]
     reproducible: bool
+    weighed: Sequence[int] | None
 
     def shares(self, step: int) -> Iterable[Share]:
         """This rank's micro-batches of step ``step``, which counts from 1; all of them, then ``step``."""
 
     def step(self, step: int, weight: int) -> None:
-        """Make new parameters of the gradients, whose sum over all micro-batches is divided by ``weight``.
+        """Make new parameters of the gradients, whose sum over all micro-batches, or those of ``weighed``, is divided by
+        ``weight``.
 
         Some of the work may go on in the background until ``finish``, or until ``Sync.need``. Collective over the group.
         """
@@ -99,6 +103,7 @@ class StrategyBase:
     is_shared: bool = False
     kernels: Sequence[Kernel] = ()
     reproducible: bool = False
+    weighed: Sequence[int] | None = None
     optimizer: Optimizer | None = None
 
     def finish(self) -> None:
@@ -166,6 +171,10 @@ class Setting:
         Parameters that weight decay acts on, ``Model.decayed``.
     is_asked : bool
         Whether the model calls ``Sync.need`` before it reads a parameter.
+    own : object, optional
+        Options that this strategy alone has.
+    seed : int
+        Of the run.
     """
 
     group: Group
@@ -180,6 +189,8 @@ class Setting:
     averaged: Mapping[str, float] = field(default_factory=dict)
     decayed: Collection[str] | None = None
     is_asked: bool = False
+    own: Any = None
+    seed: int = 0
 
     @property
     def trained_spans(self) -> list[tuple[int, int]]:
