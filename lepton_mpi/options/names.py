@@ -29,7 +29,7 @@ STRATEGIES = {
     "sync": "lepton_mpi.strategies.synchronous:make",
     "local": "lepton_mpi.strategies.local:make",
     "diloco": "lepton_mpi.strategies.diloco:make",
-    "hierarchical": "lepton_mpi.strategies.local:make_hierarchical",
+    "hierarchical": "lepton_mpi.strategies.hierarchical:make",
     "delayed": "lepton_mpi.strategies.delayed:make",
     "gossip": "lepton_mpi.strategies.gossip:make",
     "elastic": "lepton_mpi.strategies.elastic:make",

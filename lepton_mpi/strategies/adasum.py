@@ -69,8 +69,9 @@ class Adasum(StrategyBase):
         scale = 1.0
         if self._norm:
             scale = clipped_scale(scale, self._norm.compute(), self._clip_norm)
-        self.optimizer.begin_step(step, scale, 1.0 / max(1.0, float(self._vector[-1])))
-        self.optimizer.update(self.parameters, gradient, 0, gradient.size)
+        optimizer = self._worker.optimizer
+        optimizer.begin_step(step, scale, 1.0 / max(1.0, float(self._vector[-1])))
+        optimizer.update(self.parameters, gradient, 0, gradient.size)
 
     def _combine(self) -> None:
         """Replace the vector by that of all ranks."""

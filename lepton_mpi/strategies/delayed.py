@@ -16,7 +16,7 @@ After an epoch, and before a checkpoint, the last sums are waited for. The order
 Source: Agarwal and Duchi, "Distributed delayed stochastic optimization", NeurIPS 2011; with one step of delay as in Li et al., "Pipe-SGD", NeurIPS 2018.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -121,7 +121,7 @@ class Delayed(Executor):
         """This rank's slice of the master."""
         self.optimizer.update(self._master, self._result, *self._sum.slices[bucket])
 
-    def _wait_for(self, flags: HostFlags, buckets: list[int], do) -> None:
+    def _wait_for(self, flags: HostFlags, buckets: list[int], do: Callable[[int], object]) -> None:
         """Do what there is to do with each bucket, once this rank's slice is summed, until all ranks of the host have."""
         left = list(buckets)
 

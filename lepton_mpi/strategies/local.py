@@ -18,7 +18,7 @@ mini-batches, use local SGD", ICLR 2020; Gu et al., "A quadratic synchronization
 from typing import Any
 
 from lepton_mpi.strategies.strategy import Setting, Strategy
-from lepton_mpi.strategies.strategy_options import HierarchicalOptions, LocalOptions
+from lepton_mpi.strategies.strategy_options import LocalOptions
 from lepton_mpi.strategies.workers import Mean, Workers, make_worker
 
 
@@ -68,15 +68,3 @@ class Local(Workers):
 def make(setting: Setting) -> Strategy:
     """Collective over the group. Raises ConfigurationError."""
     return Local(setting, setting.own or LocalOptions())
-
-
-def make_hierarchical(setting: Setting) -> Strategy:
-    """``--strategy hierarchical``: synchronous inside a host; between hosts ``local`` or ``diloco``. Collective over the group."""
-    from lepton_mpi.strategies.diloco import Diloco
-    from lepton_mpi.strategies.strategy_options import DilocoOptions
-
-    options = setting.own or HierarchicalOptions()
-    every = {"sync_every": options.sync_every, "workers": "hosts"}
-    if options.between == "diloco":
-        return Diloco(setting, DilocoOptions(**every))
-    return Local(setting, LocalOptions(**every))

@@ -5,7 +5,7 @@ add up to 1 in all of them: no parameter is lost. Where rows do, too, the mean o
 ``random_push`` rows do not, and push-sum divides by what has arrived (``gossip.py``).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -92,7 +92,7 @@ TOPOLOGIES: dict[str, Callable[[int, int, int, int], Round]] = {
 PUSHING = ("random_push",)
 
 
-def _evenly(workers) -> dict[int, float]:
+def _evenly(workers: Iterable[int]) -> dict[int, float]:
     found = sorted(workers)
     return dict.fromkeys(found, 1 / len(found))
 

@@ -1,10 +1,29 @@
 """Vectors exchanged with a few other ranks: to whom each sends, and from whom it receives, may be another matter each time."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
-from lepton_mpi.collectives.messages.plan import Request, Transport
+
+class Request(Protocol):
+    """A transfer that can be started again and again, see ``plan.Request``."""
+
+    def Start(self) -> object:
+        """Begin the transfer."""
+
+    def Wait(self) -> object:
+        """Return when it is complete."""
+
+
+class Transport(Protocol):
+    """Makes them, see ``plan.Transport``."""
+
+    def send_request(self, memory: np.ndarray, dest: int) -> Request:
+        """Request that sends the contents that ``memory`` has at each start."""
+
+    def receive_request(self, memory: np.ndarray, source: int) -> Request:
+        """Request that fills ``memory``."""
 
 
 class NeighbourExchange:
