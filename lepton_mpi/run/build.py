@@ -28,6 +28,7 @@ from lepton_mpi.options.config import Config
 from lepton_mpi.registry import load as load_own
 from lepton_mpi.run import checkpoint, codes, defaults, evaluation, hooks, resume, summary
 from lepton_mpi.run.arithmetic import BY_NUMBER, Arithmetic
+from lepton_mpi.run.balance import Balance
 from lepton_mpi.run.cold_start import ColdStart
 from lepton_mpi.run.hook import Hook, QuietHook
 from lepton_mpi.run.model_check import check_model
@@ -292,6 +293,7 @@ def _make_hooks(run: Run) -> list[Hook]:
     folder = run.config.checkpoint
     made += [hooks.Checkpoints(run, folder)] if folder else []
     with run.world.agreeing():
+        made += [Balance(run)] if run.config.balance == "auto" else []
         made += own_hooks(run.config.hook, run)
     return [*made, hooks.Summary()]
 

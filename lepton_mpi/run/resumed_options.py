@@ -36,6 +36,7 @@ _FREE = {
         "task",
         "threads",
         "recompute",
+        "balance",
         "timeout",
         "allreduce",
         "bucket_bytes",

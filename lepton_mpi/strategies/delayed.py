@@ -16,8 +16,9 @@ After an epoch, and before a checkpoint, the last sums are waited for. The order
 Source: Agarwal and Duchi, "Distributed delayed stochastic optimization", NeurIPS 2011; with one step of delay as in Li et al., "Pipe-SGD", NeurIPS 2018.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,34 +37,90 @@ from lepton_mpi.strategies.norm_kernels import sum_of_squares
 from lepton_mpi.strategies.strategy import Setting, Share, Strategy
 
 
+class _Exchange:
+    """Rows for the gradients of some shares, and how far each rank of the host is with each bucket of their sums.
+
+    Making one is collective over the group; so is a round, ``give`` and both waits.
+    """
+
+    def __init__(self, setting: Setting, leaves: Leaves) -> None:
+        group, count = setting.group, setting.layout.size
+        self.vectors = HostVectors(group, count, setting.dtype, "shared", leaves, "gradients")
+        self.sum = OverlappedSum(self.vectors, list(setting.buckets))
+        self.summed, self.updated = (HostFlags(group, len(setting.buckets)) for _ in range(2))
+        spans = setting.trained_spans
+        self.norm = ReplicatedNorm(self.vectors.result, spans) if setting.clips else None
+        self._buckets, self._round = list(range(len(setting.buckets))), 0
+        self._taken = np.zeros(2)
+
+    def give(self, gradients: list[np.ndarray]) -> None:
+        """Begin a round with these sums of this rank; they are copied."""
+        for row, own in zip(self.vectors.inputs, gradients, strict=True):
+            row[:] = own
+        self._round += 1
+        self.sum.begin()
+        for bucket in self._buckets:
+            self.sum.ready(bucket)
+
+    def wait_for(self, flags: HostFlags, do: Callable[[int], object]) -> None:
+        """Do what there is to do with each bucket, once this rank's slice is summed, until all ranks of the host have."""
+        left = list(self._buckets)
+
+        def all_have() -> bool:
+            for bucket in [each for each in left if self.sum.is_complete(each)]:
+                do(bucket)
+                flags.raise_own(bucket, self._round)
+                left.remove(bucket)
+            return not left and all(flags.all_raised(each, self._round) for each in self._buckets)
+
+        self.sum.until(all_have)
+
+    def take_seconds(self) -> np.ndarray:
+        """Of ``OverlappedSum``, exchange and exposed, since the last call; shape (2,)."""
+        now = np.array([self.sum.exchange_seconds, self.sum.exposed_seconds])
+        new, self._taken = now - self._taken, now
+        return new
+
+
+class _UnderWay(NamedTuple):
+    """A step whose sums are on their way, and what its sum is divided by."""
+
+    exchange: _Exchange
+    step: int
+    weight: int
+
+
 class Delayed(Executor):
     """See the module. Making one, stepping and ``finish`` are collective over the group."""
 
-    is_shared = False
+    is_shared, can_share_out = False, True
 
     def __init__(self, setting: Setting, choice: Choice) -> None:
         super().__init__(choice)
-        group, layout, buckets = setting.group, setting.layout, list(setting.buckets)
-        self.bucket_count, self._group, self._clock = len(buckets), group, group.clock
+        self._setting, self._group = setting, setting.group
+        self.bucket_count, self._clock = len(setting.buckets), setting.group.clock
         self._master, self.optimizer = host_state(setting)
-        self.parameters = np.zeros(layout.size, setting.dtype)
-        leaves = Leaves.spread(setting.micro_batch_count, group.size)
-        vectors = HostVectors(group, layout.size, setting.dtype, "shared", leaves, "gradients")
-        self._vector_counts = vector_counts(self.optimizer, vectors)
-        self._rows, self._result = vectors.inputs, vectors.result
-        self._sum, self._meeting = OverlappedSum(vectors, buckets), HostMeeting(group)
-        nodes = leaves.nodes(group.place)
-        self._own = [np.zeros(layout.size, setting.dtype) for _ in nodes]
-        self._node_sums = NodeSums(layout, nodes, self._own)
-        self.numbers = self._node_sums.numbers
-        self._summed, self._updated = (HostFlags(group, len(buckets)) for _ in range(2))
-        self._clip_norm = setting.clip_norm
-        self._norm = ReplicatedNorm(self._result, setting.trained_spans) if setting.clips else None
+        self.parameters = np.zeros(setting.layout.size, setting.dtype)
+        self._meeting, self._clip_norm = HostMeeting(setting.group), setting.clip_norm
+        self._seconds, self._begun = np.zeros(2), False
+        self._under_way: _UnderWay | None = None
+        self._hand_out(Leaves.spread(setting.micro_batch_count, setting.group.size))
         self.kernels = [self.optimizer.kernel, raise_flag, flags_reached]
         self.kernels += [sum_of_squares] if setting.clips else []
-        # The step whose sums are on their way, with its weight.
-        self._under_way: tuple[int, int] | None = None
-        self._round, self._begun = 0, False
+
+    def share_out(self, bounds: Sequence[int]) -> None:
+        """See ``Strategy``. What is under way stays so, and acts when it would have."""
+        self._hand_out(Leaves(self._setting.micro_batch_count, tuple(bounds)))
+
+    def _hand_out(self, leaves: Leaves) -> None:
+        """Memory for the gradients of these micro-batches, and what sums them."""
+        setting, group = self._setting, self._group
+        self._exchange = exchange = _Exchange(setting, leaves)
+        self._vector_counts = vector_counts(self.optimizer, exchange.vectors)
+        nodes = leaves.nodes(group.place)
+        self._own = [np.zeros(setting.layout.size, setting.dtype) for _ in nodes]
+        self._node_sums = NodeSums(setting.layout, nodes, self._own)
+        self.numbers = self._node_sums.numbers
 
     def shares(self, step: int) -> Iterable[Share]:
         """See ``Strategy``; what can go on with the last step's sums does, after each micro-batch."""
@@ -74,7 +131,8 @@ class Delayed(Executor):
     def _going_on(self) -> Iterator[Share]:
         for share in self._node_sums.shares():
             yield share
-            self._sum.poll()
+            if self._under_way:
+                self._under_way.exchange.sum.poll()
 
     def _begin(self) -> None:
         """The master is what every rank holds."""
@@ -87,13 +145,8 @@ class Delayed(Executor):
         """See ``Strategy``: update with the sum of the step before, and give away this step's gradient."""
         self._clock.enter("communication")
         self._apply()
-        for row, own in zip(self._rows, self._own, strict=True):
-            row[:] = own
-        self._round += 1
-        self._sum.begin()
-        for bucket in range(self.bucket_count):
-            self._sum.ready(bucket)
-        self._under_way = step, weight
+        self._exchange.give(self._own)
+        self._under_way = _UnderWay(self._exchange, step, weight)
         self._clock.enter("compute")
 
     def finish(self) -> None:
@@ -106,33 +159,20 @@ class Delayed(Executor):
         """The update that is under way."""
         if not self._under_way:
             return
-        step, weight = self._under_way
-        buckets = list(range(self.bucket_count))
-        self._wait_for(self._summed, buckets, lambda bucket: None)
+        exchange, step, weight = self._under_way
+        exchange.wait_for(exchange.summed, lambda bucket: None)
         scale = 1.0 / weight
-        if self._norm:
-            scale = clipped_scale(scale, self._norm.compute(), self._clip_norm)
+        if exchange.norm:
+            scale = clipped_scale(scale, exchange.norm.compute(), self._clip_norm)
         self.optimizer.begin_step(step, scale, 1.0 / weight)
-        self._wait_for(self._updated, buckets, self._update)
+        result, slices = exchange.vectors.result, exchange.sum.slices
+        exchange.wait_for(
+            exchange.updated,
+            lambda bucket: self.optimizer.update(self._master, result, *slices[bucket]),
+        )
         self.parameters[:] = self._master
+        self._seconds += exchange.take_seconds()
         self._under_way = None
-
-    def _update(self, bucket: int) -> None:
-        """This rank's slice of the master."""
-        self.optimizer.update(self._master, self._result, *self._sum.slices[bucket])
-
-    def _wait_for(self, flags: HostFlags, buckets: list[int], do: Callable[[int], object]) -> None:
-        """Do what there is to do with each bucket, once this rank's slice is summed, until all ranks of the host have."""
-        left = list(buckets)
-
-        def all_have() -> bool:
-            for bucket in [each for each in left if self._sum.is_complete(each)]:
-                do(bucket)
-                flags.raise_own(bucket, self._round)
-                left.remove(bucket)
-            return not left and all(flags.all_raised(bucket, self._round) for bucket in buckets)
-
-        self._sum.until(all_have)
 
     def memory(self) -> dict[str, int]:
         """Vectors that the host holds; each rank has a copy of parameters and gradients besides."""
@@ -140,8 +180,7 @@ class Delayed(Executor):
 
     def figures(self) -> dict[str, float]:
         """``hidden_share``: of the time from the first message to the last of every step, the part behind compute."""
-        seconds = np.array([self._sum.exchange_seconds, self._sum.exposed_seconds])
-        total, exposed = self._group.sum(seconds)
+        total, exposed = self._group.sum(self._seconds)
         return {"hidden_share": float(1 - exposed / total) if total else 0.0}
 
     def __str__(self) -> str:

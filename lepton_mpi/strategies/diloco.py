@@ -129,7 +129,7 @@ def due_fragments(since: int, every: int, fragments: int) -> list[int]:
     >>> [due_fragments(since, 4, 2) for since in range(1, 9)]
     [[], [0], [], [1], [], [0], [], [1]]
     >>> [due_fragments(since, 2, 3) for since in range(1, 5)]
-    [[0], [1, 2], [0], [1, 2]]
+    [[0, 1], [2], [0, 1], [2]]
     """
     at = (since - 1) % every + 1
     return [

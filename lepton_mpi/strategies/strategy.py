@@ -52,6 +52,8 @@ class Strategy(Protocol):
         Whether the bits of ``consensus`` depend neither on the number of ranks nor on their speed.
     weighed : sequence of int, or None
         Micro-batches of which ``step`` is told the weight, 0 where they are empty; None: all of the step, over all ranks.
+    can_share_out : bool
+        Whether ``share_out`` may be called, and changes no bit.
     """
 
     parameters: np.ndarray
@@ -60,6 +62,7 @@ class Strategy(Protocol):
     kernels: Sequence[Kernel]
     reproducible: bool
     weighed: Sequence[int] | None
+    can_share_out: bool
 
     def shares(self, step: int) -> Iterable[Share]:
         """This rank's micro-batches of step ``step``, which counts from 1; all of them, then ``step``."""
@@ -73,6 +76,12 @@ class Strategy(Protocol):
 
     def finish(self) -> None:
         """Return once ``parameters`` are those after the last step. Collective over the group."""
+
+    def share_out(self, bounds: Sequence[int]) -> None:
+        """From the next step on place p (see ``Group``) computes micro-batches [bounds[p], bounds[p + 1]) of each, perhaps none.
+
+        ``numbers`` are others then. Collective over the group, between two steps.
+        """
 
     def consensus(self) -> np.ndarray:
         """Parameters that are evaluated, saved and digested, shape (layout.size,). Collective, after ``finish``."""
@@ -104,10 +113,15 @@ class StrategyBase:
     kernels: Sequence[Kernel] = ()
     reproducible: bool = False
     weighed: Sequence[int] | None = None
+    can_share_out: bool = False
     optimizer: Optimizer | None = None
 
     def finish(self) -> None:
         """``step`` has left nothing to do."""
+
+    def share_out(self, bounds: Sequence[int]) -> None:
+        """Not for this one."""
+        raise NotImplementedError(f"{self}: who computes what is fixed")
 
     def consensus(self) -> np.ndarray:
         """The parameters: all ranks have the same."""
