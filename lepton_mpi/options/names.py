@@ -31,6 +31,7 @@ STRATEGIES = {
     "diloco": "lepton_mpi.strategies.diloco:make",
     "hierarchical": "lepton_mpi.strategies.hierarchical:make",
     "delayed": "lepton_mpi.strategies.delayed:make",
+    "bounded": "lepton_mpi.strategies.bounded:make",
     "gossip": "lepton_mpi.strategies.gossip:make",
     "elastic": "lepton_mpi.strategies.elastic:make",
     "adasum": "lepton_mpi.strategies.adasum:make",

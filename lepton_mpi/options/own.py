@@ -46,6 +46,7 @@ OWN: dict[str, dict[str, str]] = {
         "local": f"{_STRATEGIES}:LocalOptions",
         "diloco": f"{_STRATEGIES}:DilocoOptions",
         "hierarchical": f"{_STRATEGIES}:HierarchicalOptions",
+        "bounded": f"{_STRATEGIES}:BoundedOptions",
         "gossip": f"{_STRATEGIES}:GossipOptions",
         "elastic": f"{_STRATEGIES}:ElasticOptions",
     },

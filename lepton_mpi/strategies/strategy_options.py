@@ -80,3 +80,15 @@ class GossipOptions(Checked):
         option("one_peer", "of each step's exchange")
     )
     sync_every: int = option(1, "steps that a worker makes between two exchanges", WHOLE_FROM_1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundedOptions(Checked):
+    """Stale-synchronous parallel, and Hogwild."""
+
+    staleness: int = option(
+        4,
+        "steps that a rank may be ahead of the slowest; 0: none, as with --strategy sync",
+        WHOLE_FROM_0,
+    )
+    locks: bool = option(True, "ranks update a slice one after the other; false: at once (Hogwild)")

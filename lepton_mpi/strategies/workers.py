@@ -52,7 +52,7 @@ class RankWorker:
 
     def __init__(self, setting: Setting) -> None:
         group, layout, dtype = setting.group, setting.layout, setting.dtype
-        _check_worker_count(setting.micro_batch_count, group.size, "rank")
+        check_worker_count(setting.micro_batch_count, group.size, "rank")
         bounds = chunk_bounds(setting.micro_batch_count, group.size)
         run = bounds[group.place], bounds[group.place + 1]
         self.parameters, self.gradient = np.zeros((2, layout.size), dtype)
@@ -100,7 +100,7 @@ class HostWorker:
         places = group.places_of_hosts[group.host_index]
         bounds = chunk_bounds(setting.micro_batch_count, group.size)
         first, stop = bounds[places.start], bounds[places.stop]
-        _check_worker_count(setting.micro_batch_count, group.host_count, "host")
+        check_worker_count(setting.micro_batch_count, group.host_count, "host")
         self._inner = synchronous.make(
             replace(
                 setting, group=group.group(host), micro_batch_count=stop - first, allreduce="host"
@@ -145,7 +145,8 @@ def make_worker(setting: Setting, kind: Literal["ranks", "hosts"]) -> Worker:
     return HostWorker(setting) if kind == "hosts" else RankWorker(setting)
 
 
-def _check_worker_count(micro_batch_count: int, workers: int, kind: str) -> None:
+def check_worker_count(micro_batch_count: int, workers: int, kind: str) -> None:
+    """Raises ConfigurationError, on every rank, if a worker would have nothing to compute."""
     if micro_batch_count < workers:
         raise ConfigurationError(
             f"--strategy: expected at least a micro-batch of a step for each of {workers} {kind}s, which make steps by "

@@ -361,6 +361,79 @@ def test_state_and_parameters_of_the_end_are_all_there_is_to_go_on_from(world, c
         np.testing.assert_array_equal(whole, resumed)
 
 
+@pytest.mark.parametrize("locks", [True, False])
+def test_updates_of_bounded_in_turn(world, locks):
+    """Ranks that take turns, in an order that is known, give what NumPy gives: each update at a part of the rate."""
+    if world.host_count > 1:
+        pytest.skip("between hosts updates act when their messages arrive")
+    strategy = _begin(world, _make(world, "bounded", {"staleness": 1, "locks": locks}))
+    twin, workers = _Twin([]), _workers(world.size)
+    for step in range(1, _STEPS + 1):
+        for rank in (range(world.size), range(world.size - 1, -1, -1))[step % 2]:
+            worker = workers[world.places_of_hosts[0][rank]]
+            worker.w = twin.w
+            gradient, rate = worker.gradient(step), _RATE / world.size
+            t = slice(0, _TRAINED)
+            twin.v[t] = _MOMENTUM * twin.v[t] - rate * gradient[t]
+            twin.w[t] += twin.v[t]
+            twin.w[_TRAINED:] += 0.25 / world.size * (gradient[_TRAINED:] - twin.w[_TRAINED:])
+            if world.rank == rank:
+                for number, given in zip(strategy.numbers, strategy.shares(step), strict=True):
+                    given.vector[:] = _gradient(step, number, strategy.parameters)
+                # Waits for nobody: the others are at most a step behind.
+                strategy.step(step, _ROWS * len(strategy.numbers))
+            elif step == 1:
+                strategy.shares(step)  # all ranks meet before the first update
+            world.comm.Barrier()
+    strategy.finish()
+    with together(world):
+        np.testing.assert_allclose(strategy.consensus(), twin.w, rtol=1e-12, atol=1e-13)
+
+
+def test_nobody_is_further_ahead_than_allowed(world):
+    """By chance delays; all updates act, each once: with gradients that do not depend on parameters their sum is known."""
+    staleness = 2
+    strategy = _begin(
+        world,
+        _make(
+            world,
+            "bounded",
+            {"staleness": staleness},
+            optimizer=Settings("sgd", lambda step: 0.1, 0.0),
+            averaged={},
+        ),
+    )
+    delays, made = random.Random(world.rank), world.host_array((world.local_size,), np.int64)
+    apart = 0
+    for step in range(1, 2 * _STEPS + 1):
+        for number, given in zip(strategy.numbers, strategy.shares(step), strict=True):
+            time.sleep(delays.choice((0, 0, 0.004)))
+            given.vector[:] = _gradient(step, number, _start())
+        apart = max(apart, int(step - 1 - made.min()))
+        made[world.local_rank] = step
+        strategy.step(step, _ROWS * len(strategy.numbers))
+    strategy.finish()
+    expected = _start()
+    for worker in _workers(world.size):
+        for step in range(1, 2 * _STEPS + 1):
+            total = sum(_gradient(step, number, _start()) for number in worker.numbers)
+            expected -= 0.1 / world.size * total / (_ROWS * len(worker.numbers))
+    everybody = world.comm.allgather(strategy.consensus().copy())
+    with together(world):
+        assert apart <= staleness
+        np.testing.assert_allclose(everybody[0], expected, rtol=1e-11, atol=1e-12)
+        for other in everybody:
+            np.testing.assert_array_equal(other, everybody[0])
+
+
+def test_bounded_by_nothing_is_sync(world):
+    """Bit for bit."""
+    sync = _drive(_begin(world, _make(world, "sync")))
+    bounded = _drive(_begin(world, _make(world, "bounded", {"staleness": 0})))
+    with together(world):
+        np.testing.assert_array_equal(bounded, sync)
+
+
 def test_adasum_of_equal_and_of_orthogonal_gradients():
     """Equal ones are averaged, orthogonal ones added, and nothing is as good as 0."""
     a, b = np.array([3.0, 0.0, 4.0]), np.array([0.0, 2.0, 0.0])
