@@ -163,7 +163,7 @@ class Config(Checked):
     )
     balance: Literal["none", "auto"] = option(
         "none",
-        "auto: faster ranks compute more of a step's micro-batches; the weights stay the same bit for bit",
+        "auto: faster ranks compute more of a step's micro-batches; with sync and delayed the weights stay the same bit for bit",
     )
     hook: tuple[str, ...] = option(
         (),

@@ -1,6 +1,6 @@
 """``--balance auto``: ranks that are faster compute more of a step's micro-batches.
 
-A step's gradients are added up in one order, whoever computes them, so the weights keep their bits. Every rank measures its
+With ``sync`` and ``delayed`` a step's gradients are added up in one order, whoever computes them, so the weights keep their bits. Every rank measures its
 seconds for a micro-batch; after some steps all of them give theirs away, and each works out the same new shares, the ones
 whose slowest rank is done first. They are taken if that gains enough, in the middle of an epoch, without a new start: the
 strategy makes its memory for gradients anew, and the loader begins where it was with the rank's new micro-batches.
@@ -31,7 +31,7 @@ class Balance(QuietHook):
     def __init__(self, run: Run) -> None:
         if not run.strategy.can_share_out:
             raise ConfigurationError(
-                f"--balance auto: expected --strategy sync or delayed, of which any rank may compute any part, got {run.strategy}"
+                f"--balance auto: expected a strategy of which a rank may compute any part of a step, such as --strategy sync, got {run.strategy}"
             )
         self._seconds: list[float] = []
         self._before, self._steps = 0.0, 0
@@ -112,6 +112,8 @@ def share_out(run: Run, bounds: list[int]) -> None:
     run.reads = run.ends.enter_context(closing(reads))
     run.reads.begin_epoch(run.epoch)
     run.inputs = MicroBatchReader(run.reads, run.reader)
+    if run.strategy.weighed is not None:
+        run.weighed = run.reads.step_weights(run.epoch, run.strategy.weighed)
 
 
 def _spent(run: Run) -> float:

@@ -227,6 +227,7 @@ def _make_strategy(
         is_asked=model.asks_for_parameters,
         own=config.own.get("strategy"),
         seed=config.seed,
+        is_balanced=config.balance == "auto",
     )
     with world.agreeing():
         if not rules.decays_by_dimensions:

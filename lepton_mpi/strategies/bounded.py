@@ -2,7 +2,7 @@
 
     step of a rank   gradient of its own micro-batches at the parameters as they are just then
                      slice by slice, under the slice's lock: update of the host's one copy of parameters and state,
-                     with the learning rate divided by the number of ranks
+                     with the part of the learning rate that its micro-batches are of the step's
                      its clock is raised; then it waits while a rank of its host is more than S steps behind
 
 There is no parameter server: inside a host the parameters are memory that all ranks read and update. With
@@ -22,7 +22,7 @@ al., "Hogwild!", NeurIPS 2011. Changes as messages: the filter-free form of Li e
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -52,24 +52,24 @@ _PARTS_PER_RANK, _PART_ELEMENTS_MIN = 4, 4096
 class Bounded(StrategyBase):
     """See the module. Making one and ``finish`` are collective over the group; ``step`` is not."""
 
-    is_shared = True
+    is_shared, can_share_out = True, True
 
     def __init__(self, setting: Setting, options: BoundedOptions) -> None:
         group, layout, dtype = setting.group, setting.layout, setting.dtype
         check_worker_count(setting.micro_batch_count, group.size, "rank")
-        rate = setting.optimizer.rate
-        slower = replace(setting.optimizer, rate=lambda step: rate(step) / group.size)
+        rate, count = setting.optimizer.rate, setting.micro_batch_count
+        # Each rank's own: its part of a step is that of its micro-batches.
+        slower = replace(
+            setting.optimizer, rate=lambda step: rate(step) * len(self.numbers) / count
+        )
         averaged = {name: part / group.size for name, part in setting.averaged.items()}
         self.parameters, self._rule = host_state(
             replace(setting, optimizer=slower, averaged=averaged)
         )
         self.optimizer = self._rule
         self._group, self._clock, self._options = group, group.clock, options
-        bounds = chunk_bounds(setting.micro_batch_count, group.size)
-        self._gradient = np.zeros(layout.size, dtype)
-        run = bounds[group.place], bounds[group.place + 1]
-        self._node_sums = NodeSums(layout, [run], [self._gradient])
-        self.numbers = self.weighed = self._node_sums.numbers
+        self._layout, self._gradient = layout, np.zeros(layout.size, dtype)
+        self.share_out(chunk_bounds(count, group.size))
         parts = max(1, min(_PARTS_PER_RANK * group.local_size, layout.size // _PART_ELEMENTS_MIN))
         self._bounds = chunk_bounds(layout.size, parts)
         self._locks = TicketLocks(group, parts) if options.locks else None
@@ -83,6 +83,13 @@ class Bounded(StrategyBase):
         self.kernels = [self._rule.kernel, raise_flag, flags_reached, take_ticket, is_served]
         self.kernels += [serve_next, *([sum_of_squares] if setting.clips else [])]
         self._made, self._begun, self._is_over = 0, False, True
+
+    def share_out(self, bounds: Sequence[int]) -> None:
+        """See ``Strategy``."""
+        run = bounds[self._group.place], bounds[self._group.place + 1]
+        held = run[0] < run[1]
+        self._node_sums = NodeSums(self._layout, [run] * held, [self._gradient] * held)
+        self.numbers = self.weighed = self._node_sums.numbers
 
     def shares(self, step: int) -> Iterable[Share]:
         """See ``Strategy``."""

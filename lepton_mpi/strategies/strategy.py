@@ -53,7 +53,7 @@ class Strategy(Protocol):
     weighed : sequence of int, or None
         Micro-batches of which ``step`` is told the weight, 0 where they are empty; None: all of the step, over all ranks.
     can_share_out : bool
-        Whether ``share_out`` may be called, and changes no bit.
+        Whether ``share_out`` may be called. It changes no bit of what is ``reproducible``.
     """
 
     parameters: np.ndarray
@@ -189,6 +189,8 @@ class Setting:
         Options that this strategy alone has.
     seed : int
         Of the run.
+    is_balanced : bool
+        Whether ``share_out`` will be called as speeds of ranks ask for it.
     """
 
     group: Group
@@ -205,6 +207,7 @@ class Setting:
     is_asked: bool = False
     own: Any = None
     seed: int = 0
+    is_balanced: bool = False
 
     @property
     def trained_spans(self) -> list[tuple[int, int]]:

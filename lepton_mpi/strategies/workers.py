@@ -53,8 +53,7 @@ class RankWorker:
     def __init__(self, setting: Setting) -> None:
         group, layout, dtype = setting.group, setting.layout, setting.dtype
         check_worker_count(setting.micro_batch_count, group.size, "rank")
-        bounds = chunk_bounds(setting.micro_batch_count, group.size)
-        run = bounds[group.place], bounds[group.place + 1]
+        self._layout, self._place = layout, group.place
         self.parameters, self.gradient = np.zeros((2, layout.size), dtype)
         state = np.zeros((len(rule_of(setting.optimizer).state), layout.size), dtype)
         self.optimizer = Optimizer(
@@ -62,13 +61,19 @@ class RankWorker:
             averaged=setting.averaged,
             decayed=setting.decayed,
         )
-        self._node_sums = NodeSums(layout, [run], [self.gradient])
-        self.numbers = self.weighed = self._node_sums.numbers
+        self.share_out(chunk_bounds(setting.micro_batch_count, group.size))
         self.peers: Group | None = group
         self.part, self.count = slice(0, layout.size), group.size
         self._clip_norm = setting.clip_norm
         self._norm = ReplicatedNorm(self.gradient, setting.trained_spans) if setting.clips else None
         self.kernels = [self.optimizer.kernel, *([sum_of_squares] if setting.clips else [])]
+
+    def share_out(self, bounds: Sequence[int]) -> None:
+        """See ``Strategy``."""
+        run = bounds[self._place], bounds[self._place + 1]
+        held = run[0] < run[1]
+        self._node_sums = NodeSums(self._layout, [run] * held, [self.gradient] * held)
+        self.numbers = self.weighed = self._node_sums.numbers
 
     def shares(self, step: int) -> Iterable[Share]:
         """See ``Strategy``."""
@@ -191,9 +196,10 @@ class Workers(StrategyBase):
     """
 
     name = ""
-    reproducible = True
 
     def __init__(self, setting: Setting, worker: Worker) -> None:
+        self.reproducible = not setting.is_balanced
+        self.can_share_out = isinstance(worker, RankWorker)
         self.worker, self._clock, self._group = worker, setting.group.clock, setting.group
         self.parameters, self.optimizer = worker.parameters, worker.optimizer
         self.is_shared, self.kernels = worker.is_shared, worker.kernels
@@ -221,6 +227,12 @@ class Workers(StrategyBase):
             self._begun = True
             self.begin()
         return self.worker.shares(step)
+
+    def share_out(self, bounds: Sequence[int]) -> None:
+        """See ``Strategy``: a faster worker's steps are made of more rows, no matter how many weigh the same in a mean."""
+        assert isinstance(self.worker, RankWorker)
+        self.worker.share_out(bounds)
+        self.numbers, self.weighed = self.worker.numbers, self.worker.weighed
 
     def step(self, step: int, weight: int) -> None:
         """See ``Strategy``: the worker's own step, and perhaps a meeting."""
@@ -276,7 +288,10 @@ class Workers(StrategyBase):
         """For the head line."""
         kind = "host" if isinstance(self.worker, HostWorker) else "rank"
         count = self.worker.count
-        return f"{count} worker{'s' * (count > 1)}, each a {kind}; same bits for {count} wherever they run"
+        bits = f"same bits for {count} wherever they run"
+        if not self.reproducible:
+            bits = "bits depend on their speed"
+        return f"{count} worker{'s' * (count > 1)}, each a {kind}; {bits}"
 
 
 def _is_a_strategy(workers: Workers) -> Strategy:

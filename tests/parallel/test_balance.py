@@ -78,10 +78,25 @@ def test_a_slow_rank_gets_less_and_no_bit_changes(world, folder, monkeypatch, op
         assert shares[-1] < 0.7 * min(shares[:-1])  # a third, on a machine with nothing else to do
 
 
-def test_workers_of_their_own_are_not_balanced(world):
-    """Refused with the strategies that are."""
+@pytest.mark.parametrize("strategy", ["local", "gossip", "bounded", "elastic"])
+def test_workers_of_uneven_speed(world, folder, monkeypatch, strategy):
+    """The slow one makes its steps of fewer rows, so that nobody waits for it; every row of an epoch is used once."""
+    if world.size == 1:
+        pytest.skip("one rank is as fast as the others")
+    if world.rank == world.size - 1:
+        monkeypatch.setattr(Slow, "factor", _SLOW)
+    options = {"epochs": 6, "strategy": strategy, "learning_rate": 0.003, "balance": "auto"}
+    end = train(_config(folder, **options), world, Slow)
+    moved = _records(world, folder, "balance")
+    with together(world):
+        assert moved[-1]["micro_batches"][-1] < 0.7 * min(moved[-1]["micro_batches"][:-1])
+        assert end["test_accuracy"] > 0.6
+
+
+def test_adasum_is_not_balanced(world):
+    """Its gradients weigh the same; refused, with what is balanced."""
     with refused(world, ConfigurationError, "--balance auto", "--strategy sync"):
-        build(Config(strategy="local", balance="auto", progress="none", epochs=1), world)
+        build(Config(strategy="adasum", balance="auto", progress="none", epochs=1), world)
 
 
 def test_the_best_shares_are_no_worse_than_any_others():
