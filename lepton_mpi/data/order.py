@@ -22,7 +22,7 @@ epoch would have the order of the file, but for windows.
 Source: blocks first, then rows in a buffer, is CorgiPile (Xu et al., SIGMOD 2022), here with a buffer for each stream.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -59,6 +59,15 @@ class MicroBatches:
         bounds = [self.bounds(number, 0, length) for number in range(first, stop)]
         start, end = bounds[0][0], bounds[-1][1]
         return start, end, [(i - start, j - start) for i, j in bounds]
+
+    def row_count(self, numbers: Sequence[int], length: int) -> int:
+        """Rows of micro-batches ``numbers`` of a step of ``length`` rows.
+
+        >>> MicroBatches(8, 3).row_count([1, 2], 7)
+        4
+        """
+        bounds = [self.bounds(number, 0, length) for number in numbers]
+        return sum(stop - first for first, stop in bounds)
 
     def bounds(self, number: int, start: int, stop: int) -> tuple[int, int]:
         """Rows of micro-batch ``number`` of a step of rows [start, stop); equal numbers if it has none."""

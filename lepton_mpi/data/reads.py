@@ -92,32 +92,42 @@ class TrainingReads:
         if self._order:
             self._order.make(epoch)
 
-    def step_weights(self, epoch: int) -> list[int]:
+    def step_weights(self, epoch: int, numbers: Sequence[int] | None = None) -> list[int]:
         """What the summed gradient of each step of ``epoch`` is divided by: rows of all ranks, or tokens that count.
 
-        A function of the data and the epoch, so that every rank has the same numbers before the first step. To be called
-        after ``begin_epoch``.
+        A function of the data and the epoch, so that every rank has the same numbers before the first step. With ``numbers``
+        of those micro-batches alone, and 0 where they have none. To be called after ``begin_epoch``.
         """
-        batch_rows = self._shuffle.micro_batches.batch_rows
-        full, rest = divmod(self._rows.row_count, batch_rows)
-        weight = self._rows.even_weight
+        batches, weight = self._shuffle.micro_batches, self._rows.even_weight
+        of = range(batches.count) if numbers is None else numbers
+        steps = range(batches.step_count(self._rows.row_count))
         if weight is not None:
-            return [weight * batch_rows] * full + [weight * rest] * (rest > 0)
+            lengths = [batches.step_rows(self._rows.row_count, step) for step in steps]
+            return [weight * batches.row_count(of, length) for length in lengths]
         if self._order is not None:
             assert self._order.epoch == epoch, (self._order.epoch, epoch)
-            before = _summed_before(self._rows.weights(self._order.rows))
-            edges = np.minimum(np.arange(full + (rest > 0) + 1) * batch_rows, len(before) - 1)
-            weights = np.diff(before[edges])
+            weights = self._full_weights(self._rows.weights(self._order.rows), of)
         else:
-            weights = self._block_weights(self._shuffle.epoch(epoch))
-        return np.maximum(
-            weights, 1
-        ).tolist()  # of a step in which nothing counts the gradient is 0
+            weights = self._block_weights(self._shuffle.epoch(epoch), of)
+        # Of a step in which nothing counts the gradient is 0.
+        return np.maximum(weights, 1).tolist() if numbers is None else weights.tolist()
 
-    def _block_weights(self, epoch: BlockEpoch) -> np.ndarray:
-        """Of every step, int64: those of all streams, window by window."""
+    def _full_weights(self, of_rows: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
+        """Of every step, int64, from those of the epoch's rows in their order."""
+        batches, before = self._shuffle.micro_batches, _summed_before(of_rows)
+        count = len(before) - 1
+        starts = np.arange(batches.step_count(count)) * batches.batch_rows
+        stops = np.minimum(starts + batches.batch_rows, count)
+        weights = np.zeros(len(starts), np.int64)
+        for number in numbers:
+            first = np.minimum(starts + number * batches.rows, stops)
+            weights += before[np.minimum(first + batches.rows, stops)] - before[first]
+        return weights
+
+    def _block_weights(self, epoch: BlockEpoch, numbers: Sequence[int]) -> np.ndarray:
+        """Of every step, int64: those of the streams of these micro-batches, window by window."""
         weights = np.zeros(epoch.step_count, np.int64)
-        for number in range(self._shuffle.micro_batches.count):
+        for number in numbers:
             for window in epoch.windows([number]):
                 numbers = epoch.window_numbers(window)[window.places()]
                 before = _summed_before(self._rows.weights(numbers))

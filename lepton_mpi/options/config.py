@@ -167,6 +167,10 @@ class Config(Checked):
         "how gradients become parameters",
         kind=NameOrFile.of(names.STRATEGIES),
     )
+    balance: Literal["none", "auto"] = option(
+        "none",
+        "auto: faster ranks compute more of a step's micro-batches; with sync and delayed the weights stay the same bit for bit",
+    )
     hook: tuple[str, ...] = option(
         (),
         "of your own, called at every step and epoch; see lepton_mpi.QuietHook",

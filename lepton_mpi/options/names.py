@@ -27,6 +27,14 @@ TASKS = {
 
 STRATEGIES = {
     "sync": "lepton_mpi.strategies.synchronous:make",
+    "local": "lepton_mpi.strategies.local:make",
+    "diloco": "lepton_mpi.strategies.diloco:make",
+    "hierarchical": "lepton_mpi.strategies.hierarchical:make",
+    "delayed": "lepton_mpi.strategies.delayed:make",
+    "bounded": "lepton_mpi.strategies.bounded:make",
+    "gossip": "lepton_mpi.strategies.gossip:make",
+    "elastic": "lepton_mpi.strategies.elastic:make",
+    "adasum": "lepton_mpi.strategies.adasum:make",
 }
 
 OPTIMIZERS = {

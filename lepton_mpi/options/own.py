@@ -21,6 +21,7 @@ from lepton_mpi.wording import did_you_mean
 _IMAGES = "lepton_mpi.models.image_options"
 _SPEECH = "lepton_mpi.models.speech_options"
 _RULES = "lepton_mpi.optimizers.rule_options"
+_STRATEGIES = "lepton_mpi.strategies.strategy_options"
 OWN: dict[str, dict[str, str]] = {
     "model": {
         "gpt": "lepton_mpi.models.gpt_options:GptOptions",
@@ -41,7 +42,14 @@ OWN: dict[str, dict[str, str]] = {
         "adagrad": f"{_RULES}:AdagradOptions",
         "rmsprop": f"{_RULES}:RmspropOptions",
     },
-    "strategy": {},
+    "strategy": {
+        "local": f"{_STRATEGIES}:LocalOptions",
+        "diloco": f"{_STRATEGIES}:DilocoOptions",
+        "hierarchical": f"{_STRATEGIES}:HierarchicalOptions",
+        "bounded": f"{_STRATEGIES}:BoundedOptions",
+        "gossip": f"{_STRATEGIES}:GossipOptions",
+        "elastic": f"{_STRATEGIES}:ElasticOptions",
+    },
 }
 CHOOSERS = tuple(OWN)
 

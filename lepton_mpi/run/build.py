@@ -28,6 +28,7 @@ from lepton_mpi.options.config import Config
 from lepton_mpi.registry import load as load_own
 from lepton_mpi.run import defaults, evaluation, freezing, hooks, initial, resume, summary
 from lepton_mpi.run.arithmetic import BY_NUMBER, Arithmetic
+from lepton_mpi.run.balance import Balance
 from lepton_mpi.run.cold_start import ColdStart
 from lepton_mpi.run.hook import Hook, QuietHook
 from lepton_mpi.run.model_check import check_model
@@ -231,6 +232,9 @@ def _make_strategy(
         decayed=None if rules.decays_by_dimensions else model.decayed,
         frozen=model.frozen,
         is_asked=model.asks_for_parameters,
+        own=config.own.get("strategy"),
+        seed=config.seed,
+        is_balanced=config.balance == "auto",
     )
     with world.agreeing():
         if not rules.decays_by_dimensions:
@@ -304,6 +308,7 @@ def _make_hooks(run: Run) -> list[Hook]:
     folder = run.config.checkpoint
     made += [hooks.Checkpoints(run, folder)] if folder else []
     with run.world.agreeing():
+        made += [Balance(run)] if run.config.balance == "auto" else []
         made += own_hooks(run.config.hook, run)
     return [*made, hooks.Summary()]
 

@@ -37,6 +37,7 @@ _FREE = {
         "task",
         "threads",
         "recompute",
+        "balance",
         "timeout",
         "allreduce",
         "bucket_bytes",

@@ -56,6 +56,8 @@ class Run:
         Epoch, from 1; optimizer steps in the run, and in this epoch, the one that is being made included.
     weights : list of int
         Of every step of this epoch: what its summed gradient is divided by.
+    weighed : list of int
+        The same of the micro-batches that ``strategy.weighed`` names.
     loss, correct : float
         Of this rank, summed over its rows of the epoch so far.
     figures : dict
@@ -90,6 +92,7 @@ class Run:
     step: int = 0
     position: int = 0
     weights: list[int] = field(default_factory=list)
+    weighed: list[int] = field(default_factory=list)
     loss: float = 0.0
     correct: float = 0.0
     figures: dict[str, float] = field(default_factory=dict)
@@ -130,7 +133,9 @@ class Run:
                 (self.start.loss, self.start.correct) if is_heir else (0.0, 0.0)
             )
             self.reads.begin_epoch(self.epoch)
-            self.weights = self.reads.step_weights(self.epoch)
+            self.weights = self.weighed = self.reads.step_weights(self.epoch)
+            if self.strategy.weighed is not None:
+                self.weighed = self.reads.step_weights(self.epoch, self.strategy.weighed)
             yield epoch
 
     def steps(self) -> Iterator[Step]:
@@ -138,7 +143,7 @@ class Run:
         of_steps = draws(self.config.seed, self.step, self.steps_per_epoch - self.position)
         for position, draw in enumerate(of_steps, self.position):
             self.step, self.position = self.step + 1, position + 1
-            yield Step(self.step, draw, self.weights[position])
+            yield Step(self.step, draw, self.weighed[position])
 
     def add(self, sums: Sums) -> None:
         """Of a micro-batch."""

@@ -36,31 +36,40 @@ class OverlappedParameters(Executor):
     ``step``; ``setting.buckets`` are summed one after the other.
     """
 
-    is_shared = True
+    is_shared, can_share_out = True, True
 
     def __init__(self, setting: Setting, choice: Choice) -> None:
-        group, layout, buckets = setting.group, setting.layout, list(setting.buckets)
         super().__init__(choice)
-        self.bucket_count, self._group = len(buckets), group
-        self._clock = group.clock
+        self._setting, self._group = setting, setting.group
+        self.bucket_count, self._clock = len(setting.buckets), setting.group.clock
         self.parameters, self.optimizer = host_state(setting)
-        leaves = Leaves.spread(setting.micro_batch_count, group.size)
-        vectors = HostVectors(group, layout.size, setting.dtype, "shared", leaves, "gradients")
-        self._vector_counts = vector_counts(self.optimizer, vectors)
-        self._gradient, self._clip_norm = vectors.result, setting.clip_norm
-        self._sum = OverlappedSum(vectors, buckets)
-        nodes = leaves.nodes(group.place)
-        # A rank that computes nothing would never ask.
-        self.awaits = setting.is_asked and bool(nodes) and not setting.clips
-        self._node_sums = NodeSums(layout, nodes, vectors.inputs, buckets, self)
-        self.numbers = self._node_sums.numbers
-        self._meeting = HostMeeting(group) if setting.clips else None
-        self._norm = (
-            SharedNorm(group, self._gradient, setting.trained_spans) if setting.clips else None
-        )
-        self._buckets_of = buckets_of(layout, buckets)
+        self._clip_norm = setting.clip_norm
+        self._meeting = HostMeeting(setting.group) if setting.clips else None
+        self._buckets_of = buckets_of(setting.layout, list(setting.buckets))
+        self._exchanged = np.zeros(2)
+        self._hand_out(Leaves.spread(setting.micro_batch_count, setting.group.size))
         self.kernels = [self.optimizer.kernel, raise_flag, flags_reached]
         self.kernels += [sum_of_squares] if setting.clips else []
+
+    def share_out(self, bounds: Sequence[int]) -> None:
+        """See ``Strategy``."""
+        self.finish()
+        self._exchanged += self._sum.exchange_seconds, self._sum.exposed_seconds
+        self._hand_out(Leaves(self._setting.micro_batch_count, tuple(bounds)))
+
+    def _hand_out(self, leaves: Leaves) -> None:
+        """Memory for the gradients of these micro-batches, and what sums them, at the beginning of their first round."""
+        setting, group, buckets = self._setting, self._group, list(self._setting.buckets)
+        layout, clips = setting.layout, setting.clips
+        vectors = HostVectors(group, layout.size, setting.dtype, "shared", leaves, "gradients")
+        self._vector_counts = vector_counts(self.optimizer, vectors)
+        self._gradient, self._sum = vectors.result, OverlappedSum(vectors, buckets)
+        nodes = leaves.nodes(group.place)
+        # A rank that computes nothing would never ask.
+        self.awaits = setting.is_asked and bool(nodes) and not clips
+        self._node_sums = NodeSums(layout, nodes, vectors.inputs, buckets, self)
+        self.numbers = self._node_sums.numbers
+        self._norm = SharedNorm(group, self._gradient, setting.trained_spans) if clips else None
         # In the rounds of ``_step``.
         self._updated = HostFlags(group, len(buckets))
         self._step = 0
@@ -78,8 +87,8 @@ class OverlappedParameters(Executor):
 
     def figures(self) -> dict[str, float]:
         """``hidden_share``: of the time from the first message to the last of every step, the part behind compute."""
-        seconds = np.array([self._sum.exchange_seconds, self._sum.exposed_seconds])
-        total, exposed = self._group.sum(seconds)
+        now = np.array([self._sum.exchange_seconds, self._sum.exposed_seconds])
+        total, exposed = self._group.sum(self._exchanged + now)
         return {"hidden_share": float(1 - exposed / total) if total else 0.0}
 
     def need(self, name: str) -> None:

@@ -7,7 +7,7 @@
 Memory per host: (n + 1 + s) N bytes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -62,24 +62,33 @@ class SharedParameters(Executor):
         Steps in which ways of doing the update are tried out for the first time (online autotuner).
     """
 
-    is_shared, bucket_count = True, 1
+    is_shared, bucket_count, can_share_out = True, 1, True
 
     def __init__(self, setting: Setting, choice: Choice) -> None:
-        group, layout, clips = setting.group, setting.layout, setting.clips
         super().__init__(choice)
-        self._clock, self._clip_norm = group.clock, setting.clip_norm
+        self._setting, self._group = setting, setting.group
+        self._clock, self._clip_norm = setting.group.clock, setting.clip_norm
         self.parameters, self.optimizer = host_state(setting)
-        leaves = Leaves.spread(setting.micro_batch_count, group.size)
+        self._hand_out(Leaves.spread(setting.micro_batch_count, setting.group.size))
+
+    def share_out(self, bounds: Sequence[int]) -> None:
+        """See ``Strategy``."""
+        self._hand_out(Leaves(self._setting.micro_batch_count, tuple(bounds)))
+
+    def _hand_out(self, leaves: Leaves) -> None:
+        """Memory for the gradients of these micro-batches, and the plan that sums them."""
+        group, layout, clips = self._group, self._setting.layout, self._setting.clips
         mode = "shared" if clips else "private"
         # In place: nobody computes the next gradient before the update, where all ranks meet, has read the sum.
         vectors = HostVectors(
-            group, layout.size, setting.dtype, mode, leaves, "gradients", in_place=clips
+            group, layout.size, self._setting.dtype, mode, leaves, "gradients", in_place=clips
         )
         self._vector_counts = vector_counts(self.optimizer, vectors)
         self._node_sums = NodeSums(layout, leaves.nodes(group.place), vectors.inputs)
         self.numbers = self._node_sums.numbers
         self._sum = HostPlan(vectors) if clips else None
-        self._norm = SharedNorm(group, vectors.result, setting.trained_spans) if clips else None
+        spans = self._setting.trained_spans
+        self._norm = SharedNorm(group, vectors.result, spans) if clips else None
         self._update = _Update(self, vectors, is_fused=not clips)
         self.kernels = [self._update.kernel, *([sum_of_squares] if clips else [])]
         self.steps_to_settle, self._waited = self._update.ways.steps_to_settle, 0.0

@@ -54,6 +54,10 @@ class Strategy(Protocol):
         Whether all ranks compute a step with the same parameters and at the same time, so that they may meet within it.
     freezes : bool
         Whether it leaves the parameters of ``Setting.frozen`` as they are.
+    weighed : sequence of int, or None
+        Micro-batches of which ``step`` is told the weight, 0 where they are empty; None: all of the step, over all ranks.
+    can_share_out : bool
+        Whether ``share_out`` may be called. It changes no bit of what is ``reproducible``.
     """
 
     parameters: np.ndarray
@@ -63,18 +67,27 @@ class Strategy(Protocol):
     reproducible: bool
     is_in_step: bool
     freezes: bool
+    weighed: Sequence[int] | None
+    can_share_out: bool
 
     def shares(self, step: int) -> Iterable[Share]:
         """This rank's micro-batches of step ``step``, which counts from 1; all of them, then ``step``."""
 
     def step(self, step: int, weight: int) -> None:
-        """Make new parameters of the gradients, whose sum over all micro-batches is divided by ``weight``.
+        """Make new parameters of the gradients, whose sum over all micro-batches, or those of ``weighed``, is divided by
+        ``weight``.
 
         Some of the work may go on in the background until ``finish``, or until ``Sync.need``. Collective over the group.
         """
 
     def finish(self) -> None:
         """Return once ``parameters`` are those after the last step. Collective over the group."""
+
+    def share_out(self, bounds: Sequence[int]) -> None:
+        """From the next step on place p (see ``Group``) computes micro-batches [bounds[p], bounds[p + 1]) of each, perhaps none.
+
+        ``numbers`` are others then. Collective over the group, between two steps.
+        """
 
     def consensus(self) -> np.ndarray:
         """Parameters that are evaluated, saved and digested, shape (layout.size,). Collective, after ``finish``."""
@@ -107,10 +120,16 @@ class StrategyBase:
     reproducible: bool = False
     is_in_step: bool = False
     freezes: bool = False
+    weighed: Sequence[int] | None = None
+    can_share_out: bool = False
     optimizer: Optimizer | None = None
 
     def finish(self) -> None:
         """``step`` has left nothing to do."""
+
+    def share_out(self, bounds: Sequence[int]) -> None:
+        """Not for this one."""
+        raise NotImplementedError(f"{self}: who computes what is fixed")
 
     def consensus(self) -> np.ndarray:
         """The parameters: all ranks have the same."""
@@ -176,6 +195,12 @@ class Setting:
         Parameters that stay as they are, ``Model.frozen``; their gradient may be anything.
     is_asked : bool
         Whether the model calls ``Sync.need`` before it reads a parameter.
+    own : object, optional
+        Options that this strategy alone has.
+    seed : int
+        Of the run.
+    is_balanced : bool
+        Whether ``share_out`` will be called as speeds of ranks ask for it.
     """
 
     group: Group
@@ -191,6 +216,15 @@ class Setting:
     decayed: Collection[str] | None = None
     frozen: Collection[str] = ()
     is_asked: bool = False
+    own: Any = None
+    seed: int = 0
+    is_balanced: bool = False
+
+    @property
+    def frozen_spans(self) -> list[tuple[int, int]]:
+        """Elements (start, stop) of the parameters that stay as they are."""
+        named = zip(self.layout.shapes, self.layout.bounds, strict=True)
+        return [bounds for name, bounds in named if name in self.frozen]
 
     @property
     def trained_spans(self) -> list[tuple[int, int]]:

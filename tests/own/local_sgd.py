@@ -13,13 +13,13 @@ class LocalSgd(StrategyBase):
 
     def __init__(self, setting):
         group, layout, count = setting.group, setting.layout, setting.micro_batch_count
-        self._group, self._count = group, count
+        self._group = group
         self.parameters, self._gradient = np.zeros((2, layout.size), setting.dtype)
         self._sum = np.zeros_like(self._gradient)
         state = np.zeros((len(rule_of(setting.optimizer).state), layout.size), setting.dtype)
         of_model = {"averaged": setting.averaged, "decayed": setting.decayed}
         self.optimizer = Optimizer(setting.optimizer, layout, setting.dtype, state, **of_model)
-        self.numbers = list(range(group.rank, count, group.size))
+        self.numbers = self.weighed = list(range(group.rank, count, group.size))
         views = layout.views(self._gradient)
         self._shares = [Share(n, self._gradient, views, NO_SYNC) for n in self.numbers]
 
@@ -30,8 +30,7 @@ class LocalSgd(StrategyBase):
             self._sum += self._gradient
 
     def step(self, step, weight):
-        part = weight * max(1, len(self.numbers)) / self._count
-        self.optimizer.begin_step(step, 1 / part)
+        self.optimizer.begin_step(step, 1 / max(1, weight))
         self.optimizer.update(self.parameters, self._sum, 0, self._sum.size)
         if step % 4 == 0:
             self.finish()

@@ -105,7 +105,7 @@ def test_a_wrong_model_of_ones_own_is_named(world, folder):
     ("options", "message"),
     [
         ({"model": "mlq"}, "or FILE.py:NAME, got 'mlq', did you mean mlp?"),
-        ({"strategy": "synk"}, "--strategy: expected sync or FILE.py:NAME, got 'synk', did you mean sync?"),
+        ({"strategy": "synk"}, "or FILE.py:NAME, got 'synk', did you mean sync?"),
         ({"task": "clases"}, "--task: expected auto, classes, targets, tokens or FILE.py:NAME, got 'clases', did you mean classes?"),
         ({"strategy": "no.py:Own"}, "--strategy: no.py: no such file"),
         ({"hook": (f"{OWN}/best_epoch.py:Best",)}, "best_epoch.py has no callable 'Best'"),

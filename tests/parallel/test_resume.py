@@ -158,6 +158,32 @@ def test_a_run_that_goes_on_ends_like_one_that_was_not_stopped(
             assert [*run[1]] == [*range(1 + stop // _STEPS, 3)]
 
 
+@pytest.mark.parametrize(
+    ("strategy", "own"),
+    [
+        ("local", {"sync_every": 3}),
+        ("diloco", {"sync_every": 3, "fragments": 2}),
+        ("hierarchical", {"sync_every": 3}),
+        ("elastic", {"sync_every": 3}),
+        ("gossip", {"topology": "random_push"}),
+        ("delayed", None),
+        ("adasum", None),
+    ],
+)
+def test_workers_that_go_on(world, images, folder, all_kept, strategy, own):
+    """They meet where they are saved, so a run that goes on has the bits of the one that was saved there and went on."""
+    if strategy == "gossip" and world.size == 1:
+        pytest.skip("gossip needs two ranks")
+    options = {"strategy": strategy, "own": {"strategy": own} if own else {}, "checkpoint_steps": 2}
+    config = _config(images, micro_batch=9, checkpoint=str(folder / "first"), **options)
+    whole = _run(world, folder, config)
+    for stop in (4, 6):
+        path = str(folder / "first" / f"step-{stop:08d}.h5")
+        more = {"checkpoint": str(folder / f"from {stop}"), "resume": path}
+        run = _run(world, folder, Config(**vars(config) | more))
+        _check_same_end(world, run, whole, f"from step {stop}")
+
+
 def test_a_run_that_is_stopped_again_and_again(world, images, folder, all_kept):
     """Each part begins from what the part before has left, in the same folder."""
     config = _config(images, checkpoint=str(folder / "saved"), checkpoint_steps=2, epochs=3)

@@ -175,6 +175,7 @@ _FREE = {
     "task": "own.py:Own",
     "check_model": True,
     "recompute": 1,
+    "balance": "auto",
     "prepare": "--label y",
     "x": "features",
     "y": "labels",

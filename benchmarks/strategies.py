@@ -1,0 +1,272 @@
+"""Which strategy, which codec: the same tasks trained by each, on one host and over slow networks, beside ``sync``.
+
+    ./run_local.sh bench strategies --json FILE --plot FILE.svg           scores, seconds, bytes; the last two as root
+    ./run_local.sh bench strategies --straggler --json FILE               what is left of the speed beside a slow rank
+
+A line for each way of training, on 4 ranks: of one host, and of 2 emulated hosts (emulated_hosts.py) with 2 ranks each, whose
+links have the rate that is asked for. "score" is that of the test rows, "below sync" by how much less, of the same network;
+"bytes/step" is what the busiest host's link has sent, by the kernel's counters, headers included, and "fewer" how many times
+less than ``sync`` sends: a run of all epochs less one of a single epoch, so that neither start nor evaluation counts.
+The picture has validation loss over time and over bytes.
+
+With ``--straggler`` every micro-batch takes a time of its own, asleep, on the job's last rank three times as long. "of ideal" is the
+speed in rows, over the sum of what all ranks could do; "others" is that of a rank that is not slow, over what it does
+where none is.
+
+The exit code is 1 if a way could not be trained, 4 if there can be no emulated hosts here and nothing else was asked for.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks.emulated_hosts import EmulatedHosts, HostsUnavailableError
+from benchmarks.engines.slow_rank import SLOW, write_data
+from benchmarks.harness import (
+    Column,
+    Launch,
+    Row,
+    machine,
+    mpi_command,
+    print_header,
+    print_row,
+    print_titles,
+    run,
+    write_rows,
+)
+
+_RANKS_PER_HOST = (2, 2)
+_RANKS = sum(_RANKS_PER_HOST)
+_ONE_HOST = "one host"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained: options, and which figure of the end is the score; the higher the better, unless ``is_loss``."""
+
+    words: tuple[str, ...]
+    epochs: int
+    score: str = "test_accuracy"
+    is_loss: bool = False
+
+
+TASKS = {
+    "digits": Task(("--recipe", "digits"), 30),
+    "digits_resnet8": Task(("--recipe", "digits_resnet8"), 40),
+    "gpt 2x64": Task(
+        (
+            *("--data", "python_topics", "--model", "gpt", "--layers", "2", "--width", "64"),
+            *("--optimizer", "adam", "--learning-rate", "0.003", "--schedule", "cosine"),
+            *("--global-batch", "16", "--context", "64"),
+        ),
+        1,
+        "test_loss",
+        is_loss=True,
+    ),
+}
+# By name: the options. H is short, since the tasks are: a few hundred steps.
+WAYS: dict[str, tuple[str, ...]] = {
+    "sync": (),
+    "delayed": ("--strategy", "delayed"),
+    "local, H = 4": ("--strategy", "local", "--sync-every", "4"),
+    "local, H = 16": ("--strategy", "local", "--sync-every", "16"),
+    "hierarchical, H = 8": ("--strategy", "hierarchical"),
+    "diloco, H = 50": ("--strategy", "diloco", "--workers", "hosts"),
+    "elastic, H = 4": ("--strategy", "elastic"),
+    "bounded, S = 4": ("--strategy", "bounded"),
+    "gossip, one_peer": ("--strategy", "gossip"),
+    "gossip, ring": ("--strategy", "gossip", "--topology", "ring"),
+    "adasum": ("--strategy", "adasum"),
+    **{
+        f"sync, {codec}": ("--compress", codec)
+        for codec in ("bf16", "int8", "int4", "sign", "topk:0.01", "randomk:0.1", "powersgd:2")
+    },
+}
+_COLUMNS = [
+    Column("task", "task", 14),
+    Column("network", "network", 9),
+    Column("way", "way", 20),
+    Column("score", "score", 7, ".4f"),
+    Column("below_sync", "below sync", 10, ".4f"),
+    Column("seconds", "seconds", 8, ".2f"),
+    Column("samples_per_second", "samples/s", 10, ".0f"),
+    Column("waiting", "waiting", 7, ".2f"),
+    Column("bytes_per_step", "bytes/step", 10, ".0f"),
+    Column("fewer", "fewer", 6, ".1f"),
+]
+_STRAGGLER_COLUMNS = [
+    Column("way", "way", 28),
+    Column("samples_per_second", "samples/s", 10, ".0f"),
+    Column("of_ideal", "of ideal", 8, ".2f"),
+    Column("others", "others", 7, ".2f"),
+]
+_BALANCED = ("sync", "delayed", "local, H = 16", "bounded, S = 4", "gossip, one_peer")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for; returns the exit code."""
+    options = parse_command_line(arguments)
+    try:
+        rows, lost = straggler(options) if options.straggler else compare(options)
+    except HostsUnavailableError as error:
+        print(f"benchmarks.strategies: {error}")
+        return 4
+    except KeyboardInterrupt:
+        return 130
+    if options.json:
+        write_rows(options.json, [{**row, **machine()} for row in rows])
+    if options.plot:
+        from benchmarks.strategies_picture import draw
+
+        draw(rows, options.plot)
+    return 1 if lost else 0
+
+
+def parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Options."""
+    parser = argparse.ArgumentParser(prog="benchmarks.strategies", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY")
+    rates_help = "of the links between 2 hosts, as tc writes them, and 0 for one host; default: 0 1gbit 100mbit"
+    parser.add_argument("--rates", nargs="+", default=["0", "1gbit", "100mbit"], help=rates_help)
+    parser.add_argument("--straggler", action="store_true", help="beside a slow rank, on one host")
+    parser.add_argument("--json", metavar="FILE", help="write the rows there, too")
+    parser.add_argument("--plot", metavar="FILE", help="draw loss over time and over bytes")
+    return parser.parse_args(arguments)
+
+
+def compare(options: argparse.Namespace) -> tuple[list[Row], int]:
+    """Every task, network and way; the rows, and how many could not be trained."""
+    print_header(f"training by each strategy and codec on {_RANKS} ranks", machine())
+    print_titles(_COLUMNS)
+    rows: list[Row] = []
+    lost = 0
+    for rate in options.rates:
+        with ExitStack() as ends:
+            hosts = None
+            if rate != "0":
+                hosts = ends.enter_context(EmulatedHosts(_RANKS_PER_HOST, rate))
+            for name in options.tasks:
+                for way in options.ways:
+                    if hosts is None and "--compress" in WAYS[way]:
+                        continue  # nothing is compressed inside a host
+                    row = train(name, way, hosts, rate)
+                    lost += row is None
+                    if row is not None:
+                        rows.append(row | _beside_sync(row, rows))
+                        print_row(_COLUMNS, rows[-1])
+    return rows, lost
+
+
+def train(name: str, way: str, hosts: EmulatedHosts | None, rate: str) -> Row | None:
+    """A row of one way, or None after saying why there is none."""
+    task = TASKS[name]
+    whole = _run(task, way, hosts)
+    if whole is None:
+        return None
+    end, epochs, sent = whole
+    bytes_per_step = None
+    steps = end["steps"]
+    if hosts is not None:
+        short = _run(replace(task, epochs=1), way, hosts) if task.epochs > 1 else None
+        before, steps_before = (short[2], short[0]["steps"]) if short else (0, 0)
+        bytes_per_step = (sent - before) / (steps - steps_before)
+    return {
+        "task": name,
+        "network": _ONE_HOST if hosts is None else rate,
+        "way": way,
+        "score": -end[task.score] if task.is_loss else end[task.score],
+        "seconds": end["seconds"],
+        "samples_per_second": end["samples_per_second"],
+        "waiting": end["time_split"]["waiting"] + end["time_split"]["communication"],
+        "bytes_per_step": bytes_per_step,
+        "curve": [[epoch["seconds"], epoch["val_loss"]] for epoch in epochs],
+        "steps": steps,
+    }
+
+
+def _run(task: Task, way: str, hosts: EmulatedHosts | None) -> tuple[Row, list[Row], int] | None:
+    """The end's record, those of epochs, and the bytes that the busiest host has sent."""
+    with tempfile.TemporaryDirectory() as folder:
+        metrics = Path(folder, "metrics.jsonl")
+        words = ("-m", "benchmarks.engines.strategy_run", *task.words, *WAYS[way])
+        words += ("--epochs", str(task.epochs), "--progress", "none", "--metrics", str(metrics))
+        command = mpi_command(_RANKS, *words)
+        environment: dict[str, str] = {}
+        before = [0]
+        if hosts is not None:
+            command = tuple(hosts.mpirun((sys.executable, *words)))
+            environment = hosts.environment()
+            before = hosts.bytes_sent()
+        outcome = run(Launch(way, command, environment))
+        if outcome.problem:
+            print(f"{way}: {outcome.problem}")
+            return None
+        after = hosts.bytes_sent() if hosts is not None else [0]
+        records = [json.loads(line) for line in metrics.read_text().splitlines()]
+    (end,) = outcome.rows
+    epochs = [record for record in records if record["event"] == "epoch"]
+    return end, epochs, max(b - a for a, b in zip(before, after, strict=True))
+
+
+def _beside_sync(row: Row, rows: Sequence[Row]) -> Row:
+    """How much worse the score is, and how many times fewer bytes were sent."""
+    like = [r for r in [*rows, row] if r["way"] == "sync" and r["task"] == row["task"]]
+    like = [r for r in like if r["network"] == row["network"]]
+    if not like:
+        return {"below_sync": None, "fewer": None}
+    sent, of_sync = row["bytes_per_step"], like[0]["bytes_per_step"]
+    return {
+        "below_sync": like[0]["score"] - row["score"],
+        "fewer": of_sync / sent if sent and of_sync else None,
+    }
+
+
+def straggler(options: argparse.Namespace) -> tuple[list[Row], int]:
+    """The same steps with and without a slow rank, as they are and balanced."""
+    print_header(f"a rank of {_RANKS} that is {SLOW:g} times slower", machine())
+    print_titles(_STRAGGLER_COLUMNS)
+    rows: list[Row] = []
+    lost = 0
+    for way in [way for way in options.ways if "--compress" not in WAYS[way]]:
+        even = _slow(way, 1.0, "none")
+        for balance in ("none", "auto") if way in _BALANCED else ("none",):
+            uneven = _slow(way, SLOW, balance)
+            if even is None or uneven is None:
+                lost += 1
+                continue
+            ideal = (_RANKS - 1 + 1 / SLOW) / _RANKS
+            speed = uneven["rows_per_second"] / even["rows_per_second"]
+            others = uneven["rows_of_first"] / even["rows_of_first"]
+            row: Row = {
+                "way": way + ", balanced" * (balance == "auto"),
+                "samples_per_second": uneven["rows_per_second"],
+                "of_ideal": speed / ideal,
+                "others": others,
+            }
+            rows.append(row)
+            print_row(_STRAGGLER_COLUMNS, row)
+    return rows, lost
+
+
+def _slow(way: str, factor: float, balance: str) -> Row | None:
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder, "rows.h5")
+        write_data(data)
+        words = ("-m", "benchmarks.engines.slow_rank", *WAYS[way], "--balance", balance)
+        command = mpi_command(_RANKS, *words, "--data", str(data))
+        outcome = run(Launch(way, command, {"LEPTON_SLOW_RANK": str(factor)}))
+    if outcome.problem:
+        print(f"{way}: {outcome.problem}")
+        return None
+    return outcome.rows[0]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,169 @@
+"""``--strategy diloco``: workers make H steps by themselves; how far they came is the gradient of an outer step.
+
+    every H steps    d = w - (w_1 + … + w_W) / W        w: parameters at the last meeting
+                     m = mu m + d
+                     w_k = w = w - rate (d + mu m)      Nesterov's momentum, all workers begin anew from w
+
+The outer momentum carries on over meetings, so H may be ten times that of ``local`` for the same loss. With rate 1 and
+momentum 0 it is ``local``. Running statistics of a normalisation are averaged only, since a momentum would carry a
+variance below 0. With ``--fragments F`` the parameters are cut into F runs of layers, of which one meets every H / F steps:
+as many bytes in all, 1/F of them at once.
+Sources: Douillard et al., "DiLoCo: distributed low-communication training of language models", 2023; Douillard et al.,
+"Streaming DiLoCo with overlapping communication", 2025, whose fragments these are, without its overlap.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.strategies.strategy import Setting, Strategy
+from lepton_mpi.strategies.strategy_options import DilocoOptions
+from lepton_mpi.strategies.workers import HostWorker, Mean, Workers, make_worker
+
+
+class Diloco(Workers):
+    """See the module."""
+
+    name = "diloco"
+
+    def __init__(self, setting: Setting, options: DilocoOptions) -> None:
+        super().__init__(setting, make_worker(setting, options.workers))
+        self._options = options
+        size, dtype = setting.layout.size, setting.dtype
+        if isinstance(self.worker, HostWorker):
+            self._momentum = setting.group.host_array((size,), dtype, "state")
+        else:
+            self._momentum = np.zeros(size, dtype)
+        self._anchor = np.zeros(self.part.size, dtype)
+        first = self.worker.part.start
+        self._fragments = [
+            slice(max(start, first) - first, min(stop, self.worker.part.stop) - first)
+            for start, stop in _fragments(setting, options.fragments)
+        ]
+        self._fragments = [each for each in self._fragments if each.start < each.stop] or [
+            slice(0, 0)
+        ]
+        self._means = [Mean(self.worker.peers, [self.part[each]]) for each in self._fragments]
+        self._is_averaged = _averaged_elements(setting)[self.worker.part]
+        self._since = 0
+
+    def begin(self) -> None:
+        """See ``Workers``."""
+        self.worker.meet()
+        self._anchor[:] = self.part
+        self.worker.meet()
+
+    def exchange(self, step: int) -> None:
+        """See ``Workers``."""
+        self._since += 1
+        due = due_fragments(self._since, self._options.sync_every, len(self._fragments))
+        if due:
+            self.worker.meet()
+            for number in due:
+                self._outer_step(number)
+            self.worker.meet()
+            self.meetings += 1
+            if len(self._fragments) == 1:
+                self.apart = 0
+
+    def agree(self) -> None:
+        """See ``Workers``."""
+        for number in range(len(self._fragments)):
+            self._outer_step(number)
+        self.meetings += 1
+
+    def finish(self) -> None:
+        """See ``Workers``."""
+        super().finish()
+        self._since = 0
+
+    def _outer_step(self, number: int) -> None:
+        """Of one fragment."""
+        self.run_mean(self._means[number])
+        part, options = self._fragments[number], self._options
+        kind = self.part.dtype.type
+        rate, momentum = kind(options.outer_rate), kind(options.outer_momentum)
+        mean, anchor = self.part[part], self._anchor[part]
+        velocity = self._momentum[self.worker.part][part]
+        distance = anchor - mean
+        velocity *= momentum
+        velocity += distance
+        moved = anchor - rate * (distance + momentum * velocity)
+        is_averaged = self._is_averaged[part]
+        np.copyto(mean, moved, where=~is_averaged)
+        velocity[is_averaged] = 0
+        anchor[:] = mean
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The optimizer's, and the outer momentum."""
+        return super().state() | {"outer_momentum": self._momentum}
+
+    def restore(self, parameters: np.ndarray | None, state: Mapping[str, np.ndarray]) -> None:
+        """See ``Strategy``."""
+        super().restore(parameters, state)
+        self._since = 0
+
+    def facts(self) -> dict[str, Any]:
+        """See ``Workers``."""
+        options = self._options
+        return super().facts() | {
+            "sync_every": options.sync_every,
+            "outer_rate": options.outer_rate,
+            "outer_momentum": options.outer_momentum,
+        }
+
+    def __str__(self) -> str:
+        options = self._options
+        parts = f", {options.fragments} fragments in turn" if options.fragments > 1 else ""
+        return (
+            f"diloco, an outer step (rate {options.outer_rate:g}, momentum {options.outer_momentum:g}) every "
+            f"{options.sync_every} steps{parts}; {self.promise()}"
+        )
+
+
+def due_fragments(since: int, every: int, fragments: int) -> list[int]:
+    """Which fragments meet after ``since`` steps: each every ``every`` steps, one after the other.
+
+    >>> [due_fragments(since, 4, 2) for since in range(1, 9)]
+    [[], [0], [], [1], [], [0], [], [1]]
+    >>> [due_fragments(since, 2, 3) for since in range(1, 5)]
+    [[0, 1], [2], [0, 1], [2]]
+    """
+    at = (since - 1) % every + 1
+    return [
+        number for number in range(fragments) if max(1, (number + 1) * every // fragments) == at
+    ]
+
+
+def _fragments(setting: Setting, count: int) -> list[tuple[int, int]]:
+    """``count`` runs of whole parameters, about as long as each other. Raises ConfigurationError for more than there are parameters."""
+    layout = setting.layout
+    bounds = [bound for bound in layout.bounds if bound[0] < bound[1]]
+    if count > len(bounds):
+        raise ConfigurationError(
+            f"--fragments: expected at most the number of parameters, {len(bounds)}, got {count}"
+        ).on_all_ranks()
+    runs: list[tuple[int, int]] = []
+    for number, (start, stop) in enumerate(bounds):
+        left, missing = len(bounds) - number, count - len(runs)
+        is_begun = runs and runs[-1][1] - runs[-1][0] < (layout.size - runs[-1][0]) / (missing + 1)
+        if runs and (missing == 0 or (is_begun and left > missing)):
+            runs[-1] = runs[-1][0], stop
+        else:
+            runs.append((start, stop))
+    return runs
+
+
+def _averaged_elements(setting: Setting) -> np.ndarray:
+    """Of each element, whether it is of a parameter that is averaged and not trained; bool, shape (layout.size,)."""
+    found = np.ones(setting.layout.size, np.bool_)
+    for start, stop in setting.trained_spans:
+        found[start:stop] = False
+    return found
+
+
+def make(setting: Setting) -> Strategy:
+    """Collective over the group. Raises ConfigurationError."""
+    return Diloco(setting, setting.own or DilocoOptions())

@@ -1,0 +1,114 @@
+"""Shares of ranks that are slower, and the bits that they leave alone."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.options.config import Config
+from lepton_mpi.run.balance import best_shares
+from lepton_mpi.run.build import build
+from lepton_mpi.run.fit import train
+from tests.parallel.together import refused, together
+
+_SLOW, _SECONDS = 3.0, 0.002
+
+
+class Slow:
+    """Softmax regression; a micro-batch takes ``_SECONDS``, on the job's last rank ``factor`` times as long, asleep."""
+
+    factor = 1.0
+
+    def __init__(self, feature_shape, class_count):
+        self.shapes = {"w": (int(np.prod(feature_shape)), class_count)}
+
+    def loss_and_gradient(self, parameters, batch, gradient):
+        time.sleep(_SECONDS * self.factor)
+        x = batch.x.reshape(len(batch.x), -1)
+        z = np.exp(x @ parameters["w"])
+        p = z / z.sum(axis=1, keepdims=True)
+        rows = np.arange(len(x))
+        loss = -np.log(p[rows, batch.y]).sum()
+        p[rows, batch.y] -= 1
+        gradient["w"][:] = x.T @ p
+        return float(loss)
+
+
+def _config(folder, **options) -> Config:
+    common = {"epochs": 4, "global_batch": 60, "micro_batch": 3, "learning_rate": 0.003}
+    return Config(
+        **common
+        | {"progress": "none", "metrics": str(folder / "m.jsonl"), "metrics_append": True}
+        | options
+    )
+
+
+def _records(world, folder, event: str) -> list[dict]:
+    text = world.comm.bcast((folder / "m.jsonl").read_text() if world.rank == 0 else None)
+    return [r for r in map(json.loads, text.splitlines()) if r["event"] == event]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"clip_norm": 0.5},
+        {"strategy": "delayed"},
+        {"loader": "streamed", "shuffle_buffer": 20000},
+        {"augment": ("noise=0.1",)},
+    ],
+    ids=["sync", "clipped", "delayed", "streamed", "augmented"],
+)
+def test_a_slow_rank_gets_less_and_no_bit_changes(world, folder, monkeypatch, options):
+    """The last rank is three times slower and ends with less than the others; weights are those without."""
+    if world.rank == world.size - 1 and world.size > 1:
+        monkeypatch.setattr(Slow, "factor", _SLOW)
+    plain = train(_config(folder, **options), world, Slow)
+    balanced = train(_config(folder, balance="auto", **options), world, Slow)
+    moved = _records(world, folder, "balance")
+    with together(world):
+        assert plain["weights_digest"] == balanced["weights_digest"]
+        if world.size == 1:
+            assert not moved
+            return
+        shares = moved[-1]["micro_batches"]
+        assert sum(shares) == 20
+        assert shares[-1] < 0.7 * min(shares[:-1])  # a third, on a machine with nothing else to do
+
+
+@pytest.mark.parametrize("strategy", ["local", "gossip", "bounded", "elastic"])
+def test_workers_of_uneven_speed(world, folder, monkeypatch, strategy):
+    """The slow one makes its steps of fewer rows, so that nobody waits for it; every row of an epoch is used once."""
+    if world.size == 1:
+        pytest.skip("one rank is as fast as the others")
+    if world.rank == world.size - 1:
+        monkeypatch.setattr(Slow, "factor", _SLOW)
+    options = {"epochs": 6, "strategy": strategy, "learning_rate": 0.003, "balance": "auto"}
+    train(_config(folder, **options), world, Slow)
+    moved, epochs = (_records(world, folder, event) for event in ("balance", "epoch"))
+    with together(world):
+        assert moved[-1]["micro_batches"][-1] < 0.7 * min(moved[-1]["micro_batches"][:-1])
+        assert epochs[-1]["loss"] < 0.7 * epochs[0]["loss"]
+
+
+def test_adasum_is_not_balanced(world):
+    """Its gradients weigh the same; refused, with what is balanced."""
+    with refused(world, ConfigurationError, "--balance auto", "--strategy sync"):
+        build(Config(strategy="adasum", balance="auto", progress="none", epochs=1), world)
+
+
+def test_the_best_shares_are_no_worse_than_any_others():
+    """The slowest place is done no later than with every other way of handing out the micro-batches."""
+    generator = np.random.default_rng(1)
+    for _ in range(50):
+        costs = generator.uniform(0.2, 3, 3)
+        count = int(generator.integers(0, 9))
+        found = best_shares(count, costs.tolist())
+        best = min(
+            max(costs * np.array([a, b, count - a - b]))
+            for a in range(count + 1)
+            for b in range(count + 1 - a)
+        )
+        assert found.sum() == count and max(found * costs) == pytest.approx(best)

@@ -1,0 +1,475 @@
+"""Strategies of workers that make steps by themselves, and adasum and delayed: their updates against NumPy twins, on any rank."""
+
+import random
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.optimizers.settings import Settings
+from lepton_mpi.options import names
+from lepton_mpi.options.own import completed
+from lepton_mpi.registry import Registry
+from lepton_mpi.strategies.adasum import combine
+from lepton_mpi.strategies.strategy import Setting
+from lepton_mpi.strategies.topology import PUSHING, TOPOLOGIES
+from lepton_mpi.vectors import Layout
+from tests.parallel.together import refused, together
+
+# ``mean`` is averaged, as a running statistic is; the sizes are odd, and one parameter is empty.
+_LAYOUT = Layout({"w": (5, 3), "none": (0,), "b": (7,), "mean": (2,)})
+_AVERAGED = {"mean": 0.25}
+_TRAINED, _SIZE = 22, 24
+_STEPS, _ROWS, _RATE, _MOMENTUM = 20, 3, 0.1, 0.5
+_MICRO_BATCHES = 8
+
+
+def _setting(world, strategy: str, own: dict | None = None, **changed) -> Setting:
+    checked = completed({"strategy": strategy}, {"strategy": own} if own else {})
+    optimizer = Settings("momentum", lambda step: _RATE, _MOMENTUM)
+    setting = Setting(
+        *(world, _LAYOUT, np.dtype(np.float64), _MICRO_BATCHES, optimizer),
+        buckets=_LAYOUT.buckets(9),
+        averaged=_AVERAGED,
+        own=checked.get("strategy"),
+        seed=5,
+    )
+    return replace(setting, **changed)
+
+
+def _make(world, strategy: str, own: dict | None = None, **changed):
+    make = Registry("--strategy", names.STRATEGIES).find(strategy)
+    return make(_setting(world, strategy, own, **changed))
+
+
+def _gradient(step: int, number: int, parameters: np.ndarray) -> np.ndarray:
+    """Of a micro-batch of ``_ROWS`` rows, summed: towards a target of its own; for ``mean`` the statistic itself."""
+    target = np.random.default_rng([step, number]).standard_normal(_SIZE)
+    gradient = _ROWS * (parameters - target)
+    gradient[_TRAINED:] = _ROWS * target[_TRAINED:]
+    return gradient
+
+
+def _start() -> np.ndarray:
+    return np.linspace(-1, 1, _SIZE)
+
+
+def _drive(strategy, steps: range = range(1, _STEPS + 1), delays: random.Random | None = None):
+    """``steps`` of training on made-up gradients, and the parameters after them."""
+    for step in steps:
+        for number, share in zip(strategy.numbers, strategy.shares(step), strict=True):
+            if delays:
+                time.sleep(delays.choice((0, 0, 0.003)))
+            share.vector[:] = _gradient(step, number, strategy.parameters)
+        weighed = range(_MICRO_BATCHES) if strategy.weighed is None else strategy.weighed
+        strategy.step(step, _ROWS * len(weighed))
+    strategy.finish()
+    return strategy.consensus().copy()
+
+
+def _begin(world, strategy):
+    if world.local_rank == 0 or not strategy.is_shared:
+        strategy.parameters[:] = _start()
+    world.comm.Barrier()
+    return strategy
+
+
+class _Twin:
+    """A worker in NumPy: parameters, velocity, and the micro-batches that are its own."""
+
+    def __init__(self, numbers: list[int]) -> None:
+        self.numbers, self.w, self.v = numbers, _start(), np.zeros(_SIZE)
+
+    def gradient(self, step: int) -> np.ndarray:
+        """The sum over its rows, divided by their count."""
+        found = sum(_gradient(step, number, self.w) for number in self.numbers)
+        return found / (_ROWS * len(self.numbers))
+
+    def apply(self, gradient: np.ndarray) -> None:
+        """Momentum with the rate inside; ``mean`` moves towards the statistic."""
+        t = slice(0, _TRAINED)
+        self.v[t] = _MOMENTUM * self.v[t] - _RATE * gradient[t]
+        self.w[t] += self.v[t]
+        self.w[_TRAINED:] += 0.25 * (gradient[_TRAINED:] - self.w[_TRAINED:])
+
+
+def _workers(count: int) -> list[_Twin]:
+    bounds = np.cumsum([0] + [(_MICRO_BATCHES + count - 1 - k) // count for k in range(count)])
+    return [_Twin(list(range(bounds[k], bounds[k + 1]))) for k in range(count)]
+
+
+def _mean(vectors) -> np.ndarray:
+    return np.mean(list(vectors), axis=0)
+
+
+def _local_twin(count: int, periods) -> np.ndarray:
+    workers, apart = _workers(count), 0
+    for step in range(1, _STEPS + 1):
+        for worker in workers:
+            worker.apply(worker.gradient(step))
+        apart += 1
+        if apart >= periods(step):
+            mean, apart = _mean(worker.w for worker in workers), 0
+            for worker in workers:
+                worker.w = mean.copy()
+    return _mean(worker.w for worker in workers)
+
+
+def _diloco_twin(count: int, every: int, rate: float, momentum: float) -> np.ndarray:
+    workers, anchor, velocity = _workers(count), _start(), np.zeros(_SIZE)
+
+    def meet():
+        nonlocal anchor, velocity
+        mean = _mean(worker.w for worker in workers)
+        distance = anchor - mean
+        velocity = momentum * velocity + distance
+        anchor = anchor - rate * (distance + momentum * velocity)
+        anchor[_TRAINED:], velocity[_TRAINED:] = mean[_TRAINED:], 0
+        for worker in workers:
+            worker.w = anchor.copy()
+
+    for step in range(1, _STEPS + 1):
+        for worker in workers:
+            worker.apply(worker.gradient(step))
+        if step % every == 0:
+            meet()
+    if _STEPS % every:
+        meet()
+    return anchor
+
+
+def _elastic_twin(count: int, every: int, elasticity: float) -> np.ndarray:
+    workers, centre, strength = _workers(count), _start(), elasticity / count
+
+    def meet():
+        nonlocal centre
+        before = centre.copy()
+        centre = centre + strength * sum(worker.w - before for worker in workers)
+        for worker in workers:
+            worker.w = worker.w - strength * (worker.w - before)
+
+    for step in range(1, _STEPS + 1):
+        for worker in workers:
+            worker.apply(worker.gradient(step))
+        if step % every == 0:
+            meet()
+    meet()
+    return centre
+
+
+def _gossip_twin(count: int, topology: str, every: int) -> np.ndarray:
+    workers, weights = _workers(count), np.ones(count)
+    for step in range(1, _STEPS + 1):
+        for worker in workers:
+            worker.apply(worker.gradient(step))
+        if step % every:
+            continue
+        rounds = [TOPOLOGIES[topology](count, k, step, 5) for k in range(count)]
+        matrix = np.array([[r.weights.get(j, 0.0) for j in range(count)] for r in rounds])
+        assert np.allclose(matrix.sum(axis=0), 1), "what is sent is lost or doubled"
+        if topology not in PUSHING:
+            assert np.allclose(matrix.sum(axis=1), 1)
+        sent = np.array(
+            [worker.w * weight for worker, weight in zip(workers, weights, strict=True)]
+        )
+        weights = matrix @ weights
+        for k, worker in enumerate(workers):
+            worker.w = (matrix @ sent)[k] / weights[k]
+    total = sum(worker.w * weight for worker, weight in zip(workers, weights, strict=True))
+    return total / count
+
+
+def _delayed_twin() -> np.ndarray:
+    worker, before = _Twin(list(range(_MICRO_BATCHES))), None
+    for step in range(1, _STEPS + 1):
+        gradient = worker.gradient(step)
+        if before is not None:
+            worker.apply(before)
+        before = gradient
+    worker.apply(before)
+    return worker.w
+
+
+def _adasum_twin(count: int) -> np.ndarray:
+    worker = _Twin([])
+    of_ranks = [twin.numbers for twin in _workers(count)]
+
+    def adasum(a, b):
+        out = a + b
+        for start, stop in ((0, 15), (15, 22)):
+            x, y = a[start:stop], b[start:stop]
+            out[start:stop] = (1 - x @ y / (2 * x @ x)) * x + (1 - x @ y / (2 * y @ y)) * y
+        return out
+
+    for step in range(1, _STEPS + 1):
+        gradients = []
+        for numbers in of_ranks:
+            total = sum(_gradient(step, number, worker.w) for number in numbers)
+            total[:_TRAINED] /= _ROWS * len(numbers)
+            gradients.append(total)
+        whole = 1 << count.bit_length() - 1
+        for extra in range(whole, count):
+            gradients[extra - whole] = adasum(gradients[extra - whole], gradients[extra])
+        del gradients[whole:]
+        while len(gradients) > 1:
+            gradients = [adasum(a, b) for a, b in zip(gradients[::2], gradients[1::2], strict=True)]
+        (combined,) = gradients
+        combined[_TRAINED:] /= _ROWS * _MICRO_BATCHES
+        worker.apply(combined)
+    return worker.w
+
+
+_CASES = {
+    "local": ("local", {"sync_every": 3}, lambda n: _local_twin(n, lambda step: 3)),
+    "local, post-local": (
+        *("local", {"sync_every": 5, "sync_first": 4}),
+        lambda n: _local_twin(n, lambda step: 1 if step <= 4 else 5),
+    ),
+    "local, growing": (
+        *("local", {"sync_every": 2, "sync_growth": 0.2}),
+        lambda n: _local_twin(n, lambda step: 4),
+    ),
+    "diloco": (
+        *("diloco", {"sync_every": 6, "outer_rate": 0.6, "outer_momentum": 0.8}),
+        lambda n: _diloco_twin(n, 6, 0.6, 0.8),
+    ),
+    "elastic": (
+        "elastic",
+        {"sync_every": 3, "elasticity": 0.8},
+        lambda n: _elastic_twin(n, 3, 0.8),
+    ),
+    "delayed": ("delayed", None, lambda n: _delayed_twin()),
+    "adasum": ("adasum", None, _adasum_twin),
+    **{
+        f"gossip, {name}": (
+            *("gossip", {"topology": name, "sync_every": every}),
+            lambda n, name=name, every=every: _gossip_twin(n, name, every),
+        )
+        for every, name in enumerate(TOPOLOGIES, 1)
+    },
+}
+
+
+@pytest.mark.parametrize("case", _CASES)
+def test_the_update_is_that_of_its_twin_whatever_the_delays(world, case):
+    """20 steps; the same bits when ranks are held up by chance, and on every rank."""
+    strategy, own, twin = _CASES[case]
+    if strategy == "gossip" and world.size == 1:
+        pytest.skip("gossip needs two ranks")
+    first = _drive(_begin(world, _make(world, strategy, own)))
+    delays = random.Random(f"{case} {world.rank}")
+    second = _drive(_begin(world, _make(world, strategy, own)), delays=delays)
+    everybody = world.comm.allgather(second)
+    with together(world):
+        np.testing.assert_allclose(first, twin(world.size), rtol=1e-12, atol=1e-13)
+        for other in everybody:
+            np.testing.assert_array_equal(first, other)
+
+
+@pytest.mark.parametrize("workers", ["ranks", "hosts"])
+def test_fragments_of_diloco_end_where_all_meet_at_once_if_that_is_at_every_step(world, workers):
+    """With as many fragments as there are places for, each meets as often; H = 1 makes them meet together."""
+    own = {"sync_every": 1, "outer_rate": 1.0, "outer_momentum": 0.0, "workers": workers}
+    whole = _drive(_begin(world, _make(world, "diloco", own)))
+    parts = _drive(_begin(world, _make(world, "diloco", own | {"fragments": 3})))
+    with together(world):
+        np.testing.assert_allclose(parts, whole, rtol=1e-13, atol=1e-14)
+
+
+def test_fragments_meet_in_turn(world):
+    """Each fragment is averaged when it is due, and not when another is: as in NumPy."""
+    own = {"sync_every": 4, "outer_rate": 1.0, "outer_momentum": 0.0, "fragments": 2}
+    strategy = _begin(world, _make(world, "diloco", own))
+    found = _drive(strategy)
+    workers, bounds = _workers(world.size), [(0, 15), (15, _SIZE)]
+    for step in range(1, _STEPS + 1):
+        for worker in workers:
+            worker.apply(worker.gradient(step))
+        for number, part in enumerate(slice(*each) for each in bounds):
+            if step % 4 == (2 * number + 2) % 4:
+                mean = _mean(worker.w[part] for worker in workers)
+                for worker in workers:
+                    worker.w[part] = mean
+    with together(world):
+        np.testing.assert_allclose(found, _mean(w.w for w in workers), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("strategy", ["local", "diloco", "hierarchical"])
+def test_hosts_as_workers_are_synchronous_inside(world, strategy):
+    """On one host that is ``sync``, bit for bit for ``local``."""
+    if world.host_count > 1:
+        pytest.skip("for one host")
+    sync = _drive(_begin(world, _make(world, "sync")))
+    own = {"sync_every": 4} | ({} if strategy == "hierarchical" else {"workers": "hosts"})
+    if strategy == "diloco":
+        own |= {"outer_rate": 1.0, "outer_momentum": 0.0}
+    found = _drive(_begin(world, _make(world, strategy, own)))
+    with together(world):
+        if strategy == "diloco":
+            np.testing.assert_allclose(found, sync, rtol=1e-13)
+        else:
+            np.testing.assert_array_equal(found, sync)
+
+
+def test_local_with_a_period_of_1_is_sync(world):
+    """For an optimizer that is linear in the gradient, to 1e-12; the rows of the workers are as many here."""
+    if _MICRO_BATCHES % world.size:
+        pytest.skip("workers with other numbers of rows weigh the same in the mean")
+    sync = _drive(_begin(world, _make(world, "sync")))
+    local = _drive(_begin(world, _make(world, "local", {"sync_every": 1})))
+    with together(world):
+        np.testing.assert_allclose(local, sync, rtol=1e-12, atol=1e-13)
+
+
+def test_gossip_with_all_is_averaging(world):
+    """``complete`` after each step is ``local`` with a period of 1, to 1e-12."""
+    if world.size == 1:
+        pytest.skip("gossip needs two ranks")
+    local = _drive(_begin(world, _make(world, "local", {"sync_every": 1})))
+    gossip = _drive(_begin(world, _make(world, "gossip", {"topology": "complete"})))
+    with together(world):
+        np.testing.assert_allclose(gossip, local, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("clip_norm", [0.5, 1e9])
+def test_delayed_clips_the_sum(world, clip_norm):
+    """With a norm that clips, the parameters are others; with one that does not, the same bits."""
+    plain = _drive(_begin(world, _make(world, "delayed")))
+    clipped = _drive(_begin(world, _make(world, "delayed", clip_norm=clip_norm)))
+    with together(world):
+        assert np.array_equal(plain, clipped) == (clip_norm > 1)
+
+
+@pytest.mark.parametrize("case", _CASES)
+def test_state_and_parameters_of_the_end_are_all_there_is_to_go_on_from(world, case):
+    """20 steps, and 12 and 8 with everything written down and read between: the same bits if workers have met there."""
+    strategy, own, _ = _CASES[case]
+    if strategy == "gossip" and world.size == 1:
+        pytest.skip("gossip needs two ranks")
+    through = _begin(world, _make(world, strategy, own))
+    half = _drive(through, range(1, 13))
+    state = {name: vector.copy() for name, vector in through.state().items()}
+    whole = _drive(through, range(13, _STEPS + 1))
+    other = _make(world, strategy, own)
+    if world.local_rank == 0 or not other.is_shared:
+        other.restore(half, state)
+    world.comm.Barrier()
+    resumed = _drive(other, range(13, _STEPS + 1))
+    with together(world):
+        np.testing.assert_array_equal(whole, resumed)
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_updates_of_bounded_in_turn(world, locks):
+    """Ranks that take turns, in an order that is known, give what NumPy gives: each update at a part of the rate."""
+    if world.host_count > 1:
+        pytest.skip("between hosts updates act when their messages arrive")
+    strategy = _begin(world, _make(world, "bounded", {"staleness": 1, "locks": locks}))
+    twin, workers = _Twin([]), _workers(world.size)
+    for step in range(1, _STEPS + 1):
+        for rank in (range(world.size), range(world.size - 1, -1, -1))[step % 2]:
+            worker = workers[world.places_of_hosts[0][rank]]
+            worker.w = twin.w
+            gradient, rate = worker.gradient(step), _RATE / world.size
+            t = slice(0, _TRAINED)
+            twin.v[t] = _MOMENTUM * twin.v[t] - rate * gradient[t]
+            twin.w[t] += twin.v[t]
+            twin.w[_TRAINED:] += 0.25 / world.size * (gradient[_TRAINED:] - twin.w[_TRAINED:])
+            if world.rank == rank:
+                for number, given in zip(strategy.numbers, strategy.shares(step), strict=True):
+                    given.vector[:] = _gradient(step, number, strategy.parameters)
+                # Waits for nobody: the others are at most a step behind.
+                strategy.step(step, _ROWS * len(strategy.numbers))
+            elif step == 1:
+                strategy.shares(step)  # all ranks meet before the first update
+            world.comm.Barrier()
+    strategy.finish()
+    with together(world):
+        np.testing.assert_allclose(strategy.consensus(), twin.w, rtol=1e-12, atol=1e-13)
+
+
+def test_nobody_is_further_ahead_than_allowed(world):
+    """By chance delays; all updates act, each once: with gradients that do not depend on parameters their sum is known."""
+    staleness = 2
+    strategy = _begin(
+        world,
+        _make(
+            world,
+            "bounded",
+            {"staleness": staleness},
+            optimizer=Settings("sgd", lambda step: 0.1, 0.0),
+            averaged={},
+        ),
+    )
+    delays, made = random.Random(world.rank), world.host_array((world.local_size,), np.int64)
+    apart = 0
+    for step in range(1, 2 * _STEPS + 1):
+        for number, given in zip(strategy.numbers, strategy.shares(step), strict=True):
+            time.sleep(delays.choice((0, 0, 0.004)))
+            given.vector[:] = _gradient(step, number, _start())
+        apart = max(apart, int(step - 1 - made.min()))
+        made[world.local_rank] = step
+        strategy.step(step, _ROWS * len(strategy.numbers))
+    strategy.finish()
+    expected = _start()
+    for worker in _workers(world.size):
+        for step in range(1, 2 * _STEPS + 1):
+            total = sum(_gradient(step, number, _start()) for number in worker.numbers)
+            expected -= 0.1 / world.size * total / (_ROWS * len(worker.numbers))
+    everybody = world.comm.allgather(strategy.consensus().copy())
+    with together(world):
+        assert apart <= staleness
+        np.testing.assert_allclose(everybody[0], expected, rtol=1e-11, atol=1e-12)
+        for other in everybody:
+            np.testing.assert_array_equal(other, everybody[0])
+
+
+def test_bounded_by_nothing_is_sync(world):
+    """Bit for bit."""
+    sync = _drive(_begin(world, _make(world, "sync")))
+    bounded = _drive(_begin(world, _make(world, "bounded", {"staleness": 0})))
+    with together(world):
+        np.testing.assert_array_equal(bounded, sync)
+
+
+def test_adasum_of_equal_and_of_orthogonal_gradients():
+    """Equal ones are averaged, orthogonal ones added, and nothing is as good as 0."""
+    a, b = np.array([3.0, 0.0, 4.0]), np.array([0.0, 2.0, 0.0])
+    for left, right, expected in ((a, a, a), (a, b, a + b), (a, 0 * a, a), (0 * a, 0 * a, 0 * a)):
+        found = left.copy()
+        combine(found, right.copy(), [(0, 3)])
+        np.testing.assert_allclose(found, expected, rtol=1e-15)
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 7, 8])
+def test_targets_and_sources_of_a_topology_agree(topology, count):
+    """Who is sent to expects it, nobody sends to itself, and over the rounds everybody hears of everybody."""
+    reach = np.eye(count)
+    for number in range(40):
+        rounds = [TOPOLOGIES[topology](count, k, number, 3) for k in range(count)]
+        for k, of_k in enumerate(rounds):
+            assert k not in of_k.targets and len(set(of_k.targets)) == len(of_k.targets)
+            for target in of_k.targets:
+                assert k in rounds[target].weights
+            assert set(of_k.weights) - {k} == {j for j, r in enumerate(rounds) if k in r.targets}
+        reach = np.array([[r.weights.get(j, 0.0) for j in range(count)] for r in rounds]) @ reach
+    assert (reach > 0).all()
+
+
+def test_what_does_not_fit_is_refused_on_every_rank(world):
+    """Before the first step, with what to take."""
+    with refused(world, ConfigurationError, "--fragments", "at most", "3"):
+        _make(world, "diloco", {"fragments": 9})
+    if world.size > 1:
+        with refused(world, ConfigurationError, "a micro-batch", "--micro-batch"):
+            _make(world, "local", micro_batch_count=world.size - 1)
+        with refused(world, ConfigurationError, "--topology random_push", "--clip-norm"):
+            _make(world, "gossip", {"topology": "random_push"}, clip_norm=1.0)
+    else:
+        with refused(world, ConfigurationError, "expected two ranks", "--strategy sync"):
+            _make(world, "gossip")
+    with refused(world, ConfigurationError, "--strategy delayed", "--allreduce auto"):
+        _make(world, "delayed", allreduce="ring")
