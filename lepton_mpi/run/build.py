@@ -224,12 +224,20 @@ def _make_strategy(
         averaged=model.averaged,
         decayed=None if rules.decays_by_dimensions else model.decayed,
         is_asked=model.asks_for_parameters,
+        compress=config.compress,
+        seed=config.seed,
     )
     with world.agreeing():
         if not rules.decays_by_dimensions:
             _check_decay(config, model)
         make = STRATEGIES.find(config.strategy)
-    return make(setting)
+    strategy = make(setting)
+    with world.agreeing():
+        if config.compress != "none" and not strategy.compresses:
+            raise ConfigurationError(
+                f"--compress {config.compress}: expected a strategy that compresses, such as sync, got {config.strategy}"
+            )
+    return strategy
 
 
 def _check_decay(config: Config, model: Model) -> None:

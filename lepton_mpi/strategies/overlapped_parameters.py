@@ -12,14 +12,19 @@ What a step costs is then max(backward, wire) and what neither can hide: the for
 gradient, before which nothing can be sent, since sums of the first layers arrive first (``overlapped_sum.py``). A model
 that does not ask for its parameters (``Sync.need``) gets all of them before its forward pass. Clipping by norm needs all
 sums before the first update. Memory per host: (n + 2 + s) N bytes, s vectors of state, and what arrives, N (H-1)/H.
+
+With a ``Compression`` the exchange is of payloads, and a host holds its residuals, 1 or 2 vectors. They are state. Decoded
+sums are the same on all hosts, so all else stays: clipping is by the norm of what was decoded.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from lepton_mpi.collectives.between_hosts.overlapped_sum import OverlappedSum
 from lepton_mpi.collectives.choosing.tuning import Choice
+from lepton_mpi.collectives.compressing.compression import Compression, is_of_codec
 from lepton_mpi.collectives.within_host.flag_kernels import flags_reached, raise_flag
 from lepton_mpi.collectives.within_host.flags import HostFlags, HostMeeting
 from lepton_mpi.collectives.within_host.vectors import HostVectors, Leaves
@@ -34,13 +39,26 @@ from lepton_mpi.strategies.strategy import Setting, Share
 class OverlappedParameters(Executor):
     """See the module. Making one, stepping and ``finish`` are collective over the group. Take all ``shares`` before every
     ``step``; ``setting.buckets`` are summed one after the other.
+
+    Parameters
+    ----------
+    setting, choice
+        As of the other executors.
+    compression : Compression, optional
+        Of the gradient; it serves this strategy alone.
     """
 
-    is_shared = True
+    is_shared = compresses = True
 
-    def __init__(self, setting: Setting, choice: Choice) -> None:
+    def __init__(
+        self, setting: Setting, choice: Choice, compression: Compression | None = None
+    ) -> None:
         group, layout, buckets = setting.group, setting.layout, list(setting.buckets)
         super().__init__(choice)
+        self._compression = compression
+        if compression:
+            # Payloads depend on what a host has.
+            self.reproducible, buckets = False, compression.buckets(buckets)
         self.bucket_count, self._group = len(buckets), group
         self._clock = group.clock
         self.parameters, self.optimizer = host_state(setting)
@@ -48,7 +66,7 @@ class OverlappedParameters(Executor):
         vectors = HostVectors(group, layout.size, setting.dtype, "shared", leaves, "gradients")
         self._vector_counts = vector_counts(self.optimizer, vectors)
         self._gradient, self._clip_norm = vectors.result, setting.clip_norm
-        self._sum = OverlappedSum(vectors, buckets)
+        self._sum = OverlappedSum(vectors, buckets, compression=compression)
         nodes = leaves.nodes(group.place)
         # A rank that computes nothing would never ask.
         self.awaits = setting.is_asked and bool(nodes) and not setting.clips
@@ -61,6 +79,7 @@ class OverlappedParameters(Executor):
         self._buckets_of = buckets_of(layout, buckets)
         self.kernels = [self.optimizer.kernel, raise_flag, flags_reached]
         self.kernels += [sum_of_squares] if setting.clips else []
+        self.kernels += compression.codec.kernels if compression else []
         # In the rounds of ``_step``.
         self._updated = HostFlags(group, len(buckets))
         self._step = 0
@@ -70,17 +89,57 @@ class OverlappedParameters(Executor):
 
     def shares(self, step: int) -> Iterable[Share]:
         """See ``Strategy``."""
+        if self._compression:
+            self._compression.step = step
         return self._node_sums.shares()
+
+    def collect(self) -> None:
+        """The residuals of all hosts."""
+        if self._compression:
+            self._compression.collect()
+
+    def state(self) -> dict[str, np.ndarray]:
+        """See ``Strategy``; with residuals once they are collected."""
+        return super().state() | (self._compression.state if self._compression else {})
+
+    def restore(self, parameters: np.ndarray | None, state: Mapping[str, np.ndarray]) -> None:
+        """See ``Strategy``; residuals may be those of another number of hosts."""
+        if self._compression:
+            self._compression.restore({n: v for n, v in state.items() if is_of_codec(n)})
+            of_optimizer = {n: v for n, v in state.items() if not is_of_codec(n)}
+            state = of_optimizer | self._compression.state
+        super().restore(parameters, state)
 
     def memory(self) -> dict[str, int]:
         """Vectors that the host holds."""
-        return self._vector_counts
+        more = {"residuals": self._compression.vector_count} if self._compression else {}
+        return self._vector_counts | more
+
+    def facts(self) -> dict[str, Any]:
+        """With the codec."""
+        return super().facts() | (
+            {"compress": self._compression.codec.name} if self._compression else {}
+        )
 
     def figures(self) -> dict[str, float]:
-        """``hidden_share``: of the time from the first message to the last of every step, the part behind compute."""
-        seconds = np.array([self._sum.exchange_seconds, self._sum.exposed_seconds])
-        total, exposed = self._group.sum(seconds)
-        return {"hidden_share": float(1 - exposed / total) if total else 0.0}
+        """``hidden_share``: of the time from the first message to the last of every step, the part behind compute.
+
+        With a codec also bytes that all ranks together have sent to other hosts, ``sent_bytes_per_step``, and how many times
+        more they would be as they are, ``compression_ratio``.
+        """
+        sent = self._compression.sent_bytes if self._compression else 0
+        figures = np.array([self._sum.exchange_seconds, self._sum.exposed_seconds, sent])
+        total, exposed, all_sent = self._group.sum(figures).tolist()
+        found = {"hidden_share": float(1 - exposed / total) if total else 0.0}
+        if self._step and all_sent:
+            uncompressed = 2 * (self._group.host_count - 1) * self.parameters.nbytes
+            found["sent_bytes_per_step"] = all_sent / self._step
+            found["compression_ratio"] = uncompressed / found["sent_bytes_per_step"]
+        return found
+
+    def __str__(self) -> str:
+        codec = f"; between hosts {self._compression.codec.name}" if self._compression else ""
+        return super().__str__() + codec
 
     def need(self, name: str) -> None:
         """A parameter is about to be read (``micro_batches.Follower``)."""

@@ -50,6 +50,8 @@ class Strategy(Protocol):
         at its first call.
     reproducible : bool
         Whether the bits of ``consensus`` depend neither on the number of ranks nor on their speed.
+    compresses : bool
+        Whether it follows ``Setting.compress``; else a run with a codec is refused.
     """
 
     parameters: np.ndarray
@@ -57,6 +59,7 @@ class Strategy(Protocol):
     numbers: list[int]
     kernels: Sequence[Kernel]
     reproducible: bool
+    compresses: bool
 
     def shares(self, step: int) -> Iterable[Share]:
         """This rank's micro-batches of step ``step``, which counts from 1; all of them, then ``step``."""
@@ -72,6 +75,9 @@ class Strategy(Protocol):
 
     def consensus(self) -> np.ndarray:
         """Parameters that are evaluated, saved and digested, shape (layout.size,). Collective, after ``finish``."""
+
+    def collect(self) -> None:
+        """Have in ``state`` what other hosts hold. Collective, after ``finish`` and before ``state``."""
 
     def state(self) -> dict[str, np.ndarray]:
         """Flat vectors beside the parameters that a run goes on from, by name."""
@@ -99,6 +105,7 @@ class StrategyBase:
     is_shared: bool = False
     kernels: Sequence[Kernel] = ()
     reproducible: bool = False
+    compresses: bool = False
     optimizer: Optimizer | None = None
 
     def finish(self) -> None:
@@ -107,6 +114,9 @@ class StrategyBase:
     def consensus(self) -> np.ndarray:
         """The parameters: all ranks have the same."""
         return self.parameters
+
+    def collect(self) -> None:
+        """Every host has all of the state."""
 
     def state(self) -> dict[str, np.ndarray]:
         """The optimizer's vectors by name."""
@@ -166,6 +176,10 @@ class Setting:
         Parameters that weight decay acts on, ``Model.decayed``.
     is_asked : bool
         Whether the model calls ``Sync.need`` before it reads a parameter.
+    compress : str
+        ``--compress``, see ``compression.py``.
+    seed : int
+        ``--seed``, for random numbers of a codec.
     """
 
     group: Group
@@ -180,6 +194,8 @@ class Setting:
     averaged: Mapping[str, float] = field(default_factory=dict)
     decayed: Collection[str] | None = None
     is_asked: bool = False
+    compress: str = "none"
+    seed: int = 0
 
     @property
     def trained_spans(self) -> list[tuple[int, int]]:
