@@ -72,6 +72,7 @@ class Slice:
         """This host's part of the sum, in memory that may be written over; 0 where it is exact."""
         if not self.nodes:
             self.result[:] = 0
+            self.exact_values[:] = 0
             return self.result
         first, place = self.nodes[0], 0
         for other in self.nodes[1:]:
@@ -83,9 +84,11 @@ class Slice:
         return first
 
     def put_exact(self) -> None:
-        """Fill ``result`` where it is exact, from ``exact_values``, which are summed."""
+        """Fill ``result`` where it is exact, from ``exact_values``, which are summed; there nothing is left out."""
         place = 0
         for start, stop in self.exact:
+            self.residual[start:stop] = 0
+            self.owner_residual[start:stop] = 0
             self.result[start:stop] = self.exact_values[place : place + stop - start]
             place += stop - start
 

@@ -4,8 +4,6 @@ byte b of a block of n elements     element b in the low bits, element n/2 + b i
 a code of 4 bits                    8 more than the whole number, from 1 to 15
 """
 
-from math import floor
-
 import numpy as np
 
 from lepton_mpi.collectives.compressing.bit_kernels import (
@@ -54,7 +52,7 @@ def encode(x, residual, key, numbers, scales, codes):
                     code[b] |= np.uint8(OFFSET << (4 * half))
             else:
                 for b in range(part.size):
-                    level = floor(part[b] * inverse + as_like(like, random[b]) * unit)
+                    level = np.floor(part[b] * inverse + as_like(like, random[b]) * unit)
                     level = min(max(level, -levels), levels)
                     code[b] |= np.uint8((np.int32(level) + OFFSET) << (4 * half))
                     part[b] -= level * scale

@@ -1,7 +1,5 @@
 """Vectors as whole numbers of 8 bits, with a scale for each block and stochastic rounding."""
 
-from math import floor
-
 import numpy as np
 
 from lepton_mpi.collectives.compressing.bit_kernels import (
@@ -49,7 +47,7 @@ def encode(x, residual, key, numbers, scales, codes):
             inverse = levels / float_of(like, largest)
             unit = as_like(like, 1) / as_like(like, 1 << DITHER_BITS)
             for i in range(y.size):
-                level = floor(y[i] * inverse + as_like(like, dither[i]) * unit)
+                level = np.floor(y[i] * inverse + as_like(like, dither[i]) * unit)
                 level = min(max(level, -levels), levels)
                 code[i] = np.int8(level)
                 y[i] -= level * scale

@@ -56,13 +56,14 @@ class TopK:
             lower = self._sampled_threshold(x, residual, k / x.size, key)
             kernels.add(x, residual)
             # All that pass are candidates, of which too many are reduced; magnitudes have no more bits than these.
-            upper, bits = 1 << self._bits, self._bits
+            bits = self._bits
+            last = (1 << bits) - 1
         else:
             kernels.add_and_count(x, residual, self._counts)
             bits = self._bits - kernels.BIN_BITS
             lower = kernels.threshold_bin(self._counts[0], k) << bits
-            upper = lower + (1 << bits)
-        kernels.pick(residual, lower, upper, self._candidates, indices, values, found)
+            last = lower + (1 << bits) - 1
+        kernels.pick(residual, lower, last, self._candidates, indices, values, found)
         taken, collected = found.tolist()
         bins = self._counts[1]
         kernels.choose(residual, self._candidates, collected, taken, bits, bins, indices, values)

@@ -49,8 +49,8 @@ def threshold_bin(counts, k):
 
 
 @kernel("void(V, i8, i8, u4[::1], u4[::1], V, i8[::1])")
-def pick(residual, lower, upper, candidates, indices, values, found):
-    """Take the elements with magnitude bits of ``upper`` or more, and collect those from ``lower`` on.
+def pick(residual, lower, last, candidates, indices, values, found):
+    """Take the elements with magnitude bits above ``last``, and collect those from ``lower`` to ``last``.
 
     residual : (n,), with 0 where an element was taken
     candidates : uint32 (n,), filled with the indices of those collected, ascending
@@ -69,7 +69,7 @@ def pick(residual, lower, upper, candidates, indices, values, found):
             continue
         for i in range(group.size):
             bits = magnitude_bits(group[i])
-            if bits >= upper:
+            if bits > last:
                 indices[taken] = start + i
                 values[taken] = group[i]
                 group[i] = 0
