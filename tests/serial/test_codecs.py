@@ -8,8 +8,8 @@ from hypothesis.extra import numpy as hnp
 
 from lepton_mpi.collectives.compressing.exchange import payload_memory
 from lepton_mpi.errors import ConfigurationError
-from lepton_mpi.options import names
 from lepton_mpi.optimizers.settings import Settings
+from lepton_mpi.options import names
 from lepton_mpi.strategies.compression import codec_of
 from lepton_mpi.strategies.registry import CODECS
 from lepton_mpi.strategies.strategy import Setting
