@@ -55,7 +55,7 @@ class LowRankLane:
         self._matrices, p_at, q_at = [], exact, 0
         for start, m, n in matrices:
             parts = p[p_at : p_at + m * rank], q[q_at : q_at + n * rank]
-            self._matrices.append(_Matrix(of, start, (m, n), rank, parts, warm))
+            self._matrices.append(Matrix(of, start, (m, n), rank, parts, warm))
             p_at, q_at = p_at + m * rank, q_at + n * rank
         self._sum_p = vector_exchange(p, *transports[:2])
         self._sum_q = vector_exchange(q, *transports[2:])
@@ -108,7 +108,7 @@ class LowRankLane:
         return self._has_q and sends_sums
 
 
-class _Matrix:
+class Matrix:
     """One of them: M, (m, n), is what this host has to add, with its residual."""
 
     def __init__(

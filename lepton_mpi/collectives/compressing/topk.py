@@ -32,11 +32,7 @@ class TopK:
         self.name, self.dtype = f"topk:{option}", np.dtype(dtype)
         self.kernels = (
             *(kernels.pick, kernels.choose, kernels.scatter_add, kernels.threshold_bin),
-            *(
-                (kernels.add, kernels.sample, kernels.kth_bits)
-                if comma
-                else (kernels.add_and_count,)
-            ),
+            *((kernels.sample, kernels.kth_bits) if comma else (kernels.add_and_count,)),
         )
         self._counts = np.zeros((kernels.WAYS, kernels.BINS), np.int64)
         self._candidates, self._found = np.zeros(0, np.uint32), np.zeros(2, np.int64)
@@ -54,7 +50,6 @@ class TopK:
         k, found = len(indices), self._found
         if self.is_sampled:
             lower = self._sampled_threshold(x, residual, k / x.size, key)
-            kernels.add(x, residual)
             # All that pass are candidates, of which too many are reduced; magnitudes have no more bits than these.
             bits = self._bits
             last = (1 << bits) - 1
@@ -63,7 +58,8 @@ class TopK:
             bits = self._bits - kernels.BIN_BITS
             lower = kernels.threshold_bin(self._counts[0], k) << bits
             last = lower + (1 << bits) - 1
-        kernels.pick(residual, lower, last, self._candidates, indices, values, found)
+        places = self._candidates, indices, values, found
+        kernels.pick(x, self.is_sampled, residual, lower, last, *places)
         taken, collected = found.tolist()
         bins = self._counts[1]
         kernels.choose(residual, self._candidates, collected, taken, bits, bins, indices, values)

@@ -13,6 +13,8 @@ from lepton_mpi.kernels.compiling import kernel
 
 # Bins of a count: 11 bits. Four counts in turn, since neighbours often fall into the same bin.
 BIN_BITS, BINS, WAYS = 11, 2048, 4
+# Elements that are in the nearest cache for all that is done to them in one pass.
+PASS = 4096
 # Elements whose maximum is looked at before each of them is.
 GROUP = 64
 
@@ -22,18 +24,20 @@ def add_and_count(x, residual, counts):
     """``residual += x``, shape (n,), and its magnitudes in ``counts``, int64 (WAYS, BINS), summed up in the first row."""
     shift = 8 * residual.itemsize - 1 - BIN_BITS
     counts[:] = 0
-    whole = residual.size // WAYS * WAYS
     one, two, three, four = counts[0], counts[1], counts[2], counts[3]
-    for i in range(residual.size):
-        residual[i] += x[i]
-    for i in range(0, whole, WAYS):
-        y = residual[i : i + WAYS]
-        one[magnitude_bits(y[0]) >> shift] += 1
-        two[magnitude_bits(y[1]) >> shift] += 1
-        three[magnitude_bits(y[2]) >> shift] += 1
-        four[magnitude_bits(y[3]) >> shift] += 1
-    for i in range(whole, residual.size):
-        one[magnitude_bits(residual[i]) >> shift] += 1
+    for start in range(0, residual.size, PASS):
+        part, added = residual[start : start + PASS], x[start : start + PASS]
+        for i in range(part.size):
+            part[i] += added[i]
+        whole = part.size // WAYS * WAYS
+        for i in range(0, whole, WAYS):
+            y = part[i : i + WAYS]
+            one[magnitude_bits(y[0]) >> shift] += 1
+            two[magnitude_bits(y[1]) >> shift] += 1
+            three[magnitude_bits(y[2]) >> shift] += 1
+            four[magnitude_bits(y[3]) >> shift] += 1
+        for i in range(whole, part.size):
+            one[magnitude_bits(part[i]) >> shift] += 1
     for b in range(BINS):
         one[b] += two[b] + three[b] + four[b]
 
@@ -48,10 +52,11 @@ def threshold_bin(counts, k):
     return b
 
 
-@kernel("void(V, i8, i8, u4[::1], u4[::1], V, i8[::1])")
-def pick(residual, lower, last, candidates, indices, values, found):
+@kernel("void(V, b1, V, i8, i8, u4[::1], u4[::1], V, i8[::1])")
+def pick(x, adds, residual, lower, last, candidates, indices, values, found):
     """Take the elements with magnitude bits above ``last``, and collect those from ``lower`` to ``last``.
 
+    x, adds : whether ``residual += x`` comes first
     residual : (n,), with 0 where an element was taken
     candidates : uint32 (n,), filled with the indices of those collected, ascending
     indices, values : (k,)
@@ -59,32 +64,30 @@ def pick(residual, lower, last, candidates, indices, values, found):
     found : int64 (2,), filled with how many were taken and collected
     """
     taken = collected = 0
-    for start in range(0, residual.size, GROUP):
-        group = residual[start : start + GROUP]
-        largest = magnitude_bits(as_like(group[0], 0))
-        for i in range(group.size):
-            bits = magnitude_bits(group[i])
-            largest = bits if bits > largest else largest
-        if largest < lower:
-            continue
-        for i in range(group.size):
-            bits = magnitude_bits(group[i])
-            if bits > last:
-                indices[taken] = start + i
-                values[taken] = group[i]
-                group[i] = 0
-                taken += 1
-            elif bits >= lower:
-                candidates[collected] = start + i
-                collected += 1
+    for begin in range(0, residual.size, PASS):
+        part, added = residual[begin : begin + PASS], x[begin : begin + PASS]
+        if adds:
+            for i in range(part.size):
+                part[i] += added[i]
+        for start in range(0, part.size, GROUP):
+            group, first = part[start : start + GROUP], begin + start
+            largest = magnitude_bits(as_like(group[0], 0))
+            for i in range(group.size):
+                bits = magnitude_bits(group[i])
+                largest = bits if bits > largest else largest
+            if largest < lower:
+                continue
+            for i in range(group.size):
+                bits = magnitude_bits(group[i])
+                if bits > last:
+                    indices[taken] = first + i
+                    values[taken] = group[i]
+                    group[i] = 0
+                    taken += 1
+                elif bits >= lower:
+                    candidates[collected] = first + i
+                    collected += 1
     found[0], found[1] = taken, collected
-
-
-@kernel("void(V, V)")
-def add(x, residual):
-    """``residual += x``; shape (n,)."""
-    for i in range(residual.size):
-        residual[i] += x[i]
 
 
 @kernel("void(V, u4[::1], i8, i8, i8, i8[::1], u4[::1], V)")
