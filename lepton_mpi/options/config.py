@@ -257,8 +257,9 @@ class Config(Checked):
     compress: str = option(
         "none",
         "codec of gradients between hosts, with error feedback: fp16, bf16, int8, int4, sign, topk:SHARE, topk:SHARE,sampled, randomk:SHARE, "
-        "powersgd:RANK, or FILE.py:NAME; within a host nothing is compressed",
-        kind=NameWithOption.of(names.CODECS),
+        "powersgd:RANK, or FILE.py:NAME; auto: int8, or CODEC of auto:CODEC, for buckets that are summed sooner with it; within a host "
+        "nothing is compressed",
+        kind=NameWithOption.of(names.CODECS, "auto"),
     )
     segment_bytes: int = option(
         256 << 10, "size of one message of the ring", WHOLE_FROM_1, kind=Bytes()

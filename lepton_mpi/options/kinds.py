@@ -144,7 +144,7 @@ class NameWithOption(NameOrFile):
 
     def from_text(self, text: str) -> str:
         name, colon, _ = text.partition(":")
-        if colon and name in self.names:
+        if colon and (name in self.names or name in self.more):
             return text
         return super().from_text(text)
 

@@ -117,9 +117,7 @@ class OverlappedParameters(Executor):
 
     def facts(self) -> dict[str, Any]:
         """With the codec."""
-        return super().facts() | (
-            {"compress": self._compression.codec.name} if self._compression else {}
-        )
+        return super().facts() | ({"compress": self._compression.name} if self._compression else {})
 
     def figures(self) -> dict[str, float]:
         """``hidden_share``: of the time from the first message to the last of every step, the part behind compute.
@@ -138,7 +136,7 @@ class OverlappedParameters(Executor):
         return found
 
     def __str__(self) -> str:
-        codec = f"; between hosts {self._compression.codec.name}" if self._compression else ""
+        codec = f"; between hosts {self._compression.name}" if self._compression else ""
         return super().__str__() + codec
 
     def need(self, name: str) -> None:

@@ -153,3 +153,40 @@ def test_a_rank_that_dies_in_a_compressed_run_ends_it(tmp_path):
     ended = _over_hosts(["2"], *TRAIN, str(tmp_path / "m.jsonl"), *words)
     assert ended.returncode not in (0, None)
     assert "died" in ended.stderr + ended.stdout
+
+
+@pytest.mark.parametrize("codec", ["int8", "topk:0.01"])
+def test_what_is_counted_is_what_the_network_counts(tmp_path, codec):
+    """Bytes that a host's interface sends in 10 steps, headers and all, are within 3 % of what the strategy says."""
+    hook, found = tmp_path / "wire.py", tmp_path / "bytes"
+    hook.write_text(_WIRE.replace("FOUND", str(found)))
+    words = ("--hidden", "1024", "1024", "--compress", codec, "--hook", f"{hook}:Wire")
+    _run_over_hosts(["2"], *TRAIN, str(tmp_path / "m.jsonl"), *words)
+    for host in (0, 2):
+        sent, counted = map(float, (tmp_path / f"bytes{host}").read_text().split())
+        assert abs(sent / (counted / 2) - 1) < 0.03, (sent, counted)
+
+
+_WIRE = """
+from pathlib import Path
+
+from lepton_mpi import QuietHook
+
+
+class Wire(QuietHook):
+    def __init__(self, run):
+        self.before = ()
+
+    def after_step(self, run):
+        if run.step not in (5, 15):
+            return
+        run.strategy.finish()
+        counted = run.strategy.figures()["sent_bytes_per_step"] * run.step
+        (line,) = [line for line in open("/proc/self/net/dev") if "eth0" in line]
+        now = int(line.split(":")[1].split()[8]), counted
+        if run.step == 15 and run.world.local_rank == 0:
+            first, last = zip(self.before, now, strict=True)
+            text = " ".join(str(after - before) for before, after in (first, last))
+            Path(f"FOUND{run.world.rank}").write_text(text)
+        self.before = now
+"""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lepton_mpi.collectives.choosing.tuning import Choice
+from lepton_mpi.collectives.compressing import compression
 from lepton_mpi.collectives.compressing.compressed_sum import CompressedSum
 from lepton_mpi.collectives.compressing.compression import Compression, residuals_of
 from lepton_mpi.collectives.within_host.vectors import HostVectors, Leaves
@@ -201,6 +202,54 @@ def test_residuals_of_other_hosts_are_kept(world, text):
         expected = 0.9 * momentum - 0.1 * left / 5
         np.testing.assert_allclose(moved[start:], expected[start:], rtol=0, atol=1e-4)
         assert "residual.0" not in names
+
+
+@several
+def test_auto_leaves_buckets_as_they_are(world, placement, monkeypatch):
+    """Every other one: there the sum is exact, and takes the residuals of a time with a codec with it."""
+
+    def every_other(group, codec, buckets):
+        return [number % 2 == 0 for number in range(len(buckets))], "every other bucket"
+
+    monkeypatch.setattr(compression, "faster_buckets", every_other)
+    with _groups(world, placement) as group:
+        first = _strategy(group, "int8")
+        _train(first, 1, 4)
+        first.collect()
+        saved = {name: vector.copy() for name, vector in first.state().items()}
+        parameters = first.consensus().copy()
+        second = _strategy(group, "auto")
+        group.host_barrier()
+        if group.local_rank == 0:
+            second.restore(parameters, saved)
+        group.host_barrier()
+        for share in second.shares(4):
+            share.vector[:] = 0
+        second.step(4, 5)
+        second.finish()
+        second.collect()
+        left = sum(saved[name].astype(float) for name in saved if name.startswith("residual."))
+        still = second.state()
+        kept = sum(still[name].astype(float) for name in still if name.startswith("residual."))
+        moved = second.parameters - parameters
+        equal_everywhere(world, second.parameters.tobytes())
+        with together(world):
+            assert "every other bucket" in str(second)
+            start, stop = LAYOUT.buckets(1500)[1]
+            expected = 0.9 * saved["velocity"] - 0.1 * left / 5
+            np.testing.assert_allclose(moved[start:stop], expected[start:stop], rtol=0, atol=1e-4)
+            assert not kept[start:stop].any() and kept.any()
+
+
+@several
+def test_auto_measures_and_says_what_it_found(world, placement):
+    """All ranks decide alike; a wire of memory is faster than any codec or not, but it is said."""
+    with _groups(world, placement) as group:
+        strategy = _strategy(group, "auto:int4")
+        _train(strategy, 1, 3)
+        equal_everywhere(world, (str(strategy), strategy.parameters.tobytes()))
+        with together(world):
+            assert "auto, int4 for " in str(strategy) and "Gbit/s" in str(strategy)
 
 
 def test_messages_have_no_codec(world):

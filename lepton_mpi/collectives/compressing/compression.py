@@ -19,11 +19,13 @@ import numpy as np
 
 from lepton_mpi.chunks import chunk_bounds
 from lepton_mpi.collectives.between_hosts.lanes import Lane
+from lepton_mpi.collectives.compressing.choosing import faster_buckets
 from lepton_mpi.collectives.compressing.codec import Codec
 from lepton_mpi.collectives.compressing.exchange import (
     OWN,
     Counted,
     PayloadLane,
+    PlainLane,
     Slice,
     SparseLane,
     SummedLane,
@@ -57,9 +59,13 @@ class Compression:
     seed : int
     exact : collection of str
         Parameters that are summed as they are.
+    decides : bool
+        Whether the codec, of vectors, is for those buckets alone for which it pays (``choosing.py``).
 
     Attributes
     ----------
+    name : str
+        Of the codec or, once ``slices`` has decided, for which buckets it is, and why.
     step : int
         What the random numbers of the next round follow from, beside the seed: to be set before it begins.
     """
@@ -71,8 +77,11 @@ class Compression:
         layout: Layout,
         seed: int = 0,
         exact: Sequence[str] = (),
+        decides: bool = False,
     ) -> None:
-        self.codec, self.step = codec, 0
+        self.codec, self.step, self.name, self._decides = codec, 0, codec.name, decides
+        # Slices that are summed as they are, by their start.
+        self._plain: set[int] = set()
         self._group, self._layout, self._seed = group, layout, seed
         self._places = list(zip(layout.shapes.items(), layout.bounds, strict=True))
         self._exact_spans = [
@@ -124,11 +133,15 @@ class Compression:
     def slices(self, buckets: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         """This rank's slice of each: those of the lanes, but for matrices of low rank a whole bucket for one lane.
 
-        Then a bucket goes to the lane that has the least so far. To be called once, before ``lane``.
+        Then a bucket goes to the lane that has the least so far. To be called once, before ``lane``. Collective over the group.
         """
         lanes, me = self._group.lane_count, self._group.local_rank
+        pays = [True] * len(buckets)
+        if self._decides and not isinstance(self.codec, PowerSgd):
+            pays, reason = faster_buckets(self._group, self.codec, buckets)
+            self.name = f"auto, {reason}"
         found = []
-        for start, stop in buckets:
+        for (start, stop), pay in zip(buckets, pays, strict=True):
             if isinstance(self.codec, PowerSgd):
                 lane = self._loads.index(min(self._loads))
                 self._loads[lane] += stop - start
@@ -136,6 +149,8 @@ class Compression:
                 continue
             bounds = [start + bound for bound in chunk_bounds(stop - start, lanes)]
             found.append((bounds[me], bounds[me + 1]) if me < lanes else (start, start))
+            if not pay:
+                self._plain.add(found[-1][0])
             hosts, host = self._group.host_count, self._group.host_index
             for first, last in pairwise(bounds):
                 parts = chunk_bounds(last - first, hosts)
@@ -159,7 +174,7 @@ class Compression:
             self._owner_residual[span],
             start,
             self.key,
-            self._exact_in(start, stop),
+            [] if start in self._plain else self._exact_in(start, stop),
         )
         return self.lane_of(of, transports)
 
@@ -171,6 +186,8 @@ class Compression:
             warm = self._warm[start:stop]
             return LowRankLane(codec.rank, of, matrices, warm, transports)
         lane: Lane
+        if start in self._plain:
+            return PlainLane(of, *transports[:2])
         if codec.sums_payloads:
             lane = SummedLane(codec, of, *transports[:2])
         elif codec.is_sparse:

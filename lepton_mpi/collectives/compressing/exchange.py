@@ -296,6 +296,47 @@ class SummedLane:
         return True
 
 
+class PlainLane:
+    """A slice that is summed as it is, with whatever residuals a time with a codec has left. Making one is collective over the lane."""
+
+    def __init__(self, of: Slice, transport: Transport, sum_transport: Transport) -> None:
+        self._of, self._residuals = of, [of.residual, of.owner_residual]
+        self._exchange = vector_exchange(of.result, transport, sum_transport)
+
+    @property
+    def has_left(self) -> bool:
+        """As of ``LaneExchange``; so are the others."""
+        return self._exchange.has_left
+
+    @property
+    def is_summed(self) -> bool:
+        return self._exchange.is_summed
+
+    @property
+    def has_sent(self) -> bool:
+        return self._exchange.has_sent
+
+    def start_receiving(self) -> None:
+        """As of ``LaneExchange``."""
+        self._exchange.start_receiving()
+
+    def start_sending(self) -> None:
+        """As of ``LaneExchange``."""
+        x = self._of.take()
+        # Those of a checkpoint, in the first round.
+        for residual in filter(np.size, self._residuals):
+            x += residual
+            residual[:] = 0
+        self._residuals = []
+        if not np.may_share_memory(x, self._of.result):
+            self._of.result[:] = x
+        self._exchange.start_sending()
+
+    def poll(self, sends_sums: bool = True) -> bool:
+        """As of ``LaneExchange``."""
+        return self._exchange.poll(sends_sums)
+
+
 class WithExact:
     """A lane, and beside it the sum of what is exact in its slice. Making one is collective over the lane."""
 
