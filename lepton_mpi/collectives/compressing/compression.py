@@ -25,14 +25,12 @@ from lepton_mpi.collectives.compressing.exchange import (
     OWN,
     Counted,
     PayloadLane,
-    PlainLane,
     Slice,
     SparseLane,
-    SummedLane,
-    WithExact,
 )
 from lepton_mpi.collectives.compressing.low_rank_lane import LowRankLane
 from lepton_mpi.collectives.compressing.powersgd import PowerSgd
+from lepton_mpi.collectives.compressing.vector_lanes import PlainLane, SummedLane, WithExact
 from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.messages.mpi import MpiTransport, reserve_tags
 from lepton_mpi.collectives.messages.plan import Transport

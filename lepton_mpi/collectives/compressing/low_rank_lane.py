@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lepton_mpi.collectives.compressing import powersgd_kernels as kernels
-from lepton_mpi.collectives.compressing.exchange import SUM, Slice, vector_exchange
+from lepton_mpi.collectives.compressing.exchange import SUM, Slice
+from lepton_mpi.collectives.compressing.vector_lanes import vector_exchange
 from lepton_mpi.collectives.messages.plan import Transport
 from lepton_mpi.kernels.product_kernels import (
     product,
