@@ -11,6 +11,7 @@ Reading order::
     messages/          a schedule as a program, run over messages between ranks, or between threads for tests
     within_host/       ranks that share memory: atomics and flags, meetings, folds, vectors, and the plans that sum them
     between_hosts/     lanes, each of which completes its slice; sums in the background, bucket by bucket
+    compressing/       codecs with error feedback, and the lanes of compressed slices
     choosing/          online autotuner, timing, tables of what was measured
     explaining/        cost model, trace in words and pictures
     allreduce.py       make_plan, the door to all of it

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from lepton_mpi.data import augmentation
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options import names, own
-from lepton_mpi.options.kinds import Bytes, NameOrFile, PathText, Several, Text
+from lepton_mpi.options.kinds import Bytes, NameOrFile, NameWithOption, PathText, Several, Text
 from lepton_mpi.options.option import (
     ABOVE_0,
     AT_LEAST_0,
@@ -41,6 +41,9 @@ AllreduceName = Literal[
     "mpi",
     "mpi_persistent",
 ]
+
+# Those with which a codec may be chosen: between hosts they have lanes, whose messages it compresses.
+_FOR_CODECS = ("auto", "host", "two_level")
 
 # The names of models/activation_kernels.py, and the losses of models/mlp.py, for the same reason.
 ActivationName = Literal["relu", "gelu", "tanh", "sigmoid", "silu", "gelu_tanh"]
@@ -273,6 +276,13 @@ class Config(Checked):
         WHOLE_FROM_1,
         kind=Bytes(),
     )
+    compress: str = option(
+        "none",
+        "codec of gradients between hosts, with error feedback: fp16, bf16, int8, int4, sign, topk:SHARE, topk:SHARE,sampled, randomk:SHARE, "
+        "powersgd:RANK, or FILE.py:NAME; auto: int8, or CODEC of auto:CODEC, for buckets that are summed sooner with it; within a host "
+        "nothing is compressed",
+        kind=NameWithOption.of(names.CODECS, "auto"),
+    )
     segment_bytes: int = option(
         256 << 10, "size of one message of the ring", WHOLE_FROM_1, kind=Bytes()
     )
@@ -338,6 +348,15 @@ class Config(Checked):
             raise ConfigurationError(
                 f"--activations {self.activations}: expected --recompute 0, got {self.recompute}: what is computed again from rounded "
                 "numbers has other gradients; take one of the two"
+            )
+        if self.compress != "none" and self.allreduce not in _FOR_CODECS:
+            raise ConfigurationError(
+                f"--compress {self.compress}: expected --allreduce auto, host or two_level, got {self.allreduce}, whose messages "
+                "no codec is for"
+            )
+        if self.compress != "none" and self.freeze:
+            raise ConfigurationError(
+                f"--compress {self.compress}: expected no --freeze, whose parameters have no gradient that a codec could take for one"
             )
 
     def for_model(self, threads: int) -> dict[str, Any]:

@@ -133,6 +133,23 @@ class NameOrFile(PathText):
 
 
 @dataclass(frozen=True)
+class NameWithOption(NameOrFile):
+    """One of some names, with ``:OPTION`` behind those that have one, or ``FILE.py:NAME`` of the user's own."""
+
+    @staticmethod
+    def of(names: Collection[str], *more: str) -> "NameWithOption":
+        """With its word and its sentence."""
+        expected = f"{', '.join([*more, *names])}, some with :OPTION behind, or FILE.py:NAME"
+        return NameWithOption("NAME[:OPTION]", expected, names, more)
+
+    def from_text(self, text: str) -> str:
+        name, colon, _ = text.partition(":")
+        if colon and (name in self.names or name in self.more):
+            return text
+        return super().from_text(text)
+
+
+@dataclass(frozen=True)
 class Whole:
     """A whole number; True is none."""
 

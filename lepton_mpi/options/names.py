@@ -1,4 +1,4 @@
-"""What can be chosen by name: models, tasks, strategies, optimizers, each as ``module:attribute``.
+"""What can be chosen by name: models, tasks, strategies, optimizers, codecs, each as ``module:attribute``.
 
 Adding one is adding its file and one line here. Only texts, so that ``--help`` loads neither NumPy nor Numba; the registry
 in each folder says how what is named is called.
@@ -46,4 +46,17 @@ OPTIMIZERS = {
     "lion": "lepton_mpi.optimizers.rules:lion",
     "adagrad": "lepton_mpi.optimizers.rules:adagrad",
     "rmsprop": "lepton_mpi.optimizers.rules:rmsprop",
+}
+
+_CODECS = "lepton_mpi.collectives.compressing"
+CODECS = {
+    "none": f"{_CODECS}.codec:none",
+    "fp16": f"{_CODECS}.half:Fp16",
+    "bf16": f"{_CODECS}.half:Bf16",
+    "int8": f"{_CODECS}.int8:Int8",
+    "int4": f"{_CODECS}.int4:Int4",
+    "sign": f"{_CODECS}.sign:Sign",
+    "topk": f"{_CODECS}.topk:TopK",
+    "randomk": f"{_CODECS}.randomk:RandomK",
+    "powersgd": f"{_CODECS}.powersgd:PowerSgd",
 }

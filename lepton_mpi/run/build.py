@@ -233,6 +233,7 @@ def _make_strategy(
         frozen=model.frozen,
         is_asked=model.asks_for_parameters,
         own=config.own.get("strategy"),
+        compress=config.compress,
         seed=config.seed,
         is_balanced=config.balance == "auto",
     )
@@ -257,6 +258,10 @@ def _check_strategy(config: Config, model: Model, strategy: Strategy) -> None:
         raise ConfigurationError(
             f"--freeze: expected a strategy that leaves frozen parameters alone (Setting.frozen) and says so by freezes = True, got "
             f"{config.strategy}"
+        )
+    if config.compress != "none" and not strategy.compresses:
+        raise ConfigurationError(
+            f"--compress {config.compress}: expected a strategy that compresses, such as sync, got {config.strategy}"
         )
 
 

@@ -77,6 +77,7 @@ class Checkpoints(QuietHook):
         """Rank 0 writes; every rank learns whether it worked. Collective."""
         world = run.world
         world.clock.enter("checkpoint")
+        run.strategy.collect()
         with world.agreeing():
             if world.rank == 0:
                 saved = resume.checkpoint_of(run, sums)

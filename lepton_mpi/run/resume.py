@@ -112,7 +112,7 @@ def find(config: Config, world: RankGroup, given: frozenset[str] | None = None) 
 def checkpoint_of(run: Run, sums: np.ndarray) -> checkpoint.Checkpoint:
     """What a run goes on from: the vectors themselves, not copies, and the place in the epoch.
 
-    ``sums`` are loss and correct count of the epoch so far over all ranks. After ``run.strategy.finish()``.
+    ``sums`` are loss and correct count of the epoch so far over all ranks. After ``run.strategy.collect()``.
     """
     place = attributes(run.config, run.epoch, run.rows_used, run.step, sums, run.order)
     about = {
@@ -156,6 +156,7 @@ def capture(run: Run) -> Start:
     Every rank has a copy of all of it, which outlives the run: it may go on with other ranks, or in another group of them.
     """
     run.strategy.finish()
+    run.strategy.collect()
     sums = run.total()
     saved = checkpoint_of(run, sums)
     copied = dataclasses.replace(

@@ -12,7 +12,7 @@ from lepton_mpi.data.order import BlockShuffle, FullShuffle
 from lepton_mpi.options.config import Config
 from lepton_mpi.run import evaluation, freezing
 from lepton_mpi.run.resume import name_of
-from lepton_mpi.wording import grouped
+from lepton_mpi.wording import grouped, size_text
 from lepton_mpi.world import memory
 from lepton_mpi.world.world import World
 
@@ -151,6 +151,9 @@ def _time_text(seconds: float, shares: dict[str, float], measured: dict[str, flo
     if "hidden_share" in measured:
         hidden = f"{measured['hidden_share']:.0%} of the exchange between hosts"
         parts += f"; {hidden} hidden behind compute"
+    if "sent_bytes_per_step" in measured:
+        size = size_text(round(measured["sent_bytes_per_step"]))
+        parts += f"; {size} a step between hosts, {measured['compression_ratio']:.3g} times less than uncompressed"
     return f"{seconds:.2f} s in steps: {parts}"
 
 

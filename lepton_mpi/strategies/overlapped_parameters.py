@@ -12,14 +12,19 @@ What a step costs is then max(backward, wire) and what neither can hide: the for
 gradient, before which nothing can be sent, since sums of the first layers arrive first (``overlapped_sum.py``). A model
 that does not ask for its parameters (``Sync.need``) gets all of them before its forward pass. Clipping by norm needs all
 sums before the first update. Memory per host: (n + 2 + s) N bytes, s vectors of state, and what arrives, N (H-1)/H.
+
+With a ``Compression`` the exchange is of payloads, and a host holds its residuals, 1 or 2 vectors. They are state. Decoded
+sums are the same on all hosts, so all else stays: clipping is by the norm of what was decoded.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from lepton_mpi.collectives.between_hosts.overlapped_sum import OverlappedSum
 from lepton_mpi.collectives.choosing.tuning import Choice
+from lepton_mpi.collectives.compressing.compression import Compression, is_of_codec
 from lepton_mpi.collectives.within_host.flag_kernels import flags_reached, raise_flag
 from lepton_mpi.collectives.within_host.flags import HostFlags, HostMeeting
 from lepton_mpi.collectives.within_host.vectors import HostVectors, Leaves
@@ -34,22 +39,37 @@ from lepton_mpi.strategies.strategy import Setting, Share
 class OverlappedParameters(Executor):
     """See the module. Making one, stepping and ``finish`` are collective over the group. Take all ``shares`` before every
     ``step``; ``setting.buckets`` are summed one after the other.
+
+    Parameters
+    ----------
+    setting, choice
+        As of the other executors.
+    compression : Compression, optional
+        Of the gradient; it serves this strategy alone.
     """
 
-    is_shared, can_share_out = True, True
+    is_shared = compresses = True
 
-    def __init__(self, setting: Setting, choice: Choice) -> None:
+    def __init__(
+        self, setting: Setting, choice: Choice, compression: Compression | None = None
+    ) -> None:
         super().__init__(choice)
         self._setting, self._group = setting, setting.group
-        self.bucket_count, self._clock = len(setting.buckets), setting.group.clock
+        self._compression, self._buckets = compression, list(setting.buckets)
+        self.can_share_out = compression is None  # which serves one sum
+        if compression:
+            # Payloads depend on what a host has.
+            self.reproducible, self._buckets = False, compression.buckets(self._buckets)
+        self.bucket_count, self._clock = len(self._buckets), setting.group.clock
         self.parameters, self.optimizer = host_state(setting)
         self._clip_norm = setting.clip_norm
         self._meeting = HostMeeting(setting.group) if setting.clips else None
-        self._buckets_of = buckets_of(setting.layout, list(setting.buckets))
+        self._buckets_of = buckets_of(setting.layout, self._buckets)
         self._exchanged = np.zeros(2)
         self._hand_out(Leaves.spread(setting.micro_batch_count, setting.group.size))
         self.kernels = [self.optimizer.kernel, raise_flag, flags_reached]
         self.kernels += [sum_of_squares] if setting.clips else []
+        self.kernels += compression.codec.kernels if compression else []
 
     def share_out(self, bounds: Sequence[int]) -> None:
         """See ``Strategy``."""
@@ -59,11 +79,12 @@ class OverlappedParameters(Executor):
 
     def _hand_out(self, leaves: Leaves) -> None:
         """Memory for the gradients of these micro-batches, and what sums them, at the beginning of their first round."""
-        setting, group, buckets = self._setting, self._group, list(self._setting.buckets)
+        setting, group, buckets = self._setting, self._group, self._buckets
         layout, clips = setting.layout, setting.clips
         vectors = HostVectors(group, layout.size, setting.dtype, "shared", leaves, "gradients")
         self._vector_counts = vector_counts(self.optimizer, vectors)
-        self._gradient, self._sum = vectors.result, OverlappedSum(vectors, buckets)
+        self._gradient = vectors.result
+        self._sum = OverlappedSum(vectors, buckets, compression=self._compression)
         nodes = leaves.nodes(group.place)
         # A rank that computes nothing would never ask.
         self.awaits = setting.is_asked and bool(nodes) and not clips
@@ -79,17 +100,55 @@ class OverlappedParameters(Executor):
 
     def shares(self, step: int) -> Iterable[Share]:
         """See ``Strategy``."""
+        if self._compression:
+            self._compression.step = step
         return self._node_sums.shares()
+
+    def collect(self) -> None:
+        """The residuals of all hosts."""
+        if self._compression:
+            self._compression.collect()
+
+    def state(self) -> dict[str, np.ndarray]:
+        """See ``Strategy``; with residuals once they are collected."""
+        return super().state() | (self._compression.state if self._compression else {})
+
+    def restore(self, parameters: np.ndarray | None, state: Mapping[str, np.ndarray]) -> None:
+        """See ``Strategy``; residuals may be those of another number of hosts."""
+        if self._compression:
+            self._compression.restore({n: v for n, v in state.items() if is_of_codec(n)})
+            of_optimizer = {n: v for n, v in state.items() if not is_of_codec(n)}
+            state = of_optimizer | self._compression.state
+        super().restore(parameters, state)
 
     def memory(self) -> dict[str, int]:
         """Vectors that the host holds."""
-        return self._vector_counts
+        more = {"residuals": self._compression.vector_count} if self._compression else {}
+        return self._vector_counts | more
+
+    def facts(self) -> dict[str, Any]:
+        """With the codec."""
+        return super().facts() | ({"compress": self._compression.name} if self._compression else {})
 
     def figures(self) -> dict[str, float]:
-        """``hidden_share``: of the time from the first message to the last of every step, the part behind compute."""
-        now = np.array([self._sum.exchange_seconds, self._sum.exposed_seconds])
-        total, exposed = self._group.sum(self._exchanged + now)
-        return {"hidden_share": float(1 - exposed / total) if total else 0.0}
+        """``hidden_share``: of the time from the first message to the last of every step, the part behind compute.
+
+        With a codec also bytes that all ranks together have sent to other hosts, ``sent_bytes_per_step``, and how many times
+        more they would be as they are, ``compression_ratio``.
+        """
+        sent = self._compression.sent_bytes if self._compression else 0
+        now = self._exchanged + np.array([self._sum.exchange_seconds, self._sum.exposed_seconds])
+        total, exposed, all_sent = self._group.sum(np.array([*now, sent])).tolist()
+        found = {"hidden_share": float(1 - exposed / total) if total else 0.0}
+        if self._step and all_sent:
+            uncompressed = 2 * (self._group.host_count - 1) * self.parameters.nbytes
+            found["sent_bytes_per_step"] = all_sent / self._step
+            found["compression_ratio"] = uncompressed / found["sent_bytes_per_step"]
+        return found
+
+    def __str__(self) -> str:
+        codec = f"; between hosts {self._compression.name}" if self._compression else ""
+        return super().__str__() + codec
 
     def need(self, name: str) -> None:
         """A parameter is about to be read (``micro_batches.Follower``)."""

@@ -58,6 +58,8 @@ class SharedParameters(Executor):
 
     Attributes
     ----------
+    inputs : list of arrays, shape (layout.size,)
+        This rank's sums of gradients, complete in ``step``.
     steps_to_settle : int
         Steps in which ways of doing the update are tried out for the first time (online autotuner).
     """
@@ -84,7 +86,8 @@ class SharedParameters(Executor):
             group, layout.size, self._setting.dtype, mode, leaves, "gradients", in_place=clips
         )
         self._vector_counts = vector_counts(self.optimizer, vectors)
-        self._node_sums = NodeSums(layout, leaves.nodes(group.place), vectors.inputs)
+        self.inputs = vectors.inputs
+        self._node_sums = NodeSums(layout, leaves.nodes(group.place), self.inputs)
         self.numbers = self._node_sums.numbers
         self._sum = HostPlan(vectors) if clips else None
         spans = self._setting.trained_spans

@@ -58,6 +58,8 @@ class Strategy(Protocol):
         Micro-batches of which ``step`` is told the weight, 0 where they are empty; None: all of the step, over all ranks.
     can_share_out : bool
         Whether ``share_out`` may be called. It changes no bit of what is ``reproducible``.
+    compresses : bool
+        Whether it follows ``Setting.compress``; else a run with a codec is refused.
     """
 
     parameters: np.ndarray
@@ -69,6 +71,7 @@ class Strategy(Protocol):
     freezes: bool
     weighed: Sequence[int] | None
     can_share_out: bool
+    compresses: bool
 
     def shares(self, step: int) -> Iterable[Share]:
         """This rank's micro-batches of step ``step``, which counts from 1; all of them, then ``step``."""
@@ -91,6 +94,9 @@ class Strategy(Protocol):
 
     def consensus(self) -> np.ndarray:
         """Parameters that are evaluated, saved and digested, shape (layout.size,). Collective, after ``finish``."""
+
+    def collect(self) -> None:
+        """Have in ``state`` what other hosts hold. Collective, after ``finish`` and before ``state``."""
 
     def state(self) -> dict[str, np.ndarray]:
         """Flat vectors beside the parameters that a run goes on from, by name."""
@@ -122,6 +128,7 @@ class StrategyBase:
     freezes: bool = False
     weighed: Sequence[int] | None = None
     can_share_out: bool = False
+    compresses: bool = False
     optimizer: Optimizer | None = None
 
     def finish(self) -> None:
@@ -134,6 +141,9 @@ class StrategyBase:
     def consensus(self) -> np.ndarray:
         """The parameters: all ranks have the same."""
         return self.parameters
+
+    def collect(self) -> None:
+        """Every host has all of the state."""
 
     def state(self) -> dict[str, np.ndarray]:
         """The optimizer's vectors by name."""
@@ -197,8 +207,10 @@ class Setting:
         Whether the model calls ``Sync.need`` before it reads a parameter.
     own : object, optional
         Options that this strategy alone has.
+    compress : str
+        ``--compress``, see ``compression.py``.
     seed : int
-        Of the run.
+        ``--seed``, for random numbers of a codec or a topology.
     is_balanced : bool
         Whether ``share_out`` will be called as speeds of ranks ask for it.
     """
@@ -217,6 +229,7 @@ class Setting:
     frozen: Collection[str] = ()
     is_asked: bool = False
     own: Any = None
+    compress: str = "none"
     seed: int = 0
     is_balanced: bool = False
 

@@ -12,10 +12,13 @@ from tests.faults import jobs
 from tests.split_runs import digests_program, printed_digests
 
 TRAIN = ("-m", "lepton_mpi.train", "--epochs", "2", "--progress", "none", "--metrics")
+_SAYING = ("-m", "lepton_mpi.train", "--epochs", "2", "--progress", "plain", "--metrics")
 
 
-def _run_over_hosts(ranks_per_host: list[str], *words: str, **environment: str) -> str:
-    """Standard output of ``python WORDS`` on two hosts."""
+def _over_hosts(
+    ranks_per_host: list[str], *words: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """``python WORDS`` on two hosts, however it ends."""
     hosts = ["--hosts", "2", "--ranks-per-host", *ranks_per_host, "--rate", "1gbit"]
     command = [sys.executable, "-m", "benchmarks.emulated_hosts", *hosts, "--", sys.executable]
     ended = subprocess.run(
@@ -28,6 +31,12 @@ def _run_over_hosts(ranks_per_host: list[str], *words: str, **environment: str) 
     )
     if ended.returncode == 4:
         pytest.skip(ended.stderr.strip()[-300:])
+    return ended
+
+
+def _run_over_hosts(ranks_per_host: list[str], *words: str, **environment: str) -> str:
+    """Standard output of ``python WORDS`` on two hosts."""
+    ended = _over_hosts(ranks_per_host, *words, **environment)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
@@ -117,3 +126,78 @@ def test_groups_over_hosts(ranks_per_host):
     """Groups on one host and over both, of ranks in another order than the hosts'."""
     said = _run_over_hosts(ranks_per_host, "-m", "pytest", "-q", "tests/parallel/test_groups.py")
     assert " passed" in said, said
+
+
+@pytest.mark.parametrize("codec", ["int8", "topk:0.05", "powersgd:2"])
+def test_a_compressed_run_goes_on_with_its_residuals(tmp_path, codec):
+    """On as many hosts with the bits of one that did not stop; on one host with what was left out."""
+    whole, path, alone = (tmp_path / f"{name}.jsonl" for name in ("whole", "on", "alone"))
+    words = ("--compress", codec, "--bucket-bytes", "20000")
+    saving = ("--checkpoint", str(tmp_path / "saved"), "--checkpoint-steps", "35")  # of 36 steps
+    said = _run_over_hosts(["2"], *_SAYING, str(whole), *words, *saving)
+    assert f"between hosts {codec}" in said and "times less than uncompressed" in said
+    resume = ("--resume", str(tmp_path / "saved" / "step-00000035.h5"))
+    _run_over_hosts(["2"], *TRAIN, str(path), *words, *resume)
+    first, last = jobs.metrics(whole)[-1], jobs.metrics(path)[-1]
+    assert last["weights_digest"] == first["weights_digest"]
+    assert first["compression_ratio"] > 3.5
+    saved = checkpoint.read(tmp_path / "saved" / "step-00000035.h5")
+    assert {"residual.0", "residual.1"} <= saved.state.keys()
+    job = jobs.run(2, "-m", "lepton_mpi.train", *resume, "--metrics", str(alone), cwd=tmp_path)
+    assert job.code == 0, job.text
+    assert "one host: nothing is compressed" in job.out
+
+
+def test_a_rank_that_dies_in_a_compressed_run_ends_it(tmp_path):
+    """Nobody waits for its payloads for ever."""
+    hook = tmp_path / "dies.py"
+    hook.write_text(
+        "import os, signal\n"
+        "from lepton_mpi import QuietHook\n"
+        "class Dies(QuietHook):\n"
+        "    def __init__(self, run): pass\n"
+        "    def after_step(self, run):\n"
+        "        if run.world.rank == 3 and run.step == 7:\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    words = ("--compress", "int8", "--hook", f"{hook}:Dies", "--timeout", "20")
+    ended = _over_hosts(["2"], *TRAIN, str(tmp_path / "m.jsonl"), *words)
+    assert ended.returncode not in (0, None)
+    assert "died" in ended.stderr + ended.stdout
+
+
+@pytest.mark.parametrize("codec", ["int8", "topk:0.01"])
+def test_what_is_counted_is_what_the_network_counts(tmp_path, codec):
+    """Bytes that a host's interface sends in 10 steps, headers and all, are within 3 % of what the strategy says."""
+    hook, found = tmp_path / "wire.py", tmp_path / "bytes"
+    hook.write_text(_WIRE.replace("FOUND", str(found)))
+    words = ("--hidden", "1024", "1024", "--compress", codec, "--hook", f"{hook}:Wire")
+    _run_over_hosts(["2"], *TRAIN, str(tmp_path / "m.jsonl"), *words)
+    for host in (0, 2):
+        sent, counted = map(float, (tmp_path / f"bytes{host}").read_text().split())
+        assert abs(sent / (counted / 2) - 1) < 0.03, (sent, counted)
+
+
+_WIRE = """
+from pathlib import Path
+
+from lepton_mpi import QuietHook
+
+
+class Wire(QuietHook):
+    def __init__(self, run):
+        self.before = ()
+
+    def after_step(self, run):
+        if run.step not in (5, 15):
+            return
+        run.strategy.finish()
+        counted = run.strategy.figures()["sent_bytes_per_step"] * run.step
+        (line,) = [line for line in open("/proc/self/net/dev") if "eth0" in line]
+        now = int(line.split(":")[1].split()[8]), counted
+        if run.step == 15 and run.world.local_rank == 0:
+            first, last = zip(self.before, now, strict=True)
+            text = " ".join(str(after - before) for before, after in (first, last))
+            Path(f"FOUND{run.world.rank}").write_text(text)
+        self.before = now
+"""

@@ -156,7 +156,7 @@ _OTHER = {
     **{"schedule": "step", "warmup_epochs": 1, "schedule_epochs": 3, "schedule_factor": 0.5},
     **{"base_batch": 64, "validation_split": 0.1, "test_split": 0.1, "seed": 1},
     **{"strategy": "own.py:Own", "context": 16, "stride": 4, "activations": "bfloat16"},
-    "freeze": ("layer0/*",),
+    **{"freeze": ("layer0/*",), "compress": "int8"},
 }
 _FREE = {
     **{"recipe": "breast_cancer", "data": ("elsewhere.h5",), "loader": "mapped", "shuffle": "full"},

@@ -17,6 +17,7 @@ sent when parts of the next exchange may already be under way.
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -28,6 +29,38 @@ from lepton_mpi.collectives.summation_tree import additions
 # Below the size up to which Open MPI sends over TCP without asking the receiver first (64 KiB with its
 # header). The answer would have to queue behind megabytes on their way in the same connection.
 SEGMENT_BYTES = 60 << 10
+
+
+class Lane(Protocol):
+    """The sum of one slice over hosts, without waiting. Each call of a round is collective over the lane.
+
+    Attributes
+    ----------
+    has_left, is_summed, has_sent : bool
+        Whether ``poll`` has seen all leave that this host has to add to the sum; has finished this host's part of the sum; has
+        seen that leave.
+    """
+
+    @property
+    def has_left(self) -> bool: ...
+
+    @property
+    def is_summed(self) -> bool: ...
+
+    @property
+    def has_sent(self) -> bool: ...
+
+    def start_receiving(self) -> None:
+        """Begin a round: take what the other hosts send from now on."""
+
+    def start_sending(self) -> None:
+        """What this host has to add is complete: send it. After ``start_receiving``, before ``poll``."""
+
+    def poll(self, sends_sums: bool = True) -> bool:
+        """Go on as far as possible without waiting; whether the round is complete.
+
+        Without ``sends_sums`` sums are not sent yet, which a later call does.
+        """
 
 
 class LaneExchange:

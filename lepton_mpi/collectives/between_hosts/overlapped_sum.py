@@ -18,14 +18,20 @@ Slices are those of the lanes: rank l of every host has slice l of each bucket, 
 Buckets are ready, and their messages are sent, in the order of their numbers on every rank; each has tags of its own,
 since the sums of one bucket are sent when parts of the next are already on their way. Bits are those of TwoLevelPlan.
 A peer that has died ends this process (``watchdog.py``), so waits have no limit of their own.
+
+With a ``Compression`` the lanes are its own, and so are the slices of matrices of low rank; all else is the same.
 """
+
+from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from lepton_mpi.chunks import chunk_bounds
-from lepton_mpi.collectives.between_hosts.lanes import LaneExchange
+from lepton_mpi.collectives.between_hosts.lanes import Lane, LaneExchange
+from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.messages.mpi import MpiTransport, reserve_tags
 from lepton_mpi.collectives.within_host.flags import HostFlags, let_messages_go_on
 from lepton_mpi.collectives.within_host.meeting_kernels import reduce_alone
@@ -37,6 +43,9 @@ from lepton_mpi.collectives.within_host.plan_words import (
 )
 from lepton_mpi.collectives.within_host.plans import groups_of
 from lepton_mpi.collectives.within_host.vectors import HostVectors
+
+if TYPE_CHECKING:
+    from lepton_mpi.collectives.compressing.compression import Compression
 
 # Buckets whose sums are on their way at once: some to keep the wire busy, few that those needed first stay first.
 _SUMS_UNDER_WAY = 2
@@ -52,6 +61,8 @@ class OverlappedSum:
         In mode "shared".
     buckets : list of (start, stop)
     operation : {"sum", "max", "min"}
+    compression : Compression, optional
+        Of the vector, for operation "sum" over several hosts; ``buckets`` are those that it has made.
 
     Attributes
     ----------
@@ -63,24 +74,25 @@ class OverlappedSum:
     """
 
     def __init__(
-        self, vectors: HostVectors, buckets: list[tuple[int, int]], operation: str = "sum"
+        self,
+        vectors: HostVectors,
+        buckets: list[tuple[int, int]],
+        operation: str = "sum",
+        compression: Compression | None = None,
     ) -> None:
         group = vectors.group
-        lanes = group.lane_count if group.host_count > 1 else group.local_size
         # A rank is ready with a bucket, and has added up its slices of all of them.
         self._ready, self._added = HostFlags(group, len(buckets)), HostFlags(group, 1)
         self._go_on = let_messages_go_on(group)
-        self.slices = []
-        for start, stop in buckets:
-            bounds = chunk_bounds(stop - start, lanes)
-            own = (
-                bounds[group.local_rank : group.local_rank + 2] if group.local_rank < lanes else ()
-            )
-            self.slices.append((start + own[0], start + own[1]) if own else (start, start))
-        tag = reserve_tags(group, 2 * len(buckets))
+        if compression:
+            self.slices = compression.slices(buckets)
+            made = [compression.lane(vectors, *slice_) for slice_ in self.slices]
+        else:
+            self.slices = _slices(group, buckets)
+            made = _lanes(vectors, self.slices, operation)
         self._parts = [
-            _Part(vectors, tag + 2 * number, *slice_, operation)
-            for number, slice_ in enumerate(self.slices)
+            _Part(vectors, slice_, operation, lane)
+            for slice_, lane in zip(self.slices, made, strict=True)
         ]
         compiled(reduce_alone, vectors.dtype)
         self._round, self._started, self._done = 0, 0, 0
@@ -160,26 +172,49 @@ class OverlappedSum:
             self.exposed_seconds += max(0.0, end - max(began, self._first_sent))
 
 
+def _slices(group: Group, buckets: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """This rank's part of each bucket: that of its lane or, on one host, of its number there."""
+    lanes = group.lane_count if group.host_count > 1 else group.local_size
+    slices = []
+    for start, stop in buckets:
+        bounds = chunk_bounds(stop - start, lanes)
+        own = bounds[group.local_rank : group.local_rank + 2] if group.local_rank < lanes else ()
+        slices.append((start + own[0], start + own[1]) if own else (start, start))
+    return slices
+
+
+def _lanes(
+    vectors: HostVectors, slices: list[tuple[int, int]], operation: str
+) -> list[Lane | None]:
+    """The exchange of each slice, with two tags of its own; None on a rank of no lane. Collective over the group."""
+    comm = vectors.group.lane_comm
+    tag = reserve_tags(vectors.group, 2 * len(slices))
+    if comm is None:
+        return [None] * len(slices)
+    node_starts = [[first for first, _ in nodes] for nodes in vectors.nodes_of_hosts]
+    rows = vectors.node_sums, vectors.result, node_starts
+    return [
+        LaneExchange(
+            MpiTransport(comm, tag + 2 * number),
+            *(*rows, *slice_, operation),
+            sum_transport=MpiTransport(comm, tag + 2 * number + 1),
+        )
+        for number, slice_ in enumerate(slices)
+    ]
+
+
 class _Part:
     """This rank's slice of one bucket."""
 
     def __init__(
-        self, vectors: HostVectors, tag: int, start: int, stop: int, operation: str
+        self, vectors: HostVectors, slice_: tuple[int, int], operation: str, lane: Lane | None
     ) -> None:
-        group = vectors.group
         groups = groups_of(vectors)
-        self._lane = None
+        self._lane = lane
         scratch, rows = scratch_for(groups, vectors.dtype), row_addresses(vectors.table)
-        plan = encode_plan(group, None, rows, scratch, start, stop, operation, groups)
+        plan = encode_plan(vectors.group, None, rows, scratch, *slice_, operation, groups)
         # A plan has addresses only: the memory must live as long.
         self._plan, self._memory = plan.view(vectors.dtype), (vectors.table, scratch)
-        if group.lane_comm is not None:
-            node_starts = [[first for first, _ in nodes] for nodes in vectors.nodes_of_hosts]
-            self._lane = LaneExchange(
-                MpiTransport(group.lane_comm, tag),
-                *(vectors.node_sums, vectors.result, node_starts, start, stop, operation),
-                sum_transport=MpiTransport(group.lane_comm, tag + 1),
-            )
 
     def expect(self) -> None:
         if self._lane:

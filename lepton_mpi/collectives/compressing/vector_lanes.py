@@ -1,0 +1,155 @@
+"""Lanes in which vectors are summed by ``LaneExchange``: payloads that may be added, slices as they are, and what is exact.
+
+    SummedLane    the payloads of all hosts, with one key, are summed and then decoded    an exchange of B(n) bytes
+    PlainLane     the slice itself                                                        an exchange of the slice
+    WithExact     a lane, and beside it elements of its slice as they are                 both
+
+A host sends 2 (H - 1) / H times the bytes that are exchanged, if H divides the elements. See ``exchange.py``.
+"""
+
+import numpy as np
+
+from lepton_mpi.collectives.between_hosts.lanes import Lane, LaneExchange
+from lepton_mpi.collectives.compressing.codec import Codec
+from lepton_mpi.collectives.compressing.exchange import SUM, Slice, payload_memory
+from lepton_mpi.collectives.messages.plan import Transport
+
+
+class _OverExchange:
+    """How far a lane is that is one exchange of a vector."""
+
+    _exchange: LaneExchange
+
+    @property
+    def has_left(self) -> bool:
+        """As of ``LaneExchange``; so are the others."""
+        return self._exchange.has_left
+
+    @property
+    def is_summed(self) -> bool:
+        return self._exchange.is_summed
+
+    @property
+    def has_sent(self) -> bool:
+        return self._exchange.has_sent
+
+
+class SummedLane(_OverExchange):
+    """See the module; the transports are those of ``LaneExchange``. Making one is collective over the lane."""
+
+    def __init__(
+        self, codec: Codec, of: Slice, transport: Transport, sum_transport: Transport
+    ) -> None:
+        self._codec, self._of = codec, of
+        self._payload = payload_memory(codec.sent_bytes(of.result.size))
+        values = self._payload.view(codec.dtype)
+        self._exchange = vector_exchange(values, transport, sum_transport)
+        self._key, self._is_decoded = np.uint64(0), True
+
+    def start_receiving(self) -> None:
+        """As of ``LaneExchange``."""
+        self._is_decoded = False
+        self._key = self._of.key(SUM, self._of.start)
+        self._exchange.start_receiving()
+
+    def start_sending(self) -> None:
+        """As of ``LaneExchange``: choose, and send."""
+        x = self._of.take()
+        if x.size:
+            self._codec.encode(x, self._of.residual, self._payload, self._key)
+        self._exchange.start_sending()
+
+    def poll(self, sends_sums: bool = True) -> bool:
+        """As of ``LaneExchange``."""
+        if self._is_decoded:
+            return sends_sums
+        if not self._exchange.poll(sends_sums):
+            return False
+        if self._of.result.size:
+            self._codec.decode(self._payload, self._of.result, self._key, False)
+        self._is_decoded = True
+        return True
+
+
+class PlainLane(_OverExchange):
+    """A slice that is summed as it is, with whatever residuals a time with a codec has left. Making one is collective over the lane."""
+
+    def __init__(self, of: Slice, transport: Transport, sum_transport: Transport) -> None:
+        self._of, self._residuals = of, [of.residual, of.owner_residual]
+        self._exchange = vector_exchange(of.result, transport, sum_transport)
+
+    def start_receiving(self) -> None:
+        """As of ``LaneExchange``."""
+        self._exchange.start_receiving()
+
+    def start_sending(self) -> None:
+        """As of ``LaneExchange``."""
+        x = self._of.take()
+        # Those of a checkpoint, in the first round.
+        for residual in filter(np.size, self._residuals):
+            x += residual
+            residual[:] = 0
+        self._residuals = []
+        if not np.may_share_memory(x, self._of.result):
+            self._of.result[:] = x
+        self._exchange.start_sending()
+
+    def poll(self, sends_sums: bool = True) -> bool:
+        """As of ``LaneExchange``."""
+        return self._exchange.poll(sends_sums)
+
+
+class WithExact:
+    """A lane, and beside it the sum of what is exact in its slice. Making one is collective over the lane."""
+
+    def __init__(
+        self, lane: Lane, of: Slice, transport: Transport, sum_transport: Transport
+    ) -> None:
+        self._lane, self._of = lane, of
+        self._exchange = vector_exchange(of.exact_values, transport, sum_transport)
+        self._lane_is_complete = self._is_complete = self._is_put = True
+
+    @property
+    def has_left(self) -> bool:
+        """As of ``LaneExchange``; so are the others."""
+        return self._lane.has_left and self._exchange.has_left
+
+    @property
+    def is_summed(self) -> bool:
+        return self._lane.is_summed and self._exchange.is_summed
+
+    @property
+    def has_sent(self) -> bool:
+        return self._lane.has_sent and self._exchange.has_sent
+
+    def start_receiving(self) -> None:
+        """As of ``LaneExchange``."""
+        self._lane_is_complete = self._is_complete = self._is_put = False
+        self._lane.start_receiving()
+        self._exchange.start_receiving()
+
+    def start_sending(self) -> None:
+        """As of ``LaneExchange``."""
+        self._lane.start_sending()
+        self._exchange.start_sending()
+
+    def poll(self, sends_sums: bool = True) -> bool:
+        """As of ``LaneExchange``."""
+        self._lane_is_complete = self._lane.poll(sends_sums) or self._lane_is_complete
+        self._is_complete = self._exchange.poll(sends_sums) or self._is_complete
+        if not (self._lane_is_complete and self._is_complete):
+            return False
+        if not self._is_put:
+            self._of.put_exact()
+            self._is_put = True
+        return sends_sums
+
+
+def vector_exchange(
+    values: np.ndarray, transport: Transport, sum_transport: Transport
+) -> LaneExchange:
+    """A sum of one vector a host, in place."""
+    starts = [[host] for host in range(transport.world_size)]
+    return LaneExchange(
+        *(transport, [values], values, starts, 0, values.size), sum_transport=sum_transport
+    )
