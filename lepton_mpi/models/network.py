@@ -101,7 +101,11 @@ class Network(Model):
         bound.head_node.predict(bound.head_parameters, bound.head, outputs)
 
     def memory_lines(self, rows: int, dtype: np.dtype[Any]) -> list[str]:
-        return self._plan(rows, dtype, True)[0].lines()
+        return self.plan(rows, dtype).lines()
+
+    def plan(self, rows: int, dtype: np.dtype[Any], training: bool = True) -> Plan:
+        """What a call on so many rows does, and the memory it takes: for tools. No memory is made for it."""
+        return make_plan(self._graph, rows, dtype, training, self._recompute)
 
     def _outputs(self, parameters: Views, batch: Batch) -> Bound:
         """With the forward pass of evaluation behind it."""
