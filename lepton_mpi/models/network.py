@@ -103,6 +103,12 @@ class Network(Model):
     def memory_lines(self, rows: int, dtype: np.dtype[Any]) -> list[str]:
         return self.plan(rows, dtype).lines()
 
+    def memory_bytes(self, batches: Iterable[tuple[int, bool]], dtype: np.dtype[Any]) -> int:
+        """One arena for all, and what lives beside it."""
+        plans = [self.plan(rows, dtype, training) for rows, training in batches]
+        arena = max((plan.arena_bytes for plan in plans), default=0)
+        return arena + sum(plan.byte_count - plan.arena_bytes for plan in plans)
+
     def plan(self, rows: int, dtype: np.dtype[Any], training: bool = True) -> Plan:
         """What a call on so many rows does, and the memory it takes: for tools. No memory is made for it."""
         return make_plan(self._graph, rows, dtype, training, self._recompute)
@@ -148,6 +154,9 @@ class Network(Model):
         plan, lasting = self._plan(rows, dtype, gradient is not None)
         if plan.arena_bytes > self._arena.size:
             self._bounds.clear()
+            self._arena = make_arena(
+                0
+            )  # first, so that the old one and the new are never there at once
             self._arena = make_arena(plan.arena_bytes)
         if rows > self._numbers.size:
             self._numbers = np.arange(rows)

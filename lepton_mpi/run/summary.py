@@ -10,7 +10,7 @@ import numpy as np
 
 from lepton_mpi.data.order import BlockShuffle, FullShuffle
 from lepton_mpi.options.config import Config
-from lepton_mpi.run import evaluation
+from lepton_mpi.run import evaluation, memory_forecast
 from lepton_mpi.run.resume import name_of
 from lepton_mpi.wording import grouped
 from lepton_mpi.world import memory
@@ -45,6 +45,8 @@ def say_head(run: Run) -> None:
     if config.report_memory:
         for line in run.model.memory_lines(run.micro_batches.rows, np.dtype(config.dtype)):
             report.say("planned", line)
+        for line in memory_forecast.lines(run):
+            report.say("predicted", line)
     batches = run.micro_batches
     report.say(
         "training",

@@ -76,6 +76,10 @@ class OverlappedParameters(Executor):
         """Vectors that the host holds."""
         return self._vector_counts
 
+    def own_vectors(self) -> int:
+        """Sums of micro-batches on their way."""
+        return self._node_sums.extra_count
+
     def figures(self) -> dict[str, float]:
         """``hidden_share``: of the time from the first message to the last of every step, the part behind compute."""
         seconds = np.array([self._sum.exchange_seconds, self._sum.exposed_seconds])
