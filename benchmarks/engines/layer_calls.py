@@ -5,6 +5,7 @@ import numpy as np
 from lepton_mpi.batch import Input
 from lepton_mpi.layers.layer import Array, Arrays, Layer, When
 
+
 class LayerCalls:
     """A layer with memory around it, as a network's plan would give it.
 

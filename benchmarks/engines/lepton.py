@@ -7,7 +7,8 @@ from pathlib import Path
 
 from lepton_mpi import launch
 
-_BARE_STEPS = 1_000
+# Of an epoch; a network of layers takes a hundred times as long as logistic regression.
+_BARE_STEPS, _BARE_NETWORK_STEPS = 1_000, 100
 
 
 def main() -> int:
@@ -37,8 +38,8 @@ def _measure(world, options) -> None:
     made = tempfile.TemporaryDirectory(prefix="lepton-training-") if world.rank == 0 else None
     folder = Path(world.comm.bcast(made and made.name))
     micro = options.micro_rows or options.rows_per_rank
-    path = _write(world, folder / "rows.h5", case, rows * options.steps)
-    epochs, end, model = _train(world, options, case, (rows, micro), path, options.epochs)
+    path = write_case(world, folder / "rows.h5", case, rows * options.steps)
+    epochs, end, model = train_case(world, options, case, (rows, micro), path, options.epochs)
     if options.case in CASES:
         products = products_seconds(world, case, options.rows_per_rank)
     else:
@@ -57,10 +58,12 @@ def _measure(world, options) -> None:
         made.cleanup()
 
 
-def _train(world, options, case, cut: tuple[int, int], path: Path, epochs: int):
+def train_case(
+    world, options, case, cut: tuple[int, int], path: Path, epochs: int, hooks=(), more=None
+):
     """(seconds, mean loss) of every epoch, and what the end reports, on rank 0; nothing on the others. And the model.
 
-    ``cut`` are the rows of a step and of a micro-batch.
+    ``cut`` are the rows of a step and of a micro-batch, ``more`` options of the run.
     """
     from benchmarks.engines.cases import SEED
     from lepton_mpi import QuietHook
@@ -74,21 +77,21 @@ def _train(world, options, case, cut: tuple[int, int], path: Path, epochs: int):
             models[:] = [run.model]
 
     metrics = path.with_suffix(".jsonl")
-    config = Config(
+    chosen = {
         **case.config,
-        data=str(path),
-        global_batch=cut[0],
-        micro_batch=cut[1],
-        epochs=epochs,
-        validation_split=0.0,
-        test_split=0.0,
-        seed=SEED,
-        allreduce=options.allreduce,
-        threads=options.threads,
-        metrics=str(metrics),
-        progress="none",
-    )
-    fit.train(config, world, hooks=[Keep()])
+        "data": str(path),
+        "global_batch": cut[0],
+        "micro_batch": cut[1],
+        "epochs": epochs,
+        "validation_split": 0.0,
+        "test_split": 0.0,
+        "seed": SEED,
+        "allreduce": options.allreduce,
+        "threads": options.threads,
+        "metrics": str(metrics),
+        "progress": "none",
+    }
+    fit.train(Config(**chosen | (more or {})), world, hooks=[Keep(), *hooks])
     if world.rank:
         return [], {}, *models
     records = [json.loads(line) for line in metrics.read_text().splitlines()]
@@ -101,12 +104,15 @@ def _bare_step_seconds(world, options, case, folder: Path) -> float:
 
     That is the interpreter, the calls of kernels, and the ranks' meeting.
     """
-    path = _write(world, folder / "bare.h5", case.bare, world.size * _BARE_STEPS)
-    epochs, _, _ = _train(world, options, case.bare, (world.size, 1), path, 4)
-    return min((seconds for seconds, _ in epochs[1:]), default=0.0) / _BARE_STEPS
+    from benchmarks.engines.networks import NETWORKS
+
+    steps = _BARE_NETWORK_STEPS if options.case in NETWORKS else _BARE_STEPS
+    path = write_case(world, folder / "bare.h5", case.bare, world.size * steps)
+    epochs, _, _ = train_case(world, options, case.bare, (world.size, 1), path, 4)
+    return min((seconds for seconds, _ in epochs[1:]), default=0.0) / steps
 
 
-def _write(world, path: Path, case, row_count: int) -> Path:
+def write_case(world, path: Path, case, row_count: int) -> Path:
     """By rank 0; collective."""
     import h5py
 
