@@ -21,11 +21,11 @@ def print_training_table(source: str) -> None:
 
 
 def training_markdown(rows: Sequence[Row]) -> list[str]:
-    """Samples a second, one line a model, rows of a rank and number of ranks.
+    """Samples a second, one line a model, rows of a rank, or of all of them "in all", and number of ranks.
 
     Peers that ran with 1 and with 2 threads have two figures in a cell, in that order.
     """
-    lines = [f"| model, rows a rank or in all | ranks | {' | '.join(_COLUMNS)} |", "|---" * 7 + "|"]
+    lines = [f"| model, rows a rank | ranks | {' | '.join(_COLUMNS)} |", "|---" * 7 + "|"]
     said = None
     for setting in dict.fromkeys(map(_setting_of, rows)):
         of_setting = [row for row in rows if _setting_of(row) == setting]

@@ -301,7 +301,9 @@ class WideAndDeep(Network):
     @property
     def bare(self) -> Network:
         count = len(self.values)
-        return replace(self, numbers=1, values=(2,) * count, hidden=(1,) * len(self.hidden), width=1)
+        return replace(
+            self, numbers=1, values=(2,) * count, hidden=(1,) * len(self.hidden), width=1
+        )
 
     def arrays(self, count: int) -> Arrays:
         """Numbers, codes, and classes that follow from a number and two codes."""

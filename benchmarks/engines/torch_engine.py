@@ -205,6 +205,9 @@ def measure(rank: int, options: argparse.Namespace) -> None:
 if __name__ == "__main__":
     made = parser(with_networks=True)
     made.add_argument("--ranks", type=int, default=1)
-    made.add_argument("--way", help="of a network, such as 'channels-last compiled'; default: the fastest in a trial")
+    made.add_argument(
+        "--way",
+        help="of a network, such as 'channels-last compiled'; default: the fastest in a trial",
+    )
     given = made.parse_args()
     raise SystemExit(run_on_ranks(given.ranks, given.threads, measure, given))

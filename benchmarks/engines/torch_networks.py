@@ -164,9 +164,7 @@ class _Layer(nn.Module):
         self.heads = heads
         attention = {"norm": nn.LayerNorm(width), "qkv": nn.Linear(width, 3 * width)}
         feed_forward = {"norm": nn.LayerNorm(width), "up": nn.Linear(width, 4 * width)}
-        self.attention = _children(
-            body=_children(**attention, out=nn.Linear(width, width))
-        )
+        self.attention = _children(body=_children(**attention, out=nn.Linear(width, width)))
         self.feed_forward = _children(
             body=_children(**feed_forward, out=nn.Linear(4 * width, width))
         )

@@ -269,6 +269,17 @@ def test_products_of_an_image_model_are_counted():
     assert sum(work.what == "convolution" for work in works) == 21
 
 
+def test_the_table_says_where_ranks_share_their_rows():
+    """The rows of a step then stand for the setting, whatever a rank has of them."""
+    rows = [
+        _row("lepton_mpi", ranks, rows_in_all=64) | {"rows_per_rank": 64 // ranks}
+        for ranks in (1, 2)
+    ]
+    *_, first, second = training_markdown(rows)
+    assert first == "| logistic-30, 64 in all | 1 | 1 000 | - | - | - | - |"
+    assert second.startswith("|  | 2 |")
+
+
 def test_a_peer_that_cannot_be_installed_is_left_out_with_one_line(tmp_path, capfd):
     """It says which, what was wanted and why; its program is not started."""
     environment = Environment(tmp_path / "environment", (str(tmp_path / "no-such-package"),))
