@@ -81,7 +81,7 @@ def train(options: argparse.Namespace, rank: int, ranks: int) -> list[tuple[floa
 
 # -- networks of layers ------------------------------------------------------------------------------------
 
-_TRIAL_STEPS = 2
+_TRIAL_SECONDS, _TRIAL_STEPS_MAX = 0.5, 50
 _COMPILED, _CHANNELS_LAST, _STATIC = "compiled", "channels-last", "static"
 
 
@@ -171,20 +171,27 @@ def _fastest(
     times = torch.full((len(ways),), torch.inf)
     for number, way in enumerate(ways):
         try:
-            run, seconds = NetworkRun(network, arrays[_layout(way)], way, ranks), []
-            for step in range(1 + _TRIAL_STEPS):
-                if ranks > 1:
-                    dist.barrier()
-                began = time.perf_counter()
-                run.step(rows[step % len(rows)])
-                seconds.append(time.perf_counter() - began)
+            run = NetworkRun(network, arrays[_layout(way)], way, ranks)
+            seconds = [_timed_step(run, ranks, rows[step % len(rows)]) for step in range(2)]
+            count = min(_TRIAL_STEPS_MAX, max(1, int(_TRIAL_SECONDS / seconds[-1])))
+            seconds += [_timed_step(run, ranks, rows[step % len(rows)]) for step in range(count)]
             times[number] = min(seconds[1:])
         except torch._dynamo.exc.BackendCompilerFailed as error:
             # Without a C++ compiler, on every rank alike.
             print(f"{way} left out: {error}")
-    if ranks > 1:
-        dist.all_reduce(times, dist.ReduceOp.MAX)
     return ways[int(times.argmin())]
+
+
+def _timed_step(run: NetworkRun, ranks: int, rows: torch.Tensor) -> float:
+    """Seconds of a step, on the slowest rank: the same number on all of them."""
+    if ranks > 1:
+        dist.barrier()
+    began = time.perf_counter()
+    run.step(rows)
+    seconds = torch.tensor([time.perf_counter() - began], dtype=torch.float64)
+    if ranks > 1:
+        dist.all_reduce(seconds, dist.ReduceOp.MAX)
+    return float(seconds)
 
 
 # -- the row -----------------------------------------------------------------------------------------------
