@@ -21,21 +21,27 @@ def print_training_table(source: str) -> None:
 
 
 def training_markdown(rows: Sequence[Row]) -> list[str]:
-    """Samples a second, one line a model, rows of a rank and number of ranks.
+    """Samples a second, one line a model, rows of a rank, or of all of them "in all", and number of ranks.
 
     Peers that ran with 1 and with 2 threads have two figures in a cell, in that order.
     """
     lines = [f"| model, rows a rank | ranks | {' | '.join(_COLUMNS)} |", "|---" * 7 + "|"]
     said = None
-    for setting in dict.fromkeys((row["model"], row["rows_per_rank"]) for row in rows):
-        of_setting = [row for row in rows if (row["model"], row["rows_per_rank"]) == setting]
+    for setting in dict.fromkeys(map(_setting_of, rows)):
+        of_setting = [row for row in rows if _setting_of(row) == setting]
         for ranks in sorted({row["ranks"] for row in of_setting}):
             cells = [_cell(of_setting, ranks, engines) for engines in _COLUMNS.values()]
             # The model stands in its first line only.
-            name = f"{setting[0]}, {setting[1]}" if setting != said else ""
+            name = setting if setting != said else ""
             said = setting
             lines.append(f"| {name} | {ranks} | {' | '.join(cells)} |")
     return lines
+
+
+def _setting_of(row: Row) -> str:
+    """Model, and its rows as they are said."""
+    in_all = row.get("rows_in_all")
+    return f"{row['model']}, {f'{in_all} in all' if in_all else row['rows_per_rank']}"
 
 
 def _cell(rows: Sequence[Row], ranks: int, engines: tuple[str, ...]) -> str:

@@ -1,14 +1,25 @@
-"""What ``benchmarks/training.py``, ``benchmarks/update.py`` and ``benchmarks/loader.py`` run on ranks.
+"""What the programs in ``benchmarks/`` run on ranks, or in the environments of peers.
 
 training: the same rows, initial parameters, order and optimizer
 
     launches.py          which engines there are, and how each is started
     cases.py             the models and the data, from NumPy alone, so that every engine's environment has them
+    networks.py          the same of networks of layers
     lepton.py            this engine, and the time of its matrix products alone
     product_kernels.py   those products
+    layer_products.py    those of a network of layers, read off its plan
     torch_engine.py      torch in one process, or DistributedDataParallel over gloo
+    torch_networks.py    the networks of layers in torch
     keras_engine.py      Keras on TensorFlow, in one process
     sklearn_engine.py    scikit-learn's MLPClassifier, in one process
+
+layers: each on one batch
+
+    layer_cases.py       which there are, their values, and the clock
+    layer_lepton.py      this engine's, called by layer_calls.py
+    layer_torch.py       torch's
+
+memory: memory_ranks.py, a run beside what was predicted of it
 
 update: the same gradients and optimizer, without a model
 

@@ -1,11 +1,13 @@
-"""The models, and rows for them, as functions of fixed numbers. Needs NumPy only."""
+"""The fully connected models, and rows for them, as functions of fixed numbers; those of layers are in ``networks.py``. Needs NumPy only."""
 
 import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from benchmarks.engines.networks import NETWORKS
 from benchmarks.harness import Row
 from lepton_mpi.kernels import counter_random
 from lepton_mpi.layers.initial import initialise_uniform
@@ -50,11 +52,31 @@ class Case:
             }
         return shapes
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """Options of the engine's run."""
+        model = "logistic" if self.is_logistic else "mlp"
+        return {"model": model, "hidden": self.widths[1:-1], "learning_rate": LEARNING_RATE}
+
+    @property
+    def attributes(self) -> dict[str, dict[str, Any]]:
+        """Of the engine's file: without names there would be as many classes as the rows have, and a large model more than there are rows."""
+        return {"": {"classes": [str(number) for number in range(self.class_count)]}}
+
+    @property
+    def bare(self) -> "Case":
+        """As many layers, all of width 1."""
+        return Case("bare", (1,) if self.is_logistic else (1,) * (len(self.widths) - 1) + (2,))
+
     def initial(self, dtype: type = np.float32) -> Mapping[str, np.ndarray]:
         """Initial parameters, those of the engine with seed ``SEED``."""
         parameters = {name: np.zeros(shape, dtype) for name, shape in self.shapes.items()}
         initialise_uniform(parameters, SEED)
         return parameters
+
+    def arrays(self, count: int) -> Mapping[str, np.ndarray]:
+        """``rows`` by their names in the engine's file."""
+        return dict(zip("xy", self.rows(count), strict=True))
 
     def rows(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Features float32 (count, features) and classes int64 (count,): noise around a centre for each class."""
@@ -89,10 +111,11 @@ def order(row_count: int, epoch: int) -> np.ndarray:
     return counter_random.permutation(SEED, _EPOCHS + epoch, row_count)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Options that every engine's program has."""
+def parser(with_networks: bool = False) -> argparse.ArgumentParser:
+    """Options that every engine's program has; ``with_networks``: of one that has those models, too."""
     made = argparse.ArgumentParser()
-    made.add_argument("--case", choices=CASES, required=True)
+    names = [*CASES, *(NETWORKS if with_networks else ())]
+    made.add_argument("--case", choices=names, required=True)
     made.add_argument("--rows-per-rank", type=int, required=True)
     made.add_argument("--steps", type=int, required=True, help="of an epoch")
     made.add_argument("--epochs", type=int, default=5)

@@ -7,15 +7,19 @@ from pathlib import Path
 
 from lepton_mpi import launch
 
-_BARE_STEPS = 1_000
+# Of an epoch; a network of layers takes a hundred times as long as logistic regression.
+_BARE_STEPS, _BARE_NETWORK_STEPS = 1_000, 100
 
 
 def main() -> int:
     """Train, then measure the matrix products alone; rank 0 writes the row."""
     from benchmarks.engines.cases import parser
 
-    made = parser()
+    made = parser(with_networks=True)
     made.add_argument("--allreduce", default="auto")
+    made.add_argument(
+        "--micro-rows", type=int, default=0, help="of a kernel call; 0: all of a rank"
+    )
     options = made.parse_args()
     launch.limit_threads(options.threads)
     from lepton_mpi.world import world
@@ -25,26 +29,27 @@ def main() -> int:
 
 def _measure(world, options) -> None:
     from benchmarks.engines.cases import CASES, training_row
+    from benchmarks.engines.networks import NETWORKS
     from benchmarks.harness import write_rows
 
-    case = CASES[options.case]
+    case = CASES.get(options.case) or NETWORKS[options.case]
     rows = options.rows_per_rank * world.size
     # Of rank 0's process, and removed at its end.
     made = tempfile.TemporaryDirectory(prefix="lepton-training-") if world.rank == 0 else None
     folder = Path(world.comm.bcast(made and made.name))
-    if world.rank == 0:
-        _write(folder / "rows.h5", case, rows * options.steps)
-    world.comm.Barrier()
-    epochs, end = _train(
-        world, options, case, rows, options.rows_per_rank, folder / "rows.h5", options.epochs
-    )
-    products = products_seconds(world, case, options.rows_per_rank)
+    micro = options.micro_rows or options.rows_per_rank
+    path = write_case(world, folder / "rows.h5", case, rows * options.steps)
+    epochs, end, model = train_case(world, options, case, (rows, micro), path, options.epochs)
+    if options.case in CASES:
+        products = products_seconds(world, case, options.rows_per_rank)
+    else:
+        products = _products_of_layers(world, model, options.rows_per_rank, micro)
     bare = _bare_step_seconds(world, options, case, folder)
     if world.rank == 0:
         name = "lepton_mpi" if options.allreduce == "auto" else "lepton_mpi-mpi-allreduce"
         row = training_row(options, name, world.size, epochs)
         row |= {"products_us": products * 1e6, "of_limit": products * 1e6 / row["step_us"]}
-        row["python_us"] = bare * 1e6
+        row |= {"python_us": bare * 1e6, "micro_rows": micro}
         # Reading rows, and waiting for them.
         row["input_share"] = end.get("time_split", {}).get("input")
         # Between hosts: how much of the exchange went on behind compute.
@@ -53,59 +58,82 @@ def _measure(world, options) -> None:
         made.cleanup()
 
 
-def _train(world, options, case, rows: int, micro_batch: int, path: Path, epochs: int):
-    """(seconds, mean loss) of every epoch, and what the end reports, on rank 0; nothing on the others."""
-    from benchmarks.engines.cases import LEARNING_RATE, SEED
+def train_case(
+    world, options, case, cut: tuple[int, int], path: Path, epochs: int, hooks=(), more=None
+):
+    """(seconds, mean loss) of every epoch, and what the end reports, on rank 0; nothing on the others. And the model.
+
+    ``cut`` are the rows of a step and of a micro-batch, ``more`` options of the run.
+    """
+    from benchmarks.engines.cases import SEED
+    from lepton_mpi import QuietHook
     from lepton_mpi.options.config import Config
     from lepton_mpi.run import fit
 
+    models = []
+
+    class Keep(QuietHook):
+        def before_epoch(self, run) -> None:
+            models[:] = [run.model]
+
     metrics = path.with_suffix(".jsonl")
-    config = Config(
-        data=str(path),
-        model="logistic" if case.is_logistic else "mlp",
-        hidden=case.widths[1:-1],
-        global_batch=rows,
-        micro_batch=micro_batch,
-        epochs=epochs,
-        learning_rate=LEARNING_RATE,
-        validation_split=0.0,
-        test_split=0.0,
-        seed=SEED,
-        allreduce=options.allreduce,
-        threads=options.threads,
-        metrics=str(metrics),
-        progress="none",
-    )
-    fit.train(config, world)
+    chosen = {
+        **case.config,
+        "data": str(path),
+        "global_batch": cut[0],
+        "micro_batch": cut[1],
+        "epochs": epochs,
+        "validation_split": 0.0,
+        "test_split": 0.0,
+        "seed": SEED,
+        "allreduce": options.allreduce,
+        "threads": options.threads,
+        "metrics": str(metrics),
+        "progress": "none",
+    }
+    fit.train(Config(**chosen | (more or {})), world, hooks=[Keep(), *hooks])
     if world.rank:
-        return [], {}
+        return [], {}, *models
     records = [json.loads(line) for line in metrics.read_text().splitlines()]
-    return [(r["seconds"], r["loss"]) for r in records if r["event"] == "epoch"], records[-1]
+    found = [(r["seconds"], r["loss"]) for r in records if r["event"] == "epoch"]
+    return found, records[-1], *models
 
 
 def _bare_step_seconds(world, options, case, folder: Path) -> float:
-    """A step of as many layers, all of width 1, on one row a rank: what is no arithmetic, on rank 0.
+    """A step of as many layers with next to no arithmetic, on one row a rank, on rank 0.
 
     That is the interpreter, the calls of kernels, and the ranks' meeting.
     """
-    from benchmarks.engines.cases import Case
+    from benchmarks.engines.networks import NETWORKS
 
-    widths = (1,) if case.is_logistic else (1,) * (len(case.widths) - 1) + (2,)
-    small = Case("bare", widths)
-    if world.rank == 0:
-        _write(folder / "bare.h5", small, world.size * _BARE_STEPS)
-    world.comm.Barrier()
-    epochs, _ = _train(world, options, small, world.size, 1, folder / "bare.h5", 4)
-    return min((seconds for seconds, _ in epochs[1:]), default=0.0) / _BARE_STEPS
+    steps = _BARE_NETWORK_STEPS if options.case in NETWORKS else _BARE_STEPS
+    path = write_case(world, folder / "bare.h5", case.bare, world.size * steps)
+    epochs, _, _ = train_case(world, options, case.bare, (world.size, 1), path, 4)
+    return min((seconds for seconds, _ in epochs[1:]), default=0.0) / steps
 
 
-def _write(path: Path, case, row_count: int) -> None:
+def write_case(world, path: Path, case, row_count: int) -> Path:
+    """By rank 0; collective."""
     import h5py
 
-    with h5py.File(path, "w") as file:
-        file["x"], file["y"] = case.rows(row_count)
-        # Without names there would be as many classes as the rows have, and a large model more than there are rows.
-        file.attrs["classes"] = [str(number) for number in range(case.class_count)]
+    if world.rank == 0:
+        with h5py.File(path, "w") as file:
+            for name, array in case.arrays(row_count).items():
+                file[name] = array
+            for name, attributes in case.attributes.items():
+                (file[name] if name else file).attrs.update(attributes)
+    world.comm.Barrier()
+    return path
+
+
+def _products_of_layers(world, model, rows: int, micro_rows: int) -> float:
+    """As ``products_seconds``, of a network of layers."""
+    import numpy as np
+
+    from benchmarks.engines.layer_products import seconds_of_products
+
+    plan = model.plan(micro_rows, np.dtype(np.float32))
+    return seconds_of_products(world, plan) * (rows / micro_rows)
 
 
 def products_seconds(world, case, rows: int) -> float:

@@ -50,7 +50,8 @@ def _run_rank(
             init_method=f"file://{meeting_file}",
             rank=rank,
             world_size=ranks,
-            timeout=timedelta(seconds=120),
+            # Ranks that compile a model wait for each other.
+            timeout=timedelta(minutes=30),
         )
     function(rank, options)
     if ranks > 1:

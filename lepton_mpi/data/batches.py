@@ -51,11 +51,16 @@ class BatchReader:
         self._names = None if list(data.inputs) == ["x"] else tuple(data.inputs)
 
     @property
+    def row_bytes(self) -> int:
+        """Of a row that has been gathered."""
+        return sum(part.row_bytes for part in self._inputs)
+
+    @property
     def rows_together(self) -> int:
         """Rows of several micro-batches that are worth gathering by one call."""
         if self.is_in_place:
             return self.rows_max
-        return min(self.rows_max, _TOGETHER_BYTES // sum(part.row_bytes for part in self._inputs))
+        return min(self.rows_max, _TOGETHER_BYTES // self.row_bytes)
 
     def read(self, read: Read) -> Batch:
         """The rows as they are."""

@@ -70,6 +70,17 @@ class HostOrder:
             array.fill(0)  # pages are touched here, and not one by one in the first epoch's steps
         return array
 
+    @property
+    def byte_count(self) -> int:
+        """Of all its arrays, and ``is_shared`` by the ranks of the host or made by each of them."""
+        arrays = (self.rows, self.classes, self._coarse, self._counts, self._table)
+        return sum(array.nbytes for array in arrays if array is not None)
+
+    @property
+    def is_shared(self) -> bool:
+        """See ``byte_count``."""
+        return self._host is not None
+
     def _meet(self) -> None:
         if self._host:
             self._host.clock.enter("waiting")

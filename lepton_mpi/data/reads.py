@@ -67,6 +67,7 @@ class TrainingReads:
         self._table = rows.table.twin()  # the thread's own
         self._places = [(epoch, first_step if epoch == epochs.start else 0) for epoch in epochs]
         self._prefetch: Prefetch | None = None
+        self._slot_bytes = 0
         self._order = HostOrder(shuffle, rows.y, host) if shuffle.name == "full" else None
         if rows.x is not None:
             self._reads = self._runs() if shuffle.name == "full" else self._micro_batches()
@@ -78,6 +79,7 @@ class TrainingReads:
             rows.new_slot(window_rows)
             for _ in range(len(self._numbers) + min(_AHEAD_MAX, len(self._numbers)))
         ]
+        self._slot_bytes = sum(part.nbytes for slot in slots for part in slot)
         self._prefetch = Prefetch(self._windows(), slots, self._fill)
         self._reads = self._reads_from_windows()
 
@@ -91,6 +93,14 @@ class TrainingReads:
         """Make the order of ``epoch``, before its first read and after the last of the one before."""
         if self._order:
             self._order.make(epoch)
+
+    def memory(self) -> dict[str, int]:
+        """Bytes: of the ``order`` of an epoch, if ranks share it, or of each rank's ``own order``; and of ``windows`` of a file."""
+        found = {"windows": self._slot_bytes}
+        if self._order is not None:
+            name = "order" if self._order.is_shared else "own order"
+            found[name] = self._order.byte_count
+        return found
 
     def step_weights(self, epoch: int, numbers: Sequence[int] | None = None) -> list[int]:
         """What the summed gradient of each step of ``epoch`` is divided by: rows of all ranks, or tokens that count.

@@ -44,9 +44,9 @@ def bits(seed: int, stream: int, count: int, first: int = 0) -> np.ndarray:
     return numbers(key_of(seed, stream), count, first)
 
 
-def uniform(seed: int, stream: int, count: int) -> np.ndarray:
-    """``count`` float64 in [0, 1), shape (count,); 53 random bits each."""
-    return (bits(seed, stream, count) >> np.uint64(11)) * 2.0**-53
+def uniform(seed: int, stream: int, count: int, first: int = 0) -> np.ndarray:
+    """``count`` float64 in [0, 1), shape (count,), for counters first, first + 1, …; 53 random bits each."""
+    return (bits(seed, stream, count, first) >> np.uint64(11)) * 2.0**-53
 
 
 def shuffled(key: np.ndarray, count: int) -> np.ndarray:

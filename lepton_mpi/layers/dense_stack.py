@@ -4,7 +4,7 @@ For small networks, in which a return to Python after each layer would cost as m
 table of addresses, made once for a row count and vectors of parameters and gradients.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -168,6 +168,22 @@ class DenseStack:
             *lines,
             f"{rows} rows: {size_text(total + scratch)}, of which scratch {size_text(scratch)}",
         ]
+
+    def memory_bytes(self, batches: Iterable[tuple[int, bool]], dtype: np.dtype[Any]) -> int:
+        """Of batches, as pairs of row count and whether they are trained on: every row count has memory of its own."""
+        trained: dict[int, bool] = {}
+        for rows, training in batches:
+            trained[rows] = training or trained.get(rows, False)
+        return dtype.itemsize * sum(self._room_size(*each) for each in trained.items())
+
+    def _room_size(self, rows: int, training: bool) -> int:
+        """Elements of a room that are written to."""
+        hidden, outputs = sum(self.widths[1:-1]), self.widths[-1]
+        size = hidden * (1 + self._has_slopes) + outputs
+        if not training:
+            return rows * size
+        # The loss puts the gradient of the last layer in the place of its outputs.
+        return rows * (size + hidden) + self._scratch_size(rows)
 
     def _scratch_size(self, rows: int) -> int:
         """The first layer's inputs get no gradient."""

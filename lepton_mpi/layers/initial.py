@@ -14,6 +14,8 @@ Initial = Callable[[NDArray[Any], int, int], None]
 
 # Streams of random numbers: parameter k uses the first plus k.
 _INITIALISATION = 10
+# Numbers that are made at a time: those of a large matrix would take several times its memory.
+_TOGETHER = 1 << 16
 
 
 def initialise_uniform(parameters: Mapping[str, NDArray[Any]], seed: int) -> None:
@@ -27,9 +29,7 @@ def glorot_uniform(array: NDArray[Any], seed: int, index: int) -> None:
 
     Source: Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks", AISTATS 2010.
     """
-    limit = sqrt(6 / max(1, prod(array.shape[:-1]) + array.shape[-1]))
-    numbers = counter_random.uniform(seed, _INITIALISATION + index, array.size)
-    array[...] = (limit * (2 * numbers - 1)).reshape(array.shape)
+    uniform(sqrt(6 / max(1, prod(array.shape[:-1]) + array.shape[-1])))(array, seed, index)
 
 
 def he_uniform(array: NDArray[Any], seed: int, index: int) -> None:
@@ -37,9 +37,7 @@ def he_uniform(array: NDArray[Any], seed: int, index: int) -> None:
 
     Source: He, Zhang, Ren, Sun, "Delving deep into rectifiers", ICCV 2015.
     """
-    limit = sqrt(6 / max(1, prod(array.shape[:-1])))
-    numbers = counter_random.uniform(seed, _INITIALISATION + index, array.size)
-    array[...] = (limit * (2 * numbers - 1)).reshape(array.shape)
+    uniform(sqrt(6 / max(1, prod(array.shape[:-1]))))(array, seed, index)
 
 
 def ones(array: NDArray[Any], seed: int, index: int) -> None:
@@ -56,8 +54,11 @@ def uniform(limit: float) -> Initial:
     """Uniform in ±limit."""
 
     def fill(array: NDArray[Any], seed: int, index: int) -> None:
-        numbers = counter_random.uniform(seed, _INITIALISATION + index, array.size)
-        array[...] = (limit * (2 * numbers - 1)).reshape(array.shape)
+        flat = _flat(array)
+        for start in range(0, array.size, _TOGETHER):
+            count = min(_TOGETHER, array.size - start)
+            numbers = counter_random.uniform(seed, _INITIALISATION + index, count, start)
+            flat[start : start + count] = limit * (2 * numbers - 1)
 
     return fill
 
@@ -66,10 +67,24 @@ def normal(deviation: float) -> Initial:
     """Of the normal distribution of mean 0. Source: Box and Muller, Annals of Mathematical Statistics 29, 1958."""
 
     def fill(array: NDArray[Any], seed: int, index: int) -> None:
-        half = -(-array.size // 2)
-        uniform = counter_random.uniform(seed, _INITIALISATION + index, 2 * half)
-        radius, angle = np.sqrt(-2 * np.log1p(-uniform[:half])), 2 * pi * uniform[half:]
-        numbers = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
-        array[...] = (deviation * numbers[: array.size]).reshape(array.shape)
+        half, flat = -(-array.size // 2), _flat(array)
+        for start in range(0, half, _TOGETHER):
+            count = min(_TOGETHER, half - start)
+            of_radius, of_angle = (
+                counter_random.uniform(seed, _INITIALISATION + index, count, first)
+                for first in (start, half + start)
+            )
+            radius, angle = np.sqrt(-2 * np.log1p(-of_radius)), 2 * pi * of_angle
+            flat[start : start + count] = deviation * (radius * np.cos(angle))
+            second = flat[half + start : half + start + count]
+            # Of an odd number of elements the last pair has one too many.
+            flat[half + start : half + start + count] = (
+                deviation * (radius * np.sin(angle))[: len(second)]
+            )
 
     return fill
+
+
+def _flat(array: NDArray[Any]) -> Any:
+    """Its elements one after the other, to be written to."""
+    return array.reshape(-1) if array.flags.c_contiguous else array.flat

@@ -1,6 +1,6 @@
 """Multilayer perceptron: dense layers, an activation and perhaps dropout between them, a loss at the end."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -119,6 +119,9 @@ class Mlp(Model):
 
     def memory_lines(self, rows: int, dtype: np.dtype[Any]) -> list[str]:
         return self._stack.memory_lines(rows, dtype)
+
+    def memory_bytes(self, batches: Iterable[tuple[int, bool]], dtype: np.dtype[Any]) -> int:
+        return self._stack.memory_bytes(batches, dtype)
 
     def _outputs(self, parameters: Views, batch: Batch) -> Array:
         """Of the last layer, in memory that the next call writes over."""

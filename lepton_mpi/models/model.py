@@ -1,6 +1,6 @@
 """``Model``: from batch to loss and gradient. A model knows nothing of ranks, files or optimizers."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import prod
 from typing import Any, NamedTuple, Protocol
 
@@ -125,6 +125,13 @@ class Model(Protocol):
     def memory_lines(self, rows: int, dtype: np.dtype[Any]) -> list[str]:
         """What a step on so many rows works in, for people, a line each; known before the first step."""
         return []
+
+    def memory_bytes(self, batches: Iterable[tuple[int, bool]], dtype: np.dtype[Any]) -> int:
+        """What it works in, all of these batches one after the other: of each its rows, and whether it is trained on.
+
+        0 of a model that does not say.
+        """
+        return 0
 
 
 class DataFacts(Protocol):

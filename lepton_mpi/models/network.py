@@ -143,7 +143,18 @@ class Network(Model):
         return self._graph
 
     def memory_lines(self, rows: int, dtype: np.dtype[Any]) -> list[str]:
-        return self._plan(rows, dtype, True)[0].lines()
+        return self.plan(rows, dtype).lines()
+
+    def memory_bytes(self, batches: Iterable[tuple[int, bool]], dtype: np.dtype[Any]) -> int:
+        """One arena for all, and what lives beside it."""
+        plans = [self.plan(rows, dtype, training) for rows, training in batches]
+        arena = max((plan.arena_bytes for plan in plans), default=0)
+        return arena + sum(plan.byte_count - plan.arena_bytes for plan in plans)
+
+    def plan(self, rows: int, dtype: np.dtype[Any], training: bool = True) -> Plan:
+        """What a call on so many rows does, and the memory it takes: for tools. No memory is made for it."""
+        plan = make_plan(*(self._graph, rows, dtype, training, self._recompute), frozen=self.frozen)
+        return pack(plan) if training and self._packs else plan
 
     def _look_at_layers(self) -> None:
         """What the network is because one of its layers is."""
@@ -200,6 +211,8 @@ class Network(Model):
         if plan.arena_bytes > self._arenas[slot].size:
             # Those that are in use just now keep their memory.
             self._bounds.clear()
+            # First, so that the old one and the new are never there at once.
+            self._arenas[slot] = make_arena(0)
             self._arenas[slot] = make_arena(plan.arena_bytes)
         if rows > self._numbers.size:
             self._numbers = np.arange(rows)
@@ -212,11 +225,7 @@ class Network(Model):
         """The plan, and the memory that lasts as long as it."""
         key = rows, dtype, training
         if key not in self._plans:
-            plan = make_plan(
-                *(self._graph, rows, dtype, training, self._recompute), frozen=self.frozen
-            )
-            if training and self._packs:
-                plan = pack(plan)
+            plan = self.plan(*key)
             self._plans[key] = plan, make_lasting(plan)
         return self._plans[key]
 

@@ -302,7 +302,8 @@ class Config(Checked):
         kind=PathText("FILE|FOLDER"),
     )
     report_memory: bool = option(
-        False, "print at the end what memory the ranks of the host take, by purpose"
+        False,
+        "print before the first step what memory the run is going to take, and at the end what the ranks of the host take, by purpose",
     )
     metrics: str | None = option(
         None,

@@ -25,6 +25,11 @@ def batch_rows(data: DataSet) -> int:
     return min(_BATCH_ROWS_MAX, max(_BATCH_ROWS_MIN, _BATCH_BYTES // data.batch_row_bytes))
 
 
+def rows_of_call(reader: BatchReader) -> int:
+    """Rows that are evaluated in one call."""
+    return min(_BATCH_ROWS_MAX, reader.rows_max)
+
+
 def evaluate(
     model: Model, parameters: Views, rows: Rows, task: Task, reader: BatchReader, world: World
 ) -> Figures:
@@ -46,7 +51,7 @@ def evaluate(
         return {}
     world.clock.enter("evaluation")
     sums, loss, weight = task.new_sums(), 0.0, 0
-    predicted = task.room_for(min(_BATCH_ROWS_MAX, reader.rows_max))
+    predicted = task.room_for(rows_of_call(reader))
     ranking = None
     if isinstance(task, Ranked) and task.ranks_rows and model.predicts:
         ranking = Ranking(task, task.outputs_for(len(predicted)))
@@ -108,6 +113,6 @@ class Ranking:
 def _own_batches(rows: Rows, reader: BatchReader, world: World) -> Iterator[Batch]:
     """This rank's part of the rows; a batch lasts until the next."""
     first, last = share(0, rows.row_count, world.size, world.rank)
-    for read in reads_in_order(rows, first, last, min(_BATCH_ROWS_MAX, reader.rows_max)):
+    for read in reads_in_order(rows, first, last, rows_of_call(reader)):
         world.clock.enter("evaluation")  # progress, for the time limit
         yield reader.read(read)

@@ -10,7 +10,7 @@ import numpy as np
 
 from lepton_mpi.data.order import BlockShuffle, FullShuffle
 from lepton_mpi.options.config import Config
-from lepton_mpi.run import evaluation, freezing
+from lepton_mpi.run import evaluation, freezing, memory_forecast
 from lepton_mpi.run.resume import name_of
 from lepton_mpi.wording import grouped, size_text
 from lepton_mpi.world import memory
@@ -53,6 +53,8 @@ def say_head(run: Run) -> None:
                 "planned",
                 f"{held} times on rank 0, and a gradient each: micro-batches are computed together",
             )
+        for line in memory_forecast.lines(run):
+            report.say("predicted", line)
     batches = run.micro_batches
     report.say(
         "training",

@@ -109,6 +109,10 @@ class Adasum(StrategyBase):
             [ranks[place] for place in targets], [ranks[place] for place in sources]
         )
 
+    def own_vectors(self) -> int:
+        """With what is sent, and what came from each that was heard of."""
+        return self._worker.own_vectors + 1 + self._messages.peer_count
+
     def facts(self) -> dict[str, Any]:
         """How many gradients are combined."""
         return {"strategy": "adasum", "workers": self._group.size}

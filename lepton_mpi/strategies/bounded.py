@@ -174,6 +174,10 @@ class Bounded(StrategyBase):
             "locks": self._options.locks,
         }
 
+    def own_vectors(self) -> int:
+        """A gradient, and sums on their way."""
+        return 1 + self._node_sums.extra_count
+
     def memory(self) -> dict[str, int]:
         """Vectors that the host holds; each rank has a gradient of its own besides."""
         return {"parameters": 1, "state": len(self._rule.state)}

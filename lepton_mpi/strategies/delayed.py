@@ -178,6 +178,10 @@ class Delayed(Executor):
         """Vectors that the host holds; each rank has a copy of parameters and gradients besides."""
         return self._vector_counts
 
+    def own_vectors(self) -> int:
+        """A copy of the parameters, gradients before they are handed over, and sums on their way."""
+        return 1 + len(self._own) + self._node_sums.extra_count
+
     def figures(self) -> dict[str, float]:
         """``hidden_share``: of the time from the first message to the last of every step, the part behind compute."""
         total, exposed = self._group.sum(self._seconds)

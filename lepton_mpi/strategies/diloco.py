@@ -105,6 +105,10 @@ class Diloco(Workers):
         super().restore(parameters, state)
         self._since = 0
 
+    def own_vectors(self) -> int:
+        """With what the parameters were at the last meeting and, of a rank worker, the outer momentum."""
+        return super().own_vectors() + 1 + (not self.is_shared)
+
     def facts(self) -> dict[str, Any]:
         """See ``Workers``."""
         options = self._options

@@ -95,6 +95,10 @@ class Gossip(Workers):
         super().restore(parameters, state)
         self._weight = 1.0
 
+    def own_vectors(self) -> int:
+        """With what is sent, and what came from each that was heard of."""
+        return super().own_vectors() + 1 + self._messages.peer_count
+
     def facts(self) -> dict[str, Any]:
         """See ``Workers``."""
         return super().facts() | {"topology": self._options.topology}

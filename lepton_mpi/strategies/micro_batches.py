@@ -66,6 +66,8 @@ class NodeSums:
     ----------
     numbers : list of int
         This rank's micro-batches.
+    extra_count : int
+        Vectors that it has made beside ``sums``.
     """
 
     def __init__(
@@ -88,7 +90,7 @@ class NodeSums:
                 plan.append(([own, *extra[:depth]], merges))
                 depth += 1 - merges
         self.numbers = [number for start, stop in nodes for number in range(start, stop)]
-        self._plan = plan
+        self._plan, self.extra_count = plan, len(extra)
         self._shares = [
             self._share(number, vectors[-1], layout, follower)
             for number, (vectors, _) in zip(self.numbers, plan, strict=True)

@@ -130,6 +130,10 @@ class OverlappedParameters(Executor):
         """With the codec."""
         return super().facts() | ({"compress": self._compression.name} if self._compression else {})
 
+    def own_vectors(self) -> int:
+        """Sums of micro-batches on their way."""
+        return self._node_sums.extra_count
+
     def figures(self) -> dict[str, float]:
         """``hidden_share``: of the time from the first message to the last of every step, the part behind compute.
 

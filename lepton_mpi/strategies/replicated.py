@@ -68,6 +68,10 @@ class Replicated(Executor):
                 self._sum(plan)
             self.optimizer.update(self.parameters, self._gradients.result, start, stop)
 
+    def own_vectors(self) -> int:
+        """Parameters, the sum of all gradients, state, and sums of micro-batches on their way."""
+        return 2 + len(self.optimizer.state) + self._node_sums.extra_count
+
     def _sum(self, plan: Any) -> None:
         self._clock.enter("communication")
         waited = plan.wait_seconds

@@ -104,6 +104,10 @@ class SharedParameters(Executor):
         """Vectors that the host holds."""
         return self._vector_counts
 
+    def own_vectors(self) -> int:
+        """Sums of micro-batches on their way."""
+        return self._node_sums.extra_count
+
     def step(self, step: int, weight: int) -> None:
         """See ``Strategy``: sum, divide by ``weight``, update."""
         scale = 1.0 / weight

@@ -113,6 +113,9 @@ class Strategy(Protocol):
     def memory(self) -> dict[str, int]:
         """How many vectors of the parameters' length a host holds, by the purposes of ``world/memory.py``."""
 
+    def own_vectors(self) -> int:
+        """How many more of that length this rank alone holds."""
+
     def close(self) -> None:
         """Give back what it holds. Collective over the group."""
 
@@ -171,6 +174,10 @@ class StrategyBase:
     def memory(self) -> dict[str, int]:
         """None that the host shares."""
         return {}
+
+    def own_vectors(self) -> int:
+        """None that is known of."""
+        return 0
 
     def close(self) -> None:
         """Memory and communicators are the group's, which gives them back."""

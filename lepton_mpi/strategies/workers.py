@@ -88,6 +88,11 @@ class RankWorker:
         self.optimizer.begin_step(step, scale, 1.0 / weight)
         self.optimizer.update(self.parameters, self.gradient, 0, self.parameters.size)
 
+    @property
+    def own_vectors(self) -> int:
+        """Parameters, gradients, sums on their way, and the optimizer's state."""
+        return 2 + self._node_sums.extra_count + len(self.optimizer.state)
+
     def meet(self) -> None:
         """Wait for the worker's ranks: there is one."""
 
@@ -133,6 +138,11 @@ class HostWorker:
     def step(self, step: int, weight: int) -> None:
         """From the gradients of the host's ranks. All its ranks."""
         self._inner.step(step, weight)
+
+    @property
+    def own_vectors(self) -> int:
+        """Sums of micro-batches on their way."""
+        return self._inner.own_vectors()
 
     def meet(self) -> None:
         """Wait for the ranks of this host: what one of them does to its part of the parameters is seen by all of them."""
@@ -295,6 +305,10 @@ class Workers(StrategyBase):
     def memory(self) -> dict[str, int]:
         """Of host workers that which ``sync`` holds."""
         return self.worker._inner.memory() if isinstance(self.worker, HostWorker) else {}
+
+    def own_vectors(self) -> int:
+        """Of the worker."""
+        return self.worker.own_vectors
 
     def promise(self) -> str:
         """For the head line."""

@@ -47,6 +47,11 @@ class NeighbourExchange:
         self._sends: dict[int, Request] = {}
         self._receives: dict[int, tuple[Request, np.ndarray]] = {}
 
+    @property
+    def peer_count(self) -> int:
+        """From how many a vector has been received."""
+        return len(self._receives)
+
     def run(self, targets: Sequence[int], sources: Sequence[int]) -> list[np.ndarray]:
         """Send to ``targets`` and return the vectors of ``sources``, in their order, which hold until the next run.
 

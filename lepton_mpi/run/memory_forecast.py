@@ -1,0 +1,105 @@
+"""How much memory a run will take beside Python, its libraries and MPI: known before the first step.
+
+    of a rank alone       what the model works in, a batch of rows, gradients that are added up before they are handed over,
+                          the copy of the parameters that ``fit`` returns, and what is as large as an epoch has rows
+    shared by a host      vectors of parameters, state and gradients (``Strategy.memory``), rows in memory, their order
+
+A rank's resident memory holds all that its host shares, since every rank maps all of it; the host's has it once. What a model or a
+strategy of the user's own works in is not known. Large memory of a host comes in pages of 2 MiB. ``./run_local.sh bench memory`` compares with what Linux counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from lepton_mpi.chunks import share
+from lepton_mpi.run import evaluation
+from lepton_mpi.wording import size_text
+from lepton_mpi.world.pages import file_length
+
+if TYPE_CHECKING:
+    from lepton_mpi.run.run import Run
+
+
+class Forecast(NamedTuple):
+    """Bytes by purpose: of this rank alone, and of what its host's ranks share; the latter by the names of ``world/memory.py``."""
+
+    own: Mapping[str, int]
+    shared: Mapping[str, int]
+
+    @property
+    def resident(self) -> int:
+        """Of a rank, in which what is shared counts in full."""
+        return sum(self.own.values()) + sum(self.shared.values())
+
+
+def forecast(run: Run) -> Forecast:
+    """Of this rank, and of its host."""
+    vector_bytes = run.strategy.parameters.nbytes
+    batches = set(_batches(run))
+    activations = run.model.memory_bytes(sorted(batches), run.strategy.parameters.dtype)
+    if run.model.synchronised:  # micro-batches side by side
+        activations *= max(1, len(run.strategy.numbers))
+    own = {
+        "activations": activations,
+        "batch": max((rows for rows, _ in batches), default=0) * run.reader.row_bytes,
+        "vectors": run.strategy.own_vectors() * vector_bytes,
+        "result": vector_bytes,
+    }
+    counts = run.strategy.memory().items()
+    shared = {name: file_length(count * vector_bytes) for name, count in counts if count}
+    shared["rows"] = _row_bytes(run)
+    for name, size in run.reads.memory().items():
+        part = shared if name == "order" else own
+        part[name] = size
+    return Forecast(
+        *({name: size for name, size in part.items() if size} for part in (own, shared))
+    )
+
+
+def lines(run: Run) -> list[str]:
+    """For people. Collective over the host."""
+    found, world = forecast(run), run.world
+    own = world.host_comm.allgather(sum(found.own.values()))
+    total = sum(own) + sum(found.shared.values())
+    return [
+        f"a rank will take {size_text(found.resident)}, the host {size_text(total)}, beside Python, its libraries and MPI",
+        f"of a rank alone: {_listed(found.own)}",
+        f"shared by this host's ranks: {_listed(found.shared)}",
+    ]
+
+
+def _listed(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {size_text(size)}" for name, size in sizes.items()) or "nothing"
+
+
+def _batches(run: Run) -> Iterator[tuple[int, bool]]:
+    """Rows of the calls that the model will get on this rank, and whether it is trained on them."""
+    micro_batches = run.micro_batches
+    count = run.train_rows.row_count
+    if run.strategy.numbers:
+        yield min(micro_batches.rows, count), True
+        if rest := count % micro_batches.batch_rows % micro_batches.rows:
+            yield rest, True
+    if not run.model.evaluates:
+        return
+    batch_rows = evaluation.rows_of_call(run.reader)
+    for split in ("validation", "test"):
+        first, last = share(0, run.data.splits[split].row_count, run.world.size, run.world.rank)
+        if last - first >= batch_rows:
+            yield batch_rows, False
+        if rest := (last - first) % batch_rows:
+            yield rest, False
+
+
+def _row_bytes(run: Run) -> int:
+    """Of all rows in memory. Splits may be parts of one table."""
+    arrays: dict[int, np.ndarray] = {}
+    for rows in run.data.splits.values():
+        inputs = [part.memory for part in rows.inputs if part.memory is not None]
+        for array in (*(inputs if run.data.way.name == "memory" else ()), rows.y):
+            arrays[id(array)] = array
+    return sum(file_length(array.nbytes) for array in arrays.values())
