@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lepton_mpi.data import augmentation
 from lepton_mpi.errors import ConfigurationError
-from lepton_mpi.options import names, own
+from lepton_mpi.options import combinations, names, own
 from lepton_mpi.options.kinds import Bytes, NameOrFile, NameWithOption, PathText, Several, Text
 from lepton_mpi.options.option import (
     ABOVE_0,
@@ -42,8 +41,6 @@ AllreduceName = Literal[
     "mpi_persistent",
 ]
 
-# Those with which a codec may be chosen: between hosts they have lanes, whose messages it compresses.
-_FOR_CODECS = ("auto", "host", "two_level")
 
 # The names of models/activation_kernels.py, and the losses of models/mlp.py, for the same reason.
 ActivationName = Literal["relu", "gelu", "tanh", "sigmoid", "silu", "gelu_tanh"]
@@ -338,27 +335,7 @@ class Config(Checked):
 
     def check_together(self) -> None:
         """Raises ConfigurationError for options without sense together, or without the one that they belong to."""
-        augmentation.check_words(self.augment)
-        if not self.initial_strict and self.initial is None:
-            raise ConfigurationError("--initial-strict false: expected a file, --initial, got none")
-        if self.checkpoint_steps and not self.checkpoint:
-            raise ConfigurationError(
-                "--checkpoint-steps: expected a folder for checkpoints, --checkpoint, got none"
-            )
-        if self.activations != "dtype" and self.recompute:
-            raise ConfigurationError(
-                f"--activations {self.activations}: expected --recompute 0, got {self.recompute}: what is computed again from rounded "
-                "numbers has other gradients; take one of the two"
-            )
-        if self.compress != "none" and self.allreduce not in _FOR_CODECS:
-            raise ConfigurationError(
-                f"--compress {self.compress}: expected --allreduce auto, host or two_level, got {self.allreduce}, whose messages "
-                "no codec is for"
-            )
-        if self.compress != "none" and self.freeze:
-            raise ConfigurationError(
-                f"--compress {self.compress}: expected no --freeze, whose parameters have no gradient that a codec could take for one"
-            )
+        combinations.check(self)
 
     def for_model(self, threads: int) -> dict[str, Any]:
         """What a model is built from: all options by name, its own among them, and the BLAS ``threads`` of a rank."""

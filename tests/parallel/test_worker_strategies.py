@@ -372,7 +372,8 @@ def test_updates_of_bounded_in_turn(world, locks):
         for rank in (range(world.size), range(world.size - 1, -1, -1))[step % 2]:
             worker = workers[world.places_of_hosts[0][rank]]
             worker.w = twin.w
-            gradient, rate = worker.gradient(step), _RATE / world.size
+            gradient = worker.gradient(step)
+            rate = _RATE * len(worker.numbers) / _MICRO_BATCHES
             t = slice(0, _TRAINED)
             twin.v[t] = _MOMENTUM * twin.v[t] - rate * gradient[t]
             twin.w[t] += twin.v[t]
@@ -417,7 +418,7 @@ def test_nobody_is_further_ahead_than_allowed(world):
     for worker in _workers(world.size):
         for step in range(1, 2 * _STEPS + 1):
             total = sum(_gradient(step, number, _start()) for number in worker.numbers)
-            expected -= 0.1 / world.size * total / (_ROWS * len(worker.numbers))
+            expected -= 0.1 / _MICRO_BATCHES * total / _ROWS
     everybody = world.comm.allgather(strategy.consensus().copy())
     with together(world):
         assert apart <= staleness

@@ -1,0 +1,39 @@
+"""Options that have no sense together, or without another one. Imports no NumPy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lepton_mpi.data import augmentation
+from lepton_mpi.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from lepton_mpi.options.config import Config
+
+# Those with which a codec may be chosen: between hosts they have lanes, whose messages it compresses.
+_FOR_CODECS = ("auto", "host", "two_level")
+
+
+def check(config: Config) -> None:
+    """Raises ConfigurationError."""
+    augmentation.check_words(config.augment)
+    if not config.initial_strict and config.initial is None:
+        raise ConfigurationError("--initial-strict false: expected a file, --initial, got none")
+    if config.checkpoint_steps and not config.checkpoint:
+        raise ConfigurationError(
+            "--checkpoint-steps: expected a folder for checkpoints, --checkpoint, got none"
+        )
+    if config.activations != "dtype" and config.recompute:
+        raise ConfigurationError(
+            f"--activations {config.activations}: expected --recompute 0, got {config.recompute}: what is computed again from rounded "
+            "numbers has other gradients; take one of the two"
+        )
+    if config.compress != "none" and config.allreduce not in _FOR_CODECS:
+        raise ConfigurationError(
+            f"--compress {config.compress}: expected --allreduce auto, host or two_level, got {config.allreduce}, whose messages "
+            "no codec is for"
+        )
+    if config.compress != "none" and config.freeze:
+        raise ConfigurationError(
+            f"--compress {config.compress}: expected no --freeze, whose parameters have no gradient that a codec could take for one"
+        )
