@@ -23,10 +23,20 @@ from lepton_mpi.models import own_model
 from lepton_mpi.models.model import Model
 from lepton_mpi.models.registry import make_model
 from lepton_mpi.optimizers.learning_rate import Schedule
+from lepton_mpi.optimizers.registry import rule_of
 from lepton_mpi.optimizers.settings import Settings
 from lepton_mpi.options.config import Config
 from lepton_mpi.registry import load as load_own
-from lepton_mpi.run import defaults, evaluation, freezing, hooks, initial, resume, summary
+from lepton_mpi.run import (
+    defaults,
+    evaluation,
+    freezing,
+    hooks,
+    initial,
+    memory_forecast,
+    resume,
+    summary,
+)
 from lepton_mpi.run.arithmetic import BY_NUMBER, Arithmetic
 from lepton_mpi.run.balance import Balance
 from lepton_mpi.run.cold_start import ColdStart
@@ -77,6 +87,8 @@ def build(
         run = _build(config, world, model, start, report, ends)
         run.ends = ends.pop_all()
     run.hooks = _make_hooks(run)
+    with world.agreeing():
+        memory_forecast.check_rest(run)
     if config.check_model:
         check_model(run)
     return run
@@ -241,6 +253,7 @@ def _make_strategy(
         if not rules.decays_by_dimensions:
             _check_decay(config, model)
         make = STRATEGIES.find(config.strategy)
+        memory_forecast.check_vectors(world, layout, dtype, len(rule_of(settings).state))
     made: Strategy = make(setting)
     with world.agreeing():
         _check_strategy(config, model, made)

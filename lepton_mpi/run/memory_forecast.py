@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from lepton_mpi.chunks import share
+from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.run import evaluation
-from lepton_mpi.wording import size_text
+from lepton_mpi.wording import grouped, size_text
 from lepton_mpi.world.pages import file_length
 
 if TYPE_CHECKING:
     from lepton_mpi.run.run import Run
+    from lepton_mpi.vectors import Layout
+    from lepton_mpi.world.world import World
 
 
 class Forecast(NamedTuple):
@@ -58,6 +61,37 @@ def forecast(run: Run) -> Forecast:
     return Forecast(
         *({name: size for name, size in part.items() if size} for part in (own, shared))
     )
+
+
+def check_vectors(world: World, layout: Layout, dtype: np.dtype, state_count: int) -> None:
+    """Before parameters, state and gradients have memory: is there enough for them? To be called by every rank.
+
+    A rank holds a gradient at least, a host parameters and ``state_count`` vectors of state. Raises ConfigurationError, on this
+    rank alone, if its host has less memory free.
+    """
+    needed = (world.local_size + 1 + state_count) * layout.size * dtype.itemsize
+    if needed > (free := world.memory_available()):
+        raise ConfigurationError(
+            f"the model needs {size_text(needed)} for {grouped(layout.size)} parameters, the optimizer's state and a gradient of each "
+            f"of {world.local_size} ranks of a host, which has {size_text(free)} free: take fewer ranks on each host, a smaller model, "
+            "or an optimizer with less state, such as --optimizer sgd"
+        )
+
+
+def check_rest(run: Run) -> None:
+    """Before the first step: is there enough for what takes memory from then on? Collective over the host.
+
+    Raises ConfigurationError, on the host's ranks alone.
+    """
+    own = forecast(run).own
+    coming = {name: own[name] for name in ("activations", "batch", "result") if name in own}
+    needed = sum(run.world.host_comm.allgather(sum(coming.values())))
+    if needed > (free := run.world.memory_available()):
+        raise ConfigurationError(
+            f"the ranks of a host need {size_text(needed)} more to train and to evaluate ({_listed(coming)} on this one), and the host "
+            f"has {size_text(free)} free: take a smaller --micro-batch, now of {run.micro_batches.rows} rows, --recompute 2 or "
+            "--activations bfloat16, or fewer ranks on each host"
+        )
 
 
 def lines(run: Run) -> list[str]:

@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 
 from lepton_mpi.collectives.choosing.tuning import Choice
-from lepton_mpi.errors import LauncherError
+from lepton_mpi.errors import ConfigurationError, LauncherError
 from lepton_mpi.optimizers.settings import Settings
+from lepton_mpi.options.config import Config
+from lepton_mpi.run.build import build
 from lepton_mpi.strategies.overlapped_parameters import OverlappedParameters
 from lepton_mpi.strategies.shared_parameters import SharedParameters
 from lepton_mpi.strategies.strategy import Setting
 from lepton_mpi.vectors import Layout
 from lepton_mpi.world import memory, shared_memory
 from lepton_mpi.world.pages import LARGE_PAGE_BYTES
-from tests.parallel.together import together
+from tests.parallel.together import refused, together
 
 COUNT = 1_500_000
 
@@ -73,3 +75,20 @@ def test_ranks_that_have_process_numbers_of_their_own_are_told(world, monkeypatc
         f"/proc/self/fd/{mine} is another file",
     )
     os.close(mine)
+
+
+@pytest.mark.parametrize(
+    ("free", "words"),
+    [
+        (10_000, ("the optimizer's state", "fewer ranks")),
+        (130_000, ("--micro-batch", "--recompute")),
+    ],
+    ids=["vectors", "activations"],
+)
+def test_what_cannot_fit_is_refused_before_the_first_step(world, monkeypatch, free, words):
+    """With what it needs, what there is, and what to take: on every rank, also where one host alone is short of memory."""
+    if world.rank == 0:
+        monkeypatch.setattr(world, "memory_available", lambda: free * (world.local_size + 3))
+    config = Config(hidden=(400,), progress="none", epochs=1, micro_batch=1000, global_batch=8000)
+    with refused(world, ConfigurationError, "free", *words):
+        build(config, world)
