@@ -28,13 +28,56 @@ RUNS = {
     for model, options in _MODELS.items()
     for optimizer, more in _OPTIMIZERS.items()
 }
+# Networks of layers, small, with dropout and augmentation where they have them.
+NETWORKS = {
+    "cnn": {
+        "model": "cnn",
+        "channels": (4, 6),
+        "units": 8,
+        "augment": ("flip", "crop=1"),
+        "dropout": 0.25,
+    },
+    "resnet8": {"model": "resnet8", "width": 4, "augment": ("crop=1", "noise=0.1"), "epochs": 2},
+    "resnet8, sync_batch": {"model": "resnet8", "width": 4, "norm": "sync_batch"},
+    "resnet20, bfloat16": {"model": "resnet20", "width": 4, "activations": "bfloat16"},
+    "resnet18": {"model": "resnet18", "width": 4, "augment": ("crop=1",), "recompute": 2},
+    "tcn": {"model": "tcn", "width": 4, "levels": 2},
+    "gpt": {
+        **{
+            "data": "python_topics",
+            "model": "gpt",
+            "layers": 2,
+            "width": 16,
+            "heads": 2,
+            "context": 32,
+        },
+        **{"stride": 512, "dropout": 0.1, "global_batch": 40},
+    },
+    "speech_cnn": {
+        "data": "words",
+        "model": "speech_cnn",
+        "width": 4,
+        "blocks": 1,
+        "augment": ("noise=0.1",),
+        "dropout": 0.2,
+    },
+    "speech_gru": {"data": "words", "model": "speech_gru", "width": 5, "layers": 2, "dropout": 0.2},
+    "wide_and_deep": {
+        **{"data": "loans", "model": "wide_and_deep", "hidden": (8,), "crosses": ("make*zone",)},
+        **{"dropout": 0.2, "global_batch": 500},
+    },
+}
+_NETWORK_RUNS = {
+    name: {"epochs": 1, "progress": "none", "learning_rate": 0.003, **options}
+    for name, options in NETWORKS.items()
+}
 
 
 def digests_program() -> str:
     """A program that makes all runs one after the other and prints their digests by name, as JSON."""
     return (
         "import json\nfrom lepton_mpi import fit\nfrom lepton_mpi.launch import launched_rank\n\n"
-        f"runs = {RUNS!r}\n"
+        f"runs = {RUNS | _NETWORK_RUNS!r}\n"
         "digests = {name: fit(**options)['weights_digest'] for name, options in runs.items()}\n"
         "if launched_rank() == 0:\n    print(json.dumps(digests))\n"
     )

@@ -1,0 +1,47 @@
+"""What ``benchmarks.strategies`` makes of its runs."""
+
+import pytest
+
+from benchmarks import strategies
+from benchmarks.strategies import TASKS, WAYS, parse_command_line
+from lepton_mpi.options import names, sources
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_is_one_that_train_takes(task, way):
+    """The words of each run make a configuration, and each strategy and codec is among them."""
+    chosen = sources.from_command_line([*TASKS[task].words, *WAYS[way], "--epochs", "2"])
+    assert chosen.config.epochs == 2
+    every = " ".join(word for words in WAYS.values() for word in words)
+    assert all(name in every for name in names.STRATEGIES if name != "sync")
+
+
+def test_scores_and_bytes_are_beside_those_of_sync():
+    """Of the same task and network, and none where there is no such row."""
+    sync = {"task": "a", "network": "n", "way": "sync", "score": 0.9, "bytes_per_step": 100.0}
+    other = sync | {"way": "local, H = 4", "score": 0.88, "bytes_per_step": 25.0}
+    found = strategies._beside_sync(other, [sync])
+    assert found == {"below_sync": pytest.approx(0.02), "fewer": 4.0}
+    found = strategies._beside_sync(other | {"task": "b"}, [sync])
+    assert found == {"below_sync": None, "fewer": None}
+
+
+def test_bytes_of_start_and_evaluation_do_not_count(monkeypatch):
+    """They are in the run of one epoch, which is taken off."""
+    ends = {30: ({"steps": 540}, 6_000_000), 1: ({"steps": 18}, 780_000)}
+    common = {"seconds": 1.0, "samples_per_second": 1.0, "test_accuracy": 0.9}
+    split = {"time_split": {"waiting": 0.1, "communication": 0.2}}
+
+    def run(task, way, hosts):
+        end, sent = ends[task.epochs]
+        return end | common | split, [], sent
+
+    monkeypatch.setattr(strategies, "_run", run)
+    row = strategies.train("digits", "sync", object(), "1gbit")
+    assert row["bytes_per_step"] == pytest.approx((6_000_000 - 780_000) / 522)
+
+
+def test_rates_are_those_that_are_asked_for():
+    """One host is 0."""
+    assert parse_command_line(["--rates", "0"]).rates == ["0"]
