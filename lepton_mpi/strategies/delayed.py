@@ -184,6 +184,8 @@ class Delayed(Executor):
 
     def figures(self) -> dict[str, float]:
         """``hidden_share``: of the time from the first message to the last of every step, the part behind compute."""
+        if self._group.host_count == 1:
+            return {}
         total, exposed = self._group.sum(self._seconds)
         return {"hidden_share": float(1 - exposed / total) if total else 0.0}
 
