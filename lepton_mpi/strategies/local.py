@@ -17,20 +17,21 @@ mini-batches, use local SGD", ICLR 2020; Gu et al., "A quadratic synchronization
 
 from typing import Any
 
+from lepton_mpi.strategies.meetings import MeetingWorkers
 from lepton_mpi.strategies.strategy import Setting, Strategy
 from lepton_mpi.strategies.strategy_options import LocalOptions
-from lepton_mpi.strategies.workers import Mean, Workers, make_worker
+from lepton_mpi.strategies.workers import make_worker
 
 
-class Local(Workers):
+class Local(MeetingWorkers):
     """See the module."""
 
     name = "local"
 
     def __init__(self, setting: Setting, options: LocalOptions) -> None:
-        super().__init__(setting, make_worker(setting, options.workers))
+        worker, whole = make_worker(setting, options.workers), [(0, setting.layout.size)]
+        super().__init__(setting, worker, whole)
         self._options, self._rate = options, setting.optimizer.rate
-        self._mean = Mean(self.worker.peers, [self.part])
 
     def period(self, step: int) -> int:
         """H at this step."""
@@ -51,7 +52,8 @@ class Local(Workers):
 
     def agree(self) -> None:
         """See ``Workers``."""
-        self.run_mean(self._mean)
+        self._take_mean(0)
+        self._set_anchor(range(1))
         self.apart, self.meetings = 0, self.meetings + 1
 
     def facts(self) -> dict[str, Any]:
