@@ -91,8 +91,13 @@ class Diloco(MeetingWorkers):
         self._since = 0
 
     def own_vectors(self) -> int:
-        """With what the parameters were at the last meeting and, of a rank worker, the outer momentum."""
-        return super().own_vectors() + 1 + (not self.is_shared)
+        """Of a rank worker also the outer momentum."""
+        return super().own_vectors() + (not self.is_shared)
+
+    def memory(self) -> dict[str, int]:
+        """Of host workers also the outer momentum."""
+        found = super().memory()
+        return found | ({"state": found["state"] + 1} if self.is_shared else {})
 
     def facts(self) -> dict[str, Any]:
         """See ``Workers``."""

@@ -122,14 +122,16 @@ class MeetingWorkers(Compressing, Workers):
                 self.anchor[span] = self.parameters[span]
 
     def memory(self) -> dict[str, int]:
-        """With the anchor, and residuals."""
-        found = super().memory()
-        if not found:
-            return found
-        found |= {"anchor": 1} if self.anchor.size else {}
-        if self._compression:
-            found |= {"residuals": self._compression.vector_count, "differences": 1}
+        """Of host workers also the anchor; with a codec differences and residuals."""
+        found = super().memory() | ({"anchor": 1} if self.is_shared and self.anchor.size else {})
+        if self._differences and self._compression:
+            found |= {"differences": self._differences.vector_count}
+            found |= {"residuals": self._compression.vector_count}
         return found
+
+    def own_vectors(self) -> int:
+        """Of a rank worker also the anchor."""
+        return super().own_vectors() + (not self.is_shared and self.anchor.size > 0)
 
     def figures(self) -> dict[str, float]:
         """With a codec also what was sent for the means of parameters."""
@@ -159,11 +161,18 @@ class _Differences:
         is_host = isinstance(worker, HostWorker)
         # The ranks of a host worker fill its one row together, each its own spans.
         leaves = _leaf_of_each_host(group) if is_host else None
-        vectors = HostVectors(group, size, dtype, "shared", leaves, "differences", is_host)
+        self._vectors = vectors = HostVectors(
+            group, size, dtype, "shared", leaves, "differences", is_host
+        )
         self._row = vectors.table[0, :size] if is_host else vectors.inputs[0]
         self._sum = CompressedSum(vectors, compression, setting.buckets, fragments)
         self._factor = dtype.type(1 / worker.count)
         self.spans = self._sum.slices if is_host else [[slice(*each)] for each in fragments]
+
+    @property
+    def vector_count(self) -> int:
+        """Vectors of the whole length that a host holds."""
+        return len(self._vectors.table)
 
     @property
     def wait_seconds(self) -> float:
