@@ -10,7 +10,7 @@ long learn less per step. With H = 1 and an optimizer whose update is linear in 
 - Growing H, ``--sync-growth A``: H = max(``--sync-every``, floor((A / rate)^2)), as the learning rate falls (the quadratic
   synchronisation rule).
 
-The optimizer's state stays each worker's own between the ends of epochs, at which it is averaged, too.
+With ``--compress`` the mean is of differences from the last one (``meetings.py``). The optimizer's state stays each worker's own between the ends of epochs, at which it is averaged, too.
 Sources: Stich, "Local SGD converges fast and communicates little", ICLR 2019; Lin, Stich, Patel and Jaggi, "Don't use large
 mini-batches, use local SGD", ICLR 2020; Gu et al., "A quadratic synchronization rule for distributed deep learning", ICLR 2024.
 """
