@@ -275,7 +275,7 @@ class Config(Checked):
     )
     compress: str = option(
         "none",
-        "codec of gradients between hosts, with error feedback: fp16, bf16, int8, int4, sign, topk:SHARE, topk:SHARE,sampled, randomk:SHARE, "
+        "codec of what hosts exchange, gradients or differences of parameters, with error feedback: fp16, bf16, int8, int4, sign, topk:SHARE, topk:SHARE,sampled, randomk:SHARE, "
         "powersgd:RANK, or FILE.py:NAME; auto: int8, or CODEC of auto:CODEC, for buckets that are summed sooner with it; within a host "
         "nothing is compressed",
         kind=NameWithOption.of(names.CODECS, "auto"),

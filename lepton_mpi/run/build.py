@@ -274,7 +274,7 @@ def _check_strategy(config: Config, model: Model, strategy: Strategy) -> None:
         )
     if config.compress != "none" and not strategy.compresses:
         raise ConfigurationError(
-            f"--compress {config.compress}: expected a strategy that compresses, such as sync, got {config.strategy}"
+            f"--compress {config.compress}: expected a strategy that compresses (sync, delayed, local, diloco, hierarchical), got {config.strategy}"
         )
 
 

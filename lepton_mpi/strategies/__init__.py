@@ -10,6 +10,7 @@ host_state.py         the one copy
 step_kernels.py       its sum and update in one pass
 micro_batches.py      the unit of the gradient sum
 clipping.py           by the norm of the whole gradient
-compression.py        --compress: a codec for the sums between hosts (collectives/compressing)
-undelivered.py        the same on one host: residuals of a run that was on several
+compression.py        --compress: a codec for the sums between hosts (collectives/compressing), and its residuals as state
+undelivered.py        the same with sync on one host: residuals of a run that was on several
+meetings.py           workers that meet: the mean of their parameters, by a codec or as it is
 """

@@ -13,6 +13,7 @@ Every rank computes with a copy of the parameters; a host's ranks update their s
 
 Nobody updates the master for step t before all ranks of the host have given their g_t, and so have fetched what came before.
 After an epoch, and before a checkpoint, the last sums are waited for. The order of additions is canonical: same bits for any number of ranks.
+With ``--compress`` the sums between hosts are of compressed gradients, as those of ``sync`` are (``overlapped_parameters.py``).
 Source: Agarwal and Duchi, "Distributed delayed stochastic optimization", NeurIPS 2011; with one step of delay as in Li et al., "Pipe-SGD", NeurIPS 2018.
 """
 
@@ -24,12 +25,14 @@ import numpy as np
 
 from lepton_mpi.collectives.between_hosts.overlapped_sum import OverlappedSum
 from lepton_mpi.collectives.choosing.tuning import Choice
+from lepton_mpi.collectives.compressing.compression import Compression
 from lepton_mpi.collectives.sliced_sum import choose_for_gradients
 from lepton_mpi.collectives.within_host.flag_kernels import flags_reached, raise_flag
 from lepton_mpi.collectives.within_host.flags import HostFlags, HostMeeting
 from lepton_mpi.collectives.within_host.vectors import HostVectors, Leaves
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.strategies.clipping import ReplicatedNorm, clipped_scale
+from lepton_mpi.strategies.compression import Compressing, compression_of
 from lepton_mpi.strategies.executor import Executor
 from lepton_mpi.strategies.host_state import host_state, vector_counts
 from lepton_mpi.strategies.micro_batches import NodeSums
@@ -43,14 +46,15 @@ class _Exchange:
     Making one is collective over the group; so is a round, ``give`` and both waits.
     """
 
-    def __init__(self, setting: Setting, leaves: Leaves) -> None:
+    def __init__(self, setting: Setting, leaves: Leaves, compression: Compression | None) -> None:
         group, count = setting.group, setting.layout.size
+        buckets = list(setting.buckets)
         self.vectors = HostVectors(group, count, setting.dtype, "shared", leaves, "gradients")
-        self.sum = OverlappedSum(self.vectors, list(setting.buckets))
-        self.summed, self.updated = (HostFlags(group, len(setting.buckets)) for _ in range(2))
+        self.sum = OverlappedSum(self.vectors, buckets, compression=compression)
+        self.summed, self.updated = (HostFlags(group, len(buckets)) for _ in range(2))
         spans = setting.trained_spans
         self.norm = ReplicatedNorm(self.vectors.result, spans) if setting.clips else None
-        self._buckets, self._round = list(range(len(setting.buckets))), 0
+        self._buckets, self._round = list(range(len(buckets))), 0
         self._taken = np.zeros(2)
 
     def give(self, gradients: list[np.ndarray]) -> None:
@@ -90,14 +94,20 @@ class _UnderWay(NamedTuple):
     weight: int
 
 
-class Delayed(Executor):
+class Delayed(Compressing, Executor):
     """See the module. Making one, stepping and ``finish`` are collective over the group."""
 
-    is_shared, can_share_out = False, True
+    is_shared = False
 
-    def __init__(self, setting: Setting, choice: Choice) -> None:
+    def __init__(
+        self, setting: Setting, choice: Choice, compression: Compression | None = None
+    ) -> None:
         super().__init__(choice)
-        self._setting, self._group = setting, setting.group
+        self._use(compression, setting)
+        self.can_share_out = compression is None  # which serves one sum
+        if compression:
+            setting = replace(setting, buckets=compression.buckets(setting.buckets))
+        self._setting, self._group, self._step_count = setting, setting.group, 0
         self.bucket_count, self._clock = len(setting.buckets), setting.group.clock
         self._master, self.optimizer = host_state(setting)
         self.parameters = np.zeros(setting.layout.size, setting.dtype)
@@ -107,6 +117,7 @@ class Delayed(Executor):
         self._hand_out(Leaves.spread(setting.micro_batch_count, setting.group.size))
         self.kernels = [self.optimizer.kernel, raise_flag, flags_reached]
         self.kernels += [sum_of_squares] if setting.clips else []
+        self.kernels += compression.codec.kernels if compression else []
 
     def share_out(self, bounds: Sequence[int]) -> None:
         """See ``Strategy``. What is under way stays so, and acts when it would have."""
@@ -115,7 +126,7 @@ class Delayed(Executor):
     def _hand_out(self, leaves: Leaves) -> None:
         """Memory for the gradients of these micro-batches, and what sums them."""
         setting, group = self._setting, self._group
-        self._exchange = exchange = _Exchange(setting, leaves)
+        self._exchange = exchange = _Exchange(setting, leaves, self._compression)
         self._vector_counts = vector_counts(self.optimizer, exchange.vectors)
         nodes = leaves.nodes(group.place)
         self._own = [np.zeros(setting.layout.size, setting.dtype) for _ in nodes]
@@ -145,7 +156,14 @@ class Delayed(Executor):
         """See ``Strategy``: update with the sum of the step before, and give away this step's gradient."""
         self._clock.enter("communication")
         self._apply()
+        if self._undelivered is not None:
+            if self.numbers[:1] == [0]:
+                self._own[0] += self._undelivered
+            self._undelivered = None
+        if self._compression:
+            self._compression.step = step
         self._exchange.give(self._own)
+        self._step_count += 1
         self._under_way = _UnderWay(self._exchange, step, weight)
         self._clock.enter("compute")
 
@@ -176,21 +194,29 @@ class Delayed(Executor):
 
     def memory(self) -> dict[str, int]:
         """Vectors that the host holds; each rank has a copy of parameters and gradients besides."""
-        return self._vector_counts
+        more = {"residuals": self._compression.vector_count} if self._compression else {}
+        return self._vector_counts | more
 
     def own_vectors(self) -> int:
         """A copy of the parameters, gradients before they are handed over, and sums on their way."""
         return 1 + len(self._own) + self._node_sums.extra_count
 
     def figures(self) -> dict[str, float]:
-        """``hidden_share``: of the time from the first message to the last of every step, the part behind compute."""
+        """``hidden_share``: of the time from the first message to the last of every step, the part behind compute.
+
+        With a codec also what was sent; on one host none.
+        """
         if self._group.host_count == 1:
             return {}
         total, exposed = self._group.sum(self._seconds)
-        return {"hidden_share": float(1 - exposed / total) if total else 0.0}
+        uncompressed = 2 * (self._group.host_count - 1) * self.parameters.nbytes * self._step_count
+        found = {"hidden_share": float(1 - exposed / total) if total else 0.0}
+        return found | self._sent_figures(self._step_count, uncompressed)
 
     def __str__(self) -> str:
-        return f"delayed, gradients act one step later, {self.bucket_count} bucket{'s' * (self.bucket_count > 1)}"
+        many = "s" * (self.bucket_count > 1)
+        how = f"delayed, gradients act one step later, {self.bucket_count} bucket{many}"
+        return how + self._codec_text()
 
 
 def make(setting: Setting) -> Strategy:
@@ -203,4 +229,4 @@ def make(setting: Setting) -> Strategy:
         ).on_all_ranks()
     setting = replace(setting, allreduce="host" if group.host_count == 1 else "two_level")
     choice = choose_for_gradients(group, setting.allreduce, list(setting.buckets), setting.dtype)
-    return Delayed(setting, choice)
+    return Delayed(setting, choice, compression_of(setting))

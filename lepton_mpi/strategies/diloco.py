@@ -18,59 +18,45 @@ from typing import Any
 import numpy as np
 
 from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.strategies.meetings import MeetingWorkers
 from lepton_mpi.strategies.strategy import Setting, Strategy
 from lepton_mpi.strategies.strategy_options import DilocoOptions
-from lepton_mpi.strategies.workers import HostWorker, Mean, Workers, make_worker
+from lepton_mpi.strategies.workers import HostWorker, make_worker
 
 
-class Diloco(Workers):
+class Diloco(MeetingWorkers):
     """See the module."""
 
     name = "diloco"
 
     def __init__(self, setting: Setting, options: DilocoOptions) -> None:
-        super().__init__(setting, make_worker(setting, options.workers))
+        worker, fragments = make_worker(setting, options.workers), options.fragments
+        super().__init__(setting, worker, _fragments(setting, fragments), keeps_anchor=True)
         self._options = options
         size, dtype = setting.layout.size, setting.dtype
         if isinstance(self.worker, HostWorker):
             self._momentum = setting.group.host_array((size,), dtype, "state")
         else:
             self._momentum = np.zeros(size, dtype)
-        self._anchor = np.zeros(self.part.size, dtype)
-        first = self.worker.part.start
-        self._fragments = [
-            slice(max(start, first) - first, min(stop, self.worker.part.stop) - first)
-            for start, stop in _fragments(setting, options.fragments)
-        ]
-        self._fragments = [each for each in self._fragments if each.start < each.stop] or [
-            slice(0, 0)
-        ]
-        self._means = [Mean(self.worker.peers, [self.part[each]]) for each in self._fragments]
-        self._is_averaged = _averaged_elements(setting)[self.worker.part]
+        self._is_averaged = _averaged_elements(setting)
         self._since = 0
-
-    def begin(self) -> None:
-        """See ``Workers``."""
-        self.worker.meet()
-        self._anchor[:] = self.part
-        self.worker.meet()
 
     def exchange(self, step: int) -> None:
         """See ``Workers``."""
         self._since += 1
-        due = due_fragments(self._since, self._options.sync_every, len(self._fragments))
+        due = due_fragments(self._since, self._options.sync_every, len(self.spans))
         if due:
             self.worker.meet()
             for number in due:
                 self._outer_step(number)
             self.worker.meet()
             self.meetings += 1
-            if len(self._fragments) == 1:
+            if len(self.spans) == 1:
                 self.apart = 0
 
     def agree(self) -> None:
         """See ``Workers``."""
-        for number in range(len(self._fragments)):
+        for number in range(len(self.spans)):
             self._outer_step(number)
         self.meetings += 1
 
@@ -81,20 +67,19 @@ class Diloco(Workers):
 
     def _outer_step(self, number: int) -> None:
         """Of one fragment."""
-        self.run_mean(self._means[number])
-        part, options = self._fragments[number], self._options
-        kind = self.part.dtype.type
+        self._take_mean(number)
+        options, kind = self._options, self.parameters.dtype.type
         rate, momentum = kind(options.outer_rate), kind(options.outer_momentum)
-        mean, anchor = self.part[part], self._anchor[part]
-        velocity = self._momentum[self.worker.part][part]
-        distance = anchor - mean
-        velocity *= momentum
-        velocity += distance
-        moved = anchor - rate * (distance + momentum * velocity)
-        is_averaged = self._is_averaged[part]
-        np.copyto(mean, moved, where=~is_averaged)
-        velocity[is_averaged] = 0
-        anchor[:] = mean
+        for span in self.spans[number]:
+            mean, anchor, velocity = self.parameters[span], self.anchor[span], self._momentum[span]
+            distance = anchor - mean
+            velocity *= momentum
+            velocity += distance
+            moved = anchor - rate * (distance + momentum * velocity)
+            is_averaged = self._is_averaged[span]
+            np.copyto(mean, moved, where=~is_averaged)
+            velocity[is_averaged] = 0
+            anchor[:] = mean
 
     def state(self) -> dict[str, np.ndarray]:
         """The optimizer's, and the outer momentum."""
@@ -106,8 +91,13 @@ class Diloco(Workers):
         self._since = 0
 
     def own_vectors(self) -> int:
-        """With what the parameters were at the last meeting and, of a rank worker, the outer momentum."""
-        return super().own_vectors() + 1 + (not self.is_shared)
+        """Of a rank worker also the outer momentum."""
+        return super().own_vectors() + (not self.is_shared)
+
+    def memory(self) -> dict[str, int]:
+        """Of host workers also the outer momentum."""
+        found = super().memory()
+        return found | ({"state": found["state"] + 1} if self.is_shared else {})
 
     def facts(self) -> dict[str, Any]:
         """See ``Workers``."""

@@ -10,27 +10,28 @@ long learn less per step. With H = 1 and an optimizer whose update is linear in 
 - Growing H, ``--sync-growth A``: H = max(``--sync-every``, floor((A / rate)^2)), as the learning rate falls (the quadratic
   synchronisation rule).
 
-The optimizer's state stays each worker's own between the ends of epochs, at which it is averaged, too.
+With ``--compress`` the mean is of differences from the last one (``meetings.py``). The optimizer's state stays each worker's own between the ends of epochs, at which it is averaged, too.
 Sources: Stich, "Local SGD converges fast and communicates little", ICLR 2019; Lin, Stich, Patel and Jaggi, "Don't use large
 mini-batches, use local SGD", ICLR 2020; Gu et al., "A quadratic synchronization rule for distributed deep learning", ICLR 2024.
 """
 
 from typing import Any
 
+from lepton_mpi.strategies.meetings import MeetingWorkers
 from lepton_mpi.strategies.strategy import Setting, Strategy
 from lepton_mpi.strategies.strategy_options import LocalOptions
-from lepton_mpi.strategies.workers import Mean, Workers, make_worker
+from lepton_mpi.strategies.workers import make_worker
 
 
-class Local(Workers):
+class Local(MeetingWorkers):
     """See the module."""
 
     name = "local"
 
     def __init__(self, setting: Setting, options: LocalOptions) -> None:
-        super().__init__(setting, make_worker(setting, options.workers))
+        worker, whole = make_worker(setting, options.workers), [(0, setting.layout.size)]
+        super().__init__(setting, worker, whole)
         self._options, self._rate = options, setting.optimizer.rate
-        self._mean = Mean(self.worker.peers, [self.part])
 
     def period(self, step: int) -> int:
         """H at this step."""
@@ -51,7 +52,8 @@ class Local(Workers):
 
     def agree(self) -> None:
         """See ``Workers``."""
-        self.run_mean(self._mean)
+        self._take_mean(0)
+        self._set_anchor(range(1))
         self.apart, self.meetings = 0, self.meetings + 1
 
     def facts(self) -> dict[str, Any]:

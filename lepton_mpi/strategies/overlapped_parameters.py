@@ -17,18 +17,18 @@ With a ``Compression`` the exchange is of payloads, and a host holds its residua
 sums are the same on all hosts, so all else stays: clipping is by the norm of what was decoded.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from lepton_mpi.collectives.between_hosts.overlapped_sum import OverlappedSum
 from lepton_mpi.collectives.choosing.tuning import Choice
-from lepton_mpi.collectives.compressing.compression import Compression, is_of_codec
+from lepton_mpi.collectives.compressing.compression import Compression
 from lepton_mpi.collectives.within_host.flag_kernels import flags_reached, raise_flag
 from lepton_mpi.collectives.within_host.flags import HostFlags, HostMeeting
 from lepton_mpi.collectives.within_host.vectors import HostVectors, Leaves
 from lepton_mpi.strategies.clipping import SharedNorm, clipped_scale
+from lepton_mpi.strategies.compression import Compressing
 from lepton_mpi.strategies.executor import Executor
 from lepton_mpi.strategies.host_state import host_state, vector_counts
 from lepton_mpi.strategies.micro_batches import NodeSums, buckets_of
@@ -36,7 +36,7 @@ from lepton_mpi.strategies.norm_kernels import sum_of_squares
 from lepton_mpi.strategies.strategy import Setting, Share
 
 
-class OverlappedParameters(Executor):
+class OverlappedParameters(Compressing, Executor):
     """See the module. Making one, stepping and ``finish`` are collective over the group. Take all ``shares`` before every
     ``step``; ``setting.buckets`` are summed one after the other.
 
@@ -48,18 +48,17 @@ class OverlappedParameters(Executor):
         Of the gradient; it serves this strategy alone.
     """
 
-    is_shared = compresses = True
+    is_shared = True
 
     def __init__(
         self, setting: Setting, choice: Choice, compression: Compression | None = None
     ) -> None:
         super().__init__(choice)
         self._setting, self._group = setting, setting.group
-        self._compression, self._buckets = compression, list(setting.buckets)
+        self._use(compression, setting)
         self.can_share_out = compression is None  # which serves one sum
-        if compression:
-            # Payloads depend on what a host has.
-            self.reproducible, self._buckets = False, compression.buckets(self._buckets)
+        buckets = list(setting.buckets)
+        self._buckets = compression.buckets(buckets) if compression else buckets
         self.bucket_count, self._clock = len(self._buckets), setting.group.clock
         self.parameters, self.optimizer = host_state(setting)
         self._clip_norm = setting.clip_norm
@@ -104,31 +103,10 @@ class OverlappedParameters(Executor):
             self._compression.step = step
         return self._node_sums.shares()
 
-    def collect(self) -> None:
-        """The residuals of all hosts."""
-        if self._compression:
-            self._compression.collect()
-
-    def state(self) -> dict[str, np.ndarray]:
-        """See ``Strategy``; with residuals once they are collected."""
-        return super().state() | (self._compression.state if self._compression else {})
-
-    def restore(self, parameters: np.ndarray | None, state: Mapping[str, np.ndarray]) -> None:
-        """See ``Strategy``; residuals may be those of another number of hosts."""
-        if self._compression:
-            self._compression.restore({n: v for n, v in state.items() if is_of_codec(n)})
-            of_optimizer = {n: v for n, v in state.items() if not is_of_codec(n)}
-            state = of_optimizer | self._compression.state
-        super().restore(parameters, state)
-
     def memory(self) -> dict[str, int]:
         """Vectors that the host holds."""
         more = {"residuals": self._compression.vector_count} if self._compression else {}
         return self._vector_counts | more
-
-    def facts(self) -> dict[str, Any]:
-        """With the codec."""
-        return super().facts() | ({"compress": self._compression.name} if self._compression else {})
 
     def own_vectors(self) -> int:
         """Sums of micro-batches on their way."""
@@ -137,22 +115,16 @@ class OverlappedParameters(Executor):
     def figures(self) -> dict[str, float]:
         """``hidden_share``: of the time from the first message to the last of every step, the part behind compute.
 
-        With a codec also bytes that all ranks together have sent to other hosts, ``sent_bytes_per_step``, and how many times
-        more they would be as they are, ``compression_ratio``.
+        With a codec also what was sent.
         """
-        sent = self._compression.sent_bytes if self._compression else 0
         now = self._exchanged + np.array([self._sum.exchange_seconds, self._sum.exposed_seconds])
-        total, exposed, all_sent = self._group.sum(np.array([*now, sent])).tolist()
+        total, exposed = self._group.sum(now).tolist()
+        uncompressed = 2 * (self._group.host_count - 1) * self.parameters.nbytes * self._step
         found = {"hidden_share": float(1 - exposed / total) if total else 0.0}
-        if self._step and all_sent:
-            uncompressed = 2 * (self._group.host_count - 1) * self.parameters.nbytes
-            found["sent_bytes_per_step"] = all_sent / self._step
-            found["compression_ratio"] = uncompressed / found["sent_bytes_per_step"]
-        return found
+        return found | self._sent_figures(self._step, uncompressed)
 
     def __str__(self) -> str:
-        codec = f"; between hosts {self._compression.name}" if self._compression else ""
-        return super().__str__() + codec
+        return super().__str__() + self._codec_text()
 
     def need(self, name: str) -> None:
         """A parameter is about to be read (``micro_batches.Follower``)."""

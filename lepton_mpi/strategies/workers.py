@@ -112,11 +112,10 @@ class HostWorker:
         bounds = chunk_bounds(setting.micro_batch_count, group.size)
         first, stop = bounds[places.start], bounds[places.stop]
         check_worker_count(setting.micro_batch_count, group.host_count, "host")
-        self._inner = synchronous.make(
-            replace(
-                setting, group=group.group(host), micro_batch_count=stop - first, allreduce="host"
-            )
+        of_host = replace(
+            setting, group=group.group(host), micro_batch_count=stop - first, allreduce="host"
         )
+        self._inner = synchronous.make(replace(of_host, compress="none"))
         self.parameters, self.kernels = self._inner.parameters, self._inner.kernels
         assert isinstance(self._inner, StrategyBase) and self._inner.optimizer
         self.optimizer = self._inner.optimizer
@@ -210,7 +209,8 @@ class Workers(StrategyBase):
     freezes = True
 
     def __init__(self, setting: Setting, worker: Worker) -> None:
-        self.reproducible = not setting.is_balanced
+        self._is_balanced = setting.is_balanced
+        self.reproducible = not self._is_balanced
         self.can_share_out = isinstance(worker, RankWorker)
         self.worker, self._clock, self._group = worker, setting.group.clock, setting.group
         self.parameters, self.optimizer = worker.parameters, worker.optimizer
@@ -314,10 +314,12 @@ class Workers(StrategyBase):
         """For the head line."""
         kind = "host" if isinstance(self.worker, HostWorker) else "rank"
         count = self.worker.count
-        bits = f"same bits for {count} wherever they run"
-        if not self.reproducible:
-            bits = "bits depend on their speed"
-        return f"{count} worker{'s' * (count > 1)}, each a {kind}; {bits}"
+        return f"{count} worker{'s' * (count > 1)}, each a {kind}; {self._bits()}"
+
+    def _bits(self) -> str:
+        if self._is_balanced:
+            return "bits depend on their speed"
+        return f"same bits for {self.worker.count} wherever they run"
 
 
 def _is_a_strategy(workers: Workers) -> Strategy:

@@ -22,6 +22,10 @@ class _Pretending(MPI.Intracomm):
     def Split_type(self, split_type: int, key: int = 0, info: MPI.Info = MPI.INFO_NULL):
         return super().Split(self.host_of[self.rank], key)
 
+    def Create_group(self, group: MPI.Group, tag: int = 0) -> _Pretending:
+        ranks = MPI.Group.Translate_ranks(group, None, self.Get_group())
+        return pretending(super().Create_group(group, tag), [self.host_of[rank] for rank in ranks])
+
 
 def pretending(comm: MPI.Intracomm, host_of: list[int]) -> _Pretending:
     made = _Pretending(comm)
