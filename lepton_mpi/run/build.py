@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -254,6 +254,8 @@ def _make_strategy(
             _check_decay(config, model)
         make = STRATEGIES.find(config.strategy)
         memory_forecast.check_vectors(world, layout, dtype, len(rule_of(settings).state))
+    # An own one without its folders.
+    world.clock.name_steps(PurePath(config.strategy).name)
     made: Strategy = make(setting)
     with world.agreeing():
         _check_strategy(config, model, made)

@@ -71,7 +71,7 @@ class Together:
         # Parameters are read before the first share, which else asks for them.
         run.strategy.finish()
         clock = run.world.clock
-        clock.enter("input", step.number)
+        clock.enter("input")
         batches = [held.hold(run.inputs.next(step.draw)) for held in self._held]
         clock.enter("compute")
         micro_batches = []

@@ -81,6 +81,8 @@ class Strategy(Protocol):
         ``weight``.
 
         Some of the work may go on in the background until ``finish``, or until ``Sync.need``. Collective over the group.
+        While it waits for other ranks the group's ``clock`` is in phase communication or waiting, and in compute behind it:
+        a report of a hang names the ranks that are in neither. The same holds for ``finish``.
         """
 
     def finish(self) -> None:

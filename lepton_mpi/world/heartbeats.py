@@ -1,6 +1,7 @@
 """What the ranks of a host show each other in one file of shared memory, and what is reported from it when they hang.
 
     word 0           1 once a rank of the host has reported why the job ends
+    bytes 8 to 63    what the host's steps are of, the strategy's name: UTF-8, zeros behind it
     from byte 64 on  a row per local rank, three float64: step, number of the phase, CLOCK_MONOTONIC seconds at its begin
 
 Needs the standard library alone: ``backstop.py`` starts it as a program of its own, which reports for a process whose
@@ -40,7 +41,7 @@ WAITING = ("communication", "waiting")
 # a step, which the user's limit is about.
 PATIENCE_SECONDS = {"start": 600.0, "checkpoint": 600.0}
 
-ROWS_AT, _ROW = 64, struct.Struct("3d")
+LABEL_AT, ROWS_AT, _ROW = 8, 64, struct.Struct("3d")
 
 
 def file_bytes(local_size: int) -> int:
@@ -49,11 +50,12 @@ def file_bytes(local_size: int) -> int:
 
 
 class Heartbeat(NamedTuple):
-    """One row."""
+    """One row, and what its steps are of."""
 
     step: float
     phase_number: float
     since: float
+    label: str = ""
 
     @property
     def phase(self) -> str:
@@ -61,7 +63,8 @@ class Heartbeat(NamedTuple):
         return PHASES[int(self.phase_number)]
 
     def __str__(self) -> str:
-        return f"{self.phase} in step {int(self.step)} for {monotonic() - self.since:.1f} s"
+        of = f" of {self.label}" if self.label else ""
+        return f"{self.phase} in step {int(self.step)}{of} for {monotonic() - self.since:.1f} s"
 
     def limit_seconds(self, limit_seconds: float) -> float:
         """How long the rank may be in its phase: ``--timeout``, or longer."""
@@ -112,7 +115,12 @@ class Host:
         stack : str
             Where that rank is.
         """
-        late = [rank for rank, beat in enumerate(heartbeats) if self._is_cause(beat)]
+        stopped = [rank for rank, process in enumerate(self.process_ids) if _is_stopped(process)]
+        late = [
+            rank
+            for rank, beat in enumerate(heartbeats)
+            if self._is_cause(beat) or (rank in stopped and beat.phase != "over")
+        ]
         named = late or [local_rank]
         who = f"rank{'s' * (len(named) > 1)} {', '.join(str(self.ranks[rank]) for rank in named)}"
         first = heartbeats[named[0]]
@@ -122,7 +130,10 @@ class Host:
         lines = [
             f"lepton_mpi: {who} of {self.size} made no progress for {limit:g} s ({why}); "
             "the ranks of this host:",
-            *(f"  rank {self.ranks[rank]}: {beat}" for rank, beat in enumerate(heartbeats)),
+            *(
+                f"  rank {self.ranks[rank]}: {beat}{', stopped by a signal' * (rank in stopped)}"
+                for rank, beat in enumerate(heartbeats)
+            ),
         ]
         stacks = {rank: self._last_stack(rank) for rank in late} | (
             {local_rank: stack} if stack else {}
@@ -146,9 +157,31 @@ class Host:
         return "\n\n".join(text for text in threads if _WATCHDOG not in text)
 
 
+def _is_stopped(process_id: int) -> bool:
+    """Whether a process was stopped, as by SIGSTOP: it may be in any phase, and holds up the others."""
+    try:
+        status = Path(f"/proc/{process_id}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] in "Tt"
+
+
 def heartbeats_of(content: bytes) -> list[Heartbeat]:
     """All rows of the file."""
-    return [Heartbeat(*row) for row in _ROW.iter_unpack(content[ROWS_AT:])]
+    label = read_label(content[LABEL_AT:ROWS_AT])
+    rows = _ROW.iter_unpack(content[ROWS_AT:])
+    return [Heartbeat(step, phase, since, label) for step, phase, since in rows]
+
+
+def label_bytes(label: str) -> bytes:
+    """What is written of a label, cut to its room in the file."""
+    room = ROWS_AT - LABEL_AT
+    return label.encode(errors="replace")[:room].ljust(room, b"\0")
+
+
+def read_label(content: bytes) -> str:
+    """The label that these bytes are of; a character that was cut is left out."""
+    return content.rstrip(b"\0").decode(errors="ignore")
 
 
 def main(argument: str) -> None:

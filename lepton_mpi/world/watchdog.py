@@ -4,8 +4,8 @@ Every rank keeps one row (step, phase, seconds at its begin) in memory shared by
 that fill it add up the time of each phase. A thread of each rank looks at its own row; when the row is
 older than the time limit, the rank reports all rows of its host and ends the job.
 
-    rank 0: communication in step 12 for 60 s     waits for a peer: a victim
-    rank 1: compute in step 12 for 61 s           does not: its Python stack is printed as well
+    rank 0: communication in step 12 of gossip for 60 s     waits for a peer: a victim
+    rank 1: compute in step 12 of gossip for 61 s           does not: its Python stack is printed as well
 
 The same thread sleeps on the process descriptors of the host's other ranks, so that a rank that dies is
 noticed at once, in whatever call its peers wait.
@@ -25,7 +25,16 @@ from time import monotonic
 import numpy as np
 
 from lepton_mpi.world.backstop import Backstop
-from lepton_mpi.world.heartbeats import PATIENCE_SECONDS, PHASES, WAITING, Heartbeat
+from lepton_mpi.world.heartbeats import (
+    LABEL_AT,
+    PATIENCE_SECONDS,
+    PHASES,
+    ROWS_AT,
+    WAITING,
+    Heartbeat,
+    label_bytes,
+    read_label,
+)
 
 _NUMBER_OF = {phase: number for number, phase in enumerate(PHASES)}
 _WAITING_NUMBERS = {_NUMBER_OF[phase] for phase in WAITING}
@@ -43,6 +52,8 @@ class PhaseClock:
         Shared by the host's ranks: step, phase, CLOCK_MONOTONIC seconds at the phase's begin.
     local_rank : int
         The row that this rank writes.
+    label : uint8, shape (ROWS_AT - LABEL_AT,)
+        Shared by the host's ranks: what their steps are of.
 
     Attributes
     ----------
@@ -52,8 +63,14 @@ class PhaseClock:
         Called when a phase begins that may last longer, or shorter, than the one before.
     """
 
-    def __init__(self, rows: np.ndarray | None = None, local_rank: int = 0) -> None:
+    def __init__(
+        self,
+        rows: np.ndarray | None = None,
+        local_rank: int = 0,
+        label: np.ndarray | None = None,
+    ) -> None:
         self.rows = np.zeros((1, 3)) if rows is None else rows
+        self._label = np.zeros(ROWS_AT - LABEL_AT, np.uint8) if label is None else label
         self.local_rank = local_rank
         # Its elements are faster to set than an array's.
         self._row: memoryview[float] = memoryview(self.rows[local_rank])
@@ -77,6 +94,10 @@ class PhaseClock:
             self._is_patient = phase in PATIENCE_SECONDS
             self.on_new_limit()
 
+    def name_steps(self, label: str) -> None:
+        """Have reports say that steps are of ``label``, such as the strategy; all ranks of the host say the same."""
+        self._label[:] = np.frombuffer(label_bytes(label), np.uint8)
+
     def move(self, source: str, target: str, seconds: float) -> None:
         """Count ``seconds`` that were booked, or will be, under ``source`` as ``target``."""
         self.seconds[source] -= seconds
@@ -88,7 +109,8 @@ class PhaseClock:
 
     def heartbeats(self) -> list[Heartbeat]:
         """All ranks of this host."""
-        return [Heartbeat(*row) for row in self.rows.tolist()]
+        label = read_label(self._label.tobytes())
+        return [Heartbeat(step, phase, since, label) for step, phase, since in self.rows.tolist()]
 
     def waits_for_others(self) -> bool:
         """Whether this rank depends on its peers right now."""

@@ -106,7 +106,8 @@ class World(RankGroup):
             self._file = shared_memory.open_host_file(self.host_comm, length, "heartbeats")
         words = pages.map_file(self._file, length)
         rows = words[heartbeats.ROWS_AT :].view(np.float64).reshape(self.local_size, 3)
-        self.clock = PhaseClock(rows, self.local_rank)
+        label = words[heartbeats.LABEL_AT : heartbeats.ROWS_AT]
+        self.clock = PhaseClock(rows, self.local_rank, label)
         self._failure = Failure(self.rank, self.size, self._file, words[:8].view(np.int64))
         backstop = Backstop()
         self._host = self._describe_host(backstop.stack_file)

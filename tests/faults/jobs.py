@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pytest
 
 ROOT = Path(__file__).parents[2]
 TRAIN = ("-m", "lepton_mpi.train")
@@ -88,6 +89,25 @@ def started(ranks: int, *words: str, cwd: Path, **variables: str) -> Iterator[su
         _kill(job)
         for pipe in (job.stdout, job.stderr):
             pipe.close()
+
+
+def run_over_hosts(
+    ranks_per_host: list[str], *words: str, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """``python WORDS`` on two emulated hosts, however it ends; skips the test where there is no root for them."""
+    hosts = ["--hosts", "2", "--ranks-per-host", *ranks_per_host, "--rate", "1gbit"]
+    command = [sys.executable, "-m", "benchmarks.emulated_hosts", *hosts, "--", sys.executable]
+    ended = subprocess.run(
+        [*command, *words],
+        cwd=ROOT,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    if ended.returncode == 4:
+        pytest.skip(ended.stderr.strip()[-300:])
+    return ended
 
 
 def metrics(path: Path) -> list[dict]:

@@ -1,9 +1,5 @@
 """Several hosts, emulated by network namespaces; skipped where there is no root for them."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -15,28 +11,9 @@ TRAIN = ("-m", "lepton_mpi.train", "--epochs", "2", "--progress", "none", "--met
 _SAYING = ("-m", "lepton_mpi.train", "--epochs", "2", "--progress", "plain", "--metrics")
 
 
-def _over_hosts(
-    ranks_per_host: list[str], *words: str, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """``python WORDS`` on two hosts, however it ends."""
-    hosts = ["--hosts", "2", "--ranks-per-host", *ranks_per_host, "--rate", "1gbit"]
-    command = [sys.executable, "-m", "benchmarks.emulated_hosts", *hosts, "--", sys.executable]
-    ended = subprocess.run(
-        [*command, *words],
-        cwd=jobs.ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    if ended.returncode == 4:
-        pytest.skip(ended.stderr.strip()[-300:])
-    return ended
-
-
 def _run_over_hosts(ranks_per_host: list[str], *words: str, **environment: str) -> str:
     """Standard output of ``python WORDS`` on two hosts."""
-    ended = _over_hosts(ranks_per_host, *words, **environment)
+    ended = jobs.run_over_hosts(ranks_per_host, *words, **environment)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
@@ -161,7 +138,7 @@ def test_a_rank_that_dies_in_a_compressed_run_ends_it(tmp_path):
         "            os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     words = ("--compress", "int8", "--hook", f"{hook}:Dies", "--timeout", "20")
-    ended = _over_hosts(["2"], *TRAIN, str(tmp_path / "m.jsonl"), *words)
+    ended = jobs.run_over_hosts(["2"], *TRAIN, str(tmp_path / "m.jsonl"), *words)
     assert ended.returncode not in (0, None)
     assert "died" in ended.stderr + ended.stdout
 

@@ -78,9 +78,9 @@ def test_a_hang_that_holds_the_interpreter_lock_is_shown(tmp_path, ranks):
     who = "rank 2" if len(ranks) == 1 else "ranks 0, 1, 2, 3"
     (line,) = job.lines("lepton_mpi: rank")
     assert line.startswith(f"lepton_mpi: {who} of 4 made no progress for 3 s (--timeout)"), line
-    assert re.search(r"^  rank 2: compute in step \d for \d+\.\d s$", job.err, re.MULTILINE), (
-        job.text
-    )
+    assert re.search(
+        r"^  rank 2: compute in step \d of sync for \d+\.\d s$", job.err, re.MULTILINE
+    ), job.text
     where = job.err[job.err.index("where rank 2 is:") :]
     assert re.search(r'leaving\.py", line \d+ in loss_and_gradient', where), job.text
 

@@ -14,8 +14,7 @@ class LocalSgd(StrategyBase):
     def __init__(self, setting):
         group, layout, count = setting.group, setting.layout, setting.micro_batch_count
         self._group = group
-        self.parameters, self._gradient = np.zeros((2, layout.size), setting.dtype)
-        self._sum = np.zeros_like(self._gradient)
+        self.parameters, self._gradient, self._sum = np.zeros((3, layout.size), setting.dtype)
         state = np.zeros((len(rule_of(setting.optimizer).state), layout.size), setting.dtype)
         of_model = {"averaged": setting.averaged, "decayed": setting.decayed}
         self.optimizer = Optimizer(setting.optimizer, layout, setting.dtype, state, **of_model)
@@ -36,4 +35,6 @@ class LocalSgd(StrategyBase):
             self.finish()
 
     def finish(self):
+        self._group.clock.enter("communication")  # who waits is not taken for who hangs
         self.parameters[:] = self._group.sum(self.parameters) / self._group.size
+        self._group.clock.enter("compute")

@@ -1,7 +1,8 @@
-"""The watchdog notices the death of a neighbour, on new kernels and on old ones."""
+"""The watchdog notices the death of a neighbour, on new kernels and on old ones, and says who holds up whom."""
 
 import os
 import queue
+import signal
 import subprocess
 import sys
 from time import monotonic
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from lepton_mpi.world.backstop import Backstop
-from lepton_mpi.world.heartbeats import PHASES, Heartbeat, Host
+from lepton_mpi.world.heartbeats import PHASES, Heartbeat, Host, heartbeats_of
 from lepton_mpi.world.watchdog import PhaseClock, Watchdog
 
 
@@ -83,6 +84,38 @@ def test_a_long_phase_that_ends_while_the_watchdog_looks_is_no_timeout():
     finally:
         watchdog.stop()
     assert timeouts.empty()
+
+
+def test_a_stopped_rank_is_the_cause_wherever_it_is():
+    """It waits for others as they wait for it; the report names it, and what its steps are of."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as neighbour:
+        neighbour.send_signal(signal.SIGSTOP)
+        os.waitpid(neighbour.pid, os.WUNTRACED)
+        waiting = PHASES.index("communication")
+        beats = [Heartbeat(step, waiting, monotonic() - 7, "gossip") for step in (3, 2)]
+        host = Host(8, [4, 5], [os.getpid(), neighbour.pid], [-1] * 2, [-1] * 2, 5.0)
+        first, of_4, of_5 = host.hang_report(beats, 0).splitlines()
+        neighbour.kill()
+    assert first.startswith("lepton_mpi: rank 5 of 8 made no progress for 5 s (--timeout)")
+    assert of_4 == "  rank 4: communication in step 3 of gossip for 7.0 s"
+    assert of_5 == "  rank 5: communication in step 2 of gossip for 7.0 s, stopped by a signal"
+
+
+@pytest.mark.parametrize("label", ["", "gossip", "é" * 40, "x" * 80])
+def test_a_label_is_read_as_far_as_it_has_room(label):
+    """Of 56 bytes; a character that does not fit is left out. The program of the backstop reads it from the file."""
+    memory = np.zeros(56, np.uint8)
+    clock = PhaseClock(np.zeros((1, 3)), 0, memory)
+    clock.name_steps("longer than the next")
+    clock.name_steps(label)
+    clock.enter("input", 12)
+    expected = label.encode()[:56].decode(errors="ignore")
+    (beat,) = clock.heartbeats()
+    assert beat.label == expected
+    of = f" of {expected}" if label else ""
+    assert str(beat).startswith(f"input in step 12{of} for 0.0 s")
+    content = bytes(8) + memory.tobytes() + clock.rows.tobytes()
+    assert heartbeats_of(content) == [beat]
 
 
 @pytest.mark.parametrize(
