@@ -36,10 +36,15 @@ def draw(rows: Sequence[Row], target: str) -> None:
                 each = row["bytes_per_step"] * row["steps"] / len(losses)
                 sent = [each * (number + 1) for number in range(len(losses))]
                 over_bytes.plot(sent, losses, marker=".", **style)
+        if not over_bytes.lines:
+            over_bytes.set_axis_off()
         for axes, unit in ((over_time, "seconds"), (over_bytes, "bytes sent by a host")):
             axes.set(xlabel=unit, ylabel="validation loss", xscale="log", yscale="log")
         over_time.set_title(f"{task}, {network}", loc="left")
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=4, frameon=False, fontsize=9)
+    drawn = [panel.get_legend_handles_labels() for panel, _ in panels]
+    lines = {label: line for found in drawn for line, label in zip(*found, strict=True)}
+    figure.legend(
+        lines.values(), lines.keys(), loc="lower center", ncols=5, frameon=False, fontsize=9
+    )
     figure.tight_layout(rect=(0, 0.28 / len(places), 1, 1))
     figure.savefig(target)
