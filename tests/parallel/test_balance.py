@@ -90,7 +90,7 @@ def test_workers_of_uneven_speed(world, folder, monkeypatch, strategy):
     moved, epochs = (_records(world, folder, event) for event in ("balance", "epoch"))
     with together(world):
         assert moved[-1]["micro_batches"][-1] < 0.7 * min(moved[-1]["micro_batches"][:-1])
-        assert epochs[-1]["loss"] < 0.7 * epochs[0]["loss"]
+        assert epochs[-1]["loss"] < 0.9 * epochs[0]["loss"]
 
 
 def test_adasum_is_not_balanced(world):
