@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults import jobs
+from tests.split_runs import NETWORKS, digests_program, printed_digests
 from tests.split_runs import RUNS as SPLIT_RUNS
-from tests.split_runs import digests_program, printed_digests
 
 RUNS = {
     "digits": ("--recipe", "digits"),
@@ -61,12 +61,12 @@ def test_the_digest_is_that_of_one_rank(tmp_path, end_on_one_rank, run, ranks):
 
 
 def test_every_model_has_the_digest_of_one_rank_on_eight(tmp_path):
-    """Activations, dropout, clipping and regression, with Adam and with momentum, after 3 epochs."""
+    """Activations, dropout, clipping and regression, with Adam and with momentum, after 3 epochs, and networks of layers."""
     (tmp_path / "runs.py").write_text(digests_program())
     one, eight = (jobs.run(ranks, "runs.py", cwd=tmp_path) for ranks in (1, 8))
     assert one.code == eight.code == 0, one.text + eight.text
     assert printed_digests(eight.out) == printed_digests(one.out)
-    assert len({*printed_digests(one.out).values()}) == len(SPLIT_RUNS)
+    assert len({*printed_digests(one.out).values()}) == len(SPLIT_RUNS) + len(NETWORKS)
 
 
 def test_other_runs_have_other_digests(end_on_one_rank):
