@@ -109,11 +109,14 @@ class TrainingReads:
         of those micro-batches alone, and 0 where they have none. To be called after ``begin_epoch``.
         """
         batches, weight = self._shuffle.micro_batches, self._rows.even_weight
-        of = range(batches.count) if numbers is None else numbers
-        steps = range(batches.step_count(self._rows.row_count))
         if weight is not None:
-            lengths = [batches.step_rows(self._rows.row_count, step) for step in steps]
-            return [weight * batches.row_count(of, length) for length in lengths]
+            full, rest = divmod(self._rows.row_count, batches.batch_rows)
+            in_full, in_rest = batches.batch_rows, rest
+            if numbers is not None:
+                in_full = batches.row_count(numbers, batches.batch_rows)
+                in_rest = batches.row_count(numbers, rest)
+            return [weight * in_full] * full + [weight * in_rest] * (rest > 0)
+        of = range(batches.count) if numbers is None else numbers
         if self._order is not None:
             assert self._order.epoch == epoch, (self._order.epoch, epoch)
             weights = self._full_weights(self._rows.weights(self._order.rows), of)

@@ -46,7 +46,7 @@ def compute(run: Run, step: Step) -> None:
     """Fill the gradients of this rank's micro-batches of a step, and add up loss and correct count."""
     clock, model, parameters = run.world.clock, run.model, run.parameters
     for _, vector, gradient, sync in run.strategy.shares(step.number):
-        clock.enter("input")
+        clock.enter("input", step.number)
         batch = run.inputs.next(step.draw)
         clock.enter("compute")
         if batch.y.size:

@@ -143,8 +143,8 @@ class Run:
         of_steps = draws(self.config.seed, self.step, self.steps_per_epoch - self.position)
         for position, draw in enumerate(of_steps, self.position):
             self.step, self.position = self.step + 1, position + 1
-            # Here, since a rank may have nothing to compute in it.
-            self.world.clock.enter("input", self.step)
+            if not self.strategy.numbers:  # who computes says the step with its rows
+                self.world.clock.enter("input", self.step)
             yield Step(self.step, draw, self.weighed[position])
 
     def add(self, sums: Sums) -> None:

@@ -375,5 +375,10 @@ def test_steps_weigh_their_rows(tmp_path, rows):
     """The gradient of a step is divided by its rows; the last step of an epoch may have fewer."""
     data = load(_write(tmp_path / "a.h5", rows), held_out=NOTHING)
     reads = TrainingReads(data.splits["train"], _order(data, kind="full"), [0], range(1, 3), 0)
-    assert reads.step_weights(2) == [20] * (rows // 20) + [rows % 20] * (rows % 20 > 0)
+    whole = [20] * (rows // 20) + [rows % 20] * (rows % 20 > 0)
+    assert reads.step_weights(2) == whole
+    # Of some of the micro-batches of 6, 6, 6 and 2 rows, the last of which are empty in a short step.
+    of_some = [min(n, 6) + min(max(n - 12, 0), 6) for n in whole]
+    assert reads.step_weights(2, [0, 2]) == of_some
+    assert [*map(sum, zip(of_some, reads.step_weights(2, [1, 3]), strict=True))] == whole
     reads.close()
