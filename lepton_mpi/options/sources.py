@@ -139,11 +139,15 @@ class _Sources:
 
     def _refuse_options_of_others(self, names: Iterable[str]) -> None:
         """Raises ConfigurationError for an option that another model than the chosen one has."""
-        of_others = {option.name: option for option in own.all_own_options()}
+        everybodys = own.all_own_options()
+        of_others = {option.name: option for option in everybodys}
         for name in names:
             option = self._options.get(name) or of_others.get(name)
             if option and option.of and self._choices[option.of[0]] not in option.of[1:]:
                 chooser, *choices = option.of
+                # Several choices may have an option of this name, each with its own defaults.
+                alike = [each.of for each in everybodys if each.name == name]
+                choices = [of[1] for of in alike if of[0] == chooser] or choices
                 raise ConfigurationError(
                     f"{option.flag}: expected --{chooser} {' or '.join(choices)}, whose option it is, "
                     f"got --{chooser} {printable(str(self._choices[chooser]))}"

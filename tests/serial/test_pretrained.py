@@ -392,7 +392,7 @@ def test_a_file_that_ends_early(tmp_path):
 
 
 def test_a_place_without_a_file(tmp_path):
-    with pytest.raises(DataError, match="no such checkpoint"):
+    with pytest.raises(DataError, match=r"none.safetensors: no such file$"):
         _found(tmp_path / "none.safetensors")
     with pytest.raises(DataError, match=r"no file step-….h5$"):
         _found(tmp_path)

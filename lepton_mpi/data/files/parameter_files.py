@@ -36,7 +36,7 @@ class ParameterFile(NamedTuple):
 def check_kind(path: Path) -> None:
     """Refuse what is none of these files and no checkpoint either, with how to make one. Raises DataError."""
     if not os.path.exists(path):
-        raise DataError(f"{path}: no such checkpoint, and no other file")
+        raise DataError(f"{path}: no such file")
     probe.check_regular(path)
     try:
         with path.open("rb") as raw:
