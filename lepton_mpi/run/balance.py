@@ -15,7 +15,6 @@ import numpy as np
 
 from lepton_mpi.data.batches import MicroBatchReader
 from lepton_mpi.data.reads import TrainingReads
-from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.run.hook import QuietHook
 from lepton_mpi.run.run import Run
 
@@ -26,13 +25,9 @@ _GAIN = 0.9
 
 
 class Balance(QuietHook):
-    """The hook of ``--balance auto``. Raises ConfigurationError for a strategy whose shares are fixed."""
+    """The hook of ``--balance auto``, for a strategy that can share out."""
 
     def __init__(self, run: Run) -> None:
-        if not run.strategy.can_share_out:
-            raise ConfigurationError(
-                f"--balance auto: expected a strategy of which a rank may compute any part of a step, such as --strategy sync, got {run.strategy}"
-            )
         self._seconds: list[float] = []
         self._before, self._steps = 0.0, 0
         self._costs = np.zeros(run.world.size)

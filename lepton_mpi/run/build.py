@@ -278,6 +278,11 @@ def _check_strategy(config: Config, model: Model, strategy: Strategy) -> None:
         raise ConfigurationError(
             f"--compress {config.compress}: expected a strategy that compresses (sync, delayed, local, diloco, hierarchical), got {config.strategy}"
         )
+    if config.balance == "auto" and not strategy.can_share_out:
+        raise ConfigurationError(
+            "--balance auto: expected a strategy of which any rank may compute any part of a step: sync or delayed with --allreduce auto "
+            f"and no --compress between hosts, or local, diloco, bounded, gossip or elastic of rank workers, got {config.strategy}"
+        )
 
 
 def _check_decay(config: Config, model: Model) -> None:
@@ -327,8 +332,8 @@ def _make_hooks(run: Run) -> list[Hook]:
     made: list[Hook] = [hooks.TrainingFigures(), hooks.Validation(), hooks.Progress()]
     folder = run.config.checkpoint
     made += [hooks.Checkpoints(run, folder)] if folder else []
+    made += [Balance(run)] if run.config.balance == "auto" else []
     with run.world.agreeing():
-        made += [Balance(run)] if run.config.balance == "auto" else []
         made += own_hooks(run.config.hook, run)
     return [*made, hooks.Summary()]
 

@@ -60,26 +60,34 @@ class Together:
     """Memory of this rank's micro-batches, and ``compute``."""
 
     def __init__(self, run: Run) -> None:
-        numbers, layout = run.strategy.numbers, run.layout
         self._exchange = RankExchange(run.world, run.micro_batches.count)
-        self._held = [Held() for _ in numbers]
-        self._vectors = np.zeros((len(numbers), layout.size), run.strategy.parameters.dtype)
-        self._gradients: list[Views] = [layout.views(vector) for vector in self._vectors]
+        self._held: list[Held] = []
+        self._vectors: list[np.ndarray] = []
+        self._gradients: list[Views] = []
+
+    def _hold(self, run: Run) -> None:
+        """Memory for one more micro-batch: ``--balance auto`` may give this rank others than it began with."""
+        self._held.append(Held())
+        self._vectors.append(np.zeros(run.layout.size, run.strategy.parameters.dtype))
+        self._gradients.append(run.layout.views(self._vectors[-1]))
 
     def compute(self, run: Run, step: Step) -> None:
         """What ``loop.compute`` does. Collective."""
         # Parameters are read before the first share, which else asks for them.
         run.strategy.finish()
-        clock = run.world.clock
-        clock.enter("input")
-        batches = [held.hold(run.inputs.next(step.draw)) for held in self._held]
+        numbers, clock = run.strategy.numbers, run.world.clock
+        while len(self._held) < len(numbers):
+            self._hold(run)
+        clock.enter("input", step.number)
+        batches = [held.hold(run.inputs.next(step.draw)) for held in self._held[: len(numbers)]]
         clock.enter("compute")
         micro_batches = []
-        for slot, (number, batch) in enumerate(zip(run.strategy.numbers, batches, strict=True)):
+        for slot, (number, batch) in enumerate(zip(numbers, batches, strict=True)):
             if batch.y.size:
                 micro_batches.append(MicroBatch(number, batch, self._gradients[slot]))
             else:
-                self._vectors[slot] = 0
+                self._vectors[slot][:] = 0
         run.add(run.model.loss_and_gradients(run.parameters, micro_batches, self._exchange))
-        for share, vector in zip(run.strategy.shares(step.number), self._vectors, strict=True):
+        shares = run.strategy.shares(step.number)
+        for share, vector in zip(shares, self._vectors[: len(numbers)], strict=True):
             share.vector[:] = vector

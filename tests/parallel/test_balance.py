@@ -8,9 +8,10 @@ import pytest
 
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options.config import Config
-from lepton_mpi.run.balance import best_shares
+from lepton_mpi.run.balance import best_shares, share_out
 from lepton_mpi.run.build import build
 from lepton_mpi.run.fit import train
+from lepton_mpi.run.hook import QuietHook
 from tests.parallel.together import refused, together
 
 _SLOW, _SECONDS = 3.0, 0.002
@@ -78,6 +79,35 @@ def test_a_slow_rank_gets_less_and_no_bit_changes(world, folder, monkeypatch, op
         assert shares[-1] < 0.7 * min(shares[:-1])  # a third, on a machine with nothing else to do
 
 
+class Moving(QuietHook):
+    """Hands all micro-batches but one to the last rank, and later all to the first."""
+
+    def after_step(self, run):
+        count, size = run.micro_batches.count, run.world.size
+        if run.step == 4:
+            share_out(run, [0, *[min(1, count)] * (size - 1), count] if size > 1 else [0, count])
+        if run.step == 9:
+            share_out(run, [0, *[count] * size])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"hidden": (30,)},
+        {"strategy": "delayed", "hidden": (30,)},
+        {"model": "resnet8", "own": {"model": {"width": 4, "norm": "sync_batch"}}},
+        {"model": "cnn", "own": {"model": {"channels": (4, 6)}}, "dropout": 0.2, "clip_norm": 0.5},
+    ],
+    ids=["sync", "delayed", "sync_batch", "dropout, clipped"],
+)
+def test_shares_may_become_any_others(world, options):
+    """Ranks with nothing, and one with everything, in the middle of an epoch: no bit changes."""
+    config = Config(epochs=1, progress="none", global_batch=60, **options)
+    plain, moved = train(config, world), train(config, world, hooks=[Moving()])
+    with together(world):
+        assert plain["weights_digest"] == moved["weights_digest"]
+
+
 @pytest.mark.parametrize("strategy", ["local", "gossip", "bounded", "elastic"])
 def test_workers_of_uneven_speed(world, folder, monkeypatch, strategy):
     """The slow one makes its steps of fewer rows, so that nobody waits for it; every row of an epoch is used once."""
@@ -95,7 +125,7 @@ def test_workers_of_uneven_speed(world, folder, monkeypatch, strategy):
 
 def test_adasum_is_not_balanced(world):
     """Its gradients weigh the same; refused, with what is balanced."""
-    with refused(world, ConfigurationError, "--balance auto", "--strategy sync"):
+    with refused(world, ConfigurationError, "--balance auto", "sync or delayed", "got adasum"):
         build(Config(strategy="adasum", balance="auto", progress="none", epochs=1), world)
 
 
