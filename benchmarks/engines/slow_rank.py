@@ -38,7 +38,7 @@ class Slow:
         self.shapes = {"w": (int(np.prod(feature_shape)), class_count)}
 
     def loss_and_gradient(self, parameters, batch, gradient):
-        """Mean loss of softmax regression, summed over the rows."""
+        """Cross-entropy, summed over the rows, after a sleep of ``seconds``."""
         time.sleep(self.seconds)
         x = batch.x.reshape(len(batch.x), -1)
         z = x @ parameters["w"]
