@@ -20,7 +20,7 @@ from lepton_mpi.layers.compose import Graph, Part
 from lepton_mpi.layers.layer import Array, Head, Layer, Sums, Synchronised, When
 from lepton_mpi.layers.packing import pack
 from lepton_mpi.layers.plan import Key, Plan, make_plan
-from lepton_mpi.models.joint_step import JointStep, meetings_of
+from lepton_mpi.models.joint_step import JointStep, Meeting, meetings_of
 from lepton_mpi.models.model import MicroBatch, Model
 from lepton_mpi.sync import ALONE, Exchange, Sync
 from lepton_mpi.vectors import Views
@@ -78,7 +78,9 @@ class Network(Model):
         self.outputs_first = [key for key, each in found if each.outputs_first]
         self._look_at_layers()
         self.reads_in_place = self._reads_rows() and not self.synchronised
-        self._plans: dict[tuple[int, np.dtype[Any], bool], tuple[Plan, dict[Key, Array]]] = {}
+        self._plans: dict[tuple[int, np.dtype[Any], bool], Plan] = {}
+        self._lasting: dict[tuple[int, np.dtype[Any], bool], dict[Key, Array]] = {}
+        self._meetings: list[Meeting] | None = None
         self._bounds: dict[tuple[int, int, bool, int, int], Bound] = {}
         self._numbers = np.arange(0)
         # One, or of micro-batches that are computed side by side one each.
@@ -99,6 +101,8 @@ class Network(Model):
                 node.layer.freeze(own)
         self._look_at_layers()
         self._plans.clear()
+        self._lasting.clear()
+        self._meetings = None
         self._bounds.clear()
 
     def loss_and_gradient(
@@ -124,10 +128,11 @@ class Network(Model):
             self._bind(parameters, each.batch, each.gradient, slot)
             for slot, each in enumerate(micro_batches)
         ]
-        # The plans of all numbers of rows have the same calls.
-        plan, _ = self._plan(1, next(iter(parameters.values())).dtype, True)
-        meetings = meetings_of(plan, self._graph)
-        return JointStep(micro_batches, bounds).run(meetings, exchange)
+        if self._meetings is None:
+            # The plans of all numbers of rows have the same calls.
+            plan = self.plan(1, next(iter(parameters.values())).dtype)
+            self._meetings = meetings_of(plan, self._graph)
+        return JointStep(micro_batches, bounds).run(self._meetings, exchange)
 
     def evaluate(self, parameters: Views, batch: Batch, predicted: Array) -> float:
         bound = self._outputs(parameters, batch)
@@ -152,9 +157,12 @@ class Network(Model):
         return arena + sum(plan.byte_count - plan.arena_bytes for plan in plans)
 
     def plan(self, rows: int, dtype: np.dtype[Any], training: bool = True) -> Plan:
-        """What a call on so many rows does, and the memory it takes: for tools. No memory is made for it."""
-        plan = make_plan(*(self._graph, rows, dtype, training, self._recompute), frozen=self.frozen)
-        return pack(plan) if training and self._packs else plan
+        """What a call on so many rows does, and the memory it takes, which is not made for it."""
+        key = rows, dtype, training
+        if key not in self._plans:
+            plan = make_plan(*(self._graph, *key, self._recompute), frozen=self.frozen)
+            self._plans[key] = pack(plan) if training and self._packs else plan
+        return self._plans[key]
 
     def _look_at_layers(self) -> None:
         """What the network is because one of its layers is."""
@@ -205,7 +213,10 @@ class Network(Model):
         dtype = next(iter(parameters.values())).dtype
         for views in filter(None, (parameters, gradient)):
             _check_arrays(views, self.shapes, dtype)
-        plan, lasting = self._plan(rows, dtype, gradient is not None)
+        key = rows, dtype, gradient is not None
+        plan = self.plan(*key)
+        if key not in self._lasting:
+            self._lasting[key] = make_lasting(plan)
         while slot >= len(self._arenas):
             self._arenas.append(make_arena(0))
         if plan.arena_bytes > self._arenas[slot].size:
@@ -216,18 +227,8 @@ class Network(Model):
             self._arenas[slot] = make_arena(plan.arena_bytes)
         if rows > self._numbers.size:
             self._numbers = np.arange(rows)
-        room = Room(self._arenas[slot], lasting)
+        room = Room(self._arenas[slot], self._lasting[key])
         return Bound(self._graph, plan, room, parameters, gradient)
-
-    def _plan(
-        self, rows: int, dtype: np.dtype[Any], training: bool
-    ) -> tuple[Plan, dict[Key, Array]]:
-        """The plan, and the memory that lasts as long as it."""
-        key = rows, dtype, training
-        if key not in self._plans:
-            plan = self.plan(*key)
-            self._plans[key] = plan, make_lasting(plan)
-        return self._plans[key]
 
     def _reads_rows(self) -> bool:
         """Whether whoever reads the only input can do it where the rows lie."""

@@ -398,7 +398,7 @@ def test_memory_of_a_plan_lasts():
         network.loss_and_gradient(*views, NO_SYNC)
     other = views[0], views[1], layout.views(vector.copy())
     network.loss_and_gradient(*other, NO_SYNC)
-    ((_, lasting),) = network._plans.values()
+    (lasting,) = network._lasting.values()
     (array,) = lasting.values()
     assert (array == 4).all()
 

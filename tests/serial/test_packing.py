@@ -143,7 +143,7 @@ def test_recomputation_is_another_way():
 def _plan(model: str, x: Input, activations: str, **own):
     config = Config(model=model, own={"model": own}, activations=activations)
     network = make_model(model, config.for_model(threads=1), Facts(x))
-    return network._plan(8, SINGLE, True)[0], network.memory_lines(8, SINGLE)
+    return network.plan(8, SINGLE), network.memory_lines(8, SINGLE)
 
 
 @pytest.mark.parametrize(
