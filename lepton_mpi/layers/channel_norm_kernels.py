@@ -146,17 +146,23 @@ def batch_moments(x, wide, totals, moments):
         moments[1, c] = max(totals[1, c] - totals[0, c] * totals[0, c] / count, 0.0)
 
 
+@inner
+def _of_batch(statistics, weight, bias, epsilon, wide):
+    """Rows 0 to 2 of ``wide``."""
+    _repeat(statistics[0], wide[0])
+    _repeat(bias, wide[2])
+    for c in range(weight.size):
+        wide[1, c] = weight[c] / np.sqrt(statistics[1, c] + epsilon)
+    _repeat(wide[1, : weight.size], wide[1])
+
+
 @kernel("void(V, M, V, V, F, b1, M, V)")
 def normalise(x, statistics, weight, bias, epsilon, with_relu, wide, out):
     """``out = (x - mean) / sqrt(variance + epsilon) * weight + bias``, and ReLU of it.
 
     Shapes (places * C,), (2, C), (C,), (C,), number, bool, (WIDE_ROWS, strip) scratch, (places * C,).
     """
-    _repeat(statistics[0], wide[0])
-    _repeat(bias, wide[2])
-    for c in range(weight.size):
-        wide[1, c] = weight[c] / np.sqrt(statistics[1, c] + epsilon)
-    _repeat(wide[1, : weight.size], wide[1])
+    _of_batch(statistics, weight, bias, epsilon, wide)
     _normalise(x, wide, with_relu, out)
 
 
@@ -169,11 +175,7 @@ def batch_norm_gradient(
     Shapes as there; (2, C) scratch, (places * C,), (C,), (C,), (places * C,).
     """
     channels, count = weight.size, max(1, x.size // weight.size)
-    _repeat(statistics[0], wide[0])
-    _repeat(bias, wide[2])
-    for c in range(channels):
-        wide[1, c] = weight[c] / np.sqrt(statistics[1, c] + epsilon)
-    _repeat(wide[1, :channels], wide[1])
+    _of_batch(statistics, weight, bias, epsilon, wide)
     _add_up_gradient(x, grad_out, wide, with_relu, totals)
     for c in range(channels):
         inverse = 1 / np.sqrt(statistics[1, c] + epsilon)
@@ -193,11 +195,7 @@ def normalise_gradient(
 ):  # fmt: skip
     """Gradients of ``normalise`` with statistics that do not depend on x; otherwise as ``batch_norm_gradient``."""
     channels = weight.size
-    _repeat(statistics[0], wide[0])
-    _repeat(bias, wide[2])
-    for c in range(channels):
-        wide[1, c] = weight[c] / np.sqrt(statistics[1, c] + epsilon)
-    _repeat(wide[1, :channels], wide[1])
+    _of_batch(statistics, weight, bias, epsilon, wide)
     _add_up_gradient(x, grad_out, wide, with_relu, totals)
     for c in range(channels):
         grad_bias[c] = totals[0, c]
@@ -206,16 +204,6 @@ def normalise_gradient(
         wide[3, :] = 0
         wide[4, :] = 0
         _gradient(x, grad_out, wide, with_relu, grad_x)
-
-
-@inner
-def _of_batch(statistics, weight, bias, epsilon, wide):
-    """Rows 0 to 2 of ``wide``."""
-    _repeat(statistics[0], wide[0])
-    _repeat(bias, wide[2])
-    for c in range(weight.size):
-        wide[1, c] = weight[c] / np.sqrt(statistics[1, c] + epsilon)
-    _repeat(wide[1, : weight.size], wide[1])
 
 
 @kernel("void(V, M, V, V, F, b1, M, V, f8[:,::1])")
