@@ -21,7 +21,7 @@ from lepton_mpi.collectives.messages.mpi import MpiTransport
 from lepton_mpi.collectives.messages.neighbours import NeighbourExchange
 from lepton_mpi.strategies.clipping import ReplicatedNorm, clipped_scale
 from lepton_mpi.strategies.strategy import Setting, Share, Strategy, StrategyBase
-from lepton_mpi.strategies.workers import RankWorker
+from lepton_mpi.strategies.workers import RankWorker, ranks_by_place
 
 _TAG = 10
 Bounds = Sequence[tuple[int, int]]
@@ -52,7 +52,7 @@ class Adasum(StrategyBase):
         self._clip_norm = setting.clip_norm
         gradient = self._vector[:-1]
         self._norm = ReplicatedNorm(gradient, setting.trained_spans) if setting.clips else None
-        self._rank_of_place = [rank for ranks in group.ranks_of_hosts for rank in ranks]
+        self._rank_of_place = ranks_by_place(group)
 
     def shares(self, step: int) -> Iterable[Share]:
         """See ``Strategy``."""

@@ -38,8 +38,9 @@ from lepton_mpi.collectives.within_host.ticket_kernels import is_served, serve_n
 from lepton_mpi.collectives.within_host.tickets import TicketLocks
 from lepton_mpi.strategies import synchronous
 from lepton_mpi.strategies.clipping import ReplicatedNorm, clipped_scale
+from lepton_mpi.strategies.frozen import FrozenValues
 from lepton_mpi.strategies.host_state import host_state
-from lepton_mpi.strategies.micro_batches import NodeSums
+from lepton_mpi.strategies.micro_batches import sums_of_run
 from lepton_mpi.strategies.norm_kernels import sum_of_squares
 from lepton_mpi.strategies.strategy import Setting, Share, Strategy, StrategyBase
 from lepton_mpi.strategies.strategy_options import BoundedOptions
@@ -83,21 +84,18 @@ class Bounded(StrategyBase):
         self.kernels = [self._rule.kernel, raise_flag, flags_reached, take_ticket, is_served]
         self.kernels += [serve_next, *([sum_of_squares] if setting.clips else [])]
         self._made, self._begun, self._is_over = 0, False, True
-        self._frozen = [slice(*span) for span in setting.frozen_spans]
-        self._kept: list[np.ndarray] = []
+        self._frozen = FrozenValues(setting, self.parameters)
 
     def share_out(self, bounds: Sequence[int]) -> None:
         """See ``Strategy``."""
-        run = bounds[self._group.place], bounds[self._group.place + 1]
-        held = run[0] < run[1]
-        self._node_sums = NodeSums(self._layout, [run] * held, [self._gradient] * held)
+        self._node_sums = sums_of_run(self._layout, bounds, self._group.place, self._gradient)
         self.numbers = self.weighed = self._node_sums.numbers
 
     def shares(self, step: int) -> Iterable[Share]:
         """See ``Strategy``."""
         if not self._begun:
             self._begun = True
-            self._kept = [self.parameters[span].copy() for span in self._frozen]
+            self._frozen.keep()
             # Nobody updates before every lane knows what the parameters were.
             if self._lane:
                 self._lane.begin()
@@ -160,9 +158,7 @@ class Bounded(StrategyBase):
         self._clock.enter("communication")
         if self._lane:
             self._lane.finish(self._under_locks)
-            # A mean of equal numbers may round to another one.
-            for span, values in zip(self._frozen, self._kept, strict=True):
-                self.parameters[span] = values
+            self._frozen.put_back()
         self._meeting.run()
         self._clock.enter("compute")
 
@@ -270,11 +266,11 @@ class _Lane:
         """All that was sent arrives, a last change is exchanged, and hosts agree on the bits."""
         rounds = self._comm.allgather(self._sent + 1)
         while self._is_sending:
-            self.poll_receives(under, rounds)
+            self._take(under, rounds)
             self._is_sending = not all([request.Test() for request in self._sends.values()])
         self._send(under)
         while any(self._received[host] < rounds[host] for host in self._received):
-            self.poll_receives(under, rounds)
+            self._take(under, rounds)
         for request in self._sends.values():
             request.Wait()
         self._is_sending, self._sent = False, 0
@@ -283,7 +279,7 @@ class _Lane:
         self._base[:] = self._parameters[slice(*self._part)]
         self._expect()
 
-    def poll_receives(self, under: Under, rounds: list[int]) -> None:
+    def _take(self, under: Under, rounds: list[int]) -> None:
         """Take what has arrived; after a host's last message nothing more is expected of it in this round of steps."""
         for host, request in self._receives.items():
             if self._received[host] < rounds[host] and request.Test():

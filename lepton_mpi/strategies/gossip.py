@@ -27,7 +27,7 @@ from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.strategies.strategy import Setting, Strategy
 from lepton_mpi.strategies.strategy_options import GossipOptions
 from lepton_mpi.strategies.topology import PUSHING, TOPOLOGIES
-from lepton_mpi.strategies.workers import Mean, RankWorker, Workers
+from lepton_mpi.strategies.workers import Mean, RankWorker, Workers, ranks_by_place
 
 # Of messages on the group's ``collective_comm``, where sums over messages have another.
 _TAG = 9
@@ -49,22 +49,13 @@ class Gossip(Workers):
         self._sent = np.zeros(size + 1, self.parameters.dtype)
         self._weight = 1.0
         self._messages = NeighbourExchange(self._sent, MpiTransport(group.collective_comm, _TAG))
-        places = sorted(
-            zip(
-                (place for places in group.places_of_hosts for place in places),
-                (rank for ranks in group.ranks_of_hosts for rank in ranks),
-                strict=True,
-            )
-        )
-        self._rank_of_place = [rank for _, rank in places]
+        self._rank_of_place = ranks_by_place(group)
         self._mean = Mean(group, [self.parameters])
-        self._since = 0
 
     def exchange(self, step: int) -> None:
         """See ``Workers``."""
         if self.apart % self._options.sync_every:
             return
-        self._since += 1
         group, size = self._group, self.parameters.size
         targets, weights = self._round_of(group.size, group.place, step, self._seed)
         np.multiply(

@@ -153,6 +153,12 @@ class NodeSums:
                 self._follower.ready(number)
 
 
+def sums_of_run(layout: Layout, bounds: Sequence[int], place: int, vector: np.ndarray) -> NodeSums:
+    """Of micro-batches [bounds[place], bounds[place + 1]), added up in ``vector``; of none, if there are none."""
+    runs = [(bounds[place], bounds[place + 1])] if bounds[place] < bounds[place + 1] else []
+    return NodeSums(layout, runs, [vector] * len(runs))
+
+
 class _Following:
     """The ``Sync`` of a micro-batch for a follower."""
 

@@ -49,7 +49,8 @@ class Strategy(Protocol):
         Those that it calls, to be compiled by all ranks side by side before the first step. One that is left out is compiled
         at its first call.
     reproducible : bool
-        Whether the bits of ``consensus`` depend neither on the number of ranks nor on their speed.
+        Whether the bits of ``consensus`` depend neither on the speed of ranks nor on where they run; nor on their number, but for
+        strategies of workers, which the head line says.
     is_in_step : bool
         Whether all ranks compute a step with the same parameters and at the same time, so that they may meet within it.
     freezes : bool

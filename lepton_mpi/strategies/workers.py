@@ -25,7 +25,8 @@ from lepton_mpi.optimizers.optimizer import Optimizer
 from lepton_mpi.optimizers.registry import rule_of
 from lepton_mpi.strategies import synchronous
 from lepton_mpi.strategies.clipping import ReplicatedNorm, clipped_scale
-from lepton_mpi.strategies.micro_batches import NodeSums
+from lepton_mpi.strategies.frozen import FrozenValues
+from lepton_mpi.strategies.micro_batches import sums_of_run
 from lepton_mpi.strategies.norm_kernels import sum_of_squares
 from lepton_mpi.strategies.strategy import Setting, Share, Strategy, StrategyBase
 
@@ -71,9 +72,7 @@ class RankWorker:
 
     def share_out(self, bounds: Sequence[int]) -> None:
         """See ``Strategy``."""
-        run = bounds[self._place], bounds[self._place + 1]
-        held = run[0] < run[1]
-        self._node_sums = NodeSums(self._layout, [run] * held, [self.gradient] * held)
+        self._node_sums = sums_of_run(self._layout, bounds, self._place, self.gradient)
         self.numbers = self.weighed = self._node_sums.numbers
 
     def shares(self, step: int) -> Iterable[Share]:
@@ -160,6 +159,11 @@ def make_worker(setting: Setting, kind: Literal["ranks", "hosts"]) -> Worker:
     return HostWorker(setting) if kind == "hosts" else RankWorker(setting)
 
 
+def ranks_by_place(group: Group) -> list[int]:
+    """Of each place (see ``Group``) its rank: worker k is the rank at place k."""
+    return [rank for ranks in group.ranks_of_hosts for rank in ranks]
+
+
 def check_worker_count(micro_batch_count: int, workers: int, kind: str) -> None:
     """Raises ConfigurationError, on every rank, if a worker would have nothing to compute."""
     if micro_batch_count < workers:
@@ -219,9 +223,7 @@ class Workers(StrategyBase):
         self.part = self.parameters[worker.part]
         self._state_mean = Mean(worker.peers, [each[worker.part] for each in self.optimizer.state])
         self._begun, self._is_over = False, True
-        # A mean of equal numbers may round to another one.
-        self._frozen = [slice(*span) for span in setting.frozen_spans]
-        self._kept: list[np.ndarray] = []
+        self._frozen = FrozenValues(setting, self.parameters)
         # Steps since workers had the same parameters, and meetings of this run.
         self.apart, self.meetings, self.exchanged_bytes = 0, 0, 0
 
@@ -229,7 +231,7 @@ class Workers(StrategyBase):
         """Before the first step, when parameters are what the run begins with."""
 
     def exchange(self, step: int) -> None:
-        """After every step; between ``_timed``."""
+        """After every step: a meeting, if one is due."""
         raise NotImplementedError
 
     def agree(self) -> None:
@@ -240,13 +242,9 @@ class Workers(StrategyBase):
         """See ``Strategy``."""
         if not self._begun:
             self._begun = True
-            self._kept = [self.parameters[span].copy() for span in self._frozen]
+            self._frozen.keep()
             self.begin()
         return self.worker.shares(step)
-
-    def _keep_frozen(self) -> None:
-        for span, values in zip(self._frozen, self._kept, strict=True):
-            self.parameters[span] = values
 
     def share_out(self, bounds: Sequence[int]) -> None:
         """See ``Strategy``: a faster worker's steps are made of more rows, no matter how many weigh the same in a mean."""
@@ -261,7 +259,7 @@ class Workers(StrategyBase):
         self.apart, self._is_over = self.apart + 1, False
         self._clock.enter("communication")
         self.exchange(step)
-        self._keep_frozen()
+        self._frozen.put_back()
         self._clock.enter("compute")
 
     def finish(self) -> None:
@@ -275,7 +273,7 @@ class Workers(StrategyBase):
         if self.apart:
             self.agree()
         self.run_mean(self._state_mean)
-        self._keep_frozen()
+        self._frozen.put_back()
         self.worker.meet()
         self.apart = 0
         self._clock.enter("compute")
@@ -298,7 +296,7 @@ class Workers(StrategyBase):
         return {"strategy": self.name, "workers": self.worker.count, "worker_kind": kind}
 
     def figures(self) -> dict[str, float]:
-        """Meetings, and how many bytes a rank has handed over for each step on the average."""
+        """Meetings, and bytes that all ranks together have handed over to be averaged."""
         handed = self._group.sum(np.array([float(self.exchanged_bytes)]))
         return {"meetings": float(self.meetings), "exchanged_bytes": float(handed[0])}
 
