@@ -1,5 +1,7 @@
 """Networks of one part between dense layers, and their gradients against finite differences."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from lepton_mpi.batch import Batch, Input
@@ -56,13 +58,23 @@ def check_slopes(network: Network, rows: int, count: int = 120) -> None:
     which = np.concatenate(trained).astype(int)
     if len(which) > count:
         which = np.random.default_rng(0).choice(which, count, replace=False)
+    slopes = central_slopes(
+        lambda moved: loss_and_gradient(network, layout, moved, batch)[0], vector, which
+    )
+    scale = np.abs(slopes).max(initial=0)
+    np.testing.assert_allclose(gradient[which], slopes, rtol=0, atol=1e-6 * scale)
+
+
+def central_slopes(
+    loss: Callable[[np.ndarray], float], vector: np.ndarray, which: np.ndarray
+) -> np.ndarray:
+    """Of ``loss`` by elements ``which`` of ``vector``, by central differences of fourth order."""
     slopes, step = np.empty(len(which)), 1e-5
     for n, i in enumerate(which):
         losses = []
         for shift in (-2, -1, 1, 2):
             moved = vector.copy()
             moved[i] += shift * step
-            losses.append(loss_and_gradient(network, layout, moved, batch)[0])
+            losses.append(loss(moved))
         slopes[n] = (losses[0] - 8 * losses[1] + 8 * losses[2] - losses[3]) / (12 * step)
-    scale = np.abs(slopes).max(initial=0)
-    np.testing.assert_allclose(gradient[which], slopes, rtol=0, atol=1e-6 * scale)
+    return slopes

@@ -17,7 +17,7 @@ from lepton_mpi.sync import NO_SYNC
 from lepton_mpi.vectors import Layout
 from tests import reference_images
 from tests.serial.built_networks import MODELS, batch_of, network_of
-from tests.serial.slopes import CLASSES, check_slopes, parameters_of
+from tests.serial.slopes import CLASSES, central_slopes, check_slopes, parameters_of
 from tests.serial.slopes import batch_of as slopes_batch
 from tests.serial.slopes import network_of as between_layers
 
@@ -162,14 +162,7 @@ def test_gradients_of_several_are_the_slopes_of_the_summed_loss(name):
     numbers = layout.views(np.arange(layout.size))
     trained = [numbers[key].reshape(-1) for key in network.shapes if key not in network.averaged]
     which = np.random.default_rng(0).permutation(np.concatenate(trained))[:40]
-    slopes, step = np.empty(len(which)), 1e-5
-    for n, i in enumerate(which):
-        losses = []
-        for shift in (-2, -1, 1, 2):
-            moved = vector.copy()
-            moved[i] += shift * step
-            losses.append(loss(moved)[0])
-        slopes[n] = (losses[0] - 8 * losses[1] + 8 * losses[2] - losses[3]) / (12 * step)
+    slopes = central_slopes(lambda moved: loss(moved)[0], vector, which)
     np.testing.assert_allclose(gradient[which], slopes, rtol=0, atol=1e-6 * np.abs(slopes).max())
 
 

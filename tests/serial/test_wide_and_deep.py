@@ -20,7 +20,7 @@ from tests import reference_layers as reference
 from tests.serial.command_line import refusal
 from tests.serial.data_files import load
 from tests.serial.raw_files import prepare, write_csv
-from tests.serial.slopes import loss_and_gradient, parameters_of
+from tests.serial.slopes import central_slopes, loss_and_gradient, parameters_of
 
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f4", "f8"])
 VALUES = (3, 1, 5)
@@ -184,14 +184,9 @@ def test_gradients_are_the_slopes_of_the_loss(facts, options, rows):
             if name not in network.averaged
         ]
     )
-    slopes, step = np.empty(len(which)), 1e-5
-    for n, i in enumerate(which):
-        losses = []
-        for shift in (-2, -1, 1, 2):
-            moved = vector.copy()
-            moved[i] += shift * step
-            losses.append(loss_and_gradient(network, layout, moved, batch)[0])
-        slopes[n] = (losses[0] - 8 * losses[1] + 8 * losses[2] - losses[3]) / (12 * step)
+    slopes = central_slopes(
+        lambda moved: loss_and_gradient(network, layout, moved, batch)[0], vector, which
+    )
     scale = np.abs(slopes).max(initial=0)
     np.testing.assert_allclose(gradient[which], slopes, rtol=0, atol=1e-6 * scale)
 
