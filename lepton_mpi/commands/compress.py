@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lepton_mpi import launch
+from lepton_mpi.commands import of_checkpoint
 from lepton_mpi.commands.command import command
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.options.kinds import PathText
-from lepton_mpi.options.option import ABOVE_0, FRACTION, Checked, option, position
+from lepton_mpi.options.option import FRACTION, Checked, option
 from lepton_mpi.wording import one_line, print_line, size_text
 
 if TYPE_CHECKING:
@@ -26,10 +26,7 @@ if TYPE_CHECKING:
 class Options(Checked):
     """What is compressed, and how."""
 
-    checkpoint: str = position(
-        "file that training wrote, or a folder of them, of which the newest that is whole is taken",
-        kind=PathText("CHECKPOINT", "a file or folder"),
-    )
+    checkpoint: str = of_checkpoint.checkpoint_position()
     out: str | None = option(None, "file to write; must be given", kind=PathText("FILE"))
     prune: float = option(0.0, "share of the weights that become 0, the smallest", FRACTION)
     prune_by: Literal["layer", "all"] = option(
@@ -46,12 +43,8 @@ class Options(Checked):
     split: Literal["train", "validation", "test"] = option("test", "rows to evaluate on")
     evaluate: bool = option(True, "figures before and after; false needs no data")
     force: bool = option(False, "write over a file that exists")
-    model: str | None = option(
-        None,
-        "needed for a model of your own: a program that the checkpoint names is not run",
-        kind=PathText("FILE.py:NAME"),
-    )
-    timeout: float = option(300.0, "seconds without progress that end the job", ABOVE_0)
+    model: str | None = of_checkpoint.own_model_option()
+    timeout: float = of_checkpoint.timeout_option()
 
 
 def _run(chosen: Options) -> int:
@@ -61,10 +54,9 @@ def _run(chosen: Options) -> int:
         )
     if chosen.out is None:
         raise ConfigurationError("--out: expected a file to write, got none")
-    launch.limit_threads(1)
-    from lepton_mpi.world import world
-
-    return world.run(lambda ranks: compress(chosen, Path(chosen.out or ""), ranks), chosen.timeout)
+    return of_checkpoint.on_ranks(
+        lambda ranks: compress(chosen, Path(chosen.out or ""), ranks), chosen.timeout
+    )
 
 
 def compress(chosen: Options, out: Path, world: World) -> None:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from lepton_mpi import launch
+from lepton_mpi.commands import of_checkpoint
 from lepton_mpi.commands.command import command
 from lepton_mpi.errors import DataError
 from lepton_mpi.options.kinds import PathText
-from lepton_mpi.options.option import ABOVE_0, Checked, option, position
+from lepton_mpi.options.option import Checked, option
 from lepton_mpi.wording import print_line
 
 if TYPE_CHECKING:
@@ -21,33 +21,23 @@ if TYPE_CHECKING:
 class Options(Checked):
     """What is evaluated, and on what."""
 
-    checkpoint: str = position(
-        "file that training wrote, or a folder of them, of which the newest that is whole is taken",
-        kind=PathText("CHECKPOINT", "a file or folder"),
-    )
+    checkpoint: str = of_checkpoint.checkpoint_position()
     data: str | None = option(
         None,
         "HDF5 file or embedded set; none: what the checkpoint was trained on",
         kind=PathText("FILE"),
     )
     split: Literal["train", "validation", "test"] = option("test", "rows to evaluate on")
-    model: str | None = option(
-        None,
-        "needed for a model of your own: a program that the checkpoint names is not run",
-        kind=PathText("FILE.py:NAME"),
-    )
-    timeout: float = option(300.0, "seconds without progress that end the job", ABOVE_0)
+    model: str | None = of_checkpoint.own_model_option()
+    timeout: float = of_checkpoint.timeout_option()
 
 
 def _run(chosen: Options) -> int:
-    launch.limit_threads(1)
-    from lepton_mpi.world import world
-
     def evaluate(ranks: World) -> None:
         path = Path(chosen.checkpoint)
         evaluate_checkpoint(path, chosen.data, chosen.split, ranks, chosen.model)
 
-    return world.run(evaluate, chosen.timeout)
+    return of_checkpoint.on_ranks(evaluate, chosen.timeout)
 
 
 def evaluate_checkpoint(

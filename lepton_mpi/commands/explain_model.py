@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from lepton_mpi import launch
+from lepton_mpi.commands import of_checkpoint
 from lepton_mpi.commands.command import command
 from lepton_mpi.errors import DataError
 from lepton_mpi.options.kinds import OneOf, PathText, Read, Several, Text
@@ -18,7 +18,6 @@ from lepton_mpi.options.option import (
     Check,
     Checked,
     option,
-    position,
 )
 from lepton_mpi.wording import print_line, size_text
 
@@ -55,10 +54,7 @@ def _is_pair(value: object) -> bool:
 class Options(Checked):
     """What is explained, and how."""
 
-    checkpoint: str = position(
-        "file that training wrote, or a folder of them, of which the newest that is whole is taken",
-        kind=PathText("CHECKPOINT", "a file or folder"),
-    )
+    checkpoint: str = of_checkpoint.checkpoint_position()
     out: str = option("explained.html", "the page to write", kind=PathText("FILE"))
     png: str | None = option(
         None, "folder for the pictures as files, too", kind=PathText("FOLDER", "a folder")
@@ -118,19 +114,12 @@ class Options(Checked):
         "figure whose drop is the importance, such as auc or loss; none: accuracy, r2 or loss",
         kind=Text("NAME"),
     )
-    model: str | None = option(
-        None,
-        "needed for a model of your own: a program that the checkpoint names is not run",
-        kind=PathText("FILE.py:NAME"),
-    )
-    timeout: float = option(300.0, "seconds without progress that end the job", ABOVE_0)
+    model: str | None = of_checkpoint.own_model_option()
+    timeout: float = of_checkpoint.timeout_option()
 
 
 def _run(chosen: Options) -> int:
-    launch.limit_threads(1)
-    from lepton_mpi.world import world
-
-    return world.run(lambda ranks: explain(chosen, ranks), chosen.timeout)
+    return of_checkpoint.on_ranks(lambda ranks: explain(chosen, ranks), chosen.timeout)
 
 
 def explain(chosen: Options, world: World) -> None:

@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lepton_mpi import launch
+from lepton_mpi.commands import of_checkpoint
 from lepton_mpi.commands.command import command
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options.kinds import PathText, Text
 from lepton_mpi.options.option import (
-    ABOVE_0,
     AT_LEAST_0,
     WHOLE_FROM_0,
     WHOLE_FROM_1,
     Checked,
     option,
-    position,
 )
 from lepton_mpi.wording import print_line
 
@@ -30,10 +28,7 @@ if TYPE_CHECKING:
 class Options(Checked):
     """What is continued, and how."""
 
-    checkpoint: str = position(
-        "file that training wrote, or a folder of them, of which the newest that is whole is taken",
-        kind=PathText("CHECKPOINT", "a file or folder"),
-    )
+    checkpoint: str = of_checkpoint.checkpoint_position()
     prompt: str = option("\n", "what the text begins with", kind=Text("TEXT"))
     tokens: int = option(400, "how many are written", WHOLE_FROM_1)
     temperature: float = option(
@@ -46,14 +41,11 @@ class Options(Checked):
         "file that says what tokens stand for; none: the checkpoint, or of one of an earlier version its data",
         kind=PathText("FILE"),
     )
-    timeout: float = option(300.0, "seconds without progress that end the job", ABOVE_0)
+    timeout: float = of_checkpoint.timeout_option()
 
 
 def _run(chosen: Options) -> int:
-    launch.limit_threads(1)
-    from lepton_mpi.world import world
-
-    return world.run(lambda ranks: write_text(chosen, ranks), chosen.timeout)
+    return of_checkpoint.on_ranks(lambda ranks: write_text(chosen, ranks), chosen.timeout)
 
 
 def write_text(chosen: Options, world: World) -> None:
