@@ -31,11 +31,11 @@ def draw(rows: Sequence[Row], target: str) -> None:
                 spent += lasted
                 seconds.append(spent)
             losses = [loss for _, loss in row["curve"]]
-            over_time.plot(seconds, losses, marker=".", **style)
+            over_time.plot(seconds, losses, **style)
             if row["bytes_per_step"]:
                 each = row["bytes_per_step"] * row["steps"] / len(losses)
                 sent = [each * (number + 1) for number in range(len(losses))]
-                over_bytes.plot(sent, losses, marker=".", **style)
+                over_bytes.plot(sent, losses, **style)
         if not over_bytes.lines:
             over_bytes.set_axis_off()
         for axes, unit in ((over_time, "seconds"), (over_bytes, "bytes sent by a host")):
