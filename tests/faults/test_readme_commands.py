@@ -13,6 +13,7 @@ from tests import pages
 from tests.faults import command_driver, jobs
 from tests.pages import PAGES, ROOT, Shown
 from tests.serial.raw_files import (
+    images,
     write_csv,
     write_raw_files,
     write_sounds,
@@ -42,6 +43,7 @@ def _inputs(folder: Path) -> None:
     write_raw_files(folder)
     write_sounds(folder / "sounds")
     write_torch_resnet(folder / "resnet8.safetensors")
+    write_torch_resnet(folder / "resnet18.safetensors", "resnet18", (32, 32, 3))
     random = np.random.default_rng(0)
     x = random.standard_normal((200, 4)).round(3)
     write_csv(folder / "table.csv", np.column_stack([x, x[:, 0] > 0]).tolist(), *"abcd", "NAME")
@@ -53,6 +55,9 @@ def _inputs(folder: Path) -> None:
         with h5py.File(folder / f"{name}.h5", "w") as file:
             file["train/x"] = x
             file["train/y"] = prices if name == "houses" else (x[:, 0] > 0).astype(np.int32)
+    pictures, kinds = images(32, (32, 32, 3), classes=3)
+    with h5py.File(folder / "images.h5", "w") as file:
+        file["train/x"], file["train/y"] = pictures, kinds.astype(np.int32)
     (folder / "tests").symlink_to(ROOT / "tests")
     for page in PAGES:
         shown = pages.programs(page) | pages.programs(page, "toml")

@@ -137,7 +137,7 @@ def test_what_does_not_fit_is_the_same_error_on_all_ranks(world, folder, torchs)
         train(_config(initial=str(path)), world)
     with refused(world, ConfigurationError, "got none that fits"):
         train(_config(initial=str(path), model="mlp"), world)
-    with refused(world, DataError, "no such checkpoint"):
+    with refused(world, DataError, "no such file"):
         train(_config(initial=str(folder / "none.safetensors")), world)
     with refused(world, DataError, str(folder), "got none", "resnet8.safetensors names a file"):
         train(_config(initial=str(folder)), world)

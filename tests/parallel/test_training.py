@@ -348,7 +348,7 @@ def test_a_checkpoint_of_another_model_is_refused(world, folder):
 
 
 def test_a_missing_checkpoint_is_refused(world, folder):
-    with refused(world, DataError, "no such checkpoint"):
+    with refused(world, DataError, "no such file"):
         train(_config(initial=str(folder / "none.h5")), world)
 
 

@@ -89,8 +89,10 @@ def write_sounds(folder: Path, rate: int = 8000, seconds: float = 0.5) -> Path:
     return folder
 
 
-def write_torch_resnet(path: Path) -> Path:
-    """A resnet8 for images of one channel and 7 classes, by torch's names, with random parameters."""
+def write_torch_resnet(
+    path: Path, model_name: str = "resnet8", shape: tuple[int, ...] = (8, 8)
+) -> Path:
+    """A network for images of that shape and 7 classes, by torch's names, with random parameters."""
     from safetensors.numpy import save_file
 
     from lepton_mpi.models.registry import make_model
@@ -98,10 +100,10 @@ def write_torch_resnet(path: Path) -> Path:
     from lepton_mpi.options.config import Config
     from tests.serial.test_convolutional_models import Facts
 
-    options = Config(model="resnet8").for_model(threads=1)
-    model = make_model("resnet8", options, Facts((8, 8), 7, 7))
+    options = Config(model=model_name).for_model(threads=1)
+    model = make_model(model_name, options, Facts(shape, 7, 7))
     arrays = {}
-    for number, stored in enumerate(torch_names("resnet8", model.shapes).values()):
+    for number, stored in enumerate(torch_names(model_name, model.shapes).values()):
         scale = np.sqrt(np.prod(stored.shape[1:]))
         array = np.random.default_rng(number).standard_normal(stored.shape) / scale
         arrays[stored.name] = (np.abs(array) if "var" in stored.name else array).astype("f4")
