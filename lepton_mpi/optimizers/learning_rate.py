@@ -1,4 +1,4 @@
-"""The learning rate by step: a warm-up, then constant, in steps or along a cosine. Pure."""
+"""The learning rate by step: a warm-up, then constant, in steps, along a cosine, or lower when a score no longer improves."""
 
 import math
 from dataclasses import dataclass
@@ -58,3 +58,22 @@ class Schedule:
             part = min(1.0, after / max(1, self.total - self.warmup))
             return self.peak * (1 + math.cos(math.pi * part)) / 2
         return self.peak
+
+
+@dataclass(eq=False)
+class ReducedRate:
+    """A rate that somebody lowers while training goes on, as torch's ReduceLROnPlateau does at the end of an epoch.
+
+    Attributes
+    ----------
+    schedule : Schedule
+    part : float
+        What the schedule's rate is multiplied by; the same on all ranks.
+    """
+
+    schedule: Schedule
+    part: float = 1.0
+
+    def __call__(self, step: int) -> float:
+        """Rate of step ``step``, counted from 1."""
+        return self.schedule(step) * self.part

@@ -23,6 +23,14 @@ def check(config: Config) -> None:
         raise ConfigurationError(
             "--checkpoint-steps: expected a folder for checkpoints, --checkpoint, got none"
         )
+    if config.keep_best and not config.checkpoint:
+        raise ConfigurationError(
+            "--keep-best: expected a folder for best.h5, --checkpoint, got none"
+        )
+    if config.restore_best and not config.keep_best:
+        raise ConfigurationError(
+            "--restore-best: expected a score that says which epoch is the best, --keep-best, got none; --keep-best auto takes the usual one"
+        )
     if config.activations != "dtype" and config.recompute:
         raise ConfigurationError(
             f"--activations {config.activations}: expected --recompute 0, got {config.recompute}: what is computed again from rounded "

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options import combinations, names, own
+from lepton_mpi.options.early_stop import EarlyStopText
 from lepton_mpi.options.kinds import Bytes, NameOrFile, NameWithOption, PathText, Several, Text
 from lepton_mpi.options.option import (
     ABOVE_0,
@@ -234,19 +235,24 @@ class Config(Checked):
         "largest norm of the mean gradient, of all parameters together; 0: no limit",
         AT_LEAST_0,
     )
-    schedule: Literal["constant", "step", "cosine"] = option(
+    schedule: Literal["constant", "step", "cosine", "plateau"] = option(
         "constant",
-        "of the learning rate after the warm-up, as torch's StepLR and CosineAnnealingLR: the first step has the peak, and cosine "
-        "would come to 0 in the step after the last",
+        "of the learning rate after the warm-up, as torch's StepLR, CosineAnnealingLR and ReduceLROnPlateau: the first step has the peak, "
+        "and cosine would come to 0 in the step after the last; plateau: lower by --schedule-factor after more than --schedule-epochs epochs "
+        "without a better score, that of --keep-best, on the validation rows",
     )
     warmup_epochs: int = option(
         0,
         "epochs in which the learning rate grows linearly, from one step's share in the first to the peak in the last",
         WHOLE_FROM_0,
     )
-    schedule_epochs: int = option(10, "of schedule step: epochs of each rate", WHOLE_FROM_1)
+    schedule_epochs: int = option(
+        10,
+        "of schedule step: epochs of each rate; of plateau: epochs without a better score",
+        WHOLE_FROM_1,
+    )
     schedule_factor: float = option(
-        0.1, "of schedule step: factor from one rate to the next", ABOVE_0
+        0.1, "of schedules step and plateau: factor from one rate to the next", ABOVE_0
     )
     base_batch: int = option(
         0,
@@ -291,6 +297,20 @@ class Config(Checked):
     )
     checkpoint_steps: int = option(
         0, "write a checkpoint after so many steps, too; 0: only after epochs", WHOLE_FROM_0
+    )
+    keep_best: str | None = option(
+        None,
+        "keep a checkpoint of the epoch with the best figure on the validation rows, best.h5 in the folder of --checkpoint: accuracy, loss, "
+        "macro_f1 and others as the data have them; auto: accuracy, r2 or loss",
+        kind=Text("SCORE"),
+    )
+    restore_best: bool = option(
+        False, "end with the parameters of best.h5: the test figures and the digest are theirs"
+    )
+    early_stop: str | None = option(
+        None,
+        "end the run after so many epochs whose score, that of --keep-best, was not better than the best before by more than MIN_DELTA",
+        kind=EarlyStopText(),
     )
     resume: str | None = option(
         None,

@@ -22,7 +22,7 @@ from lepton_mpi.errors import ConfigurationError, LauncherError
 from lepton_mpi.models import own_model
 from lepton_mpi.models.model import Model
 from lepton_mpi.models.registry import make_model
-from lepton_mpi.optimizers.learning_rate import Schedule
+from lepton_mpi.optimizers.learning_rate import ReducedRate, Schedule
 from lepton_mpi.optimizers.registry import rule_of
 from lepton_mpi.optimizers.settings import Settings
 from lepton_mpi.options.config import Config
@@ -39,6 +39,7 @@ from lepton_mpi.run import (
 )
 from lepton_mpi.run.arithmetic import BY_NUMBER, Arithmetic
 from lepton_mpi.run.balance import Balance
+from lepton_mpi.run.best import KeepBest, is_wanted
 from lepton_mpi.run.cold_start import ColdStart
 from lepton_mpi.run.hook import Hook, QuietHook
 from lepton_mpi.run.model_check import check_model
@@ -116,7 +117,8 @@ def _build(
         data = normalised_in_memory(data, world)
     steps = micro_batches.step_count(train_rows.row_count)
     rules = BY_NUMBER[start.arithmetic]
-    strategy = _make_strategy(config, world, layout, model, micro_batches.count, steps, rules)
+    rate = _learning_rate(config, steps, rules)
+    strategy = _make_strategy(config, world, layout, model, micro_batches.count, rate, rules)
     of_data = called_kernels.while_training(
         data.y_kind, data.inputs.values(), augments=augment is not None
     )
@@ -142,6 +144,7 @@ def _build(
         shuffle=shuffle,
         order=order,
         strategy=strategy,
+        rate=rate,
         parameters=layout.views(strategy.parameters),
         reads=reads,
         inputs=inputs,
@@ -215,23 +218,29 @@ def _make_model(config: Config, world: World, model: Any, data: DataSet) -> Mode
         return made
 
 
+def _learning_rate(config: Config, steps_per_epoch: int, rules: Arithmetic) -> ReducedRate:
+    """Of every step of the run."""
+    grows = config.global_batch / config.base_batch if config.base_batch else 1.0
+    by_step = "constant" if config.schedule == "plateau" else config.schedule
+    schedule = Schedule(
+        *(config.learning_rate * grows, by_step),
+        *(config.warmup_epochs * steps_per_epoch, config.epoch_count * steps_per_epoch),
+        *(config.schedule_epochs * steps_per_epoch, config.schedule_factor),
+        counts_from_1=rules.rates_count_from_1,
+    )
+    return ReducedRate(schedule)
+
+
 def _make_strategy(
     config: Config,
     world: World,
     layout: Layout,
     model: Model,
     micro_batch_count: int,
-    steps_per_epoch: int,
+    rate: ReducedRate,
     rules: Arithmetic,
 ) -> Strategy:
     dtype = np.dtype(config.dtype)
-    grows = config.global_batch / config.base_batch if config.base_batch else 1.0
-    rate = Schedule(
-        *(config.learning_rate * grows, config.schedule),
-        *(config.warmup_epochs * steps_per_epoch, config.epoch_count * steps_per_epoch),
-        *(config.schedule_epochs * steps_per_epoch, config.schedule_factor),
-        counts_from_1=rules.rates_count_from_1,
-    )
     settings = Settings(
         *(config.optimizer, rate, config.momentum, config.weight_decay),
         *(config.clip_value or math.inf, config.own.get("optimizer")),
@@ -330,6 +339,7 @@ def _make_hooks(run: Run) -> list[Hook]:
     """Those of every run, and the user's. Raises ConfigurationError on every rank."""
     summary.say_head(run)
     made: list[Hook] = [hooks.TrainingFigures(), hooks.Validation(), hooks.Progress()]
+    made += [KeepBest(run)] if is_wanted(run.config) else []
     folder = run.config.checkpoint
     made += [hooks.Checkpoints(run, folder)] if folder else []
     made += [Balance(run)] if run.config.balance == "auto" else []

@@ -31,7 +31,8 @@ class Validation(QuietHook):
 
     def after_epoch(self, run: Run) -> None:
         """Each under its name with ``val_`` in front."""
-        if figures := summary.evaluate(run, "validation"):
+        run.validation = figures = summary.evaluate(run, "validation")
+        if figures:
             short = run.task.short(figures)
             run.figures |= {f"val_{name}": value for name, value in short.items()}
 
@@ -49,7 +50,9 @@ class Progress(QuietHook):
 
     def after_epoch(self, run: Run) -> None:
         """Print the figures that the hooks before have found."""
-        run.report.epoch_ends(run.epoch, run.config.epoch_count, run.figures)
+        run.report.epoch_ends(
+            run.epoch, run.config.epoch_count, run.figures, learning_rate=run.rate(max(1, run.step))
+        )
 
 
 class Checkpoints(QuietHook):

@@ -85,8 +85,10 @@ class Report:
         if self._bar:
             self._bar.advance(self._task)
 
-    def epoch_ends(self, epoch: int, epochs: int, values: dict[str, float]) -> None:
-        """Print the epoch's line and write its record; ``values`` in the order to print."""
+    def epoch_ends(
+        self, epoch: int, epochs: int, values: dict[str, float], **recorded: float
+    ) -> None:
+        """Print the epoch's line and write its record; ``values`` in the order to print, ``recorded`` for the file alone."""
         if self._bar:
             self._bar.stop()
             self._bar = None
@@ -95,7 +97,7 @@ class Report:
             print_line(
                 "  ".join([number, *(_formatted(name, value) for name, value in values.items())])
             )
-        self.record("epoch", epoch=epoch, **values)
+        self.record("epoch", epoch=epoch, **values, **recorded)
 
     def close(self) -> None:
         """End bar and file."""

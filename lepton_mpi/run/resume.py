@@ -121,6 +121,7 @@ def checkpoint_of(run: Run, sums: np.ndarray) -> checkpoint.Checkpoint:
         "arithmetic": run.start.arithmetic,
         "y_kind": run.data.y_kind,
         **checkpoint.target_scale_attribute(run.data.target_scale),
+        **(run.best.attribute() if run.best else {}),
     }
     strategy = run.strategy
     return checkpoint.Checkpoint(

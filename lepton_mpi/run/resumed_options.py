@@ -38,6 +38,9 @@ _FREE = {
         "threads",
         "recompute",
         "balance",
+        "keep_best",
+        "restore_best",
+        "early_stop",
         "timeout",
         "allreduce",
         "bucket_bytes",
@@ -45,7 +48,10 @@ _FREE = {
     ),
 }
 # Those of them that a run goes on with all the same, unless it is told otherwise.
-_KEPT = {"recipe", "data", "prepare", "x", "y", "epochs"}
+_KEPT = {"recipe", "data", "prepare", "x", "y", "epochs"} | {
+    *("keep_best", "restore_best", "early_stop")
+}
+_OF_FOLDER = ("keep_best", "restore_best")
 # All of these add in the canonical order; threads and other ways of summing round otherwise, which is no mistake.
 _CANONICAL = ("auto", "host", "two_level")
 
@@ -76,6 +82,8 @@ def choose(
             taken[name] = theirs
         elif _decides(name, before):
             raise _another(name, mine, theirs, path)
+    if now.checkpoint is None:  # the folder of best.h5, which is not taken from the file
+        taken = {name: value for name, value in taken.items() if name not in _OF_FOLDER}
     for name in taken.keys() & {"model", "strategy"}:
         if is_own_file(taken[name]):
             raise ConfigurationError(

@@ -16,7 +16,9 @@ from lepton_mpi.data.reads import TrainingReads
 from lepton_mpi.data.rows import Rows
 from lepton_mpi.layers.layer import Sums
 from lepton_mpi.models.model import Model
+from lepton_mpi.optimizers.learning_rate import ReducedRate
 from lepton_mpi.options.config import Config
+from lepton_mpi.run.best import Best
 from lepton_mpi.run.hook import Hook
 from lepton_mpi.run.report import Report
 from lepton_mpi.run.resume import Start
@@ -44,6 +46,8 @@ class Run:
         What was built.
     start : Start
         Where the run begins; ``order`` is how its rows are shuffled, as checkpoints say it.
+    rate : ReducedRate
+        The learning rate of every step, which hooks may lower on all ranks alike.
     parameters : Views
         Of ``strategy.parameters``.
     reads, inputs, reader
@@ -62,6 +66,10 @@ class Run:
         Of this rank, summed over its rows of the epoch so far.
     figures : dict
         Of the epoch, from the hooks, in the order in which they are shown.
+    validation : dict
+        All figures of the epoch's validation rows, those of ``figures`` among them.
+    best, is_over
+        The best epoch so far where that is asked for, see ``best.py``; whether the run ends before its last epoch.
     checkpoint : Path or None
         Written last, on rank 0.
     result : dict
@@ -80,6 +88,7 @@ class Run:
     shuffle: FullShuffle | BlockShuffle
     order: dict[str, Any]
     strategy: Strategy
+    rate: ReducedRate
     parameters: Views
     reads: TrainingReads
     inputs: MicroBatchReader
@@ -96,6 +105,9 @@ class Run:
     loss: float = 0.0
     correct: float = 0.0
     figures: dict[str, float] = field(default_factory=dict)
+    validation: dict[str, Any] = field(default_factory=dict)
+    best: Best | None = None
+    is_over: bool = False
     checkpoint: Path | None = None
     result: dict[str, Any] = field(default_factory=dict)
     began: float = 0.0
@@ -124,6 +136,8 @@ class Run:
     def epochs(self) -> Iterator[int]:
         """Epochs that are left, each begun."""
         for epoch in range(self.start.epoch, self.config.epoch_count + 1):
+            if self.is_over:
+                return
             self.world.clock.enter("input", self.step)
             self.epoch, self.began, self.figures = epoch, perf_counter(), {}
             self.position = self.first_row // self.config.global_batch

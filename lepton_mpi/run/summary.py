@@ -111,7 +111,7 @@ def say_end(run: Run) -> dict[str, Any]:
     world.agree_on("the digest of the final parameters", digest)
     seconds, shares = _time_split(world)
     rows = run.train_rows.row_count
-    trained = max(0, (run.config.epoch_count + 1 - run.start.epoch) * rows - run.start.row)
+    trained = max(0, (run.epoch + 1 - run.start.epoch) * rows - run.start.row)
     result = {
         "world_size": world.size,
         "samples_per_second": trained / seconds if seconds else 0.0,
