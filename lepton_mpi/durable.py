@@ -6,6 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from lepton_mpi.errors import LauncherError
+from lepton_mpi.wording import one_line
+
 
 class PatientFile(io.FileIO):
     """A new file that HDF5 writes through, which keeps the first error of the disk until it is closed.
@@ -64,3 +67,10 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def no_checkpoint(folder: str, error: OSError) -> LauncherError:
+    """For a checkpoint that cannot be written."""
+    return LauncherError(
+        f"cannot write a checkpoint to {folder}: {one_line(error.strerror or error)}"
+    )

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lepton_mpi.durable import no_checkpoint
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.options.early_stop import EarlyStop
 from lepton_mpi.run import checkpoint, resume
@@ -233,8 +234,6 @@ class KeepBest(QuietHook):
 
     def _save(self, run: Run, now: Best) -> Best:
         """Write ``best.h5``: a checkpoint like any other. Collective."""
-        from lepton_mpi.run.hooks import no_checkpoint
-
         assert self._path is not None
         run.world.clock.enter("checkpoint")
         run.strategy.collect()

@@ -17,12 +17,12 @@ from lepton_mpi.data.loader import Wanted, load
 from lepton_mpi.data.order import BlockShuffle, FullShuffle, MicroBatches
 from lepton_mpi.data.reads import TrainingReads
 from lepton_mpi.data.training_order import training_order
-from lepton_mpi.durable import try_writing
+from lepton_mpi.durable import no_checkpoint, try_writing
 from lepton_mpi.errors import ConfigurationError, LauncherError
 from lepton_mpi.models import own_model
 from lepton_mpi.models.model import Model
 from lepton_mpi.models.registry import make_model
-from lepton_mpi.optimizers.learning_rate import ReducedRate, Schedule
+from lepton_mpi.optimizers.learning_rate import ReducedRate
 from lepton_mpi.optimizers.registry import rule_of
 from lepton_mpi.optimizers.settings import Settings
 from lepton_mpi.options.config import Config
@@ -34,6 +34,7 @@ from lepton_mpi.run import (
     hooks,
     initial,
     memory_forecast,
+    rates,
     resume,
     summary,
 )
@@ -115,9 +116,8 @@ def _build(
     reads_in_place = not augment and model.reads_in_place
     if reads_in_place:
         data = normalised_in_memory(data, world)
-    steps = micro_batches.step_count(train_rows.row_count)
     rules = BY_NUMBER[start.arithmetic]
-    rate = _learning_rate(config, steps, rules)
+    rate = rates.learning_rate(config, micro_batches.step_count(train_rows.row_count), rules)
     strategy = _make_strategy(config, world, layout, model, micro_batches.count, rate, rules)
     of_data = called_kernels.while_training(
         data.y_kind, data.inputs.values(), augments=augment is not None
@@ -131,8 +131,7 @@ def _build(
         *(train_rows, shuffle, strategy.numbers, range(start.epoch, config.epoch_count + 1)),
         *(start.row // config.global_batch, reader.rows_together, world),
     )
-    inputs = MicroBatchReader(ends.enter_context(closing(reads)), reader)
-    is_over = world.rank == 0 and start.epoch > config.epoch_count
+    ends.enter_context(closing(reads))
     return Run(
         config=config,
         world=world,
@@ -147,14 +146,14 @@ def _build(
         rate=rate,
         parameters=layout.views(strategy.parameters),
         reads=reads,
-        inputs=inputs,
+        inputs=MicroBatchReader(reads, reader),
         reader=reader,
         report=report,
         start=start,
         ends=ends,
         step=start.step,
         # The end's checkpoint: that of the beginning where nothing is left to train.
-        checkpoint=start.path if is_over else None,
+        checkpoint=start.path if world.rank == 0 and start.epoch > config.epoch_count else None,
         by_rule=by_rule,
     )
 
@@ -183,7 +182,7 @@ def _open_report(config: Config, world: World, start: Start) -> Report:
                 Path(config.checkpoint).mkdir(parents=True, exist_ok=True)
                 try_writing(Path(config.checkpoint))
             except OSError as error:
-                raise hooks.no_checkpoint(config.checkpoint, error) from None
+                raise no_checkpoint(config.checkpoint, error) from None
         # A job that is submitted again may have ended before its first checkpoint.
         appends = start.goes_on or config.resume is not None or config.metrics_append
         try:
@@ -216,19 +215,6 @@ def _make_model(config: Config, world: World, model: Any, data: DataSet) -> Mode
             made = own_model.adapt(model, data)
         freezing.freeze(config.freeze, made)
         return made
-
-
-def _learning_rate(config: Config, steps_per_epoch: int, rules: Arithmetic) -> ReducedRate:
-    """Of every step of the run."""
-    grows = config.global_batch / config.base_batch if config.base_batch else 1.0
-    by_step = "constant" if config.schedule == "plateau" else config.schedule
-    schedule = Schedule(
-        *(config.learning_rate * grows, by_step),
-        *(config.warmup_epochs * steps_per_epoch, config.epoch_count * steps_per_epoch),
-        *(config.schedule_epochs * steps_per_epoch, config.schedule_factor),
-        counts_from_1=rules.rates_count_from_1,
-    )
-    return ReducedRate(schedule)
 
 
 def _make_strategy(

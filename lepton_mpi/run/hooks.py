@@ -6,11 +6,11 @@ from time import perf_counter
 import numpy as np
 
 from lepton_mpi.chunks import share
-from lepton_mpi.errors import ConfigurationError, LauncherError
+from lepton_mpi.durable import no_checkpoint
+from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.run import checkpoint, resume, summary
 from lepton_mpi.run.hook import QuietHook
 from lepton_mpi.run.run import Run
-from lepton_mpi.wording import one_line
 
 
 class TrainingFigures(QuietHook):
@@ -96,13 +96,6 @@ class Summary(QuietHook):
     def at_end(self, run: Run) -> None:
         """Printed, recorded, and the run's result."""
         run.result |= summary.say_end(run)
-
-
-def no_checkpoint(folder: str, error: OSError) -> LauncherError:
-    """For a checkpoint that cannot be written."""
-    return LauncherError(
-        f"cannot write a checkpoint to {folder}: {one_line(error.strerror or error)}"
-    )
 
 
 def finite_sums(run: Run) -> np.ndarray:
