@@ -45,6 +45,7 @@ def fit(model: Any = None, *, hooks: Sequence[Hook] = (), **options: Any) -> dic
     code = run(
         lambda world: result.update(train(chosen.config, world, model, hooks, chosen.given)),
         chosen.config.timeout,
+        chosen.config.peer_timeout,
     )
     if code:
         raise SystemExit(code)

@@ -39,6 +39,7 @@ _FREE = {
         "recompute",
         "balance",
         "timeout",
+        "peer_timeout",
         "allreduce",
         "bucket_bytes",
         "segment_bytes",

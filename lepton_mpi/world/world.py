@@ -22,6 +22,7 @@ from lepton_mpi.errors import ConfigurationError, LeptonError
 from lepton_mpi.world import heartbeats, pages, shared_memory
 from lepton_mpi.world.backstop import Backstop
 from lepton_mpi.world.failure import Failure
+from lepton_mpi.world.host_links import ENDED, FAILED, UNREACHABLE, HostLinks, News
 from lepton_mpi.world.rank_group import RankGroup
 from lepton_mpi.world.watchdog import PhaseClock, Watchdog
 
@@ -31,8 +32,19 @@ _LIMIT_SECONDS_MAX = 365 * 86400.0
 # Until a rank that is itself the cause has spoken, or its backstop has written where it is.
 _CAUSE_FIRST_SECONDS = 2.0
 
+# How long Open MPI waits before it ends the job for a connection that was closed: the dead rank's host reports meanwhile.
+_MPI_ABORT_SECONDS = 3
+# Until the ranks of a host have reported that their leader died.
+_HOST_SPEAKS_SECONDS = 1.5
+# A launcher that has lost a host does not end by itself.
+_LOST_LAUNCHER_SECONDS = 2.0
 
-def run(function: Callable[[World], Any], timeout_seconds: float = 300.0) -> int:
+
+def run(
+    function: Callable[[World], Any],
+    timeout_seconds: float = 300.0,
+    peer_timeout_seconds: float = 30.0,
+) -> int:
     """Call ``function(world)`` on every rank and return the exit code of the job. Collective.
 
     A LeptonError that all ranks raise ends in one line and its exit code; an error of one rank alone ends the job, with
@@ -41,11 +53,11 @@ def run(function: Callable[[World], Any], timeout_seconds: float = 300.0) -> int
     Parameters
     ----------
     function : callable (World) -> anything
-    timeout_seconds : float
+    timeout_seconds, peer_timeout_seconds : float
         See ``World``.
     """
     try:
-        world = World(timeout_seconds)
+        world = World(timeout_seconds, peer_timeout_seconds)
     except LeptonError as error:
         launch.complain(f"lepton_mpi: {error}")
         return error.exit_code
@@ -78,6 +90,8 @@ class World(RankGroup):
     ----------
     timeout_seconds : float
         Time without progress after which the job ends; more where the start or a checkpoint takes it.
+    peer_timeout_seconds : float
+        Time after which a host that sends no sign of life, not even from its kernel, counts as gone; then the job ends.
 
     Attributes
     ----------
@@ -89,13 +103,17 @@ class World(RankGroup):
     LauncherError
         No MPI library, a launcher that belongs to another one, or ranks of a host that cannot share memory.
     ConfigurationError
-        A ``timeout_seconds`` that is not above 0.
+        A ``timeout_seconds`` or ``peer_timeout_seconds`` that is not above 0.
     """
 
-    def __init__(self, timeout_seconds: float = 300.0) -> None:
-        if not timeout_seconds > 0:
-            raise ConfigurationError(f"timeout: expected seconds above 0, got {timeout_seconds}")
-        from lepton_mpi.world.mpi import MPI, check_launcher
+    def __init__(self, timeout_seconds: float = 300.0, peer_timeout_seconds: float = 30.0) -> None:
+        for name, seconds in (
+            ("timeout", timeout_seconds),
+            ("peer_timeout", peer_timeout_seconds),
+        ):
+            if not seconds > 0:
+                raise ConfigurationError(f"{name}: expected seconds above 0, got {seconds}")
+        from lepton_mpi.world.mpi import MPI, check_launcher, delay_abort
 
         check_launcher()
         launch.die_with_launcher()
@@ -108,14 +126,25 @@ class World(RankGroup):
         rows = words[heartbeats.ROWS_AT :].view(np.float64).reshape(self.local_size, 3)
         label = words[heartbeats.LABEL_AT : heartbeats.ROWS_AT]
         self.clock = PhaseClock(rows, self.local_rank, label)
-        self._failure = Failure(self.rank, self.size, self._file, words[:8].view(np.int64))
+        self._links = HostLinks(self, peer_timeout_seconds)
+        reported = words[:8].view(np.int64)
+        tell = self._links.tell_failure
+        self._failure = Failure(self.rank, self.size, self._file, reported, tell)
         backstop = Backstop()
         self._host = self._describe_host(backstop.stack_file)
         backstop.report_by(self._host, self.local_rank)
         self.watchdog = Watchdog(
             *(self.clock, self.timeout_seconds, self._host.process_ids),
-            *(self._on_timeout, self._on_death, backstop),
+            *(self, backstop, self._links),
         )
+        if self.size > 1:
+            delay_abort(_MPI_ABORT_SECONDS)
+        if self._links.unwatched and self.rank == 0:
+            print(
+                f"lepton_mpi: no TCP connection to {', '.join(self._links.unwatched)}: if a host is lost, only --timeout "
+                "ends the job",
+                file=sys.stderr,
+            )
 
     def _describe_host(self, stack_file: int) -> heartbeats.Host:
         mine = os.getpid(), stack_file, self._file
@@ -133,6 +162,7 @@ class World(RankGroup):
         """Give back all that the world holds; ranks may go on without each other. Collective; once."""
         if self._is_open:
             self._stop_watching(hooks_stay=self.size > 1)
+            self._links.close()
             super().close()
 
     def abandon(self) -> None:
@@ -148,15 +178,20 @@ class World(RankGroup):
         self._failure.close(hooks_stay)
         os.close(self._file)
 
-    def _on_death(self, local_rank: int) -> None:
-        """Called from the watchdog's thread."""
+    # -- what the watchdog's thread calls ----------------------------------------------------------
+
+    def died(self, local_rank: int) -> None:
+        """See ``Alarms``."""
+        process = f"process {self._host.process_ids[local_rank]}"
+        if self.host_count > 1:
+            process += f" on {self._links.names[self.host_index]}"
         self.fail(
             f"lepton_mpi: rank {self.host_ranks[local_rank]} of {self.size} "
-            f"(process {self._host.process_ids[local_rank]}) died: {self.clock.heartbeats()[local_rank]}"
+            f"({process}) died: {self.clock.heartbeats()[local_rank]}"
         )
 
-    def _on_timeout(self) -> None:
-        """Called from the watchdog's thread."""
+    def timed_out(self) -> None:
+        """See ``Alarms``."""
         stack = ""
         if self.clock.waits_for_others():
             time.sleep(_CAUSE_FIRST_SECONDS)
@@ -164,3 +199,35 @@ class World(RankGroup):
             frame = sys._current_frames().get(threading.main_thread().ident or 0)
             stack = "".join(traceback.format_stack(frame))
         self.fail(self._host.hang_report(self.clock.heartbeats(), self.local_rank, stack))
+
+    def looked(self) -> None:
+        """See ``Alarms``."""
+        if self._failure.has_begun:
+            self.fail("")
+
+    def heard(self, news: News) -> None:
+        """See ``Alarms``."""
+        ranks = self.ranks_of_hosts[news.host]
+        name = self._links.names[news.host]
+        if news.kind == FAILED:
+            self.fail("")
+        elif news.kind == UNREACHABLE:
+            limit = self._links.limit_seconds
+            report = (
+                f"lepton_mpi: host {name} ({_ranks_text(ranks)} of {self.size}) cannot be reached from "
+                f"{self._links.names[self.host_index]} for {limit:g} s (--peer-timeout): the host or its network is gone"
+            )
+            self._failure.fail(report, launcher_seconds=_LOST_LAUNCHER_SECONDS)
+        elif news.kind == ENDED:
+            time.sleep(_HOST_SPEAKS_SECONDS)
+            self._failure.fail(
+                f"lepton_mpi: rank {ranks[0]} of {self.size} died, or host {name} ({_ranks_text(ranks)}): "
+                "its connection was closed",
+            )
+
+
+def _ranks_text(ranks: list[int]) -> str:
+    """Such as ``ranks 2, 3``; of many, the first and the last."""
+    if len(ranks) > 8:
+        return f"{len(ranks)} ranks, {ranks[0]} to {ranks[-1]}"
+    return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}"
