@@ -25,6 +25,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
+from typing import NoReturn
 
 import numpy as np
 
@@ -100,7 +101,9 @@ class Failure:
         first = not self._reported[0]
         self._reported[0] = 1
         if first and report:
-            with suppress(OSError, ValueError):  # nobody reads it: the job ends all the same
+            with suppress(
+                OSError, ValueError, AttributeError
+            ):  # closed or full: the job ends all the same
                 sys.stdout.flush()
             with suppress(OSError, ValueError):
                 print(report.rstrip("\n"), file=sys.stderr, flush=True)
@@ -127,7 +130,7 @@ class Failure:
         self, kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if os.getpid() != self._process_id:
-            _end_child(kind, error, trace)
+            end_child(error)
         if issubclass(kind, KeyboardInterrupt):
             self.fail("lepton_mpi: interrupted", 130)
         if kind.__module__ == "mpi4py.MPI":
@@ -139,15 +142,24 @@ class Failure:
         self._on_exception(hook.exc_type, hook.exc_value, hook.exc_traceback)
 
 
-def _end_child(
-    kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
-) -> None:
-    """End a process that a rank has forked: MPI is not its, and it would wait in MPI's end for ever."""
-    with suppress(OSError, ValueError):
-        lines = "".join(traceback.format_exception(kind, error, trace))
-        text = f"lepton_mpi: a process forked by a rank failed, process {os.getpid()}:\n{lines}"
-        print(text.rstrip(), file=sys.stderr, flush=True)
-    os._exit(1)
+def end_child(error: BaseException | None) -> NoReturn:
+    """End a process that a rank has forked, with a message if it failed: MPI is not its, and in MPI's end it would wait for ever."""
+    code: object = error.code if isinstance(error, SystemExit) else 0 if error is None else 1
+    if error is not None and not isinstance(error, SystemExit):
+        lines = "".join(traceback.format_exception(error))
+        text = (
+            f"lepton_mpi: a process that a rank has forked failed, process {os.getpid()}:\n{lines}"
+        )
+        with suppress(OSError, ValueError, AttributeError):
+            print(text.rstrip(), file=sys.stderr)
+    elif not isinstance(code, int | None):
+        with suppress(OSError, ValueError, AttributeError):
+            print(code, file=sys.stderr)
+        code = 1
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else 0)
 
 
 def _end_process_soon(exit_code: int) -> None:

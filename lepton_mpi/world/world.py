@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from lepton_mpi import launch
-from lepton_mpi.errors import ConfigurationError, LeptonError
+from lepton_mpi.errors import ConfigurationError, LeptonError, RankError
 from lepton_mpi.world import heartbeats, pages, shared_memory
 from lepton_mpi.world.backstop import Backstop
-from lepton_mpi.world.failure import Failure
+from lepton_mpi.world.failure import Failure, end_child
 from lepton_mpi.world.host_links import ENDED, FAILED, UNREACHABLE, HostLinks, News
 from lepton_mpi.world.rank_group import RankGroup
 from lepton_mpi.world.watchdog import PhaseClock, Watchdog
@@ -63,24 +63,35 @@ def run(
         return error.exit_code
     try:
         function(world)
-    except LeptonError as error:
+    except BaseException as error:
+        code = _ended_by(error, world)
+        if code is None:
+            raise
+        return code
+    if world.is_child:
+        end_child(None)
+    world.close()
+    return 0
+
+
+def _ended_by(error: BaseException, world: World) -> int | None:
+    """The exit code where all ranks raised what ``function(world)`` raised; None where the excepthook is to end the job."""
+    if world.is_child:
+        end_child(error)
+    if isinstance(error, LeptonError):
         if not error.agreed:
             world.fail(f"lepton_mpi: rank {world.rank} of {world.size}: {error}", error.exit_code)
         if world.rank == 0:
             print(f"lepton_mpi: {error}", file=sys.stderr, flush=True)
         world.close()
         return error.exit_code
-    except SystemExit as leaving:
+    if isinstance(error, SystemExit):
         # Of one rank: it would wait in MPI's end for the others, and they for it.
         world.fail(
-            f"lepton_mpi: rank {world.rank} of {world.size} left by sys.exit({leaving.code!r})"
+            f"lepton_mpi: rank {world.rank} of {world.size} left by sys.exit({error.code!r})"
         )
-        raise
-    except BaseException:
-        world.abandon()
-        raise
-    world.close()
-    return 0
+    world.abandon()
+    return None
 
 
 class World(RankGroup):
@@ -116,6 +127,7 @@ class World(RankGroup):
         from lepton_mpi.world.mpi import MPI, check_launcher, delay_abort
 
         check_launcher()
+        self._process_id = os.getpid()
         launch.die_with_launcher()
         super().__init__(MPI.COMM_WORLD.Dup(), PhaseClock())
         self.timeout_seconds = min(timeout_seconds, _LIMIT_SECONDS_MAX)
@@ -154,20 +166,27 @@ class World(RankGroup):
             self.timeout_seconds,
         )
 
+    @property
+    def is_child(self) -> bool:
+        """Whether this process is not the rank, but one that the rank has forked: then nothing here is its own."""
+        return os.getpid() != self._process_id
+
     def fail(self, report: str, exit_code: int = 5) -> None:
         """Print ``report``, unless another rank of this host has failed before, and end the job."""
+        if self.is_child:
+            end_child(RankError(report))
         self._failure.fail(report, exit_code)
 
     def close(self) -> None:
         """Give back all that the world holds; ranks may go on without each other. Collective; once."""
-        if self._is_open:
+        if self._is_open and not self.is_child:
             self._stop_watching(hooks_stay=self.size > 1)
             self._links.close()
             super().close()
 
     def abandon(self) -> None:
         """The same after an error of this rank alone, which the excepthook is to see; not collective."""
-        if self._is_open:
+        if self._is_open and not self.is_child:
             self._stop_watching(hooks_stay=True)
             if self.size == 1:
                 super().close()
