@@ -68,12 +68,13 @@ def train(
 
     if config.prepare is not None:
         raise ConfigurationError("--prepare: is of the command train; call prepare before fit")
-    made = build(config, world, model, given=given)
-    made.hooks += hooks
-    try:
-        loop.train(made)
-    except Exception:
-        made.ends.close()
-        raise
-    made.close()
+    with world.catching_signals():
+        made = build(config, world, model, given=given)
+        made.hooks += hooks
+        try:
+            loop.train(made)
+        except Exception:
+            made.ends.close()
+            raise
+        made.close()
     return made.result

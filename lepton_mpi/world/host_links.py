@@ -2,12 +2,12 @@
 
 A star: the leader of every host (its local rank 0) has one connection to the leader of host 0, which passes on what it hears.
 
-    a byte F   the sender's host has said why the job ends: end it here, too, and say nothing
-    a byte E   the leader has closed its world; what happens to its host from now on does not matter
+    FAILED     the sender's host has said why the job ends: end it here, too, and say nothing
+    LEFT       the leader has closed its world; what happens to its host from now on does not matter
     closed     without either: the leader's process has ended
     an error   Linux has heard nothing from the other host for ``limit_seconds``: the host or the network is gone
 
-Nobody sends anything else. Linux itself asks an idle connection for a sign of life (TCP keep-alive), and answers for a process that
+Words of 9 bytes; the others are of ``stopping.py``. Linux itself asks an idle connection for a sign of life (TCP keep-alive), and answers for a process that
 is stopped, or holds the interpreter lock for minutes: a stuck rank is the watchdog's business, not that of these connections.
 So they cost a step nothing. The watchdog's thread of each leader waits for them together with the ends of its neighbours.
 
@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from lepton_mpi.world.rank_group import RankGroup
 
-_FAILED, _LEFT = b"F", b"E"
 _TOKEN_BYTES = 16
 _GREETING = struct.Struct(f"{_TOKEN_BYTES}sI")
 
@@ -39,14 +38,18 @@ _SIOCGIFADDR = 0x8915
 # Of the time limit, the first part that an idle connection may be idle, and probes in the rest.
 _IDLE_PART, _PROBES = 0.5, 4
 
-FAILED, LEFT, ENDED, UNREACHABLE = "failed", "left", "ended", "unreachable"
+# What one leader sends another, and what a connection itself says.
+FAILED, LEFT, WANTED, PROPOSED, YES, NO, DECIDED = range(7)
+ENDED, UNREACHABLE = 7, 8
+_WORD = struct.Struct("<Bq")
 
 
 class News(NamedTuple):
-    """What a connection says of a host: one of the four words above, and the host's index."""
+    """What a connection says: one of the words above, the index of the host at its other end, and a number."""
 
-    kind: str
+    kind: int
     host: int
+    value: int = 0
 
 
 class _Meeting(NamedTuple):
@@ -79,6 +82,7 @@ class HostLinks:
     def __init__(self, group: RankGroup, limit_seconds: float) -> None:
         self.limit_seconds = limit_seconds
         self._links: dict[int, tuple[socket.socket, int]] = {}
+        self._parts: dict[int, bytes] = {}
         leaders = [ranks[0] for ranks in group.ranks_of_hosts]
         names = group.comm.allgather(socket.gethostname())
         self.names: list[str] = [names[leader] for leader in leaders]
@@ -115,7 +119,7 @@ class HostLinks:
         """What a connection says. One that will say nothing more is closed, and must not be polled again."""
         link, host = self._links[descriptor]
         try:
-            said = link.recv(64)
+            said = link.recv(4096)
         except BlockingIOError:
             return []
         except ConnectionError:  # its process was killed with something unread
@@ -123,26 +127,31 @@ class HostLinks:
         except OSError:
             self._drop(descriptor)
             return [News(UNREACHABLE, host)]
-        news = [News(FAILED if byte == _FAILED[0] else LEFT, host) for byte in said]
         if not said:
-            news = [News(ENDED, host)]
-        if not said or _LEFT in said:
+            self._drop(descriptor)
+            return [News(ENDED, host)]
+        said = self._parts.pop(descriptor, b"") + said
+        whole = len(said) // _WORD.size * _WORD.size
+        self._parts[descriptor] = said[whole:]
+        news = [News(kind, host, value) for kind, value in _WORD.iter_unpack(said[:whole])]
+        if any(each.kind == LEFT for each in news):
             self._drop(descriptor)
         return news
 
     def tell_failure(self) -> None:
         """Have the other hosts end the job, too, without a word."""
-        self._send(_FAILED)
+        self.send(FAILED)
 
     def close(self) -> None:
         """Leave: the end of this process is no failure any more. Does nothing the second time."""
-        self._send(_LEFT)
+        self.send(LEFT)
         self._drop_all()
 
-    def _send(self, byte: bytes) -> None:
+    def send(self, kind: int, value: int = 0) -> None:
+        """To all hosts that this rank is connected to."""
         for link, _ in list(self._links.values()):
             with suppress(OSError):  # it is told by its own connection that this host has gone
-                link.send(byte)
+                link.send(_WORD.pack(kind, value))
 
     def _drop(self, descriptor: int) -> None:
         link, _ = self._links.pop(descriptor)

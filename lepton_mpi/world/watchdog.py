@@ -139,6 +139,9 @@ class Alarms(Protocol):
     def heard(self, news: News) -> None:
         """Another host has said something, or has gone."""
 
+    def signalled(self, number: int) -> None:
+        """This process got a signal while ``stopping.caught_signals`` writes them to ``Watchdog.signal_file``."""
+
     def looked(self) -> None:
         """About once a second, while all is well here."""
 
@@ -188,6 +191,8 @@ class Watchdog:
                 continue
             self._ranks[descriptor] = local_rank
             self._poll.register(descriptor, select.POLLIN)
+        self._signals, self.signal_file = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poll.register(self._signals, select.POLLIN)
         self._linked = set(links.descriptors() if links else ())
         for descriptor in self._linked:
             self._poll.register(descriptor, select.POLLIN)
@@ -204,9 +209,9 @@ class Watchdog:
         os.eventfd_write(self._stop, 1)
         self._thread.join()
         self._backstop.close()
-        for descriptor in (self._stop, *self._ranks):
+        for descriptor in (self._stop, self._signals, self.signal_file, *self._ranks):
             os.close(descriptor)
-        self._stop = -1
+        self._stop = self.signal_file = -1
         self._alarms, self._links = None, None  # they hold the world
 
     def _watch(self) -> None:
@@ -221,6 +226,8 @@ class Watchdog:
                 if self._clock.phase_of(local_rank) != "over":
                     alarms.died(local_rank)
                     return
+            for number in os.read(self._signals, 64) if self._signals in ready else b"":
+                alarms.signalled(number)
             for news in self._news(ready):
                 alarms.heard(news)
             # The limit first: if the rank enters a phase in between, its age is that of the later one, about 0.

@@ -8,11 +8,13 @@ third way: the excepthook of ``failure.py`` makes sure of it for code that knows
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from lepton_mpi.world.backstop import Backstop
 from lepton_mpi.world.failure import Failure, end_child
 from lepton_mpi.world.host_links import ENDED, FAILED, UNREACHABLE, HostLinks, News
 from lepton_mpi.world.rank_group import RankGroup
+from lepton_mpi.world.stopping import Stopping, caught_signals
 from lepton_mpi.world.watchdog import PhaseClock, Watchdog
 
 # A year: what C libraries take as a time is limited, what a user may want to wait is not.
@@ -108,6 +111,8 @@ class World(RankGroup):
     ----------
     timeout_seconds : float
     watchdog : Watchdog
+    stopping : Stopping
+        On which step the ranks stop if ``catching_signals`` is around what they do.
 
     Raises
     ------
@@ -145,6 +150,8 @@ class World(RankGroup):
         backstop = Backstop()
         self._host = self._describe_host(backstop.stack_file)
         backstop.report_by(self._host, self.local_rank)
+        self.stopping = Stopping(self, self._links, self._host.process_ids[0])
+        self._launcher, self._interrupts = os.getppid(), 0
         self.watchdog = Watchdog(
             *(self.clock, self.timeout_seconds, self._host.process_ids),
             *(self, backstop, self._links),
@@ -176,6 +183,18 @@ class World(RankGroup):
         if self.is_child:
             end_child(RankError(report))
         self._failure.fail(report, exit_code)
+
+    @contextmanager
+    def catching_signals(self) -> Iterator[None]:
+        """A block that asks ``stopping.is_due`` after every step: a signal to stop does nothing else, but a second Ctrl-C.
+
+        Does nothing where the hosts cannot agree.
+        """
+        if self._links.unwatched:
+            yield
+            return
+        with caught_signals(self.watchdog.signal_file):
+            yield
 
     def close(self) -> None:
         """Give back all that the world holds; ranks may go on without each other. Collective; once."""
@@ -223,6 +242,16 @@ class World(RankGroup):
         """See ``Alarms``."""
         if self._failure.has_begun:
             self.fail("")
+        self.stopping.look()
+
+    def signalled(self, number: int) -> None:
+        """See ``Alarms``."""
+        if self._failure.has_begun or os.getppid() != self._launcher:
+            os._exit(128 + number)  # the launcher ends a job that has failed
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1:
+            self.fail("lepton_mpi: interrupted twice: nothing was saved", 130)
+        self.stopping.want(number)
 
     def heard(self, news: News) -> None:
         """See ``Alarms``."""
@@ -230,6 +259,8 @@ class World(RankGroup):
         name = self._links.names[news.host]
         if news.kind == FAILED:
             self.fail("")
+        elif news.kind not in (UNREACHABLE, ENDED):
+            self.stopping.heard(news)
         elif news.kind == UNREACHABLE:
             limit = self._links.limit_seconds
             report = (

@@ -30,6 +30,9 @@ class Alarms:
     def heard(self, news):
         self.told.put(news)
 
+    def signalled(self, number):
+        pass
+
     def looked(self):
         pass
 
