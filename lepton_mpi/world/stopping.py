@@ -94,7 +94,7 @@ class Stopping:
     def want(self, number: int) -> None:
         """This rank got a signal."""
         is_first = not self._words[_SIGNAL]
-        self._words[_SIGNAL] = number
+        self._words[_SIGNAL] = self._words[_SIGNAL] or number
         if self._is_leader:
             self.look()
         elif is_first:

@@ -59,7 +59,7 @@ def test_a_signal_at_a_random_time_leaves_a_checkpoint(tmp_path, number):
     assert job.code == 75, job.text
     (line,) = job.lines("lepton_mpi:")
     found = re.fullmatch(
-        rf"lepton_mpi: ({kind.name}|SIGUSR1|a signal): stopped after step (\d+), in epoch \d+; saved, go on with --resume (\S+)",
+        rf"lepton_mpi: ({kind.name}): stopped after step (\d+), in epoch \d+; saved, go on with --resume (\S+)",
         line,
     )
     assert found, line
@@ -97,6 +97,32 @@ def test_without_a_folder_nothing_is_saved_and_the_line_says_so(tmp_path):
     job = _signalled(2, (), tmp_path, [signal.SIGUSR1], 0.2, tmp_path / "m.jsonl")
     assert job.code == 75, job.text
     assert "nothing is saved without --checkpoint" in job.err, job.text
+
+
+_ASKS = """
+import os, signal
+from lepton_mpi import QuietHook
+
+class Asks(QuietHook):
+    def __init__(self, run): pass
+    def after_step(self, run):
+        if run.world.rank == RANK and run.step == 7:
+            os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+@pytest.mark.parametrize("rank", [0, 3])
+def test_a_rank_of_one_host_stops_those_of_both(tmp_path, rank):
+    """Also one that has no connection to the other host."""
+    (tmp_path / "asks.py").write_text(_ASKS.replace("RANK", str(rank)))
+    words = ("--checkpoint", str(tmp_path / "saved"), "--hidden", "8")
+    hook = ("--hook", f"{tmp_path}/asks.py:Asks", "--metrics", str(tmp_path / "m.jsonl"))
+    ended = jobs.run_over_hosts(["2"], *TRAIN, *words, *hook)
+    said = ended.stdout + ended.stderr
+    assert ended.returncode == 75, said
+    (step,) = re.findall(r"lepton_mpi: SIGUSR1: stopped after step (\d+)", said)
+    assert int(step) > 8
+    checkpoint.verify(tmp_path / "saved" / f"step-{int(step):08}.h5")
 
 
 _SLOW = """
