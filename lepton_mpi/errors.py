@@ -45,6 +45,12 @@ class RankError(LeptonError):
     exit_code = 5
 
 
+class Preempted(LeptonError):
+    """A signal has stopped the run; what it did is saved, or the message says that it is not."""
+
+    exit_code = 75
+
+
 @contextmanager
 def same_on_all_ranks() -> Iterator[None]:
     """A block that computes from what all ranks know, so that all of them raise what one raises."""

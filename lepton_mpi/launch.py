@@ -118,7 +118,7 @@ def limit_threads(threads: int) -> None:
 def die_with_launcher() -> None:
     """Ask Linux to end this process when its launcher dies, so that a killed ``mpirun`` leaves no orphans."""
     if launched_size() > 1 and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def complain(text: str) -> None:

@@ -1,11 +1,12 @@
 """What a command is: its words, what ``--help`` and ``--version`` print, and how its mistakes end. Imports no NumPy, no MPI."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from lepton_mpi import launch
-from lepton_mpi.errors import ConfigurationError, LeptonError
+from lepton_mpi.errors import ConfigurationError, LauncherError, LeptonError
 from lepton_mpi.options import parser
 from lepton_mpi.options.help_text import help_text
 from lepton_mpi.options.option import Checked, Option, options_of
@@ -50,6 +51,7 @@ class Command(Generic[Options]):
     def start(self, words: Sequence[str]) -> int:
         """The whole command; returns the exit code. Every rank calls it, the launcher's rank 0 prints."""
         try:
+            _check_output()
             if parser.is_named("--help", words) or parser.is_named("-h", words):
                 return _print_once(self.help(parser.word_after("--help", words)))
             if parser.is_named("--version", words):
@@ -71,6 +73,12 @@ class Command(Generic[Options]):
             raise ConfigurationError(f"--help: expected {names}, got {topic!r}{hint}")
         description = f"Options of {topic} alone; --help lists those that it shares with others."
         return help_text(self.usage, description, topics[topic], self.topic_texts.get(topic, ""))
+
+
+def _check_output() -> None:
+    """Raise LauncherError if standard output was closed before the start: other files would take its number."""
+    if sys.stdout is None:
+        raise LauncherError("standard output is closed: redirect it to a file, or to /dev/null")
 
 
 def command(

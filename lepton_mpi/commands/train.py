@@ -35,7 +35,7 @@ def _run(chosen: sources.Chosen) -> int:
         ready = prepare_first.prepared(config, first, ranks) if first else config
         fit.train(ready, ranks, given=given - {"prepare"})
 
-    return world.run(train, config.timeout)
+    return world.run(train, config.timeout, config.peer_timeout)
 
 
 def _topics() -> Mapping[str, Sequence[Option]]:

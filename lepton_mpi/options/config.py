@@ -341,6 +341,11 @@ class Config(Checked):
     timeout: float = option(
         300.0, "seconds without progress after which a rank ends the job", ABOVE_0
     )
+    peer_timeout: float = option(
+        30.0,
+        "seconds without a sign of life from another host after which the job ends",
+        ABOVE_0,
+    )
     own: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Options that the chosen model alone has, an object of its class, by ``"model"``; likewise ``"optimizer"`` and ``"strategy"``."""
 

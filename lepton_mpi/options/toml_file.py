@@ -23,6 +23,8 @@ class TomlFile:
     def __init__(self, flag: str, path: str) -> None:
         self.name = f"{flag}: {printable(path)}"
         try:
+            if Path(path).is_fifo():  # it would wait for a writer, and every rank reads the file
+                raise ValueError("expected a file, got a pipe")
             self.values: dict[str, Any] = tomllib.loads(Path(path).read_text("utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             reason = error.strerror if isinstance(error, OSError) else error

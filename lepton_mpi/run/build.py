@@ -327,11 +327,12 @@ def _make_hooks(run: Run) -> list[Hook]:
     made: list[Hook] = [hooks.TrainingFigures(), hooks.Validation(), hooks.Progress()]
     made += [KeepBest(run)] if is_wanted(run.config) else []
     folder = run.config.checkpoint
-    made += [hooks.Checkpoints(run, folder)] if folder else []
+    checkpoints = hooks.Checkpoints(run, folder) if folder else None
+    made += [checkpoints] if checkpoints else []
     made += [Balance(run)] if run.config.balance == "auto" else []
     with run.world.agreeing():
         made += own_hooks(run.config.hook, run)
-    return [*made, hooks.Summary()]
+    return [*made, hooks.Preemption(run, checkpoints), hooks.Summary()]
 
 
 def own_hooks(names: Sequence[str], run: Run) -> list[Hook]:

@@ -209,6 +209,8 @@ def verify(path: Path) -> None:
     from elsewhere, see ``data/probe.py``.
     """
     path = Path(path)
+    if path.exists():
+        probe.check_regular(path)
     try:
         with path.open("rb") as raw:
             head = raw.read(_HEAD_BYTES)

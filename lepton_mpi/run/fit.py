@@ -45,6 +45,7 @@ def fit(model: Any = None, *, hooks: Sequence[Hook] = (), **options: Any) -> dic
     code = run(
         lambda world: result.update(train(chosen.config, world, model, hooks, chosen.given)),
         chosen.config.timeout,
+        chosen.config.peer_timeout,
     )
     if code:
         raise SystemExit(code)
@@ -67,12 +68,13 @@ def train(
 
     if config.prepare is not None:
         raise ConfigurationError("--prepare: is of the command train; call prepare before fit")
-    made = build(config, world, model, given=given)
-    made.hooks += hooks
-    try:
-        loop.train(made)
-    except Exception:
-        made.ends.close()
-        raise
-    made.close()
+    with world.catching_signals():
+        made = build(config, world, model, given=given)
+        made.hooks += hooks
+        try:
+            loop.train(made)
+        except Exception:
+            made.ends.close()
+            raise
+        made.close()
     return made.result

@@ -7,7 +7,7 @@ import numpy as np
 
 from lepton_mpi.chunks import share
 from lepton_mpi.durable import no_checkpoint
-from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.errors import ConfigurationError, Preempted
 from lepton_mpi.run import checkpoint, resume, summary
 from lepton_mpi.run.hook import QuietHook
 from lepton_mpi.run.run import Run
@@ -68,13 +68,17 @@ class Checkpoints(QuietHook):
         """In the middle of an epoch."""
         is_due = self._every and run.step % self._every == 0
         if is_due and run.position < run.steps_per_epoch:  # after an epoch there is one anyway
-            run.strategy.finish()
             # What is saved pushes out what was saved before, which may be all that is good.
-            self._save(run, finite_sums(run))
+            self.save_now(run)
 
     def after_epoch(self, run: Run) -> None:
         """Of the whole epoch; the parameters have been looked at with its figures."""
         self._save(run, run.total())
+
+    def save_now(self, run: Run) -> None:
+        """In the middle of an epoch, whatever ``--checkpoint-steps`` says. Collective."""
+        run.strategy.finish()
+        self._save(run, finite_sums(run))
 
     def _save(self, run: Run, sums: np.ndarray) -> None:
         """Rank 0 writes; every rank learns whether it worked. Collective."""
@@ -88,6 +92,40 @@ class Checkpoints(QuietHook):
                     run.checkpoint = checkpoint.save(Path(self._folder), saved, self._own_files)
                 except OSError as error:
                     raise no_checkpoint(self._folder, error) from None
+
+
+class Preemption(QuietHook):
+    """Ends the run after the step on which the ranks have agreed because of a signal, with a checkpoint if there are any.
+
+    Raises Preempted, on every rank. After the last step of an epoch it lets the epoch end first.
+    """
+
+    def __init__(self, run: Run, checkpoints: Checkpoints | None) -> None:
+        self._checkpoints, self._is_due = checkpoints, run.world.stopping.is_due
+        self._waits_for_epoch = False
+        run.world.stopping.begin(run.start.step)
+
+    def after_step(self, run: Run) -> None:
+        """One store and one load, unless a signal came."""
+        if self._is_due(run.step):
+            if run.position < run.steps_per_epoch:
+                if self._checkpoints:
+                    self._checkpoints.save_now(run)
+                self._stop(run)
+            self._waits_for_epoch = True
+
+    def after_epoch(self, run: Run) -> None:
+        """Its checkpoint is written, if any is."""
+        if self._waits_for_epoch and run.epoch < run.config.epoch_count:
+            self._stop(run)
+
+    def _stop(self, run: Run) -> None:
+        where = f"{run.world.stopping.reason}: stopped after step {run.step}, in epoch {run.epoch}"
+        if folder := run.config.checkpoint:
+            text = f"{where}; saved, go on with --resume {folder}"
+        else:
+            text = f"{where}; nothing is saved without --checkpoint"
+        raise Preempted(text).on_all_ranks()
 
 
 class Summary(QuietHook):

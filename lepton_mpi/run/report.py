@@ -126,6 +126,7 @@ def _on_terminal() -> bool:
     return (
         launch.launched_size() == 1
         and "OMPI_COMM_WORLD_SIZE" not in os.environ
+        and sys.stdout is not None
         and sys.stdout.isatty()
     )
 

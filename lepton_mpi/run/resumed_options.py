@@ -42,6 +42,7 @@ _FREE = {
         "restore_best",
         "early_stop",
         "timeout",
+        "peer_timeout",
         "allreduce",
         "bucket_bytes",
         "segment_bytes",

@@ -28,6 +28,8 @@ objects outlive one function, as in a notebook, ``World()`` and its ``close()`` 
     mpi.py            the MPI library, started on first use
     shared_memory.py  files that a host's ranks map, in large pages (pages.py); memory.py counts them
     heartbeats.py     what ranks show each other, and reports made of it
-    watchdog.py       phase clock and time limit; backstop.py where the interpreter is stuck
-    failure.py        one report, and the end of the job
+    watchdog.py       phase clock and time limit; backstop.py where the interpreter is stuck, by timers.py
+    host_links.py     by which hosts learn of each other's end
+    stopping.py       on which step ranks stop that are asked to by a signal
+    failure.py        one report, and the end of the job; launchers.py ends a launcher that stays
 """

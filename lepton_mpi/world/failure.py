@@ -3,26 +3,46 @@
 An unhandled exception on one rank would leave the others waiting for ever, so it ends the job: the excepthooks set here see
 to it for code that knows nothing of this rule. On a job of several ranks they stay when the world is closed, since ranks
 that go on to MPI's end wait there for one that does not come.
+
+What a rank that fails does, in this order, so that nothing it waits for can keep it or the others:
+
+    1. timers of the C library and of Linux, which end it in 4 and 5 s, whatever holds the interpreter lock
+    2. word to the other hosts, which end themselves without a report
+    3. its report, if no rank of the host has reported before; the others of the host see that within a second and end, too
+    4. a program that ends the host's launcher if that stays (``launchers.py``)
+    5. MPI's abort, which may hang with the interpreter lock held
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
+from typing import NoReturn
 
 import numpy as np
 
 from lepton_mpi.errors import RankError
+from lepton_mpi.world.launchers import end_launcher, launcher_of
+from lepton_mpi.world.timers import Timer
 
 # Launchers drop what they have not passed on yet when the job aborts.
 _PASSED_ON_SECONDS = 0.05
 # The first rank that fails has the cause, and ends the others.
 _OTHERS_SPEAK_SECONDS = 2.0
+# MPI's errors are often the consequence of a death that its host, or the watchdog here, is about to report.
+_CAUSE_SPEAKS_SECONDS = 1.5
+# From the begin of ``fail`` to the end of the process.
+_EXIT_SECONDS, _KILL_SECONDS = 4.0, 5.0
+# A launcher that works ends its job in 1 to 2 s.
+LAUNCHER_SECONDS = 5.0
 
 
 class Failure:
@@ -36,9 +56,19 @@ class Failure:
         that fail after it take turns, too.
     reported : int64, shape (1,)
         Word 0 of it.
+    tell_hosts : callable
+        Has the other hosts end the job, too, without a report.
     """
 
-    def __init__(self, rank: int, size: int, lock_file: int, reported: np.ndarray) -> None:
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        lock_file: int,
+        reported: np.ndarray,
+        tell_hosts: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._tell_hosts, self._process_id = tell_hosts, os.getpid()
         self._who, self._size = f"rank {rank} of {size}", size
         self._lock_file, self._reported = os.dup(lock_file), reported
         self._hooks_stay = False
@@ -50,17 +80,38 @@ class Failure:
         sys.excepthook = self._on_exception
         threading.excepthook = self._on_thread_exception
 
-    def fail(self, report: str, exit_code: int = RankError.exit_code) -> None:
-        """Print ``report``, unless another rank of this host has failed before, and end the job."""
+    @property
+    def has_begun(self) -> bool:
+        """Whether a rank of this host has failed."""
+        return bool(self._reported[0])
+
+    def fail(
+        self,
+        report: str,
+        exit_code: int = RankError.exit_code,
+        launcher_seconds: float = LAUNCHER_SECONDS,
+    ) -> None:
+        """Print ``report``, unless another rank of this host has failed before, and end the job.
+
+        An empty report is for a failure that another host reports. The launcher of this host has ``launcher_seconds`` to end.
+        """
+        _end_process_soon(exit_code)
+        self._tell_hosts()
         fcntl.flock(self._lock_file, fcntl.LOCK_EX)  # Linux takes it back from a rank that dies
         first = not self._reported[0]
         self._reported[0] = 1
-        if first:
-            sys.stdout.flush()
-            print(report.rstrip("\n"), file=sys.stderr, flush=True)
+        if first and report:
+            with suppress(
+                OSError, ValueError, AttributeError
+            ):  # closed or full: the job ends all the same
+                sys.stdout.flush()
+            with suppress(OSError, ValueError):
+                print(report.rstrip("\n"), file=sys.stderr, flush=True)
             time.sleep(_PASSED_ON_SECONDS)
         fcntl.flock(self._lock_file, fcntl.LOCK_UN)
-        if not first:
+        if first:
+            end_launcher(launcher_of(os.getpid()), launcher_seconds)
+        if not (first and report):
             time.sleep(_OTHERS_SPEAK_SECONDS)
         _abort(exit_code)
 
@@ -78,8 +129,12 @@ class Failure:
     def _on_exception(
         self, kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if os.getpid() != self._process_id:
+            end_child(error)
         if issubclass(kind, KeyboardInterrupt):
             self.fail("lepton_mpi: interrupted", 130)
+        if kind.__module__ == "mpi4py.MPI":
+            time.sleep(_CAUSE_SPEAKS_SECONDS)
         lines = traceback.format_exception(kind, error, trace)
         self.fail(f"lepton_mpi: {self._who} failed:\n{''.join(lines)}")
 
@@ -87,10 +142,37 @@ class Failure:
         self._on_exception(hook.exc_type, hook.exc_value, hook.exc_traceback)
 
 
+def end_child(error: BaseException | None) -> NoReturn:
+    """End a process that a rank has forked, with a message if it failed: MPI is not its, and in MPI's end it would wait for ever."""
+    code: object = error.code if isinstance(error, SystemExit) else 0 if error is None else 1
+    if error is not None and not isinstance(error, SystemExit):
+        lines = "".join(traceback.format_exception(error))
+        text = (
+            f"lepton_mpi: a process that a rank has forked failed, process {os.getpid()}:\n{lines}"
+        )
+        with suppress(OSError, ValueError, AttributeError):
+            print(text.rstrip(), file=sys.stderr)
+    elif not isinstance(code, int | None):
+        with suppress(OSError, ValueError, AttributeError):
+            print(code, file=sys.stderr)
+        code = 1
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else 0)
+
+
+def _end_process_soon(exit_code: int) -> None:
+    with suppress(OSError):  # no room for timers: then MPI's abort has to do
+        Timer.calling("_exit", exit_code).set(_EXIT_SECONDS)
+        Timer.killing(signal.SIGKILL).set(_KILL_SECONDS)
+
+
 def _abort(exit_code: int) -> None:
     """End all ranks, this one at once."""
-    from lepton_mpi.world.mpi import MPI
+    from lepton_mpi.world.mpi import MPI, delay_abort
 
-    threading.Timer(2, os._exit, (exit_code,)).start()  # should MPI itself be stuck
     if not MPI.Is_finalized():
+        delay_abort(0)
         MPI.COMM_WORLD.Abort(exit_code)
+    os._exit(exit_code)  # MPI has ended, or its own abort has begun in another thread

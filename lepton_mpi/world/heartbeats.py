@@ -41,6 +41,9 @@ WAITING = ("communication", "waiting")
 # a step, which the user's limit is about.
 PATIENCE_SECONDS = {"start": 600.0, "checkpoint": 600.0}
 
+# For a launcher to end after the report of a rank whose interpreter is stuck.
+_LAUNCHER_SECONDS = 10.0
+
 LABEL_AT, ROWS_AT, _ROW = 8, 64, struct.Struct("3d")
 
 
@@ -197,6 +200,15 @@ def main(argument: str) -> None:
     if os.pread(file, 1, 0) == b"\0":
         os.pwrite(file, b"\1", 0)
         print(host.hang_report(heartbeats, local_rank), file=sys.stderr, flush=True)
+        _end_launcher_of(host.process_ids[local_rank])
+
+
+def _end_launcher_of(process_id: int) -> None:
+    """As the rank would do if it could (``failure.py``); it ends 5 s from now."""
+    sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+    import launchers
+
+    launchers.end_launcher(launchers.launcher_of(process_id), _LAUNCHER_SECONDS)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,12 @@
 Other modules import it when they make the first communicator, so that ``--help`` and the modules that compute start no MPI.
 """
 
+import ctypes
+import re
 import sys
 import warnings
+from contextlib import suppress
+from pathlib import Path
 
 import mpi4py
 
@@ -12,7 +16,10 @@ from lepton_mpi import launch
 from lepton_mpi.errors import LauncherError
 from lepton_mpi.wording import one_line
 
-__all__ = ["MPI", "check_launcher", "mpi_library"]
+__all__ = ["MPI", "check_launcher", "delay_abort", "mpi_library"]
+
+# Open MPI's variable behind the setting ``opal_abort_delay``, and that of version 4.
+_ABORT_DELAYS = (("libopen-pal", "opal_abort_delay"), ("libmpi", "ompi_mpi_abort_delay"))
 
 # mpi4py's default, MPI_THREAD_MULTIPLE, makes MPICH avoid its shared-memory collectives.
 mpi4py.rc.thread_level = "funneled"
@@ -47,3 +54,18 @@ def check_launcher() -> None:
             "mpirun or srun belongs to another MPI. Use the mpirun of the MPI that mpi4py loads "
             f"({sys.prefix}/bin/mpirun, if it came with pip), with srun try --mpi=pmix or --mpi=pmi2"
         )
+
+
+def delay_abort(seconds: int) -> None:
+    """Have Open MPI wait before it ends the job on its own or is asked to; 0 also ends a wait that has begun.
+
+    It ends the job as soon as the connection to a dead rank closes, before the dead rank's host can say which rank died. Does
+    nothing with other libraries, which leave a death to the launcher. A delay that the user has set stays until this rank asks.
+    """
+    for library, name in _ABORT_DELAYS:
+        with suppress(OSError, ValueError, TypeError):
+            found = re.search(rf"/\S*{library}\.so\S*", Path("/proc/self/maps").read_text())
+            delay = ctypes.c_int.in_dll(ctypes.CDLL(found[0]), name)  # type: ignore[index]
+            if seconds == 0 or delay.value == 0:
+                delay.value = seconds
+            return

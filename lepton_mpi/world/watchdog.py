@@ -7,8 +7,8 @@ older than the time limit, the rank reports all rows of its host and ends the jo
     rank 0: communication in step 12 of gossip for 60 s     waits for a peer: a victim
     rank 1: compute in step 12 of gossip for 61 s           does not: its Python stack is printed as well
 
-The same thread sleeps on the process descriptors of the host's other ranks, so that a rank that dies is
-noticed at once, in whatever call its peers wait.
+The same thread sleeps on the process descriptors of the host's other ranks and, on a leader, on the connections to other
+hosts (``host_links.py``), so that a rank that dies is noticed at once, in whatever call its peers wait.
 
 A rank that holds the interpreter lock for ever cannot run the thread: that is what ``backstop.py`` is for.
 """
@@ -21,6 +21,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
+from typing import Protocol
 
 import numpy as np
 
@@ -35,6 +36,7 @@ from lepton_mpi.world.heartbeats import (
     label_bytes,
     read_label,
 )
+from lepton_mpi.world.host_links import HostLinks, News
 
 _NUMBER_OF = {phase: number for number, phase in enumerate(PHASES)}
 _WAITING_NUMBERS = {_NUMBER_OF[phase] for phase in WAITING}
@@ -125,6 +127,25 @@ class PhaseClock:
         return monotonic() - self._row[2]
 
 
+class Alarms(Protocol):
+    """What the watchdog's thread calls; each may end the job."""
+
+    def timed_out(self) -> None:
+        """This rank has been in its phase for too long. Nothing is called after it."""
+
+    def died(self, local_rank: int) -> None:
+        """Another rank of the host has ended before its end. Nothing is called after it."""
+
+    def heard(self, news: News) -> None:
+        """Another host has said something, or has gone."""
+
+    def signalled(self, number: int) -> None:
+        """This process got a signal while ``stopping.caught_signals`` writes them to ``Watchdog.signal_file``."""
+
+    def looked(self) -> None:
+        """About once a second, while all is well here."""
+
+
 class Watchdog:
     """A thread that sees to it that waiting ends.
 
@@ -133,13 +154,14 @@ class Watchdog:
     clock : PhaseClock
         A rank in phase ``over`` may go.
     limit_seconds : float
-        Time in one phase after which ``on_timeout()`` is called; longer for start and checkpoint.
+        Time in one phase after which ``alarms.timed_out()`` is called; longer for start and checkpoint.
     process_ids : list of int
         Processes of the host's ranks, by local_rank.
-    on_timeout, on_death : callables
-        ``on_death(local_rank)`` is called when another rank of the host has died before its end.
+    alarms : Alarms
     backstop : Backstop
         Belongs to the watchdog from now on.
+    links : HostLinks, optional
+        This rank's connections to other hosts.
     """
 
     def __init__(
@@ -147,12 +169,13 @@ class Watchdog:
         clock: PhaseClock,
         limit_seconds: float,
         process_ids: list[int],
-        on_timeout: Callable[[], None],
-        on_death: Callable[[int], None],
+        alarms: Alarms,
         backstop: Backstop,
+        links: HostLinks | None = None,
     ) -> None:
         self._clock, self._limit, self._backstop = clock, limit_seconds, backstop
-        self._on_timeout, self._on_death = on_timeout, on_death
+        self._alarms: Alarms | None = alarms
+        self._links = links
         self._poll = select.poll()
         self._stop = os.eventfd(0)
         self._poll.register(self._stop, select.POLLIN)
@@ -168,6 +191,11 @@ class Watchdog:
                 continue
             self._ranks[descriptor] = local_rank
             self._poll.register(descriptor, select.POLLIN)
+        self._signals, self.signal_file = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poll.register(self._signals, select.POLLIN)
+        self._linked = set(links.descriptors() if links else ())
+        for descriptor in self._linked:
+            self._poll.register(descriptor, select.POLLIN)
         self._arm_backstop()
         clock.on_new_limit = self._arm_backstop
         self._thread = threading.Thread(target=self._watch, name="lepton_mpi watchdog", daemon=True)
@@ -181,32 +209,53 @@ class Watchdog:
         os.eventfd_write(self._stop, 1)
         self._thread.join()
         self._backstop.close()
-        for descriptor in (self._stop, *self._ranks):
+        for descriptor in (self._stop, self._signals, self.signal_file, *self._ranks):
             os.close(descriptor)
-        self._stop = -1
-        self._on_timeout, self._on_death = _nothing, _nothing  # they hold the world
+        self._stop = self.signal_file = -1
+        self._alarms, self._links = None, None  # they hold the world
 
     def _watch(self) -> None:
+        alarms = self._alarms
+        assert alarms is not None
         interval = max(_INTERVAL_SECONDS_MIN, min(_INTERVAL_SECONDS, self._limit / 4))
         while True:
-            ended = [descriptor for descriptor, _ in self._poll.poll(1000 * interval)]
-            if self._stop in ended:
+            ready = {descriptor for descriptor, _ in self._poll.poll(1000 * interval)}
+            if self._stop in ready:
                 return
-            gone = [self._ranks[descriptor] for descriptor in ended]
-            gone += [rank for process, rank in self._looked_at.items() if _has_ended(process)]
-            for descriptor in ended:
-                self._poll.unregister(descriptor)
-            for local_rank in gone:
+            for local_rank in self._ended(ready):
                 if self._clock.phase_of(local_rank) != "over":
-                    self._on_death(local_rank)
+                    alarms.died(local_rank)
                     return
+            for number in os.read(self._signals, 64) if self._signals in ready else b"":
+                alarms.signalled(number)
+            for news in self._news(ready):
+                alarms.heard(news)
             # The limit first: if the rank enters a phase in between, its age is that of the later one, about 0.
             limit = self._clock.phase_limit_seconds(self._limit)
             if self._clock.age_seconds() > limit:
-                self._on_timeout()
+                alarms.timed_out()
                 return
+            alarms.looked()
             # From this thread: if it runs, the lock is free; if it does not, the backstop is not moved.
             self._arm_backstop()
+
+    def _ended(self, ready: set[int]) -> list[int]:
+        """Local ranks whose processes have ended since the last time."""
+        found = [self._ranks[descriptor] for descriptor in ready & self._ranks.keys()]
+        for descriptor in ready & self._ranks.keys():
+            self._poll.unregister(descriptor)
+        return found + [rank for process, rank in self._looked_at.items() if _has_ended(process)]
+
+    def _news(self, ready: set[int]) -> list[News]:
+        """Of other hosts."""
+        found: list[News] = []
+        for descriptor in ready & self._linked:
+            assert self._links is not None
+            found += self._links.read(descriptor)
+            if descriptor not in self._links.descriptors():
+                self._poll.unregister(descriptor)
+                self._linked.remove(descriptor)
+        return found
 
     def _arm_backstop(self) -> None:
         limit = self._clock.phase_limit_seconds(self._limit)

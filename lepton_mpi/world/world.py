@@ -8,21 +8,25 @@ third way: the excepthook of ``failure.py`` makes sure of it for code that knows
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from lepton_mpi import launch
-from lepton_mpi.errors import ConfigurationError, LeptonError
+from lepton_mpi.errors import ConfigurationError, LeptonError, RankError
 from lepton_mpi.world import heartbeats, pages, shared_memory
 from lepton_mpi.world.backstop import Backstop
-from lepton_mpi.world.failure import Failure
+from lepton_mpi.world.failure import Failure, end_child
+from lepton_mpi.world.host_links import ENDED, FAILED, UNREACHABLE, HostLinks, News
 from lepton_mpi.world.rank_group import RankGroup
+from lepton_mpi.world.stopping import Stopping, caught_signals
 from lepton_mpi.world.watchdog import PhaseClock, Watchdog
 
 # A year: what C libraries take as a time is limited, what a user may want to wait is not.
@@ -31,8 +35,19 @@ _LIMIT_SECONDS_MAX = 365 * 86400.0
 # Until a rank that is itself the cause has spoken, or its backstop has written where it is.
 _CAUSE_FIRST_SECONDS = 2.0
 
+# How long Open MPI waits before it ends the job for a connection that was closed: the dead rank's host reports meanwhile.
+_MPI_ABORT_SECONDS = 3
+# Until the ranks of a host have reported that their leader died.
+_HOST_SPEAKS_SECONDS = 1.5
+# A launcher that has lost a host does not end by itself.
+_LOST_LAUNCHER_SECONDS = 2.0
 
-def run(function: Callable[[World], Any], timeout_seconds: float = 300.0) -> int:
+
+def run(
+    function: Callable[[World], Any],
+    timeout_seconds: float = 300.0,
+    peer_timeout_seconds: float = 30.0,
+) -> int:
     """Call ``function(world)`` on every rank and return the exit code of the job. Collective.
 
     A LeptonError that all ranks raise ends in one line and its exit code; an error of one rank alone ends the job, with
@@ -41,34 +56,45 @@ def run(function: Callable[[World], Any], timeout_seconds: float = 300.0) -> int
     Parameters
     ----------
     function : callable (World) -> anything
-    timeout_seconds : float
+    timeout_seconds, peer_timeout_seconds : float
         See ``World``.
     """
     try:
-        world = World(timeout_seconds)
+        world = World(timeout_seconds, peer_timeout_seconds)
     except LeptonError as error:
         launch.complain(f"lepton_mpi: {error}")
         return error.exit_code
     try:
         function(world)
-    except LeptonError as error:
+    except BaseException as error:
+        code = _ended_by(error, world)
+        if code is None:
+            raise
+        return code
+    if world.is_child:
+        end_child(None)
+    world.close()
+    return 0
+
+
+def _ended_by(error: BaseException, world: World) -> int | None:
+    """The exit code where all ranks raised what ``function(world)`` raised; None where the excepthook is to end the job."""
+    if world.is_child:
+        end_child(error)
+    if isinstance(error, LeptonError):
         if not error.agreed:
             world.fail(f"lepton_mpi: rank {world.rank} of {world.size}: {error}", error.exit_code)
         if world.rank == 0:
             print(f"lepton_mpi: {error}", file=sys.stderr, flush=True)
         world.close()
         return error.exit_code
-    except SystemExit as leaving:
+    if isinstance(error, SystemExit):
         # Of one rank: it would wait in MPI's end for the others, and they for it.
         world.fail(
-            f"lepton_mpi: rank {world.rank} of {world.size} left by sys.exit({leaving.code!r})"
+            f"lepton_mpi: rank {world.rank} of {world.size} left by sys.exit({error.code!r})"
         )
-        raise
-    except BaseException:
-        world.abandon()
-        raise
-    world.close()
-    return 0
+    world.abandon()
+    return None
 
 
 class World(RankGroup):
@@ -78,26 +104,35 @@ class World(RankGroup):
     ----------
     timeout_seconds : float
         Time without progress after which the job ends; more where the start or a checkpoint takes it.
+    peer_timeout_seconds : float
+        Time after which a host that sends no sign of life, not even from its kernel, counts as gone; then the job ends.
 
     Attributes
     ----------
     timeout_seconds : float
     watchdog : Watchdog
+    stopping : Stopping
+        On which step the ranks stop if ``catching_signals`` is around what they do.
 
     Raises
     ------
     LauncherError
         No MPI library, a launcher that belongs to another one, or ranks of a host that cannot share memory.
     ConfigurationError
-        A ``timeout_seconds`` that is not above 0.
+        A ``timeout_seconds`` or ``peer_timeout_seconds`` that is not above 0.
     """
 
-    def __init__(self, timeout_seconds: float = 300.0) -> None:
-        if not timeout_seconds > 0:
-            raise ConfigurationError(f"timeout: expected seconds above 0, got {timeout_seconds}")
-        from lepton_mpi.world.mpi import MPI, check_launcher
+    def __init__(self, timeout_seconds: float = 300.0, peer_timeout_seconds: float = 30.0) -> None:
+        for name, seconds in (
+            ("timeout", timeout_seconds),
+            ("peer_timeout", peer_timeout_seconds),
+        ):
+            if not seconds > 0:
+                raise ConfigurationError(f"{name}: expected seconds above 0, got {seconds}")
+        from lepton_mpi.world.mpi import MPI, check_launcher, delay_abort
 
         check_launcher()
+        self._process_id = os.getpid()
         launch.die_with_launcher()
         super().__init__(MPI.COMM_WORLD.Dup(), PhaseClock())
         self.timeout_seconds = min(timeout_seconds, _LIMIT_SECONDS_MAX)
@@ -108,14 +143,27 @@ class World(RankGroup):
         rows = words[heartbeats.ROWS_AT :].view(np.float64).reshape(self.local_size, 3)
         label = words[heartbeats.LABEL_AT : heartbeats.ROWS_AT]
         self.clock = PhaseClock(rows, self.local_rank, label)
-        self._failure = Failure(self.rank, self.size, self._file, words[:8].view(np.int64))
+        self._links = HostLinks(self, peer_timeout_seconds)
+        reported = words[:8].view(np.int64)
+        tell = self._links.tell_failure
+        self._failure = Failure(self.rank, self.size, self._file, reported, tell)
         backstop = Backstop()
         self._host = self._describe_host(backstop.stack_file)
         backstop.report_by(self._host, self.local_rank)
+        self.stopping = Stopping(self, self._links, self._host.process_ids[0])
+        self._launcher, self._interrupts = os.getppid(), 0
         self.watchdog = Watchdog(
             *(self.clock, self.timeout_seconds, self._host.process_ids),
-            *(self._on_timeout, self._on_death, backstop),
+            *(self, backstop, self._links),
         )
+        if self.size > 1:
+            delay_abort(_MPI_ABORT_SECONDS)
+        if self._links.unwatched and self.rank == 0:
+            print(
+                f"lepton_mpi: no TCP connection to {', '.join(self._links.unwatched)}: if a host is lost, only --timeout "
+                "ends the job",
+                file=sys.stderr,
+            )
 
     def _describe_host(self, stack_file: int) -> heartbeats.Host:
         mine = os.getpid(), stack_file, self._file
@@ -125,19 +173,39 @@ class World(RankGroup):
             self.timeout_seconds,
         )
 
+    @property
+    def is_child(self) -> bool:
+        """Whether this process is not the rank, but one that the rank has forked: then nothing here is its own."""
+        return os.getpid() != self._process_id
+
     def fail(self, report: str, exit_code: int = 5) -> None:
         """Print ``report``, unless another rank of this host has failed before, and end the job."""
+        if self.is_child:
+            end_child(RankError(report))
         self._failure.fail(report, exit_code)
+
+    @contextmanager
+    def catching_signals(self) -> Iterator[None]:
+        """A block that asks ``stopping.is_due`` after every step: a signal to stop does nothing else, but a second Ctrl-C.
+
+        Does nothing where the hosts cannot agree.
+        """
+        if self._links.unwatched:
+            yield
+            return
+        with caught_signals(self.watchdog.signal_file):
+            yield
 
     def close(self) -> None:
         """Give back all that the world holds; ranks may go on without each other. Collective; once."""
-        if self._is_open:
+        if self._is_open and not self.is_child:
             self._stop_watching(hooks_stay=self.size > 1)
+            self._links.close()
             super().close()
 
     def abandon(self) -> None:
         """The same after an error of this rank alone, which the excepthook is to see; not collective."""
-        if self._is_open:
+        if self._is_open and not self.is_child:
             self._stop_watching(hooks_stay=True)
             if self.size == 1:
                 super().close()
@@ -148,15 +216,20 @@ class World(RankGroup):
         self._failure.close(hooks_stay)
         os.close(self._file)
 
-    def _on_death(self, local_rank: int) -> None:
-        """Called from the watchdog's thread."""
+    # -- what the watchdog's thread calls ----------------------------------------------------------
+
+    def died(self, local_rank: int) -> None:
+        """See ``Alarms``."""
+        process = f"process {self._host.process_ids[local_rank]}"
+        if self.host_count > 1:
+            process += f" on {self._links.names[self.host_index]}"
         self.fail(
             f"lepton_mpi: rank {self.host_ranks[local_rank]} of {self.size} "
-            f"(process {self._host.process_ids[local_rank]}) died: {self.clock.heartbeats()[local_rank]}"
+            f"({process}) died: {self.clock.heartbeats()[local_rank]}"
         )
 
-    def _on_timeout(self) -> None:
-        """Called from the watchdog's thread."""
+    def timed_out(self) -> None:
+        """See ``Alarms``."""
         stack = ""
         if self.clock.waits_for_others():
             time.sleep(_CAUSE_FIRST_SECONDS)
@@ -164,3 +237,47 @@ class World(RankGroup):
             frame = sys._current_frames().get(threading.main_thread().ident or 0)
             stack = "".join(traceback.format_stack(frame))
         self.fail(self._host.hang_report(self.clock.heartbeats(), self.local_rank, stack))
+
+    def looked(self) -> None:
+        """See ``Alarms``."""
+        if self._failure.has_begun:
+            self.fail("")
+        self.stopping.look()
+
+    def signalled(self, number: int) -> None:
+        """See ``Alarms``."""
+        if self._failure.has_begun or os.getppid() != self._launcher:
+            os._exit(128 + number)  # the launcher ends a job that has failed
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1:
+            self.fail("lepton_mpi: interrupted twice: nothing was saved", 130)
+        self.stopping.want(number)
+
+    def heard(self, news: News) -> None:
+        """See ``Alarms``."""
+        ranks = self.ranks_of_hosts[news.host]
+        name = self._links.names[news.host]
+        if news.kind == FAILED:
+            self.fail("")
+        elif news.kind not in (UNREACHABLE, ENDED):
+            self.stopping.heard(news)
+        elif news.kind == UNREACHABLE:
+            limit = self._links.limit_seconds
+            report = (
+                f"lepton_mpi: host {name} ({_ranks_text(ranks)} of {self.size}) cannot be reached from "
+                f"{self._links.names[self.host_index]} for {limit:g} s (--peer-timeout): the host or its network is gone"
+            )
+            self._failure.fail(report, launcher_seconds=_LOST_LAUNCHER_SECONDS)
+        elif news.kind == ENDED:
+            time.sleep(_HOST_SPEAKS_SECONDS)
+            self._failure.fail(
+                f"lepton_mpi: rank {ranks[0]} of {self.size} died, or host {name} ({_ranks_text(ranks)}): "
+                "its connection was closed",
+            )
+
+
+def _ranks_text(ranks: list[int]) -> str:
+    """Such as ``ranks 2, 3``; of many, the first and the last."""
+    if len(ranks) > 8:
+        return f"{len(ranks)} ranks, {ranks[0]} to {ranks[-1]}"
+    return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}"

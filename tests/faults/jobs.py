@@ -92,22 +92,38 @@ def started(ranks: int, *words: str, cwd: Path, **variables: str) -> Iterator[su
 
 
 def run_over_hosts(
-    ranks_per_host: list[str], *words: str, **variables: str
+    ranks_per_host: list[str], *words: str, limit_seconds: float = 100.0, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """``python WORDS`` on two emulated hosts, however it ends; skips the test where there is no root for them."""
+    """``python WORDS`` on two emulated hosts, however it ends; skips the test where there is no root for them.
+
+    Fails the test, and ends the hosts with all that runs in them, if the job takes longer than ``limit_seconds``.
+    """
     hosts = ["--hosts", "2", "--ranks-per-host", *ranks_per_host, "--rate", "1gbit"]
     command = [sys.executable, "-m", "benchmarks.emulated_hosts", *hosts, "--", sys.executable]
-    ended = subprocess.run(
+    job = subprocess.Popen(
         [*command, *words],
         cwd=ROOT,
         env=os.environ | variables,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=100,
+        errors="replace",
+        start_new_session=True,
     )
-    if ended.returncode == 4:
-        pytest.skip(ended.stderr.strip()[-300:])
-    return ended
+    try:
+        out, err = job.communicate(timeout=limit_seconds)
+    except subprocess.TimeoutExpired:
+        job.terminate()  # it removes its hosts, which ends all that runs in them
+        with suppress(subprocess.TimeoutExpired):
+            job.wait(20)
+        _kill(job)
+        out, err = job.communicate()
+        raise AssertionError(
+            f"the job still runs after {limit_seconds:g} s; its output:\n{out}\n{err}"
+        ) from None
+    if job.returncode == 4:
+        pytest.skip(err.strip()[-300:])
+    return subprocess.CompletedProcess(job.args, job.returncode, out, err)
 
 
 def metrics(path: Path) -> list[dict]:

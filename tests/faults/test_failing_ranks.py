@@ -63,7 +63,17 @@ def test_hang(tmp_path):
 @pytest.mark.parametrize("seconds", ["1e10", "1e300", "0.5"])
 def test_any_limit_above_0(tmp_path, seconds):
     """Longer than the C library can wait is as good as for ever."""
-    job = jobs.run(2, *jobs.TRAIN, "--epochs", "1", "--timeout", seconds, cwd=tmp_path)
+    job = jobs.run(
+        2,
+        *jobs.TRAIN,
+        "--epochs",
+        "1",
+        "--timeout",
+        seconds,
+        "--peer-timeout",
+        seconds,
+        cwd=tmp_path,
+    )
     assert job.code == 0, job.text
 
 

@@ -125,24 +125,6 @@ def test_a_compressed_run_goes_on_with_its_residuals(tmp_path, codec):
     assert "one host: nothing is compressed" in job.out
 
 
-def test_a_rank_that_dies_in_a_compressed_run_ends_it(tmp_path):
-    """Nobody waits for its payloads for ever."""
-    hook = tmp_path / "dies.py"
-    hook.write_text(
-        "import os, signal\n"
-        "from lepton_mpi import QuietHook\n"
-        "class Dies(QuietHook):\n"
-        "    def __init__(self, run): pass\n"
-        "    def after_step(self, run):\n"
-        "        if run.world.rank == 3 and run.step == 7:\n"
-        "            os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    words = ("--compress", "int8", "--hook", f"{hook}:Dies", "--timeout", "20")
-    ended = jobs.run_over_hosts(["2"], *TRAIN, str(tmp_path / "m.jsonl"), *words)
-    assert ended.returncode not in (0, None)
-    assert "died" in ended.stderr + ended.stdout
-
-
 @pytest.mark.parametrize("codec", ["int8", "topk:0.01"])
 def test_what_is_counted_is_what_the_network_counts(tmp_path, codec):
     """Bytes that a host's interface sends in 10 steps, headers and all, are within 3 % of what the strategy says."""

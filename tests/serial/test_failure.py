@@ -15,6 +15,8 @@ from lepton_mpi.world import failure
 def two_ranks(monkeypatch):
     """Two ranks' ends of a job, each with a descriptor of its own of one file, as in two processes."""
     monkeypatch.setattr(failure, "_abort", lambda exit_code: None)
+    monkeypatch.setattr(failure, "_end_process_soon", lambda exit_code: None)
+    monkeypatch.setattr(failure, "end_launcher", lambda process, seconds: None)
     monkeypatch.setattr(failure, "_OTHERS_SPEAK_SECONDS", 0.0)
     file, reported = os.memfd_create("failure"), np.zeros(1, np.int64)
     files = [os.open(f"/proc/self/fd/{file}", os.O_RDWR) for _ in range(2)]

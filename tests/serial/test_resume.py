@@ -168,6 +168,7 @@ _FREE = {
         "metrics_append": True,
         "progress": "none",
         "timeout": 9.0,
+        "peer_timeout": 9.0,
         "resume": None,
     },
     "hook": ("own.py:Own",),

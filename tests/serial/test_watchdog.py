@@ -15,6 +15,28 @@ from lepton_mpi.world.heartbeats import PHASES, Heartbeat, Host, heartbeats_of
 from lepton_mpi.world.watchdog import PhaseClock, Watchdog
 
 
+class Alarms:
+    """What the watchdog has called, as words and local ranks."""
+
+    def __init__(self):
+        self.deaths, self.timeouts, self.told = (queue.SimpleQueue() for _ in range(3))
+
+    def died(self, local_rank):
+        self.deaths.put(local_rank)
+
+    def timed_out(self):
+        self.timeouts.put(True)
+
+    def heard(self, news):
+        self.told.put(news)
+
+    def signalled(self, number):
+        pass
+
+    def looked(self):
+        pass
+
+
 def _fail(*_):
     raise OSError("no such call")
 
@@ -30,17 +52,15 @@ def test_a_death_before_the_end_is_noticed(monkeypatch, kernel, phase):
     clock.enter("communication", 1)
     rows[1] = 1, PHASES.index(phase), 0
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as neighbour:
-        deaths = queue.SimpleQueue()
-        watchdog = Watchdog(
-            clock, 2.0, [os.getpid(), neighbour.pid], lambda: None, deaths.put, Backstop()
-        )
+        alarms = Alarms()
+        watchdog = Watchdog(clock, 2.0, [os.getpid(), neighbour.pid], alarms, Backstop())
         try:
             neighbour.kill()  # not waited for: a zombie has ended too
             if phase == "compute":
-                assert deaths.get(timeout=20) == 1
+                assert alarms.deaths.get(timeout=20) == 1
             else:
                 with pytest.raises(queue.Empty):
-                    deaths.get(timeout=1.5)
+                    alarms.deaths.get(timeout=1.5)
         finally:
             watchdog.stop()
 
@@ -73,17 +93,15 @@ def test_a_long_phase_that_ends_while_the_watchdog_looks_is_no_timeout():
             looked.put(age)
             return age
 
-    clock, timeouts = Turning(), queue.SimpleQueue()
+    clock, alarms = Turning(), Alarms()
     clock._row[2] -= 400  # of 600 that "start" may take
-    watchdog = Watchdog(
-        clock, 2.0, [os.getpid()], lambda: timeouts.put(True), lambda _: None, Backstop()
-    )
+    watchdog = Watchdog(clock, 2.0, [os.getpid()], alarms, Backstop())
     try:
         assert looked.get(timeout=20) >= 400
         assert looked.get(timeout=20) < 20
     finally:
         watchdog.stop()
-    assert timeouts.empty()
+    assert alarms.timeouts.empty()
 
 
 def test_a_stopped_rank_is_the_cause_wherever_it_is():

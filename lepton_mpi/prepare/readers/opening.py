@@ -124,6 +124,8 @@ def find_inputs(options: Options, world) -> tuple[tuple[Input, ...], str]:
         for given in inputs:
             if not given.path.exists():
                 raise DataError(f"{given.path}: no such file or folder")
+            if not given.path.is_dir():
+                probe.check_regular(given.path)
         formats = [
             options.format if options.format != "auto" else _format(given.path) for given in inputs
         ]

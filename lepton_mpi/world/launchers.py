@@ -1,0 +1,79 @@
+"""Ends a launcher that stays when its job has failed: the ranks have ended themselves, and nobody else would.
+
+Open MPI's launcher can wait for ever, for its own daemons, after a rank has died or a host has gone: 2 of 60 jobs over two
+hosts did, on a busy machine. So the first rank of a host that fails starts this file as a program, which outlives it. The
+program waits until the launcher's process of that host has ended, or ends it: SIGTERM, SIGTERM again, by which Open MPI's
+gives up waiting, SIGKILL. Needs the standard library alone.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+# As /proc/PID/comm has them, 15 characters. Slurm's own processes belong to another user, and end their steps reliably.
+_LAUNCHERS = {
+    *("prterun", "prted", "prte", "orterun", "orted", "mpirun", "mpiexec"),
+    *("mpiexec.hydra", "hydra_pmi_proxy", "hydra_bstrap_pr"),
+}
+_ANCESTORS_MAX = 8
+
+# Between one signal and the next.
+_SIGNALS = (*[(signal.SIGTERM, 0.4)] * 4, (signal.SIGKILL, 0.0))
+
+
+def launcher_of(process_id: int) -> int | None:
+    """The launcher's process that a rank's process belongs to, of the same user; None if it has none."""
+    for _ in range(_ANCESTORS_MAX):
+        try:
+            fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+            process_id = int(fields[1])
+            name = Path(f"/proc/{process_id}/comm").read_text().strip()
+            owner = Path(f"/proc/{process_id}").stat().st_uid
+        except OSError:
+            return None
+        if name in _LAUNCHERS and owner == os.getuid():
+            return process_id
+        if process_id <= 1:
+            return None
+    return None
+
+
+def end_launcher(process_id: int | None, patience_seconds: float) -> None:
+    """See to it that this launcher has ended in about ``patience_seconds`` from now. Returns at once."""
+    if process_id is None or not hasattr(os, "pidfd_open"):
+        return
+    with suppress(OSError):  # a machine without room for one more process
+        subprocess.Popen(
+            [sys.executable, "-I", "-S", __file__, str(process_id), str(patience_seconds)],
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+
+def main(process_id: int, patience_seconds: float) -> None:
+    """Wait for a process, then end it."""
+    try:
+        descriptor = os.pidfd_open(process_id)
+    except OSError:
+        return
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    wait = patience_seconds
+    for number, pause in _SIGNALS:
+        if poll.poll(1000 * wait):
+            return
+        with suppress(OSError):
+            signal.pidfd_send_signal(descriptor, number)
+        wait = pause
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), float(sys.argv[2]))

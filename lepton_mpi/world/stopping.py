@@ -1,0 +1,200 @@
+"""A job that is asked to stop by a signal: all ranks agree on the step after which they do, without a message in any other step.
+
+    word 0      number of the signal, once a rank of the host got one
+    word 1, 2   the step proposed; whether all hosts have agreed to it
+    from 3 on   per local rank: steps made, -1 before training begins
+
+After each step a rank writes its number and compares word 1 with it: a store and a load in shared memory. The rest is done by the
+watchdogs' threads of the leaders, over the connections of ``host_links.py``:
+
+    any rank         signal -> word 0, and its leader is woken by the same signal
+    leader           tells the leader of host 0
+    leader of host 0 proposes a step that is two behind the last one made, or more where that was too late, to all hosts
+    every leader     writes it and then looks at its ranks: none may have come so far. It says yes, or no and how far they are.
+    leader of host 0 after yes from all: decided; after a no: proposes a later step
+
+A rank that comes to a proposed step waits until it is decided or replaced. Two steps, since a rank's last store may still be on its
+way to the leader's core; it is not when the rank has made another step.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from lepton_mpi.world.host_links import DECIDED, NO, PROPOSED, WANTED, YES, HostLinks, News
+
+if TYPE_CHECKING:
+    from lepton_mpi.world.rank_group import RankGroup
+
+# SIGTERM and SIGUSR1 are what batch systems send before the time limit.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+
+_SIGNAL, _STEP, _IS_DECIDED, _MADE = 0, 1, 2, 3
+_WAIT_SECONDS = 0.001
+# Of steps, between the last one made and the next one proposed, which doubles while that is too late.
+_MARGIN_MAX = 1024
+
+
+class Stopping:
+    """The agreement of a job on where to stop. Collective over the job to make.
+
+    Parameters
+    ----------
+    group : RankGroup
+        All ranks.
+    links : HostLinks
+    leader_process_id : int
+        Of the host's local rank 0.
+    """
+
+    def __init__(self, group: RankGroup, links: HostLinks, leader_process_id: int) -> None:
+        words: Any = group.host_array((_MADE + group.local_size,), "int64")
+        # Faster than an array's.
+        self._words: memoryview[int] = memoryview(words)
+        self._own, self._stop = _MADE + group.local_rank, _MADE + group.local_size
+        self._words[self._own] = -1
+        group.host_barrier()
+        self._links, self._leader = links, leader_process_id
+        self._is_leader = group.local_rank == 0
+        self._is_root = self._is_leader and group.host_index == 0
+        self._others = group.host_count - 1
+        self._fence = threading.Lock()
+        self._agreed: set[int] = set()
+        self._is_open, self._margin = False, 2
+
+    def begin(self, step: int) -> None:
+        """Training begins with step ``step + 1``."""
+        self._words[self._own] = step
+
+    def is_due(self, step: int) -> bool:
+        """Whether all ranks stop after ``step``, which this rank has just made. Call it after every step."""
+        words = self._words
+        words[self._own] = step
+        while words[_STEP] == step:
+            if words[_IS_DECIDED]:
+                return True
+            time.sleep(_WAIT_SECONDS)
+        return False
+
+    @property
+    def reason(self) -> str:
+        """Name of the signal; ``a signal`` where another host got it."""
+        number = self._words[_SIGNAL]
+        return signal.Signals(number).name if number in SIGNALS else "a signal"
+
+    # -- the watchdog's thread ---------------------------------------------------------------------
+
+    def want(self, number: int) -> None:
+        """This rank got a signal."""
+        is_first = not self._words[_SIGNAL]
+        self._words[_SIGNAL] = self._words[_SIGNAL] or number
+        if self._is_leader:
+            self.look()
+        elif is_first:
+            os.kill(self._leader, signal.SIGUSR1)
+
+    def look(self) -> None:
+        """What is to be done by a leader; called about once a second, too."""
+        if not self._is_leader or not self._words[_SIGNAL] or self._words[_IS_DECIDED]:
+            return
+        if not self._is_root:
+            self._links.send(WANTED, self._words[_SIGNAL])
+        elif not self._is_open:
+            self._propose(self._last_made())
+
+    def heard(self, news: News) -> None:
+        """From the leader of another host."""
+        step = self._words[_STEP]
+        if news.kind == WANTED:
+            self._words[_SIGNAL] = self._words[_SIGNAL] or news.value
+            self.look()
+        elif news.kind == PROPOSED:
+            answer = (YES, news.value) if self._write(news.value) else (NO, self._last_made())
+            self._links.send(*answer)
+        elif news.kind == DECIDED:
+            self._words[_IS_DECIDED] = 1
+        elif news.kind == YES and news.value == step and self._is_open:
+            self._agreed.add(news.host)
+            if len(self._agreed) == self._others:
+                self._decide()
+        elif news.kind == NO and self._is_open:
+            self._is_open = False
+            if news.value >= 0:  # else that host has not begun: ask again in a second
+                self._propose(max(news.value, self._last_made()))
+
+    def _propose(self, last_made: int) -> None:
+        if last_made < 0:
+            return
+        step = last_made + self._margin
+        self._margin = min(2 * self._margin, _MARGIN_MAX)
+        while not self._write(step):
+            if min(self._words[_MADE : self._stop]) < 0:
+                return
+            step = self._last_made() + self._margin
+        self._agreed.clear()
+        self._is_open = True
+        if self._others:
+            self._links.send(PROPOSED, step)
+        else:
+            self._decide()
+
+    def _write(self, step: int) -> bool:
+        """Have the ranks of this host wait after ``step``; whether all of them will come to it."""
+        self._words[_STEP] = step
+        with self._fence:  # the store is seen before the loads
+            made = self._words[_MADE : self._stop]
+        return min(made) >= 0 and max(made) <= step - 2
+
+    def _decide(self) -> None:
+        self._words[_IS_DECIDED] = 1
+        self._links.send(DECIDED)
+
+    def _last_made(self) -> int:
+        made = self._words[_MADE : self._stop]
+        return max(made) if min(made) >= 0 else -1
+
+
+@contextmanager
+def caught_signals(file: int) -> Iterator[None]:
+    """A block in which the signals are written to ``file``, a byte each, and do nothing else.
+
+    Does nothing outside the main thread, in an interactive Python, and where somebody else handles a signal.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or hasattr(sys, "ps1") or file < 0:
+        yield
+        return
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
+    taken = [number for number in SIGNALS if before[number] in usual]
+    wakeup = signal.set_wakeup_fd(file, warn_on_full_buffer=False)
+    process = os.getpid()
+
+    def release() -> None:
+        signal.set_wakeup_fd(wakeup)
+        for number in taken:
+            signal.signal(number, before[number])
+
+    def in_child() -> None:
+        if os.getppid() == process and signal.getsignal(signal.SIGTERM) is _noted:
+            release()  # a child ends by SIGTERM, as others do
+
+    for number in taken:
+        signal.signal(number, _noted)
+    os.register_at_fork(after_in_child=in_child)
+    try:
+        yield
+    finally:
+        if os.getpid() == process:
+            release()
+
+
+def _noted(number: int, frame: object) -> None:
+    """Python has written the number already."""
