@@ -37,6 +37,18 @@ class Alone:
         """``value``, of the only rank."""
         return [value]
 
+    def broadcast(self, value: Any) -> Any:
+        """``value``."""
+        return value
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        """A copy of ``values``."""
+        return values.copy()
+
+    def array_of(self, rank: int, values: np.ndarray) -> np.ndarray:
+        """``values``, of the only rank."""
+        return values
+
     def host_array(
         self, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = ""
     ) -> np.ndarray:
