@@ -75,8 +75,8 @@ class Encoder:
     def batches(self, rows: Encoded) -> Iterator[Batch]:
         """The rows, cut from the first on; a batch lasts until the next."""
         y, size = without_labels(self._data, rows.row_count), evaluation.rows_of_call(self._reader)
-        for start in range(0, rows.row_count, size):
-            numbers = np.arange(start, min(start + size, rows.row_count))
+        for start, stop in batch_bounds(rows.row_count, size):
+            numbers = np.arange(start, stop)
             first, *more = rows.memory
             yield self._reader.read(Read(first, numbers, y, numbers, None, tuple(more)))
 
@@ -144,12 +144,25 @@ class Encoder:
         return DataError(f"{name}: {block.place(row)}, {where}: expected {expected}, got {got}")
 
 
+def batch_bounds(row_count: int, size: int) -> Iterator[tuple[int, int]]:
+    """Batches of ``size`` rows, and of powers of two for the rest: models keep memory for every length that they have met.
+
+    >>> list(batch_bounds(23, 8))
+    [(0, 8), (8, 16), (16, 20), (20, 22), (22, 23)]
+    """
+    start = 0
+    while start < row_count:
+        left = row_count - start
+        stop = start + (size if left >= size else 1 << (left.bit_length() - 1))
+        yield start, stop
+        start = stop
+
+
 def _as_numbers(rows: np.ndarray, base: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     """In the type in which rows lie in memory: bytes, or that of the batches, less their base."""
     if base.any():
         with np.errstate(over="ignore"):
             return np.ascontiguousarray(rows.astype(np.float64) - base, dtype)
-    if rows.dtype == np.uint8:
-        return np.ascontiguousarray(rows)
+    # Kernels take memory that may be written to, which a mapped file's may not.
     with np.errstate(over="ignore"):
-        return np.ascontiguousarray(rows, dtype)
+        return np.require(rows, np.uint8 if rows.dtype == np.uint8 else dtype, ("C", "W"))

@@ -177,7 +177,7 @@ class TrainedModel:
         try:
             return FrameBlocks(rows, self._subject, options)
         except ConfigurationError as error:
-            raise DataError(str(error).removeprefix("--columns: ")) from None
+            raise DataError(str(sources.about_inputs(error, self._subject))) from None
 
     def _of_blocks(
         self,

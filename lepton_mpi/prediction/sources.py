@@ -2,6 +2,7 @@
 as files, of which nobody knows the class yet and which need no folder for it."""
 
 import dataclasses
+import re
 import shlex
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +26,8 @@ from lepton_mpi.prepare.readers.opening import open_inputs
 # What only a data file of this package has: any of them.
 _OF_PREPARE = ("about/encoding", "about/report")
 _HDF5 = (".h5", ".hdf5")
+# Options that the encoding decides, as messages begin with them.
+_OF_ENCODING = re.compile("^--(columns|numbers|dates|categorical): (?=.* has no column )")
 _OUTPUT = "predicted.h5"  # which prepare would write
 
 
@@ -99,11 +102,14 @@ def open_raw(
     """Open raw inputs. Collective over ``world``. Raises LeptonError on every rank, whose message names the file."""
     encoding, files = subject.encoding, None
     with same_on_all_ranks():
-        options = options_for(encoding, inputs, unknown, key, prepare)
         if key in encoding.columns:
             raise ConfigurationError(
                 f"--key: expected a column beside the features, got {key!r}, which the model reads"
             )
+        try:
+            options = options_for(encoding, inputs, unknown, key, prepare)
+        except LeptonError as error:
+            raise about_inputs(error, subject) from None
     with world.agreeing():
         if world.rank == 0:
             files = None if options.files else _files(inputs)
@@ -117,20 +123,21 @@ def open_raw(
                     raise ConfigurationError("--key: is for tables; of files their names are")
             source = _source_of_files(*files, options, world)
     except LeptonError as error:
-        raise _about(error, subject) from None
+        raise about_inputs(error, subject) from None
     with same_on_all_ranks():
         try:
             subject, source, notes = _fitting(subject, source, options)
         except LeptonError as error:
             source.close()
-            raise _about(error, subject) from None
+            raise about_inputs(error, subject) from None
     return Opened(source, subject, key, files is not None, notes)
 
 
-def _about(error: LeptonError, subject: Subject) -> LeptonError:
-    """The same error of a file that is the checkpoint, not one of an option that nobody has given."""
+def about_inputs(error: LeptonError, subject: Subject) -> LeptonError:
+    """The same error about the checkpoint and the input, and not about options that nobody has given."""
     text = str(error).replace("the file of --like", str(subject.found.path))
-    told = type(error)(text.removeprefix("--columns: ").replace("--group: ", "--key: "))
+    text = _OF_ENCODING.sub("", text).replace("--group: ", "--key: ")
+    told = type(error)(text)
     told.agreed = error.agreed
     return told
 

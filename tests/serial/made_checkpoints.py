@@ -26,7 +26,7 @@ def save_random(folder: Path, data: Any, **options: Any) -> Path:
     random = np.random.default_rng(7)
     for name, array in layout.views(parameters).items():
         # Running variances stay above 0.
-        if not name.endswith("running_var"):
+        if "running" not in name and "norm" not in name:
             array += 0.2 * random.standard_normal(array.shape).astype(dtype)
     about = {"seed": 0, "model": model.name, "arithmetic": 1, "y_kind": rows.y_kind}
     about |= checkpoint.target_scale_attribute(rows.target_scale)

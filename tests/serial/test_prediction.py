@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import h5py
@@ -15,6 +16,7 @@ from lepton_mpi.errors import ConfigurationError, DataError, LauncherError
 from lepton_mpi.prediction import frames
 from lepton_mpi.prediction.request import Request
 from lepton_mpi.prediction.streaming import predict
+from lepton_mpi.prepare.readers import csv_dialect
 from lepton_mpi.run import evaluation
 from lepton_mpi.run.trained import load_trained
 from lepton_mpi.tasks.registry import make_task
@@ -56,6 +58,11 @@ def run(checkpoint, *inputs, out, world=None, **more):
     )
     predict(asked, world or Alone())
     return out
+
+
+def _run_on(ranks, *words, **given):
+    """``run`` on threads as ranks."""
+    on_ranks(ranks, lambda world: run(*words, world=world, **given))
 
 
 def records(path):
@@ -152,11 +159,13 @@ def test_targets_are_in_the_units_of_the_user(tmp_path, way):
 
 def same_as_prepared(folder, checkpoint, *inputs, **more):
     """Predict raw inputs, and the file that ``prepare --like`` makes of them: the same answers in the same order."""
-    prepare(*inputs, folder / "like.h5", "--like", checkpoint)
+    prepare(*inputs, folder / "like.h5", "--like", checkpoint, "--force")
     with h5py.File(folder / "like.h5", "a") as file:
         assert set(file) >= {"test"}
-    raw = records(run(checkpoint, *inputs, out=folder / "raw.csv", proba=True, **more))
-    made = records(run(checkpoint, folder / "like.h5", out=folder / "made.csv", proba=True))
+    raw = records(run(checkpoint, *inputs, out=folder / "raw.csv", proba=True, force=True, **more))
+    made = records(
+        run(checkpoint, folder / "like.h5", out=folder / "made.csv", proba=True, force=True)
+    )
     names = [name for name in made[0] if name not in ("row", "file")]
     assert [[row[name] for name in names] for row in raw] == [
         [row[name] for name in names] for row in made
@@ -271,7 +280,7 @@ def test_a_wrong_cell_is_named_by_file_row_and_column(tmp_path, row, column, cel
                     checkpoint, table, out=tmp_path / "p.csv", world=world, prepare="--block 300"
                 ),
             )
-    assert not [path for path in tmp_path.iterdir() if "p.csv" in path.name]
+    assert not [path for path in tmp_path.iterdir() if path.name.strip(".").startswith("p.csv")]
 
 
 def test_unknown_categories_may_be_missing(tmp_path):
@@ -330,10 +339,12 @@ def test_wrong_requests(tmp_path):
         run(checkpoint, data, out=tmp_path / "p.csv", key="id")
     with pytest.raises(ConfigurationError, match=r"all files of prepare, or none"):
         run(checkpoint, data, table, out=tmp_path / "p.csv")
-    with pytest.raises(ConfigurationError, match=r"shop2.csv has no column 'day'"):
+    with pytest.raises(ConfigurationError, match=r"shop2.csv has no column '(day|price)'"):
         run(checkpoint, write_csv(tmp_path / "shop2.csv", [[1, 2]], "a", "b"), out=tmp_path / "p.csv")  # fmt: skip
-    np.save(tmp_path / "a.npy", np.zeros((3, 3, 2)))
-    with pytest.raises(DataError, match=r"a.npy"):
+    np.save(tmp_path / "a.npy", np.zeros((3, 5)))
+    with pytest.raises(
+        ConfigurationError, match=r"is for csv, parquet, got inputs of format numpy"
+    ):
         run(checkpoint, tmp_path / "a.npy", out=tmp_path / "p.csv")
     assert not (tmp_path / "p.csv").exists()
 
@@ -435,12 +446,12 @@ def _read(path):
         return [r[0] for r in rows], [r[1] for r in rows], np.array([r[2:] for r in rows], "f4")
     if path.suffix == ".npz":
         with np.load(path) as found:
-            assert found["probabilities_columns"][0] == 'probability of a "b", c'
+            assert 'probability of a "b", c' in found["probabilities_columns"].tolist()
             return found["key"].tolist(), found["class"].tolist(), found["probabilities"]
     if path.suffix == ".h5":
         with h5py.File(path) as file:
             texts = (file[name].asstr()[:].tolist() for name in ("key", "class"))
-            assert file["probabilities"].attrs["columns"][0] == b'probability of a "b", c'
+            assert b'probability of a "b", c' in file["probabilities"].attrs["columns"].tolist()
             return *texts, file["probabilities"][:]
     parquet = pytest.importorskip("pyarrow.parquet")
     table = parquet.read_table(path).to_pydict()
@@ -455,7 +466,7 @@ def test_all_formats_say_the_same_on_any_number_of_ranks(tmp_path):
     names = ['"a ""b"", c"', '"two\nlines"', "Straße", "β"]
     rows = [[f'"k{i}, {"ä" * (i % 5)}"', *random.normal(size=2).round(3), names[i % 4]] for i in range(700)]  # fmt: skip
     table = write_csv(tmp_path / "t.csv", rows, '"na,me"', "u", "v", "label")
-    prepare(table, tmp_path / "t.h5", "--drop-columns", "na,me")
+    prepare(table, tmp_path / "t.h5", "--drop-columns", "0")
     checkpoint = save_random(tmp_path / "runs", tmp_path / "t.h5", hidden=(6,))
     keys = [row[0].strip('"') for row in rows]
     model = lepton_mpi.load(checkpoint)
@@ -468,7 +479,7 @@ def test_all_formats_say_the_same_on_any_number_of_ranks(tmp_path):
         for ranks in (1, 2, 3, 8):
             out = tmp_path / f"p.{suffix}"
             given = {"proba": True, "key": "na,me", "force": True, "prepare": "--block 1K"}
-            on_ranks(ranks, lambda world: run(checkpoint, table, out=out, world=world, **given))
+            _run_on(ranks, checkpoint, table, out=out, **given)
             digests.add(digest(out))
         assert len(digests) == 1, suffix
         found = _read(out)
@@ -499,15 +510,15 @@ def test_an_input_without_rows_that_stay(tmp_path):
     empty = write_csv(tmp_path / "b.csv", [[1, ""], [2, ""]], "a", "b")
     for suffix in ("csv", "npz", "h5"):
         out = tmp_path / f"p.{suffix}"
-        on_ranks(3, lambda world: run(checkpoint, empty, out=out, world=world))
+        _run_on(3, checkpoint, empty, out=out)
     assert (tmp_path / "p.csv").read_text() == "row,class\n"
     assert len(np.load(tmp_path / "p.npz")["class"]) == 0
 
 
-def test_memory_does_not_grow_with_the_rows(tmp_path):
-    """Of what a rank holds between two rounds: every chunk is let go."""
-    import tracemalloc
-
+def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
+    """Every chunk is let go, and models keep memory for few lengths of batches."""
+    # Of the sample that names the columns, which is the whole of a short file.
+    monkeypatch.setattr(csv_dialect, "_HEAD_BYTES", 1 << 14)
     rows = [[i % 7, i % 5, i % 2] for i in range(20_000)]
     table = write_csv(tmp_path / "a.csv", rows, "a", "b", "label")
     prepare(table, tmp_path / "a.h5")
