@@ -14,6 +14,7 @@ import lepton_mpi
 from lepton_mpi.data.batches import BatchReader
 from lepton_mpi.errors import ConfigurationError, DataError, LauncherError
 from lepton_mpi.prediction import frames
+from lepton_mpi.prediction.files import npz_file
 from lepton_mpi.prediction.request import Request
 from lepton_mpi.prediction.streaming import predict
 from lepton_mpi.prepare.readers import csv_dialect
@@ -519,6 +520,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
     """Every chunk is let go, and models keep memory for few lengths of batches."""
     # Of the sample that names the columns, which is the whole of a short file.
     monkeypatch.setattr(csv_dialect, "_HEAD_BYTES", 1 << 14)
+    monkeypatch.setattr(npz_file, "_BYTES", 1 << 14)
     rows = [[i % 7, i % 5, i % 2] for i in range(20_000)]
     table = write_csv(tmp_path / "a.csv", rows, "a", "b", "label")
     prepare(table, tmp_path / "a.h5")
