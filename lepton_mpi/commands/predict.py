@@ -49,8 +49,8 @@ class Options(Checked):
         "the prepared file that was trained on, for a checkpoint of an earlier version, which does not say how rows are encoded",
         kind=PathText("FILE"),
     )
-    prepare: str = option(
-        "",
+    prepare: str | None = option(
+        None,
         "options of prepare that say how raw inputs are read, such as --prepare='--delimiter ; --skip 2'",
         kind=Text("'OPTIONS'"),
     )

@@ -173,7 +173,7 @@ class TrainedModel:
 
     def _frame(self, rows: Any) -> FrameBlocks:
         names = ("frame",)
-        options = sources.options_for(self._subject.encoding, names, self._unknown, None, "")
+        options = sources.options_for(self._subject.encoding, names, self._unknown, None, None)
         try:
             return FrameBlocks(rows, self._subject, options)
         except ConfigurationError as error:

@@ -27,7 +27,7 @@ class Request:
         What a category is that was not in the training file.
     like : str or None
         The training file, where the checkpoint does not say how its rows were encoded.
-    prepare : str
+    prepare : str or None
         Options of ``prepare`` with which raw inputs are read, such as ``--delimiter ;``.
     model : str or None
         Needed for a model of the user's own.
@@ -44,6 +44,6 @@ class Request:
     key: str | None = None
     unknown: str = "error"
     like: str | None = None
-    prepare: str = ""
+    prepare: str | None = None
     model: str | None = None
     force: bool = False

@@ -72,11 +72,11 @@ def _is_prepared(name: str) -> bool:
 
 
 def options_for(
-    encoding: Encoding, inputs: tuple[str, ...], unknown: str, key: str | None, prepare: str
+    encoding: Encoding, inputs: tuple[str, ...], unknown: str, key: str | None, prepare: str | None
 ) -> Options:
     """Options of ``prepare`` with which raw inputs are read, the encoding's among them. Raises ConfigurationError."""
     try:
-        words = shlex.split(prepare)
+        words = shlex.split(prepare or "")
     except ValueError as error:
         raise ConfigurationError(f"--prepare: {error}, got {prepare!r}") from None
     more = ["--like", "checkpoint", f"--unknown={unknown}", *words]
@@ -97,7 +97,7 @@ def open_raw(
     world: Any,
     unknown: str = "error",
     key: str | None = None,
-    prepare: str = "",
+    prepare: str | None = None,
 ) -> Opened:
     """Open raw inputs. Collective over ``world``. Raises LeptonError on every rank, whose message names the file."""
     encoding, files = subject.encoding, None

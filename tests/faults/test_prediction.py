@@ -1,10 +1,11 @@
 """``predict`` as a job: a rank that dies leaves no file, and the file is the same on 1, 2, 3 and 8 ranks."""
 
 import hashlib
+import json
 
 import pytest
 
-from tests.faults import jobs
+from tests.faults import command_driver, jobs
 from tests.serial.raw_files import write_csv
 
 _DYING = """
@@ -65,15 +66,16 @@ def test_a_rank_that_is_killed_leaves_no_file(folder, place, rank):
 
 def test_the_same_bytes_on_1_2_3_and_8_ranks(folder):
     """Of all formats that need no other library."""
-    for suffix in ("csv", "npz", "h5"):
-        found = set()
-        for ranks in (0, 2, 3, 8):
-            words = ("predict", "runs", "t.csv", "--out", f"p.{suffix}", "--proba", "--force", "--prepare=--block 4K")  # fmt: skip
-            job = jobs.run(ranks, "-m", "lepton_mpi", *words, cwd=folder)
-            assert job.code == 0, job.text
-            assert len(job.lines("wrote ")) == 1, job.text
-            found.add(hashlib.blake2b((folder / f"p.{suffix}").read_bytes()).hexdigest())
-        assert len(found) == 1, suffix
+    files, found = ("p.csv", "p.npz", "p.h5"), set()
+    words = ("-m", "lepton_mpi", "predict", "runs", "t.csv", "--proba", "--force", "--prepare=--block 4K")  # fmt: skip
+    commands = [[*words, "--out", name] for name in files]
+    (folder / "commands.json").write_text(json.dumps(commands))
+    for ranks in (0, 2, 3, 8):
+        job = jobs.run(ranks, command_driver.__file__, "commands.json", cwd=folder)
+        assert job.code == 0 and len(job.lines("wrote ")) == len(files), job.text
+        content = b"".join((folder / name).read_bytes() for name in files)
+        found.add(hashlib.blake2b(content).hexdigest())
+    assert len(found) == 1
 
 
 def test_wrong_words(folder):
