@@ -197,7 +197,7 @@ class TrainedModel:
             yield predictor.of(encoder.batches(rows), rows.row_count)
 
     def _of_file(self, predictor: Predictor, name: str) -> Iterator[list[np.ndarray]]:
-        world = Alone()
+        world: Any = Alone()
         if sources.are_prepared((name,), world):
             found = load_trained(self.path, name, world, self._model_name)
             own = Predictor(found, predictor.wanted)

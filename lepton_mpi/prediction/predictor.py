@@ -11,6 +11,7 @@ from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.models.model import Model
 from lepton_mpi.prediction.embeddings import Embeddings
 from lepton_mpi.prediction.fields import Field, answer_fields
+from lepton_mpi.prediction.subject import refuse_texts
 from lepton_mpi.run.trained import Trained
 from lepton_mpi.vectors import Views
 
@@ -87,11 +88,7 @@ class Predictor:
 def _check(found: Trained, wanted: Wanted) -> None:
     """Raise ConfigurationError for what the model cannot say."""
     model, data = found.model, found.data
-    if data.y_kind not in ("classes", "targets"):
-        raise ConfigurationError(
-            f"{found.path}: expected a model of classes or targets, got one of {data.outputs_text}: generate continues a text with "
-            "it, evaluate says its bits per byte"
-        )
+    refuse_texts(found)
     if not model.evaluates:
         raise ConfigurationError(
             f"{found.path}: model {model.name}: expected a method evaluate(parameters, batch, predicted) to predict with, got none"

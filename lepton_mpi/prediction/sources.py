@@ -121,7 +121,8 @@ def open_raw(
             with same_on_all_ranks():
                 if key is not None:
                     raise ConfigurationError("--key: is for tables; of files their names are")
-            source = _source_of_files(*files, options, world)
+            kind, paths = files
+            source = _source_of_files(kind, paths, options, world)
     except LeptonError as error:
         raise about_inputs(error, subject) from None
     with same_on_all_ranks():
@@ -174,8 +175,9 @@ def _fitting(
     return dataclasses.replace(subject, encoding=encoding), known, notes
 
 
-def _without_labels(part: Part) -> Part:
-    return part.without_labels() if isinstance(part, ArrayPart) else part
+def _without_labels(part: Any) -> Part:
+    found: Part = part.without_labels() if isinstance(part, ArrayPart) else part
+    return found
 
 
 # -- files of images and sounds --------------------------------------------------------------------------

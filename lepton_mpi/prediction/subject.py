@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lepton_mpi.data.opening import base_of
-from lepton_mpi.errors import DataError, same_on_all_ranks
+from lepton_mpi.errors import ConfigurationError, DataError, same_on_all_ranks
 from lepton_mpi.prepare.encoding import Encoding
 from lepton_mpi.prepare.normalisation import Normalisation
 from lepton_mpi.prepare.transformation import Transformation
@@ -48,17 +48,22 @@ def open_subject(place: Path, like: str | None, world: Any, model_name: str | No
     found = load_trained(place, like, world, model_name, needs_rows=False, hint=HINT)
     data = found.data
     with same_on_all_ranks():
+        refuse_texts(found)
         raw = data.encodings.prepared
-        if data.y_kind == "tokens":
-            encoding = None
-        elif raw:
-            encoding = _of_bytes(raw, found)
-        else:
-            encoding = _of_numbers(found)
+        encoding = _of_bytes(raw, found) if raw else _of_numbers(found)
     # In the type of the batches, features far from 0 would lose what tells them apart.
     data = dataclasses.replace(data, bases=base_of(*data.normalisation), is_normalised=False)
     found = dataclasses.replace(found, data=data)
     return Subject(found, encoding, bool(raw))
+
+
+def refuse_texts(found: Trained) -> None:
+    """Raise ConfigurationError for a model that has neither classes nor targets."""
+    if found.data.y_kind not in ("classes", "targets"):
+        raise ConfigurationError(
+            f"{found.path}: expected a model of classes or targets, got one of {found.data.outputs_text}: generate continues a text "
+            "with it, evaluate says its bits per byte"
+        )
 
 
 def _of_bytes(raw: bytes, found: Trained) -> Encoding:
