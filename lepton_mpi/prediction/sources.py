@@ -175,8 +175,8 @@ def _fitting(
     return dataclasses.replace(subject, encoding=encoding), known, notes
 
 
-def _without_labels(part: Any) -> Part:
-    found: Part = part.without_labels() if isinstance(part, ArrayPart) else part
+def _without_labels(part: Any) -> Any:
+    found: Any = part.without_labels() if isinstance(part, ArrayPart) else part
     return found
 
 
