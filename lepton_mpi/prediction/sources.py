@@ -16,7 +16,7 @@ from lepton_mpi.prediction.subject import HINT, Subject
 from lepton_mpi.prepare import options as prepare_options
 from lepton_mpi.prepare.encoding import Encoding
 from lepton_mpi.prepare.options import Options
-from lepton_mpi.prepare.readers import Part, Source, Words
+from lepton_mpi.prepare.readers import Source, Words
 from lepton_mpi.prepare.readers.arrays import ArrayPart
 from lepton_mpi.prepare.readers.class_folders import IMAGES, SOUNDS, files_below
 from lepton_mpi.prepare.readers.columns import no_labels
