@@ -3,10 +3,11 @@
 The map, in the order the data flows::
 
     train.py        the door of python -m lepton_mpi.train; __main__.py of python -m lepton_mpi COMMAND
-    commands/       one file a command: train, prepare, inspect, evaluate, generate, explain-model, compress, tune, explain
+    commands/       one file a command: train, prepare, inspect, evaluate, predict, generate, explain-model, compress, tune, explain
     options/        every option, checked once; command line, TOML files, recipes
     run/            START in loop.py: the training loop; run.py what a run holds, build.py how it is made, hooks.py
                     evaluation, checkpoints and progress; resume, report
+    prediction/     what a trained model says of rows: the command predict, and lepton_mpi.load
     interpretation/ what a trained model goes by: gradients by its input, attention, importance of columns
     prepare/        from raw files to a data file; START in its __init__.py
     data/           from data file to batches; files/ has what reads HDF5
@@ -53,8 +54,9 @@ _PUBLIC = {
     "Config": "options.config",
     "QuietHook": "run.hook",
     "fit": "run.fit",
+    "load": "prediction.model",
 }
-__all__ = ["Batch", "Config", "QuietHook", "__version__", "fit"]
+__all__ = ["Batch", "Config", "QuietHook", "__version__", "fit", "load"]
 
 
 def __getattr__(name: str):

@@ -18,6 +18,7 @@ COMMANDS = {
     "inspect": "lepton_mpi.commands.inspect:COMMAND",
     "train": "lepton_mpi.commands.train:COMMAND",
     "evaluate": "lepton_mpi.commands.evaluate:COMMAND",
+    "predict": "lepton_mpi.commands.predict:COMMAND",
     "generate": "lepton_mpi.commands.generate:COMMAND",
     "explain-model": "lepton_mpi.commands.explain_model:COMMAND",
     "compress": "lepton_mpi.commands.compress:COMMAND",

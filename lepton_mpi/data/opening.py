@@ -142,9 +142,13 @@ def bases_of(
         of_rows = [table for table in tables.values() if isinstance(table, Table)]
         stored = {rows.dtype for table in of_rows for rows in table.inputs[name]}
         is_exact = all(np.can_cast(kind, dtype) for kind in stored)
-        is_far = np.abs(shift * scale) > _FAR_SPREADS
-        bases[name] = np.where(is_far & (not is_exact), shift, 0.0)
+        bases[name] = np.zeros(shift.shape) if is_exact else base_of(shift, scale)
     return bases
+
+
+def base_of(shift: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """The shift of features that are far from 0 for their spread, else 0; arrays are float64 (features,)."""
+    return np.where(np.abs(shift * scale) > _FAR_SPREADS, shift, 0.0)
 
 
 def less_bases(table: RowTable, bases: Mapping[str, np.ndarray]) -> RowTable:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lepton_mpi.data.dataset import DataSet, renormalised
-from lepton_mpi.data.loader import load
+from lepton_mpi.data.loader import Wanted, load
 from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.data.ways import Way
 from lepton_mpi.errors import ConfigurationError, DataError
@@ -37,10 +38,11 @@ class Trained:
 
 def load_trained(
     place: Path,
-    data_name: str | None,
+    data_name: str | Sequence[str] | None,
     world: World,
     model_name: str | None = None,
     needs_rows: bool = True,
+    hint: str = "",
 ) -> Trained:
     """Load a checkpoint, and the data that it was trained on or others. Collective.
 
@@ -53,6 +55,8 @@ def load_trained(
     needs_rows
         False: without ``data_name`` no file is opened but the checkpoint, if it says what its data were, and the data have
         no splits. Files of earlier versions do not say it.
+    hint
+        For the message if such a file is needed and is not there: the option that names another one.
 
     Raises
     ------
@@ -81,7 +85,7 @@ def load_trained(
         with world.agreeing():
             data = _without_rows(path, saved, y_kind, dtype)
     else:
-        data = load(data_name or config.data, wanted, world)
+        data = _loaded(path, data_name or config.data, wanted, world, "" if data_name else hint)
     with world.agreeing():
         notes = check_codes(saved.encodings, data, str(path))
         if world.rank == 0:
@@ -92,6 +96,20 @@ def load_trained(
     # The checkpoint was trained with its own normalisation, whatever the file says.
     data = renormalised(data, saved.normalisation)
     return Trained(model, saved.layout.views(saved.parameters), data, path)
+
+
+def _loaded(
+    path: Path, names: str | Sequence[str], wanted: Wanted, world: World, hint: str
+) -> DataSet:
+    """The rows. Collective. Raises LeptonError on every rank."""
+    try:
+        return load(names, wanted, world)
+    except DataError as error:
+        if not hint:
+            raise
+        told = DataError(f"{error}; {path} does not keep what its data were: {hint}")
+        told.agreed = error.agreed
+        raise told from None
 
 
 def _target_scale(path: Path, saved: Checkpoint, target_count: int) -> TargetScale:

@@ -27,12 +27,13 @@ ALLOWED = {
         "prepare/readers/label_files.py",
         "prepare/writing.py",
         "prepare/inspection.py",
+        "prediction/files/hdf5_file.py",
     ],
     "numba": ["*kernels.py", "kernels/*.py", "collectives/within_host/atomics.py"],
     "llvmlite": ["*kernels.py", "kernels/*.py", "collectives/within_host/atomics.py"],
     "sklearn": ["data/embedded/make.py"],
     "PIL": ["prepare/readers/image_folders.py"],
-    "pyarrow": ["prepare/readers/parquet.py"],
+    "pyarrow": ["prepare/readers/parquet.py", "prediction/files/parquet_file.py"],
     "matplotlib": ["interpretation/pictures.py"],
     "tokenizers": ["data/byte_pairs.py"],
     "torch": ["models/adapters/*.py"],
@@ -70,9 +71,13 @@ MAY_IMPORT = {
     "interpretation": {
         *("data", "kernels", "layers", "models", "run", "tasks", "world"),
     },
+    "prediction": {
+        *("data", "interpretation", "layers", "models", "prepare", "run", "world"),
+    },
     "commands": {
         *(
             "interpretation",
+            "prediction",
             "run",
             "prepare",
             "options",

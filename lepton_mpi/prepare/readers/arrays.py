@@ -1,7 +1,8 @@
 """Sources that hold features and labels as arrays: .npy, .npz, IDX, CIFAR, HDF5."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,12 @@ class ArrayPart(RowPart):
     def close(self) -> None:
         """Let go of the file, which a later ``read`` opens again."""
         self._pair.close()
+
+    def without_labels(self) -> "ArrayPart":
+        """The same rows, whose labels are not looked at."""
+        part = copy(self)
+        part._pair = replace(self._pair, y=None)
+        return part
 
     @property
     def row_shape(self) -> tuple[int, ...]:
