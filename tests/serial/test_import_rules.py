@@ -35,6 +35,8 @@ ALLOWED = {
     "pyarrow": ["prepare/readers/parquet.py"],
     "matplotlib": ["interpretation/pictures.py"],
     "tokenizers": ["data/byte_pairs.py"],
+    "onnx": ["exporting/onnx_*.py"],
+    "safetensors": ["data/files/parameter_*.py"],
     "torch": ["models/adapters/*.py"],
     "jax": ["models/adapters/*.py"],
 }
@@ -70,8 +72,10 @@ MAY_IMPORT = {
     "interpretation": {
         *("data", "kernels", "layers", "models", "run", "tasks", "world"),
     },
+    "exporting": {"data", "layers", "models", "options", "run"},
     "commands": {
         *(
+            "exporting",
             "interpretation",
             "run",
             "prepare",
