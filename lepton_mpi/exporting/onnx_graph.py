@@ -54,7 +54,7 @@ class GraphBuilder:
         self.dtype = next(iter(arrays.values())).dtype
         self.initializers: dict[str, onnx.TensorProto] = outer.initializers if outer else {}
         self._counts: dict[str, int] = outer._counts if outer else {}
-        self.at = outer.at if outer else ""
+        self.at: str = outer.at if outer else ""
 
     def parameter(self, place: Place, own: str) -> str:
         """The parameter that a layer calls ``own``, as it is."""

@@ -189,7 +189,8 @@ def _end(
 ) -> list[Any]:
     """The outputs by name."""
     head, graph.at = network.graph.head, "head"
-    shape, dtype = ["batch", *network.graph.output.shape], graph.dtype
+    shape: list[Any] = ["batch", *network.graph.output.shape]
+    dtype = graph.dtype
     if isinstance(head.layer, TokenLoss):
         shape = ["batch", "length" if isinstance(network, Gpt) else shape[1], head.layer.values]
         place = Place("head", network.graph.output, (), head.parameters)

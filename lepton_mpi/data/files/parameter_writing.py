@@ -3,6 +3,7 @@
 A file is written under a temporary name in its folder, synced and renamed: it is there in full, or not at all. All raise OSError.
 """
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -14,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton_mpi.durable import PatientFile, replace_durably
-from lepton_mpi.errors import LauncherError
 from lepton_mpi.wording import one_line
 
 Arrays = Mapping[str, NDArray[Any]]
+# Types by their names in safetensors.
+_KINDS = {"float32": "F32", "float64": "F64"}
 
 
 def write(path: Path, fill: Callable[[Path], None]) -> None:
@@ -44,14 +46,22 @@ def write_bytes(path: Path, *parts: bytes) -> None:
 
 
 def write_safetensors(path: Path, arrays: Arrays, about: Mapping[str, str]) -> None:
-    """``about`` becomes the file's metadata. Raises LauncherError without the library, too."""
-    try:
-        from safetensors.numpy import save
-    except ImportError:
-        raise LauncherError(
-            f"{path}: is written by the library safetensors: pip install 'lepton_mpi[safetensors]'"
-        ) from None
-    write_bytes(path, save(dict(arrays), dict(about)))
+    """float32 and float64 arrays; ``about`` becomes the file's metadata, in its order, which the library leaves to chance.
+
+    A file is the length of a JSON, the JSON, with spaces behind it up to a multiple of 8 bytes, and the numbers, little-endian.
+    Source: github.com/huggingface/safetensors, README, section Format.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(about)}
+    parts, start = list[bytes](), 0
+    for name, array in arrays.items():
+        parts.append(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())
+        stop = start + len(parts[-1])
+        of_array = {"dtype": _KINDS[array.dtype.name], "shape": list(array.shape)}
+        header[name] = of_array | {"data_offsets": [start, stop]}
+        start = stop
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    write_bytes(path, len(text).to_bytes(8, "little"), text, *parts)
 
 
 def write_npz(path: Path, arrays: Arrays) -> None:
