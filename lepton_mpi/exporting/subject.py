@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from keyword import iskeyword
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,14 @@ class Subject:
                 f"model {self.model.name}: expected a built-in model or a Network of built-in layers, whose formulas are known, got "
                 "a model of your own; .npz and .safetensors hold its parameters"
             ) from None
+
+    def arguments(self) -> dict[str, str]:
+        """A name of Python for each input of the data."""
+        names = list(self.data.inputs)
+        return {
+            name: name if name.isidentifier() and not iskeyword(name) else f"input{number}"
+            for number, name in enumerate(names)
+        }
 
     def about(self) -> dict[str, str]:
         """What the numbers stand for, as texts by name, most of them JSON: the metadata of a file."""

@@ -23,8 +23,8 @@ PROGRAMS: Mapping[str, Callable[[Subject], str]] = {
 }
 _CALLS = {
     # Softmax of these is what the engine says: of one logit against 0.
-    "logistic": "torch.nn.functional.pad(model(x), (1, 0))",
-    "gpt2": "model(tokens.long()).logits",
+    "logistic": "nn.functional.pad(model({}), (1, 0))",
+    "gpt2": "model({}.long()).logits",
 }
 
 
@@ -42,8 +42,8 @@ def program(subject: Subject, file_name: str) -> str:
     body = PROGRAMS[subject.name](subject)
     is_gpt2 = "GPT2LMHeadModel" in body
     strict = ", strict=False" if is_gpt2 and "lm_head.weight" not in body else ""
-    names = ", ".join(subject.data.inputs)
-    call = _CALLS.get("gpt2" if is_gpt2 else subject.name, f"model({names})")
+    names = ", ".join(subject.arguments().values())
+    call = _CALLS.get("gpt2" if is_gpt2 else subject.name, "model({})").format(names)
     result = "logits" if subject.model.task != "targets" else "prediction"
     imports = ["import torch", "from safetensors.torch import load_file", "from torch import nn"]
     if "OrderedDict" in body:
@@ -66,9 +66,10 @@ def {result}({names}):
 
 def _docstring(subject: Subject) -> str:
     """What goes in and what comes out."""
-    data, parts = subject.data, []
-    for name, spec in data.inputs.items():
+    data, parts, names = subject.data, [], subject.arguments()
+    for key, spec in data.inputs.items():
+        name = names[key]
         kind = "int32 codes" if spec.kind != "numbers" else f"{subject.dtype}, normalised"
         parts.append(f"{name}: {kind}, (batch{''.join(f', {size}' for size in spec.shape)})")
-    length = f", {data.inputs['tokens'].shape[0]}" if subject.name == "gpt" else ""
+    length = f", {next(iter(data.inputs.values())).shape[0]}" if subject.name == "gpt" else ""
     return f"{'; '.join(parts)}; returns (batch{length}, {data.output_count})."

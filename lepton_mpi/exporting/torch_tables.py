@@ -44,24 +44,25 @@ model = Logistic({features}, 1)"""
 
 
 def wide_and_deep(subject: Subject) -> str:
-    shapes = subject.model.shapes
+    shapes, crossed = subject.model.shapes, _crossed(subject)
     rows, outputs = shapes["wide/categories/weight"]
     tables = [shape for name, shape in shapes.items() if "/column" in name]
     numbers = shapes.get("wide/numbers/linear/weight", (0,))[0]
-    deep = _deep_layers(subject, numbers + sum(width for _, width in tables))
-    named = [name for name, spec in subject.data.inputs.items() if spec.kind == "numbers"]
-    given = ", ".join([*named, *(n for n in subject.data.inputs if n not in named)])
-    codes = next(n for n, spec in subject.data.inputs.items() if spec.kind == "categories")
-    x = named[0] if named else ""
-    wide = f'"numbers": nn.ModuleDict({{"linear": nn.Linear({numbers}, {outputs}, bias=False)}}), '
-    linear = f'self.wide["numbers"]["linear"]({x}.flatten(1)) + '
-    first = f"{x}.flatten(1), "
+    is_hashed = bool(crossed.is_hashed.any())
+    arguments = subject.arguments()
+    kinds = {spec.kind: arguments[name] for name, spec in subject.data.inputs.items()}
+    x = f"{kinds['numbers']}.flatten(1)" if numbers else ""
+    linear = f'"numbers": nn.ModuleDict({{"linear": nn.Linear({numbers}, {outputs}, bias=False)}}),'
+    row = "hashed(row, size) if is_hashed else row" if is_hashed else "row"
+    wide = f'self.wide["numbers"]["linear"]({x}) + ' * bool(numbers)
     return f"""
-# Of every column and cross: its columns, the first of its rows and how many these are, whether codes are hashed to them.
-FEATURES = {_features(subject)}
-VALUES = {list(_crossed(subject).values)}
+VALUES = {list(crossed.values)}
 TABLES = {tables}
-{_HASH * bool(_crossed(subject).is_hashed.any())}
+# Of every column and cross: its columns, the first of its rows and how many these are, whether codes are hashed to them.
+FEATURES = [
+{_features(crossed)}
+]
+{_HASH * is_hashed}
 
 def rows_of(codes):
     found = []
@@ -69,24 +70,30 @@ def rows_of(codes):
         row = torch.zeros_like(codes[:, 0])
         for column in columns:
             row = row * VALUES[column] + codes[:, column]
-        found.append(start + ({"hashed(row, size) if is_hashed else row" if _crossed(subject).is_hashed.any() else "row"}))
+        found.append(start + ({row}))
     return torch.stack(found, 1)
 
 
 class WideAndDeep(nn.Module):
     def __init__(self):
         super().__init__()
-        self.wide = nn.ModuleDict({{{wide * bool(named)}"categories": nn.EmbeddingBag({rows}, {outputs}, mode="sum")}})
+        self.wide = nn.ModuleDict({{
+{f"            {linear}{chr(10)}" * bool(numbers)}            "categories": nn.EmbeddingBag({rows}, {outputs}, mode="sum"),
+        }})
         columns = {{f"column{{j}}": nn.Embedding(*shape) for j, shape in enumerate(TABLES)}}
-        self.deep = nn.ModuleDict({{"features": nn.ModuleDict({{"categories": nn.ModuleDict(columns)}}), {deep}}})
+        self.deep = nn.ModuleDict({{
+            "features": nn.ModuleDict({{"categories": nn.ModuleDict(columns)}}),
+{_deep_layers(subject, numbers + sum(width for _, width in tables))}
+        }})
 
-    def forward(self, {given}):
-        codes = {codes}.flatten(1).long()
+    def forward(self, {", ".join(arguments.values())}):
+        codes = {kinds["categories"]}.flatten(1).long()
         tables = self.deep["features"]["categories"]
-        h = torch.cat([{first * bool(named)}*(tables[f"column{{j}}"](codes[:, j]) for j in range(len(TABLES)))], 1)
+        h = [tables[f"column{{j}}"](codes[:, j]) for j in range(len(TABLES))]
+        h = torch.cat([{f"{x}, " * bool(numbers)}*h], 1)
         for name, layer in self.deep.items():
             h = h if name == "features" else layer(h)
-        return {linear * bool(named)}self.wide["categories"](rows_of(codes)) + h
+        return {wide}self.wide["categories"](rows_of(codes)) + h
 
 
 model = WideAndDeep()"""
@@ -112,27 +119,28 @@ def _crossed(subject: Subject) -> CrossedLinear:
     return found[0]
 
 
-def _features(subject: Subject) -> list[tuple[tuple[int, ...], int, int, bool]]:
-    layer = _crossed(subject)
-    starts = layer.starts.tolist()
-    return [
-        (columns, starts[number], starts[number + 1] - starts[number], bool(is_hashed))
-        for number, (columns, is_hashed) in enumerate(
-            zip(layer.features, layer.is_hashed, strict=True)
-        )
-    ]
+def _features(layer: CrossedLinear) -> str:
+    """Lines of a list."""
+    starts, lines = layer.starts.tolist(), []
+    for number, (columns, is_hashed) in enumerate(
+        zip(layer.features, layer.is_hashed, strict=True)
+    ):
+        start, stop = starts[number : number + 2]
+        lines.append(f"    ({columns}, {start}, {stop - start}, {bool(is_hashed)}),")
+    return "\n".join(lines)
 
 
 def _deep_layers(subject: Subject, inputs: int) -> str:
-    """Entries of the module's mapping, in the order of the forward pass."""
-    norm, parts = subject.options["norm"], []
+    """Entries of the module's mapping, in the order of the forward pass, a line for each hidden layer."""
+    norm, lines = subject.options["norm"], []
     norms = {"layer": "LayerNorm", "batch": "BatchNorm1d", "sync_batch": "BatchNorm1d"}
     for number, outputs in enumerate(subject.options["hidden"]):
         bias = "" if norm == "none" else ", bias=False"
-        parts.append(f'"hidden{number}": nn.Linear({inputs}, {outputs}{bias})')
+        parts = [f'"hidden{number}": nn.Linear({inputs}, {outputs}{bias})']
         if norm != "none":
             parts.append(f'"norm{number}": nn.{norms[norm]}({outputs})')
         parts.append(f'"activation{number}": {ACTIVATIONS[subject.options["activation"]]}')
+        lines.append(f"            {', '.join(parts)},")
         inputs = outputs
-    outputs = subject.data.output_count
-    return ", ".join([*parts, f'"out": nn.Linear({inputs}, {outputs})'])
+    lines.append(f'            "out": nn.Linear({inputs}, {subject.data.output_count}),')
+    return "\n".join(lines)

@@ -49,7 +49,7 @@ class Case:
         generator, found = np.random.default_rng(seed), {}
         for name, spec in self.inputs.items():
             if spec.kind == "numbers":
-                found[name] = generator.standard_normal((count, *spec.shape)).astype(dtype)
+                found[name] = (3 * generator.standard_normal((count, *spec.shape))).astype(dtype)
             else:
                 limits = np.reshape(spec.counts, spec.shape)
                 found[name] = generator.integers(0, limits, (count, *spec.shape)).astype("i4")
