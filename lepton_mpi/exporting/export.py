@@ -21,9 +21,6 @@ from lepton_mpi.run.trained import Trained
 from lepton_mpi.vectors import Layout
 from lepton_mpi.wording import grouped, one_line, size_text
 
-# Of a message of protobuf, which an ONNX file is.
-ONNX_BYTES_MAX = (1 << 31) - 1
-
 
 def subject_of(found: Trained, model_name: str | None) -> Subject:
     """What of a checkpoint is exported; ``model_name`` of one that the checkpoint names as a program."""
@@ -67,13 +64,6 @@ def suffix_of(path: Path) -> str:
 
 
 def _onnx(subject: Subject, path: Path, preprocess: bool) -> list[str]:
-    network, _ = subject.network()
-    size = subject.dtype.itemsize * Layout(network.shapes).size
-    if size > ONNX_BYTES_MAX:
-        raise ConfigurationError(
-            f"{path}: expected parameters of at most {size_text(ONNX_BYTES_MAX)}, which an ONNX file holds, got {size_text(size)}; "
-            ".safetensors and .npz hold more"
-        )
     try:
         from lepton_mpi.exporting import onnx_model
     except ModuleNotFoundError as error:

@@ -53,6 +53,7 @@ from lepton_mpi.layers.sync_batch_norm import SyncBatchNorm
 from lepton_mpi.layers.token_loss import TokenLoss
 from lepton_mpi.models.gpt import Gpt
 from lepton_mpi.models.network import Network
+from lepton_mpi.wording import size_text
 
 # From a layer, its place and the names of what comes in to the name of what comes out. A class that inherits from one of these may compute
 # anything, so it has to be here itself.
@@ -80,17 +81,22 @@ LAYERS: Mapping[type, Callable[..., str]] = {
     SwiGlu: onnx_pointwise.swiglu,
     SyncBatchNorm: onnx_norms.batch_norm,
 }
+# Of a message of protobuf, which an ONNX file is, without room for nodes and names.
+BYTES_MAX = (1 << 31) - (1 << 24)
 _HEADS = (CrossEntropy, Huber, SquaredError, TokenLoss)
 
 
 def make(subject: Subject, preprocess: bool) -> onnx.ModelProto:
-    """See the module. Raises ConfigurationError for layers that are not of the package."""
+    """See the module. Raises ConfigurationError for layers that are not of the package, and for more than a file can hold."""
     network, arrays = subject.network()
     _check_layers(network)
+    _check_size(network, sum(array.nbytes for array in arrays.values()))
     graph = GraphBuilder(arrays)
     inputs, values = _inputs(graph, subject, network, preprocess)
     output = _lay(graph, network, values)
     outputs = _end(graph, subject, network, output, preprocess)
+    # Of float64 convolutions in groups there are more numbers than the parameters have.
+    _check_size(network, sum(len(each.raw_data) for each in graph.initializers.values()))
     made = helper.make_graph(
         graph.nodes, network.name, inputs, outputs, list(graph.initializers.values())
     )
@@ -120,6 +126,15 @@ def _check_layers(network: Network) -> None:
     if type(head) not in _HEADS:
         raise ConfigurationError(
             f"model {network.name}: expected a head of the package, got {type(head).__name__}; .npz and .safetensors hold the parameters"
+        )
+
+
+def _check_size(network: Network, size: int) -> None:
+    """Raises ConfigurationError."""
+    if size > BYTES_MAX:
+        raise ConfigurationError(
+            f"model {network.name}: expected at most {size_text(BYTES_MAX)} of constants, which an ONNX file holds, got "
+            f"{size_text(size)}; .safetensors and .npz hold more"
         )
 
 

@@ -128,7 +128,7 @@ def saved(folder: Path, case: Case, dtype: str = "float32", model_name: str = ""
     model = make_model(config.model, config.for_model(threads=1), _Facts(case))
     layout = Layout(model.shapes)
     vector = np.zeros(layout.size, dtype)
-    _fill(layout.views(vector))
+    fill(layout.views(vector))
     size = sum(spec.size for spec in case.inputs.values() if spec.kind == "numbers")
     generator = np.random.default_rng(5)
     attributes = {
@@ -176,7 +176,7 @@ def _encodings(case: Case) -> Encodings:
     )
 
 
-def _fill(views: Mapping[str, np.ndarray]) -> None:
+def fill(views: Mapping[str, np.ndarray]) -> None:
     """None is 0 or 1 as in a new model; outputs stay of size 1 in deep networks, too."""
     for number, (name, array) in enumerate(views.items()):
         generator = np.random.default_rng(number)

@@ -48,8 +48,8 @@ from tests.serial import data_files
 from tests.serial.exported import (
     CASES,
     Case,
-    _fill,
     exported,
+    fill,
     loaded,
     outputs_of,
     saved,
@@ -203,7 +203,7 @@ def test_real_rows(name, model, own):
     made = make_model(model, config.for_model(threads=1), data)
     layout = Layout(made.shapes)
     views = layout.views(np.zeros(layout.size, "f4"))
-    _fill(views)
+    fill(views)
     subject = Subject(model, made, views, data, config.for_model(threads=1), "")
     session = _session(onnx_model.make(subject, preprocess=True))
     rows = data.splits["test"]
@@ -307,7 +307,7 @@ def _subject_of(network, inputs, dtype, name="own.py:network") -> tuple[Subject,
     """With rows of each input."""
     layout = Layout(network.shapes)
     views = layout.views(np.zeros(layout.size, dtype))
-    _fill(views)
+    fill(views)
     data = loaded_data(inputs)
     return Subject(name, network, views, data, {}, "")
 
@@ -575,11 +575,14 @@ def test_without_the_library(tmp_path, monkeypatch):
 
 
 def test_a_model_that_is_too_large_for_a_file_of_onnx(tmp_path, monkeypatch):
-    """Protobuf ends at 2 GiB; here at 1 000 bytes."""
-    path = saved(tmp_path, CASES["cnn batch"])
-    monkeypatch.setattr(export, "ONNX_BYTES_MAX", 1000)
-    with pytest.raises(ConfigurationError, match=r"at most 1000 B.*\.safetensors and \.npz"):
-        exported(path, tmp_path / "m.onnx")
+    """Protobuf ends at 2 GiB, here earlier: at less than the parameters have, and than the constants of groups in float64."""
+    path = saved(tmp_path, CASES["speech_cnn batch"], "float64")
+    from lepton_mpi.exporting import onnx_model
+
+    for limit in (1000, 22_000):
+        monkeypatch.setattr(onnx_model, "BYTES_MAX", limit)
+        with pytest.raises(ConfigurationError, match=r"at most .*\.safetensors and \.npz"):
+            exported(path, tmp_path / "m.onnx")
 
 
 def test_several_ranks_write_one_file(tmp_path):
