@@ -63,6 +63,8 @@ every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"], ids=["f4", "f8"])
 # Erf of onnxruntime is float32 in a float64 model, too.
 _TOLERANCES = {"float32": 1e-5, "float64": 1e-12}
+# What outputs of several rows differ by at least: a hundred times what they may be off by.
+_SAYS = 1e-3
 
 
 def _session(model) -> "onnxruntime.InferenceSession":
@@ -112,7 +114,7 @@ def test_onnxruntime_predicts_what_the_engine_predicts(tmp_path, case, dtype):
             assert logits.shape == (count, *case.shape, found.data.output_count)
             logits, probabilities = logits[:, -1], probabilities[:, -1]
         assert probabilities.dtype == expected.dtype
-        assert count == 1 or np.ptp(expected, axis=0).max() > 0.01, "outputs that say nothing"
+        assert count == 1 or np.ptp(expected, axis=0).max() > _SAYS, "outputs that say nothing"
         _check_close(probabilities, expected, dtype, has_erf)
         # Also where a probability is near 0; what was computed from it has its rounding.
         likely = expected > 1e-3
@@ -389,11 +391,8 @@ def test_a_model_of_ones_own_by_the_command(tmp_path):
     with pytest.raises(DataError, match="expected --model"):
         exported(path, tmp_path / "m.npz")
     exported(path, tmp_path / "m.safetensors", model=name)
-    with pytest.raises(ConfigurationError, match=r"\(RmsNorm\)"):
+    with pytest.raises(ConfigurationError, match=r"\(RmsNorm\); \.npz"):
         exported(path, tmp_path / "m.onnx", model=name)
-    name = f"{own / 'bigram.py'}:Bigram"
-    source = (own / "bigram.py").read_text()
-    assert "class Bigram" in source
     with pytest.raises(ConfigurationError, match="--torch: expected a built-in model, mlp, "):
         exported(
             path, tmp_path / "t.safetensors", model=f"{own / 'rms_norm.py'}:network", torch=True
@@ -445,11 +444,13 @@ def test_models_whose_layers_keras_has_not(tmp_path, name):
     assert not list(tmp_path.glob("m*"))
 
 
-@every_case
+@pytest.mark.parametrize(
+    "name", ["mlp targets", "logistic", "resnet8 batch", "gpt", "wide_and_deep"]
+)
 @dtypes
-def test_npz_has_everything(tmp_path, case, dtype):
+def test_npz_has_everything(tmp_path, name, dtype):
     """Parameters as the checkpoint has them, the normalisation and what the numbers stand for, without a pickle."""
-    path = saved(tmp_path, case, dtype)
+    path = saved(tmp_path, CASES[name], dtype)
     whole = checkpoint.load(path)
     with np.load(exported(path, tmp_path / "m.npz"), allow_pickle=False) as file:
         for name, array in whole.layout.views(whole.parameters).items():
@@ -579,7 +580,7 @@ def test_a_model_that_is_too_large_for_a_file_of_onnx(tmp_path, monkeypatch):
     path = saved(tmp_path, CASES["speech_cnn batch"], "float64")
     from lepton_mpi.exporting import onnx_model
 
-    for limit in (1000, 22_000):
+    for limit in (1000, 7000):
         monkeypatch.setattr(onnx_model, "BYTES_MAX", limit)
         with pytest.raises(ConfigurationError, match=r"at most .*\.safetensors and \.npz"):
             exported(path, tmp_path / "m.onnx")
