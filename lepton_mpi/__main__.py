@@ -22,6 +22,7 @@ COMMANDS = {
     "generate": "lepton_mpi.commands.generate:COMMAND",
     "explain-model": "lepton_mpi.commands.explain_model:COMMAND",
     "compress": "lepton_mpi.commands.compress:COMMAND",
+    "export": "lepton_mpi.commands.export:COMMAND",
     "tune": "lepton_mpi.commands.tune:COMMAND",
     "explain": "lepton_mpi.commands.explain:COMMAND",
 }

@@ -66,7 +66,7 @@ def compress(chosen: Options, out: Path, world: World) -> None:
 
     with world.agreeing():
         if world.rank == 0:
-            _check_out(out, chosen.force)
+            of_checkpoint.check_out("--out", out, chosen.force)
     place, data_name = Path(chosen.checkpoint), chosen.data
     found = trained.load_trained(place, data_name, world, chosen.model, chosen.evaluate)
     before = _figures(found, found.parameters, chosen, world)
@@ -91,13 +91,6 @@ def compress(chosen: Options, out: Path, world: World) -> None:
                 print_line(line)
             for line in _scores(chosen, before, after):
                 print_line(line)
-
-
-def _check_out(out: Path, force: bool) -> None:
-    if not out.parent.is_dir() or out.is_dir():
-        raise ConfigurationError(f"--out: expected a file in a folder that exists, got {out}")
-    if out.exists() and not force:
-        raise ConfigurationError(f"--out: {out} exists; --force writes over it")
 
 
 def _figures(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lepton_mpi import launch
+from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options.kinds import PathText
 from lepton_mpi.options.option import ABOVE_0, option, position
 
@@ -33,6 +35,14 @@ def own_model_option() -> Any:
 def timeout_option() -> Any:
     """The field ``timeout: float``."""
     return option(300.0, "seconds without progress that end the job", ABOVE_0)
+
+
+def check_out(word: str, out: Path, force: bool) -> None:
+    """Whether a file may be written, which ``word`` of the command line names. Raises ConfigurationError."""
+    if not out.parent.is_dir() or out.is_dir():
+        raise ConfigurationError(f"{word}: expected a file in a folder that exists, got {out}")
+    if out.exists() and not force:
+        raise ConfigurationError(f"{word}: {out} exists; --force writes over it")
 
 
 def on_ranks(work: Callable[[World], None], timeout: float) -> int:

@@ -22,7 +22,7 @@ class Activation(Layer):
     needs_x, in_place = False, True
 
     def __init__(self, kind: str) -> None:
-        self._kind = activation_kernels.KINDS[kind]
+        self.kind, self._kind = kind, activation_kernels.KINDS[kind]
         self.needs_out = self._kind == _RELU
         of_slope = pointwise_kernels.activation, pointwise_kernels.multiply
         self.kernels = (pointwise_kernels.relu, relu_gradient) if self.needs_out else of_slope

@@ -57,7 +57,7 @@ class BatchNorm(Layer):
         epsilon: float = 1e-5,
         initial: Initial = ones,
     ) -> None:
-        self._relu, self._momentum, self._epsilon = relu, momentum, epsilon
+        self.relu, self._momentum, self.epsilon = relu, momentum, epsilon
         self._initial, self._is_fixed = initial, False
 
     def parameters(self, x: Input) -> Mapping[str, Parameter]:
@@ -87,9 +87,9 @@ class BatchNorm(Layer):
         return {"statistics": Memory((2, channels), "kept"), **strips(channels)}
 
     def before_relu(self) -> Layer | None:
-        if not self._relu:
+        if not self.relu:
             return None
-        return BatchNorm(False, self._momentum, self._epsilon, self._initial)
+        return BatchNorm(False, self._momentum, self.epsilon, self._initial)
 
     def forward(self, p: Mapping[str, Array], at: Arrays, when: When) -> None:
         x, memory, statistics = at.x.reshape(-1), at.memory, at.memory["statistics"]
@@ -97,7 +97,7 @@ class BatchNorm(Layer):
             kernels.batch_statistics(x, memory["wide"], memory["totals"], statistics)
         else:
             statistics[0], statistics[1] = p["running_mean"], p["running_variance"]
-        given = statistics, p["weight"], p["bias"], self._epsilon, self._relu
+        given = statistics, p["weight"], p["bias"], self.epsilon, self.relu
         kernels.normalise(x, *given, memory["wide"], at.out.reshape(-1))
 
     def backward(
@@ -105,7 +105,7 @@ class BatchNorm(Layer):
     ) -> None:
         x, memory, statistics = at.x.reshape(-1), at.memory, at.memory["statistics"]
         grad_x = x[:0] if at.grad_x is None else at.grad_x.reshape(-1)
-        given = statistics, p["weight"], p["bias"], self._epsilon, self._relu
+        given = statistics, p["weight"], p["bias"], self.epsilon, self.relu
         filled = grad["weight"], grad["bias"], grad_x
         scratch = memory["wide"], memory["totals"]
         is_fixed = self._is_fixed or not when.training

@@ -51,7 +51,7 @@ class Dense(Layer):
             bias or activation is not None,
             initial,
         )
-        kinds = activation_kernels.KINDS
+        self.activation, kinds = activation, activation_kernels.KINDS
         self._kind = kinds[activation] if activation else kernels.NO_ACTIVATION
         self.needs_out = self._kind == _RELU
         called = [kernels.dense, kernels.dense_gradient, kernels.dense_backward]

@@ -42,7 +42,7 @@ class Embedding(Layer):
         self.values, self.width, self._initial = values, width, initial or normal(_DEVIATION)
         counts = (values,) if isinstance(values, int) else values
         *starts, self._total = accumulate(counts, initial=0)
-        self._offsets = np.array(starts, np.int64)
+        self.offsets = np.array(starts, np.int64)
 
     def parameters(self, x: Input) -> Mapping[str, Parameter]:
         if x.kind == "numbers" or x.values != self.values:
@@ -62,18 +62,18 @@ class Embedding(Layer):
         return {"is_met": Memory((self._total,), "backward", np.bool_)}
 
     def forward(self, p: Mapping[str, Array], at: Arrays, when: When) -> None:
-        codes = at.x.reshape(-1, self._offsets.size)
-        kernels.look_up(codes, self._offsets, p["weight"], at.out.reshape(-1, self.width))
+        codes = at.x.reshape(-1, self.offsets.size)
+        kernels.look_up(codes, self.offsets, p["weight"], at.out.reshape(-1, self.width))
 
     def backward(
         self, p: Mapping[str, Array], at: Arrays, grad: Mapping[str, Array], when: When
     ) -> None:
         codes, rows = (
-            at.x.reshape(-1, self._offsets.size),
+            at.x.reshape(-1, self.offsets.size),
             at.grad_out.reshape(-1, self.width),
         )
         is_met = at.memory["is_met"]
-        kernels.look_up_gradient(codes, self._offsets, rows, is_met, grad["weight"])
+        kernels.look_up_gradient(codes, self.offsets, rows, is_met, grad["weight"])
 
 
 class Positions(Layer):
@@ -95,7 +95,7 @@ class Positions(Layer):
         self, length: int, initial: Initial | None = None, continues: bool = False
     ) -> None:
         self.length, self._initial = length, initial or normal(_DEVIATION)
-        self._continues = continues
+        self.continues = continues
 
     def parameters(self, x: Input) -> Mapping[str, Parameter]:
         if x.kind != "numbers" or len(x.shape) != 2 or x.shape[0] > self.length:
@@ -112,11 +112,11 @@ class Positions(Layer):
         return x.shape
 
     def memory(self, rows: int, x: Input) -> Mapping[str, Memory]:
-        return {"first": Memory((1,), "plan", np.int64)} if self._continues else {}
+        return {"first": Memory((1,), "plan", np.int64)} if self.continues else {}
 
     def forward(self, p: Mapping[str, Array], at: Arrays, when: When) -> None:
         weight, first, length = p["weight"], 0, at.x.shape[1]
-        if self._continues:
+        if self.continues:
             first = int(at.memory["first"][0])
             at.memory["first"][0] += length
         table = weight[first : first + length].reshape(-1)

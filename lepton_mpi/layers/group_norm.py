@@ -27,13 +27,13 @@ class GroupNorm(Layer):
     kernels = kernels.group_norm, kernels.group_norm_gradient
 
     def __init__(self, groups: int, relu: bool = False, epsilon: float = 1e-5) -> None:
-        self._groups, self._relu, self._epsilon = groups, relu, epsilon
+        self.groups, self.relu, self.epsilon = groups, relu, epsilon
 
     def parameters(self, x: Input) -> Mapping[str, Parameter]:
         shape = channels_of("group normalisation", x)
-        if shape[0] % self._groups:
+        if shape[0] % self.groups:
             raise ConfigurationError(
-                f"normalisation in {self._groups} groups: expected a divisor of {shape[0]} channels"
+                f"normalisation in {self.groups} groups: expected a divisor of {shape[0]} channels"
             )
         return {
             "weight": Parameter(shape, ones, decays=False),
@@ -44,15 +44,15 @@ class GroupNorm(Layer):
         return x.shape
 
     def memory(self, rows: int, x: Input) -> Mapping[str, Memory]:
-        statistics = Memory((rows, 2 * self._groups), "kept")
+        statistics = Memory((rows, 2 * self.groups), "kept")
         return {"statistics": statistics, **strips(x.shape[-1])}
 
     def before_relu(self) -> Layer | None:
-        return GroupNorm(self._groups, False, self._epsilon) if self._relu else None
+        return GroupNorm(self.groups, False, self.epsilon) if self.relu else None
 
     def forward(self, p: Mapping[str, Array], at: Arrays, when: When) -> None:
         shape, memory = (len(at.x), prod(at.x.shape[1:])), at.memory
-        given = p["weight"], p["bias"], self._epsilon, self._relu, memory["wide"], memory["totals"]
+        given = p["weight"], p["bias"], self.epsilon, self.relu, memory["wide"], memory["totals"]
         kernels.group_norm(at.x.reshape(shape), *given, memory["statistics"], at.out.reshape(shape))
 
     def backward(
@@ -60,7 +60,7 @@ class GroupNorm(Layer):
     ) -> None:
         shape, memory = (len(at.x), prod(at.x.shape[1:])), at.memory
         x = at.x.reshape(shape)
-        given = memory["statistics"], p["weight"], p["bias"], self._epsilon, self._relu
+        given = memory["statistics"], p["weight"], p["bias"], self.epsilon, self.relu
         scratch = memory["wide"], memory["totals"]
         grad_x = x[:0] if at.grad_x is None else at.grad_x.reshape(shape)
         filled = grad["weight"], grad["bias"], grad_x

@@ -27,7 +27,7 @@ class LayerNorm(Layer):
     _centred = True
 
     def __init__(self, epsilon: float = 1e-5) -> None:
-        self._epsilon = epsilon
+        self.epsilon = epsilon
 
     def parameters(self, x: Input) -> Mapping[str, Parameter]:
         if x.kind != "numbers" or not x.shape:
@@ -54,7 +54,7 @@ class LayerNorm(Layer):
         bias = p["bias"] if self._centred else weight[:0]
         scratch = memory["place"], memory["work"][0], memory["total"]
         x, out = _positions(at.x), _positions(at.out)
-        given = x, weight, bias, self._epsilon, self._centred
+        given = x, weight, bias, self.epsilon, self._centred
         kernels.normalise(*given, *scratch, memory["stats"], out)
 
     def backward(

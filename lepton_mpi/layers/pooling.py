@@ -29,17 +29,17 @@ class MaxPool(Layer):
     kernels = kernels.max_pool, kernels.max_pool_gradient
 
     def __init__(self, window: Window) -> None:
-        self._window = _checked(window)
+        self.window = _checked(window)
 
     def out_shape(self, x: Input) -> Shape:
-        return _out_shape(self._window, x)
+        return _out_shape(self.window, x)
 
     def memory(self, rows: int, x: Input) -> Mapping[str, Memory]:
         count = prod(self.out_shape(x))
         return {"taken": Memory((rows, count), "kept", np.int32)}
 
     def forward(self, p: Mapping[str, Array], at: Arrays, when: When) -> None:
-        sizes = _sizes(self._window, at.x.shape[1:])
+        sizes = _sizes(self.window, at.x.shape[1:])
         kernels.max_pool(_as_rows(at.x), sizes, _as_rows(at.out), at.memory["taken"])
 
     def backward(
@@ -57,13 +57,13 @@ class AveragePool(Layer):
     kernels = kernels.average_pool, kernels.average_pool_gradient
 
     def __init__(self, window: Window | None = None) -> None:
-        self._window = window and _checked(window)
+        self.window = window and _checked(window)
 
     def out_shape(self, x: Input) -> Shape:
-        if self._window is None:
+        if self.window is None:
             _check(x, len(x.shape) > 1)
             return x.shape[-1:]
-        return _out_shape(self._window, x)
+        return _out_shape(self.window, x)
 
     def forward(self, p: Mapping[str, Array], at: Arrays, when: When) -> None:
         kernels.average_pool(_as_rows(at.x), self._sizes(at.x.shape[1:]), _as_rows(at.out))
@@ -76,9 +76,9 @@ class AveragePool(Layer):
             kernels.average_pool_gradient(slopes, self._sizes(at.x.shape[1:]), grad_x)
 
     def _sizes(self, shape: Shape) -> Whole:
-        if self._window is None:
+        if self.window is None:
             shape = (1, prod(shape[:-1]), shape[-1])
-        return _sizes(self._window or Window((1, shape[1])), shape)
+        return _sizes(self.window or Window((1, shape[1])), shape)
 
 
 def _checked(window: Window) -> Window:

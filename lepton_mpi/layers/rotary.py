@@ -39,10 +39,10 @@ class Rotary(Layer):
             raise ConfigurationError(
                 f"rotary positions: expected heads of an even number of columns, got {size}"
             )
-        self.heads, self.size, self.length, self._continues = heads, size, length, continues
+        self.heads, self.size, self.length, self.continues = heads, size, length, continues
         rates = base ** (-np.arange(0, size, 2) / size)
         angles = np.arange(length)[:, None] * rates
-        self._tables = {
+        self.tables = {
             np.dtype(kind): (np.cos(angles).astype(kind), np.sin(angles).astype(kind))
             for kind in (np.float32, np.float64)
         }
@@ -58,11 +58,11 @@ class Rotary(Layer):
         return shape
 
     def memory(self, rows: int, x: Input) -> Mapping[str, Memory]:
-        return {"first": Memory((1,), "plan", np.int64)} if self._continues else {}
+        return {"first": Memory((1,), "plan", np.int64)} if self.continues else {}
 
     def forward(self, p: Mapping[str, Array], at: Arrays, when: When) -> None:
         first = 0
-        if self._continues:
+        if self.continues:
             first = int(at.memory["first"][0])
             at.memory["first"][0] += at.x.shape[1]
         self._turn(at.x, first, 1, at.out)
@@ -75,6 +75,6 @@ class Rotary(Layer):
 
     def _turn(self, x: Array, first: int, sign: int, out: Array) -> None:
         shape = -1, x.shape[-1]
-        tables, length = self._tables[x.dtype], x.shape[1]
+        tables, length = self.tables[x.dtype], x.shape[1]
         given = x.reshape(shape), *tables, first, length, self.heads, sign
         kernels.rotate(*given, out.reshape(shape))

@@ -29,9 +29,9 @@ class SyncBatchNorm(BatchNorm, Synchronised):
     kernels = kernels.batch_moments, kernels.normalise, kernels.gradient_sums, kernels.gradient_by
 
     def before_relu(self) -> Layer | None:
-        if not self._relu:
+        if not self.relu:
             return None
-        return SyncBatchNorm(False, self._momentum, self._epsilon, self._initial)
+        return SyncBatchNorm(False, self._momentum, self.epsilon, self._initial)
 
     def freeze(self, names: Collection[str]) -> None:
         if {"running_mean", "running_variance"} & set(names):
@@ -68,12 +68,12 @@ class SyncBatchNorm(BatchNorm, Synchronised):
         whole, statistics = at.memory["whole"], at.memory["statistics"]
         statistics[...] = whole[1:].reshape(statistics.shape)
         statistics[1] /= max(whole[0], 1)
-        given = statistics, p["weight"], p["bias"], self._epsilon, self._relu
+        given = statistics, p["weight"], p["bias"], self.epsilon, self.relu
         kernels.normalise(at.x.reshape(-1), *given, at.memory["wide"], at.out.reshape(-1))
 
     def tell_backward(self, p: Mapping[str, Array], at: Arrays, when: When, part: Array) -> None:
         x, memory, totals = at.x.reshape(-1), at.memory, at.memory["totals"]
-        given = memory["statistics"], p["weight"], p["bias"], self._epsilon, self._relu
+        given = memory["statistics"], p["weight"], p["bias"], self.epsilon, self.relu
         kernels.gradient_sums(x, *given, memory["wide"], at.grad_out.reshape(-1), totals)
         part[0], part[1:] = x.size // totals.shape[1], totals.reshape(-1)
 
@@ -86,10 +86,10 @@ class SyncBatchNorm(BatchNorm, Synchronised):
         x, memory, statistics = at.x.reshape(-1), at.memory, at.memory["statistics"]
         whole, totals = memory["whole"], memory["totals"]
         grad["bias"][...] = totals[0]
-        grad["weight"][...] = totals[1] / np.sqrt(statistics[1] + self._epsilon)
+        grad["weight"][...] = totals[1] / np.sqrt(statistics[1] + self.epsilon)
         if at.grad_x is not None:
             means = whole[1:].reshape(totals.shape) / max(whole[0], 1)
-            given = statistics, p["weight"], p["bias"], self._epsilon, self._relu, means
+            given = statistics, p["weight"], p["bias"], self.epsilon, self.relu, means
             slopes = at.grad_out.reshape(-1), at.grad_x.reshape(-1)
             kernels.gradient_by(x, *given, memory["wide"], *slopes)
         rows, places = len(at.x), whole[0]

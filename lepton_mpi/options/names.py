@@ -60,3 +60,6 @@ CODECS = {
     "randomk": f"{_CODECS}.randomk:RandomK",
     "powersgd": f"{_CODECS}.powersgd:PowerSgd",
 }
+
+# What export writes, by the end of the file's name; ``exporting/export.py`` has the function of each.
+EXPORTS = (".onnx", ".safetensors", ".weights.h5", ".npz")

@@ -36,6 +36,8 @@ ALLOWED = {
     "pyarrow": ["prepare/readers/parquet.py", "prediction/files/parquet_file.py"],
     "matplotlib": ["interpretation/pictures.py"],
     "tokenizers": ["data/byte_pairs.py"],
+    "onnx": ["exporting/onnx_*.py"],
+    "safetensors": ["data/files/parameter_files.py"],
     "torch": ["models/adapters/*.py"],
     "jax": ["models/adapters/*.py"],
 }
@@ -74,8 +76,10 @@ MAY_IMPORT = {
     "prediction": {
         *("data", "interpretation", "layers", "models", "prepare", "run", "world"),
     },
+    "exporting": {"data", "layers", "models", "options", "run"},
     "commands": {
         *(
+            "exporting",
             "interpretation",
             "prediction",
             "run",
