@@ -41,7 +41,10 @@ from benchmarks.harness import (
 
 _RANKS_PER_HOST = (2, 2)
 _HOSTS = len(_RANKS_PER_HOST)
-_CASE, _ROWS, _EPOCH_STEPS, _EPOCHS = "mlp-10m", 64, 6, 3
+_CASE, _ROWS, _EPOCHS = "mlp-10m", 64, 3
+# Steps of an epoch: the end of each is some kilobytes, which are little beside what the steps of a strong codec send.
+_EPOCH_STEPS, _EPOCH_STEPS_LONG = 24, 6
+_LONG = ("sync", "sync, bf16")
 
 CODECS = ("bf16", "int8", "int4", "sign", "topk:0.01", "randomk:0.01", "powersgd:2", "auto")
 STEPS: dict[str, tuple[str, ...]] = {
@@ -127,14 +130,14 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Names
 
 def compare_steps(options: argparse.Namespace, hosts: EmulatedHosts) -> tuple[list[Row], int]:
     """A row of each codec, and how many could not be run."""
-    case = ("--case", _CASE, "--rows", str(_ROWS), "--epoch-steps", str(_EPOCH_STEPS))
-    case += ("--epochs", str(_EPOCHS), "--optimizer", "adam")
+    case = ("--case", _CASE, "--rows", str(_ROWS), "--epochs", str(_EPOCHS), "--optimizer", "adam")
     ways = [way for way in STEPS if way in options.ways]
     ends: dict[str, list[Row]] = {way: [] for way in ways}
     lost = 0
     for _ in range(options.launches):
         for way in ways:
-            end = _run(hosts, way, (*case, *STEPS[way]))
+            steps = ("--epoch-steps", str(steps_of(way)))
+            end = _run(hosts, way, (*case, *steps, *STEPS[way]))
             ends[way] += [end] if end else []
             lost += end is None
     print_titles(_COLUMNS)
@@ -147,6 +150,11 @@ def compare_steps(options: argparse.Namespace, hosts: EmulatedHosts) -> tuple[li
     return rows, lost
 
 
+def steps_of(way: str) -> int:
+    """Of an epoch."""
+    return _EPOCH_STEPS_LONG if way in _LONG else _EPOCH_STEPS
+
+
 def _steps_row(way: str, ends: Sequence[Row]) -> Row:
     """From the ends of its launches: their first epochs are warm-up."""
     seconds = [each for end in ends for each in end["epoch_seconds"][1:]]
@@ -155,10 +163,10 @@ def _steps_row(way: str, ends: Sequence[Row]) -> Row:
     counted = None if of_all is None else of_all / _HOSTS
     if counted is None:
         counted = 2 * (_HOSTS - 1) / _HOSTS * ends[0]["parameter_bytes"]
-    measured = statistics.median(sent) / _EPOCH_STEPS
+    measured = statistics.median(sent) / steps_of(way)
     return {
         "way": way,
-        "step_seconds": statistics.median(seconds) / _EPOCH_STEPS,
+        "step_seconds": statistics.median(seconds) / steps_of(way),
         "bytes_per_step": measured,
         "counted": counted,
         "off": measured / counted - 1,

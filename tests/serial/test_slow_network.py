@@ -38,7 +38,7 @@ def test_a_row_is_of_the_epochs_after_the_first():
     assert row["step_seconds"] == 6.0 / 6 and row["bytes_per_step"] == 612 / 6
     assert row["counted"] == 100 and row["off"] == pytest.approx(0.02)
     row = slow_network._steps_row("sync, int8", [end | {"sent_bytes_per_step": 51.0}])
-    assert row["counted"] == 25.5
+    assert row["counted"] == 25.5 and row["bytes_per_step"] == 612 / 24
 
 
 def test_what_is_beside_sync():
