@@ -103,6 +103,8 @@ class EmulatedHosts:
         Whether the kernel hands over packets of up to 64 KiB, as to network cards that cut them themselves.
     congestion_control : str
         TCP's, in the hosts; the machine's own where the kernel lacks it.
+    delay_ms : float
+        Milliseconds from one host to another, beside what the rate takes; a program forwards the packets then (``delay_line.py``).
 
     Attributes
     ----------
@@ -117,6 +119,7 @@ class EmulatedHosts:
         burst_bytes: int = _BURST_BYTES,
         offload: bool = True,
         congestion_control: str = "cubic",
+        delay_ms: float = 0.0,
     ) -> None:
         if not 2 <= len(ranks_per_host) <= HOSTS_MAX or min(ranks_per_host) < 1:
             raise ValueError(
@@ -124,7 +127,8 @@ class EmulatedHosts:
             )
         self.ranks_per_host = list(ranks_per_host)
         self.rate, self.burst_bytes, self.offload = rate, burst_bytes, offload
-        self.congestion_control = congestion_control
+        self.congestion_control, self.delay_ms = congestion_control, delay_ms
+        self._delay_line: subprocess.Popen | None = None
         self.rate_gbit_s = None if rate is None else gbit_per_second(rate)
 
     # -- what a user calls -----------------------------------------------------------------------
@@ -232,6 +236,8 @@ class EmulatedHosts:
         _run("ip", "-n", self._switch, "link", "set", "bridge", "up")
         for name, address in zip(self.names, self.addresses, strict=True):
             self._make_host(name, address, port="port-" + name[-1])
+        if self.delay_ms:
+            self._start_delay_line()
         self.run_in(0, ["true"])
 
     def _make_host(self, name: str, address: str, port: str) -> None:
@@ -265,7 +271,8 @@ class EmulatedHosts:
                     _LATENCY,
                 )
                 _run("tc", "-n", namespace, "qdisc", "add", "dev", device, "root", *limit)
-        _run("ip", "-n", self._switch, "link", "set", port, "master", "bridge", "up")
+        master = () if self.delay_ms else ("master", "bridge")
+        _run("ip", "-n", self._switch, "link", "set", port, *master, "up")
         _run("ip", "-n", name, "address", "add", address + "/24", "dev", "eth0")
         _run("ip", "-n", name, "link", "set", "eth0", "up")
         _run("ip", "-n", name, "link", "set", "lo", "up")
@@ -281,10 +288,26 @@ class EmulatedHosts:
                 f"echo {self.congestion_control} >{setting}",
             )
 
+    def _start_delay_line(self) -> None:
+        """In place of the bridge; it ends with the thread that called this, or with its ports."""
+        program = [sys.executable, str(Path(__file__).with_name("delay_line.py"))]
+        ports = ["port-" + name[-1] for name in self.names]
+        command = ["setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", self._switch, *program]
+        line = self.start([*command, str(self.delay_ms), *ports], stdout=subprocess.PIPE, text=True)
+        assert line.stdout
+        with line.stdout:
+            said = line.stdout.readline()
+        if said != "ready\n":
+            raise HostsUnavailableError("cannot make emulated hosts: the delay line has ended")
+        self._delay_line = line
+
     def _remove(self) -> None:
         with _registry():
             _remove_run(self._folder.name)
             os.close(self._lock)
+        if self._delay_line:
+            kill(self._delay_line)
+            self._delay_line.wait()
 
 
 def remove_left_overs() -> None:
@@ -435,6 +458,14 @@ def add_host_options(parser: argparse.ArgumentParser) -> None:
         default="1gbit",
         help="of each link and direction, as in 1gbit or 250mbit; or none",
     )
+    parser.add_argument(
+        "--delay",
+        dest="delay_ms",
+        type=float,
+        default=0.0,
+        metavar="MILLISECONDS",
+        help="from one host to another (default 0)",
+    )
 
 
 def hosts_from(options: argparse.Namespace) -> EmulatedHosts:
@@ -445,7 +476,8 @@ def hosts_from(options: argparse.Namespace) -> EmulatedHosts:
             f"--ranks-per-host: expected 1 or {options.hosts} numbers, got {len(ranks)}"
         )
     ranks = ranks * options.hosts if len(ranks) == 1 else ranks
-    return EmulatedHosts(ranks, None if options.rate == "none" else options.rate)
+    rate = None if options.rate == "none" else options.rate
+    return EmulatedHosts(ranks, rate, delay_ms=options.delay_ms)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -91,6 +91,16 @@ def with_stream(hosts: EmulatedHosts, seconds: float) -> Wire:
     return Wire(float(forth) * 1e-9, float(back) * 1e-9, "TCP stream of benchmarks/wire.py")
 
 
+def sent_bytes(table: str) -> int:
+    """Bytes sent by the host's interface, from the text of /proc/net/dev, which has those of the reader's network.
+
+    >>> sent_bytes("    lo: 7 1 0 0 0 0 0 0 7 1 0 0 0 0 0 0\\n  eth0: 52 1 0 0 0 0 0 0 93 2 0 0 0 0 0 0")
+    93
+    """
+    (line,) = [line for line in table.splitlines() if line.strip().startswith("eth0:")]
+    return int(line.partition(":")[2].split()[8])
+
+
 def main() -> None:
     """One end of the stream: ``listen SECONDS`` or ``ADDRESS SECONDS``; prints the bits per second received."""
     address, seconds = sys.argv[1], float(sys.argv[2])

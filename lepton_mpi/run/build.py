@@ -243,6 +243,7 @@ def _make_strategy(
         compress=config.compress,
         seed=config.seed,
         is_balanced=config.balance == "auto",
+        strategy=config.strategy,
     )
     with world.agreeing():
         if not rules.decays_by_dimensions:

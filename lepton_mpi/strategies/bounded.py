@@ -57,7 +57,7 @@ class Bounded(StrategyBase):
 
     def __init__(self, setting: Setting, options: BoundedOptions) -> None:
         group, layout, dtype = setting.group, setting.layout, setting.dtype
-        check_worker_count(setting.micro_batch_count, group.size, "rank")
+        check_worker_count(setting, group.size, "rank")
         rate, count = setting.optimizer.rate, setting.micro_batch_count
         # Each rank's own: its part of a step is that of its micro-batches.
         slower = replace(

@@ -223,6 +223,8 @@ class Setting:
         ``--seed``, for random numbers of a codec or a topology.
     is_balanced : bool
         Whether ``share_out`` will be called as speeds of ranks ask for it.
+    strategy : str
+        ``--strategy``, for messages.
     """
 
     group: Group
@@ -242,6 +244,7 @@ class Setting:
     compress: str = "none"
     seed: int = 0
     is_balanced: bool = False
+    strategy: str = ""
 
     @property
     def frozen_spans(self) -> list[tuple[int, int]]:

@@ -53,7 +53,7 @@ class RankWorker:
 
     def __init__(self, setting: Setting) -> None:
         group, layout, dtype = setting.group, setting.layout, setting.dtype
-        check_worker_count(setting.micro_batch_count, group.size, "rank")
+        check_worker_count(setting, group.size, "rank")
         self._layout, self._place = layout, group.place
         self.parameters, self.gradient = np.zeros((2, layout.size), dtype)
         state = np.zeros((len(rule_of(setting.optimizer).state), layout.size), dtype)
@@ -110,7 +110,7 @@ class HostWorker:
         places = group.places_of_hosts[group.host_index]
         bounds = chunk_bounds(setting.micro_batch_count, group.size)
         first, stop = bounds[places.start], bounds[places.stop]
-        check_worker_count(setting.micro_batch_count, group.host_count, "host")
+        check_worker_count(setting, group.host_count, "host")
         of_host = replace(
             setting, group=group.group(host), micro_batch_count=stop - first, allreduce="host"
         )
@@ -164,12 +164,12 @@ def ranks_by_place(group: Group) -> list[int]:
     return [rank for ranks in group.ranks_of_hosts for rank in ranks]
 
 
-def check_worker_count(micro_batch_count: int, workers: int, kind: str) -> None:
+def check_worker_count(setting: Setting, workers: int, kind: str) -> None:
     """Raises ConfigurationError, on every rank, if a worker would have nothing to compute."""
-    if micro_batch_count < workers:
+    if setting.micro_batch_count < workers:
         raise ConfigurationError(
-            f"--strategy: expected at least a micro-batch of a step for each of {workers} {kind}s, which make steps by "
-            f"themselves, got {micro_batch_count}: take a smaller --micro-batch or a larger --global-batch"
+            f"--strategy {setting.strategy}: expected at least a micro-batch of a step for each of {workers} {kind}s, which make "
+            f"steps by themselves, got {setting.micro_batch_count}: take a smaller --micro-batch or a larger --global-batch"
         ).on_all_ranks()
 
 

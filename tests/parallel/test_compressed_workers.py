@@ -20,7 +20,10 @@ from tests.parallel.together import equal_everywhere, together
 _LAYOUT = Layout({"w": (60, 41), "b": (41,), "mean": (7,), "v": (9, 5, 11), "u": (41, 60)})
 _EXACT = slice(*_LAYOUT.bounds[2])
 _MICRO_BATCHES, _ROWS, _RATE = 8, 3, 0.1
-_CODECS = ("fp16", "int8", "sign", "topk:0.05", "randomk:0.05", "powersgd:2")
+_CODECS = (
+    *("fp16", "bf16", "int8", "int4", "sign", "topk:0.05", "topk:0.05,sampled", "randomk:0.05"),
+    "powersgd:2",
+)
 _OUTER = {"outer_rate": 0.6, "outer_momentum": 0.5}
 _CASES = {
     "local": ("local", {"sync_every": 3}),
@@ -97,6 +100,11 @@ def _left(state: dict[str, np.ndarray]) -> np.ndarray:
     """Sum of all residuals."""
     found = [vector for name, vector in state.items() if name.startswith("residual.")]
     return np.sum(found, axis=0)
+
+
+def test_no_codec_is_left_out():
+    """One that is added is tested here, with every strategy that compresses."""
+    assert {codec.partition(":")[0] for codec in _CODECS} | {"none"} == names.CODECS.keys()
 
 
 class _Meetings:

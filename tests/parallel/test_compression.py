@@ -23,7 +23,10 @@ from tests.parallel.pretended import on_hosts, placements
 from tests.parallel.together import equal_everywhere, refused, together
 
 LAYOUT = Layout({"w": (60, 41), "b": (41,), "mean": (7,), "v": (9, 5, 11), "u": (41, 60)})
-TEXTS = ("fp16", "bf16", "int8", "int4", "sign", "topk:0.05", "randomk:0.05", "powersgd:2")
+TEXTS = (
+    *("fp16", "bf16", "int8", "int4", "sign", "topk:0.05", "topk:0.05,sampled", "randomk:0.05"),
+    "powersgd:2",
+)
 codecs = pytest.mark.parametrize("text", TEXTS)
 several = pytest.mark.parametrize("placement", range(4))
 

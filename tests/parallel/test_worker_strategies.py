@@ -35,6 +35,7 @@ def _setting(world, strategy: str, own: dict | None = None, **changed) -> Settin
         averaged=_AVERAGED,
         own=checked.get("strategy"),
         seed=5,
+        strategy=strategy,
     )
     return replace(setting, **changed)
 
@@ -465,8 +466,9 @@ def test_what_does_not_fit_is_refused_on_every_rank(world):
     with refused(world, ConfigurationError, "--fragments", "at most", "3"):
         _make(world, "diloco", {"fragments": 9})
     if world.size > 1:
-        with refused(world, ConfigurationError, "a micro-batch", "--micro-batch"):
-            _make(world, "local", micro_batch_count=world.size - 1)
+        for name in ("local", "diloco", "elastic", "gossip", "bounded", "adasum"):
+            with refused(world, ConfigurationError, f"--strategy {name}: ", "--micro-batch"):
+                _make(world, name, micro_batch_count=world.size - 1)
         with refused(world, ConfigurationError, "--topology random_push", "--clip-norm"):
             _make(world, "gossip", {"topology": "random_push"}, clip_norm=1.0)
     else:
