@@ -219,6 +219,8 @@ class Setting:
         Options that this strategy alone has.
     compress : str
         ``--compress``, see ``compression.py``.
+    compress_after : int
+        ``--compress-after``: steps at the beginning in which nothing is compressed.
     seed : int
         ``--seed``, for random numbers of a codec or a topology.
     is_balanced : bool
@@ -240,6 +242,7 @@ class Setting:
     is_asked: bool = False
     own: Any = None
     compress: str = "none"
+    compress_after: int = 0
     seed: int = 0
     is_balanced: bool = False
 
