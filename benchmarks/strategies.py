@@ -70,8 +70,8 @@ TASKS = {
         is_loss=True,
     ),
 }
-# Codecs that leave out most of a gradient: a fifth of the steps without them, from which Adam's variance stays.
-_WARM_UP = ("--compress-after", "100", "--freeze-variance-after", "100")
+# Codecs that leave out most of a gradient: a fifth of the steps or more without them, from which Adam's variance stays.
+_WARM_UP = ("--compress-after", "150", "--freeze-variance-after", "150")
 # Few meetings have no use for more momentum.
 _OUTER = ("--across-epochs", "true", "--outer-rate", "1", "--outer-momentum", "0.3")
 # By name: the options. H is short, since the tasks are: a few hundred steps.
@@ -169,6 +169,8 @@ def compare(options: argparse.Namespace) -> tuple[list[Row], int]:
                     if row is not None:
                         rows.append(row | _beside_sync(row, rows))
                         print_row(_COLUMNS, rows[-1])
+                    if options.json:  # a run that is ended early leaves what it has found
+                        write_rows(options.json, [{**each, **machine()} for each in rows])
     return rows, lost
 
 

@@ -51,19 +51,19 @@ def test_bytes_of_start_and_evaluation_do_not_count(monkeypatch):
 
 
 def test_bytes_of_a_warm_up_do_not_count(monkeypatch):
-    """They are in the run that is taken off: 100 steps end in the 6th epoch of 18."""
+    """They are in the run that is taken off: 150 steps end in the 9th epoch of 18."""
     asked = []
 
     def run(task, way, hosts):
         asked.append(task.epochs)
         end = {"steps": 18 * task.epochs, "seconds": 1.0, "samples_per_second": 1.0}
         end |= {"test_accuracy": 0.9, "time_split": {"waiting": 0.1, "communication": 0.2}}
-        return end, [], 1000 * 100 + 10 * (end["steps"] - 100)
+        return end, [], 1000 * 150 + 10 * (end["steps"] - 150)
 
     monkeypatch.setattr(strategies, "_run", run)
     row = strategies.train("digits", "sync, sign", object(), "1gbit")
-    assert asked == [30, 6]
-    assert (row["bytes_per_step"], row["warm_up_steps"]) == (10, 100)
+    assert asked == [30, 9]
+    assert (row["bytes_per_step"], row["warm_up_steps"]) == (10, 150)
 
 
 def test_rates_are_those_that_are_asked_for():
