@@ -4,7 +4,7 @@
     ./run_local.sh bench strategies --straggler --json FILE               what is left of the speed beside a slow rank
 
 A line for each way of training, on 4 ranks: of one host, and of 2 emulated hosts (emulated_hosts.py) with 2 ranks each, whose
-links have the rate that is asked for. "score" is that of the test rows, "below sync" by how much less, of the same network;
+links have the rate that is asked for. "score" is that of the test rows, with ``--seeds`` the mean of runs that differ by their seed, "below sync" by how much less, of the same network;
 "bytes/step" is what the busiest host's link has sent, by the kernel's counters, headers included, and "fewer" how many times
 less than ``sync`` sends: a run of all epochs less one of a single epoch, so that neither start nor evaluation counts; with
 ``--compress-after`` less one of so many epochs that the warm-up is in it. "of run" is as "fewer", with the warm-up's steps counted.
@@ -143,6 +143,9 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Names
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY")
     rates_help = "of the links between 2 hosts, as tc writes them, and 0 for one host; default: 0 1gbit 100mbit"
     parser.add_argument("--rates", nargs="+", default=["0", "1gbit", "100mbit"], help=rates_help)
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="runs that a score is the mean of"
+    )
     parser.add_argument("--straggler", action="store_true", help="beside a slow rank, on one host")
     parser.add_argument("--json", metavar="FILE", help="write the rows there, too")
     parser.add_argument("--plot", metavar="FILE", help="draw loss over time and over bytes")
@@ -164,7 +167,7 @@ def compare(options: argparse.Namespace) -> tuple[list[Row], int]:
                 for way in options.ways:
                     if hosts is None and "--compress" in WAYS[way]:
                         continue  # nothing is compressed inside a host
-                    row = train(name, way, hosts, rate)
+                    row = train(name, way, hosts, rate, options.seeds)
                     lost += row is None
                     if row is not None:
                         rows.append(row | _beside_sync(row, rows))
@@ -174,13 +177,22 @@ def compare(options: argparse.Namespace) -> tuple[list[Row], int]:
     return rows, lost
 
 
-def train(name: str, way: str, hosts: EmulatedHosts | None, rate: str) -> Row | None:
-    """A row of one way, or None after saying why there is none."""
+def train(
+    name: str, way: str, hosts: EmulatedHosts | None, rate: str, seeds: int = 1
+) -> Row | None:
+    """A row of one way, or None after saying why there is none; all but the score is that of seed 0."""
     task = TASKS[name]
     whole = _run(task, way, hosts)
     if whole is None:
         return None
     end, epochs, sent = whole
+    scores = [end[task.score]]
+    for seed in range(1, seeds):
+        other = _run(replace(task, words=(*task.words, "--seed", str(seed))), way, hosts)
+        if other is None:
+            return None
+        scores.append(other[0][task.score])
+    score = sum(scores) / len(scores)
     bytes_per_step = None
     steps = end["steps"]
     warm_up = _warm_up_steps(way)
@@ -193,7 +205,8 @@ def train(name: str, way: str, hosts: EmulatedHosts | None, rate: str) -> Row | 
         "task": name,
         "network": _ONE_HOST if hosts is None else rate,
         "way": way,
-        "score": -end[task.score] if task.is_loss else end[task.score],
+        "score": -score if task.is_loss else score,
+        "scores": scores,
         "seconds": end["seconds"],
         "samples_per_second": end["samples_per_second"],
         "waiting": end["time_split"]["waiting"] + end["time_split"]["communication"],

@@ -66,6 +66,21 @@ def test_bytes_of_a_warm_up_do_not_count(monkeypatch):
     assert (row["bytes_per_step"], row["warm_up_steps"]) == (10, 150)
 
 
+def test_a_score_is_the_mean_over_seeds(monkeypatch):
+    """All else is of the first."""
+
+    def run(task, way, hosts):
+        seed = int(task.words[-1]) if "--seed" in task.words else 0
+        end = {"steps": 540, "seconds": 1.0 + seed, "samples_per_second": 1.0}
+        split = {"time_split": {"waiting": 0.1, "communication": 0.2}}
+        return end | split | {"test_accuracy": 0.5 + seed / 8, "test_loss": 2.0 + seed}, [], 0
+
+    monkeypatch.setattr(strategies, "_run", run)
+    row = strategies.train("digits", "sync", None, "0", seeds=3)
+    assert (row["score"], row["seconds"], row["scores"]) == (0.625, 1.0, [0.5, 0.625, 0.75])
+    assert strategies.train("gpt 2x64", "sync", None, "0", seeds=2)["score"] == -2.5
+
+
 def test_rates_are_those_that_are_asked_for():
     """One host is 0."""
     assert parse_command_line(["--rates", "0"]).rates == ["0"]
