@@ -35,7 +35,7 @@ def check(config: Config) -> None:
         )
     if config.compress_after and config.compress == "none":
         raise ConfigurationError(
-            f"--compress-after {config.compress_after}: expected a codec, such as --compress sign, got none"
+            "--compress-after: expected a codec, such as --compress sign, got none"
         )
     if config.compress != "none" and config.freeze:
         raise ConfigurationError(
