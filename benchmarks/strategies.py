@@ -4,9 +4,10 @@
     ./run_local.sh bench strategies --straggler --json FILE               what is left of the speed beside a slow rank
 
 A line for each way of training, on 4 ranks: of one host, and of 2 emulated hosts (emulated_hosts.py) with 2 ranks each, whose
-links have the rate that is asked for. "score" is that of the test rows, "below sync" by how much less, of the same network;
+links have the rate that is asked for. "score" is that of the test rows, with ``--seeds`` the mean of runs that differ by their seed, "below sync" by how much less, of the same network;
 "bytes/step" is what the busiest host's link has sent, by the kernel's counters, headers included, and "fewer" how many times
-less than ``sync`` sends: a run of all epochs less one of a single epoch, so that neither start nor evaluation counts.
+less than ``sync`` sends: a run of all epochs less one of a single epoch, so that neither start nor evaluation counts; with
+``--compress-after`` less one of so many epochs that the warm-up is in it. "of run" is as "fewer", with the warm-up's steps counted.
 The picture has validation loss over time and over bytes.
 
 With ``--straggler`` every micro-batch takes a time of its own, asleep, on the job's last rank three times as long. "of ideal" is the
@@ -56,7 +57,7 @@ class Task:
 
 
 TASKS = {
-    "digits": Task(("--recipe", "digits"), 30),
+    "digits": Task(("--recipe", "digits", "--schedule", "cosine", "--learning-rate", "0.01"), 30),
     "digits_resnet8": Task(("--recipe", "digits_resnet8"), 40),
     "gpt 2x64": Task(
         (
@@ -64,11 +65,15 @@ TASKS = {
             *("--optimizer", "adam", "--learning-rate", "0.003", "--schedule", "cosine"),
             *("--global-batch", "16", "--context", "64"),
         ),
-        1,
+        2,
         "test_loss",
         is_loss=True,
     ),
 }
+# Codecs that leave out most of a gradient: a fifth of the steps or more without them, from which Adam's variance stays.
+_WARM_UP = ("--compress-after", "150", "--freeze-variance-after", "150")
+# Few meetings have no use for more momentum.
+_OUTER = ("--across-epochs", "true", "--outer-rate", "1", "--outer-momentum", "0.3")
 # By name: the options. H is short, since the tasks are: a few hundred steps.
 WAYS: dict[str, tuple[str, ...]] = {
     "sync": (),
@@ -76,15 +81,17 @@ WAYS: dict[str, tuple[str, ...]] = {
     "local, H = 4": ("--strategy", "local", "--sync-every", "4"),
     "local, H = 16": ("--strategy", "local", "--sync-every", "16"),
     "hierarchical, H = 8": ("--strategy", "hierarchical"),
-    "diloco, H = 50": ("--strategy", "diloco", "--workers", "hosts"),
+    "diloco, H = 50": ("--strategy", "diloco", *_OUTER),
+    "diloco, hosts, H = 50": ("--strategy", "diloco", "--workers", "hosts", *_OUTER),
     "elastic, H = 4": ("--strategy", "elastic"),
     "bounded, S = 4": ("--strategy", "bounded"),
     "gossip, one_peer": ("--strategy", "gossip"),
     "gossip, ring": ("--strategy", "gossip", "--topology", "ring"),
     "adasum": ("--strategy", "adasum"),
+    **{f"sync, {codec}": ("--compress", codec) for codec in ("bf16", "int8", "int4", "powersgd:4")},
     **{
-        f"sync, {codec}": ("--compress", codec)
-        for codec in ("bf16", "int8", "int4", "sign", "topk:0.01", "randomk:0.1", "powersgd:2")
+        f"sync, {codec}": ("--compress", codec, *_WARM_UP)
+        for codec in ("sign", "topk:0.01", "randomk:0.1")
     },
 }
 _COLUMNS = [
@@ -98,6 +105,7 @@ _COLUMNS = [
     Column("waiting", "waiting", 7, ".2f"),
     Column("bytes_per_step", "bytes/step", 10, ".0f"),
     Column("fewer", "fewer", 6, ".1f"),
+    Column("fewer_of_run", "of run", 6, ".1f"),
 ]
 _STRAGGLER_COLUMNS = [
     Column("way", "way", 28),
@@ -135,6 +143,9 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Names
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY")
     rates_help = "of the links between 2 hosts, as tc writes them, and 0 for one host; default: 0 1gbit 100mbit"
     parser.add_argument("--rates", nargs="+", default=["0", "1gbit", "100mbit"], help=rates_help)
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="runs that a score is the mean of"
+    )
     parser.add_argument("--straggler", action="store_true", help="beside a slow rank, on one host")
     parser.add_argument("--json", metavar="FILE", help="write the rows there, too")
     parser.add_argument("--plot", metavar="FILE", help="draw loss over time and over bytes")
@@ -156,39 +167,59 @@ def compare(options: argparse.Namespace) -> tuple[list[Row], int]:
                 for way in options.ways:
                     if hosts is None and "--compress" in WAYS[way]:
                         continue  # nothing is compressed inside a host
-                    row = train(name, way, hosts, rate)
+                    row = train(name, way, hosts, rate, options.seeds)
                     lost += row is None
                     if row is not None:
                         rows.append(row | _beside_sync(row, rows))
                         print_row(_COLUMNS, rows[-1])
+                    if options.json:  # a run that is ended early leaves what it has found
+                        write_rows(options.json, [{**each, **machine()} for each in rows])
     return rows, lost
 
 
-def train(name: str, way: str, hosts: EmulatedHosts | None, rate: str) -> Row | None:
-    """A row of one way, or None after saying why there is none."""
+def train(
+    name: str, way: str, hosts: EmulatedHosts | None, rate: str, seeds: int = 1
+) -> Row | None:
+    """A row of one way, or None after saying why there is none; all but the score is that of seed 0."""
     task = TASKS[name]
     whole = _run(task, way, hosts)
     if whole is None:
         return None
     end, epochs, sent = whole
+    scores = [end[task.score]]
+    for seed in range(1, seeds):
+        other = _run(replace(task, words=(*task.words, "--seed", str(seed))), way, hosts)
+        if other is None:
+            return None
+        scores.append(other[0][task.score])
+    score = sum(scores) / len(scores)
     bytes_per_step = None
     steps = end["steps"]
+    warm_up = _warm_up_steps(way)
     if hosts is not None:
-        short = _run(replace(task, epochs=1), way, hosts) if task.epochs > 1 else None
+        first = 1 + warm_up // (steps // task.epochs)
+        short = _run(replace(task, epochs=first), way, hosts) if task.epochs > first else None
         before, steps_before = (short[2], short[0]["steps"]) if short else (0, 0)
         bytes_per_step = (sent - before) / (steps - steps_before)
     return {
         "task": name,
         "network": _ONE_HOST if hosts is None else rate,
         "way": way,
-        "score": -end[task.score] if task.is_loss else end[task.score],
+        "score": -score if task.is_loss else score,
+        "scores": scores,
         "seconds": end["seconds"],
         "samples_per_second": end["samples_per_second"],
         "waiting": end["time_split"]["waiting"] + end["time_split"]["communication"],
         "bytes_per_step": bytes_per_step,
         "curve": [[epoch["seconds"], epoch["val_loss"]] for epoch in epochs],
         "steps": steps,
+        "warm_up_steps": warm_up,
     }
+
+
+def _warm_up_steps(way: str) -> int:
+    words = WAYS[way]
+    return int(words[words.index("--compress-after") + 1]) if "--compress-after" in words else 0
 
 
 def _run(task: Task, way: str, hosts: EmulatedHosts | None) -> tuple[Row, list[Row], int] | None:
@@ -220,12 +251,14 @@ def _beside_sync(row: Row, rows: Sequence[Row]) -> Row:
     like = [r for r in [*rows, row] if r["way"] == "sync" and r["task"] == row["task"]]
     like = [r for r in like if r["network"] == row["network"]]
     if not like:
-        return {"below_sync": None, "fewer": None}
+        return {"below_sync": None, "fewer": None, "fewer_of_run": None, "warm_up_bytes": None}
     sent, of_sync = row["bytes_per_step"], like[0]["bytes_per_step"]
-    return {
-        "below_sync": like[0]["score"] - row["score"],
-        "fewer": of_sync / sent if sent and of_sync else None,
-    }
+    found = {"below_sync": like[0]["score"] - row["score"], "warm_up_bytes": of_sync}
+    if not sent or not of_sync:
+        return found | {"fewer": None, "fewer_of_run": None}
+    warm_up, steps = row["warm_up_steps"], row["steps"]
+    of_run = (warm_up * of_sync + (steps - warm_up) * sent) / steps
+    return found | {"fewer": of_sync / sent, "fewer_of_run": of_sync / of_run}
 
 
 def straggler(options: argparse.Namespace) -> tuple[list[Row], int]:

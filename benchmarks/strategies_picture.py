@@ -33,9 +33,8 @@ def draw(rows: Sequence[Row], target: str) -> None:
             losses = [loss for _, loss in row["curve"]]
             over_time.plot(seconds, losses, **style)
             if row["bytes_per_step"]:
-                each = row["bytes_per_step"] * row["steps"] / len(losses)
-                sent = [each * (number + 1) for number in range(len(losses))]
-                over_bytes.plot(sent, losses, **style)
+                steps = [row["steps"] * (number + 1) / len(losses) for number in range(len(losses))]
+                over_bytes.plot([_sent(row, step) for step in steps], losses, **style)
         if not over_bytes.lines:
             over_bytes.set_axis_off()
         for axes, unit in ((over_time, "seconds"), (over_bytes, "bytes sent by a host")):
@@ -48,3 +47,10 @@ def draw(rows: Sequence[Row], target: str) -> None:
     )
     figure.tight_layout(rect=(0, 0.28 / len(places), 1, 1))
     figure.savefig(target)
+
+
+def _sent(row: Row, steps: float) -> float:
+    """Bytes of so many steps, those of a warm-up as ``sync`` sends them."""
+    warm_up = min(steps, row["warm_up_steps"])
+    first = warm_up * row["warm_up_bytes"] if warm_up else 0
+    return first + (steps - warm_up) * row["bytes_per_step"]

@@ -362,7 +362,7 @@ def nesterov(parameters, gradient, first, second, decay, numbers):
 def adam(parameters, gradient, first, second, decay, numbers):
     g, w, (_, _, rate, b1, r1, b2, r2, epsilon, *_) = _mean(gradient, parameters, decay, numbers)
     m = b1 * first.astype(np.float64) + r1 * g
-    v = b2 * second.astype(np.float64) + r2 * g**2
+    v = np.maximum(b2 * second.astype(np.float64) + r2 * g**2, float(numbers[-1]) * g**2)
     first[:], second[:] = m, v
     parameters[:] = w - rate * m / (np.sqrt(v) + epsilon)
 

@@ -18,7 +18,7 @@ class Rule:
     state : tuple of str
         Names of the vectors that are kept from step to step, at most two: ``first`` and ``second``, zeros at the beginning.
     fixed : mapping of int to float
-        Numbers that are the same in every step, by their place in ``numbers``: A, B, C, D, E.
+        Numbers that are the same in every step, by their place in ``numbers``: A, B, C, D, E, F.
     of_step : callable (step, rate) -> mapping of int to float, optional
         Numbers that depend on the step, which counts from 1, RATE among them if it is not ``rate`` itself.
     decouples_decay : bool

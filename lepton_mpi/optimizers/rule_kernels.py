@@ -18,7 +18,7 @@ from functools import cache
 from lepton_mpi.kernels.compiling import Kernel, inlined, kernel
 
 # Numbers of a step. What those from A on are is told by each kernel.
-SCALE, CLIP, RATE, A, B, C, D, E, TINY, MEAN, NUMBER_COUNT = range(11)
+SCALE, CLIP, RATE, A, B, C, D, E, TINY, MEAN, F, NUMBER_COUNT = range(12)
 
 # In place of a weight decay: the share of an average is never more than 1.
 FROZEN = -2.0
@@ -39,6 +39,15 @@ def _mean(summed, scale, clip):
 def _faded(value, tiny):
     """``value``, or 0 if it is subnormal; NaN stays NaN."""
     return tiny - tiny if abs(value) < tiny else value
+
+
+@inlined
+def _mean_square(before, g, beta, rest, least, tiny):
+    """``beta before + rest g g``, at least ``least g g``, which is no more than that but for a variance that is frozen."""
+    square = g * g
+    v = beta * before + rest * square
+    least_v = least * square
+    return _faded(least_v if v < least_v else v, tiny)
 
 
 @kernel(SIGNATURE)
@@ -86,16 +95,17 @@ def adam(parameters, gradient, first, second, decay, numbers):
     """``m = b1 m + (1-b1) g``, ``v = b2 v + (1-b2) g g``, ``w = w - rate m / (sqrt(v) + epsilon)``, g with decay w.
 
     ``first`` is m, ``second`` v; A is b1, B 1 - b1, C b2, D 1 - b2, E epsilon. The bias corrections are in rate
-    and epsilon.
-    Source: Kingma and Ba, "Adam: a method for stochastic optimization", ICLR 2015, end of section 2.
+    and epsilon. v is at least F g g, F = 1 - b2: so it is in any case, but where C is 1 and D 0, a frozen variance.
+    Sources: Kingma and Ba, "Adam: a method for stochastic optimization", ICLR 2015, end of section 2; frozen: Tang et al.,
+    "1-bit Adam", ICML 2021, to which the least v is added here.
     """
     scale, clip, rate, epsilon = numbers[SCALE], numbers[CLIP], numbers[RATE], numbers[E]
     beta_1, rest_1, beta_2, rest_2 = numbers[A], numbers[B], numbers[C], numbers[D]
-    tiny = numbers[TINY]
+    least, tiny = numbers[F], numbers[TINY]
     for i in range(parameters.size):
         g = _mean(gradient[i], scale, clip) + decay * parameters[i]
         m = _faded(beta_1 * first[i] + rest_1 * g, tiny)
-        v = _faded(beta_2 * second[i] + rest_2 * (g * g), tiny)
+        v = _mean_square(second[i], g, beta_2, rest_2, least, tiny)
         first[i] = m
         second[i] = v
         parameters[i] -= rate * m / (math.sqrt(v) + epsilon)
@@ -110,11 +120,11 @@ def adamw(parameters, gradient, first, second, decay, numbers):
     """
     scale, clip, rate, epsilon = numbers[SCALE], numbers[CLIP], numbers[RATE], numbers[E]
     beta_1, rest_1, beta_2, rest_2 = numbers[A], numbers[B], numbers[C], numbers[D]
-    tiny = numbers[TINY]
+    least, tiny = numbers[F], numbers[TINY]
     for i in range(parameters.size):
         g = _mean(gradient[i], scale, clip)
         m = _faded(beta_1 * first[i] + rest_1 * g, tiny)
-        v = _faded(beta_2 * second[i] + rest_2 * (g * g), tiny)
+        v = _mean_square(second[i], g, beta_2, rest_2, least, tiny)
         first[i] = m
         second[i] = v
         w = parameters[i] - decay * parameters[i]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lepton_mpi.options.option import ABOVE_0, FRACTION, Checked, option
+from lepton_mpi.options.option import ABOVE_0, FRACTION, WHOLE_FROM_0, Checked, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,6 +12,11 @@ class AdamOptions(Checked):
     beta_1: float = option(0.9, "how slowly the mean of gradients forgets", FRACTION)
     beta_2: float = option(0.999, "how slowly the mean of their squares forgets", FRACTION)
     epsilon: float = option(1e-8, "added to the root of that mean", ABOVE_0)
+    freeze_variance_after: int = option(
+        0,
+        "steps after which that mean stays as it is, for --compress sign, topk or randomk (1-bit Adam); 0: it never does",
+        WHOLE_FROM_0,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

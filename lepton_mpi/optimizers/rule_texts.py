@@ -21,7 +21,8 @@ TEXTS = {
     "nesterov": "Sutskever et al. (ICML 2013), the rate inside of the velocity: v = momentum v - rate g, w = w + momentum v - rate g, as "
     "SGD(nesterov=True) in Keras. torch has the rate outside, which differs where the rate changes.",
     "adam": "Algorithm 1 of Kingma and Ba (ICLR 2015), with both bias corrections and epsilon beside the root of the corrected second moment, as in "
-    "torch. Keras has epsilon beside the root that is not corrected, and 1e-7. The decay is in the gradient, as in torch's Adam.",
+    "torch. Keras has epsilon beside the root that is not corrected, and 1e-7. The decay is in the gradient, as in torch's Adam. "
+    "--freeze-variance-after is that of 1-bit Adam (Tang et al., ICML 2021), but v is at least (1 - beta_2) g g.",
     "adamw": "Algorithm 2 of Loshchilov and Hutter (ICLR 2019), with w = w - rate d w apart from g: times the rate, as in torch and Keras, where the paper has its "
     "schedule's factor alone. No decay unless --weight-decay is given; torch has 0.01, Keras 0.004. epsilon as in adam.",
     "lion": "Program 1 of Chen et al. (NeurIPS 2023), as in Keras: w = w - rate (sign(beta_1 m + (1 - beta_1) g) + d w), then "

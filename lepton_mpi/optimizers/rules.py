@@ -62,13 +62,22 @@ def rmsprop(settings: Settings) -> Rule:
 def _adam(settings: Settings, kernel: kernels.Kernel, decouples_decay: bool = False) -> Rule:
     own = settings.own_options(AdamOptions)
 
-    def of_step(step: int, rate: float) -> dict[int, float]:
-        """The corrections 1 - beta**step are folded into rate and epsilon."""
-        root = math.sqrt(1 - own.beta_2**step)
-        corrected = rate * (root / (1 - own.beta_1**step))
-        return {kernels.RATE: corrected, kernels.E: own.epsilon * root}
+    last = own.freeze_variance_after or math.inf
 
-    return Rule(kernel, _MOMENTS, _betas(own.beta_1, own.beta_2), of_step, decouples_decay)
+    def of_step(step: int, rate: float) -> dict[int, float]:
+        """The corrections 1 - beta**step are folded into rate and epsilon; that of a frozen variance is its last step's."""
+        root = math.sqrt(1 - own.beta_2 ** min(step, last))
+        corrected = rate * (root / (1 - own.beta_1**step))
+        is_frozen = step > last
+        return {
+            kernels.RATE: corrected,
+            kernels.E: own.epsilon * root,
+            kernels.C: 1.0 if is_frozen else own.beta_2,
+            kernels.D: 0.0 if is_frozen else 1 - own.beta_2,
+        }
+
+    fixed = _betas(own.beta_1, own.beta_2) | {kernels.F: 1 - own.beta_2}
+    return Rule(kernel, _MOMENTS, fixed, of_step, decouples_decay)
 
 
 def _betas(beta_1: float, beta_2: float) -> dict[int, float]:

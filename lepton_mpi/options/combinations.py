@@ -41,6 +41,10 @@ def check(config: Config) -> None:
             f"--compress {config.compress}: expected --allreduce auto, host or two_level, got {config.allreduce}, whose messages "
             "no codec is for"
         )
+    if config.compress_after and config.compress == "none":
+        raise ConfigurationError(
+            "--compress-after: expected a codec, such as --compress sign, got none"
+        )
     if config.compress != "none" and config.freeze:
         raise ConfigurationError(
             f"--compress {config.compress}: expected no --freeze, whose parameters have no gradient that a codec could take for one"

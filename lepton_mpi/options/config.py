@@ -286,6 +286,11 @@ class Config(Checked):
         "nothing is compressed",
         kind=NameWithOption.of(names.CODECS, "auto"),
     )
+    compress_after: int = option(
+        0,
+        "steps at the run's beginning in which nothing is compressed, a warm-up for --compress",
+        WHOLE_FROM_0,
+    )
     segment_bytes: int = option(
         256 << 10, "size of one message of the ring", WHOLE_FROM_1, kind=Bytes()
     )

@@ -241,6 +241,7 @@ def _make_strategy(
         is_asked=model.asks_for_parameters,
         own=config.own.get("strategy"),
         compress=config.compress,
+        compress_after=config.compress_after,
         seed=config.seed,
         is_balanced=config.balance == "auto",
         strategy=config.strategy,

@@ -35,7 +35,10 @@ def train(run: Run) -> None:
             run.strategy.step(step.number, step.weight)
             for call in after_step:
                 call(run)
-        run.strategy.finish()
+        if run.will_go_on_unsaved:
+            run.strategy.pause()
+        else:
+            run.strategy.finish()
         for hook in run.hooks:
             hook.after_epoch(run)
     for hook in run.hooks:

@@ -133,6 +133,11 @@ class Run:
         """Rows of this epoch that have been used."""
         return min(self.position * self.config.global_batch, self.train_rows.row_count)
 
+    @property
+    def will_go_on_unsaved(self) -> bool:
+        """Whether there are more epochs after this one, and no checkpoint in between."""
+        return self.epoch < self.config.epoch_count and not self.config.checkpoint
+
     def epochs(self) -> Iterator[int]:
         """Epochs that are left, each begun."""
         for epoch in range(self.start.epoch, self.config.epoch_count + 1):

@@ -96,9 +96,10 @@ def _world_text(config: Config, world: World) -> str:
 
 
 def evaluate(run: Run, split: str) -> dict[str, Any]:
-    """Figures of the model on the rows of a split. Collective."""
+    """Figures of the model on the rows of a split, with the parameters of ``Strategy.consensus``. Collective."""
+    parameters = run.layout.views(run.strategy.consensus())
     return evaluation.evaluate(
-        *(run.model, run.parameters, run.data.splits[split], run.task, run.reader, run.world)
+        *(run.model, parameters, run.data.splits[split], run.task, run.reader, run.world)
     )
 
 

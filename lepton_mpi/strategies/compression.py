@@ -42,10 +42,11 @@ def _named(text: str, setting: Setting) -> Codec | PowerSgd | None:
     return make(option, check_dtype(text, setting.dtype))
 
 
-def compression_of(setting: Setting) -> Compression | None:
+def compression_of(setting: Setting, rounds_of_step: int = 1) -> Compression | None:
     """For a sum of vectors of ``setting.layout``; None if nothing is compressed: on one host, or with none. Collective over the group.
 
-    Parameters that are not trained are summed as they are. Raises ConfigurationError on every rank.
+    Parameters that are not trained are summed as they are, and so are all in the first ``setting.compress_after`` steps. The
+    caller sets ``step`` to ``rounds_of_step`` times that of the optimizer, or to as much more as is less than that. Raises ConfigurationError on every rank.
     """
     group = setting.group
     with group.agreeing():
@@ -53,7 +54,9 @@ def compression_of(setting: Setting) -> Compression | None:
     if codec is None or group.host_count == 1:
         return None
     exact, decides = list(setting.averaged), setting.compress.startswith("auto")
-    return Compression(group, codec, setting.layout, setting.seed, exact, decides)
+    after = setting.compress_after
+    last = (after + 1) * rounds_of_step - 1 if after else 0
+    return Compression(group, codec, setting.layout, setting.seed, exact, decides, last)
 
 
 class Compressing(StrategyBase):
@@ -67,12 +70,13 @@ class Compressing(StrategyBase):
     _compression: Compression | None = None
     # Whether there is a codec, and one host.
     _is_idle = False
+    _compress_after = 0
     # On the ranks that restore.
     _undelivered: np.ndarray | None = None
 
     def _use(self, compression: Compression | None, setting: Setting) -> None:
         """``compression`` is that of ``setting``."""
-        self._compression = compression
+        self._compression, self._compress_after = compression, setting.compress_after
         self._is_idle = setting.compress != "none" and compression is None
         if compression:
             # Payloads depend on what a host has.
@@ -126,4 +130,7 @@ class Compressing(StrategyBase):
         """For the head line, to end it."""
         if self._is_idle:
             return "; one host: nothing is compressed"
-        return f"; between hosts {self._compression.name}" if self._compression else ""
+        if not self._compression:
+            return ""
+        after = f" after {self._compress_after} steps" if self._compress_after else ""
+        return f"; between hosts {self._compression.name}{after}"

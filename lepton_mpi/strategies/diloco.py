@@ -8,6 +8,10 @@ The outer momentum carries on over meetings, so H may be ten times that of ``loc
 momentum 0 it is ``local``. Running statistics of a normalisation are averaged only, since a momentum would carry a
 variance below 0. With ``--fragments F`` the parameters are cut into F runs of layers, of which one meets every H / F steps:
 as many bytes in all, 1/F of them at once.
+
+An epoch's end is a meeting, too. With ``--across-epochs true`` it is none, unless a checkpoint is written there: workers go on as
+they are, and what is evaluated are the parameters of the last meeting, the anchor, which all have; no rank sends anything for it.
+The run ends with a meeting.
 Sources: Douillard et al., "DiLoCo: distributed low-communication training of language models", 2023; Douillard et al.,
 "Streaming DiLoCo with overlapping communication", 2025, whose fragments these are, without its overlap.
 """
@@ -39,7 +43,7 @@ class Diloco(MeetingWorkers):
         else:
             self._momentum = np.zeros(size, dtype)
         self._is_averaged = _averaged_elements(setting)
-        self._since = 0
+        self._since, self._is_paused = 0, False
 
     def exchange(self, step: int) -> None:
         """See ``Workers``."""
@@ -60,10 +64,27 @@ class Diloco(MeetingWorkers):
             self._outer_step(number)
         self.meetings += 1
 
+    def step(self, step: int, weight: int) -> None:
+        """See ``Strategy``."""
+        self._is_paused = False
+        super().step(step, weight)
+
     def finish(self) -> None:
         """See ``Workers``."""
         super().finish()
-        self._since = 0
+        self._since, self._is_paused = 0, False
+
+    def pause(self) -> None:
+        """See ``Strategy``."""
+        if not self._options.across_epochs:
+            self.finish()
+            return
+        self.worker.finish()
+        self._is_paused = not self._is_over
+
+    def consensus(self) -> np.ndarray:
+        """See ``Strategy``: while workers stay apart, what they began from."""
+        return self.anchor if self._is_paused else self.parameters
 
     def _outer_step(self, number: int) -> None:
         """Of one fragment."""
@@ -106,14 +127,16 @@ class Diloco(MeetingWorkers):
             "sync_every": options.sync_every,
             "outer_rate": options.outer_rate,
             "outer_momentum": options.outer_momentum,
+            "across_epochs": options.across_epochs,
         }
 
     def __str__(self) -> str:
         options = self._options
         parts = f", {options.fragments} fragments in turn" if options.fragments > 1 else ""
+        across = ", across epochs" if options.across_epochs else ""
         return (
             f"diloco, an outer step (rate {options.outer_rate:g}, momentum {options.outer_momentum:g}) every "
-            f"{options.sync_every} steps{parts}; {self.promise()}"
+            f"{options.sync_every} steps{parts}{across}; {self.promise()}"
         )
 
 

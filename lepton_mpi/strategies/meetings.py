@@ -24,6 +24,9 @@ from lepton_mpi.strategies.compression import Compressing, compression_of
 from lepton_mpi.strategies.strategy import Setting
 from lepton_mpi.strategies.workers import HostWorker, Mean, Worker, Workers
 
+# A fragment may meet twice after a step: when it is due, and at ``finish``.
+_ROUNDS_OF_STEP = 2
+
 
 class MeetingWorkers(Compressing, Workers):
     """See the module. Making one and stepping are collective over the group; so are ``finish`` and a mean.
@@ -52,7 +55,7 @@ class MeetingWorkers(Compressing, Workers):
         keeps_anchor: bool = False,
     ) -> None:
         super().__init__(setting, worker)
-        compression = compression_of(setting)
+        compression = compression_of(setting, _ROUNDS_OF_STEP)
         self._use(compression, setting)
         size, dtype = setting.layout.size, setting.dtype
         self.anchor = np.zeros(0, dtype)
@@ -93,13 +96,12 @@ class MeetingWorkers(Compressing, Workers):
         """See ``Strategy``."""
         self._step_count += 1
         if self._compression:
-            self._compression.step = 2 * step
+            self._compression.step = _ROUNDS_OF_STEP * step
         super().step(step, weight)
 
     def finish(self) -> None:
         """See ``Strategy``."""
         if self._compression:
-            # A fragment may meet twice after a step.
             self._compression.step |= 1
         super().finish()
 

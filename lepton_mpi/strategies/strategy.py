@@ -89,6 +89,11 @@ class Strategy(Protocol):
     def finish(self) -> None:
         """Return once ``parameters`` are those after the last step. Collective over the group."""
 
+    def pause(self) -> None:
+        """An epoch ends, and the run goes on without a checkpoint: return once ``consensus`` may be evaluated. As ``finish``, but
+        workers that differ may stay apart. Collective over the group.
+        """
+
     def share_out(self, bounds: Sequence[int]) -> None:
         """From the next step on place p (see ``Group``) computes micro-batches [bounds[p], bounds[p + 1]) of each, perhaps none.
 
@@ -96,7 +101,9 @@ class Strategy(Protocol):
         """
 
     def consensus(self) -> np.ndarray:
-        """Parameters that are evaluated, saved and digested, shape (layout.size,). Collective, after ``finish``."""
+        """Parameters that are evaluated, saved and digested, shape (layout.size,). Collective, after ``finish``, or evaluated alone after
+        ``pause``.
+        """
 
     def collect(self) -> None:
         """Have in ``state`` what other hosts hold. Collective, after ``finish`` and before ``state``."""
@@ -139,6 +146,10 @@ class StrategyBase:
 
     def finish(self) -> None:
         """``step`` has left nothing to do."""
+
+    def pause(self) -> None:
+        """All is finished."""
+        self.finish()
 
     def share_out(self, bounds: Sequence[int]) -> None:
         """Not for this one."""
@@ -219,6 +230,8 @@ class Setting:
         Options that this strategy alone has.
     compress : str
         ``--compress``, see ``compression.py``.
+    compress_after : int
+        ``--compress-after``: steps at the beginning in which nothing is compressed.
     seed : int
         ``--seed``, for random numbers of a codec or a topology.
     is_balanced : bool
@@ -242,6 +255,7 @@ class Setting:
     is_asked: bool = False
     own: Any = None
     compress: str = "none"
+    compress_after: int = 0
     seed: int = 0
     is_balanced: bool = False
     strategy: str = ""

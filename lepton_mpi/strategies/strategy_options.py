@@ -49,6 +49,10 @@ class DilocoOptions(Checked):
     fragments: int = option(
         1, "parts of the parameters that meet in turn, so that less is sent at once", WHOLE_FROM_1
     )
+    across_epochs: bool = option(
+        False,
+        "an epoch's end without a checkpoint is no meeting; what is evaluated there are the parameters of the last one",
+    )
     workers: Literal["ranks", "hosts"] = option("ranks", _WORKERS)
 
 

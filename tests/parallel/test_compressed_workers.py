@@ -176,6 +176,25 @@ def test_means_are_close_to_those_of_no_codec(world, case, codec, tolerance, pla
             assert (codec == "none") == bool(np.array_equal(found, plain))
 
 
+@pytest.mark.parametrize("case", ["local", "diloco, hosts, fragments"])
+@pytest.mark.parametrize("codec", ["sign", "topk:0.05", "powersgd:2"])
+def test_a_warm_up_is_a_run_without_a_codec(world, case, codec):
+    """To rounding, its last meeting included; the next one leaves something out."""
+    name, own = _CASES[case]
+    with _hosts(world, 0) as group:
+        plain = _begin(group, _make(group, name, own, "none"))
+        warm = _begin(group, _make(group, name, own, codec, compress_after=8))
+        one, other = (_drive(strategy, 1, 9) for strategy in (plain, warm))
+        saved = _saved(warm)
+        later = _drive(plain, 9, 13), _drive(warm, 9, 13)
+        equal_everywhere(world, later[1].tobytes())
+        left = _left(_saved(warm))
+        with together(world):
+            np.testing.assert_allclose(other, one, rtol=0, atol=1e-12)
+            assert not _left(saved).any()
+            assert np.abs(later[1] - later[0]).max() > 1e-6 and left.any()
+
+
 @cases
 @codecs
 def test_a_run_that_goes_on_has_the_bits_of_one_that_did_not_stop(world, case, codec):

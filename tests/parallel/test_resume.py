@@ -163,6 +163,7 @@ def test_a_run_that_goes_on_ends_like_one_that_was_not_stopped(
     [
         ("local", {"sync_every": 3}),
         ("diloco", {"sync_every": 3, "fragments": 2}),
+        ("diloco", {"sync_every": 3, "across_epochs": True}),
         ("hierarchical", {"sync_every": 3}),
         ("elastic", {"sync_every": 3}),
         ("gossip", {"topology": "random_push"}),

@@ -1,5 +1,6 @@
 """Whole runs of ``train`` on all ranks: against a slow reference, on odd sizes, with models of a user's."""
 
+import json
 import math
 from pathlib import Path
 
@@ -110,6 +111,27 @@ def test_digits_are_learnt_and_every_rank_ends_with_the_same_weights(world):
 def test_the_same_run_twice_gives_the_same_digest(world):
     digests = [train(_config(epochs=1), world)["weights_digest"] for _ in range(2)]
     check(world, digests[0] == digests[1], str(digests))
+
+
+def test_epochs_without_a_meeting_are_evaluated_as_the_last_one_left_it(world, folder):
+    """54 steps of three epochs, after none of which one is due: two show what the run began with, the last its final meeting.
+
+    Where a checkpoint is written workers meet, and the epoch shows it.
+    """
+    own = {"sync_every": 1000, "outer_rate": 1.0, "outer_momentum": 0.0, "across_epochs": True}
+    more = {"data": ("digits",), "strategy": "diloco", "own": {"strategy": own}, "epochs": 3}
+    ends, losses = [], []
+    for number, saving in enumerate(({}, {"checkpoint": str(folder / "saved")})):
+        path = folder / f"{number}.jsonl"
+        ends.append(train(_config(metrics=str(path), **more, **saving), world))
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        losses.append([each["val_loss"] for each in records if each["event"] == "epoch"])
+        equal_everywhere(world, ends[-1]["weights_digest"])
+    with together(world):
+        assert [end["meetings"] for end in ends] == [1, 3]
+        assert losses[0][0] == losses[0][1] > 2 > 1 > losses[0][2]
+        assert 2 > losses[1][0] > losses[1][1] > losses[1][2]
+        assert all(end["test_accuracy"] > 0.85 for end in ends)
 
 
 @pytest.mark.parametrize("data", ["digits", "breast_cancer"])

@@ -297,6 +297,33 @@ def test_fragments_meet_in_turn(world):
         np.testing.assert_allclose(found, _mean(w.w for w in workers), rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("workers", ["ranks", "hosts"])
+@pytest.mark.parametrize("fragments", [1, 3])
+def test_rounds_go_on_across_epochs(world, workers, fragments):
+    """A pause changes no bit of what comes, and shows the parameters of the last meeting, the same on all ranks."""
+    own = {"sync_every": 6, "outer_rate": 0.6, "outer_momentum": 0.8, "workers": workers}
+    own |= {"fragments": fragments, "across_epochs": True}
+    whole = _drive(_begin(world, _make(world, "diloco", own)))
+    paused, shown = _begin(world, _make(world, "diloco", own)), [_start()]
+    drive, finish = _drive, paused.finish
+    paused.finish = paused.pause
+    for first in range(1, _STEPS - 4, 4):
+        shown.append(drive(paused, range(first, first + 4)))
+    meetings = paused.meetings
+    paused.finish = finish
+    found = drive(paused, range(_STEPS - 3, _STEPS + 1))
+    everybody = world.comm.allgather([each.tobytes() for each in shown])
+    with together(world):
+        np.testing.assert_array_equal(found, whole)
+        assert all(other == everybody[0] for other in everybody)
+        assert (paused.consensus() == found).all()
+        if fragments == 1:
+            # After 4 steps none has met, after 8 and 12 once and twice, after 16 still twice.
+            np.testing.assert_array_equal(shown[1], shown[0])
+            assert meetings == 2 and (shown[2] != shown[1]).any() and (shown[3] != shown[2]).any()
+            np.testing.assert_array_equal(shown[4], shown[3])
+
+
 @pytest.mark.parametrize("strategy", ["local", "diloco", "hierarchical"])
 def test_hosts_as_workers_are_synchronous_inside(world, strategy):
     """On one host that is ``sync``, bit for bit for ``local``."""

@@ -43,8 +43,8 @@ def _group(host: int, hosts: int) -> SimpleNamespace:
     )
 
 
-def _compression(host: int, hosts: int, text: str, exact=("mean",)) -> Compression:
-    made = Compression(_group(host, hosts), _codec(text), LAYOUT, seed=3, exact=exact)
+def _compression(host: int, hosts: int, text: str, exact=("mean",), after=0) -> Compression:
+    made = Compression(_group(host, hosts), _codec(text), LAYOUT, seed=3, exact=exact, after=after)
     made.slices(made.buckets([(0, LAYOUT.size)]))
     return made
 
@@ -94,10 +94,10 @@ def _run_at_random(lane, random: np.random.Generator) -> None:
         sleep(0)
 
 
-def _all_hosts(text: str, counts: list[int], rendezvous=False, runs_at_random=False):
+def _all_hosts(text: str, counts: list[int], rendezvous=False, runs_at_random=False, after=0):
     hosts = len(counts)
-    worlds = [ThreadWorld(hosts, rendezvous=rendezvous) for _ in range(4)]
-    made = [_compression(host, hosts, text) for host in range(hosts)]
+    worlds = [ThreadWorld(hosts, rendezvous=rendezvous) for _ in range(6 if after else 4)]
+    made = [_compression(host, hosts, text, after=after) for host in range(hosts)]
 
     def rank(transport):
         me = transport.rank
@@ -138,6 +138,33 @@ def test_an_exchange_that_is_polled_has_the_bits_of_one_that_runs(text, rendezvo
     for (one, sent), (other, also_sent) in zip(polled, run, strict=True):
         np.testing.assert_array_equal(one, other)
         assert sent == also_sent
+
+
+@codecs
+@pytest.mark.parametrize("runs_at_random", [False, True])
+def test_a_warm_up_sums_vectors_as_they_are(text, runs_at_random, monkeypatch):
+    """And leaves nothing out; what comes then has the bits of a run that begins there."""
+    after, counts = 3, [1, 2, 1]
+    made, results = _all_hosts(text, counts, runs_at_random=runs_at_random, after=after)
+    sums = [found for found, _ in results]
+    for round_ in range(ROUNDS):
+        for other in sums[1:]:
+            np.testing.assert_array_equal(sums[0][round_], other[round_])
+    for round_ in range(after):
+        given = [_nodes(host, round_, count).sum(axis=0) for host, count in enumerate(counts)]
+        np.testing.assert_allclose(sums[0][round_], np.sum(given, axis=0), rtol=0, atol=1e-5)
+
+    def nodes(host, round_, count, plain=_nodes):
+        return plain(host, round_, count) if round_ >= after else np.zeros((count, LAYOUT.size))
+
+    monkeypatch.setitem(globals(), "_nodes", nodes)
+    _, alone = _all_hosts(text, counts, after=after)
+    for round_ in range(after, ROUNDS):
+        np.testing.assert_array_equal(sums[0][round_], alone[0][0][round_])
+    monkeypatch.undo()
+    _, never = _all_hosts(text, counts)
+    assert (sums[0][after] != never[0][0][after]).any()
+    assert any(each._residual.any() for each in made)
 
 
 @codecs

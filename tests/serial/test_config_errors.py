@@ -50,6 +50,8 @@ _FRACTION = "expected a number from 0 up to, not including, 1"
         (["--augment", "crop=0"], "expected crop=PIXELS, a whole number of at least 1", "'crop=0'"),
         (["--checkpoint-steps", "-1"], "expected a whole number of at least 0", "-1"),
         (["--checkpoint-steps", "5"], "expected a folder for checkpoints, --checkpoint", "none"),
+        (["--compress-after", "9"], "expected a codec, such as --compress sign", "none"),
+        (["--compress-after", "-1"], "expected a whole number of at least 0", "-1"),
         (["--shuffle-buffer", "0"], _WHOLE, "0"),
         (["--shuffle-buffer", "64Q"], _WHOLE, "'64Q'"),
         (["--checkpoint", ""], "expected a path", "''"),

@@ -45,7 +45,9 @@ def test_kernels_match_their_twins(name, dtype, count, clip, decay):
     w, g, m, v = _vectors(count, dtype, 4)
     m, v = (np.abs(m), np.abs(v)) if name in ("adagrad", "rmsprop") else (m, np.abs(v))
     tiny = np.finfo(dtype).tiny
-    numbers = np.array([1 / 64, clip, 0.1, 0.9, 0.1, 0.999, 0.001, 1e-8, tiny, 1 / 64], dtype)
+    numbers = np.array(
+        [1 / 64, clip, 0.1, 0.9, 0.1, 0.999, 0.001, 1e-8, tiny, 1 / 64, 0.001], dtype
+    )
     assert len(numbers) == kernels.NUMBER_COUNT
     mine, twins = [w.copy(), m.copy(), v.copy()], [w.copy(), m.copy(), v.copy()]
     getattr(kernels, name)(mine[0], g, *mine[1:], dtype(decay), numbers)
@@ -143,6 +145,30 @@ def test_options_are_the_numbers_of_the_published_algorithm(name, dtype):
     np.testing.assert_allclose(result, expected, rtol=0, atol=400 * np.finfo(dtype).eps)
     defaults = _published(name, w, gradients, 1e-2, 0.1, _DEFAULTS[name])
     assert np.abs(expected - defaults).max() > 1e-3
+
+
+@dtypes
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_a_frozen_variance_is_that_of_its_last_step(name, dtype):
+    """The mean goes on, and rates; v and its correction stay, but for elements that v would let leap: those of v = 0."""
+    w, *gradients = _vectors(50, dtype, 31)
+    for gradient in gradients[:10]:
+        gradient[:5] = 0
+    chosen = from_command_line(["--optimizer", name, "--freeze-variance-after", "10"])
+    mine = _optimizer(name, 50, dtype, own=chosen.config.own["optimizer"])
+    result = _run(mine, w, gradients, rows=16)
+    expected, m, v = w.astype(np.float64), np.zeros(50), np.zeros(50)
+    for t, g in enumerate((each.astype(np.float64) for each in gradients), start=1):
+        m = 0.9 * m + 0.1 * g
+        v = 0.999 * v + 0.001 * g**2 if t <= 10 else np.maximum(v, 0.001 * g**2)
+        corrected = v / (1 - 0.999 ** min(t, 10))
+        step = 1e-2 * (m / (1 - 0.9**t)) / (np.sqrt(corrected) + 1e-8)
+        assert np.abs(step).max() < 0.04
+        expected = expected - step
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1000 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(mine.state[1], v, rtol=1e-5)
+    never = _run(_optimizer(name, 50, dtype), w, gradients, rows=16)
+    assert np.abs(never - result).max() > 1e-3
 
 
 def test_the_first_step_of_adam_has_the_length_of_the_learning_rate():

@@ -156,7 +156,7 @@ _OTHER = {
     **{"schedule": "step", "warmup_epochs": 1, "schedule_epochs": 3, "schedule_factor": 0.5},
     **{"base_batch": 64, "validation_split": 0.1, "test_split": 0.1, "seed": 1},
     **{"strategy": "own.py:Own", "context": 16, "stride": 4, "activations": "bfloat16"},
-    **{"freeze": ("layer0/*",), "compress": "int8"},
+    **{"freeze": ("layer0/*",), "compress": "int8", "compress_after": 9},
 }
 _FREE = {
     **{"recipe": "breast_cancer", "data": ("elsewhere.h5",), "loader": "mapped", "shuffle": "full"},
@@ -196,10 +196,13 @@ def test_options_that_decide_must_be_the_same(tmp_path):
     """Each is named, with what it was and what came; the folder's older files are not tried instead."""
     _save(tmp_path, step=3)
     path = _save(tmp_path, step=4)
+    coded = {"compress": "int8"}  # without which there is no warm-up of it
+    other = _save(tmp_path / "coded", Config(global_batch=32, **coded))
     for name, value in _OTHER.items():
-        text = _refused(tmp_path, ConfigurationError, **{name: value})
+        also, place = (coded, other) if name == "compress_after" else ({}, tmp_path)
+        text = _refused(place, ConfigurationError, **{name: value}, **also)
         assert text.startswith(f"--{name.replace('_', '-')}: expected "), text
-        assert str(path) in text and f"got {value}" in text
+        assert str(other if also else path) in text and f"got {value}" in text
 
 
 def test_what_nobody_has_given_is_that_of_the_checkpoint(tmp_path):

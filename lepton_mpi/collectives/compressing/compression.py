@@ -30,7 +30,12 @@ from lepton_mpi.collectives.compressing.exchange import (
 )
 from lepton_mpi.collectives.compressing.low_rank_lane import LowRankLane
 from lepton_mpi.collectives.compressing.powersgd import PowerSgd
-from lepton_mpi.collectives.compressing.vector_lanes import PlainLane, SummedLane, WithExact
+from lepton_mpi.collectives.compressing.vector_lanes import (
+    PlainLane,
+    SummedLane,
+    WarmUpLane,
+    WithExact,
+)
 from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.messages.mpi import MpiTransport, reserve_tags
 from lepton_mpi.collectives.messages.plan import Transport
@@ -41,8 +46,8 @@ from lepton_mpi.vectors import Layout
 # The stream of a seed's random numbers that codecs draw from.
 _STREAM = 0x636F6465
 _OWNER, _WARM, _RESIDUAL = "residual.owner", "powersgd.q", "residual."
-# Messages of a lane have so many tags: two exchanges, and what is exact.
-_TAGS = 4
+# Messages of a lane have so many tags: two exchanges, and what is exact; and those of a warm-up.
+_TAGS, _WARM_UP_TAGS = 4, 2
 
 
 class Compression:
@@ -59,6 +64,8 @@ class Compression:
         Parameters that are summed as they are.
     decides : bool
         Whether the codec, of vectors, is for those buckets alone for which it pays (``choosing.py``).
+    after : int
+        In rounds of ``step`` up to this one vectors are summed as they are, and there is no residual: the warm-up.
 
     Attributes
     ----------
@@ -76,7 +83,9 @@ class Compression:
         seed: int = 0,
         exact: Sequence[str] = (),
         decides: bool = False,
+        after: int = 0,
     ) -> None:
+        self._after = after
         self.codec, self.step, self.name, self._decides = codec, 0, codec.name, decides
         # Slices that are summed as they are, by their start.
         self._plain: set[int] = set()
@@ -157,12 +166,13 @@ class Compression:
 
     def lane(self, vectors: HostVectors, start: int, stop: int) -> Lane | None:
         """The exchange of one of ``slices``; None on a rank of no lane. Collective over the group."""
-        tag = reserve_tags(self._group, _TAGS)
+        tags = _TAGS + _WARM_UP_TAGS * (self._after > 0)
+        tag = reserve_tags(self._group, tags)
         if self._group.lane_comm is None:
             return None
         span = slice(start, stop)
         transports = [
-            Counted(MpiTransport(self._group.lane_comm, tag + number)) for number in range(_TAGS)
+            Counted(MpiTransport(self._group.lane_comm, tag + number)) for number in range(tags)
         ]
         self._transports += transports
         of = Slice(
@@ -177,7 +187,13 @@ class Compression:
         return self.lane_of(of, transports)
 
     def lane_of(self, of: Slice, transports: Sequence[Transport]) -> Lane:
-        """The exchange of ``of`` over 4 transports between the hosts. Collective over the lane."""
+        """The exchange of ``of`` over 4 transports between the hosts, 6 with a warm-up. Collective over the lane."""
+        if not self._after or of.start in self._plain:
+            return self._coded_lane(of, transports)
+        lane = self._coded_lane(of, transports[:_TAGS])
+        return WarmUpLane(lane, of, lambda: self.step <= self._after, *transports[_TAGS:])
+
+    def _coded_lane(self, of: Slice, transports: Sequence[Transport]) -> Lane:
         codec, start, stop = self.codec, of.start, of.start + of.result.size
         if isinstance(codec, PowerSgd):
             matrices = self._matrices_in(start, stop)

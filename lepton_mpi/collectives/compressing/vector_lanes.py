@@ -3,9 +3,13 @@
     SummedLane    the payloads of all hosts, with one key, are summed and then decoded    an exchange of B(n) bytes
     PlainLane     the slice itself                                                        an exchange of the slice
     WithExact     a lane, and beside it elements of its slice as they are                 both
+    WarmUpLane    a PlainLane in the first rounds, then another lane                      one or the other
 
 A host sends 2 (H - 1) / H times the bytes that are exchanged, if H divides the elements. See ``exchange.py``.
 """
+
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -97,6 +101,50 @@ class PlainLane(_OverExchange):
     def poll(self, sends_sums: bool = True) -> bool:
         """As of ``LaneExchange``."""
         return self._exchange.poll(sends_sums)
+
+
+class WarmUpLane:
+    """A slice as it is while ``is_warming_up()``, asked when a round begins, and then by ``lane``.
+
+    The transports are those of the slice as it is. Making one is collective over the lane.
+    """
+
+    def __init__(
+        self,
+        lane: Lane,
+        of: Slice,
+        is_warming_up: Callable[[], bool],
+        transport: Transport,
+        sum_transport: Transport,
+    ) -> None:
+        self._plain: Lane = PlainLane(replace(of, exact=()), transport, sum_transport)
+        self._then, self._now, self._is_warming_up = lane, self._plain, is_warming_up
+
+    @property
+    def has_left(self) -> bool:
+        """As of ``LaneExchange``; so are the others."""
+        return self._now.has_left
+
+    @property
+    def is_summed(self) -> bool:
+        return self._now.is_summed
+
+    @property
+    def has_sent(self) -> bool:
+        return self._now.has_sent
+
+    def start_receiving(self) -> None:
+        """As of ``LaneExchange``."""
+        self._now = self._plain if self._is_warming_up() else self._then
+        self._now.start_receiving()
+
+    def start_sending(self) -> None:
+        """As of ``LaneExchange``."""
+        self._now.start_sending()
+
+    def poll(self, sends_sums: bool = True) -> bool:
+        """As of ``LaneExchange``."""
+        return self._now.poll(sends_sums)
 
 
 class WithExact:
