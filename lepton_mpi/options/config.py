@@ -13,6 +13,7 @@ from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options import combinations, names, own
 from lepton_mpi.options.early_stop import EarlyStopText
 from lepton_mpi.options.kinds import Bytes, NameOrFile, NameWithOption, PathText, Several, Text
+from lepton_mpi.options.names import ActivationName, AllreduceName, LossName, YKind
 from lepton_mpi.options.option import (
     ABOVE_0,
     AT_LEAST_0,
@@ -24,30 +25,6 @@ from lepton_mpi.options.option import (
     options_of,
 )
 from lepton_mpi.wording import did_you_mean
-
-# The names of collectives/allreduce.py, which must not be imported here: --help loads no NumPy.
-AllreduceName = Literal[
-    "auto",
-    "host",
-    "two_level",
-    "ring",
-    "bidirectional_ring",
-    "recursive_doubling",
-    "rabenseifner",
-    "circulant",
-    "double_binary_tree",
-    "pairwise",
-    "direct",
-    "mpi",
-    "mpi_persistent",
-]
-
-
-# The names of models/activation_kernels.py, and the losses of models/mlp.py, for the same reason.
-ActivationName = Literal["relu", "gelu", "tanh", "sigmoid", "silu", "gelu_tanh"]
-LossName = Literal["auto", "cross_entropy", "mse", "huber"]
-
-YKind = Literal["auto", "classes", "targets", "tokens"]
 
 _MLP = ("model", "mlp", "wide_and_deep")
 # Models that are a sequence of parts, see models/network.py.

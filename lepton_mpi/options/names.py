@@ -4,6 +4,8 @@ Adding one is adding its file and one line here. Only texts, so that ``--help`` 
 in each folder says how what is named is called.
 """
 
+from typing import Literal
+
 MODELS = {
     "mlp": "lepton_mpi.models.mlp:build",
     "logistic": "lepton_mpi.models.logistic:build",
@@ -63,3 +65,27 @@ CODECS = {
 
 # What export writes, by the end of the file's name; ``exporting/export.py`` has the function of each.
 EXPORTS = (".onnx", ".safetensors", ".weights.h5", ".npz")
+
+# The names of collectives/allreduce.py, which must not be imported here: --help loads no NumPy.
+AllreduceName = Literal[
+    "auto",
+    "host",
+    "two_level",
+    "ring",
+    "bidirectional_ring",
+    "recursive_doubling",
+    "rabenseifner",
+    "circulant",
+    "double_binary_tree",
+    "pairwise",
+    "direct",
+    "mpi",
+    "mpi_persistent",
+]
+
+
+# The names of models/activation_kernels.py, and the losses of models/mlp.py, for the same reason.
+ActivationName = Literal["relu", "gelu", "tanh", "sigmoid", "silu", "gelu_tanh"]
+LossName = Literal["auto", "cross_entropy", "mse", "huber"]
+
+YKind = Literal["auto", "classes", "targets", "tokens"]

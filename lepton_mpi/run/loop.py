@@ -21,6 +21,7 @@ def train(run: Run) -> None:
     """Make all steps of all epochs that are left, and call the hooks. Collective over ``run.world``."""
     after_step = [hook.after_step for hook in run.hooks]
     together = Together(run) if run.model.synchronised else None
+    is_paused = False
     for _ in run.epochs():
         for hook in run.hooks:
             hook.before_epoch(run)
@@ -35,12 +36,15 @@ def train(run: Run) -> None:
             run.strategy.step(step.number, step.weight)
             for call in after_step:
                 call(run)
-        if run.will_go_on_unsaved:
+        is_paused = run.will_go_on_unsaved
+        if is_paused:
             run.strategy.pause()
         else:
             run.strategy.finish()
         for hook in run.hooks:
             hook.after_epoch(run)
+    if is_paused:  # the run ends early
+        run.strategy.finish()
     for hook in run.hooks:
         hook.at_end(run)
 

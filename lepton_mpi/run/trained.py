@@ -15,7 +15,8 @@ from lepton_mpi.data.ways import Way
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.models.model import Model
 from lepton_mpi.models.registry import make_model
-from lepton_mpi.options.config import Config, YKind
+from lepton_mpi.options.config import Config
+from lepton_mpi.options.names import YKind
 from lepton_mpi.registry import is_own_file
 from lepton_mpi.run import build, checkpoint
 from lepton_mpi.run.checkpoint import Checkpoint

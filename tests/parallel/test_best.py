@@ -9,6 +9,7 @@ from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.options.config import Config
 from lepton_mpi.run import best, checkpoint
 from lepton_mpi.run.fit import train
+from lepton_mpi.strategies.strategy_options import DilocoOptions
 from tests.parallel.together import check, equal_everywhere, refused, together
 
 
@@ -135,3 +136,12 @@ def test_a_plateau_lowers_the_rate_and_is_resumed(world, folder):
     train(_config(folder, **apart | {"epochs": 7}), world)
     second = train(_config(folder, resume=str(folder / "apart"), **apart), world)
     check(world, second["weights_digest"] == whole["weights_digest"])
+
+
+def test_workers_that_stay_apart_meet_at_an_early_end(world, folder):
+    """Of diloco across epochs, which pauses at the end of each: all ranks end with the same parameters."""
+    own = {"strategy": DilocoOptions(sync_every=50, across_epochs=True)}
+    words = {"keep_best": None, "checkpoint": None, "early_stop": "1", "learning_rate": 0.05}
+    result = train(_config(folder, strategy="diloco", own=own, **words), world)
+    equal_everywhere(world, result["weights_digest"])
+    check(world, result["best_epoch"] < 30, "did not end early")
