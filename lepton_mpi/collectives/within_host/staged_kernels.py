@@ -16,11 +16,15 @@ in the first part of every call, compare, and return the first rank that differs
 of two calls in a row lie side by side, since a rank may begin a call while others still compare those of the last.
 Blocks of different lengths are told in a table, row r: bytes that rank r sends to each rank, bytes that it expects from each.
 
+Blocks of some parts are not staged where the system lets ranks read each other's memory: each rank tells where its blocks are,
+reads what it wants after the first meeting, and a second one ends the call (``cross_memory_kernels.py``).
+
 Memory traffic of N bytes, n ranks: allreduce 2 n N, as the caches hold the area; all-gather and all-to-all 2 n N of results.
 A rank that dies is found by the watchdog, which ends the job.
 """
 
 from lepton_mpi.collectives.within_host.atomics import FIRST_FREE_WORD, LINE_WORDS, publish
+from lepton_mpi.collectives.within_host.cross_memory_kernels import read_memory
 from lepton_mpi.collectives.within_host.meeting_kernels import (
     EPOCH,
     OWN,
@@ -49,9 +53,10 @@ UNIT, PARTS, SOURCE, TARGET, BYTES, ITEM, SMALL = range(
 FOLD, OPERATION, DIVISOR, ROOT, OUTGOING, INCOMING, OWN_FROM, OWN_TO, OWN_BYTES = range(
     SMALL + 1, SMALL + 10
 )
-# Of a partial result, an element may be longer than those it is made of.
-RESULT_ITEM = SMALL + 10
-ENTRIES = SMALL + 11
+# Of a partial result, an element may be longer than those it is made of. Blocks of so many bytes or more are read where they are,
+# with the addresses of the table of processes, of that of addresses, and four words of scratch.
+RESULT_ITEM, DIRECT, PROCESSES, ADDRESSES, SCRATCH = range(SMALL + 10, SMALL + 15)
+ENTRIES = SCRATCH + 4
 
 
 def plan_words(ranks: int) -> int:
@@ -180,12 +185,46 @@ def _compare_lengths(plan):
     return max(1, (longest + plan[UNIT] - 1) // plan[UNIT])
 
 
+@inlined
+def _read_blocks(plan):
+    """All blocks that come in, from the memory of their senders; returns the bytes that could not be read."""
+    ranks, own, missing = plan[RANKS], plan[OWN], 0
+    processes = words_at(plan[PROCESSES], ranks)
+    addresses = words_at(
+        plan[ADDRESSES] + 8 * ranks * ranks * ((plan[CALL] - 1) % 2), ranks * ranks
+    )
+    begin, count = ENTRIES + 3 * ranks, plan[INCOMING]
+    for turn in range(count):
+        # Not all from the same rank first.
+        entry = begin + 3 * ((turn + own) % count)
+        sender = plan[entry] // plan[SLOT]
+        missing += read_memory(
+            processes[sender],
+            addresses[ranks * sender + own],
+            plan[entry + 1],
+            plan[entry + 2],
+            base_address(plan) + 8 * SCRATCH,
+        )
+    return missing
+
+
+@inlined
+def _move_directly(plan, words):
+    """Read, and let nobody go before all have read; returns as ``staged_move``."""
+    missing = _read_blocks(plan)
+    publish(words, copied(plan[OWN]), plan[EPOCH] + 2)
+    _wait_for_all(words, copied, plan[EPOCH] + 2, plan)
+    plan[EPOCH] += 2
+    return plan[RANKS] if missing else 0
+
+
 @kernel("i8(i8[::1])")
 def staged_move(plan):
     """Blocks out and in, or out and folded. Collective over the host.
 
     Returns 0; or else the first rank whose call differs from that of rank 0; or -1 - (ranks * sender + receiver) of a block
-    whose length the two see differently. Then nothing was written, and the next call may follow.
+    whose length the two see differently. Then nothing was written, and the next call may follow. The number of ranks: memory of
+    another rank could not be read.
     """
     words = control_words(plan)
     _tell(plan, words)
@@ -201,6 +240,8 @@ def staged_move(plan):
             return parts
     if plan[OWN_BYTES] and plan[OWN_FROM] != plan[OWN_TO]:
         copy_bytes(plan[OWN_TO], plan[OWN_FROM], plan[OWN_BYTES])
+    if plan[FOLD] == 0 and plan[DIRECT] and (parts - 1) * plan[UNIT] >= plan[DIRECT]:
+        return _move_directly(plan, words)
     for step in range(1, parts + 1):
         if step < parts:
             _copy_in(plan, step)

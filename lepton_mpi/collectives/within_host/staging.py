@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import cache
 
@@ -19,6 +20,7 @@ from lepton_mpi.collectives.calls import (
 from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.within_host import meeting_kernels, row_fold_kernels
 from lepton_mpi.collectives.within_host import staged_kernels as kernels
+from lepton_mpi.collectives.within_host.cross_memory_kernels import read_memory
 from lepton_mpi.collectives.within_host.plan_words import (
     POLLS,
     YIELDS,
@@ -26,11 +28,13 @@ from lepton_mpi.collectives.within_host.plan_words import (
     waited_seconds,
 )
 from lepton_mpi.collectives.within_host.vectors import map_pages
-from lepton_mpi.errors import ConfigurationError, LeptonError
+from lepton_mpi.errors import ConfigurationError, LeptonError, RankError
 from lepton_mpi.kernels.intrinsics import LINE_BYTES
 
-# Of a slot, and so of a part of a call.
-SLOT_BYTES = 256 << 10
+# Of a slot, and so of a part of a call; as in plans.py.
+SLOT_BYTES = 512 << 10
+# A block that has more parts than fill so many bytes is read from its sender's memory, where that is allowed.
+DIRECT_BYTES = 128 << 10
 _PAGE_BYTES = 4096
 
 # Up to this size of all ranks' arrays together every rank folds all of them, which is one meeting in place of two; as in plans.py.
@@ -100,11 +104,31 @@ class StagedCollectives:
         small = SMALL_CROWDED_BYTES if is_crowded else SMALL_BYTES
         plan[kernels.SMALL] = min(small // self._ranks, slot)
         plan[kernels.DIVISOR] = group.size
+        self._addresses = group.host_array((2, self._ranks, self._ranks), np.int64)
+        self._processes = group.host_array((self._ranks,), np.int64)
+        plan[kernels.ADDRESSES] = self._addresses.ctypes.data
+        plan[kernels.PROCESSES] = self._processes.ctypes.data
+        plan[kernels.DIRECT] = DIRECT_BYTES if self._can_read(group) else 0
         # Setting an element of it takes a third of the time.
         self._words = memoryview(plan)
         self.call_number = 0
         for kernel in (kernels.staged_move, kernels.staged_reduce):
             kernel.compile("i8(i8[::1])")
+
+    def _can_read(self, group: Group) -> bool:
+        """Whether all ranks of the host may read each other's memory: tried out with the next one. Collective over the host."""
+        told, found = np.full(1, 1 + self._own, np.int64), np.zeros(5, np.int64)
+        other = (self._own + 1) % self._ranks
+        self._processes[self._own] = os.getpid()
+        self._addresses[0, self._own, 0] = told.ctypes.data
+        group.host_barrier()
+        at, source = found.ctypes.data, int(self._addresses[0, other, 0])
+        read_memory(int(self._processes[other]), source, at, 8, at + 8)
+        self._lengths[0, self._own, 0, 0] = found[0] == 1 + other
+        group.host_barrier()
+        can_all = bool(self._lengths[0, :, 0, 0].all())
+        group.host_barrier()
+        return can_all
 
     @property
     def wait_seconds(self) -> float:
@@ -159,6 +183,7 @@ class StagedCollectives:
         if source is not None:
             self._enter(0, own * self._slot, source)
             words[kernels.OUTGOING] = int(others_want_it)
+            self._addresses[words[kernels.CALL] % 2, own] = source[0]
             if (kept := targets[own]) is not None:
                 words[kernels.OWN_FROM], words[kernels.OWN_BYTES] = source
                 words[kernels.OWN_TO] = kept[0]
@@ -177,6 +202,7 @@ class StagedCollectives:
         """Block r of ``inputs`` goes to rank r, block r of ``outputs`` comes from there."""
         words, own = self._begin(told), self._own
         words[kernels.FOLD] = 0
+        self._addresses[words[kernels.CALL] % 2, own] = [address for address, _ in inputs]
         unit, count = self._send_pieces(inputs), 0
         for rank, target in enumerate(outputs):
             if rank != own and target[1]:
@@ -260,7 +286,9 @@ class StagedCollectives:
     # -- errors ----------------------------------------------------------------------------------
 
     def _error(self, verdict: int, told: Fingerprint) -> LeptonError:
-        """The same on all ranks."""
+        """The same on all ranks, but for memory that one of them could not read."""
+        if verdict == self._ranks:
+            return RankError(f"{told}: memory of another rank cannot be read any more")
         call, numbers = int(self._plan[kernels.CALL]) - 1, self._numbers
         if verdict < 0:
             sender, receiver = divmod(-1 - verdict, self._ranks)
