@@ -28,7 +28,7 @@ _OF_BOOL |= dict.fromkeys(("product", "min", "band"), "band")
 _NO_ROOT = -1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Combination:
     """How elements are combined.
 

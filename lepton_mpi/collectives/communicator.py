@@ -161,13 +161,17 @@ class Communicator:
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
         """``function``, with the clock told; an error of this rank's arguments is told to all ranks."""
-        with self._communicating():
-            try:
-                function(*arguments)
-            except ConfigurationError as error:
-                if error.agreed:
-                    raise
-                self._ways.refuse(error)
+        # As ``_communicating``, which takes 2 us more.
+        self._number += 1
+        self._clock.enter("communication", self._number)
+        try:
+            function(*arguments)
+        except ConfigurationError as error:
+            if error.agreed:
+                raise
+            self._ways.refuse(error)
+        finally:
+            self._clock.enter("compute")
 
     @contextmanager
     def _communicating(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ import pytest
 
 from lepton_mpi.collectives.allreduce import make_plan
 from lepton_mpi.collectives.communicator import Communicator
+from lepton_mpi.collectives.within_host import staging
 from lepton_mpi.errors import ConfigurationError, RankError
 from tests import contributions
 from tests.parallel.together import check, equal_everywhere, refused, together
@@ -202,6 +203,17 @@ def _wrong_uneven_moves(one: Communicator, dtype: str, count: int) -> list[str]:
     one.alltoallv(found, sent[rank])
     compare("alltoallv", found, [sent[r][rank] for r in range(size)])
     return wrong
+
+
+@pytest.mark.parametrize("direct_bytes", [1, 0], ids=["read where they are", "staged"])
+def test_long_moves(world, monkeypatch, direct_bytes):
+    """From their senders' memory, and where the system forbids that, in many parts through the area."""
+    monkeypatch.setattr(staging, "DIRECT_BYTES", direct_bytes)
+    one = Communicator(world, staging_bytes=_small(world))
+    wrong = [name for count in (3000, 40_003) for name in _wrong_moves(one, "float64", count)]
+    one.close()
+    with together(world):
+        assert not wrong, wrong
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
