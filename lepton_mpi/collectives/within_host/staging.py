@@ -114,6 +114,7 @@ class StagedCollectives:
         plan[kernels.DIRECT] = DIRECT_BYTES if self._can_read(group) else 0
         # Setting an element of it takes a third of the time.
         self._words = memoryview(plan)
+        self._address_words = memoryview(self._addresses.reshape(-1))
         self.call_number = 0
         for kernel in (kernels.staged_move, kernels.staged_reduce):
             kernel.compile("i8(i8[::1])")
@@ -186,7 +187,8 @@ class StagedCollectives:
         if source is not None:
             self._enter(0, own * self._slot, source)
             words[kernels.OUTGOING] = int(others_want_it)
-            self._addresses[words[kernels.CALL] % 2, own] = source[0]
+            if told.byte_count > self._slot or lengths:
+                self._tell_addresses([source] * self._ranks)
             if (kept := targets[own]) is not None:
                 words[kernels.OWN_FROM], words[kernels.OWN_BYTES] = source
                 words[kernels.OWN_TO] = kept[0]
@@ -205,7 +207,7 @@ class StagedCollectives:
         """Block r of ``inputs`` goes to rank r, block r of ``outputs`` comes from there."""
         words, own = self._begin(told), self._own
         words[kernels.FOLD] = 0
-        self._addresses[words[kernels.CALL] % 2, own] = [address for address, _ in inputs]
+        self._tell_addresses(inputs)
         unit, count = self._send_pieces(inputs), 0
         for rank, target in enumerate(outputs):
             if rank != own and target[1]:
@@ -252,6 +254,14 @@ class StagedCollectives:
         words, at = self._words, kernels.ENTRIES + 3 * number
         words[at] = offset
         words[at + 1], words[at + 2] = block
+
+    def _tell_addresses(self, blocks: Sequence[Block]) -> None:
+        """Where those are that others may read."""
+        addresses = self._address_words
+        at = (self._words[kernels.CALL] % 2 * self._ranks + self._own) * self._ranks
+        for address, _ in blocks:
+            addresses[at] = address
+            at += 1
 
     def _send_pieces(self, inputs: Sequence[Block]) -> int:
         """A slot has a piece for each rank, whose bytes are returned."""
