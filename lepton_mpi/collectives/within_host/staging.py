@@ -234,7 +234,7 @@ class StagedCollectives:
         self._area[epoch % kernels.ROUNDS, self._own, : len(text)] = np.frombuffer(text, np.uint8)
         told = Fingerprint(REFUSED, root=self._own, byte_count=len(text))
         self.meet(told)
-        raise error  # of a rank alone
+        raise error.on_all_ranks()  # there is no other
 
     def close(self) -> None:
         """There is memory only, which goes with this object."""
