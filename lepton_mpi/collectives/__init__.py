@@ -9,12 +9,15 @@ Reading order::
                        arithmetic; then recursive_doubling, rabenseifner, circulant, double_binary_tree, pairwise,
                        two_level, broadcast, barrier; algorithms.py names them all
     messages/          a schedule as a program, run over messages between ranks, or between threads for tests
-    within_host/       ranks that share memory: atomics and flags, meetings, folds, vectors, and the plans that sum them
-    between_hosts/     lanes, each of which completes its slice; sums in the background, bucket by bucket
+    within_host/       ranks that share memory: atomics and flags, meetings, folds, vectors, and the plans that sum them;
+                       staging.py and its kernels: every verb on arrays that peers cannot read
+    between_hosts/     lanes, each of which completes its slice; sums in the background, bucket by bucket;
+                       staged_hosts.py: every verb over hosts, agreement.py: how hosts agree on a call
     compressing/       codecs with error feedback, and the lanes of compressed slices
     choosing/          online autotuner, timing, tables of what was measured
     explaining/        cost model, trace in words and pictures
-    allreduce.py       make_plan, the door to all of it
+    allreduce.py       make_plan, the door to all of it for one vector that is summed again and again
+    communicator.py    Communicator, the door to every verb on any arrays; calls.py: what a call is, as ranks tell it to each other
     sliced_sum.py      the same for gradients where every rank gets a sum of its own
 
 Nothing in this folder knows what a gradient is. Lengths are in elements unless a name says bytes.

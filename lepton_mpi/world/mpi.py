@@ -21,8 +21,9 @@ __all__ = ["MPI", "check_launcher", "delay_abort", "mpi_library"]
 # Open MPI's variable behind the setting ``opal_abort_delay``, and that of version 4.
 _ABORT_DELAYS = (("libopen-pal", "opal_abort_delay"), ("libmpi", "ompi_mpi_abort_delay"))
 
-# mpi4py's default, MPI_THREAD_MULTIPLE, makes MPICH avoid its shared-memory collectives.
-mpi4py.rc.thread_level = "funneled"
+# mpi4py's default, MPI_THREAD_MULTIPLE, makes MPICH avoid its shared-memory collectives. Not "funneled": a communicator may be
+# used in a thread of its own, see collectives/messages/mail.py.
+mpi4py.rc.thread_level = "serialized"
 try:
     with warnings.catch_warnings():
         # mpi4py guesses at a wrong launcher here; `check_launcher` knows, and says what to do.

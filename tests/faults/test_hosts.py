@@ -105,6 +105,80 @@ def test_groups_over_hosts(ranks_per_host):
     assert " passed" in said, said
 
 
+@pytest.mark.parametrize("ranks_per_host", [["2"], ["1", "2"]], ids=["two and two", "one and two"])
+@pytest.mark.parametrize(
+    "which",
+    [
+        "turned and (allreduce or reduce_scatterv)",
+        "turned and moves and (bool or float32)",
+        "differ",
+    ],
+)
+def test_a_communicator_over_hosts(ranks_per_host, which):
+    """Every verb, of ranks in another order than the hosts', and calls that do not fit together."""
+    tests = ("tests/parallel/test_communicator.py", "-k", which)
+    said = _run_over_hosts(ranks_per_host, "-m", "pytest", "-q", *tests)
+    assert " passed" in said, said
+
+
+_FAMILY_ON_THE_WIRE = """
+import numpy as np
+from pathlib import Path
+from lepton_mpi.collectives.communicator import Communicator
+from lepton_mpi.world.world import run
+
+def sent():
+    return int(Path("/sys/class/net/eth0/statistics/tx_bytes").read_text())
+
+def main(world):
+    one = Communicator(world)
+    N, size = 4 << 20, world.size
+    whole, part = np.zeros(N // 4, np.float32), np.zeros(N // 4 // size, np.float32)
+    calls = {
+        "allreduce": lambda: one.allreduce(whole),
+        "broadcast": lambda: one.broadcast(whole, 0),
+        "reduce": lambda: one.reduce(whole, 0),
+        "allgather": lambda: one.allgather(whole, part),
+        "reduce_scatter": lambda: one.reduce_scatter(part, whole),
+        "alltoall": lambda: one.alltoall(np.empty_like(whole), whole),
+    }
+    for name, call in calls.items():
+        call()
+        world.comm.Barrier()
+        before = sent()
+        for _ in range(3):
+            call()
+        world.comm.Barrier()
+        counts = world.comm.allgather((sent() - before) / 3 / N)
+        if world.rank == 0:
+            print("WIRE", name, max(counts))
+    one.close()
+
+raise SystemExit(run(main))
+"""
+
+
+def test_what_a_communicator_sends_is_the_least_there_can_be(tmp_path):
+    """Within 3 % of the bound, headers of Ethernet, IP and TCP aside; two hosts of two ranks, parts of N bytes."""
+    program = tmp_path / "family.py"
+    program.write_text(_FAMILY_ON_THE_WIRE)
+    said = _run_over_hosts(["2"], str(program), PYTHONPATH=str(jobs.ROOT))
+    found = {
+        words[1]: float(words[2])
+        for words in map(str.split, said.splitlines())
+        if words and words[0] == "WIRE"
+    }
+    # Of N; what all ranks of a host have together is N / 2.
+    bounds = {"allreduce": 1.0, "broadcast": 1.0, "reduce": 1.0}
+    bounds |= {"allgather": 0.5, "reduce_scatter": 0.5, "alltoall": 1.0}
+    assert found.keys() == bounds.keys(), said
+    # 1500 bytes carry 1448, with 14 more of Ethernet that the interface counts.
+    headers = 1514 / 1448
+    for name, bound in bounds.items():
+        assert found[name] < 1.03 * headers * bound, (name, found[name], bound)
+        assert found[name] > 0.97 * bound, (name, found[name], bound)
+
+
 @pytest.mark.parametrize("codec", ["int8", "topk:0.05", "powersgd:2"])
 def test_a_compressed_run_goes_on_with_its_residuals(tmp_path, codec):
     """On as many hosts with the bits of one that did not stop; on one host with what was left out."""
