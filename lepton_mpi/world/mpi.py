@@ -14,8 +14,7 @@ from lepton_mpi.wording import one_line
 
 __all__ = ["MPI", "check_launcher", "mpi_library"]
 
-# mpi4py's default, MPI_THREAD_MULTIPLE, makes MPICH avoid its shared-memory collectives.
-mpi4py.rc.thread_level = "funneled"
+mpi4py.rc.thread_level = launch.mpi_thread_level
 try:
     with warnings.catch_warnings():
         # mpi4py guesses at a wrong launcher here; `check_launcher` knows, and says what to do.
