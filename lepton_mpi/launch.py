@@ -126,16 +126,6 @@ def limit_threads(threads: int) -> None:
         os.environ.setdefault(name, str(count))
 
 
-# What mpi4py asks MPI for. Its own default, "multiple", makes MPICH avoid its shared-memory collectives.
-mpi_thread_level = "funneled"
-
-
-def use_mpi_from_threads() -> None:
-    """Have MPI started, if it is not yet, such that any thread may call it."""
-    global mpi_thread_level
-    mpi_thread_level = "multiple"
-
-
 def die_with_launcher() -> None:
     """Ask Linux to end this process when its launcher dies, so that a killed ``mpirun`` leaves no orphans."""
     if launched_size() > 1 and sys.platform == "linux":

@@ -2,7 +2,7 @@
 
 c10d hands a backend neither a context nor a word about its end, so the present job is kept here, by module.
 
-    init_process_group        join(): MPI with threads, the World, the monitor of its process groups
+    init_process_group        join(): MPI, the World, the monitor of its process groups
     new_group                 job.group(ranks): a Group of them
     destroy_process_group     job.drop(group); the last one closes the World, and the next init opens a new one
     end of the program        without destroy_process_group: atexit says that this rank is over, so that nobody calls it dead
@@ -20,9 +20,9 @@ import sys
 from collections.abc import Sequence
 from types import TracebackType
 
-from lepton_mpi import launch
 from lepton_mpi.errors import ConfigurationError, LauncherError
 from lepton_mpi.torch.monitor import Monitor
+from lepton_mpi.torch.work import Turns
 from lepton_mpi.world.rank_group import RankGroup
 from lepton_mpi.world.world import World
 
@@ -39,6 +39,8 @@ class Job:
     ----------
     world : World
     monitor : Monitor
+    turns : list of Turns
+        Of the process groups that there are.
     ranks : list of int
         MPI's rank of each of torch's; the same numbers unless ``init_process_group`` was told others.
     """
@@ -53,6 +55,7 @@ class Job:
         sys.excepthook = self._on_exception
         self.ranks = list(range(self.world.size))
         self.monitor = Monitor(self.world)
+        self.turns: list[Turns] = []
         self._groups: list[RankGroup] = []
         self._process = os.getpid()
         atexit.register(self._at_exit)
@@ -76,9 +79,16 @@ class Job:
 
     def group(self, ranks: Sequence[int]) -> RankGroup:
         """Some ranks, by torch's numbers, in this order. Collective over them alone."""
+        self.keep_mpi_free()
         group = self.world.group([self.ranks[rank] for rank in ranks])
         self._groups.append(group)
         return group
+
+    def keep_mpi_free(self) -> None:
+        """Return once no helper thread is in a call, before this one calls MPI; on one host they call no MPI."""
+        if self.world.host_count > 1:
+            for turns in self.turns:
+                turns.drain()
 
     def drop(self, group: RankGroup) -> None:
         """A process group has ended; with the last one the job of torch has. Collective over the group."""
@@ -120,8 +130,7 @@ def join() -> Job:
 
 
 def _start_mpi() -> None:
-    """Start MPI such that several threads may use it; LauncherError if it cannot, or was started otherwise before."""
-    launch.use_mpi_from_threads()
+    """Start MPI; LauncherError if it does not know all of torch's processes, or was started for one thread."""
     from lepton_mpi.world.mpi import MPI, check_launcher
 
     check_launcher()
@@ -132,9 +141,8 @@ def _start_mpi() -> None:
             f"ranks. Start the same program by `mpirun -n {started} python …` or `srun --mpi=pmix python …` in place of "
             f"`torchrun --nproc-per-node {started} …`"
         )
-    if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+    if MPI.Query_thread() < MPI.THREAD_SERIALIZED:
         raise LauncherError(
-            "MPI runs without support for threads, which process groups of torch need: call "
-            "torch.distributed.init_process_group(\"lepton\") before anything else starts MPI, such as fit(); "
-            "mpi4py.rc.thread_level must not be below \"multiple\""
+            "MPI was started for one thread, but process groups of torch call it from several: leave mpi4py.rc.thread_level as it "
+            'is, or set it to "serialized"'
         )

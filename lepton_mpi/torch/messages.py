@@ -1,6 +1,6 @@
 """Messages between two ranks of a process group, over MPI: both sides may go on while a message is under way.
 
-A message is cut into pieces of 1 GiB, since MPI counts in 32 bits. Nobody is waited for by the call itself, so that ranks may
+MPI serves one thread at a time here, hence ``MPI_LOCK``. A message is cut into pieces of 1 GiB, since MPI counts in 32 bits. Nobody is waited for by the call itself, so that ranks may
 send to each other before either receives; ``wait`` asks MPI, with shorter and shorter spells of the processor, until the
 message is through or the timeout is over. Messages do not take turns with collectives.
 """
@@ -18,16 +18,15 @@ import torch
 from torch import Tensor
 from torch.distributed import Work
 
+from lepton_mpi.collectives.messages.mail import MPI_LOCK
+
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 _PIECE_BYTES = 1 << 30
-# Below, the group's own messages have theirs.
-_TAG_MIN = 1000
+# Below, the group's own messages have theirs; every MPI has tags up to 32767.
+_TAG_MIN, TAG_MAX = 1000, 31000
 _SPIN_SECONDS, _NAP_SECONDS = 0.001, 0.00005
-
-# MPI's MPI_ANY_SOURCE differs between libraries.
-ANY_SOURCE = None
 
 
 class MessageWork(Work):
@@ -79,9 +78,10 @@ class MessageWork(Work):
             from lepton_mpi.world.mpi import MPI
 
             status = MPI.Status()
-            while self._requests and self._requests[0].Test(status):
-                self._source = status.Get_source()
-                self._requests.pop(0)
+            with MPI_LOCK:
+                while self._requests and self._requests[0].Test(status):
+                    self._source = status.Get_source()
+                    self._requests.pop(0)
             if not self._requests:
                 self._is_done = True
                 self._give_back()
@@ -114,7 +114,8 @@ class MessageWork(Work):
 
 def start_send(comm: MPI.Comm, array: np.ndarray, to: int, tag: int) -> list[Any]:
     """Requests of MPI, one a piece. ``array``: bytes, which must stay as they are until all are through."""
-    return [comm.Isend(piece, to, _tag(tag)) for piece in _pieces(array)]
+    with MPI_LOCK:
+        return [comm.Isend(piece, to, _tag(tag)) for piece in _pieces(array)]
 
 
 def start_receive(comm: MPI.Comm, array: np.ndarray, source: int | None, tag: int) -> list[Any]:
@@ -127,7 +128,8 @@ def start_receive(comm: MPI.Comm, array: np.ndarray, source: int | None, tag: in
             f"recv from any rank: expected at most {_PIECE_BYTES} bytes, got {array.size}; name the source"
         )
     origin = MPI.ANY_SOURCE if source is None else source
-    return [comm.Irecv(piece, origin, _tag(tag)) for piece in pieces]
+    with MPI_LOCK:
+        return [comm.Irecv(piece, origin, _tag(tag)) for piece in pieces]
 
 
 def _pieces(array: np.ndarray) -> list[np.ndarray]:
@@ -137,6 +139,6 @@ def _pieces(array: np.ndarray) -> list[np.ndarray]:
 
 
 def _tag(tag: int) -> int:
-    if not 0 <= tag < 1 << 20:
-        raise ValueError(f"tag: expected 0 to {(1 << 20) - 1}, got {tag}")
+    if not 0 <= tag <= TAG_MAX:
+        raise ValueError(f"tag: expected 0 to {TAG_MAX}, got {tag}")
     return tag + _TAG_MIN

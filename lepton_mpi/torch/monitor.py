@@ -79,7 +79,6 @@ class Calls:
         self.local_rank = group.local_rank
         self.host_ranks = [ranks[rank] for rank in group.host_ranks]
         self.elsewhere = [rank for rank in ranks if rank not in self.host_ranks]
-        self._clock = group.clock
         self.limit_seconds = timeout_seconds
 
     def begin(self, verb: str, timeout_seconds: float) -> None:
@@ -89,12 +88,10 @@ class Calls:
         row[VERB] = _NUMBER_OF[verb]
         row[BEGUN] += 1
         row[SINCE] = monotonic()
-        self._clock.enter("communication", int(row[BEGUN]))
 
     def end(self) -> None:
         """This rank is out of it."""
         self._row[SINCE] = 0.0
-        self._clock.enter("compute")
 
     @property
     def count(self) -> int:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from lepton_mpi.torch.job import Job
     from lepton_mpi.world.rank_group import RankGroup
 
-_BARRIER_TAG = (1 << 20) - 1
+_BARRIER_TAG = messages.TAG_MAX
 
 
 class CollectiveVerbs:
@@ -67,6 +67,7 @@ class CollectiveVerbs:
         self._calls = Calls(group, self._members, name, timeout_seconds)
         job.monitor.watch(self._calls)
         self._turns = Turns(name)
+        job.turns.append(self._turns)
         self._coalesced: list[Any] | None = None
 
     # -- carrying out ----------------------------------------------------------------------------
@@ -389,6 +390,8 @@ class CollectiveVerbs:
             return
         communicator, self._communicator = self._communicator, None
         self._turns.close(self._timeout_seconds)
+        self._job.turns.remove(self._turns)
+        self._job.keep_mpi_free()
         communicator.close()
         self._job.monitor.forget(self._calls)
         self._job.drop(self._group)

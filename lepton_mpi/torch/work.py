@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 from queue import SimpleQueue
-from time import monotonic
 from typing import Any
 
 import torch
@@ -178,7 +177,7 @@ class Turns:
         """In this thread, after all calls before it."""
         with self._caller:
             if self._waiting:
-                self._drain()
+                self.drain()
             with self._communicator:
                 call()
 
@@ -202,7 +201,8 @@ class Turns:
         self._helper.join(timeout_seconds)
         self._helper = None
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
+        """Return once the helper has nothing to do."""
         with self._idle:
             while self._waiting:
                 self._idle.wait()
@@ -228,8 +228,3 @@ def seconds_of(timeout: timedelta | None, otherwise: float) -> float:
     """Seconds of an option of torch, in which a negative time stands for none."""
     seconds = timeout.total_seconds() if timeout is not None else -1.0
     return seconds if seconds > 0 else otherwise
-
-
-def deadline(seconds: float) -> float:
-    """CLOCK_MONOTONIC seconds at which it is over."""
-    return monotonic() + seconds
