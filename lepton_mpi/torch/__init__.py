@@ -1,12 +1,12 @@
 """Backend ``lepton`` of ``torch.distributed``, registered by ``import lepton_mpi.torch``; see README.md of this folder.
 
-    backend.py         the class that torch makes a process group of; process_group.py its calls
-    work.py            calls that are done or under way, and whose turn it is; messages.py those of two ranks
-    tensors.py         tensors as NumPy arrays
-    job.py             the World that process groups share; environment.py launcher, store and addresses
-    monitor.py         who is late
-    canonical.py       DDP with the same bits on any number of ranks
-    module.py          a torch module as a model of ``fit``
+backend.py         the class that torch makes a process group of; process_group.py its calls
+work.py            calls that are done or under way, and whose turn it is; messages.py those of two ranks
+tensors.py         tensors as NumPy arrays
+job.py             the World that process groups share; environment.py launcher, store and addresses
+monitor.py         who is late
+canonical.py       DDP with the same bits on any number of ranks
+module.py          a torch module as a model of ``fit``
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ _PUBLIC = {
     "CanonicalGradients": "canonical",
     "canonical_hook": "canonical",
     "model": "module",
+    "save": "saving",
 }
-__all__ = ["CanonicalGradients", "canonical_hook", "model"]
+__all__ = ["CanonicalGradients", "canonical_hook", "model", "save"]
 
 if not torch.distributed.is_available():
     raise ImportError("lepton_mpi.torch needs a torch that was built with torch.distributed")

@@ -90,10 +90,7 @@ def make_process_group(options: Any, pg_options: Any = None) -> LeptonProcessGro
     """
     job = join()
     members = list(options.global_ranks_in_group)
-    if members:
-        group = job.group(members)
-    else:
-        group = job.number(options.group_rank, options.group_size)
+    group = job.group(members) if members else job.number(options.group_rank, options.group_size)
     name = str(options.group_id) if members else "default"
     return LeptonProcessGroup(job, group, name, options.timeout.total_seconds())
 

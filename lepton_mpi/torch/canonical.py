@@ -20,9 +20,11 @@ random numbers that depend on the rank, and the same arithmetic on each host.
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import GradBucket, group
 from torch.nn.parallel import DistributedDataParallel
@@ -61,12 +63,12 @@ class CanonicalGradients:
     def __init__(
         self, module: DistributedDataParallel, micro_batches: int, divisor: float | None = None
     ) -> None:
-        process_group: Any = module.process_group or group.WORLD
+        process_group = module.process_group or group.WORLD
         if not isinstance(process_group, CollectiveVerbs):
             raise ConfigurationError(
                 'CanonicalGradients: expected DistributedDataParallel on backend lepton; call init_process_group("lepton")'
             )
-        size, rank = process_group.size(), process_group.rank()
+        size, rank = dist.get_world_size(process_group), dist.get_rank(process_group)
         if micro_batches < size:
             raise ConfigurationError(
                 f"micro_batches: expected at least {size}, one a rank, got {micro_batches}"
@@ -151,10 +153,8 @@ class CanonicalGradients:
     def _exchange(self, communicator: Communicator, nodes: Tensor, buffer: Tensor) -> None:
         """Collective: every rank adds its slice of all nodes, and gets the slices of the others."""
         bounds = chunk_bounds(buffer.numel(), communicator.size)
-        slices = [slice(*pair) for pair in zip(bounds, bounds[1:], strict=False)]
-        firsts = [
-            [start for start, _ in whole_nodes(*run, self.count)] for run in self._shares
-        ]
+        slices = [slice(*pair) for pair in pairwise(bounds)]
+        firsts = [[start for start, _ in whole_nodes(*run, self.count)] for run in self._shares]
         mine = bounds[communicator.rank + 1] - bounds[communicator.rank]
         came = [nodes.new_empty((len(rows), mine)) for rows in firsts]
         sent = [nodes[:, part].contiguous() for part in slices]
@@ -167,9 +167,7 @@ class CanonicalGradients:
         communicator.allgatherv([bytes_of(buffer[part]) for part in slices], bytes_of(total))
 
 
-def canonical_hook(
-    state: CanonicalGradients, bucket: GradBucket
-) -> torch.futures.Future[Tensor]:
+def canonical_hook(state: CanonicalGradients, bucket: GradBucket) -> torch.futures.Future[Tensor]:
     """Communication hook of DDP: ``net.register_comm_hook(CanonicalGradients(net, 8), canonical_hook)``.
 
     Collective over the process group of the module. Usable only within ``state.micro_batches()``.

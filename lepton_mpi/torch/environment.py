@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlparse
@@ -92,17 +92,14 @@ def _addresses() -> list[str]:
     """Addresses by which other hosts may reach this one, its name first; the loopback, which means another host there, not."""
     name = socket.gethostname()
     found = [name]
-    try:
-        found += [info[4][0] for info in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)]
-    except OSError:
-        pass
-    try:
+    with suppress(OSError):
+        infos = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        found += [str(info[4][0]) for info in infos]
+    with suppress(OSError):
         # Sends nothing: the system only chooses the interface that leads out.
         with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
             probe.connect(("192.0.2.1", 9))
             found.append(probe.getsockname()[0])
-    except OSError:
-        pass
     return [one for one in dict.fromkeys(found) if not one.startswith(("127.", "::1"))]
 
 

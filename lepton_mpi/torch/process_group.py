@@ -15,87 +15,21 @@ Names come in pairs, since torch 2.13 renames the calls on one tensor, such as `
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from torch import Tensor
 from torch.distributed import ReduceOp, Work
 
 from lepton_mpi.collectives.communicator import Communicator
-from lepton_mpi.torch import messages
-from lepton_mpi.torch.monitor import Calls
-from lepton_mpi.torch.tensors import (
-    Outputs,
-    check_same_type,
-    inputs_of,
-    numbers_of,
-)
-from lepton_mpi.torch.work import DoneWork, HelpedWork, JointWork, Turns, seconds_of
-
-if TYPE_CHECKING:
-    from lepton_mpi.torch.job import Job
-    from lepton_mpi.world.rank_group import RankGroup
-
-_BARRIER_TAG = messages.TAG_MAX
+from lepton_mpi.torch.message_verbs import MessageVerbs
+from lepton_mpi.torch.tensors import Outputs, check_same_type, inputs_of, listed, numbers_of
 
 
-class CollectiveVerbs:
-    """c10d's calls. Making one is collective over its ranks.
+class CollectiveVerbs(MessageVerbs):
+    """c10d's collectives. Each is collective over the group.
 
-    Every call of a collective is collective over the group; ``opts`` are torch's options of the call, whose ``asyncOp`` says
-    whether the caller goes on (torch before it had that: always).
-
-    Parameters
-    ----------
-    job : Job
-    group : RankGroup
-        Whose ranks these are; belongs to the process group from now on.
-    name : str
-        What reports call it.
-    timeout_seconds : float
-        Of a call, after which the job ends with a report.
+    ``opts`` are torch's options of the call, whose ``asyncOp`` says whether the caller goes on (torch before it had that: always).
     """
-
-    def _open(self, job: Job, group: RankGroup, name: str, timeout_seconds: float) -> None:
-        self._job, self._group, self._name = job, group, name
-        self._timeout_seconds = timeout_seconds
-        self._communicator: Communicator | None = Communicator(group)
-        self._me, self._ranks = group.rank, group.size
-        # Torch's ranks in the job.
-        self._members: list[int] = group.comm.allgather(job.ranks.index(job.world.rank))
-        self._calls = Calls(group, self._members, name, timeout_seconds)
-        job.monitor.watch(self._calls)
-        self._turns = Turns(name)
-        job.turns.append(self._turns)
-        self._coalesced: list[Any] | None = None
-
-    # -- carrying out ----------------------------------------------------------------------------
-
-    def _carry_out(
-        self, verb: str, call: Callable[[Communicator], Any], tensors: list[Tensor], opts: Any
-    ) -> Work:
-        """Now or by the helper, as ``opts`` has it."""
-        communicator, calls = self._communicator, self._calls
-        if communicator is None:
-            raise RuntimeError(f"process group {self._name} was destroyed; {verb} came after that")
-        seconds = seconds_of(getattr(opts, "timeout", None), self._timeout_seconds)
-
-        def carry_out() -> None:
-            calls.begin(verb, seconds)
-            try:
-                call(communicator)
-            finally:
-                calls.end()
-
-        if getattr(opts, "asyncOp", True):
-            work: Any = self._turns.later(carry_out, HelpedWork(tensors))
-        else:
-            self._turns.now(carry_out)
-            work = DoneWork(tensors)
-        if self._coalesced is not None:
-            self._coalesced.append(work)
-        return work
 
     def _move(
         self,
@@ -119,7 +53,7 @@ class CollectiveVerbs:
 
     def allreduce(self, tensors: Any, opts: Any = None) -> Work:
         """Every rank's tensor becomes the combination of all of them."""
-        tensors = _listed(tensors)
+        tensors = listed(tensors)
         parts = [numbers_of(*_scaled(tensor, opts)) for tensor in tensors]
 
         def reduce(communicator: Communicator) -> None:
@@ -136,7 +70,7 @@ class CollectiveVerbs:
 
     def reduce(self, tensors: Any, opts: Any) -> Work:
         """The same on ``opts.rootRank`` alone."""
-        tensors, root = _listed(tensors), opts.rootRank
+        tensors, root = listed(tensors), opts.rootRank
         parts = [numbers_of(*_scaled(tensor, opts), root == self._me) for tensor in tensors]
 
         def reduce(communicator: Communicator) -> None:
@@ -149,14 +83,17 @@ class CollectiveVerbs:
 
     def reduce_scatter(self, outputs: Any, inputs: Any, opts: Any = None) -> Work:
         """``outputs[i]`` is the combination of what the ranks have for this one in ``inputs[i]``, a list by rank."""
-        outputs = _listed(outputs)
+        outputs = listed(outputs)
         lists = [inputs] if isinstance(inputs[0], Tensor) else inputs
         for output, parts in zip(outputs, lists, strict=True):
             _check_count("reduce_scatter: input tensors", len(parts), self._ranks)
             _check_count("elements for this rank", parts[self._me].numel(), output.numel())
             check_same_type([output, *parts])
         pairs = [
-            (numbers_of(*_scaled(output, opts)), [numbers_of(*_scaled(part, opts), False) for part in parts])
+            (
+                numbers_of(*_scaled(output, opts)),
+                [numbers_of(*_scaled(part, opts), False) for part in parts],
+            )
             for output, parts in zip(outputs, lists, strict=True)
         ]
 
@@ -200,7 +137,7 @@ class CollectiveVerbs:
 
     def broadcast(self, tensors: Any, opts: Any) -> Work:
         """Fill every rank's tensor with that of ``opts.rootRank``."""
-        tensors, root = _listed(tensors), opts.rootRank
+        tensors, root = listed(tensors), opts.rootRank
 
         def move(communicator: Communicator, outputs: list[Any], _: list[Any]) -> None:
             for array in outputs:
@@ -211,7 +148,7 @@ class CollectiveVerbs:
     def allgather(self, outputs: Any, inputs: Any, opts: Any = None) -> Work:
         """``outputs[i][r]`` is ``inputs[i]`` of rank r; the ranks' tensors may have different lengths."""
         lists = [outputs] if isinstance(outputs[0], Tensor) else outputs
-        inputs = _listed(inputs)
+        inputs = listed(inputs)
         for parts, tensor in zip(lists, inputs, strict=True):
             _check_count("all_gather: output tensors", len(parts), self._ranks)
             _check_count("elements for this rank", parts[self._me].numel(), tensor.numel())
@@ -261,7 +198,7 @@ class CollectiveVerbs:
         def move(communicator: Communicator, arrays: list[Any], read: list[Any]) -> None:
             communicator.gather(arrays if root == communicator.rank else None, read[0], root)
 
-        return self._move("gather", parts, _listed(inputs), opts, move)
+        return self._move("gather", parts, listed(inputs), opts, move)
 
     def scatter(self, outputs: Any, inputs: Any, opts: Any) -> Work:
         """``outputs[0]`` of rank r is ``inputs[0][r]`` of ``opts.rootRank``; no inputs on the others."""
@@ -272,9 +209,11 @@ class CollectiveVerbs:
         def move(communicator: Communicator, arrays: list[Any], read: list[Any]) -> None:
             communicator.scatter(arrays[0], read if root == communicator.rank else None, root)
 
-        return self._move("scatter", _listed(outputs), parts, opts, move)
+        return self._move("scatter", listed(outputs), parts, opts, move)
 
-    def alltoall(self, outputs: Sequence[Tensor], inputs: Sequence[Tensor], opts: Any = None) -> Work:
+    def alltoall(
+        self, outputs: Sequence[Tensor], inputs: Sequence[Tensor], opts: Any = None
+    ) -> Work:
         """``outputs[r]`` is what rank r has for this one in its ``inputs``."""
         _check_count("all_to_all: output tensors", len(outputs), self._ranks)
         _check_count("all_to_all: input tensors", len(inputs), self._ranks)
@@ -296,7 +235,10 @@ class CollectiveVerbs:
                 *("all_to_all", [output], [input], opts),
                 lambda communicator, out, read: communicator.alltoall(out[0], read[0]),
             )
-        cuts = [_cut(output, output_split_sizes, self._ranks), _cut(input, input_split_sizes, self._ranks)]
+        cuts = [
+            _cut(output, output_split_sizes, self._ranks),
+            _cut(input, input_split_sizes, self._ranks),
+        ]
 
         def move(communicator: Communicator, arrays: list[Any], read: list[Any]) -> None:
             parts = [
@@ -313,113 +255,9 @@ class CollectiveVerbs:
         """Until all ranks have called it."""
         return self._carry_out("barrier", Communicator.barrier, [], opts)
 
-    # -- messages --------------------------------------------------------------------------------
-
-    def send(self, tensors: Any, to: int, tag: int = 0) -> Work:
-        """A message to rank ``to`` of the group; the tensor must stay as it is until it is through."""
-        tensors = _listed(tensors)
-        array = inputs_of(tensors)[0]
-        requests = messages.start_send(self._group.comm, array, to, tag)
-        what = f"send to rank {to} of process group {self._name}, tag {tag},"
-        # The array is kept by the work: of a tensor that is not contiguous, it is a copy.
-        return self._message(tensors, requests, what, lambda: array.size)
-
-    def recv(self, tensors: Any, source: int | None, tag: int = 0) -> Work:
-        """The message of rank ``source`` of the group; of one rank and tag in the order of sending."""
-        tensors = _listed(tensors)
-        written = Outputs(tensors)
-        requests = messages.start_receive(self._group.comm, written.arrays[0], source, tag)
-        origin = "any rank" if source is None else f"rank {source}"
-        what = f"recv from {origin} of process group {self._name}, tag {tag},"
-        return self._message(tensors, requests, what, written.give_back)
-
-    def recv_anysource(self, tensors: Any, tag: int = 0) -> Work:
-        """The first message of any rank; ``_source_rank()`` of the work says whose."""
-        return self.recv(tensors, None, tag)
-
-    def _message(
-        self, tensors: list[Tensor], requests: list[Any], what: str, after: Callable[[], Any]
-    ) -> Work:
-        work = messages.MessageWork(tensors, requests, what, self._timeout_seconds, after)
-        if self._coalesced is not None:
-            self._coalesced.append(work)
-        return work
-
-    def monitored_barrier(
-        self, timeout: timedelta | None = None, wait_all_ranks: bool = False
-    ) -> None:
-        """A barrier after which rank 0, if it fails, knows who was not there: RuntimeError with the ranks, and on the others."""
-        seconds = seconds_of(timeout, self._timeout_seconds)
-        here = torch.zeros(1, dtype=torch.uint8)
-        limit = timedelta(seconds=seconds)
-        if self._me:
-            self.send([here], 0, _BARRIER_TAG).wait(limit)
-            self.recv([here], 0, _BARRIER_TAG).wait(limit * 2)
-            return
-        missing = []
-        works = {rank: self.recv([here.clone()], rank, _BARRIER_TAG) for rank in range(1, self._ranks)}
-        for rank, work in works.items():
-            try:
-                work.wait(limit)
-            except RuntimeError:
-                missing.append(rank)
-                limit = timedelta(seconds=0.001)
-                if not wait_all_ranks:
-                    break
-        if missing:
-            raise RuntimeError(
-                f"ranks {', '.join(map(str, missing))} of process group {self._name} did not come to monitored_barrier in {seconds:g} s"
-            )
-        for rank in works:
-            self.send([here], rank, _BARRIER_TAG).wait()
-
-    # -- several calls as one --------------------------------------------------------------------
-
-    def _start_coalescing(self, device: Any = None) -> None:
-        self._coalesced = []
-
-    def _end_coalescing(self, device: Any = None) -> Work:
-        works, self._coalesced = self._coalesced or [], None
-        return JointWork(works)
-
-    # -- the end, and what torch asks ------------------------------------------------------------
-
-    def shutdown(self) -> None:
-        """Give back what the group holds. Collective over it; does nothing the second time."""
-        if self._communicator is None:
-            return
-        communicator, self._communicator = self._communicator, None
-        self._turns.close(self._timeout_seconds)
-        self._job.turns.remove(self._turns)
-        self._job.keep_mpi_free()
-        communicator.close()
-        self._job.monitor.forget(self._calls)
-        self._job.drop(self._group)
-
-    def abort(self) -> None:
-        """The same: calls that are under way end first, or the job does."""
-        self.shutdown()
-
-    def set_timeout(self, timeout: timedelta) -> None:
-        """Of the calls from now on."""
-        self._timeout_seconds = timeout.total_seconds()
-        self._calls.timeout_seconds = self._timeout_seconds
-
-    _set_default_timeout = set_timeout
-
-    def _get_sequence_number_for_group(self) -> int:
-        return self._calls.count
-
-    def _set_sequence_number_for_group(self) -> None:
-        """Calls are counted from 0 on all ranks."""
-
 
 def _scaled(tensor: Tensor, opts: Any) -> tuple[Tensor, Any]:
     return tensor, ReduceOp.SUM if opts is None else getattr(opts, "reduceOp", opts)
-
-
-def _listed(tensors: Any) -> list[Tensor]:
-    return [tensors] if isinstance(tensors, Tensor) else list(tensors)
 
 
 def _flat(tensors: Any) -> list[Tensor]:

@@ -159,3 +159,8 @@ def check_same_type(tensors: Sequence[Tensor]) -> None:
             raise ValueError(
                 f"backend lepton: expected tensors of one type, got {tensors[0].dtype} and {tensor.dtype}"
             )
+
+
+def listed(tensors: Any) -> list[Tensor]:
+    """A list of tensors, or one tensor, as a list."""
+    return [tensors] if isinstance(tensors, Tensor) else list(tensors)

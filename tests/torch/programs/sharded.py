@@ -19,12 +19,16 @@ import lepton_mpi.torch  # noqa: F401
 def transformer() -> nn.Module:
     torch.manual_seed(11)
     layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
-    return nn.Sequential(nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(16, 3))
+    return nn.Sequential(
+        nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(16, 3)
+    )
 
 
 def batches(steps: int) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(5)
-    return [torch.randn(4 * dist.get_world_size(), 6, 16, generator=generator) for _ in range(steps)]
+    return [
+        torch.randn(4 * dist.get_world_size(), 6, 16, generator=generator) for _ in range(steps)
+    ]
 
 
 def step(net: nn.Module, optimizer: torch.optim.Optimizer, rows: torch.Tensor) -> float:
@@ -39,7 +43,9 @@ def losses(net: nn.Module, optimizer: torch.optim.Optimizer, is_shared: bool) ->
     """Of 8 steps; each rank has its part of the rows, or all of them."""
     rank, found = dist.get_rank(), []
     for rows in batches(8):
-        loss = torch.tensor(step(net, optimizer, rows[4 * rank : 4 * rank + 4] if is_shared else rows))
+        loss = torch.tensor(
+            step(net, optimizer, rows[4 * rank : 4 * rank + 4] if is_shared else rows)
+        )
         if is_shared:
             dist.all_reduce(loss, dist.ReduceOp.AVG)
         found.append(loss.item())

@@ -24,7 +24,9 @@ def hugging_face(folder: str) -> None:
 
     dist.init_process_group("lepton")  # before TrainingArguments, which takes what there is
     torch.manual_seed(0)
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_positions=16, n_embd=16, n_layer=2, n_head=2))
+    model = GPT2LMHeadModel(
+        GPT2Config(vocab_size=50, n_positions=16, n_embd=16, n_layer=2, n_head=2)
+    )
     tokens = torch.arange(64 * 12).reshape(64, 12) % 50
     rows = [{"input_ids": one, "labels": one} for one in tokens]
     arguments = TrainingArguments(
