@@ -21,7 +21,6 @@ random numbers that depend on the rank, and the same arithmetic on each host.
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.distributed as dist

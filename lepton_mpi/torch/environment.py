@@ -95,11 +95,10 @@ def _addresses() -> list[str]:
     with suppress(OSError):
         infos = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
         found += [str(info[4][0]) for info in infos]
-    with suppress(OSError):
-        # Sends nothing: the system only chooses the interface that leads out.
-        with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
-            probe.connect(("192.0.2.1", 9))
-            found.append(probe.getsockname()[0])
+    # Sends nothing: the system only chooses the interface that leads out.
+    with suppress(OSError), closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+        probe.connect(("192.0.2.1", 9))
+        found.append(probe.getsockname()[0])
     return [one for one in dict.fromkeys(found) if not one.startswith(("127.", "::1"))]
 
 
