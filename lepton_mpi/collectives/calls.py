@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.errors import ConfigurationError, LeptonError, RankError
 
 VERBS = (
     *("barrier", "allreduce", "reduce", "broadcast", "allgather", "allgatherv", "reduce_scatter"),
@@ -98,9 +99,75 @@ class Fingerprint(NamedTuple):
             words = [OPERATIONS[self.operation], REDUCED_DTYPES[self.dtype]]
         if verb != "barrier" and not verb.endswith("v") and verb not in ("gather", "scatter"):
             words.append(f"{self.byte_count} bytes")
+        if verb in ("allgatherv", "reduce_scatterv") and self.byte_count:
+            words.append(f"lengths with checksum {self.byte_count:08x}")
         if self.root != _NO_ROOT:
             words.append(f"root {self.root}")
         return f"{verb}({', '.join(words)})"
 
 
 REFUSED = NUMBER_OF["refused"]
+
+
+def difference_error(
+    number: int, rank: int, told: Fingerprint, other: int, told_other: Fingerprint
+) -> LeptonError:
+    """Two ranks call different things; the same on all ranks."""
+    return RankError(
+        f"call {number} of the communicator differs between ranks: rank {rank} calls {told}, rank {other} calls {told_other}"
+    ).on_all_ranks()
+
+
+def length_error(
+    number: int, told: Fingerprint, sender: int, sent: int, receiver: int, expected: int
+) -> LeptonError:
+    """Two ranks see the length of a block differently; the same on all ranks."""
+    return RankError(
+        f"call {number} of the communicator, {told}: rank {sender} has {sent} bytes for rank {receiver}, which expects "
+        f"{expected}"
+    ).on_all_ranks()
+
+
+# Address and bytes.
+Block = tuple[int, int]
+
+
+class Ways(Protocol):
+    """How calls are carried out, on one host or on several. All collective; nothing is written if ranks were told different things."""
+
+    def reduce(self, told: Fingerprint, array: Block, combination: Combination) -> None:
+        """Combine the arrays of all ranks in place of each or, with a ``told.root``, of that of the root."""
+
+    def reduce_blocks(
+        self, told: Fingerprint, output: Block, inputs: Sequence[Block], combination: Combination
+    ) -> None:
+        """Combine what all ranks have for this one."""
+
+    def spread(
+        self,
+        told: Fingerprint,
+        source: Block | None,
+        targets: Sequence[Block | None],
+        lengths: tuple[Sequence[int], Sequence[int]] | None = None,
+        others_want_it: bool = True,
+    ) -> None:
+        """Every rank that has a block, ``source``, copies it to all that want it.
+
+        targets : for each rank, where its block goes on this one; None where it is not wanted.
+        lengths : bytes to and from each rank, where they are not told by ``told.byte_count``.
+        others_want_it : whether any rank but this one wants its block.
+        """
+
+    def exchange(
+        self, told: Fingerprint, outputs: Sequence[Block], inputs: Sequence[Block]
+    ) -> None:
+        """Block r of ``inputs`` goes to rank r, block r of ``outputs`` comes from there."""
+
+    def meet(self, told: Fingerprint) -> None:
+        """All ranks meet, and compare what they were told."""
+
+    def refuse(self, error: LeptonError) -> None:
+        """Meet the others in their call, with an error in place of arguments, which all ranks raise."""
+
+    def close(self) -> None:
+        """Give back what is not memory."""

@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from lepton_mpi.collectives.calls import NUMBER_OF, Fingerprint, combination
+from lepton_mpi.collectives.between_hosts.staged_hosts import StagedHosts
+from lepton_mpi.collectives.calls import NUMBER_OF, Block, Fingerprint, Ways, combination
 from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.messages.mail import Mail
-from lepton_mpi.collectives.within_host.staging import Block, StagedCollectives
+from lepton_mpi.collectives.within_host.staging import StagedCollectives
 from lepton_mpi.errors import ConfigurationError
 
 STAGING_BYTES = 32 << 20
@@ -63,7 +64,8 @@ class Communicator:
         self._group, self._clock, self._number = group, group.clock, 0
         self._ranks = range(self.size)
         with group.agreeing():
-            self._ways = StagedCollectives(group, staging_bytes)
+            ways = StagedCollectives if group.host_count == 1 else StagedHosts
+            self._ways: Ways = ways(group, staging_bytes)
         self._mail = Mail(group.collective_comm)
 
     # -- reductions ------------------------------------------------------------------------------
@@ -153,6 +155,7 @@ class Communicator:
     def close(self) -> None:
         """Give back memory and communicators. Collective; does nothing the second time."""
         self._mail.close()
+        self._ways.close()
 
     # -- a call ----------------------------------------------------------------------------------
 

@@ -49,7 +49,9 @@ UNIT, PARTS, SOURCE, TARGET, BYTES, ITEM, SMALL = range(
 FOLD, OPERATION, DIVISOR, ROOT, OUTGOING, INCOMING, OWN_FROM, OWN_TO, OWN_BYTES = range(
     SMALL + 1, SMALL + 10
 )
-ENTRIES = SMALL + 10
+# Of a partial result, an element may be longer than those it is made of.
+RESULT_ITEM = SMALL + 10
+ENTRIES = SMALL + 11
 
 
 def plan_words(ranks: int) -> int:
@@ -159,7 +161,7 @@ def _fold_block(plan, part):
     length = min(plan[UNIT], plan[BYTES] - done)
     if length > 0:
         _place_rows(plan, _round(plan, part), plan[OWN] * plan[UNIT], plan[SOURCE] + done)
-        _fold(plan, plan[TARGET] + done, length)
+        _fold(plan, plan[TARGET] + done // plan[ITEM] * plan[RESULT_ITEM], length)
 
 
 @inlined

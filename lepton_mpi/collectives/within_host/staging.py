@@ -7,7 +7,15 @@ from functools import cache
 
 import numpy as np
 
-from lepton_mpi.collectives.calls import NUMBER_OF, REFUSED, Combination, Fingerprint
+from lepton_mpi.collectives.calls import (
+    NUMBER_OF,
+    REFUSED,
+    Block,
+    Combination,
+    Fingerprint,
+    difference_error,
+    length_error,
+)
 from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.within_host import meeting_kernels, row_fold_kernels
 from lepton_mpi.collectives.within_host import staged_kernels as kernels
@@ -18,7 +26,7 @@ from lepton_mpi.collectives.within_host.plan_words import (
     waited_seconds,
 )
 from lepton_mpi.collectives.within_host.vectors import map_pages
-from lepton_mpi.errors import ConfigurationError, LeptonError, RankError
+from lepton_mpi.errors import ConfigurationError, LeptonError
 from lepton_mpi.kernels.intrinsics import LINE_BYTES
 
 # Of a slot, and so of a part of a call.
@@ -28,21 +36,24 @@ _PAGE_BYTES = 4096
 # Up to this size of all ranks' arrays together every rank folds all of them, which is one meeting in place of two; as in plans.py.
 SMALL_BYTES, SMALL_CROWDED_BYTES = 8 << 10, 128 << 10
 
-_OPERATIONS = {
+OPERATION_CODES = {
     **{"sum": row_fold_kernels.SUM, "max": row_fold_kernels.MAX, "min": row_fold_kernels.MIN},
     **{"product": row_fold_kernels.PRODUCT, "mean": row_fold_kernels.MEAN},
     **{"band": row_fold_kernels.AND, "bor": row_fold_kernels.OR, "bxor": row_fold_kernels.XOR},
 }
 
-# Address and bytes.
-Block = tuple[int, int]
-
 
 @cache
-def fold_words(combination: Combination) -> tuple[int, int]:
-    """Address of the fold, and its operation. Compiles it at the first call."""
-    address = row_fold_kernels.fold_address(combination.stored, combination.stored)
-    return address, _OPERATIONS[combination.operation]
+def fold_words(how: Combination, is_partial: bool) -> tuple[int, int, int]:
+    """Address of the fold, its operation, bytes of an element of the result. Compiles it at the first call.
+
+    A partial result is still to be combined with others.
+    """
+    stored = how.wide if is_partial else how.stored
+    operation = "sum" if is_partial and how.operation == "mean" else how.operation
+    address = row_fold_kernels.fold_address(how.stored, stored)
+    item_bytes = 4 if stored != how.stored else how.item_bytes
+    return address, OPERATION_CODES[operation], item_bytes
 
 
 class StagedCollectives:
@@ -54,10 +65,16 @@ class StagedCollectives:
         ``local_rank`` and ``local_size`` are taken.
     staging_bytes : int
         Upper bound of the memory that is shared.
+
+    Attributes
+    ----------
+    call_number : int
+        Of the present call, for errors.
     """
 
     def __init__(self, group: Group, staging_bytes: int) -> None:
         self._ranks, self._own = group.local_size, group.local_rank
+        self._numbers = group.ranks_of_hosts[group.host_index]
         slots = kernels.ROUNDS * (self._ranks + 1)
         least = -(-LINE_BYTES * self._ranks // _PAGE_BYTES) * _PAGE_BYTES
         slot = min(max(SLOT_BYTES, least), staging_bytes // slots) // _PAGE_BYTES * _PAGE_BYTES
@@ -85,6 +102,7 @@ class StagedCollectives:
         plan[kernels.DIVISOR] = group.size
         # Setting an element of it takes a third of the time.
         self._words = memoryview(plan)
+        self.call_number = 0
         for kernel in (kernels.staged_move, kernels.staged_reduce):
             kernel.compile("i8(i8[::1])")
 
@@ -100,7 +118,7 @@ class StagedCollectives:
         words = self._begin(told)
         words[kernels.TARGET], words[kernels.BYTES] = array
         words[kernels.UNIT], words[kernels.ITEM] = self._slot, combination.item_bytes
-        words[kernels.FOLD], words[kernels.OPERATION] = fold_words(combination)
+        words[kernels.FOLD], words[kernels.OPERATION], _ = fold_words(combination, False)
         words[kernels.ROOT] = told.root
         self._run(kernels.staged_reduce, told)
 
@@ -110,14 +128,18 @@ class StagedCollectives:
         output: Block,
         inputs: Sequence[Block],
         combination: Combination,
+        is_partial: bool = False,
     ) -> None:
-        """Combine what all ranks have for this one."""
+        """Combine what all ranks have for this one.
+
+        The bytes of ``output`` are those of a block as it goes in. A partial result has as many elements of ``combination.wide``.
+        """
         words = self._begin(told)
-        fold = fold_words(combination)
         unit = self._send_pieces(inputs)
         words[kernels.TARGET], words[kernels.BYTES] = output
         words[kernels.SOURCE], words[kernels.ITEM] = inputs[self._own][0], combination.item_bytes
-        words[kernels.FOLD], words[kernels.OPERATION] = fold
+        fold = fold_words(combination, is_partial)
+        words[kernels.FOLD], words[kernels.OPERATION], words[kernels.RESULT_ITEM] = fold
         words[kernels.INCOMING] = words[kernels.OWN_BYTES] = 0
         lengths = [size for _, size in inputs]
         self._note_parts(told, unit, lengths, [output[1]] * self._ranks)
@@ -131,12 +153,7 @@ class StagedCollectives:
         lengths: tuple[Sequence[int], Sequence[int]] | None = None,
         others_want_it: bool = True,
     ) -> None:
-        """Every rank that has a block, ``source``, copies it to all that want it.
-
-        targets : for each rank, where its block goes on this one; None where it is not wanted.
-        lengths : bytes to and from each rank, where they are not told by ``told.byte_count``; others_want_it : whether any rank
-        but this one wants its block.
-        """
+        """Every rank that has a block, ``source``, copies it to all that want it; see ``Ways``."""
         words, own = self._begin(told), self._own
         words[kernels.FOLD] = words[kernels.OUTGOING] = words[kernels.OWN_BYTES] = 0
         if source is not None:
@@ -151,7 +168,7 @@ class StagedCollectives:
                 self._enter(self._ranks + count, rank * self._slot, target)
                 count += 1
         words[kernels.INCOMING] = count
-        self._note_parts(told, self._slot, *(lengths or (None, None)))
+        self._note_parts(told, self._slot, *(lengths or ((), ())))
         self._run(kernels.staged_move, told)
 
     def exchange(
@@ -174,7 +191,10 @@ class StagedCollectives:
 
     def meet(self, told: Fingerprint) -> None:
         """All ranks meet, and compare what they were told."""
-        self.spread(told, None, ())
+        words = self._begin(told)
+        words[kernels.FOLD] = words[kernels.OUTGOING] = words[kernels.INCOMING] = 0
+        words[kernels.OWN_BYTES], words[kernels.UNIT], words[kernels.PARTS] = 0, self._slot, 1
+        self._run(kernels.staged_move, told)
 
     def refuse(self, error: LeptonError) -> None:
         """Meet the others in their call, with an error in place of arguments, which all ranks raise."""
@@ -185,9 +205,13 @@ class StagedCollectives:
         self.meet(told)
         raise error  # of a rank alone
 
+    def close(self) -> None:
+        """There is memory only, which goes with this object."""
+
     # -- words -----------------------------------------------------------------------------------
 
     def _begin(self, told: Fingerprint) -> memoryview:
+        self.call_number += 1
         words, at = self._words, kernels.FINGERPRINT
         for number in told:
             words[at] = number
@@ -215,8 +239,8 @@ class StagedCollectives:
         self,
         told: Fingerprint,
         unit: int,
-        sent: Sequence[int] | None,
-        expected: Sequence[int] | None,
+        sent: Sequence[int],
+        expected: Sequence[int],
     ) -> None:
         """Bytes of a piece, and how many parts there are, or the lengths from which they follow."""
         words = self._words
@@ -237,25 +261,23 @@ class StagedCollectives:
 
     def _error(self, verdict: int, told: Fingerprint) -> LeptonError:
         """The same on all ranks."""
-        call = int(self._plan[kernels.CALL]) - 1
+        call, numbers = int(self._plan[kernels.CALL]) - 1, self._numbers
         if verdict < 0:
             sender, receiver = divmod(-1 - verdict, self._ranks)
             sent = self._lengths[call % 2, sender, 0, receiver]
             expected = self._lengths[call % 2, receiver, 1, sender]
-            return RankError(
-                f"call {call + 1} of the communicator, {told}: rank {sender} has {sent} bytes for rank {receiver}, which "
-                f"expects {expected}"
-            ).on_all_ranks()
+            return length_error(
+                *(self.call_number, told, numbers[sender], sent, numbers[receiver], expected)
+            )
         prints = [self._fingerprint(rank, call) for rank in range(self._ranks)]
         for rank, found in enumerate(prints):
             if found.verb == REFUSED:
                 epoch = int(self._plan[meeting_kernels.EPOCH]) - 1
                 text = self._area[epoch % kernels.ROUNDS, rank, : found.byte_count].tobytes()
                 return ConfigurationError(text.decode(errors="replace")).on_all_ranks()
-        return RankError(
-            f"call {call + 1} of the communicator differs between ranks: rank 0 calls {prints[0]}, "
-            f"rank {verdict} calls {prints[verdict]}"
-        ).on_all_ranks()
+        return difference_error(
+            self.call_number, numbers[0], prints[0], numbers[verdict], prints[verdict]
+        )
 
     def _fingerprint(self, rank: int, call: int) -> Fingerprint:
         first = kernels.fingerprint.py_func(rank, call)
