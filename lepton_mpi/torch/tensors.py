@@ -71,7 +71,7 @@ def memory_of(tensor: Tensor) -> np.ndarray:
     """The memory of a contiguous tensor, as an array of its numbers, or of integers of their size, in one dimension."""
     if tensor.requires_grad:
         tensor = tensor.detach()
-    if tensor.is_conj() or tensor.is_neg():
+    if tensor.is_neg() or tensor.is_conj():
         raise ValueError("backend lepton: call resolve_conj() or resolve_neg() on the tensor first")
     try:
         return tensor.numpy().reshape(-1)
@@ -116,28 +116,37 @@ def numbers_of(tensor: Tensor, reduce_op: Any, is_output: bool = True) -> Number
 
     Raises ValueError for an operation that numbers of this type do not have.
     """
-    operation = _operation(tensor, reduce_op)
-    check_on_cpu([tensor])
+    dtype = tensor.dtype
+    key = dtype, getattr(reduce_op, "op", reduce_op)
+    operation = _found.get(key)
+    if operation is None:
+        operation = _found[key] = _operation(*key)
+    check_on_cpu((tensor,))
+    if dtype in _PLAIN and tensor.is_contiguous():
+        return Numbers(memory_of(tensor), None, operation, None)
     dense = contiguous(tensor)
-    if tensor.dtype in _WIDENED:
+    if dtype in _WIDENED:
         dense = dense.to(torch.int64)
     array, kind = memory_of(dense), None
-    if tensor.dtype is torch.bfloat16:
+    if dtype is torch.bfloat16:
         array, kind = array.view(np.uint16), "bfloat16"
-    elif tensor.is_complex():
-        array = array.view(np.float32 if tensor.dtype is torch.complex64 else np.float64)
+    elif dtype.is_complex:
+        array = array.view(np.float32 if dtype is torch.complex64 else np.float64)
     if dense is tensor or not is_output:
         return Numbers(array, kind, operation, None)
     return Numbers(array, kind, operation, lambda: tensor.detach().copy_(dense))
 
 
-def _operation(tensor: Tensor, reduce_op: Any) -> str:
-    operation = _OPERATIONS.get(getattr(reduce_op, "op", reduce_op))
-    dtype = tensor.dtype
+# What was looked up before, by type and operation: a small call takes as long as its look-ups.
+_found: dict[Any, str] = {}
+
+
+def _operation(dtype: torch.dtype, reduce_op: Any) -> str:
+    operation = _OPERATIONS.get(reduce_op)
     is_float = dtype.is_floating_point
     known = dtype in _PLAIN or dtype in _WIDENED or dtype is torch.bfloat16
     allowed = known
-    if tensor.is_complex():
+    if dtype.is_complex:
         allowed = operation in ("sum", "mean")
     elif operation == "mean":
         allowed = known and is_float
@@ -145,7 +154,7 @@ def _operation(tensor: Tensor, reduce_op: Any) -> str:
         allowed = known and not is_float
     if operation is None or not allowed:
         raise ValueError(
-            f"backend lepton: no {operation or getattr(reduce_op, 'op', reduce_op)} of tensors of {dtype}; "
+            f"backend lepton: no {operation or reduce_op} of tensors of {dtype}; "
             "sum, min, max and product are for all real types, sum and mean for complex ones, mean for floats, "
             "bitwise operations for integers and booleans"
         )
