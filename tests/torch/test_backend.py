@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("torch", reason="needs torch, which is not installed")
 
+from tests import pages
 from tests.faults import jobs
 
 _PROGRAMS = Path(__file__).with_name("programs")
@@ -22,15 +23,15 @@ pytestmark = pytest.mark.timeout(_LIMIT_SECONDS + 20)
 
 def _run(ranks: int, program: str, *words: str, **variables: str) -> jobs.Ended:
     return jobs.run(
-        *(ranks, str(_PROGRAMS / f"{program}.py"), *words),
+        *(ranks, str(_PROGRAMS / program), *words),
         cwd=jobs.ROOT,
         limit_seconds=_LIMIT_SECONDS,
         **{"PYTHONPATH": str(jobs.ROOT), "PYTHONWARNINGS": "ignore", **variables},
     )
 
 
-def _passes(ranks: int, program: str, *words: str, **variables: str) -> list[str]:
-    ended = _run(ranks, program, *words, **variables)
+def _passes(ranks: int, name: str, *words: str, **variables: str) -> list[str]:
+    ended = _run(ranks, f"{name}.py", *words, **variables)
     assert ended.code == 0, ended.text
     return ended.out.splitlines()
 
@@ -40,6 +41,17 @@ def test_every_call_gives_what_torch_computes_on_one_rank(ranks):
     """All verbs, types, operations, layouts, subgroups, messages and refusals."""
     lines = _passes(ranks, "verbs")
     assert lines[-1] == "refusals" and len(lines) == 8
+
+
+def test_the_program_of_the_page_prints_what_the_page_shows(tmp_path):
+    """On 2 ranks, in any order."""
+    page = jobs.ROOT / "lepton_mpi/torch/README.md"
+    program = tmp_path / "my_ddp.py"
+    program.write_text(pages.programs(page)["my_ddp.py"])
+    shown = next(each for each in pages.console(page) if "my_ddp.py" in each.text)
+    ended = _run(2, str(program))
+    assert ended.code == 0, ended.text
+    assert sorted(ended.out.splitlines()) == sorted(shown.output)
 
 
 def test_losses_of_ddp_are_those_of_gloo():
@@ -77,7 +89,7 @@ def test_calls_groups_and_cycles_leave_nothing_behind():
 
 def _ending(how: str, ranks: int = 3) -> tuple[jobs.Ended, float]:
     """What the job left, and seconds from the misdeed of rank 1 to its end."""
-    ended = _run(ranks, "ending", how)
+    ended = _run(ranks, "ending.py", how)
     return ended, time.time() - float(re.search(r"now (\S+)", ended.out)[1])
 
 
@@ -121,7 +133,7 @@ def test_ranks_that_make_different_calls_are_told():
 
 def test_processes_that_mpi_does_not_know_are_told_what_to_do():
     """As torchrun starts them."""
-    ended = _run(0, "verbs", RANK="0", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
+    ended = _run(0, "verbs.py", RANK="0", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
     assert ended.code != 0
     assert "mpirun -n 2 python" in ended.err, ended.text
 
