@@ -41,7 +41,7 @@ NOT_HERE = {
     "nccl": "of NCCL",
     "barrier_timeout": "a timeout of lepton ends the job, where gloo raises an error",
     "monitored_barrier": "torch has dist.monitored_barrier for gloo alone",
-    "sparse": "sparse tensors",
+    "sparse_all_reduce": "sparse tensors",
     "get_backend": "asks for the name gloo",
     "Backend_enum": "asks for the name gloo",
     "torchvision": "needs torchvision",
