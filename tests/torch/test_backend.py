@@ -133,7 +133,8 @@ def test_ranks_that_make_different_calls_are_told():
 
 def test_processes_that_mpi_does_not_know_are_told_what_to_do():
     """As torchrun starts them."""
-    ended = _run(0, "verbs.py", RANK="0", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
+    words = ("-m", "torch.distributed.run", "--nproc-per-node", "2", str(_PROGRAMS / "verbs.py"))
+    ended = jobs.run(0, *words, cwd=jobs.ROOT, PYTHONPATH=str(jobs.ROOT), limit_seconds=100)
     assert ended.code != 0
     assert "mpirun -n 2 python" in ended.err, ended.text
 
