@@ -12,6 +12,7 @@ usage: run_local.sh [VERB]
   (no verb)               set up, then train on 8 ranks on the embedded digits
   train [OPTIONS]         the same with options of lepton_mpi.train; `train --help` lists them
   test [PYTEST OPTIONS]   all tests: serial, faults, then on 2, 1, 3 and 4 ranks
+  test-torch [OPTIONS]    the tests that need torch, in an environment of their own (.venv-torch; 2 GB)
   mpi N COMMAND ...       COMMAND on N ranks, with the flags and settings this MPI and machine need
   bench [NAME [OPTIONS]]  one benchmark; without NAME: which there are
   check                   ruff, mypy, shellcheck and the import rules
@@ -43,16 +44,18 @@ main() {
     [[ $# -eq 0 ]] || shift
     case $verb in
         train | test | mpi | bench | check) choose_mpi ;;
+        test-torch) choose_mpi && venv=$root/.venv-torch${venv#"$root/.venv"} ;;
     esac
     case $verb in
         train) run_training "$@" ;;
         test) run_tests "$@" ;;
+        test-torch) run_torch_tests "$@" ;;
         mpi) run_ranks "$@" ;;
         bench) run_benchmark "$@" ;;
         check) run_checks ;;
         help | --help | -h) usage ;;
         -*) fail 2 "no verb before '$verb'; options of the training go behind one: run_local.sh train $verb" ;;
-        *) fail 2 "unknown verb '$verb'; there are train, test, mpi, bench, check and help" ;;
+        *) fail 2 "unknown verb '$verb'; there are train, test, test-torch, mpi, bench, check and help" ;;
     esac
 }
 
@@ -147,6 +150,29 @@ run_tests() {
     fi
     conclude
     [[ $floors_that_ran -gt 0 ]] || fail 2 "no floor has a test that these options select"
+    [[ $floors_that_failed -eq 0 ]]
+}
+
+# Programs of torch on backend lepton, on up to 4 ranks, and tests that themselves run on ranks.
+run_torch_tests() {
+    local ranks words="$launcher -n"
+    set_up torch
+    cd -- "$root"
+    limit_threads
+    set -- --color=no "$@"
+    if [[ $kind == openmpi ]]; then
+        words="$launcher --oversubscribe --bind-to none -n"
+        default OMPI_MCA_mpi_yield_when_idle 1
+    fi
+    # Its jobs run in this environment, not in the one of run_local.sh mpi.
+    export LEPTON_TEST_LAUNCH=$words
+    floor "torch" python -m pytest tests/torch "$@"
+    for ranks in 1 2 4; do
+        floor "torch, $ranks rank$([[ $ranks -eq 1 ]] || echo s)" \
+            launch "$ranks" python -m pytest tests/torch "$@"
+    done
+    conclude
+    [[ $floors_that_ran -gt 0 ]] || fail 2 "no test is selected by these options"
     [[ $floors_that_failed -eq 0 ]]
 }
 
@@ -399,6 +425,7 @@ install() {
     case $level in
         runtime) extras="" ;;
         test) extras="test" ;;
+        torch) extras="test,torch-tests" ;;
         dev) extras="test,dev" ;;
     esac
     [[ $LEPTON_MPI == system ]] || extras=$LEPTON_MPI${extras:+,$extras}
@@ -440,6 +467,10 @@ compile_packages() {
 # A higher level holds all of the lower ones.
 write_stamps() {
     local level
+    if [[ $1 == torch ]]; then
+        stamp_text >"$venv/$stamp_name-torch"
+        return
+    fi
     for level in runtime test dev; do
         stamp_text >"$venv/$stamp_name-$level"
         [[ $level != "$1" ]] || break

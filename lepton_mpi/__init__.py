@@ -19,6 +19,7 @@ The map, in the order the data flows::
     strategies/     how gradients become new parameters; strategy.py is the protocol
     optimizers/     update rules and the learning rate by step
     collectives/    schedules as data, and what carries them out; knows nothing of gradients
+    torch/          backend lepton of torch.distributed; torch modules as models
     world/          ranks, hosts, memory shared by a host; agreement; watchdog; the end of a failing job
 
     batch.py        what the loader hands to a model           vectors.py   flat vectors with named views, buckets, digest

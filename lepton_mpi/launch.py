@@ -18,6 +18,7 @@ from pathlib import Path
 # `salloc` has SLURM_NTASKS set although it is no rank.
 _RANK = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
 _SIZE = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+_LOCAL_RANK = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
 _LOCAL_SIZE = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_TASKS_PER_NODE")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -43,6 +44,16 @@ def launched_rank(environment: Mapping[str, str] = os.environ) -> int:
 def launched_size(environment: Mapping[str, str] = os.environ) -> int:
     """Number of processes that the launcher started; 1 without a launcher."""
     return _first_number(environment, _SIZE, 1)
+
+
+def launched_local_rank(environment: Mapping[str, str] = os.environ) -> int:
+    """Number of this process among those of this job on this host; the job's where the launcher does not say."""
+    return _first_number(environment, _LOCAL_RANK, launched_rank(environment))
+
+
+def is_launched(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a launcher of MPI started this process, if only as one rank."""
+    return any(name in environment for name in (*_RANK[:3], _SIZE[2]))
 
 
 def launched_local_size(environment: Mapping[str, str] = os.environ) -> int:

@@ -22,11 +22,13 @@ from tests.serial.raw_files import (
 
 # Pages whose commands need several ranks, or that are the first; a start of each rank takes most of the time.
 _ON_TWO_RANKS = (ROOT / "README.md", ROOT / "lepton_mpi/collectives/README.md")
-_CARRIED_OUT = [page for page in PAGES if page.parts[-2] not in ("benchmarks", "results", "tests")]
+# tests/torch carries out its page.
+_ELSEWHERE = ("benchmarks", "results", "tests", "torch")
+_CARRIED_OUT = [page for page in PAGES if page.parts[-2] not in _ELSEWHERE]
 
 # Take minutes, another machine or a library that the tests do without; ``test_readme.py`` parses them.
 _NOT_HERE = re.compile(
-    r" tune$|prepare images|benchmarks\.|COMMAND|FILE|…|-m venv|--version|shards|text_gpt|words_|generate runs"
+    r" tune$|prepare images|benchmarks\.|COMMAND|FILE|…|-m venv|--version|shards|text_gpt|words_|generate runs|my_ddp"
 )
 
 

@@ -1,0 +1,43 @@
+"""Backend ``lepton`` of ``torch.distributed``, registered by ``import lepton_mpi.torch``; see README.md of this folder.
+
+backend.py         the class that torch makes a process group of; process_group.py its calls
+work.py            calls that are done or under way, and whose turn it is; messages.py those of two ranks
+tensors.py         tensors as NumPy arrays
+job.py             the World that process groups share; environment.py launcher, store and addresses
+monitor.py         who is late
+canonical.py       DDP with the same bits on any number of ranks
+module.py          a torch module as a model of ``fit``
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+try:
+    import torch.distributed
+except ImportError as error:
+    raise ImportError(
+        "lepton_mpi.torch needs torch: pip install 'lepton_mpi[torch]', or torch for the CPU as pytorch.org says"
+    ) from error
+
+from lepton_mpi.torch.backend import register
+
+_PUBLIC = {
+    "CanonicalGradients": "canonical",
+    "canonical_hook": "canonical",
+    "model": "module",
+    "save": "saving",
+}
+__all__ = ["CanonicalGradients", "canonical_hook", "model", "save"]
+
+if not torch.distributed.is_available():
+    raise ImportError("lepton_mpi.torch needs a torch that was built with torch.distributed")
+register()
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'lepton_mpi.torch' has no attribute {name!r}")
+    return getattr(import_module(f"lepton_mpi.torch.{_PUBLIC[name]}"), name)
