@@ -60,3 +60,8 @@ CODECS = {
     "randomk": f"{_CODECS}.randomk:RandomK",
     "powersgd": f"{_CODECS}.powersgd:PowerSgd",
 }
+
+# Types of other libraries whose instances are models, and what describes one as a ``Described`` (models/other_libraries.py).
+LIBRARIES = {
+    "torch.nn:Module": "lepton_mpi.torch.module:model",
+}
