@@ -52,9 +52,16 @@ _PUBLIC = {
     "Batch": "batch",
     "Config": "options.config",
     "QuietHook": "run.hook",
+    "broadcast": "run.own_loop",
     "fit": "run.fit",
+    "mean": "run.own_loop",
+    "rank": "run.own_loop",
+    "world_size": "run.own_loop",
 }
-__all__ = ["Batch", "Config", "QuietHook", "__version__", "fit"]
+__all__ = [
+    *("Batch", "Config", "QuietHook", "__version__"),
+    *("broadcast", "fit", "mean", "rank", "world_size"),
+]
 
 
 def __getattr__(name: str):
