@@ -1,7 +1,7 @@
 """The doors to JAX: ``allreduce`` of a pytree, in and outside of ``jit``, and a loss function as a model of ``fit``.
 
-    reducing.py   allreduce, broadcast
-    model.py      model
+reducing.py   allreduce, broadcast
+model.py      model
 """
 
 from importlib import import_module

@@ -1,9 +1,9 @@
 """``model``: a function ``(params, rows) -> loss`` as a model of ``fit``, by ``jax.value_and_grad``.
 
-    parameters   the arrays of the pytree ``params``, each under its path, such as ``layers/0/w``; JAX gets a copy in each micro-batch
-    a step       one compiled program for each number of rows; its gradients are copied into the flat vector
-    random       ``rows.keys`` is a key for each row, a function of the step and the row's number alone: dropout that draws from it is the same on
-                 any number of ranks and for any --micro-batch
+parameters   the arrays of the pytree ``params``, each under its path, such as ``layers/0/w``; JAX gets a copy in each micro-batch
+a step       one compiled program for each number of rows; its gradients are copied into the flat vector
+random       ``rows.keys`` is a key for each row, a function of the step and the row's number alone: dropout that draws from it is the same on
+             any number of ranks and for any --micro-batch
 """
 
 from collections.abc import Callable

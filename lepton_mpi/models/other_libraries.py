@@ -1,8 +1,8 @@
 """Models of other libraries, such as a torch module: found by their type, without importing a library that the program has not.
 
-    fit(module, …)                       an instance of a type of ``options.names.LIBRARIES``
-    fit(lepton_mpi.torch.model(…), …)    a ``Described``: such an instance with choices
-    fit(make, …), --model FILE.py:NAME   what returns one of the two
+fit(module, …)                       an instance of a type of ``options.names.LIBRARIES``
+fit(lepton_mpi.torch.model(…), …)    a ``Described``: such an instance with choices
+fit(make, …), --model FILE.py:NAME   what returns one of the two
 """
 
 import sys
@@ -46,4 +46,3 @@ def described(given: Any) -> Described | None:
             found: Described = getattr(import_module(module), name)(given)
             return found
     return None
-

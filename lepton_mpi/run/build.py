@@ -213,7 +213,9 @@ def _make_model(config: Config, world: World, model: Any, data: DataSet) -> Mode
             made = own_model.adapt(model, data, threads)
         freezing.freeze(config.freeze, made)
     # Of a model whose values the program brings along: two programs that draw them at random have others.
-    world.agree_on(f"model {made.name}, its values or what it computes with beside them,", made.fingerprint)
+    world.agree_on(
+        f"model {made.name}, its values or what it computes with beside them,", made.fingerprint
+    )
     return made
 
 

@@ -221,4 +221,3 @@ def _like(given: list[Any] | tuple[Any, ...], values: list[Any]) -> Any:
 
 def _named(name: str) -> str:
     return f"arrays{name}"
-

@@ -1,12 +1,12 @@
 """A module on the engine's memory: parameters and running statistics are views of its flat vectors.
 
-    parameters     ``parameter.data`` is the view: nothing is copied in a step
-    statistics     in training a layer writes those of its micro-batch into the gradient's views (momentum 1), times its rows; the
-                   optimizer moves the parameters by the layer's own momentum to the mean of the step. In evaluation the layer reads
-                   the parameters' views, and so it does in training where both are frozen.
-    gradients      autograd leaves each in memory of its own, from where it is copied into the gradient's view: behind the backward
-                   pass, or as soon as it is there, if the strategy sends it on (``Sync.follows``). Adding to views filled with
-                   zeros, which saves that memory, takes two passes more over it.
+parameters     ``parameter.data`` is the view: nothing is copied in a step
+statistics     in training a layer writes those of its micro-batch into the gradient's views (momentum 1), times its rows; the
+               optimizer moves the parameters by the layer's own momentum to the mean of the step. In evaluation the layer reads
+               the parameters' views, and so it does in training where both are frozen.
+gradients      autograd leaves each in memory of its own, from where it is copied into the gradient's view: behind the backward
+               pass, or as soon as it is there, if the strategy sends it on (``Sync.follows``). Adding to views filled with
+               zeros, which saves that memory, takes two passes more over it.
 """
 
 from collections.abc import Collection, Mapping
@@ -57,7 +57,7 @@ class Binding:
         for name, parameter in self._parts.trained.items():
             if name in names:
                 parameter.requires_grad_(False)
-        self._fixed = self._parts.statistics.keys() & names
+        self._fixed |= self._parts.statistics.keys() & set(names)
         for prefix, _ in normalisations(self._module):
             start = f"{prefix}." if prefix else ""
             found = [name for name in self._fixed if name.rpartition(".")[0] == prefix]
@@ -69,7 +69,9 @@ class Binding:
     def mixes_rows(self) -> bool:
         """Whether a layer normalises by its micro-batch."""
         norms = normalisations(self._module)
-        batch_norms = [n for n, layer in norms if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+        batch_norms = [
+            n for n, layer in norms if isinstance(layer, nn.modules.batchnorm._BatchNorm)
+        ]
         return any(f"{n}.running_mean".lstrip(".") not in self._fixed for n in batch_norms)
 
     def to_train(self, parameters: Mapping[str, Any], gradient: Views) -> None:

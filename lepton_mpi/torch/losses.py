@@ -92,7 +92,11 @@ class Loss:
             return self._of_engine(outputs, y, targets.are_classes)
         loss = self._function(outputs, y)
         if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.dtype.is_complex:
-            got = f"of shape {tuple(loss.shape)}, {loss.dtype}" if isinstance(loss, Tensor) else type(loss).__name__
+            got = (
+                f"of shape {tuple(loss.shape)}, {loss.dtype}"
+                if isinstance(loss, Tensor)
+                else type(loss).__name__
+            )
             raise ConfigurationError(
                 f"model {self._model}: loss {self._name}: expected a scalar, a tensor of one number, got {got}"
             )

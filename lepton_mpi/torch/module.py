@@ -36,6 +36,7 @@ from lepton_mpi.vectors import Views
 
 # The seed under which a class or function makes the module whose constants are used.
 _CONSTANTS_SEED = 0
+_ALIGNMENT_BYTES = 64
 
 
 def model(
@@ -225,6 +226,9 @@ class TorchModel(Model):
         tensor = torch.from_numpy(array)
         if not tensor.is_floating_point():
             return tensor.long()
+        if tensor.data_ptr() % _ALIGNMENT_BYTES:
+            # Where an array begins decides how a matrix product adds up; torch's own memory begins so.
+            tensor = tensor.clone()
         if self._channels_first and tensor.ndim == 4:
             return tensor.permute(0, 3, 1, 2)
         return tensor

@@ -9,6 +9,7 @@ Statistics stand behind the parameters of their layer, as in ``state_dict``; wha
 
 import hashlib
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -134,7 +135,9 @@ def _check_parameter(model: str, name: str, parameter: nn.Parameter) -> None:
     if parameter.dtype not in (torch.float32, torch.float64):
         raise _refused(model, where, "float32 or float64", f"of {parameter.dtype}")
     if parameter.layout != torch.strided or not parameter.numel():
-        raise _refused(model, where, "dense, with elements", f"{parameter.layout}, {tuple(parameter.shape)}")
+        raise _refused(
+            model, where, "dense, with elements", f"{parameter.layout}, {tuple(parameter.shape)}"
+        )
 
 
 def _refused(model: str, where: str, expected: str, got: str) -> ConfigurationError:
@@ -150,7 +153,7 @@ def _check_memory(parts: Parts) -> None:
         start = parameter.data_ptr()
         spans.append((start, start + (last + 1) * parameter.element_size(), name))
     spans.sort()
-    for (_, stop, first), (start, _, second) in zip(spans, spans[1:], strict=False):
+    for (_, stop, first), (start, _, second) in pairwise(spans):
         if start < stop:
             raise ConfigurationError(
                 f"model {parts.name}: parameters {first} and {second} share memory: expected one nn.Parameter for both, as "
