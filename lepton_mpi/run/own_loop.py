@@ -77,7 +77,15 @@ def broadcast(arrays: Any, root: int = 0) -> Any:
 def reduced(arrays: Any, op: str) -> Any:
     """``Communicator.allreduce`` with ``op`` of each array, with the contract of ``mean``. Collective over the job."""
     communicator = job().communicator
-    return _each(arrays, op, lambda array: communicator.allreduce(array, op))
+
+    def reduce(array: np.ndarray) -> None:
+        # NumPy has no such type; the libraries that bring it call it so.
+        if array.dtype.name == "bfloat16":
+            communicator.allreduce(array.view(np.uint16), op, kind="bfloat16")
+        else:
+            communicator.allreduce(array, op)
+
+    return _each(arrays, op, reduce)
 
 
 def rank() -> int:
@@ -141,6 +149,8 @@ def _each(arrays: Any, verb: str, call: Callable[[np.ndarray], None]) -> Any:
     rebuild: Callable[[], Any] = list
     try:
         rebuild = _flattened(arrays, "", leaves, None if verb.startswith("broadcast") else float)
+        if verb == "mean":
+            _check_floats(leaves)
     except ConfigurationError as wrong:
         error = wrong
     world.clock.enter("communication")
@@ -211,6 +221,15 @@ def _flattened(
     raise ConfigurationError(
         f"{_named(name)}: expected a NumPy array, a number, or lists, tuples and dicts of them, got {type(given).__name__}"
     )
+
+
+def _check_floats(leaves: list[tuple[str, np.ndarray]]) -> None:
+    """Raises ConfigurationError: a mean of whole numbers is none."""
+    for name, array in leaves:
+        if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
+            raise ConfigurationError(
+                f"mean: {name}: expected an array of floats, got one of {array.dtype}; pass array.astype(float)"
+            )
 
 
 def _like(given: list[Any] | tuple[Any, ...], values: list[Any]) -> Any:

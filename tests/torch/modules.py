@@ -60,6 +60,7 @@ class Language(nn.Module):
     def __init__(self, feature_shape, output_count, dropout=0.1):
         super().__init__()
         self.embedding = nn.Embedding(output_count, 24)
+        nn.init.normal_(self.embedding.weight, std=0.2)
         self.register_buffer("positions", torch.linspace(0, 1, feature_shape[0])[:, None])
         self.block = nn.TransformerEncoderLayer(24, 2, 48, dropout, batch_first=True)
         self.last = nn.Linear(24, output_count, bias=False)

@@ -93,11 +93,11 @@ def test_texts(world, folder):  # noqa: F811
                 stream = np.random.default_rng(0).integers(0, 4, 900).cumsum() % 7
                 file["train/tokens"] = stream[:700].astype(np.uint8)
                 file["test/tokens"] = stream[700:].astype(np.uint8)
-    config = _config(data=str(path), model=f"{FILE}:Language", context=8, global_batch=16)
+    config = _config(data=str(path), model=f"{FILE}:Language", context=8, epochs=8)
     result = train(config, world)
     with together(world):
         assert result["weights_digest"] == trained_alone(config)
-        assert result["test_perplexity"] < 8
+        assert result["test_perplexity"] < 6.5  # 4 of 7 tokens may come next
 
 
 def test_regression_and_initial_values_of_a_file(world, folder):  # noqa: F811
