@@ -1,35 +1,47 @@
-"""Collectives of a group on any contiguous NumPy arrays, of another length at each call: the plan-free form of ``allreduce.py``."""
+"""Collectives of a group on any contiguous NumPy arrays, of another length at each call: the plan-free form of ``allreduce.py``.
+
+    one host       a staging area in shared memory, in parts that are copied in, folded and copied out (within_host/staged_kernels.py)
+    several hosts  the same inside each host, messages between the ranks of different hosts (between_hosts/staged_hosts.py)
+
+All ranks meet in every collective call and compare a fingerprint of it before any array is written. So ranks that call different
+verbs, or one verb with arguments that do not fit together, raise the same error, and may go on with the next call. A rank that
+refuses its own arguments tells the others in the same meeting. A rank that calls nothing is named by the watchdog.
+
+A communicator serves one thread at a time. Several may be used in several threads: on one host they have nothing in common, and
+over hosts one lock of the process is held in each call of MPI (``between_hosts/staged_hosts.py``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from lepton_mpi.collectives.calls import NUMBER_OF, Fingerprint, combination
 from lepton_mpi.collectives.group import Group
-from lepton_mpi.errors import ConfigurationError, LeptonError, RankError
+from lepton_mpi.collectives.messages.mail import Mail
+from lepton_mpi.collectives.within_host.staging import Block, StagedCollectives
+from lepton_mpi.errors import ConfigurationError
 
-OPERATIONS = ("sum", "max", "min", "product", "mean", "band", "bor", "bxor")
-REDUCED_DTYPES = (
-    *("bool", "uint8", "int8", "int16", "int32", "int64"),
-    *("float16", "float32", "float64"),
-)
-KINDS = ("bfloat16",)
 STAGING_BYTES = 32 << 20
 
 
 class Communicator:
     """Collectives of ``group``. Making one is collective over the group, and so is every method but ``send`` and ``receive``.
 
-    Arrays are NumPy arrays of any shape, C-contiguous and in native byte order. Lengths, counted in elements, may be 0. What is
-    only moved may have any dtype without objects; what is combined one of ``REDUCED_DTYPES``, or bfloat16 as a uint16 array
-    with ``kind="bfloat16"``. float16 and bfloat16 are combined in float32 and rounded once. Of bool, sum and max are "or",
-    product and min are "and".
+    Arrays are NumPy arrays of any shape, C-contiguous and in native byte order. Lengths are in elements and may be 0. What is
+    only moved may have any dtype without objects. What is combined has dtype bool, uint8, int8, int16, int32, int64, float16,
+    float32 or float64, or is bfloat16 in an array of uint16 with ``kind="bfloat16"``. ``op`` is sum, max, min, product, mean (of
+    floats), band, bor or bxor (of whole numbers). float16 and bfloat16 are combined in float32 and rounded once. Of bool, sum
+    and max are "or", product and min are "and". Of floats, a maximum or minimum is NaN if one of them is.
+    The order of additions is that of ``summation_tree.py``: the same bits on all ranks, and those of ``make_plan`` on one host.
 
     Parameters
     ----------
     group : World or Group
+        Outlives the communicator.
     staging_bytes : int
         Upper bound of the memory that the ranks of a host share for this communicator.
 
@@ -41,38 +53,36 @@ class Communicator:
     Raises
     ------
     ConfigurationError
-        An argument that fits no call. It is raised on all ranks if they meet, else as an error of its rank alone.
+        On all ranks: arguments of one of them that fit no call. Of ``send`` and ``receive``, on that rank alone.
     RankError
-        On all ranks: ranks that called different verbs, or the same one with arguments that do not fit together.
+        On all ranks: different verbs, or one verb with arguments that do not fit together.
     """
 
     def __init__(self, group: Group, *, staging_bytes: int = STAGING_BYTES) -> None:
         self.rank, self.size = group.rank, group.size
-        self._group, self._number = group, 0
-        self._comm = group.collective_comm.Dup()
-        self._mail = group.collective_comm.Dup()
+        self._group, self._clock, self._number = group, group.clock, 0
+        self._ranks = range(self.size)
+        with group.agreeing():
+            self._ways = StagedCollectives(group, staging_bytes)
+        self._mail = Mail(group.collective_comm)
 
     # -- reductions ------------------------------------------------------------------------------
 
     def allreduce(self, array: np.ndarray, op: str = "sum", kind: str | None = None) -> None:
         """Replace every rank's ``array`` by the combination of all of them."""
-        self._agree("allreduce", (array.size, array.dtype.name, op, kind))
-        array[...] = self._combined(array, op, kind)
+        self._call(self._reduce, "allreduce", array, -1, op, kind)
 
     def reduce(
         self, array: np.ndarray, root: int, op: str = "sum", kind: str | None = None
     ) -> None:
         """The same on ``root`` alone; the others' arrays stay as they are."""
-        self._agree("reduce", (array.size, array.dtype.name, op, kind, root))
-        combined = self._combined(array, op, kind)
-        if self.rank == root:
-            array[...] = combined
+        self._call(self._reduce, "reduce", array, root, op, kind)
 
     def reduce_scatter(
         self, output: np.ndarray, input: np.ndarray, op: str = "sum", kind: str | None = None
     ) -> None:
         """``output`` of rank r is part r of the combination of all ``input``; ``len(input) == size * len(output)``."""
-        self.reduce_scatterv(output, list(input.reshape(self.size, -1)), op, kind)
+        self._call(self._reduce_scatter, output, input, op, kind)
 
     def reduce_scatterv(
         self,
@@ -82,132 +92,257 @@ class Communicator:
         kind: str | None = None,
     ) -> None:
         """The same for parts of any lengths: ``inputs[r]`` goes to rank r, whose ``output`` has its length."""
-        sizes = tuple(part.size for part in inputs)
-        self._agree("reduce_scatter", (sizes, output.dtype.name, op, kind))
-        whole = np.concatenate([part.reshape(-1) for part in inputs])
-        combined = self._combined(whole, op, kind)
-        start = sum(sizes[: self.rank])
-        output.reshape(-1)[:] = combined[start : start + output.size]
+        self._call(self._reduce_scatterv, output, inputs, op, kind)
 
     # -- moves -----------------------------------------------------------------------------------
 
     def broadcast(self, array: np.ndarray, root: int) -> None:
         """Fill every rank's ``array`` with that of ``root``."""
-        self._agree("broadcast", (array.size, array.dtype.name, root))
-        self._comm.Bcast(_bytes(array), root)
+        self._call(self._broadcast, array, root)
 
     def allgather(self, output: np.ndarray, input: np.ndarray) -> None:
-        """Part r of every rank's ``output`` is the ``input`` of rank r; ``len(output) == size * len(input)``."""
-        self.allgatherv(list(output.reshape(self.size, -1)), input)
+        """Part r of every rank's ``output`` is the ``input`` of rank r; ``len(output) == size * len(input)``.
+
+        ``input`` may be this rank's part of ``output``.
+        """
+        self._call(self._allgather, output, input)
 
     def allgatherv(self, outputs: Sequence[np.ndarray], input: np.ndarray) -> None:
         """The same for parts of any lengths: ``outputs[r]`` has the length of rank r's ``input``."""
-        self._agree("allgather", (tuple(part.size for part in outputs), input.dtype.name))
-        self._exchange([input] * self.size, outputs)
+        self._call(self._allgatherv, outputs, input)
 
     def alltoall(self, output: np.ndarray, input: np.ndarray) -> None:
-        """Part r of ``output`` is the part of rank r's ``input`` that has this rank's number."""
-        parts = [list(array.reshape(self.size, -1)) for array in (output, input)]
-        self.alltoallv(*parts)
+        """Part r of ``output`` is that part of rank r's ``input`` which has this rank's number; of equal lengths."""
+        self._call(self._alltoall, output, input)
 
     def alltoallv(self, outputs: Sequence[np.ndarray], inputs: Sequence[np.ndarray]) -> None:
-        """The same for parts of any lengths: ``outputs[r]`` has that of ``inputs[rank]`` on rank r."""
-        self._agree("alltoall", (inputs[0].dtype.name,))
-        self._exchange(inputs, outputs)
+        """The same for parts of any lengths: ``outputs[r]`` has that of this rank's part of ``inputs`` on rank r."""
+        self._call(self._alltoallv, outputs, inputs)
 
     def gather(self, outputs: Sequence[np.ndarray] | None, input: np.ndarray, root: int) -> None:
-        """On ``root``, ``outputs[r]`` is the ``input`` of rank r; None on the others."""
-        self._agree("gather", (input.dtype.name, root))
-        empty = input.reshape(-1)[:0]
-        inputs = [input if rank == root else empty for rank in range(self.size)]
-        self._exchange(inputs, outputs if outputs is not None else [empty] * self.size)
+        """On ``root``, ``outputs[r]`` becomes the ``input`` of rank r, and has its length; the others pass None."""
+        self._call(self._gather, outputs, input, root)
 
     def scatter(self, output: np.ndarray, inputs: Sequence[np.ndarray] | None, root: int) -> None:
-        """``output`` of rank r is ``inputs[r]`` of ``root``; None on the others."""
-        self._agree("scatter", (output.dtype.name, root))
-        empty = output.reshape(-1)[:0]
-        outputs = [output if rank == root else empty for rank in range(self.size)]
-        self._exchange(inputs if inputs is not None else [empty] * self.size, outputs)
+        """``output`` of rank r becomes ``inputs[r]`` of ``root``, and has its length; the others pass None."""
+        self._call(self._scatter, output, inputs, root)
 
     def barrier(self) -> None:
         """Return once all ranks have called it."""
-        self._agree("barrier", ())
+        self._call(self._ways.meet, Fingerprint(NUMBER_OF["barrier"]))
 
     # -- messages --------------------------------------------------------------------------------
 
     def send(self, array: np.ndarray, to: int, tag: int = 0) -> None:
-        """Send ``array`` to one rank. Returns when it may be filled again."""
-        self._mail.Send(_bytes(array), to, tag)
+        """Send ``array`` to one rank. Returns when ``array`` may be filled again; the other may not have received it yet."""
+        block = _block(array)
+        self._check_rank("to", to)
+        with self._communicating():
+            self._mail.send(block, to, tag)
 
     def receive(self, array: np.ndarray, source: int, tag: int = 0) -> None:
-        """Fill ``array`` with what ``source`` sends under ``tag``; of one sender and tag in the order of sending."""
-        self._mail.Recv(_bytes(array), source, tag)
+        """Fill ``array`` with what ``source`` sends under ``tag``; of one sender and tag in the order of sending.
+
+        Raises RankError, on this rank alone, if the message has another length.
+        """
+        block = _target(array)
+        self._check_rank("source", source)
+        with self._communicating():
+            self._mail.receive(block, source, tag)
 
     def close(self) -> None:
         """Give back memory and communicators. Collective; does nothing the second time."""
-        if self._comm is not None:
-            self._comm.Free()
-            self._mail.Free()
-            self._comm = self._mail = None
+        self._mail.close()
 
-    # -- within ----------------------------------------------------------------------------------
+    # -- a call ----------------------------------------------------------------------------------
 
-    def _agree(self, verb: str, value: Any) -> None:
+    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
+        """``function``, with the clock told; an error of this rank's arguments is told to all ranks."""
+        with self._communicating():
+            try:
+                function(*arguments)
+            except ConfigurationError as error:
+                if error.agreed:
+                    raise
+                self._ways.refuse(error)
+
+    @contextmanager
+    def _communicating(self) -> Iterator[None]:
+        """A block in which the watchdog knows that this rank waits for others, in which call."""
         self._number += 1
-        told = self._comm.allgather((verb, value))
-        for rank, other in enumerate(told):
-            if other != told[0]:
-                raise RankError(
-                    f"call {self._number} of the communicator differs between ranks: rank 0 has {told[0]}, rank {rank} has {other}"
-                ).on_all_ranks()
+        self._clock.enter("communication", self._number)
+        try:
+            yield
+        finally:
+            self._clock.enter("compute")
 
-    def _combined(self, array: np.ndarray, op: str, kind: str | None) -> np.ndarray:
-        everybody = np.empty((self.size, array.size), array.dtype)
-        self._comm.Allgather(_bytes(array), _bytes(everybody))
-        return combined(everybody, op, kind).reshape(array.shape)
+    def _reduce(self, verb: str, array: np.ndarray, root: int, op: str, kind: str | None) -> None:
+        block = _block(array)
+        how = combination(array.dtype, op, kind)
+        if verb == "reduce":
+            self._check_rank("root", root)
+        if root in (-1, self.rank):
+            _check_writable(array)
+        number = NUMBER_OF[verb]
+        told = Fingerprint(number, how.code, how.operation_code, root, block[1])
+        self._ways.reduce(told, block, how)
 
-    def _exchange(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
-        sizes = self._comm.alltoall([part.nbytes for part in inputs])
-        error: LeptonError | None = None
-        if sizes != [part.nbytes for part in outputs]:
-            error = RankError(
-                f"rank {self.rank}: expected {[part.nbytes for part in outputs]} bytes from the ranks, they send {sizes}"
+    def _reduce_scatter(
+        self, output: np.ndarray, input: np.ndarray, op: str, kind: str | None
+    ) -> None:
+        parts = self._parts(input, output, "input", "output")
+        self._reduce_blocks("reduce_scatter", output, input.dtype, parts, op, kind)
+
+    def _reduce_scatterv(
+        self, output: np.ndarray, inputs: Sequence[np.ndarray], op: str, kind: str | None
+    ) -> None:
+        parts = self._blocks(inputs, "inputs")
+        self._reduce_blocks("reduce_scatterv", output, _dtype(inputs), parts, op, kind)
+
+    def _reduce_blocks(
+        self,
+        verb: str,
+        output: np.ndarray,
+        dtype: np.dtype,
+        inputs: list[Block],
+        op: str,
+        kind: str | None,
+    ) -> None:
+        block = _target(output)
+        if output.dtype != dtype:
+            raise ConfigurationError(f"{verb}: output is {output.dtype}, input {dtype}")
+        how = combination(dtype, op, kind)
+        byte_count = block[1] if verb == "reduce_scatter" else 0
+        told = Fingerprint(NUMBER_OF[verb], how.code, how.operation_code, -1, byte_count)
+        self._ways.reduce_blocks(told, block, inputs, how)
+
+    def _broadcast(self, array: np.ndarray, root: int) -> None:
+        self._check_rank("root", root)
+        is_root = root == self.rank
+        block = _block(array) if is_root else _target(array)
+        told = Fingerprint(NUMBER_OF["broadcast"], root=root, byte_count=block[1])
+        wanted: list[Block | None] = [None] * self.size
+        if not is_root:
+            wanted[root] = block
+        self._ways.spread(told, block if is_root else None, wanted)
+
+    def _allgather(self, output: np.ndarray, input: np.ndarray) -> None:
+        parts = self._parts(output, input, "output", "input")
+        _check_writable(output)
+        told = Fingerprint(NUMBER_OF["allgather"], byte_count=parts[0][1])
+        self._ways.spread(told, _block(input), parts)
+
+    def _allgatherv(self, outputs: Sequence[np.ndarray], input: np.ndarray) -> None:
+        source, targets = _block(input), self._blocks(outputs, "outputs", _target)
+        lengths = [source[1]] * self.size, [size for _, size in targets]
+        self._ways.spread(Fingerprint(NUMBER_OF["allgatherv"]), source, targets, lengths)
+
+    def _alltoall(self, output: np.ndarray, input: np.ndarray) -> None:
+        if output.nbytes != input.nbytes or input.size % self.size:
+            raise ConfigurationError(
+                f"alltoall: expected output and input of one length, a multiple of {self.size}, got {output.size} elements of "
+                f"{output.dtype} and {input.size} of {input.dtype}"
             )
-        for message in self._comm.allgather(error and str(error)):
-            if message:
-                raise RankError(message).on_all_ranks()
-        requests = [self._comm.Irecv(_bytes(part), rank) for rank, part in enumerate(outputs)]
-        requests += [self._comm.Isend(_bytes(part), rank) for rank, part in enumerate(inputs)]
-        for request in requests:
-            request.Wait()
+        _check_writable(output)
+        targets, sources = self._cut(_block(output)), self._cut(_block(input))
+        told = Fingerprint(NUMBER_OF["alltoall"], byte_count=sources[0][1])
+        self._ways.exchange(told, targets, sources)
+
+    def _alltoallv(self, outputs: Sequence[np.ndarray], inputs: Sequence[np.ndarray]) -> None:
+        targets = self._blocks(outputs, "outputs", _target)
+        told = Fingerprint(NUMBER_OF["alltoallv"])
+        self._ways.exchange(told, targets, self._blocks(inputs, "inputs"))
+
+    def _gather(self, outputs: Sequence[np.ndarray] | None, input: np.ndarray, root: int) -> None:
+        self._check_rank("root", root)
+        source, is_root = _block(input), root == self.rank
+        targets: Sequence[Block | None] = [None] * self.size
+        expected = [0] * self.size
+        if is_root:
+            targets = blocks = self._blocks(outputs, "outputs", _target)
+            expected = [size for _, size in blocks]
+        sent = [source[1] if rank == root else 0 for rank in self._ranks]
+        told = Fingerprint(NUMBER_OF["gather"], root=root)
+        self._ways.spread(told, source, targets, (sent, expected), not is_root)
+
+    def _scatter(self, output: np.ndarray, inputs: Sequence[np.ndarray] | None, root: int) -> None:
+        self._check_rank("root", root)
+        target = _target(output)
+        sources = [_NOTHING] * self.size
+        if root == self.rank:
+            sources = self._blocks(inputs, "inputs")
+        targets = [target if rank == root else _NOTHING for rank in self._ranks]
+        self._ways.exchange(Fingerprint(NUMBER_OF["scatter"], root=root), targets, sources)
+
+    # -- arguments -------------------------------------------------------------------------------
+
+    def _check_rank(self, name: str, rank: int) -> None:
+        if not isinstance(rank, int | np.integer) or not 0 <= rank < self.size:
+            raise ConfigurationError(
+                f"{name}: expected a rank from 0 to {self.size - 1}, got {rank!r}"
+            )
+
+    def _cut(self, block: Block) -> list[Block]:
+        """A part for each rank."""
+        address, length = block[0], block[1] // self.size
+        return [(address + rank * length, length) for rank in self._ranks]
+
+    def _parts(self, whole: np.ndarray, part: np.ndarray, name: str, part_name: str) -> list[Block]:
+        """Those of ``whole``, of which each is as long as ``part``."""
+        blocks = _block(whole), _block(part)
+        if blocks[0][1] != self.size * blocks[1][1]:
+            raise ConfigurationError(
+                f"expected len({name}) == {self.size} * len({part_name}), got {whole.size} elements of {whole.dtype} and "
+                f"{part.size} of {part.dtype}"
+            )
+        return self._cut(blocks[0])
+
+    def _blocks(
+        self,
+        arrays: Sequence[np.ndarray] | None,
+        name: str,
+        block: Callable[[np.ndarray], Block] | None = None,
+    ) -> list[Block]:
+        if arrays is None or len(arrays) != self.size:
+            came = "None" if arrays is None else f"{len(arrays)} of them"
+            raise ConfigurationError(
+                f"{name}: expected {self.size} arrays, one for each rank, got {came}"
+            )
+        return list(map(block or _block, arrays))
 
 
-def _bytes(array: np.ndarray) -> np.ndarray:
-    if not array.flags.c_contiguous:
+_NOTHING: Block = (0, 0)
+
+
+def _block(array: np.ndarray) -> Block:
+    """Where an array is; refuses what cannot be read as bytes."""
+    if not isinstance(array, np.ndarray):
+        raise ConfigurationError(f"expected a NumPy array, got {type(array).__name__}")
+    if not array.flags.c_contiguous or array.dtype.hasobject:
         raise ConfigurationError(
-            f"expected a contiguous array, got shape {array.shape}, strides {array.strides}; pass np.ascontiguousarray(array)"
+            f"expected a contiguous array of numbers, got dtype {array.dtype}, shape {array.shape}, strides {array.strides}; "
+            "pass np.ascontiguousarray(array)"
         )
-    return array.reshape(-1).view(np.uint8)
+    return array.__array_interface__["data"][0], array.nbytes
 
 
-def combined(rows: np.ndarray, op: str, kind: str | None) -> np.ndarray:
-    """The rows of a matrix, combined."""
-    if op not in OPERATIONS:
-        raise ConfigurationError(f"op: expected one of {', '.join(OPERATIONS)}, got {op!r}")
-    dtype = rows.dtype
-    if kind == "bfloat16":
-        rows = (rows.astype(np.uint32) << 16).view(np.float32)
-    elif dtype == np.float16:
-        rows = rows.astype(np.float32)
-    ufuncs = {
-        **{"sum": np.add, "mean": np.add, "max": np.maximum, "min": np.minimum},
-        **{"product": np.multiply, "band": np.bitwise_and, "bor": np.bitwise_or},
-        "bxor": np.bitwise_xor,
-    }
-    result = ufuncs[op].reduce(rows, axis=0, dtype=rows.dtype)
-    if op == "mean":
-        result = result / result.dtype.type(len(rows))
-    if kind == "bfloat16":
-        bits = result.view(np.uint32)
-        return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
-    return result.astype(dtype)
+def _target(array: np.ndarray) -> Block:
+    """The same of an array that is filled."""
+    block = _block(array)
+    _check_writable(array)
+    return block
+
+
+def _check_writable(array: np.ndarray) -> None:
+    if not array.flags.writeable:
+        raise ConfigurationError(
+            f"expected an array to be filled, got one of shape {array.shape} that is read-only; pass array.copy()"
+        )
+
+
+def _dtype(arrays: Sequence[np.ndarray]) -> np.dtype:
+    """That of all ``arrays``."""
+    dtypes = {array.dtype for array in arrays}
+    if len(dtypes) != 1:
+        raise ConfigurationError(f"inputs: expected one dtype, got {', '.join(map(str, dtypes))}")
+    return dtypes.pop()

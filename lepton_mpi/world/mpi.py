@@ -14,8 +14,9 @@ from lepton_mpi.wording import one_line
 
 __all__ = ["MPI", "check_launcher", "mpi_library"]
 
-# mpi4py's default, MPI_THREAD_MULTIPLE, makes MPICH avoid its shared-memory collectives.
-mpi4py.rc.thread_level = "funneled"
+# mpi4py's default, MPI_THREAD_MULTIPLE, makes MPICH avoid its shared-memory collectives. Not "funneled": a communicator may be
+# used in a thread of its own, see collectives/messages/mail.py.
+mpi4py.rc.thread_level = "serialized"
 try:
     with warnings.catch_warnings():
         # mpi4py guesses at a wrong launcher here; `check_launcher` knows, and says what to do.
