@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from lepton_mpi.batch import Batch
 from lepton_mpi.errors import ConfigurationError
-from lepton_mpi.kernels import counter_random
 from lepton_mpi.layers.layer import Array, Sums
 from lepton_mpi.models.model import DataFacts, Model
 from lepton_mpi.models.other_libraries import Described, Make
@@ -37,6 +36,7 @@ from lepton_mpi.vectors import Views
 # The seed under which a class or function makes the module whose constants are used.
 _CONSTANTS_SEED = 0
 _ALIGNMENT_BYTES = 64
+_WORD = (1 << 64) - 1
 
 
 def model(
@@ -235,7 +235,10 @@ class TorchModel(Model):
 
 
 def _seed_of(batch: Batch) -> int:
-    """63 bits of the step and the micro-batch's first row."""
+    """Of the step and the micro-batch's first row; all bits are mixed, since torch's generator takes the lower 32."""
     row = int(batch.rows[0]) if batch.rows is not None and len(batch.rows) else 0
-    key = counter_random.key_of(batch.draw, row)
-    return int(key[0] >> np.uint64(1))
+    mixed = (batch.draw + (row + 1) * 0x9E3779B97F4A7C15) & _WORD
+    # SplitMix64's finaliser, as in kernels/counter_random.py; arrays of one number would take 20 us.
+    mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9 & _WORD
+    mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EB & _WORD
+    return (mixed ^ (mixed >> 31)) >> 1
