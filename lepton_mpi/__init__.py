@@ -7,6 +7,7 @@ The map, in the order the data flows::
     options/        every option, checked once; command line, TOML files, recipes
     run/            START in loop.py: the training loop; run.py what a run holds, build.py how it is made, hooks.py
                     evaluation, checkpoints and progress; resume, report
+    torch/ jax/     modules and functions of other libraries as models; sums of their arrays
     interpretation/ what a trained model goes by: gradients by its input, attention, importance of columns
     prepare/        from raw files to a data file; START in its __init__.py
     data/           from data file to batches; files/ has what reads HDF5

@@ -39,6 +39,7 @@ class Binding:
         self._momenta: dict[_NormBase, float | None] = {}
         self._counters: dict[_NormBase, Tensor | None] = {}
         self._fixed: set[str] = set()
+        self._frozen: list[nn.Parameter] = []
         self._mode: str = ""
         self._hooks: list[Any] = []
         # Of the backward pass that is under way, if its strategy follows.
@@ -55,8 +56,9 @@ class Binding:
         """These parameters and statistics stay. Raises ConfigurationError for one of two statistics."""
         self._trained = {n: p for n, p in self._trained.items() if n not in names}
         for name, parameter in self._parts.trained.items():
-            if name in names:
+            if name in names and parameter.requires_grad:
                 parameter.requires_grad_(False)
+                self._frozen.append(parameter)
         self._fixed |= self._parts.statistics.keys() & set(names)
         for prefix, _ in normalisations(self._module):
             start = f"{prefix}." if prefix else ""
@@ -119,6 +121,8 @@ class Binding:
         values = {name: torch.from_numpy(array.copy()) for name, array in parameters.items()}
         for name, parameter in self._parts.trained.items():
             parameter.data, parameter.grad = values[name], None
+        for parameter in self._frozen:
+            parameter.requires_grad_(True)
         for name, buffer in self._parts.statistics.items():
             buffer.put(values[name])
         self._convert_constants(dtype)

@@ -151,7 +151,7 @@ class TorchModel(Model):
 
     def freeze(self, names: Collection[str]) -> None:
         self._binding.freeze(names)
-        self.frozen = self.frozen | frozenset(names)
+        self.frozen = frozenset([*self.frozen, *names])
         self.mixes_rows = self._says_mixes or self._binding.mixes_rows()
 
     def loss_and_gradient(

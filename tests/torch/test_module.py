@@ -344,6 +344,8 @@ def test_frozen_parameters_and_statistics():
         assert not gradient[name].any()
     predicted = np.zeros(6, np.int32)
     assert model.evaluate(parameters, _batch(), predicted) == pytest.approx(sums[0], rel=1e-6)
+    model.release(parameters)
+    assert module.last.bias.requires_grad and not module.conv.weight.requires_grad
     with pytest.raises(ConfigurationError, match=r"both running_mean and running_var of norm\."):
         adapt(modules.Convolutional, _data()).freeze(["norm.running_var"])
 
