@@ -156,12 +156,14 @@ def test_a_function_as_a_model(world, name):  # noqa: F811
     """Losses, and here bits, of one rank; the parameters come back in their tree."""
     config = Config(
         **{"data": "digits", "model": f"{FILE}:{name}", "epochs": 3, "progress": "none"},
-        **{"learning_rate": 0.01, "global_batch": 64},
+        # 1 150 rows in equal parts: every other number of rows is one more program to compile.
+        **{"learning_rate": 0.01, "global_batch": 50, "micro_batch": 10},
     )
     result = train(config, world)
     with together(world):
         assert result["test_accuracy"] > 0.85
-        assert result["weights_digest"] == trained_alone(config)
+        if world.rank == 0:
+            assert result["weights_digest"] == trained_alone(config)
         weights = result["params"]["layers"][0]["w"]
         assert np.array_equal(weights, result["parameters"]["layers/0/w"])
 
