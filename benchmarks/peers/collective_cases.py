@@ -81,10 +81,14 @@ def make_case(verb: str, library: Library, ranks: Ranks, byte_count: int) -> _Ca
 
     root = me == 0
     if verb == "all_reduce":
-        return _Case(lambda: library.allreduce(vector), vector, vector, lambda: total(vector.size))
+        return _Case(
+            lambda: library.allreduce(vector), vector, vector, lambda: total(vector.size)
+        )
     if verb == "reduce":
         result = vector if root else None
-        return _Case(lambda: library.reduce(vector, 0), vector, result, lambda: total(vector.size))
+        return _Case(
+            lambda: library.reduce(vector, 0), vector, result, lambda: total(vector.size)
+        )
     if verb == "broadcast":
         return _Case(
             lambda: library.broadcast(vector, 0), vector, vector, lambda: numbers(0, vector.size)
