@@ -9,6 +9,7 @@ The map, in the order the data flows::
                     evaluation, checkpoints and progress; resume, report
     prediction/     what a trained model says of rows: the command predict, and lepton_mpi.load
     exporting/      a trained model as a file of another program: ONNX, safetensors, Keras weights; START in export.py
+    torch/ jax/     modules and functions of other libraries as models; sums of their arrays; backend lepton of torch.distributed
     interpretation/ what a trained model goes by: gradients by its input, attention, importance of columns
     prepare/        from raw files to a data file; START in its __init__.py
     data/           from data file to batches; files/ has what reads HDF5
@@ -55,10 +56,17 @@ _PUBLIC = {
     "Batch": "batch",
     "Config": "options.config",
     "QuietHook": "run.hook",
+    "broadcast": "run.own_loop",
     "fit": "run.fit",
     "load": "prediction.model",
+    "mean": "run.own_loop",
+    "rank": "run.own_loop",
+    "world_size": "run.own_loop",
 }
-__all__ = ["Batch", "Config", "QuietHook", "__version__", "fit", "load"]
+__all__ = [
+    *("Batch", "Config", "QuietHook", "__version__"),
+    *("broadcast", "fit", "load", "mean", "rank", "world_size"),
+]
 
 
 def __getattr__(name: str):

@@ -98,6 +98,21 @@ class Layout:
         return blake.hexdigest()
 
 
+# A cache line, and the widest vector of a processor.
+_ALIGNMENT_BYTES = 64
+
+
+def aligned_zeros(size: int, dtype: np.dtype) -> np.ndarray:
+    """Zeros, shape (size,), that begin at a multiple of 64 bytes, as memory shared by a host does.
+
+    Where an array begins decides how other libraries' matrix products add up: with this, parameters of a rank alone give the bits
+    of shared ones.
+    """
+    memory = np.zeros(size * dtype.itemsize + _ALIGNMENT_BYTES, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT_BYTES
+    return memory[start : start + size * dtype.itemsize].view(dtype)
+
+
 def digest_of(*arrays: np.ndarray) -> str:
     """BLAKE2b of the bytes of arrays that are contiguous, in hexadecimal."""
     blake = hashlib.blake2b(digest_size=16)

@@ -12,7 +12,7 @@ PAGES = (
         ROOT / "lepton_mpi" / folder / "README.md"
         for folder in (
             *("prepare", "data", "run", "models", "strategies", "collectives", "world"),
-            *("kernels", "interpretation", "torch"),
+            *("kernels", "interpretation", "torch", "jax"),
         )
     ),
     ROOT / "benchmarks/README.md",

@@ -63,6 +63,9 @@ class Model(Protocol):
         those of the whole.
     synchronised : bool
         True if the micro-batches of a step must be computed together: by ``loss_and_gradients``.
+    fingerprint : str
+        Of what results depend on beside parameters and batch, such as the values that the parameters begin with; the ranks compare
+        it. Empty of a model whose options say it all.
     kernels : sequence of Kernel
         Those that training and evaluation call: the ranks compile them side by side before the first step. One that is left
         out is compiled at its first call, by each rank for itself.
@@ -82,6 +85,7 @@ class Model(Protocol):
     predicts: bool = True
     mixes_rows: bool = False
     synchronised: bool = False
+    fingerprint: str = ""
     kernels: Sequence[Kernel] = ()
 
     def initialise(self, parameters: Views, seed: int) -> None:
@@ -121,6 +125,13 @@ class Model(Protocol):
     def predict(self, parameters: Views, batch: Batch, outputs: Array) -> None:
         """Fill ``outputs``, shape (rows, outputs): probabilities of the classes, or predicted targets. ``batch.y`` counts rows."""
         ...
+
+    def release(self, parameters: Views) -> dict[str, Any]:
+        """The run is over: keep none of its arrays. Called once, also after an error.
+
+        Returns what the result of ``fit`` has of this model beside ``parameters``, which are those of the run's end.
+        """
+        return {}
 
     def memory_lines(self, rows: int, dtype: np.dtype[Any]) -> list[str]:
         """What a step on so many rows works in, for people, a line each; known before the first step."""

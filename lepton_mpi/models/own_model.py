@@ -28,6 +28,7 @@ from lepton_mpi.layers.initial import initialise_uniform
 from lepton_mpi.layers.layer import Array, Shape, Sums
 from lepton_mpi.models import first_step
 from lepton_mpi.models.model import DataFacts, Model, check_inputs
+from lepton_mpi.models.other_libraries import described
 from lepton_mpi.sync import NO_SYNC, Sync
 from lepton_mpi.vectors import Views
 from lepton_mpi.wording import one_line
@@ -42,22 +43,29 @@ class UsersModel(Protocol):
         """As of ``Model``, without ``sync`` or with it; returns the loss, or (loss, correct)."""
 
 
-def adapt(given: Any, data: DataFacts) -> Model:
+def adapt(given: Any, data: DataFacts, threads: int = 1) -> Model:
     """A user's model, or what is called as ``given(feature_shape, output_count)`` and returns one.
+
+    Models of other libraries, such as torch modules, are taken, too (``other_libraries.py``); ``threads`` is for them.
 
     Raises
     ------
     ConfigurationError
         In one line. Errors of the user's own code come as they are, with a note that names the model.
     """
-    if isinstance(given, type) or (callable(given) and not hasattr(given, "loss_and_gradient")):
+    make, other = None, described(given)
+    is_called = isinstance(given, type) or not hasattr(given, "loss_and_gradient")
+    if other is None and is_called and callable(given):
         name = given.__name__ if hasattr(given, "__name__") else type(given).__name__
         _check_takes(given, name, ("feature_shape", "output_count"))
+        make = partial(given, data.feature_shape, data.output_count)
         try:
-            given = given(data.feature_shape, data.output_count)
+            given = make()
         except Exception as error:
             raise _named(error, name) from error.__cause__
-    model = OwnModel(given, data)
+        other = described(given)
+    model: Model
+    model = other.adapt(data, threads, make) if other is not None else OwnModel(given, data)
     check_inputs(model, data)
     return model
 

@@ -27,6 +27,6 @@ def make_model(name: str, options: Mapping[str, Any], data: DataFacts) -> Model:
     """
     found = MODELS.find(name)
     if is_own_file(name):
-        return own_model.adapt(found, data)
+        return own_model.adapt(found, data, options["threads"])
     model: Model = found(options, data)
     return model

@@ -63,6 +63,11 @@ CODECS = {
     "powersgd": f"{_CODECS}.powersgd:PowerSgd",
 }
 
+# Types of other libraries whose instances are models, and what describes one as a ``Described`` (models/other_libraries.py).
+LIBRARIES = {
+    "torch.nn:Module": "lepton_mpi.torch.module:model",
+}
+
 # What export writes, by the end of the file's name; ``exporting/export.py`` has the function of each.
 EXPORTS = (".onnx", ".safetensors", ".weights.h5", ".npz")
 

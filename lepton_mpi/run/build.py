@@ -208,13 +208,17 @@ def _load(config: Config, world: World, start: Start) -> tuple[DataSet, Start]:
 
 def _make_model(config: Config, world: World, model: Any, data: DataSet) -> Model:
     with world.agreeing():
+        threads = summary.thread_count(config, world)
         if model is None:
-            threads = summary.thread_count(config, world)
             made = make_model(config.model, config.for_model(threads), data)
         else:
-            made = own_model.adapt(model, data)
+            made = own_model.adapt(model, data, threads)
         freezing.freeze(config.freeze, made)
-        return made
+    # Of a model whose values the program brings along: two programs that draw them at random have others.
+    world.agree_on(
+        f"model {made.name}, its values or what it computes with beside them,", made.fingerprint
+    )
+    return made
 
 
 def _make_strategy(
@@ -266,7 +270,7 @@ def _check_strategy(config: Config, model: Model, strategy: Strategy) -> None:
             f"--strategy {config.strategy}: expected sync for model {model.name}, whose normalisation is over all micro-batches of a "
             "step; --norm batch is over each alone"
         )
-    if config.freeze and not strategy.freezes:
+    if (config.freeze or model.frozen) and not strategy.freezes:
         raise ConfigurationError(
             f"--freeze: expected a strategy that leaves frozen parameters alone (Setting.frozen) and says so by freezes = True, got "
             f"{config.strategy}"

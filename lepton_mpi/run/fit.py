@@ -74,7 +74,9 @@ def train(
         try:
             loop.train(made)
         except Exception:
+            made.model.release(made.parameters)
             made.ends.close()
             raise
+        made.result |= made.model.release(made.parameters)
         made.close()
     return made.result

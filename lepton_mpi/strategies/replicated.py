@@ -19,6 +19,7 @@ from lepton_mpi.strategies.executor import Executor
 from lepton_mpi.strategies.micro_batches import NodeSums
 from lepton_mpi.strategies.norm_kernels import sum_of_squares
 from lepton_mpi.strategies.strategy import Setting, Share
+from lepton_mpi.vectors import aligned_zeros
 
 
 class Replicated(Executor):
@@ -33,7 +34,7 @@ class Replicated(Executor):
             *(setting.group, layout.size, dtype, setting.micro_batch_count),
             *(list(setting.buckets), choice.algorithm, setting.segment_bytes),
         )
-        self.parameters = np.zeros(layout.size, dtype)
+        self.parameters = aligned_zeros(layout.size, dtype)
         state = np.zeros((len(rule_of(setting.optimizer).state), layout.size), dtype)
         self.optimizer = Optimizer(
             *(setting.optimizer, layout, dtype, state),

@@ -22,9 +22,9 @@ from tests.serial.raw_files import (
 
 # Pages whose commands need several ranks, or that are the first; a start of each rank takes most of the time.
 _ON_TWO_RANKS = (ROOT / "README.md", ROOT / "lepton_mpi/collectives/README.md")
-# tests/torch carries out its page.
-_ELSEWHERE = ("benchmarks", "results", "tests", "torch")
-_CARRIED_OUT = [page for page in PAGES if page.parts[-2] not in _ELSEWHERE]
+# Those of torch and jax need these libraries: tests/torch/test_pages.py.
+_NOT_CARRIED_OUT = ("benchmarks", "results", "tests", "torch", "jax")
+_CARRIED_OUT = [page for page in PAGES if page.parts[-2] not in _NOT_CARRIED_OUT]
 
 # Take minutes, another machine or a library that the tests do without; ``test_readme.py`` parses them.
 _NOT_HERE = re.compile(

@@ -8,7 +8,6 @@ from lepton_mpi.data import augmentation, order
 from lepton_mpi.data.batches import BatchReader
 from lepton_mpi.data.loader import load
 from lepton_mpi.data.order import MicroBatches, draws
-from lepton_mpi.layers.initial import initialise_uniform
 from lepton_mpi.models.registry import make_model
 from lepton_mpi.optimizers.optimizer import Optimizer
 from lepton_mpi.optimizers.registry import rule_of
@@ -18,7 +17,7 @@ from lepton_mpi.run.build import wanted_of
 from lepton_mpi.strategies.clipping import ReplicatedNorm, clipped_scale
 from lepton_mpi.sync import NO_SYNC
 from lepton_mpi.tasks.registry import make_task
-from lepton_mpi.vectors import Layout
+from lepton_mpi.vectors import Layout, aligned_zeros
 from tests import reference
 from tests.serial.data_files import OneRank
 
@@ -31,12 +30,16 @@ def trained_alone(config: Config) -> str:
         make_task(data.y_kind, data),
     )
     layout, dtype = Layout(model.shapes), np.dtype(config.dtype)
-    parameters = np.zeros(layout.size, dtype)
-    initialise_uniform(layout.views(parameters), config.seed)
+    parameters = aligned_zeros(layout.size, dtype)
+    model.initialise(layout.views(parameters), config.seed)
     rate, decay = config.learning_rate, config.weight_decay
     settings = Settings(config.optimizer, lambda step: rate, config.momentum, decay)
     state = np.zeros((len(rule_of(settings).state), layout.size), dtype)
-    optimizer = Optimizer(settings, layout, dtype, state, decayed=model.decayed)
+    optimizer = Optimizer(
+        *(settings, layout, dtype, state),
+        averaged=model.averaged,
+        decayed=model.decayed,
+    )
     micro_rows = config.micro_batch or -(-config.global_batch // 8)
     micro_batches = MicroBatches(config.global_batch, micro_rows)
     rows, step = data.splits["train"], 0
@@ -63,8 +66,9 @@ def trained_alone(config: Config) -> str:
                 norm = ReplicatedNorm(gradient, [(0, layout.size)]).compute()
                 scale = clipped_scale(scale, norm, config.clip_norm)
             step += 1
-            optimizer.begin_step(step, scale)
+            optimizer.begin_step(step, scale, 1.0 / weight)
             optimizer.update(parameters, gradient, 0, layout.size)
+    model.release(layout.views(parameters))
     return layout.digest(parameters)
 
 
