@@ -1,0 +1,350 @@
+"""The order of an examination: alone, on every rank of a job, and among copies that do not see each other."""
+
+from __future__ import annotations
+
+import dataclasses
+import faulthandler
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lepton_mpi import launch
+from lepton_mpi.doctor import cores, launching, report, threads
+from lepton_mpi.doctor.host_facts import HostFacts, Wanted, gather, seconds_at_most
+from lepton_mpi.doctor.job import JobFacts, RankFacts, findings
+from lepton_mpi.errors import LauncherError
+from lepton_mpi.wording import one_line, print_line
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from lepton_mpi.doctor.messages import Ranks
+
+# Beyond the limits of the checks: messages, and a machine that is busy.
+_SPARE_SECONDS = 10.0
+_LOOK_SECONDS = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What the user asks for.
+
+    Attributes
+    ----------
+    data : str
+        File or folder whose file system is tried; empty for the current folder.
+    json : str or None
+        File for the findings; "-" prints them in place of the lines.
+    limit_seconds : float
+        For each check.
+    environment : mapping
+        That of this process before anything has changed it.
+    remove_leftovers : bool
+        Whether to remove what dead jobs have left in /dev/shm.
+    """
+
+    data: str
+    json: str | None
+    limit_seconds: float
+    environment: Mapping[str, str]
+    remove_leftovers: bool = False
+
+    def wanted(self, ranks: Mapping[int, list[int]]) -> Wanted:
+        """What to ask a host for."""
+        path = Path(self.data or ".").resolve()
+        folder = path if path.is_dir() else path.parent
+        data = "" if path.is_dir() else str(path)
+        environment = dict(self.environment)
+        return Wanted(
+            ranks, str(folder), data, environment, self.limit_seconds, self.remove_leftovers
+        )
+
+
+def examine(request: Request) -> int:
+    """The whole examination; returns the exit code. Every rank calls it, one of them reports."""
+    if reporter := _elder_copy(request.environment):
+        return _wait_for(reporter)
+    launch.die_with_launcher()
+    examination = Examination(request)
+    return examination.run()
+
+
+def _elder_copy(environment: Mapping[str, str]) -> int | None:
+    """Without a launcher: the first of several processes like this one, which is to report; None if it is this one."""
+    if launching.launcher_name(environment):
+        return None
+    first = launching.first_of(launching.copies())
+    return None if first == os.getpid() else first
+
+
+def _wait_for(process_id: int) -> int:
+    """Wait until the process that reports has ended, since a launcher ends all as soon as one does."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end and process_id in launching.copies():
+        time.sleep(0.2)
+    return 1
+
+
+class Examination:
+    """One process's part of an examination.
+
+    Attributes
+    ----------
+    job : JobFacts
+        What is known so far; on other ranks than 0 without meaning.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._rank = launch.launched_rank(request.environment)
+        limit = request.limit_seconds
+        self.job = JobFacts(launching.Facts(), limit_seconds=limit)
+        self._limit_seconds = 2 * seconds_at_most(limit) + _SPARE_SECONDS
+        self._stage, self._since = "start", time.monotonic()
+        self._stage_seconds = limit + _SPARE_SECONDS
+        self._code: int | None = None
+        self._is_whole = True
+
+    def run(self) -> int:
+        """Examine in a thread; this one reports if that one is stuck, and ends the process."""
+        faulthandler.dump_traceback_later(self._limit_seconds + _SPARE_SECONDS, exit=True)
+        errors: list[BaseException] = []
+        thread = threading.Thread(target=self._work, args=(errors,), daemon=True)
+        thread.start()
+        while thread.is_alive() and not self._is_overdue():
+            thread.join(_LOOK_SECONDS)
+        if errors:
+            raise errors[0]
+        if thread.is_alive():
+            self._give_up()
+        if not self._is_whole:
+            _leave(1)
+        faulthandler.cancel_dump_traceback_later()
+        return 1 if self._code is None else self._code
+
+    def _is_overdue(self) -> bool:
+        return time.monotonic() - self._since > self._stage_seconds
+
+    def _enter(self, stage: str, seconds: float) -> None:
+        """What this process does from now on, and for how long at most."""
+        self._stage, self._since = stage, time.monotonic()
+        self._stage_seconds = seconds + _SPARE_SECONDS
+
+    def _give_up(self) -> None:
+        """End the process, with what is known."""
+        if self._rank == 0:
+            self.job.stuck = self._stage
+            self._report()
+        _leave(1)
+
+    def _work(self, errors: list[BaseException]) -> None:
+        try:
+            self._examine()
+        except BaseException as error:
+            errors.append(error)
+
+    # -- alone or in a job -----------------------------------------------------------------------
+
+    def _examine(self) -> None:
+        request, environment = self._request, self._request.environment
+        self.job.launching = launching.gather(environment)
+        mine = RankFacts(cores.host_name(), cores.own_cores(), threads.variables_of(environment))
+        self.job.ranks[0] = mine
+        if self.job.launching.launcher:
+            comm = self._start_mpi()
+            if comm is not None and comm.size > 1:
+                self._in_job(comm, mine)
+                return
+            if self._rank > 0:  # a copy: the first one reports
+                self._rest()
+                return
+        else:
+            self._enter("starting MPI in another process", request.limit_seconds)
+            tried = _try_mpi(request.limit_seconds)
+            self.job.launching = dataclasses.replace(self.job.launching, **tried)
+        self._enter("facts of this host", seconds_at_most(request.limit_seconds))
+        host = gather(request.wanted(self.job.ranks_of(mine.host)))
+        self.job.hosts[mine.host] = host
+        self._mind(host)
+        if not self.job.launching.launcher:
+            count = len(launching.copies())
+            self.job.launching = dataclasses.replace(self.job.launching, copies=max(1, count))
+        self._code = self._report()
+
+    def _start_mpi(self) -> MPI.Comm | None:
+        self._enter("MPI's start (MPI_Init)", 2 * self._request.limit_seconds)
+        launch.limit_threads(1)
+        try:
+            from lepton_mpi.world.mpi import MPI, mpi_library
+        except LauncherError as error:
+            self.job.launching = dataclasses.replace(
+                self.job.launching, library_error=_reason(str(error))
+            )
+            return None
+        comm = MPI.COMM_WORLD
+        self.job.launching = dataclasses.replace(
+            self.job.launching, library=mpi_library(), size=comm.size
+        )
+        self._rank = comm.rank if comm.size > 1 else self._rank
+        return comm
+
+    def _rest(self) -> None:
+        """Wait for the first copy to report and end, by which launchers end the others."""
+        self._enter("waiting for the first copy", self._limit_seconds)
+        elder = launching.first_of(launching.copies())
+        while elder in launching.copies() and elder != os.getpid():
+            time.sleep(0.2)
+        self._code = 1
+
+    # -- ranks that see each other ---------------------------------------------------------------
+
+    def _in_job(self, comm: MPI.Comm, mine: RankFacts) -> None:
+        from lepton_mpi.doctor import link
+        from lepton_mpi.doctor.messages import serve
+        from lepton_mpi.world.mpi import MPI
+
+        if comm.rank == 0:
+            self._lead(comm, mine)
+        else:
+            self._enter("waiting for rank 0", self._limit_seconds)
+            answers = {
+                "rank": lambda _: mine,
+                "host": self._host_of_peer,
+                "link": lambda _: link.answer(comm, 0),
+            }
+            self._code = serve(comm, answers)
+        if self._is_whole:
+            self._enter("MPI's end (MPI_Finalize)", self._request.limit_seconds)
+            MPI.Finalize()  # by the thread that has started it
+
+    def _host_of_peer(self, ranks: Mapping[int, list[int]]) -> HostFacts:
+        host = gather(self._request.wanted(ranks))
+        self._mind(host)
+        return host
+
+    def _lead(self, comm: MPI.Comm, mine: RankFacts) -> None:
+        from lepton_mpi.doctor.messages import Ranks
+
+        job, limit = self.job, self._request.limit_seconds
+        ranks, others = Ranks(comm), range(1, comm.size)
+        self._enter("cores and variables of every rank", limit)
+        ranks.ask(others, "rank")
+        answers = ranks.answers(others, limit)
+        job.ranks = {0: mine} | dict(sorted(answers.items()))
+        self._expect(others, answers, "its cores and variables")
+        self._ask_hosts(ranks)
+        self._measure_links(comm, ranks)
+        self._code = self._report()
+        self._enter("the end of the other ranks", limit)
+        if job.silent or not ranks.end(others, self._code, limit):
+            self._is_whole = False
+
+    def _ask_hosts(self, ranks: Ranks) -> None:
+        """Facts of all hosts at the same time."""
+        job, seconds = self.job, seconds_at_most(self._request.limit_seconds)
+        self._enter("facts of every host", 2 * seconds)
+        began, leaders = time.monotonic(), self._leaders()
+        for host, leader in leaders.items():
+            if leader > 0:
+                ranks.ask([leader], "host", job.ranks_of(host))
+        own = gather(self._request.wanted(job.ranks_of(job.ranks[0].host)))
+        self._mind(own)
+        peers = [leader for leader in leaders.values() if leader > 0]
+        answers = ranks.answers(peers, began + seconds - time.monotonic() + 1)
+        self._expect(peers, answers, "the facts of its host")
+        job.hosts = {
+            host: own if leader == 0 else answers[leader]
+            for host, leader in leaders.items()
+            if leader == 0 or leader in answers
+        }
+
+    def _measure_links(self, comm: MPI.Comm, ranks: Ranks) -> None:
+        from lepton_mpi.doctor import link
+
+        for host, leader in self._leaders().items():
+            if leader > 0 and leader not in self.job.silent:
+                self._enter(f"latency and bandwidth to {host}", self._request.limit_seconds)
+                ranks.ask([leader], "link")
+                self.job.links[host] = link.measure(comm, leader)
+
+    def _leaders(self) -> dict[str, int]:
+        """First rank of each host."""
+        found: dict[str, int] = {}
+        for rank, facts in self.job.ranks.items():
+            found.setdefault(facts.host, rank)
+        return found
+
+    def _expect(self, asked: range | list[int], answers: Mapping[int, object], what: str) -> None:
+        self.job.silent |= {rank: what for rank in asked if rank not in answers}
+
+    def _mind(self, host: HostFacts) -> None:
+        """A check that is left behind in its thread would keep the process from ending."""
+        self._is_whole = self._is_whole and not host.late
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def _report(self) -> int:
+        """Print or write what was found; returns the exit code."""
+        found = findings(self.job)
+        code = report.exit_code(found)
+        if self._request.json == "-":
+            print_line(report.as_json(self.job, found))
+            return code
+        print_line(report.text(found, report.width()))
+        if self._request.json:
+            try:
+                Path(self._request.json).write_text(report.as_json(self.job, found) + "\n", "utf-8")
+            except OSError as error:
+                launch.complain(
+                    f"lepton_mpi doctor: --json: {self._request.json}: {error.strerror}"
+                )
+                return LauncherError.exit_code
+        return code
+
+
+def _leave(code: int) -> None:
+    """End the process whatever its threads do."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if launch.launched_rank() > 0:
+        time.sleep(1.0)  # a launcher ends the others as soon as one ends so
+    os._exit(code)
+
+
+def _try_mpi(limit_seconds: float) -> dict[str, object]:
+    """The MPI library, started in another process; what of ``launching.Facts`` follows."""
+    program = (
+        f"import sys; sys.path[:] = {sys.path!r}; from lepton_mpi.world.mpi import MPI, mpi_library; "
+        "print('lepton_mpi:', MPI.COMM_WORLD.size, mpi_library())"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+    try:
+        out, err = process.communicate(timeout=limit_seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return {"library_error": f"it had not started after {limit_seconds:g} s"}
+    for line in out.splitlines():
+        mark, _, rest = line.partition(" ")
+        if mark == "lepton_mpi:":
+            size, _, library = rest.partition(" ")
+            return {"library": library, "size": int(size)}
+    lines = err.strip().splitlines() or [f"ended with {process.returncode}"]
+    return {"library_error": _reason(one_line(lines[-1]))}
+
+
+def _reason(message: str) -> str:
+    """Of our own message, what mpi4py said."""
+    _, found, rest = message.partition("no MPI library can be loaded (")
+    return rest.partition("): install one")[0] if found else message
