@@ -46,7 +46,8 @@ def gather(cores: list[int]) -> Facts:
     before = os.sched_getaffinity(0)
     try:
         for other in others:
-            rounds, end = [], time.monotonic() + _SECONDS_PER_PAIR
+            rounds: list[float | None] = []
+            end = time.monotonic() + _SECONDS_PER_PAIR
             while time.monotonic() < end and len(rounds) < _ROUNDS_MAX:
                 rounds.append(_round(words, cores[0], other))
             best = min(filter(None, rounds), default=None)

@@ -121,8 +121,8 @@ def _binding(facts: Facts, launcher: str) -> Iterator[Finding]:
     count, room = len(facts.ranks), len(facts.available)
     crowd = _crowd({rank: tuple(cores) for rank, cores in facts.ranks.items()})
     if crowd and (len(crowd[0]) < room):
-        cores, ranks = crowd
-        names = f"core{'s' * (len(cores) > 1)} {numbers_text(list(cores))}"
+        few, ranks = crowd
+        names = f"core{'s' * (len(few) > 1)} {numbers_text(list(few))}"
         yield fault(
             "binding",
             f"{len(ranks)} of {plural(count, 'rank')} of the host may run on {names} only, of {plural(room, 'core')}",

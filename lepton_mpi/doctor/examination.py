@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lepton_mpi import launch
 from lepton_mpi.doctor import cores, launching, report, threads
@@ -316,7 +316,7 @@ def _leave(code: int) -> None:
     os._exit(code)
 
 
-def _try_mpi(limit_seconds: float) -> dict[str, object]:
+def _try_mpi(limit_seconds: float) -> dict[str, Any]:
     """The MPI library, started in another process; what of ``launching.Facts`` follows."""
     program = (
         f"import sys; sys.path[:] = {sys.path!r}; from lepton_mpi.world.mpi import MPI, mpi_library; "

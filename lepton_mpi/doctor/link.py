@@ -22,7 +22,7 @@ _REPEATS = 3
 
 def measure(comm: MPI.Comm, peer: int) -> Link:
     """What there is between this rank and ``peer``, which is in ``answer``."""
-    trips = []
+    trips: list[tuple[float, float]] = []
     end = time.monotonic() + _LATENCY_SECONDS
     while len(trips) < _EXCHANGES_MAX and (time.monotonic() < end or not trips):
         trips.append(_trip(comm, peer, bytearray(8)))
