@@ -94,7 +94,9 @@ def findings(job: JobFacts) -> list[Finding]:
         found += network.findings(network.Facts(interfaces, job.links, job.launching.library))
     found += _unanswered(job)
     places = {check: place for place, check in enumerate(_ORDER)}
-    return sorted(_merged(found), key=lambda each: places.get(each.check, len(places)))
+    return sorted(
+        _merged(found, len(job.hosts)), key=lambda each: places.get(each.check, len(places))
+    )
 
 
 def _of_host(job: JobFacts, host: str, facts: HostFacts) -> Iterator[Finding]:
@@ -146,15 +148,17 @@ def _unanswered(job: JobFacts) -> Iterator[Finding]:
         yield fault("stuck", f"rank 0 had not ended in time: {job.stuck}", longer)
 
 
-def _merged(found: Iterable[Finding]) -> list[Finding]:
-    """The same finding of several hosts as one; what is all right on several hosts, as the first of them has it."""
-    kept: dict[tuple[object, ...], Finding] = {}
+def _merged(found: Iterable[Finding], host_count: int) -> list[Finding]:
+    """The same finding of several hosts as one; what is ok on several hosts, as the first of them has it."""
+    kept: dict[tuple[object, ...], list[Finding]] = {}
     for each in found:
-        if each.level is Level.OK and each.hosts:
-            key: tuple[object, ...] = each.check, each.level
-        else:
-            key = each.check, each.level, each.text, each.remedies
-        if key in kept:
-            each = replace(kept[key], hosts=kept[key].hosts + each.hosts)
-        kept[key] = each
-    return list(kept.values())
+        key: tuple[object, ...] = each.check, each.level
+        if each.level is not Level.OK or not each.hosts:
+            key = *key, each.text, each.remedies
+        kept.setdefault(key, []).append(each)
+    merged = []
+    for same in kept.values():
+        hosts = tuple(host for each in same for host in each.hosts)
+        is_everywhere = len(hosts) == host_count and len({each.text for each in same}) == 1
+        merged.append(replace(same[0], hosts=() if is_everywhere else hosts))
+    return merged

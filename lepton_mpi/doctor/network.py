@@ -84,7 +84,7 @@ def findings(facts: Facts) -> Iterator[Finding]:
 def _latency(links: Mapping[str, Link]) -> Iterator[Finding]:
     times = {host: link.seconds for host, link in links.items()}
     worst = max(times, key=times.__getitem__)
-    span = f"{min(times.values()) * 1e6:.0f} to {times[worst] * 1e6:.0f} us to {plural(len(links), 'other host')}"
+    span = _span(min(times.values()) * 1e6, times[worst] * 1e6, "us", len(links))
     if times[worst] > _SLOW_SECONDS:
         yield note(
             "latency",
@@ -99,7 +99,7 @@ def _bandwidth(facts: Facts, here: list[Interface]) -> Iterator[Finding]:
     speeds = {host: link.bytes_per_second for host, link in facts.links.items()}
     worst = min(speeds, key=speeds.__getitem__)
     least, most = speeds[worst], max(speeds.values())
-    span = f"{least / 1e6:.0f} to {most / 1e6:.0f} MB/s to {plural(len(speeds), 'other host')}"
+    span = _span(least / 1e6, most / 1e6, "MB/s", len(speeds))
     fastest = max(here, key=lambda each: (not each.is_virtual, each.megabits), default=None)
     expected = fastest.megabits * 1e6 / 8 if fastest and not fastest.is_virtual else 0.0
     name = fastest.name if fastest else "eth0"
@@ -125,6 +125,12 @@ def _bandwidth(facts: Facts, here: list[Interface]) -> Iterator[Finding]:
         )
     else:
         yield ok("bandwidth", span)
+
+
+def _span(least: float, most: float, unit: str, hosts: int) -> str:
+    """Such as ``20 to 30 us to 3 other hosts``."""
+    both = f"{least:.0f}" if f"{least:.0f}" == f"{most:.0f}" else f"{least:.0f} to {most:.0f}"
+    return f"{both} {unit} to {plural(hosts, 'other host')}"
 
 
 def _choose_interface(library: str, name: str) -> str:

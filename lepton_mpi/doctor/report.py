@@ -40,7 +40,6 @@ def text(findings: Sequence[Finding], columns: int) -> str:
             columns,
             initial_indent=head,
             subsequent_indent=indent,
-            break_long_words=False,
             break_on_hyphens=False,
         )
         lines += [f"{indent}{_ARROW}{remedy}" for remedy in each.remedies]
