@@ -3,6 +3,7 @@
     finding.py        what a finding is
     one file a subject, each with ``Facts``, a function that reads them, and ``findings(facts)``, which is pure:
       launching, cores, threads, memory, pages, kernel_cache, storage, network, core_latency, versions
+    trial.py          another process that tries something
     host_facts.py     all facts of one host, each gathered under a time limit
     job.py            the facts of a job, and all findings that follow from them
     messages.py       how rank 0 asks the other ranks for their facts

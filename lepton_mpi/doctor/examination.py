@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import faulthandler
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lepton_mpi import launch
-from lepton_mpi.doctor import cores, launching, report, threads
+from lepton_mpi.doctor import cores, launching, report, threads, trial
 from lepton_mpi.doctor.host_facts import HostFacts, Wanted, gather, seconds_at_most
 from lepton_mpi.doctor.job import JobFacts, RankFacts, findings
 from lepton_mpi.errors import LauncherError
@@ -322,26 +321,16 @@ def _try_mpi(limit_seconds: float) -> dict[str, Any]:
         f"import sys; sys.path[:] = {sys.path!r}; from lepton_mpi.world.mpi import MPI, mpi_library; "
         "print('lepton_mpi:', MPI.COMM_WORLD.size, mpi_library())"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-    )
     try:
-        out, err = process.communicate(timeout=limit_seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
+        ended = trial.run([sys.executable, "-c", program], limit_seconds)
+    except TimeoutError:
         return {"library_error": f"it had not started after {limit_seconds:g} s"}
-    for line in out.splitlines():
+    for line in ended.out.splitlines():
         mark, _, rest = line.partition(" ")
         if mark == "lepton_mpi:":
             size, _, library = rest.partition(" ")
             return {"library": library, "size": int(size)}
-    lines = err.strip().splitlines() or [f"ended with {process.returncode}"]
-    return {"library_error": _reason(one_line(lines[-1]))}
+    return {"library_error": _reason(one_line(ended.reason))}
 
 
 def _reason(message: str) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lepton_mpi import launch
+from lepton_mpi.doctor import trial
 from lepton_mpi.doctor.finding import Finding, fault, note, ok, plural
 from lepton_mpi.world.launchers import launcher_of
 
@@ -97,18 +97,10 @@ def gather(environment: Mapping[str, str]) -> Facts:
 
 def _kind_of(mpirun: str) -> str:
     try:
-        ended = subprocess.run(
-            [mpirun, "--version"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_LIMIT_SECONDS,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        ended = trial.run([mpirun, "--version"], _LIMIT_SECONDS)
+    except (OSError, TimeoutError):
         return ""
-    said = ended.stdout + ended.stderr
-    return next((kind for word, kind in _KINDS.items() if word in said), "")
+    return next((kind for word, kind in _KINDS.items() if word in ended.out), "")
 
 
 # -- copies --------------------------------------------------------------------------------------

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lepton_mpi.doctor import folder_trial
+from lepton_mpi.doctor import folder_trial, trial
 from lepton_mpi.doctor.finding import Finding, fault, note, ok
 from lepton_mpi.wording import one_line, size_text
 
@@ -74,18 +73,10 @@ def gather(
 def _try(folder: Path, data: Path | None, limit_seconds: float) -> Trial:
     # Without -P, modules beside the program would stand for those of the standard library.
     words = [sys.executable, "-P", folder_trial.__file__, str(folder), str(data or "")]
-    process = subprocess.Popen(
-        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        out, err = process.communicate(timeout=limit_seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()  # and not waited for: a read that does not end cannot be killed
-        raise TimeoutError from None
-    if process.returncode:
-        lines = err.strip().splitlines() or [f"ended with {process.returncode}"]
-        raise OSError(one_line(lines[-1]))
-    said: dict[str, Any] = json.loads(out)
+    ended = trial.run(words, limit_seconds)
+    if ended.code:
+        raise OSError(one_line(ended.reason))
+    said: dict[str, Any] = json.loads(ended.out)
     return Trial(**said)
 
 
@@ -106,16 +97,16 @@ def _kind(folder: Path) -> str:
 
 def findings(facts: Facts) -> Iterator[Finding]:
     """HDF5, locks, disk, reading."""
-    trial = facts.trial
-    if trial.hdf5:
-        yield ok("HDF5", f"HDF5 {trial.hdf5}, h5py {trial.h5py}")
+    tried = facts.trial
+    if tried.hdf5:
+        yield ok("HDF5", f"HDF5 {tried.hdf5}, h5py {tried.h5py}")
     yield _locks(facts)
     yield _disk(facts)
     yield from _reading(facts)
 
 
 def _locks(facts: Facts) -> Finding:
-    trial = facts.trial
+    tried = facts.trial
     where = f"{facts.folder}{f' ({facts.kind})' if facts.kind else ''}"
     off = f"export {LOCKING}=FALSE"
     if facts.locking and facts.locking not in _VALUES:
@@ -125,18 +116,18 @@ def _locks(facts: Facts) -> Finding:
             off,
             f"unset {LOCKING}",
         )
-    if trial.hdf5_error:
-        return fault("file locks", f"HDF5 cannot write in {where}: {trial.hdf5_error}", off)
+    if tried.hdf5_error:
+        return fault("file locks", f"HDF5 cannot write in {where}: {tried.hdf5_error}", off)
     is_off = facts.locking in ("FALSE", "0")
-    if trial.lock_error and not is_off:
+    if tried.lock_error and not is_off:
         return fault(
             "file locks",
-            f"{where} refuses locks ({trial.lock_error}): other HDF5 programs fail there, "
+            f"{where} refuses locks ({tried.lock_error}): other HDF5 programs fail there, "
             "training itself takes none",
             off,
         )
-    if trial.not_writable:
-        return ok("file locks", f"not tried: {where} cannot be written ({trial.not_writable})")
+    if tried.not_writable:
+        return ok("file locks", f"not tried: {where} cannot be written ({tried.not_writable})")
     return ok("file locks", f"{LOCKING}={facts.locking}" if is_off else f"they work in {where}")
 
 

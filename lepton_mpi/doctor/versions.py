@@ -60,7 +60,7 @@ def findings(hosts: Mapping[str, Facts]) -> Iterator[Finding]:
         differing = [
             f"{name} {first.packages.get(name)} and {version}"
             for name, version in facts.packages.items()
-            if first.packages.get(name) != version
+            if version and first.packages.get(name, version) not in (version, "")
         ]
         if differing:
             yield fault(
