@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +60,7 @@ class HostFacts:
 
 
 def gather(wanted: Wanted) -> HostFacts:
-    """Returns within about ``limit_seconds`` for each check that is stuck; the others take a second or two together."""
+    """Takes a second or two; no longer than ``seconds_at_most``, whatever is stuck."""
     ranks = dict(wanted.ranks)
     union = sorted({core for own in ranks.values() for core in own})
     data = Path(wanted.data) if wanted.data else None
@@ -79,7 +80,11 @@ def gather(wanted: Wanted) -> HostFacts:
 
 
 def examine(checks: Mapping[str, Callable[[], Any]], limit_seconds: float) -> HostFacts:
-    """Carry the checks out in turn; a check that is late is left behind in its thread."""
+    """Carry the checks out in turn; a check that is late is left behind in its thread.
+
+    So are all that the time is too short for, where several are late.
+    """
+    end = time.monotonic() + seconds_at_most(limit_seconds)
     found: dict[str, Any] = {}
     late: list[str] = []
     failed: dict[str, str] = {}
@@ -88,7 +93,7 @@ def examine(checks: Mapping[str, Callable[[], Any]], limit_seconds: float) -> Ho
         errors: list[Exception] = []
         thread = threading.Thread(target=_call, args=(check, result, errors), daemon=True)
         thread.start()
-        thread.join(limit_seconds)
+        thread.join(min(limit_seconds, max(0.0, end - time.monotonic())))
         if result:
             found[name] = result[0]
         elif errors and not isinstance(errors[0], TimeoutError):
@@ -106,5 +111,5 @@ def _call(check: Callable[[], Any], result: list[Any], errors: list[Exception]) 
 
 
 def seconds_at_most(limit_seconds: float) -> float:
-    """How long ``gather`` may take if all its checks are stuck."""
-    return 10 * limit_seconds
+    """How long ``gather`` may take if its checks are stuck."""
+    return 3 * limit_seconds
