@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import faulthandler
 import os
+import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from lepton_mpi import launch
 from lepton_mpi.doctor import cores, launching, report, threads, trial
 from lepton_mpi.doctor.host_facts import HostFacts, Wanted, gather, seconds_at_most
 from lepton_mpi.doctor.job import JobFacts, RankFacts, findings
-from lepton_mpi.errors import LauncherError
+from lepton_mpi.errors import LauncherError, LeptonError, RankError
 from lepton_mpi.wording import one_line, print_line
 
 if TYPE_CHECKING:
@@ -107,24 +109,39 @@ class Examination:
         self._stage, self._since = "start", time.monotonic()
         self._stage_seconds = limit + _SPARE_SECONDS
         self._code: int | None = None
-        self._is_whole = True
+        # Whether nothing is left behind that would keep this process, or MPI, from ending.
+        self._is_whole, self._has_mpi, self._has_reported = True, False, False
 
     def run(self) -> int:
         """Examine in a thread; this one reports if that one is stuck, and ends the process."""
-        faulthandler.dump_traceback_later(self._limit_seconds + _SPARE_SECONDS, exit=True)
+        faulthandler.dump_traceback_later(self._limit_seconds + 2 * _SPARE_SECONDS, exit=True)
         errors: list[BaseException] = []
         thread = threading.Thread(target=self._work, args=(errors,), daemon=True)
         thread.start()
-        while thread.is_alive() and not self._is_overdue():
-            thread.join(_LOOK_SECONDS)
+        try:
+            while thread.is_alive() and not self._is_overdue():
+                thread.join(_LOOK_SECONDS)
+        except KeyboardInterrupt:
+            _leave(128 + signal.SIGINT)
         if errors:
-            raise errors[0]
+            self._end_by(errors[0])
         if thread.is_alive():
             self._give_up()
+        code = 1 if self._code is None else self._code
         if not self._is_whole:
-            _leave(1)
+            _leave(code)
         faulthandler.cancel_dump_traceback_later()
-        return 1 if self._code is None else self._code
+        return code
+
+    def _end_by(self, error: BaseException) -> NoReturn:
+        """Raise it; in a job end it at once, since the other ranks wait for this one, here or in MPI's end."""
+        if self._has_mpi:
+            if isinstance(error, LeptonError):
+                print(f"lepton_mpi doctor: {error}", file=sys.stderr)
+                _leave(error.exit_code)
+            traceback.print_exception(error)
+            _leave(RankError.exit_code)
+        raise error
 
     def _is_overdue(self) -> bool:
         return time.monotonic() - self._since > self._stage_seconds
@@ -136,8 +153,12 @@ class Examination:
 
     def _give_up(self) -> None:
         """End the process, with what is known."""
-        if self._rank == 0:
+        if self._rank == 0 and not self._has_reported:
             self.job.stuck = self._stage
+            if not self.job.launching.library:
+                self.job.launching = dataclasses.replace(
+                    self.job.launching, library_error=f"{self._stage} had not ended in time"
+                )
             self._report()
         _leave(1)
 
@@ -170,7 +191,7 @@ class Examination:
         host = gather(request.wanted(self.job.ranks_of(mine.host)))
         self.job.hosts[mine.host] = host
         self._mind(host)
-        if not self.job.launching.launcher:
+        if self.job.launching.started == 1:
             count = len(launching.copies())
             self.job.launching = dataclasses.replace(self.job.launching, copies=max(1, count))
         self._code = self._report()
@@ -185,7 +206,7 @@ class Examination:
                 self.job.launching, library_error=_reason(str(error))
             )
             return None
-        comm = MPI.COMM_WORLD
+        comm, self._has_mpi = MPI.COMM_WORLD, MPI.COMM_WORLD.size > 1
         self.job.launching = dataclasses.replace(
             self.job.launching, library=mpi_library(), size=comm.size
         )
@@ -216,18 +237,16 @@ class Examination:
                 "host": self._host_of_peer,
                 "link": lambda _: link.answer(comm, 0),
             }
-            self._code = serve(comm, answers)
+            self._code, self._is_whole = serve(comm, answers)
         if self._is_whole:
             self._enter("MPI's end (MPI_Finalize)", self._request.limit_seconds)
             MPI.Finalize()  # by the thread that has started it
 
     def _host_of_peer(self, ranks: Mapping[int, list[int]]) -> HostFacts:
-        host = gather(self._request.wanted(ranks))
-        self._mind(host)
-        return host
+        return gather(self._request.wanted(ranks))
 
     def _lead(self, comm: MPI.Comm, mine: RankFacts) -> None:
-        from lepton_mpi.doctor.messages import Ranks
+        from lepton_mpi.doctor.messages import Ranks, Verdict
 
         job, limit = self.job, self._request.limit_seconds
         ranks, others = Ranks(comm), range(1, comm.size)
@@ -240,7 +259,10 @@ class Examination:
         self._measure_links(comm, ranks)
         self._code = self._report()
         self._enter("the end of the other ranks", limit)
-        if job.silent or not ranks.end(others, self._code, limit):
+        for host in job.hosts.values():
+            self._mind(host)
+        self._is_whole = self._is_whole and not job.silent
+        if not ranks.end(others, Verdict(self._code, self._is_whole), limit):
             self._is_whole = False
 
     def _ask_hosts(self, ranks: Ranks) -> None:
@@ -252,7 +274,6 @@ class Examination:
             if leader > 0:
                 ranks.ask([leader], "host", job.ranks_of(host))
         own = gather(self._request.wanted(job.ranks_of(job.ranks[0].host)))
-        self._mind(own)
         peers = [leader for leader in leaders.values() if leader > 0]
         answers = ranks.answers(peers, began + seconds - time.monotonic() + 1)
         self._expect(peers, answers, "the facts of its host")
@@ -289,6 +310,7 @@ class Examination:
 
     def _report(self) -> int:
         """Print or write what was found; returns the exit code."""
+        self._has_reported = True
         found = findings(self.job)
         code = report.exit_code(found)
         if self._request.json == "-":
@@ -306,7 +328,7 @@ class Examination:
         return code
 
 
-def _leave(code: int) -> None:
+def _leave(code: int) -> NoReturn:
     """End the process whatever its threads do."""
     sys.stdout.flush()
     sys.stderr.flush()

@@ -37,7 +37,7 @@ class Facts:
     Attributes
     ----------
     launcher : str
-        "mpirun of Open MPI", "mpirun of MPICH", "mpirun of Intel MPI", "srun" or "".
+        "mpirun of Open MPI", "mpirun of MPICH", "mpirun of Intel MPI", "srun", "a launcher" that says no more, or "".
     started : int
         Processes that the launcher says it started; 1 without one.
     size : int
@@ -77,6 +77,8 @@ def launcher_name(environment: Mapping[str, str]) -> str:
     if "PMI_SIZE" in environment:
         is_intel = any(name.startswith("I_MPI_HYDRA") for name in environment)
         return f"mpirun of {'Intel MPI' if is_intel else 'MPICH'}"
+    if "PMIX_RANK" in environment or "PMI_RANK" in environment:
+        return "a launcher"
     return ""
 
 

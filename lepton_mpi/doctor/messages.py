@@ -2,14 +2,14 @@
 
 rank 0    ── (question, argument) ──►  rank r
           ◄── answer ──
-rank 0    ── ("end", exit code) ──►    every rank
+rank 0    ── ("end", Verdict) ──►      every rank
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 _QUESTION, _ANSWER = 201, 202
 _PAUSE_SECONDS = 0.003
 END = "end"
+
+
+class Verdict(NamedTuple):
+    """How a rank ends: with which exit code, and whether all ranks can take part in MPI's end."""
+
+    exit_code: int
+    is_whole: bool
 
 
 class Ranks:
@@ -43,9 +50,9 @@ class Ranks:
                 time.sleep(_PAUSE_SECONDS)
         return found
 
-    def end(self, ranks: Collection[int], exit_code: int, limit_seconds: float) -> bool:
-        """Tell the exit code; returns whether everything that was sent has arrived."""
-        self.ask(ranks, END, exit_code)
+    def end(self, ranks: Collection[int], verdict: Verdict, limit_seconds: float) -> bool:
+        """Tell how it ends; returns whether everything that was sent has arrived."""
+        self.ask(ranks, END, verdict)
         stop = time.monotonic() + limit_seconds
         while time.monotonic() < stop:
             self._requests = [request for request in self._requests if not request.Test()]
@@ -55,8 +62,8 @@ class Ranks:
         return False
 
 
-def serve(comm: MPI.Comm, answers: Mapping[str, Callable[[Any], Any]]) -> int:
-    """Answer rank 0 until it says which exit code this rank is to end with.
+def serve(comm: MPI.Comm, answers: Mapping[str, Callable[[Any], Any]]) -> Verdict:
+    """Answer rank 0 until it says how this rank is to end.
 
     A question whose answer is None is not answered by a message.
     """
@@ -65,7 +72,7 @@ def serve(comm: MPI.Comm, answers: Mapping[str, Callable[[Any], Any]]) -> int:
             time.sleep(_PAUSE_SECONDS)
         question, argument = comm.recv(None, 0, _QUESTION)
         if question == END:
-            return int(argument)
+            return Verdict(*argument)
         answer = answers[question](argument)
         if answer is not None:
             comm.send(answer, 0, _ANSWER)

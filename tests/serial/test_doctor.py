@@ -428,6 +428,14 @@ def test_a_check_that_is_late_or_fails_is_told_apart():
     assert found.failed == {"b": "ValueError: of this kind"}
 
 
+def test_many_late_checks_do_not_add_up():
+    """What there is no time for is late, too."""
+    began = time.monotonic()
+    checks = {str(number): lambda: time.sleep(30) for number in range(20)}
+    assert examine(checks, 0.2).late == list(checks)
+    assert time.monotonic() - began < 5
+
+
 # -- a job ------------------------------------------------------------------------------------------
 
 
@@ -556,6 +564,7 @@ def test_every_finding_that_is_not_ok_has_a_remedy():
         ({"PMI_SIZE": "2", "I_MPI_HYDRA_ENV": "all"}, "mpirun of Intel MPI"),
         ({"SLURM_STEP_NUM_TASKS": "2", "PMI_SIZE": "2"}, "srun"),
         ({"SLURM_NTASKS": "2"}, ""),
+        ({"PMIX_RANK": "0"}, "a launcher"),
     ],
 )
 def test_launchers_by_their_variables(environment, name):
