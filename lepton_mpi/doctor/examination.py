@@ -10,14 +10,17 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from lepton_mpi import launch
 from lepton_mpi.doctor import cores, launching, report, threads, trial
+from lepton_mpi.doctor.finding import Finding
 from lepton_mpi.doctor.host_facts import HostFacts, Wanted, gather, seconds_at_most
 from lepton_mpi.doctor.job import JobFacts, RankFacts, findings
+from lepton_mpi.doctor.last_words import LastWords
 from lepton_mpi.errors import LauncherError, LeptonError, RankError
 from lepton_mpi.wording import one_line, print_line
 
@@ -114,7 +117,7 @@ class Examination:
 
     def run(self) -> int:
         """Examine in a thread; this one reports if that one is stuck, and ends the process."""
-        faulthandler.dump_traceback_later(self._limit_seconds + 2 * _SPARE_SECONDS, exit=True)
+        self._arm_backstop()
         errors: list[BaseException] = []
         thread = threading.Thread(target=self._work, args=(errors,), daemon=True)
         thread.start()
@@ -143,6 +146,10 @@ class Examination:
             _leave(RankError.exit_code)
         raise error
 
+    def _arm_backstop(self) -> None:
+        """Whatever happens, this process ends."""
+        faulthandler.dump_traceback_later(self._limit_seconds + 2 * _SPARE_SECONDS, exit=True)
+
     def _is_overdue(self) -> bool:
         return time.monotonic() - self._since > self._stage_seconds
 
@@ -155,10 +162,6 @@ class Examination:
         """End the process, with what is known."""
         if self._rank == 0 and not self._has_reported:
             self.job.stuck = self._stage
-            if not self.job.launching.library:
-                self.job.launching = dataclasses.replace(
-                    self.job.launching, library_error=f"{self._stage} had not ended in time"
-                )
             self._report()
         _leave(1)
 
@@ -197,10 +200,14 @@ class Examination:
         self._code = self._report()
 
     def _start_mpi(self) -> MPI.Comm | None:
-        self._enter("MPI's start (MPI_Init)", 2 * self._request.limit_seconds)
+        self._enter("MPI's start (MPI_Init)", self._limit_seconds)
         launch.limit_threads(1)
+        seconds = self._request.limit_seconds + _SPARE_SECONDS
+        stuck = dataclasses.replace(self.job.launching, stuck_seconds=seconds)
+        text = self._rendered(findings(dataclasses.replace(self.job, launching=stuck)))
         try:
-            from lepton_mpi.world.mpi import MPI, mpi_library
+            with self._ending_after(seconds, text):
+                from lepton_mpi.world.mpi import MPI, mpi_library
         except LauncherError as error:
             self.job.launching = dataclasses.replace(
                 self.job.launching, library_error=_reason(str(error))
@@ -212,6 +219,19 @@ class Examination:
         )
         self._rank = comm.rank if comm.size > 1 else self._rank
         return comm
+
+    @contextmanager
+    def _ending_after(self, seconds: float, text: str) -> Iterator[None]:
+        """A block that may keep the interpreter lock: after ``seconds`` rank 0 prints ``text``, and the process ends."""
+        later = 1.0 if self._rank == 0 else 3.0  # a launcher ends the others as soon as one ends
+        with open(os.devnull, "w") as nowhere:
+            faulthandler.dump_traceback_later(seconds + later, exit=True, file=nowhere)
+            words = LastWords(text, seconds) if self._rank == 0 else nullcontext()
+            try:
+                with words:
+                    yield
+            finally:
+                self._arm_backstop()
 
     def _rest(self) -> None:
         """Wait for the first copy to report and end, by which launchers end the others."""
@@ -313,11 +333,8 @@ class Examination:
         self._has_reported = True
         found = findings(self.job)
         code = report.exit_code(found)
-        if self._request.json == "-":
-            print_line(report.as_json(self.job, found))
-            return code
-        print_line(report.text(found, report.width()))
-        if self._request.json:
+        print_line(self._rendered(found))
+        if self._request.json and self._request.json != "-":
             try:
                 Path(self._request.json).write_text(report.as_json(self.job, found) + "\n", "utf-8")
             except OSError as error:
@@ -326,6 +343,12 @@ class Examination:
                 )
                 return LauncherError.exit_code
         return code
+
+    def _rendered(self, found: list[Finding]) -> str:
+        """What is printed."""
+        if self._request.json == "-":
+            return report.as_json(self.job, found)
+        return report.text(found, report.width())
 
 
 def _leave(code: int) -> NoReturn:

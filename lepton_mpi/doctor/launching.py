@@ -46,6 +46,8 @@ class Facts:
         Name and version of the MPI library; empty if there is none.
     library_error : str
         Why there is none, in one line.
+    stuck_seconds : float
+        How long MPI's start had taken when it was given up; 0 otherwise.
     copies : int
         Processes that the same parent started with the same command, this one included.
     mpirun, mpirun_kind : str
@@ -61,6 +63,7 @@ class Facts:
     size: int = 1
     library: str = ""
     library_error: str = ""
+    stuck_seconds: float = 0.0
     copies: int = 1
     mpirun: str = ""
     mpirun_kind: str = ""
@@ -165,6 +168,16 @@ def command(launcher: str, ranks: int, binding: str = "") -> str:
 
 def findings(facts: Facts) -> Iterator[Finding]:
     """All about launcher and library."""
+    if facts.stuck_seconds:
+        is_open_mpi = facts.launcher == "mpirun of Open MPI"
+        yield fault(
+            "MPI",
+            f"MPI_Init had not ended after {facts.stuck_seconds:g} s: another rank does not start, or a network does not answer",
+            "export OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,sm,tcp"
+            if is_open_mpi
+            else "export FI_PROVIDER=tcp",
+        )
+        return
     if not facts.library:
         yield fault(
             "MPI",

