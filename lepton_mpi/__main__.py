@@ -25,6 +25,7 @@ COMMANDS = {
     "export": "lepton_mpi.commands.export:COMMAND",
     "tune": "lepton_mpi.commands.tune:COMMAND",
     "explain": "lepton_mpi.commands.explain:COMMAND",
+    "doctor": "lepton_mpi.commands.doctor:COMMAND",
 }
 
 

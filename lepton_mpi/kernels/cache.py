@@ -118,7 +118,7 @@ def _forget_unused(where: Path) -> None:
 def folder() -> Path | None:
     """Where compiled kernels are; None if there is no place for them. Says so if it is not the first choice."""
     wrong = ""
-    for where in _candidates():
+    for where in candidates():
         found = unusable(where)
         if not found:
             if wrong:
@@ -129,8 +129,8 @@ def folder() -> Path | None:
     return None
 
 
-def _candidates() -> Iterator[Path]:
-    """The folder that the user has named; else that of the user's caches, else a temporary one."""
+def candidates() -> Iterator[Path]:
+    """Folders to try, in this order: the one that the user has named; else that of the user's caches, else a temporary one."""
     if named := os.environ.get("LEPTON_CACHE_DIR"):
         yield Path(named, "kernels")
     elif config.CACHE_DIR:

@@ -40,6 +40,8 @@ WRONG = [
     ["-m", "lepton_mpi", "tune", "--timeout", "nan"],
     ["-m", "lepton_mpi", "tune", "--seconds", "0"],
     ["-m", "lepton_mpi", "tune", "--max", "4"],
+    ["-m", "lepton_mpi", "doctor", "--timeout", "0"],
+    ["-m", "lepton_mpi", "doctor", "--data", "/nowhere"],
     ["-m", "lepton_mpi", "inspect", "digits", "--columns", "-1"],
     ["-m", "lepton_mpi", "prepare", "one.h5"],
     ["-m", "lepton_mpi", "prepare", "a.csv", "b.h5", "--labell", "3"],

@@ -28,6 +28,7 @@ ALLOWED = {
         "prepare/writing.py",
         "prepare/inspection.py",
         "prediction/files/hdf5_file.py",
+        "doctor/folder_trial.py",
     ],
     "numba": ["*kernels.py", "kernels/*.py", "collectives/within_host/atomics.py"],
     "llvmlite": ["*kernels.py", "kernels/*.py", "collectives/within_host/atomics.py"],
@@ -79,8 +80,10 @@ MAY_IMPORT = {
         *("data", "interpretation", "layers", "models", "prepare", "run", "world"),
     },
     "exporting": {"data", "layers", "models", "options", "run"},
+    "doctor": {"collectives", "kernels", "world"},
     "commands": {
         *(
+            "doctor",
             "exporting",
             "interpretation",
             "prediction",

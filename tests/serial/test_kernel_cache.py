@@ -203,7 +203,7 @@ def test_a_kernel_depends_on_no_more_than_it_needs():
 
 
 def _choose(monkeypatch, *places: Path) -> None:
-    monkeypatch.setattr(cache, "_candidates", lambda: iter(places))
+    monkeypatch.setattr(cache, "candidates", lambda: iter(places))
     cache.folder.cache_clear()
     cache._complain_once.cache_clear()
 
@@ -213,15 +213,15 @@ def test_places_for_kernels(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
     monkeypatch.setenv("LEPTON_CACHE_DIR", "/named")
     temporary = Path(tempfile.gettempdir(), f"lepton_mpi-kernels-{os.geteuid()}")
-    assert list(cache._candidates()) == [Path("/named/kernels"), temporary]
+    assert list(cache.candidates()) == [Path("/named/kernels"), temporary]
     monkeypatch.delenv("LEPTON_CACHE_DIR")
     monkeypatch.setattr(cache.config, "CACHE_DIR", "/numba")
-    assert list(cache._candidates()) == [Path("/numba/lepton_mpi"), temporary]
+    assert list(cache.candidates()) == [Path("/numba/lepton_mpi"), temporary]
     monkeypatch.setattr(cache.config, "CACHE_DIR", "")
-    assert list(cache._candidates()) == [Path("/xdg/lepton_mpi/kernels"), temporary]
+    assert list(cache.candidates()) == [Path("/xdg/lepton_mpi/kernels"), temporary]
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/me")
-    assert list(cache._candidates()) == [Path("/home/me/.cache/lepton_mpi/kernels"), temporary]
+    assert list(cache.candidates()) == [Path("/home/me/.cache/lepton_mpi/kernels"), temporary]
 
 
 def test_a_folder_that_cannot_be_made_is_replaced(folder, tmp_path, monkeypatch, capfd):

@@ -150,7 +150,7 @@ def test_where_nothing_can_be_stored_every_process_compiles(folder, place):
     body = """
         from lepton_mpi.kernels import cache
         if PLACE == "nowhere":
-            cache._candidates = lambda: iter(())
+            cache.candidates = lambda: iter(())
         else:
             def full(*arguments):
                 raise OSError(28, "No space left on device")
