@@ -145,5 +145,9 @@ class _Callable(ModuleType):
         """See ``lepton_mpi.starting.start.launch``."""
         return import_module("lepton_mpi.starting.start").launch(*args, **kwargs)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by its name, as modules are."""
+        return import_module, (self.__name__,)
+
 
 sys.modules[__name__].__class__ = _Callable

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from lepton_mpi.data.files import probe
 from lepton_mpi.errors import ConfigurationError, LauncherError
 from lepton_mpi.estimators import training
 from lepton_mpi.estimators.rows import rows_of
@@ -143,13 +144,17 @@ class _Estimator(BaseEstimator):
         Raises
         ------
         ValueError
-            For shapes, names and numbers that scikit-learn's protocol refuses.
+            For shapes, names, numbers and classes that scikit-learn's protocol refuses.
+        TypeError
+            For weights of rows, which there are not.
         ConfigurationError, DataError, RankError, LauncherError
             For wrong parameters and cells, and for ranks that fail.
         """
         for name in not_supported:
             why = _REFUSED.get(name, "expected X and y alone")
-            raise ConfigurationError(f"{type(self).__name__}.fit: {name}: {why}")
+            raise TypeError(
+                f"{type(self).__name__}.fit() got an unexpected keyword argument {name!r}: {why}"
+            )
         X, y = validation.training_rows(self, X, y, self._are_classes)
         rows, classes = self._rows(X, y)
         options = self._training_options()
@@ -238,7 +243,11 @@ class _Estimator(BaseEstimator):
                     f"prepare: {name}: is a parameter of {type(self).__name__}"
                 )
         if self.missing == "drop":
-            raise ConfigurationError("missing: expected error, mean, median or constant=VALUE, got drop")  # fmt: skip
+            raise ConfigurationError(
+                "missing: expected error, mean, median or constant=VALUE, got drop"
+            )
+        if self.unknown not in ("error", "missing"):
+            raise ConfigurationError(f"unknown: expected error or missing, got {self.unknown!r}")
         if self.model == "wide_and_deep":
             given.setdefault("categories", "inputs")
         return given | {"missing": self.missing, "categorical": tuple(self.categorical)}
@@ -257,7 +266,8 @@ class _Estimator(BaseEstimator):
         with tempfile.TemporaryDirectory(prefix="lepton_mpi-") as folder:
             path = Path(folder) / "model.h5"
             path.write_bytes(self._saved)
-            return load(path, model=name, unknown=self.unknown)
+            with probe.made_here(path):
+                return load(path, model=name, unknown=self.unknown)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_saved")

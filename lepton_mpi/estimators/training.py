@@ -10,6 +10,7 @@ from typing import Any
 
 import threadpoolctl
 
+from lepton_mpi.data.files import probe
 from lepton_mpi.errors import ConfigurationError, Preempted
 from lepton_mpi.estimators import rows as rows_module
 from lepton_mpi.estimators.rows import Rows
@@ -107,7 +108,8 @@ def fit_rows(
                     rows_module.write(rows, chosen, folder / _ROWS)
             config = dataclasses.replace(config, **_places(folder, config.checkpoint))
             keep = [KeepModel(folder)] if keeps_model else []
-            result = train(config, world, model, [*hooks, *keep], given)
+            with probe.made_here(folder / _ROWS):
+                result = train(config, world, model, [*hooks, *keep], given)
             if keeps_model:
                 kept.append((folder / _MODEL).read_bytes())
         return result

@@ -35,6 +35,10 @@ def training_rows(estimator: Any, x: Any, y: Any, are_classes: bool) -> tuple[An
         check_classification_targets(y)
         if isinstance(y, np.ndarray) and y.dtype.kind == "f" and not np.isfinite(y).all():
             raise ValueError("Input y contains NaN or infinity.")
+        if (count := len(np.unique(y))) < 2:
+            raise ValueError(
+                f"{type(estimator).__name__}: expected at least 2 classes in y, got {count} class"
+            )
     else:
         y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=estimator)
     check_consistent_length(x, y)

@@ -1,6 +1,7 @@
 """A rank that ``launch`` has started: ``python -m lepton_mpi.starting.rank FOLDER``."""
 
 import os
+import select
 import sys
 import threading
 from pathlib import Path
@@ -15,10 +16,9 @@ def main(folder: Path) -> None:
     """Call the function of the folder. Collective over the job, as far as the function is."""
     launch.die_with_launcher()
     rank = launch.launched_rank()
-    if rank == 0:
-        _end_with_caller()
     try:
-        function, args, kwargs = task.read_task(folder)
+        caller, function, args, kwargs = task.read_task(folder)
+        _end_with_caller(caller)
         task.write_pid(folder, rank)
         from lepton_mpi.world.mpi import check_launcher
 
@@ -50,18 +50,17 @@ def _fail(folder: Path, rank: int, error: BaseException) -> NoReturn:
     os._exit(code)
 
 
-def _end_with_caller() -> None:
-    """End the job when the caller's end of standard input closes, which it does however the caller ends."""
-    pipe = os.dup(0)
-    with open(os.devnull, "rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
+def _end_with_caller(process_id: int) -> None:
+    """End the job when the caller ends, however it does: a launcher goes on without it."""
+    if not hasattr(os, "pidfd_open"):
+        return
+    try:
+        caller = os.pidfd_open(process_id)
+    except ProcessLookupError:
+        os._exit(LeptonError.exit_code)
 
     def wait() -> None:
-        try:
-            while os.read(pipe, 64):
-                pass
-        except OSError:
-            return
+        select.select([caller], [], [])
         os._exit(LeptonError.exit_code)  # the launcher ends the other ranks
 
     threading.Thread(target=wait, daemon=True).start()

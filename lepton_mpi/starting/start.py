@@ -106,7 +106,7 @@ class _Job:
             self.process = subprocess.Popen(
                 words,
                 env=variables,
-                stdin=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -184,9 +184,6 @@ class _Job:
                 signal.pidfd_send_signal(file, signal.SIGKILL)  # of a job that has ended: gone already
             os.close(file)
         self._files.clear()
-        assert self.process.stdin
-        with suppress(OSError):
-            self.process.stdin.close()
         for pump in self._pumps:
             pump.join(2.0)
 

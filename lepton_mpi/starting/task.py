@@ -35,20 +35,20 @@ def write_task(
             f"launch: expected a function that the ranks call, got {type(function).__name__}"
         )
     call = pickled((function, tuple(args), dict(kwargs)), _is_of_main(function))
-    put(folder / _TASK, pickle.dumps((list(sys.path), os.getcwd(), call)))
+    put(folder / _TASK, pickle.dumps((os.getpid(), list(sys.path), os.getcwd(), call)))
 
 
-def read_task(folder: Path) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
-    """The same on a rank. Raises LauncherError on another machine, which does not have the folder."""
+def read_task(folder: Path) -> tuple[int, Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+    """The caller's process id, and the same on a rank. Raises LauncherError on another machine, which does not have the folder."""
     try:
-        path, place, call = pickle.loads((folder / _TASK).read_bytes())
+        caller, path, place, call = pickle.loads((folder / _TASK).read_bytes())
     except FileNotFoundError:
         raise LauncherError(
             f"{folder}: no such folder on this machine: launch starts ranks on one machine; start a job over several by mpirun or srun"
         ) from None
     sys.path[:] = path
     os.chdir(place)
-    return pickle.loads(call)
+    return caller, *pickle.loads(call)
 
 
 def pickled(value: Any, is_of_main: bool) -> bytes:
