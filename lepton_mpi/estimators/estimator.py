@@ -159,7 +159,9 @@ class _Estimator(BaseEstimator):
         rows, classes = self._rows(X, y)
         options = self._training_options()
         prepare = self._preparing()
-        config = sources.from_program(options | {"data": "X"}).config  # the first to say what is wrong
+        config = sources.from_program(
+            options | {"data": "X"}
+        ).config  # the first to say what is wrong
         if self.n_ranks == 1:
             with training.of_a_program():
                 result, saved = training.fit_rows(

@@ -22,7 +22,19 @@ from lepton_mpi.world.alone import Alone
 _NAME = "X"
 # What says how files are read, and what rows in memory decide by themselves.
 _OF_FILES = {
-    *("inputs", "output", "format", "label", "labels", "task", "like", "unknown", "split", "x", "y"),
+    *(
+        "inputs",
+        "output",
+        "format",
+        "label",
+        "labels",
+        "task",
+        "like",
+        "unknown",
+        "split",
+        "x",
+        "y",
+    ),
     *("files", "folder", "dry_run", "force", "timeout", "may_lack_labels", "from_like"),
 }
 
@@ -157,7 +169,8 @@ def _array_source(rows: Rows, options: Options) -> Source:
 def _frame_source(rows: Rows, options: Options) -> Source:
     # Answers come beside the frame: no column of it is the label, whatever it is called.
     blocks = FrameBlocks(rows.x, (), dataclasses.replace(options, may_lack_labels=True))
-    source = table_source([_FramePart(blocks, rows.y, options)], "frame", blocks.roles)
+    part: Any = _FramePart(blocks, rows.y, options)
+    source = table_source([part], "frame", blocks.roles)
     notes = tuple(note for note in source.notes if "rows to be scored" not in note)
     return dataclasses.replace(
         source, label="y", class_names=rows.class_names, has_labels=True, notes=notes

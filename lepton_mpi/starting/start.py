@@ -147,7 +147,9 @@ class _Job:
         """Whether the launcher should end by itself now: a rank has gone, or all of them."""
         self._open_new()
         if len(self._files) < self._ranks and age_seconds > _START_SECONDS:
-            self.lost = f"{self._ranks - len(self._files)} ranks have not begun in {_START_SECONDS:g} s"
+            self.lost = (
+                f"{self._ranks - len(self._files)} ranks have not begun in {_START_SECONDS:g} s"
+            )
             return True
         if not self._files:
             return False
@@ -181,7 +183,9 @@ class _Job:
                 self.process.wait(seconds)
         for file in self._files.values():
             with suppress(OSError):
-                signal.pidfd_send_signal(file, signal.SIGKILL)  # of a job that has ended: gone already
+                signal.pidfd_send_signal(
+                    file, signal.SIGKILL
+                )  # of a job that has ended: gone already
             os.close(file)
         self._files.clear()
         for pump in self._pumps:

@@ -47,7 +47,7 @@ def test_the_launcher_beside_python_comes_first(places):
 
 
 def test_each_launcher_gets_its_own_flags(places, monkeypatch):
-    beside, path = places
+    beside, _ = places
     _program(beside, "mpirun", "mpich")
     found = mpirun.find_launcher(64, {})
     assert found.words == (str(beside / "mpirun"), "-n", "64")
