@@ -81,9 +81,14 @@ def _fit_arrays(
 
 
 def _check(
-    first: Sequence[Any], prepare: Mapping[str, Any] | None, options: dict[str, Any]
+    first: Sequence[Any], model: Any, prepare: Mapping[str, Any] | None, options: dict[str, Any]
 ) -> None:
-    """Raises ConfigurationError for options that have no sense together."""
+    """Raises TypeError for values, ConfigurationError for options that have no sense together."""
+    if len(first) > 2 or (len(first) == 1 and model is not None):
+        raise TypeError(
+            "fit: expected fit(model, …) or fit(X, y, …), with all else by name, got "
+            f"{len(first)} values{' and model=' * (model is not None)}"
+        )
     if len(first) == 2:
         for name in {"data", "x", "y", "prepare", "recipe"} & options.keys():
             raise ConfigurationError(f"{name}: expected none beside X and y, got {options[name]!r}")

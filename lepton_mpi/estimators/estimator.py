@@ -13,7 +13,7 @@ import numpy as np
 from lepton_mpi.data.files import probe
 from lepton_mpi.errors import ConfigurationError, LauncherError
 from lepton_mpi.estimators import training
-from lepton_mpi.estimators.rows import rows_of
+from lepton_mpi.estimators.rows import options_for, rows_of
 from lepton_mpi.options import sources
 from lepton_mpi.prediction.model import TrainedModel, load
 from lepton_mpi.registry import is_own_file
