@@ -159,9 +159,9 @@ class _Estimator(BaseEstimator):
         rows, classes = self._rows(X, y)
         options = self._training_options()
         prepare = self._preparing()
-        config = sources.from_program(
-            options | {"data": "X"}
-        ).config  # the first to say what is wrong
+        # Both say what is wrong with the parameters before anything starts.
+        config = sources.from_program(options | {"data": "X"}).config
+        options_for(rows, config.held_out, config.seed, prepare)
         if self.n_ranks == 1:
             with training.of_a_program():
                 result, saved = training.fit_rows(
