@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from lepton_mpi.data.files import probe
-from lepton_mpi.errors import ConfigurationError, LauncherError
+from lepton_mpi.errors import ConfigurationError, DataError, LauncherError
 from lepton_mpi.estimators import training
-from lepton_mpi.estimators.rows import options_for, rows_of
+from lepton_mpi.estimators.rows import Rows, options_for, rows_of
 from lepton_mpi.options import sources
+from lepton_mpi.options.config import Config
 from lepton_mpi.prediction.model import TrainedModel, load
 from lepton_mpi.registry import is_own_file
 
@@ -43,6 +45,26 @@ _REFUSED = {
     "sample_weight": "rows have no weights: repeat rows, or balance classes by prepare={'balance': 'oversample'}",
     "class_weight": "classes have no weights: prepare={'balance': 'oversample'} trains on as many rows of each",
 }
+
+
+# Words of the command line that messages about cells have, and the parameters that say the same.
+_PARAMETERS = {
+    "--missing drop, mean, median or constant=VALUE": "missing='mean', 'median' or 'constant=VALUE'",
+    "--unknown missing": "unknown='missing'",
+}
+
+
+@contextmanager
+def _by_parameters() -> Iterator[None]:
+    """A block whose errors about cells name the parameters of an estimator."""
+    try:
+        yield
+    except DataError as error:
+        text = str(error)
+        for words, parameter in _PARAMETERS.items():
+            text = text.replace(words, parameter)
+        error.args = (text,)
+        raise
 
 
 class _Estimator(BaseEstimator):
@@ -162,16 +184,8 @@ class _Estimator(BaseEstimator):
         # Both say what is wrong with the parameters before anything starts.
         config = sources.from_program(options | {"data": "X"}).config
         options_for(rows, config.held_out, config.seed, prepare)
-        if self.n_ranks == 1:
-            with training.of_a_program():
-                result, saved = training.fit_rows(
-                    rows, None, (), True, prepare, options, keeps_model=True
-                )
-        else:
-            quiet = not self.verbose
-            result, saved = training.fit_on_ranks(
-                rows, self.n_ranks, prepare, config, options, quiet
-            )
+        with _by_parameters():
+            result, saved = self._trained(rows, options, prepare, config)
         if classes is not None:
             self.classes_ = classes
         self.history_ = result.pop("history")
@@ -181,6 +195,16 @@ class _Estimator(BaseEstimator):
         self._saved = saved
         self._model = self._opened()
         return self
+
+    def _trained(
+        self, rows: Rows, options: dict[str, Any], prepare: dict[str, Any], config: Config
+    ) -> tuple[dict[str, Any], bytes]:
+        """Result and checkpoint, from this process or from ranks of its own."""
+        if self.n_ranks != 1:
+            quiet = not self.verbose
+            return training.fit_on_ranks(rows, self.n_ranks, prepare, config, options, quiet)
+        with training.of_a_program():
+            return training.fit_rows(rows, None, (), True, prepare, options, keeps_model=True)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the model as a checkpoint, for ``lepton_mpi.load`` and the commands predict, evaluate and export; returns the path."""
@@ -297,13 +321,15 @@ class LeptonClassifier(ClassifierMixin, _Estimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """The likeliest class of each row, as y of ``fit`` has them, shape (rows,). Raises ValueError and DataError for wrong rows."""
-        model = self._fitted()
-        return self.classes_[model.codes_or_targets(validation.rows_to_predict(self, X))]
+        model, rows = self._fitted(), validation.rows_to_predict(self, X)
+        with _by_parameters():
+            return self.classes_[model.codes_or_targets(rows)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """The probability of each class, in the order of ``classes_``: float32, or ``dtype``, shape (rows, classes)."""
-        model = self._fitted()
-        return model.predict_proba(validation.rows_to_predict(self, X))
+        model, rows = self._fitted(), validation.rows_to_predict(self, X)
+        with _by_parameters():
+            return model.predict_proba(rows)
 
 
 class LeptonRegressor(RegressorMixin, _Estimator):
@@ -313,8 +339,9 @@ class LeptonRegressor(RegressorMixin, _Estimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """The targets in their own units, float64 (rows,) of one, (rows, targets) of several."""
-        model = self._fitted()
-        return model.predict(validation.rows_to_predict(self, X))
+        model, rows = self._fitted(), validation.rows_to_predict(self, X)
+        with _by_parameters():
+            return model.predict(rows)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -214,6 +214,10 @@ made = LeptonClassifier(categorical=["zip"], missing="median", epochs=60, learni
 say(score=made.score(frame, classes), names=made.feature_names_in_.tolist(), part=made.predict(frame[5:9]).tolist() == made.predict(frame)[5:9].tolist())
 ranks = LeptonClassifier(categorical=["zip"], missing="median", epochs=60, learning_rate=0.01, n_ranks=2).fit(holes, classes)
 say(same=bool((ranks.predict_proba(frame) == made.predict_proba(frame)).all()))
+try:
+    LeptonClassifier().fit(holes, classes)
+except lepton_mpi.errors.DataError as error:
+    say(missing=str(error))
 for wrong in (frame[["colour", "a", "text", "day", "zip"]], frame.assign(text="z")):
     try:
         made.predict(wrong)
@@ -224,5 +228,7 @@ for wrong in (frame[["colour", "a", "text", "day", "zip"]], frame.assign(text="z
 """
     found = _found(tmp_path, program)
     assert found["score"] > 0.95 and found["same"] and found["part"]
+    assert found["missing"].startswith("X: row 3, column 'a': expected a value, got none")
+    assert "; missing='mean'" in found["missing"] and "unknown='missing'" in found["unknown"]
     assert found["names"] == ["a", "colour", "text", "day", "zip"]
     assert "should match" in found["order"] and "expected one of the 2 categories" in found["unknown"]  # fmt: skip
