@@ -1,5 +1,6 @@
 """A notebook from a table to a model of another program, with ranks of its own, executed as Jupyter does it."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -63,10 +64,9 @@ def test_from_a_table_to_another_program(tmp_path, monkeypatch):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in _CELLS])
     kernels = tmp_path / "share" / "jupyter" / "kernels" / "python3"
     kernels.mkdir(parents=True)
-    (kernels / "kernel.json").write_text(
-        '{"argv": ["%s", "-m", "ipykernel_launcher", "-f", "{connection_file}"], "display_name": "p", "language": "python"}'
-        % sys.executable
-    )
+    words = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    about = {"argv": words, "display_name": "Python", "language": "python"}
+    (kernels / "kernel.json").write_text(json.dumps(about))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share" / "jupyter"))
     client = nbclient.NotebookClient(
         notebook,
