@@ -232,3 +232,26 @@ for wrong in (frame[["colour", "a", "text", "day", "zip"]], frame.assign(text="z
     assert "; missing='mean'" in found["missing"] and "unknown='missing'" in found["unknown"]
     assert found["names"] == ["a", "colour", "text", "day", "zip"]
     assert "should match" in found["order"] and "expected one of the 2 categories" in found["unknown"]  # fmt: skip
+
+
+def test_ctrl_c_is_keyboard_interrupt(tmp_path):
+    """Training in the program itself stops after a step or two, and the program goes on."""
+    program = """
+import signal
+class Interrupt(lepton_mpi.QuietHook):
+    steps = 0
+    def after_step(self, run):
+        self.steps += 1
+        if self.steps == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+hook = Interrupt()
+try:
+    lepton_mpi.fit(X, y, hooks=[hook], epochs=100000, raises=True, progress="none")
+except KeyboardInterrupt as error:
+    say(steps=hook.steps, text=str(error))
+say(score=LeptonClassifier(epochs=30, learning_rate=0.01).fit(X, y).score(X, y), is_usual=signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+"""
+    found = _found(tmp_path, program)
+    assert found["text"].startswith("SIGINT: stopped after step") and found["steps"] >= 3
+    assert found["score"] > 0.85 and found["is_usual"]
