@@ -39,8 +39,9 @@ def write_task(
 
 
 def read_task(folder: Path) -> tuple[int, Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
-    """The caller's process id, and the same on a rank. Raises LauncherError on another machine, which does not have the folder."""
+    """The caller's process id, and the same on a rank. Raises LauncherError on another machine, which does not have the folder, and for a folder of others."""
     try:
+        _check_is_private(folder)
         caller, path, place, call = pickle.loads((folder / _TASK).read_bytes())
     except FileNotFoundError:
         raise LauncherError(
@@ -49,6 +50,15 @@ def read_task(folder: Path) -> tuple[int, Callable[..., Any], tuple[Any, ...], d
     sys.path[:] = path
     os.chdir(place)
     return caller, *pickle.loads(call)
+
+
+def _check_is_private(folder: Path) -> None:
+    """What is read from here is a program: nobody else may have written it. Raises LauncherError and FileNotFoundError."""
+    found = folder.stat()
+    if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise LauncherError(
+            f"{folder}: expected a folder of this user that others can neither read nor write, got mode {found.st_mode & 0o777:o}"
+        )
 
 
 def pickled(value: Any, is_of_main: bool) -> bytes:

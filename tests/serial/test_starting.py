@@ -125,9 +125,13 @@ def test_errors_of_ranks_as_the_caller_sees_them(tmp_path):
 
 
 def test_a_task_keeps_path_and_place(tmp_path, monkeypatch):
+    tmp_path.chmod(0o700)
     task.write_task(tmp_path, len, ([1, 2],), {})
     monkeypatch.setattr(sys, "path", list(sys.path))
     caller, function, args, kwargs = task.read_task(tmp_path)
     assert function(*args, **kwargs) == 2 and caller == os.getpid()
+    tmp_path.chmod(0o770)
+    with pytest.raises(LauncherError, match="others can neither read nor write, got mode 770"):
+        task.read_task(tmp_path)
     with pytest.raises(LauncherError, match="launch starts ranks on one machine"):
         task.read_task(tmp_path / "none")
