@@ -8,6 +8,8 @@ The map, in the order the data flows::
     run/            START in loop.py: the training loop; run.py what a run holds, build.py how it is made, hooks.py
                     evaluation, checkpoints and progress; resume, report
     prediction/     what a trained model says of rows: the command predict, and lepton_mpi.load
+    estimators/     scikit-learn's protocol, and fit of arrays and frames; START in its __init__.py
+    starting/       ranks started from a program or a notebook: launch(function, ranks=4)
     exporting/      a trained model as a file of another program: ONNX, safetensors, Keras weights; START in export.py
     torch/ jax/     modules and functions of other libraries as models; sums of their arrays; backend lepton of torch.distributed
     interpretation/ what a trained model goes by: gradients by its input, attention, importance of columns
@@ -56,17 +58,19 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Batch": "batch",
     "Config": "options.config",
+    "LeptonClassifier": "estimators.estimator",
+    "LeptonRegressor": "estimators.estimator",
     "QuietHook": "run.hook",
     "broadcast": "run.own_loop",
-    "fit": "run.fit",
+    "fit": "estimators.arrays_fit",
     "load": "prediction.model",
     "mean": "run.own_loop",
     "rank": "run.own_loop",
     "world_size": "run.own_loop",
 }
 __all__ = [
-    *("Batch", "Config", "QuietHook", "__version__"),
-    *("broadcast", "fit", "load", "mean", "rank", "world_size"),
+    *("Batch", "Config", "LeptonClassifier", "LeptonRegressor", "QuietHook", "__version__"),
+    *("broadcast", "fit", "launch", "load", "mean", "rank", "world_size"),
 ]
 
 
@@ -74,6 +78,8 @@ def __getattr__(name: str):
     """Load a public name on first use, so that ``--help`` starts neither NumPy nor MPI."""
     from importlib import import_module
 
+    if name == "launch":  # a module that can be called
+        return import_module("lepton_mpi.launch")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'lepton_mpi' has no attribute {name!r}")
     return getattr(import_module(f"lepton_mpi.{_PUBLIC[name]}"), name)

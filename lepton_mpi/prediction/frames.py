@@ -4,6 +4,7 @@ A frame is anything with ``columns`` and a column by ``frame[name]``: of pandas,
 library is imported. A number in a column of categories is its text, whole numbers without a decimal point.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -29,15 +30,14 @@ def is_frame(rows: Any) -> bool:
 class FrameBlocks:
     """A frame in blocks. Raises ConfigurationError for columns that are not there.
 
-    ``options`` are those with which a file would be read.
+    ``categories`` are the features that are known to be categories; ``options`` are those with which a file would be read.
     """
 
-    def __init__(self, frame: Any, subject: Subject, options: Options) -> None:
+    def __init__(self, frame: Any, categories: Collection[int], options: Options) -> None:
         names = [str(name) for name in frame.columns]
-        self._roles = choose_roles(names, options, _WHERE)
+        self.roles = self._roles = choose_roles(names, options, _WHERE)
         self._missing = frozenset(options.words_for_missing)
         columns = self._roles.feature_names
-        categories = subject.encoding.transformation.categories
         # A column of dates may be several features, and is never one of categories.
         self._are_texts = {self._roles.features[feature] for feature in categories}
         self._columns = [

@@ -123,10 +123,15 @@ class TrainedModel:
         DataError, ConfigurationError
             For rows that the model cannot read; the message names row and column.
         """
-        (found,) = self._answers(self._predictor, rows)
+        found = self.codes_or_targets(rows)
         if self.classes_ is not None:
             return self.classes_[found]
         return found[:, 0] if found.shape[1] == 1 else found
+
+    def codes_or_targets(self, rows: Any) -> np.ndarray:
+        """The place of the likeliest class of each row in ``classes_``, int32 (rows,), or float64 (rows, targets); as ``predict``."""
+        (found,) = self._answers(self._predictor, rows)
+        return found
 
     def predict_proba(self, rows: Any) -> np.ndarray:
         """The probability of each class, in the order of ``classes_``: floats of the model's type, shape (rows, classes).
@@ -175,7 +180,7 @@ class TrainedModel:
         names = ("frame",)
         options = sources.options_for(self._subject.encoding, names, self._unknown, None, None)
         try:
-            return FrameBlocks(rows, self._subject, options)
+            return FrameBlocks(rows, self._subject.encoding.transformation.categories, options)
         except ConfigurationError as error:
             raise DataError(str(sources.about_inputs(error, self._subject))) from None
 

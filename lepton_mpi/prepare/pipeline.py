@@ -58,15 +58,20 @@ def prepare(options: Options, world: Any) -> dict[str, Any]:
         facts = write_stream(inputs, options, world, like_stream)
     else:
         with closing(open_inputs(options, world)) as source:
-            facts = _prepare(source, options, world, like)
+            facts = prepare_source(source, options, world, like)
     if world.rank == 0:
         print(summary.text(facts), flush=True)
         print(_last_line(options, facts), flush=True)
     return facts
 
 
-def _prepare(source: Source, options: Options, world: Any, like: Encoding | None) -> dict[str, Any]:
-    """All passes; of ``like`` is what is not fitted anew. Collective."""
+def prepare_source(
+    source: Source, options: Options, world: Any, like: Encoding | None = None
+) -> dict[str, Any]:
+    """All passes over a source; of ``like`` is what is not fitted anew. Collective; returns the facts and prints nothing.
+
+    Raises DataError and ConfigurationError, on every rank.
+    """
     if like is not None:
         with same_on_all_ranks():
             source = like.known_to(source, options)

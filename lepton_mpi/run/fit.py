@@ -1,6 +1,6 @@
 """``fit``: a training run from a program of one's own, and what the command line calls."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lepton_mpi import launch
@@ -11,10 +11,12 @@ from lepton_mpi.run.hook import Hook
 from lepton_mpi.world.world import World, run
 
 
-def fit(model: Any = None, *, hooks: Sequence[Hook] = (), **options: Any) -> dict[str, Any]:
+def fit(
+    model: Any = None, *, hooks: Sequence[Hook] = (), raises: bool = False, **options: Any
+) -> dict[str, Any]:
     """Train ``model`` on all ranks of the job and return the figures of the run's end. Collective.
 
-    Ends the process as the command line does, with one line and an exit code, if options or data are wrong.
+    Ends the process as the command line does, with one line and an exit code, if options or data are wrong, unless ``raises``.
 
     Parameters
     ----------
@@ -24,6 +26,9 @@ def fit(model: Any = None, *, hooks: Sequence[Hook] = (), **options: Any) -> dic
         for each class or each target.
     hooks : sequence of Hook
         Called after the run's own.
+    raises : bool
+        Whether wrong options or data are a LeptonError of ``lepton_mpi.errors``, which a program may catch, in place of the end of the
+        process. An error of one rank of several still ends the job.
     **options
         Fields of ``Config``, with the defaults of the command line: without ``data`` those of the recipe ``digits``.
 
@@ -31,21 +36,41 @@ def fit(model: Any = None, *, hooks: Sequence[Hook] = (), **options: Any) -> dic
     -------
     dict
         ``test_accuracy``, ``macro_recall``, ``samples_per_second``, ``weights_digest``, ``world_size`` and
-        more, as in the last line of the metrics file; ``parameters``, a dict of name to array. Where the data
-        have targets instead of classes, ``test_mse``, ``test_rmse``, ``test_mae`` and ``test_r2``.
+        more, as in the last line of the metrics file; ``parameters``, a dict of name to array; ``history``, a list of a dict for each
+        epoch that was made: ``epoch``, ``learning_rate`` and its figures; ``test_confusion``, rows of the confusion matrix, true class by
+        predicted. Where the data have targets instead of classes, ``test_mse``, ``test_rmse``, ``test_mae`` and ``test_r2``.
+
+    Raises
+    ------
+    LeptonError
+        With ``raises``.
     """
+    return fit_with(train, model, hooks, raises, options)
+
+
+def fit_with(
+    work: Callable[..., dict[str, Any]],
+    model: Any,
+    hooks: Sequence[Hook],
+    raises: bool,
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    """``fit``, by ``work(config, world, model, hooks, given)`` in place of ``train``. Collective."""
     if isinstance(model, str):
         options, model = options | {"model": model}, None
     try:
         chosen = sources.from_program(options)
     except ConfigurationError as error:
+        if raises:
+            raise
         launch.complain(f"lepton_mpi: {error}")
         raise SystemExit(error.exit_code) from None
     result: dict[str, Any] = {}
     code = run(
-        lambda world: result.update(train(chosen.config, world, model, hooks, chosen.given)),
+        lambda world: result.update(work(chosen.config, world, model, hooks, chosen.given)),
         chosen.config.timeout,
         chosen.config.peer_timeout,
+        raises,
     )
     if code:
         raise SystemExit(code)

@@ -50,9 +50,9 @@ class Progress(QuietHook):
 
     def after_epoch(self, run: Run) -> None:
         """Print the figures that the hooks before have found."""
-        run.report.epoch_ends(
-            run.epoch, run.config.epoch_count, run.figures, learning_rate=run.rate(max(1, run.step))
-        )
+        rate = run.rate(max(1, run.step))
+        run.report.epoch_ends(run.epoch, run.config.epoch_count, run.figures, learning_rate=rate)
+        run.history.append({"epoch": run.epoch, "learning_rate": rate, **run.figures})
 
 
 class Checkpoints(QuietHook):
@@ -133,7 +133,7 @@ class Summary(QuietHook):
 
     def at_end(self, run: Run) -> None:
         """Printed, recorded, and the run's result."""
-        run.result |= summary.say_end(run)
+        run.result |= summary.say_end(run) | {"history": run.history}
 
 
 def finite_sums(run: Run) -> np.ndarray:

@@ -72,6 +72,8 @@ class Run:
         The best epoch so far where that is asked for, see ``best.py``; whether the run ends before its last epoch.
     checkpoint : Path or None
         Written last, on rank 0.
+    history : list of dict
+        Of every epoch that was made: its number, learning rate and figures.
     result : dict
         What ``fit`` returns.
     by_rule : str
@@ -109,6 +111,7 @@ class Run:
     best: Best | None = None
     is_over: bool = False
     checkpoint: Path | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
     result: dict[str, Any] = field(default_factory=dict)
     began: float = 0.0
     by_rule: str = ""

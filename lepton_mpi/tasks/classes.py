@@ -53,10 +53,11 @@ class Classes:
         np.add.at(sums, (batch.y, predicted), 1)
 
     def figures(self, sums: np.ndarray, loss: float, weight: int) -> Figures:
-        """``loss``, ``accuracy``, ``macro_precision``, ``macro_recall``, ``macro_f1``, ``macro_classes`` and ``classes``.
+        """``loss``, ``accuracy``, ``macro_precision``, ``macro_recall``, ``macro_f1``, ``macro_classes``, ``classes`` and
+        ``confusion``.
 
-        The macro figures are means over the ``macro_classes`` classes that occur. The last is a list of dicts with name,
-        precision, recall and f1, one for each class.
+        The macro figures are means over the ``macro_classes`` classes that occur. ``classes`` is a list of dicts with name,
+        precision, recall and f1, one for each class; ``confusion`` has the rows of the confusion matrix, true class by predicted.
         """
         found = scores(sums)
         per_class = zip(self._names, found.precision, found.recall, found.f1, strict=True)
@@ -69,6 +70,7 @@ class Classes:
                 {"name": n, "precision": float(p), "recall": float(r), "f1": float(f)}
                 for n, p, r, f in per_class
             ],
+            "confusion": sums.tolist(),
         }
 
     def split_scores(self, batch: Batch, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

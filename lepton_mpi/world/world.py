@@ -47,6 +47,7 @@ def run(
     function: Callable[[World], Any],
     timeout_seconds: float = 300.0,
     peer_timeout_seconds: float = 30.0,
+    raises: bool = False,
 ) -> int:
     """Call ``function(world)`` on every rank and return the exit code of the job. Collective.
 
@@ -58,15 +59,23 @@ def run(
     function : callable (World) -> anything
     timeout_seconds, peer_timeout_seconds : float
         See ``World``.
+    raises : bool
+        Whether a LeptonError that all ranks raise, and any error of a single rank, is raised here in place of a line and an exit code.
     """
     try:
         world = World(timeout_seconds, peer_timeout_seconds)
     except LeptonError as error:
+        if raises:
+            raise
         launch.complain(f"lepton_mpi: {error}")
         return error.exit_code
     try:
         function(world)
     except BaseException as error:
+        is_everybodys = isinstance(error, LeptonError) and error.agreed
+        if raises and not world.is_child and (is_everybodys or world.size == 1):
+            world.close()  # an interactive Python that shows the error goes on
+            raise
         code = _ended_by(error, world)
         if code is None:
             raise

@@ -32,7 +32,8 @@ ALLOWED = {
     ],
     "numba": ["*kernels.py", "kernels/*.py", "collectives/within_host/atomics.py"],
     "llvmlite": ["*kernels.py", "kernels/*.py", "collectives/within_host/atomics.py"],
-    "sklearn": ["data/embedded/make.py"],
+    "sklearn": ["data/embedded/make.py", "estimators/*.py"],
+    "cloudpickle": ["starting/task.py"],
     "PIL": ["prepare/readers/image_folders.py"],
     "pyarrow": ["prepare/readers/parquet.py", "prediction/files/parquet_file.py"],
     "matplotlib": ["interpretation/pictures.py"],
@@ -78,6 +79,10 @@ MAY_IMPORT = {
     },
     "prediction": {
         *("data", "interpretation", "layers", "models", "prepare", "run", "world"),
+    },
+    "starting": {"world"},
+    "estimators": {
+        *("data", "options", "prediction", "prepare", "run", "starting", "world"),
     },
     "exporting": {"data", "layers", "models", "options", "run"},
     "doctor": {"collectives", "kernels", "world"},
