@@ -190,7 +190,7 @@ def test_bytes_sent_are_those_of_the_formula(text, hosts):
             parts = np.diff(chunk_bounds(count, hosts)).tolist()
             if codec.sums_payloads:
                 expected += of_vector(codec.sent_bytes(count) // 4, host)
-            elif codec.is_sparse:
+            elif codec.is_sparse or hosts == 2:
                 expected += (hosts - 1) * codec.sent_bytes(count)
             else:
                 others = [n for other, n in enumerate(parts) if other != host]
@@ -267,7 +267,9 @@ def test_columns_that_depend_on_others_are_0():
 def _state(hosts: int, text: str) -> dict[str, np.ndarray]:
     generator = np.random.default_rng(hosts)
     names = [f"residual.{host}" for host in range(hosts)]
-    names += {"int8": ["residual.owner"], "powersgd:2": ["powersgd.q"]}.get(text, [])
+    names += {"int8": ["residual.owner"] if hosts > 2 else [], "powersgd:2": ["powersgd.q"]}.get(
+        text, []
+    )
     return {name: generator.standard_normal(LAYOUT.size).astype(np.float32) for name in names}
 
 
@@ -285,8 +287,10 @@ def test_the_sum_of_residuals_is_kept_on_any_number_of_hosts(text, before, now):
         for compression, residual in zip(made, residuals, strict=True):
             np.testing.assert_array_equal(compression._residual, residual)
     found = sum(compression._residual.astype(float) for compression in made)
+    if text == "int8" and now == 2:  # whose sums are not encoded
+        residuals = [r for name, r in state.items() if name.startswith("residual.")]
     np.testing.assert_allclose(found, sum(r.astype(float) for r in residuals), rtol=0, atol=1e-5)
-    if text == "int8":
+    if text == "int8" and now > 2 and before > 2:
         owned = [compression._owner_residual for compression in made]
         assert all(np.count_nonzero(part) for part in owned)
         np.testing.assert_array_equal(sum(owned), state["residual.owner"])
@@ -308,4 +312,4 @@ def test_a_residual_that_is_missing_is_an_error():
     with pytest.raises(ValueError, match=r"expected residuals residual\.0, residual\.1, got"):
         _compression(0, 2, "int8").restore(state)
     with pytest.raises(ValueError, match=r"expected no residual\.owner with topk"):
-        _compression(0, 2, "topk:0.1").restore(_state(2, "int8"))
+        _compression(0, 2, "topk:0.1").restore(_state(3, "int8"))
