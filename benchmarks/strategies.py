@@ -73,7 +73,7 @@ TASKS = {
             *("--optimizer", "adam", "--learning-rate", "0.003", "--schedule", "cosine"),
             *("--global-batch", "16", "--context", "64"),
         ),
-        2,
+        4,
         "loss",
         is_loss=True,
     ),
@@ -90,6 +90,7 @@ WAYS: dict[str, tuple[str, ...]] = {
     "local, H = 16": ("--strategy", "local", "--sync-every", "16"),
     "hierarchical, H = 8": ("--strategy", "hierarchical"),
     "diloco, H = 50": ("--strategy", "diloco", *_OUTER),
+    "diloco, H = 20": ("--strategy", "diloco", "--sync-every", "20", *_OUTER),
     "diloco, hosts, H = 50": ("--strategy", "diloco", "--workers", "hosts", *_OUTER),
     "elastic, H = 4": ("--strategy", "elastic"),
     "bounded, S = 4": ("--strategy", "bounded"),
@@ -103,7 +104,10 @@ WAYS: dict[str, tuple[str, ...]] = {
     },
 }
 # Beside those of WAYS, by task and way; chosen by "validation" (results/strategies_settings.txt), equal for all seeds.
-OF_TASK: dict[tuple[str, str], tuple[str, ...]] = {}
+OF_TASK: dict[tuple[str, str], tuple[str, ...]] = {
+    ("gpt 2x64", f"sync, {codec}"): ("--compress-after", "300", "--freeze-variance-after", "300")
+    for codec in ("sign", "topk:0.01", "randomk:0.1")
+}
 _COLUMNS = [
     Column("task", "task", 14),
     Column("network", "network", 9),
@@ -131,14 +135,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; returns the exit code."""
     options = parse_command_line(arguments)
     try:
-        rows, lost = straggler(options) if options.straggler else compare(options)
+        if options.table:
+            rows, lost = combine(options.table), 0
+        else:
+            rows, lost = straggler(options) if options.straggler else compare(options)
     except HostsUnavailableError as error:
         print(f"benchmarks.strategies: {error}")
         return 4
     except KeyboardInterrupt:
         return 130
     if options.json:
-        write_rows(options.json, [{**row, **machine()} for row in rows])
+        write_rows(options.json, [machine() | row for row in rows])
     if options.plot:
         from benchmarks.strategies_picture import draw
 
@@ -160,6 +167,8 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Names
     also_help = "ways that are given by their options, such as '--strategy local --sync-every 2'"
     parser.add_argument("--also", nargs="+", default=[], metavar="OPTIONS", help=also_help)
     parser.add_argument("--straggler", action="store_true", help="beside a slow rank, on one host")
+    table_help = "run nothing: print, write and draw the rows of files that --json has written"
+    parser.add_argument("--table", nargs="+", metavar="FILE", help=table_help)
     parser.add_argument("--json", metavar="FILE", help="write the rows there, too")
     parser.add_argument("--plot", metavar="FILE", help="draw loss over time and over bytes")
     return parser.parse_args(arguments)
@@ -195,6 +204,28 @@ def options_of(name: str, way: str) -> tuple[str, ...]:
     """Of a way by its name, or by the options themselves."""
     words = WAYS[way] if way in WAYS else tuple(way.split())
     return (*words, *OF_TASK.get((name, way), ()))
+
+
+def combine(files: Sequence[str]) -> list[Row]:
+    """Print the rows of several files, each beside ``sync`` of its task and network; of like rows the last is taken."""
+    found: dict[tuple[str, str, str], Row] = {}
+    for file in files:
+        for row in json.loads(Path(file).read_text()):
+            found[row["task"], row["network"], row["way"]] = row
+    tasks, ways = list(TASKS), list(WAYS)
+
+    def place(row: Row) -> tuple[int, str, int]:
+        way = row["way"]
+        return tasks.index(row["task"]), row["network"], ways.index(way) if way in ways else 99
+
+    rows = sorted(found.values(), key=place)
+    rows = [row | _beside_sync(row, rows) for row in rows]
+    facts = {name: ", ".join(sorted({str(row[name]) for row in rows})) for name in machine()}
+    print_header(f"training by each strategy and codec on {_RANKS} ranks", facts)
+    print_titles(_COLUMNS)
+    for row in rows:
+        print_row(_COLUMNS, row)
+    return rows
 
 
 def train(
