@@ -136,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_command_line(arguments)
     try:
         if options.table:
-            rows, lost = combine(options.table), 0
+            rows, lost = combine(options.table, options.rates), 0
         else:
             rows, lost = straggler(options) if options.straggler else compare(options)
     except HostsUnavailableError as error:
@@ -167,7 +167,9 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Names
     also_help = "ways that are given by their options, such as '--strategy local --sync-every 2'"
     parser.add_argument("--also", nargs="+", default=[], metavar="OPTIONS", help=also_help)
     parser.add_argument("--straggler", action="store_true", help="beside a slow rank, on one host")
-    table_help = "run nothing: print, write and draw the rows of files that --json has written"
+    table_help = (
+        "run nothing: print, write and draw the rows for --rates of files that --json has written"
+    )
     parser.add_argument("--table", nargs="+", metavar="FILE", help=table_help)
     parser.add_argument("--json", metavar="FILE", help="write the rows there, too")
     parser.add_argument("--plot", metavar="FILE", help="draw loss over time and over bytes")
@@ -206,12 +208,14 @@ def options_of(name: str, way: str) -> tuple[str, ...]:
     return (*words, *OF_TASK.get((name, way), ()))
 
 
-def combine(files: Sequence[str]) -> list[Row]:
-    """Print the rows of several files, each beside ``sync`` of its task and network; of like rows the last is taken."""
+def combine(files: Sequence[str], rates: Sequence[str]) -> list[Row]:
+    """Print the rows of several files for these rates, each beside ``sync`` of its task and network; of like rows the last is taken."""
+    networks = [_ONE_HOST if rate == "0" else rate for rate in rates]
     found: dict[tuple[str, str, str], Row] = {}
     for file in files:
         for row in json.loads(Path(file).read_text()):
-            found[row["task"], row["network"], row["way"]] = row
+            if row["network"] in networks:
+                found[row["task"], row["network"], row["way"]] = row
     tasks, ways = list(TASKS), list(WAYS)
 
     def place(row: Row) -> tuple[int, str, int]:
@@ -306,10 +310,13 @@ def _run(
 def _beside_sync(row: Row, rows: Sequence[Row]) -> Row:
     """How much worse the score is, of sync's, and how many times fewer bytes were sent."""
     like = [r for r in [*rows, row] if r["way"] == "sync" and r["task"] == row["task"]]
-    like = [r for r in like if r["network"] == row["network"]]
+    # Its bits, and so its score, are the same on any network.
+    like.sort(key=lambda r: r["network"] != row["network"])
     if not like:
         return {"below_sync": None, "fewer": None, "fewer_of_run": None, "warm_up_bytes": None}
-    sent, of_sync = row["bytes_per_step"], like[0]["bytes_per_step"]
+    sent, of_sync = row["bytes_per_step"], None
+    if like[0]["network"] == row["network"]:
+        of_sync = like[0]["bytes_per_step"]
     found = {"below_sync": _below(row["score"], like[0]["score"]), "warm_up_bytes": of_sync}
     if not sent or not of_sync:
         return found | {"fewer": None, "fewer_of_run": None}

@@ -39,6 +39,9 @@ def test_scores_and_bytes_are_beside_those_of_sync():
     }
     found = strategies._beside_sync(other | {"task": "b"}, [sync])
     assert set(found.values()) == {None}
+    # Of another network the score alone, whose bits are the same.
+    found = strategies._beside_sync(other | {"network": "m"}, [sync])
+    assert (found["below_sync"], found["fewer"]) == (pytest.approx(0.02), None)
 
 
 def test_bytes_of_start_and_evaluation_do_not_count(monkeypatch):
@@ -117,7 +120,9 @@ def test_rows_of_several_files_are_one_table(tmp_path, capsys):
     other = sync | {"way": "delayed", "score": 0.8, "bytes_per_step": 50.0}
     write_rows(tmp_path / "a", [other, other | {"score": 0.85}])
     write_rows(tmp_path / "b", [sync])
-    rows = strategies.combine([str(tmp_path / "a"), str(tmp_path / "b")])
+    files = [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert strategies.combine(files, ["0"]) == []
+    rows = strategies.combine(files, ["0", "1gbit"])
     assert [row["way"] for row in rows] == ["sync", "delayed"]
     assert rows[1]["below_sync"] == pytest.approx(0.05) and rows[1]["fewer"] == 2
     assert "delayed" in capsys.readouterr().out
