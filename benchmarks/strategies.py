@@ -90,7 +90,10 @@ WAYS: dict[str, tuple[str, ...]] = {
     "local, H = 16": ("--strategy", "local", "--sync-every", "16"),
     "hierarchical, H = 8": ("--strategy", "hierarchical"),
     "diloco, H = 50": ("--strategy", "diloco", *_OUTER),
-    "diloco, H = 20": ("--strategy", "diloco", "--sync-every", "20", *_OUTER),
+    "diloco, hosts, H = 20": (
+        *("--strategy", "diloco", "--workers", "hosts", "--sync-every", "20"),
+        *_OUTER,
+    ),
     "diloco, hosts, H = 50": ("--strategy", "diloco", "--workers", "hosts", *_OUTER),
     "elastic, H = 4": ("--strategy", "elastic"),
     "bounded, S = 4": ("--strategy", "bounded"),
@@ -105,8 +108,18 @@ WAYS: dict[str, tuple[str, ...]] = {
 }
 # Beside those of WAYS, by task and way; chosen by "validation" (results/strategies_settings.txt), equal for all seeds.
 OF_TASK: dict[tuple[str, str], tuple[str, ...]] = {
-    ("gpt 2x64", f"sync, {codec}"): ("--compress-after", "300", "--freeze-variance-after", "300")
-    for codec in ("sign", "topk:0.01", "randomk:0.1")
+    **{
+        ("gpt 2x64", f"sync, {codec}"): (
+            "--compress-after",
+            "800",
+            "--freeze-variance-after",
+            "800",
+        )
+        for codec in ("sign", "topk:0.01", "randomk:0.1")
+    },
+    **{
+        ("gpt 2x64", f"diloco, hosts, H = {every}"): ("--outer-momentum", "0") for every in (20, 50)
+    },
 }
 _COLUMNS = [
     Column("task", "task", 14),
