@@ -115,7 +115,7 @@ OF_TASK: dict[tuple[str, str], tuple[str, ...]] = {
             "--freeze-variance-after",
             "800",
         )
-        for codec in ("sign", "topk:0.01", "randomk:0.1")
+        for codec in ("sign", "topk:0.01", "randomk:0.1", "powersgd:4")
     },
     **{
         ("gpt 2x64", f"diloco, hosts, H = {every}"): ("--outer-momentum", "0") for every in (20, 50)
