@@ -4,7 +4,8 @@
     ./run_local.sh bench strategies --straggler --json FILE               what is left of the speed beside a slow rank
 
 A line for each way of training, on 4 ranks: of one host, and of 2 emulated hosts (emulated_hosts.py) with 2 ranks each, whose
-links have the rate that is asked for. "score" is that of the test rows, with ``--seeds`` the mean of runs that differ by their seed, "below sync" by how much less, of the same network;
+links have the rate that is asked for. "score" is that of the test rows, "validation" that of the validation rows, by which settings are chosen; with ``--seeds`` they are
+means of runs that differ by their seed. "below sync" is by how much the score is less, in points of accuracy or parts of the loss, of the same network;
 "bytes/step" is what the busiest host's link has sent, by the kernel's counters, headers included, and "fewer" how many times
 less than ``sync`` sends: a run of all epochs less one of a single epoch, so that neither start nor evaluation counts; with
 ``--compress-after`` less one of so many epochs that the warm-up is in it. "of run" is as "fewer", with the warm-up's steps counted.
@@ -24,7 +25,9 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from statistics import mean
 
 from benchmarks.emulated_hosts import EmulatedHosts, HostsUnavailableError
 from benchmarks.engines.slow_rank import SLOW, write_data
@@ -52,8 +55,13 @@ class Task:
 
     words: tuple[str, ...]
     epochs: int
-    score: str = "test_accuracy"
+    figure: str = "accuracy"
     is_loss: bool = False
+
+    def score(self, record: Row, rows: str) -> float:
+        """Of the "test" or "val" rows; the higher the better."""
+        value = record[f"{rows}_{self.figure}"]
+        return -value if self.is_loss else value
 
 
 TASKS = {
@@ -65,8 +73,8 @@ TASKS = {
             *("--optimizer", "adam", "--learning-rate", "0.003", "--schedule", "cosine"),
             *("--global-batch", "16", "--context", "64"),
         ),
-        2,
-        "test_loss",
+        4,
+        "loss",
         is_loss=True,
     ),
 }
@@ -82,6 +90,10 @@ WAYS: dict[str, tuple[str, ...]] = {
     "local, H = 16": ("--strategy", "local", "--sync-every", "16"),
     "hierarchical, H = 8": ("--strategy", "hierarchical"),
     "diloco, H = 50": ("--strategy", "diloco", *_OUTER),
+    "diloco, hosts, H = 20": (
+        *("--strategy", "diloco", "--workers", "hosts", "--sync-every", "20"),
+        *_OUTER,
+    ),
     "diloco, hosts, H = 50": ("--strategy", "diloco", "--workers", "hosts", *_OUTER),
     "elastic, H = 4": ("--strategy", "elastic"),
     "bounded, S = 4": ("--strategy", "bounded"),
@@ -94,12 +106,28 @@ WAYS: dict[str, tuple[str, ...]] = {
         for codec in ("sign", "topk:0.01", "randomk:0.1")
     },
 }
+# Beside those of WAYS, by task and way; chosen by "validation" (results/strategies_settings.txt), equal for all seeds.
+OF_TASK: dict[tuple[str, str], tuple[str, ...]] = {
+    **{
+        ("gpt 2x64", f"sync, {codec}"): (
+            "--compress-after",
+            "800",
+            "--freeze-variance-after",
+            "800",
+        )
+        for codec in ("sign", "topk:0.01", "randomk:0.1", "powersgd:4")
+    },
+    **{
+        ("gpt 2x64", f"diloco, hosts, H = {every}"): ("--outer-momentum", "0") for every in (20, 50)
+    },
+}
 _COLUMNS = [
     Column("task", "task", 14),
     Column("network", "network", 9),
     Column("way", "way", 20),
+    Column("validation", "validation", 10, ".4f"),
     Column("score", "score", 7, ".4f"),
-    Column("below_sync", "below sync", 10, ".4f"),
+    Column("below_sync", "below sync", 10, ".2%"),
     Column("seconds", "seconds", 8, ".2f"),
     Column("samples_per_second", "samples/s", 10, ".0f"),
     Column("waiting", "waiting", 7, ".2f"),
@@ -120,14 +148,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; returns the exit code."""
     options = parse_command_line(arguments)
     try:
-        rows, lost = straggler(options) if options.straggler else compare(options)
+        if options.table:
+            rows, lost = combine(options.table, options.rates), 0
+        else:
+            rows, lost = straggler(options) if options.straggler else compare(options)
     except HostsUnavailableError as error:
         print(f"benchmarks.strategies: {error}")
         return 4
     except KeyboardInterrupt:
         return 130
     if options.json:
-        write_rows(options.json, [{**row, **machine()} for row in rows])
+        write_rows(options.json, [machine() | row for row in rows])
     if options.plot:
         from benchmarks.strategies_picture import draw
 
@@ -140,13 +171,19 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Names
     parser = argparse.ArgumentParser(prog="benchmarks.strategies", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY")
+    parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS), metavar="WAY")
     rates_help = "of the links between 2 hosts, as tc writes them, and 0 for one host; default: 0 1gbit 100mbit"
     parser.add_argument("--rates", nargs="+", default=["0", "1gbit", "100mbit"], help=rates_help)
     parser.add_argument(
         "--seeds", type=int, default=1, metavar="N", help="runs that a score is the mean of"
     )
+    also_help = "ways that are given by their options, such as '--strategy local --sync-every 2'"
+    parser.add_argument("--also", nargs="+", default=[], metavar="OPTIONS", help=also_help)
     parser.add_argument("--straggler", action="store_true", help="beside a slow rank, on one host")
+    table_help = (
+        "run nothing: print, write and draw the rows for --rates of files that --json has written"
+    )
+    parser.add_argument("--table", nargs="+", metavar="FILE", help=table_help)
     parser.add_argument("--json", metavar="FILE", help="write the rows there, too")
     parser.add_argument("--plot", metavar="FILE", help="draw loss over time and over bytes")
     return parser.parse_args(arguments)
@@ -164,8 +201,9 @@ def compare(options: argparse.Namespace) -> tuple[list[Row], int]:
             if rate != "0":
                 hosts = ends.enter_context(EmulatedHosts(_RANKS_PER_HOST, rate))
             for name in options.tasks:
-                for way in options.ways:
-                    if hosts is None and "--compress" in WAYS[way]:
+                for way in [*options.ways, *options.also]:
+                    words = options_of(name, way)
+                    if hosts is None and "--compress" in words:
                         continue  # nothing is compressed inside a host
                     row = train(name, way, hosts, rate, options.seeds)
                     lost += row is None
@@ -177,35 +215,68 @@ def compare(options: argparse.Namespace) -> tuple[list[Row], int]:
     return rows, lost
 
 
+def options_of(name: str, way: str) -> tuple[str, ...]:
+    """Of a way by its name, or by the options themselves."""
+    words = WAYS[way] if way in WAYS else tuple(way.split())
+    return (*words, *OF_TASK.get((name, way), ()))
+
+
+def combine(files: Sequence[str], rates: Sequence[str]) -> list[Row]:
+    """Print the rows of several files for these rates, each beside ``sync`` of its task and network; of like rows the last is taken."""
+    networks = [_ONE_HOST if rate == "0" else rate for rate in rates]
+    found: dict[tuple[str, str, str], Row] = {}
+    for file in files:
+        for row in json.loads(Path(file).read_text()):
+            if row["network"] in networks:
+                found[row["task"], row["network"], row["way"]] = row
+    tasks, ways = list(TASKS), list(WAYS)
+
+    def place(row: Row) -> tuple[int, str, int]:
+        way = row["way"]
+        return tasks.index(row["task"]), row["network"], ways.index(way) if way in ways else 99
+
+    rows = sorted(found.values(), key=place)
+    rows = [row | _beside_sync(row, rows) for row in rows]
+    facts = {name: ", ".join(sorted({str(row[name]) for row in rows})) for name in machine()}
+    print_header(f"training by each strategy and codec on {_RANKS} ranks", facts)
+    print_titles(_COLUMNS)
+    for row in rows:
+        print_row(_COLUMNS, row)
+    return rows
+
+
 def train(
     name: str, way: str, hosts: EmulatedHosts | None, rate: str, seeds: int = 1
 ) -> Row | None:
     """A row of one way, or None after saying why there is none; all but the score is that of seed 0."""
-    task = TASKS[name]
-    whole = _run(task, way, hosts)
+    task, words = TASKS[name], options_of(name, way)
+    whole = _run(task, words, hosts)
     if whole is None:
         return None
     end, epochs, sent = whole
-    scores = [end[task.score]]
+    scores, validation = [task.score(end, "test")], [task.score(epochs[-1], "val")]
     for seed in range(1, seeds):
-        other = _run(replace(task, words=(*task.words, "--seed", str(seed))), way, hosts)
+        other = _run(replace(task, words=(*task.words, "--seed", str(seed))), words, hosts)
         if other is None:
             return None
-        scores.append(other[0][task.score])
-    score = sum(scores) / len(scores)
+        scores.append(task.score(other[0], "test"))
+        validation.append(task.score(other[1][-1], "val"))
     bytes_per_step = None
     steps = end["steps"]
-    warm_up = _warm_up_steps(way)
+    warm_up = _warm_up_steps(words)
     if hosts is not None:
         first = 1 + warm_up // (steps // task.epochs)
-        short = _run(replace(task, epochs=first), way, hosts) if task.epochs > first else None
+        short = _run(replace(task, epochs=first), words, hosts) if task.epochs > first else None
         before, steps_before = (short[2], short[0]["steps"]) if short else (0, 0)
         bytes_per_step = (sent - before) / (steps - steps_before)
     return {
         "task": name,
         "network": _ONE_HOST if hosts is None else rate,
         "way": way,
-        "score": -score if task.is_loss else score,
+        "options": " ".join(words),
+        "validation": mean(validation),
+        "score": mean(scores),
+        "validations": validation,
         "scores": scores,
         "seconds": end["seconds"],
         "samples_per_second": end["samples_per_second"],
@@ -217,16 +288,19 @@ def train(
     }
 
 
-def _warm_up_steps(way: str) -> int:
-    words = WAYS[way]
-    return int(words[words.index("--compress-after") + 1]) if "--compress-after" in words else 0
+def _warm_up_steps(words: Sequence[str]) -> int:
+    """Options that come later replace those before."""
+    given = [int(b) for a, b in pairwise(words) if a == "--compress-after"]
+    return given[-1] if given else 0
 
 
-def _run(task: Task, way: str, hosts: EmulatedHosts | None) -> tuple[Row, list[Row], int] | None:
+def _run(
+    task: Task, options: Sequence[str], hosts: EmulatedHosts | None
+) -> tuple[Row, list[Row], int] | None:
     """The end's record, those of epochs, and the bytes that the busiest host has sent."""
     with tempfile.TemporaryDirectory() as folder:
         metrics = Path(folder, "metrics.jsonl")
-        words = ("-m", "benchmarks.engines.strategy_run", *task.words, *WAYS[way])
+        words = ("-m", "benchmarks.engines.strategy_run", *task.words, *options)
         words += ("--epochs", str(task.epochs), "--progress", "none", "--metrics", str(metrics))
         command = mpi_command(_RANKS, *words)
         environment: dict[str, str] = {}
@@ -235,9 +309,9 @@ def _run(task: Task, way: str, hosts: EmulatedHosts | None) -> tuple[Row, list[R
             command = tuple(hosts.mpirun((sys.executable, *words)))
             environment = hosts.environment()
             before = hosts.bytes_sent()
-        outcome = run(Launch(way, command, environment))
+        outcome = run(Launch(" ".join(options), command, environment))
         if outcome.problem:
-            print(f"{way}: {outcome.problem}")
+            print(f"{' '.join(options)}: {outcome.problem}")
             return None
         after = hosts.bytes_sent() if hosts is not None else [0]
         records = [json.loads(line) for line in metrics.read_text().splitlines()]
@@ -247,18 +321,26 @@ def _run(task: Task, way: str, hosts: EmulatedHosts | None) -> tuple[Row, list[R
 
 
 def _beside_sync(row: Row, rows: Sequence[Row]) -> Row:
-    """How much worse the score is, and how many times fewer bytes were sent."""
+    """How much worse the score is, of sync's, and how many times fewer bytes were sent."""
     like = [r for r in [*rows, row] if r["way"] == "sync" and r["task"] == row["task"]]
-    like = [r for r in like if r["network"] == row["network"]]
+    # Its bits, and so its score, are the same on any network.
+    like.sort(key=lambda r: r["network"] != row["network"])
     if not like:
         return {"below_sync": None, "fewer": None, "fewer_of_run": None, "warm_up_bytes": None}
-    sent, of_sync = row["bytes_per_step"], like[0]["bytes_per_step"]
-    found = {"below_sync": like[0]["score"] - row["score"], "warm_up_bytes": of_sync}
+    sent, of_sync = row["bytes_per_step"], None
+    if like[0]["network"] == row["network"]:
+        of_sync = like[0]["bytes_per_step"]
+    found = {"below_sync": _below(row["score"], like[0]["score"]), "warm_up_bytes": of_sync}
     if not sent or not of_sync:
         return found | {"fewer": None, "fewer_of_run": None}
     warm_up, steps = row["warm_up_steps"], row["steps"]
     of_run = (warm_up * of_sync + (steps - warm_up) * sent) / steps
     return found | {"fewer": of_sync / sent, "fewer_of_run": of_sync / of_run}
+
+
+def _below(score: float, of_sync: float) -> float:
+    """Of an accuracy the difference, of a loss, which is negative, the part that it is higher."""
+    return of_sync - score if of_sync > 0 else score / of_sync - 1
 
 
 def straggler(options: argparse.Namespace) -> tuple[list[Row], int]:

@@ -273,9 +273,14 @@ def test_auto_takes_the_codec_where_it_saves_time():
     slow = Speeds(1e-4, 8e-9, 1 / 10e9, 1 / 20e9, "")
     assert is_faster(slow, codec, count, 2, 1)
     assert not is_faster(replace(slow, encode=1 / 0.1e9), codec, count, 2, 1)
-    # Saved: 0.75 of the wire's time; worked: 1.5 / 8 + 2 / 40 ns a byte. Equal at 0.317 ns a byte of the wire.
-    for beta, faster in ((0.36e-9, True), (0.31e-9, False)):
-        assert is_faster(Speeds(0, beta, 1 / 8e9, 1 / 40e9, ""), codec, count, 2, 1) is faster
+    # Saved: 0.75 of the wire's time, and of 3 hosts 1.0; worked: 1 / 8 + 2 / 40 ns a byte, of 3 hosts 1.33 / 8 + 2 / 40.
+    # Equal at 0.234 ns a byte of the wire, and at 0.217.
+    for beta, hosts, faster in (
+        *((0.26e-9, 2, True), (0.22e-9, 2, False)),
+        *((0.24e-9, 3, True), (0.20e-9, 3, False)),
+    ):
+        speeds = Speeds(0, beta, 1 / 8e9, 1 / 40e9, "")
+        assert is_faster(speeds, codec, count, hosts, 1) is faster
     assert not is_faster(slow, _codec("topk:0.6", np.float32), count, 2, 1)
 
 

@@ -181,7 +181,7 @@ def test_bytes_sent_are_those_of_the_formula(text, hosts):
 
     for host, (_, sent) in enumerate(results):
         if text.startswith("powersgd"):
-            sums = [(60, 40), (9, 55)]
+            sums = [(60, 40), (45, 11)]
             exact = count - sum(m * n for m, n in sums)
             expected = of_vector(exact + 2 * sum(m for m, _ in sums), host)
             expected += of_vector(2 * sum(n for _, n in sums), host)
@@ -190,7 +190,7 @@ def test_bytes_sent_are_those_of_the_formula(text, hosts):
             parts = np.diff(chunk_bounds(count, hosts)).tolist()
             if codec.sums_payloads:
                 expected += of_vector(codec.sent_bytes(count) // 4, host)
-            elif codec.is_sparse:
+            elif codec.is_sparse or hosts == 2:
                 expected += (hosts - 1) * codec.sent_bytes(count)
             else:
                 others = [n for other, n in enumerate(parts) if other != host]
@@ -223,7 +223,7 @@ def test_no_number_on_one_host_is_none_on_all(text, value, monkeypatch):
 def test_powersgd_is_that_of_numpy():
     """Three steps with a warm start, of three hosts; the first Q is what the first step has drawn."""
     made, results = _all_hosts("powersgd:2", [1, 1, 1])
-    for start, (m, n) in ((0, (60, 40)), (LAYOUT.bounds[3][0], (9, 55))):
+    for start, (m, n) in ((0, (60, 40)), (LAYOUT.bounds[3][0], (45, 11))):
         span = slice(start, start + m * n)
         key = np.array([made[0].__class__.key(_at_step(made[0], 1), exchange.SUM, start)])
         words = reference_codecs.counter_random.numbers(key, n * 2)
@@ -240,6 +240,16 @@ def test_powersgd_is_that_of_numpy():
 def _at_step(compression: Compression, step: int) -> Compression:
     compression.step = step
     return compression
+
+
+def test_a_parameter_is_cut_where_rows_and_columns_are_fewest():
+    """A convolution's weights before their outputs, an image of another order likewise; thin ones are sent as they are."""
+    codec = _codec("powersgd:4")
+    assert codec.matrix((3, 3, 64, 64)) == (576, 64)
+    assert codec.matrix((64, 64, 3, 3)) == (64, 576)
+    assert codec.matrix((60, 40)) == (60, 40)
+    assert codec.matrix((3, 3, 1, 4)) is codec.matrix((40,)) is codec.matrix(()) is None
+    assert codec.sent_bytes((3, 3, 64, 64)) == 4 * 4 * 640
 
 
 def test_columns_that_depend_on_others_are_0():
@@ -267,7 +277,9 @@ def test_columns_that_depend_on_others_are_0():
 def _state(hosts: int, text: str) -> dict[str, np.ndarray]:
     generator = np.random.default_rng(hosts)
     names = [f"residual.{host}" for host in range(hosts)]
-    names += {"int8": ["residual.owner"], "powersgd:2": ["powersgd.q"]}.get(text, [])
+    names += {"int8": ["residual.owner"] if hosts > 2 else [], "powersgd:2": ["powersgd.q"]}.get(
+        text, []
+    )
     return {name: generator.standard_normal(LAYOUT.size).astype(np.float32) for name in names}
 
 
@@ -285,8 +297,10 @@ def test_the_sum_of_residuals_is_kept_on_any_number_of_hosts(text, before, now):
         for compression, residual in zip(made, residuals, strict=True):
             np.testing.assert_array_equal(compression._residual, residual)
     found = sum(compression._residual.astype(float) for compression in made)
+    if text == "int8" and now == 2:  # whose sums are not encoded
+        residuals = [r for name, r in state.items() if name.startswith("residual.")]
     np.testing.assert_allclose(found, sum(r.astype(float) for r in residuals), rtol=0, atol=1e-5)
-    if text == "int8":
+    if text == "int8" and now > 2 and before > 2:
         owned = [compression._owner_residual for compression in made]
         assert all(np.count_nonzero(part) for part in owned)
         np.testing.assert_array_equal(sum(owned), state["residual.owner"])
@@ -308,4 +322,4 @@ def test_a_residual_that_is_missing_is_an_error():
     with pytest.raises(ValueError, match=r"expected residuals residual\.0, residual\.1, got"):
         _compression(0, 2, "int8").restore(state)
     with pytest.raises(ValueError, match=r"expected no residual\.owner with topk"):
-        _compression(0, 2, "topk:0.1").restore(_state(2, "int8"))
+        _compression(0, 2, "topk:0.1").restore(_state(3, "int8"))

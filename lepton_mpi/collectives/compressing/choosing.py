@@ -2,6 +2,7 @@
 
     as it is      2 alpha + beta 2 (H-1)/H N                            N bytes of a bucket, H hosts, L lanes
     compressed    2 alpha + beta B(N) + (1 + 1/H) N / L / encode + 2 N / L / decode
+                                          1                        H              of all-gathered payloads
 
 B(N) are the bytes that a host sends by the formulas of ``exchange.py``. alpha and beta are those that ``tune`` has fitted for
 this kind of job; without its table they are measured, by messages between all lanes at once. Encode and decode are measured on
@@ -16,7 +17,7 @@ import numpy as np
 
 from lepton_mpi.collectives.choosing.tuning import table_of
 from lepton_mpi.collectives.compressing.codec import Codec
-from lepton_mpi.collectives.compressing.exchange import payload_memory
+from lepton_mpi.collectives.compressing.exchange import is_all_gathered, payload_memory
 from lepton_mpi.collectives.group import Group
 
 _SAMPLE_ELEMENTS, _LONG_BYTES, _TRIES = 64 << 10, 128 << 10, 5
@@ -52,15 +53,17 @@ def speeds_of(group: Group, codec: Codec) -> Speeds:
 
 def is_faster(speeds: Speeds, codec: Codec, count: int, hosts: int, lanes: int) -> bool:
     """Whether a bucket of ``count`` elements is summed sooner with the codec."""
+    encodes, decodes = 1 + 1 / hosts, 2
     size, slice_ = count * codec.dtype.itemsize, -(-count // lanes)
     plain = speeds.beta * 2 * (hosts - 1) / hosts * size
     if codec.sums_payloads:
         sent = 2 * (hosts - 1) / hosts * codec.sent_bytes(slice_)
-    elif codec.is_sparse:
+    elif is_all_gathered(codec, hosts):
+        encodes, decodes = 1.0, hosts
         sent = (hosts - 1) * codec.sent_bytes(slice_)
     else:
         sent = 2 * (hosts - 1) * codec.sent_bytes(-(-slice_ // hosts))
-    work = size / lanes * ((1 + 1 / hosts) * speeds.encode + 2 * speeds.decode)
+    work = size / lanes * (encodes * speeds.encode + decodes * speeds.decode)
     return speeds.beta * lanes * sent + work < plain
 
 

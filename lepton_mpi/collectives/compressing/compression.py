@@ -1,12 +1,13 @@
 """A codec over a group of ranks on several hosts: its lanes, the residuals, and how they go into a checkpoint and out of it.
 
 Within a host vectors are summed as they are: memory is faster than any codec. Residuals are those of a host, in memory that
-its ranks share; the rank of a lane has its slice of them. Every sum that a lane owner encodes has a residual, too, of which
-an element is with one host.
+its ranks share; the rank of a lane has its slice of them. Every sum that a lane owner encodes (see ``exchange.py``) has a residual,
+too, of which an element is with one host.
 
     saved                         restored on as many hosts      restored on others
     residual.0 … residual.H-1     as they were, bit for bit      their sum, divided evenly
-    residual.owner                as it was                      with whoever owns the element now
+    residual.owner                as it was                      with whoever owns the element now; of 2 hosts, which have
+                                                                 no such residual, divided evenly
     powersgd.q                    as it was                      as it was
 
 So what was left out is added to later vectors, whoever has it.
@@ -23,10 +24,11 @@ from lepton_mpi.collectives.compressing.choosing import faster_buckets
 from lepton_mpi.collectives.compressing.codec import Codec
 from lepton_mpi.collectives.compressing.exchange import (
     OWN,
+    AllGatherLane,
     Counted,
     PayloadLane,
     Slice,
-    SparseLane,
+    is_all_gathered,
 )
 from lepton_mpi.collectives.compressing.low_rank_lane import LowRankLane
 from lepton_mpi.collectives.compressing.powersgd import PowerSgd
@@ -102,7 +104,9 @@ class Compression:
         def vector(needed: bool) -> np.ndarray:
             return group.host_array((count,), dtype, "residuals") if needed else np.zeros(0, dtype)
 
-        self._has_owners = not isinstance(codec, PowerSgd) and not codec.is_sparse
+        # Of a sum's code what is left out; a checkpoint of another number of hosts may have it where this one does not.
+        self._may_have_owners = not isinstance(codec, PowerSgd) and not codec.is_sparse
+        self._has_owners = self._may_have_owners and not is_all_gathered(codec, group.host_count)
         self._residual = vector(True)
         self._owner_residual = vector(self._has_owners)
         self._warm = vector(isinstance(codec, PowerSgd))
@@ -204,8 +208,8 @@ class Compression:
             return PlainLane(of, *transports[:2])
         if codec.sums_payloads:
             lane = SummedLane(codec, of, *transports[:2])
-        elif codec.is_sparse:
-            lane = SparseLane(codec, of, transports[0])
+        elif is_all_gathered(codec, self._group.host_count):
+            lane = AllGatherLane(codec, of, transports[0])
         else:
             lane = PayloadLane(codec, of, *transports[:2])
         return WithExact(lane, of, *transports[2:]) if of.exact else lane
@@ -272,6 +276,8 @@ class Compression:
         owner = state.get(_OWNER)
         if self._has_owners:
             self._owner_residual[:] = 0 if owner is None else self._own_part(owner)
+        elif owner is not None and self._may_have_owners:
+            self._residual += owner / self._residual.dtype.type(hosts)
         elif owner is not None:
             raise ValueError(f"expected no {_OWNER} with {self.codec.name}, got one")
         if self._warm.size:

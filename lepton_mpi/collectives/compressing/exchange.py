@@ -3,15 +3,16 @@
     PayloadLane     quantised      1. every host sends the payload of part d of its slice to host d
                                    2. the owner of a part decodes all of them in the order of the hosts, adds, and encodes the sum
                                    3. the owner sends that to everybody; all of them, the owner too, decode it
-    SparseLane      sparse         1. every host sends its payload to all others
-                                   2. every host decodes all of them in the order of the hosts, and adds
+    AllGatherLane   sparse, or     1. every host sends its payload to all others
+                    of 2 hosts     2. every host decodes all of them in the order of the hosts, and adds
 
 Others are in ``vector_lanes.py``. All hosts end with the same bits. Bytes that host h sends in a round, for a slice of n
 elements in H parts n_d, with B(n) bytes of a payload:
 
     PayloadLane     sum over d != h of B(n_d), and (H - 1) B(n_h)
-    SparseLane      (H - 1) B(n)
+    AllGatherLane   (H - 1) B(n)
 
+Of 2 hosts both are B(n), but for rounding: the all-gather is one message in place of two, and codes nothing twice.
 In step 2 of ``PayloadLane`` a second residual, the owner's, takes what its code of the sum does not hold ("server error", Tang et
 al., "1-bit Adam", ICML 2021).
 """
@@ -26,6 +27,7 @@ from lepton_mpi.chunks import chunk_bounds, segments
 from lepton_mpi.collectives.between_hosts.lanes import SEGMENT_BYTES, Lane
 from lepton_mpi.collectives.compressing.codec import Codec
 from lepton_mpi.collectives.messages.plan import Request, Transport
+from lepton_mpi.kernels.counter_random import chain
 
 # What a key is for: a host's own payload, or that of a sum.
 OWN, SUM = 0, 1
@@ -200,12 +202,13 @@ class PayloadLane:
             self._codec.decode(self._sums[host], target, self._keys[host], False)
 
 
-class SparseLane:
+class AllGatherLane:
     """See the module; ``transport`` is between the hosts. Making one is collective over the lane."""
 
     def __init__(self, codec: Codec, of: Slice, transport: Transport) -> None:
         self._codec, self._of = codec, of
-        me, hosts = transport.rank, transport.world_size
+        self._me = me = transport.rank
+        hosts = transport.world_size
         size = codec.sent_bytes(of.result.size)
         others = [(me + shift) % hosts for shift in range(1, hosts)]
         self._payloads = [payload_memory(size) for _ in range(hosts)]
@@ -213,7 +216,7 @@ class SparseLane:
         self._sends = _requests(transport.send_request, [self._own] * hosts, others)
         self._receives = _requests(transport.receive_request, self._payloads, others)
         self.is_summed = self.has_left = True
-        self._key = np.uint64(0)
+        self._keys = [np.uint64(0)] * hosts
 
     @property
     def has_sent(self) -> bool:
@@ -223,14 +226,16 @@ class SparseLane:
     def start_receiving(self) -> None:
         """As of ``LaneExchange``."""
         self.is_summed = self.has_left = False
-        self._key = self._of.key(SUM, self._of.start)
+        key = self._of.key(SUM, self._of.start)
+        # Errors of rounding by random numbers are independent between hosts.
+        self._keys = [chain(np.array([key]), host)[0] for host in range(len(self._keys))]
         _start(self._receives)
 
     def start_sending(self) -> None:
         """As of ``LaneExchange``: encode this host's nodes, and send."""
         x = self._of.take()
         if x.size:
-            self._codec.encode(x, self._of.residual, self._own, self._key)
+            self._codec.encode(x, self._of.residual, self._own, self._keys[self._me])
         _start(self._sends)
 
     def poll(self, sends_sums: bool = True) -> bool:
@@ -238,10 +243,15 @@ class SparseLane:
         if not self.is_summed and _are_complete(self._receives):
             if self._of.result.size:
                 for host, payload in enumerate(self._payloads):
-                    self._codec.decode(payload, self._of.result, self._key, host > 0)
+                    self._codec.decode(payload, self._of.result, self._keys[host], host > 0)
             self.is_summed = True
         self.has_left = self.has_left or _are_complete(self._sends)
         return sends_sums and self.is_summed and self.has_left
+
+
+def is_all_gathered(codec: Codec, hosts: int) -> bool:
+    """Whether ``AllGatherLane`` is for ``codec``, whose payloads are not summed, on so many hosts."""
+    return codec.is_sparse or hosts == 2
 
 
 def payload_memory(byte_count: int) -> np.ndarray:

@@ -8,7 +8,8 @@
 
     bytes = 4 r (m + n), a vector of n elements 4 n; float64 twice as many
 
-A parameter of more than two dimensions is a matrix of its first one and all others. Vectors, matrices for which this would be
+A parameter of more than two dimensions is cut between two of them, where m + n is least: a convolution's weights
+(height, width, inputs, outputs) are a matrix of as many columns as outputs, or nearly so. Vectors, matrices for which this would be
 no less, and parameters that are not trained are summed as they are. The first Q is random. Since P is orthonormal, the
 residuals of all hosts sum to the sum of all M less what was decoded.
 Source: Vogels, Karimireddy and Jaggi, "PowerSGD: practical low-rank gradient compression for distributed optimization",
@@ -51,7 +52,8 @@ class PowerSgd:
         """A parameter of this shape as a matrix of m rows and n columns; None if it is sent as it is."""
         if len(shape) < 2:
             return None
-        m, n = shape[0], prod(shape[1:])
+        cuts = [(prod(shape[:at]), prod(shape[at:])) for at in range(1, len(shape))]
+        m, n = min(cuts, key=sum)
         return (m, n) if self.rank * (m + n) < m * n else None
 
     def sent_bytes(self, shape: Sequence[int]) -> int:
