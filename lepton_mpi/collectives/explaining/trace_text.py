@@ -23,6 +23,10 @@ _PROMISES = {
     Collective.REDUCE_SCATTER: "every rank has every contribution once in the chunks that it owns",
     Collective.ALLGATHER: "every rank has the chunks of every rank",
     Collective.BROADCAST: "every rank has the chunks of rank 0",
+    Collective.REDUCE: "rank 0 has every contribution to every chunk once",
+    Collective.GATHER: "rank 0 has the chunks of every rank",
+    Collective.SCATTER: "every rank has the chunks of rank 0 that it owns",
+    Collective.ALLTOALL: "every rank has its chunk of every rank",
     Collective.BARRIER: "every rank has heard of every rank",
 }
 
@@ -190,7 +194,8 @@ def end(trace: Trace) -> str:
     """What has been checked, and in which order the contributions were added."""
     lines = [f"In the end {_PROMISES[trace.algorithm.collective]}: checked."]
     value = trace.steps[-1].values[0][0]
-    if trace.algorithm.collective is Collective.ALLREDUCE and len(value.text("a")) <= _COLUMNS:
+    is_whole = trace.algorithm.collective in (Collective.ALLREDUCE, Collective.REDUCE)
+    if is_whole and len(value.text("a")) <= _COLUMNS:
         lines.append(f"Order of additions in chunk a: {value.text('a')}")
     return "\n".join(lines)
 
