@@ -107,6 +107,8 @@ class Fingerprint(NamedTuple):
 
 
 REFUSED = NUMBER_OF["refused"]
+# Added to a verb as the ranks of a host compare it: all of them meet, and nothing is moved.
+MEETING = 64
 
 
 def difference_error(

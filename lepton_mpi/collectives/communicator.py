@@ -1,6 +1,7 @@
 """Collectives of a group on any contiguous NumPy arrays, of another length at each call: the plan-free form of ``allreduce.py``.
 
-    one host       a staging area in shared memory, in parts that are copied in, folded and copied out (within_host/staged_kernels.py)
+    one host       a staging area in shared memory, in parts that are copied in, folded and copied out (within_host/staged_kernels.py);
+                   short calls by a ring of entries (within_host/short_kernels.py)
     several hosts  the same inside each host, messages between the ranks of different hosts (between_hosts/staged_hosts.py)
 
 All ranks meet in every collective call and compare a fingerprint of it before any array is written. So ranks that call different
@@ -56,7 +57,7 @@ class Communicator:
     group : World or Group
         Outlives the communicator.
     staging_bytes : int
-        Upper bound of the memory that the ranks of a host share for this communicator.
+        Upper bound of the staging area that the ranks of a host share; 16 entries of at most 32 KiB for each rank come on top.
 
     Attributes
     ----------

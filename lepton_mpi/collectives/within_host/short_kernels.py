@@ -9,7 +9,7 @@
 Cost: one line for the counter of each rank that is waited for, one for its fingerprint, and those of the data.
 """
 
-from lepton_mpi.collectives.calls import NUMBER_OF
+from lepton_mpi.collectives.calls import MEETING, NUMBER_OF
 from lepton_mpi.collectives.within_host.call_kernels import (
     CALL,
     FINGERPRINT,
@@ -60,7 +60,7 @@ def _copy_out(plan, verb, root, byte_count, source, target):
 
 @kernel("i8(i8[::1], i8, i8, i8, i8, i8)")
 def short_move(plan, verb, root, byte_count, source, target):
-    """Broadcast, all-gather, all-to-all or barrier of blocks of ``byte_count`` bytes. Collective over the host.
+    """Broadcast, all-gather, all-to-all or barrier of blocks of ``byte_count`` bytes; or a meeting. Collective over the host.
 
     source, target : addresses of what goes out, and of where the result goes.
 
@@ -71,7 +71,7 @@ def short_move(plan, verb, root, byte_count, source, target):
     if different:
         return different
     _note(plan, verb, 0, 0, root, byte_count)
-    if verb != _BROADCAST or own == root:
+    if verb < MEETING and (verb != _BROADCAST or own == root):
         length = byte_count * plan[RANKS] if verb == _ALLTOALL else byte_count
         copy_bytes(data_of(plan, own), source, length)
     tell(plan, words)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import cache
 from struct import Struct
 
 import numpy as np
 
 from lepton_mpi.collectives.calls import (
+    MEETING,
     NUMBER_OF,
     REFUSED,
     Block,
@@ -23,7 +23,6 @@ from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.within_host import (
     call_kernels,
     meeting_kernels,
-    row_fold_kernels,
     short_kernels,
 )
 from lepton_mpi.collectives.within_host import staged_kernels as kernels
@@ -33,6 +32,7 @@ from lepton_mpi.collectives.within_host.plan_words import (
     control_block,
     waited_seconds,
 )
+from lepton_mpi.collectives.within_host.row_folds import fold_words
 from lepton_mpi.collectives.within_host.vectors import map_pages
 from lepton_mpi.errors import ConfigurationError, LeptonError, RankError
 from lepton_mpi.kernels.intrinsics import LINE_BYTES
@@ -52,25 +52,6 @@ SHORT_BYTES = 32 << 10
 
 # Up to this size of all ranks' arrays together every rank folds all of them, which is one meeting in place of two; as in plans.py.
 SMALL_BYTES, SMALL_CROWDED_BYTES = 8 << 10, 128 << 10
-
-OPERATION_CODES = {
-    **{"sum": row_fold_kernels.SUM, "max": row_fold_kernels.MAX, "min": row_fold_kernels.MIN},
-    **{"product": row_fold_kernels.PRODUCT, "mean": row_fold_kernels.MEAN},
-    **{"band": row_fold_kernels.AND, "bor": row_fold_kernels.OR, "bxor": row_fold_kernels.XOR},
-}
-
-
-@cache
-def fold_words(how: Combination, is_partial: bool) -> tuple[int, int, int]:
-    """Address of the fold, its operation, bytes of an element of the result. Compiles it at the first call.
-
-    A partial result is still to be combined with others.
-    """
-    stored = how.wide if is_partial else how.stored
-    operation = "sum" if is_partial and how.operation == "mean" else how.operation
-    address = row_fold_kernels.fold_address(how.stored, stored)
-    item_bytes = 4 if stored != how.stored else how.item_bytes
-    return address, OPERATION_CODES[operation], item_bytes
 
 
 class StagedCollectives:
@@ -259,6 +240,8 @@ class StagedCollectives:
 
     def meet(self, told: Fingerprint) -> None:
         """All ranks meet, and compare what they were told."""
+        if told.verb != _BARRIER:  # which moves nothing
+            told = told._replace(verb=told.verb + MEETING)
         self._move_shortly(told, 0, 0)
 
     def refuse(self, error: LeptonError) -> None:
@@ -388,7 +371,7 @@ class StagedCollectives:
         """What is wrong with a call of the ring."""
         entries = self._ring[call % call_kernels.RING_CALLS]
         words = entries[:, :LINE_BYTES].view(np.int64)[:, : call_kernels.FINGERPRINT_WORDS]
-        prints = [Fingerprint(*row) for row in words.tolist()]
+        prints = [Fingerprint(verb % MEETING, *rest) for verb, *rest in words.tolist()]
         for rank, found in enumerate(prints):
             if found.verb == REFUSED:
                 text = entries[rank, LINE_BYTES : LINE_BYTES + found.byte_count].tobytes()
@@ -400,6 +383,7 @@ class StagedCollectives:
         )
 
 
+_BARRIER = NUMBER_OF["barrier"]
 _MOVED_SHORTLY = frozenset((NUMBER_OF["broadcast"], NUMBER_OF["allgather"]))
 _TOLD_BY_LENGTHS = frozenset(
     NUMBER_OF[verb] for verb in ("allgatherv", "reduce_scatterv", "alltoallv", "gather", "scatter")
