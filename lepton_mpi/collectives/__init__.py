@@ -7,10 +7,11 @@ Reading order::
     summation_tree.py  pure: the order of additions that does not depend on who adds (reproducible reduction)
     schedules/         schedule.py: what a schedule is, and what every one guarantees; ring.py: the ring, in twenty lines of
                        arithmetic; then recursive_doubling, rabenseifner, circulant, double_binary_tree, pairwise,
-                       two_level, broadcast, barrier; algorithms.py names them all
+                       two_level, broadcast, rooted, alltoall, barrier; algorithms.py names them all
     messages/          a schedule as a program, run over messages between ranks, or between threads for tests
     within_host/       ranks that share memory: atomics and flags, meetings, folds, vectors, and the plans that sum them;
-                       staging.py and its kernels: every verb on arrays that peers cannot read
+                       staging.py and its kernels: every verb on arrays that peers cannot read; call_kernels.py: how a call
+                       begins, short_kernels.py: short ones, staged_kernels.py: the others
     between_hosts/     lanes, each of which completes its slice; sums in the background, bucket by bucket;
                        staged_hosts.py: every verb over hosts, agreement.py: how hosts agree on a call
     compressing/       codecs with error feedback, and the lanes of compressed slices

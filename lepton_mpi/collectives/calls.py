@@ -107,6 +107,8 @@ class Fingerprint(NamedTuple):
 
 
 REFUSED = NUMBER_OF["refused"]
+# Added to a verb as the ranks of a host compare it: all of them meet, and nothing is moved.
+MEETING = 64
 
 
 def difference_error(
@@ -130,6 +132,22 @@ def length_error(
 
 # Address and bytes.
 Block = tuple[int, int]
+
+
+class EvenBlocks(Sequence[Block]):
+    """A block for each rank, of equal lengths, one behind the other."""
+
+    def __init__(self, address: int, byte_count: int, ranks: int) -> None:
+        self.address, self.byte_count, self.ranks = address, byte_count, ranks
+
+    def __len__(self) -> int:
+        return self.ranks
+
+    def __getitem__(self, rank):
+        """The block of one rank."""
+        if not 0 <= rank < self.ranks:
+            raise IndexError(rank)
+        return self.address + rank * self.byte_count, self.byte_count
 
 
 class Ways(Protocol):

@@ -1,11 +1,16 @@
 """Collectives of a group on any contiguous NumPy arrays, of another length at each call: the plan-free form of ``allreduce.py``.
 
-    one host       a staging area in shared memory, in parts that are copied in, folded and copied out (within_host/staged_kernels.py)
+    one host       a staging area in shared memory, in parts that are copied in, folded and copied out (within_host/staged_kernels.py);
+                   short calls by a ring of entries (within_host/short_kernels.py)
     several hosts  the same inside each host, messages between the ranks of different hosts (between_hosts/staged_hosts.py)
 
 All ranks meet in every collective call and compare a fingerprint of it before any array is written. So ranks that call different
 verbs, or one verb with arguments that do not fit together, raise the same error, and may go on with the next call. A rank that
 refuses its own arguments tells the others in the same meeting. A rank that calls nothing is named by the watchdog.
+
+On one host, ranks do not all meet in a short broadcast or reduce: its fingerprint is compared with the root's, and by all in one of
+the next 8 calls (within_host/call_kernels.py). If such a call differs between ranks, some have gone on. Each raises the error as soon
+as it sees it, and in all calls from then on: the communicator is of no more use.
 
 A communicator serves one thread at a time. Several may be used in several threads: on one host they have nothing in common, and
 over hosts one lock of the process is held in each call of MPI (``between_hosts/staged_hosts.py``).
@@ -15,12 +20,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from ctypes import addressof, c_char
 from typing import Any
 
 import numpy as np
 
 from lepton_mpi.collectives.between_hosts.staged_hosts import StagedHosts
-from lepton_mpi.collectives.calls import NUMBER_OF, Block, Fingerprint, Ways, combination
+from lepton_mpi.collectives.calls import (
+    NUMBER_OF,
+    Block,
+    EvenBlocks,
+    Fingerprint,
+    Ways,
+    combination,
+)
 from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.messages.mail import Mail
 from lepton_mpi.collectives.within_host.staging import StagedCollectives
@@ -44,7 +57,7 @@ class Communicator:
     group : World or Group
         Outlives the communicator.
     staging_bytes : int
-        Upper bound of the memory that the ranks of a host share for this communicator.
+        Upper bound of the staging area that the ranks of a host share; 16 entries of at most 32 KiB for each rank come on top.
 
     Attributes
     ----------
@@ -56,7 +69,8 @@ class Communicator:
     ConfigurationError
         On all ranks: arguments of one of them that fit no call. Of ``send`` and ``receive``, on that rank alone.
     RankError
-        On all ranks: different verbs, or one verb with arguments that do not fit together.
+        On all ranks: different verbs, or one verb with arguments that do not fit together. On one host, of a short broadcast or
+        reduce in that call or one of the next 8, and in all that follow.
     """
 
     def __init__(self, group: Group, *, staging_bytes: int = STAGING_BYTES) -> None:
@@ -211,7 +225,7 @@ class Communicator:
         verb: str,
         output: np.ndarray,
         dtype: np.dtype,
-        inputs: list[Block],
+        inputs: Sequence[Block],
         op: str,
         kind: str | None,
     ) -> None:
@@ -236,7 +250,7 @@ class Communicator:
     def _allgather(self, output: np.ndarray, input: np.ndarray) -> None:
         parts = self._parts(output, input, "output", "input")
         _check_writable(output)
-        told = Fingerprint(NUMBER_OF["allgather"], byte_count=parts[0][1])
+        told = Fingerprint(NUMBER_OF["allgather"], byte_count=parts.byte_count)
         self._ways.spread(told, _block(input), parts)
 
     def _allgatherv(self, outputs: Sequence[np.ndarray], input: np.ndarray) -> None:
@@ -252,7 +266,7 @@ class Communicator:
             )
         _check_writable(output)
         targets, sources = self._cut(_block(output)), self._cut(_block(input))
-        told = Fingerprint(NUMBER_OF["alltoall"], byte_count=sources[0][1])
+        told = Fingerprint(NUMBER_OF["alltoall"], byte_count=sources.byte_count)
         self._ways.exchange(told, targets, sources)
 
     def _alltoallv(self, outputs: Sequence[np.ndarray], inputs: Sequence[np.ndarray]) -> None:
@@ -289,12 +303,11 @@ class Communicator:
                 f"{name}: expected a rank from 0 to {self.size - 1}, got {rank!r}"
             )
 
-    def _cut(self, block: Block) -> list[Block]:
+    def _cut(self, block: Block) -> EvenBlocks:
         """A part for each rank."""
-        address, length = block[0], block[1] // self.size
-        return [(address + rank * length, length) for rank in self._ranks]
+        return EvenBlocks(block[0], block[1] // self.size, self.size)
 
-    def _parts(self, whole: np.ndarray, part: np.ndarray, name: str, part_name: str) -> list[Block]:
+    def _parts(self, whole: np.ndarray, part: np.ndarray, name: str, part_name: str) -> EvenBlocks:
         """Those of ``whole``, of which each is as long as ``part``."""
         blocks = _block(whole), _block(part)
         if blocks[0][1] != self.size * blocks[1][1]:
@@ -319,6 +332,7 @@ class Communicator:
 
 
 _NOTHING: Block = (0, 0)
+_from_buffer = c_char.from_buffer
 
 
 def _block(array: np.ndarray) -> Block:
@@ -330,7 +344,11 @@ def _block(array: np.ndarray) -> Block:
             f"expected a contiguous array of numbers, got dtype {array.dtype}, shape {array.shape}, strides {array.strides}; "
             "pass np.ascontiguousarray(array)"
         )
-    return array.__array_interface__["data"][0], array.nbytes
+    try:
+        # A fifth of the time of ``__array_interface__``, which is for what is read-only, empty or of dtypes without a buffer.
+        return addressof(_from_buffer(array)), array.nbytes
+    except (TypeError, ValueError):
+        return array.__array_interface__["data"][0], array.nbytes
 
 
 def _target(array: np.ndarray) -> Block:

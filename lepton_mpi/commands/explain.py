@@ -32,6 +32,8 @@ from lepton_mpi.wording import did_you_mean, print_line
 _RANKS_SHOWN, _CHUNKS_SHOWN = 16, 26
 # Up to so many ranks a schedule is run on symbols; the ring takes 1 s then.
 _RANKS_TRACED = 64
+# An all-to-all has as many chunks as pairs of ranks: so many chunks of all ranks are traced, 32 ranks of it.
+_CELLS_TRACED = 1 << 15
 _RANKS_DEFAULT = 4
 
 
@@ -98,7 +100,7 @@ def _text(options: Options) -> str:
     shows_all = ranks <= _RANKS_SHOWN and algorithm.chunk_count(ranks) <= _CHUNKS_SHOWN
     if not shows_all:
         parts.append(trace_text.steps_of_rank_0(algorithm, ranks))
-    if ranks <= _RANKS_TRACED:
+    if ranks <= _RANKS_TRACED and ranks * algorithm.chunk_count(ranks) <= _CELLS_TRACED:
         traced = trace(algorithm, ranks)
         parts += trace_text.all_steps(traced) if shows_all else []
         parts.append(trace_text.end(traced))

@@ -31,6 +31,38 @@ def loop(world):
 sys.exit(run(loop, 60))
 """
 
+_FAMILY_LOOP = """
+import os, signal, sys, threading, time
+import numpy as np
+from lepton_mpi.world.world import run
+
+def loop(world):
+    from lepton_mpi.collectives.communicator import Communicator
+    verb, count = sys.argv[1], int(sys.argv[2])
+    one = Communicator(world)
+    array, whole = np.zeros(count, np.float32), np.zeros(count * world.size, np.float32)
+    parts = list(whole.reshape(world.size, -1)) if world.rank == 0 else None
+    calls = {
+        "broadcast": lambda: one.broadcast(array, 0),
+        "reduce": lambda: one.reduce(array, 0),
+        "allreduce": lambda: one.allreduce(array),
+        "alltoall": lambda: one.alltoall(whole, whole.copy()),
+        "gather": lambda: one.gather(parts, array, 0),
+    }
+    calls[verb]()
+    one.barrier()
+    if world.rank == 2:
+        def kill():
+            print("killed at", time.time(), flush=True)
+            time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGKILL)
+        threading.Timer(0.3, kill).start()
+    while True:
+        calls[verb]()
+
+sys.exit(run(loop, 60))
+"""
+
 _MEMORY = """
 import numpy as np
 from lepton_mpi.world.world import run
@@ -111,6 +143,29 @@ def test_a_rank_killed_in_the_middle_of_a_call_is_named(tmp_path, mode, algorith
     killed = float(re.search(r"killed at ([0-9.]+)", job.out)[1])
     assert ended - killed < 3, f"{ended - killed:.1f} s\n{job.text}"
     print(f"{mode}, {algorithm}: ended {ended - killed:.2f} s after the kill")
+
+
+# The short ones lie in the ring, the long ones are staged, or read where they are.
+@pytest.mark.parametrize(
+    ("verb", "count"),
+    [
+        ("broadcast", 2),
+        ("reduce", 2),
+        ("allreduce", 1 << 18),
+        ("alltoall", 1 << 18),
+        ("gather", 1 << 14),
+    ],
+)
+def test_a_rank_killed_in_a_call_of_a_communicator_is_named(tmp_path, verb, count):
+    """All ranks are gone 3 s after a kill -9, also those that wait for nobody in a short broadcast or reduce."""
+    (tmp_path / "family.py").write_text(_FAMILY_LOOP)
+    job = jobs.run(4, str(tmp_path / "family.py"), verb, str(count), cwd=tmp_path)
+    ended = time.time()
+    assert job.code != 0, job.text
+    assert re.search(r"rank 2 of 4 \(process \d+\) died|BAD TERMINATION", job.text), job.text
+    killed = float(re.search(r"killed at ([0-9.]+)", job.out)[1])
+    assert ended - killed < 3, f"{ended - killed:.1f} s\n{job.text}"
+    print(f"{verb}, {count}: ended {ended - killed:.2f} s after the kill")
 
 
 def test_a_thousand_calls_leave_memory_flat(tmp_path):

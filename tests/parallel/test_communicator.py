@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -342,8 +343,8 @@ def _odd_one_out(one: Communicator, usual, other) -> None:
         ("c.allreduce(np.zeros(90000))", "c.allreduce(np.zeros(4))", ("720000 bytes", "32 bytes")),
         ("c.allreduce(np.zeros(2))", "c.allreduce(np.zeros(2), 'max')", ("sum", "max")),
         ("c.allreduce(np.zeros(2))", "c.allreduce(np.zeros(2, int))", ("float64", "int64")),
-        ("c.broadcast(np.zeros(2), 0)", "c.broadcast(np.zeros(2), 1)", ("root 0", "root 1")),
-        ("c.broadcast(np.zeros(2), 0)", "c.broadcast(np.zeros(1), 0)", ("16 bytes", "8 bytes")),
+        ("c.broadcast(np.zeros(90000), 0)", "c.broadcast(np.zeros(90000), 1)", ("root 0", "root 1")),
+        ("c.broadcast(np.zeros(90000), 0)", "c.broadcast(np.zeros(80000), 0)", ("720000 bytes", "640000 bytes")),
         ("c.gather(root(2), np.zeros(2), 0)", "c.gather(None, np.zeros(1), 0)", ("8 bytes", "16")),
         ("c.allgatherv(many(2), np.zeros(2))", "c.allgatherv(many(1), np.zeros(1))", ("allgatherv",)),
         ("c.alltoallv(many(2), many(2))", "c.alltoallv(many(2), many(1))", ("bytes",)),
@@ -366,6 +367,73 @@ def test_calls_that_differ(world, one, usual, other, words):
     array = np.full(5, one.rank)
     one.allreduce(array)
     check(world, (array == one.size * (one.size - 1) // 2).all())
+
+
+@pytest.mark.parametrize(
+    ("usual", "other", "words"),
+    [
+        ("c.broadcast(np.zeros(2), 0)", "c.broadcast(np.zeros(2), 1)", ("root 0", "root 1")),
+        ("c.broadcast(np.zeros(2), 0)", "c.broadcast(np.zeros(1), 0)", ("16 bytes", "8 bytes")),
+        ("c.broadcast(np.zeros(2), 0)", "c.barrier()", ("broadcast", "barrier()")),
+        ("c.broadcast(np.zeros(2), 0)", "c.allreduce(np.zeros(90000))", ("broadcast", "720000 bytes")),
+        ("c.reduce(np.zeros(2), 0)", "c.reduce(np.zeros(2), 1)", ("root 0", "root 1")),
+        ("c.reduce(np.zeros(2), 0)", "c.reduce(np.zeros(2), 0, 'max')", ("sum", "max")),
+        ("c.reduce(np.zeros(2), 0)", "c.broadcast(np.zeros(2), 0)", ("reduce", "broadcast")),
+        ("c.reduce(np.zeros(2), 0)", "c.broadcast(np.array([None]), 0)", ("object",)),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("then", ["c.barrier()", "c.broadcast(np.zeros(2), 0)", "c.allreduce(np.zeros(90000))"])  # fmt: skip
+def test_short_rooted_calls_that_differ(world, one, usual, other, words, then):
+    """Some ranks have gone on: all raise the same error, at once or in one of the next calls, and in all calls after that."""
+    if one.size == 1:
+        return
+    if world.host_count > 1:
+        pytest.skip("over hosts all ranks meet in each call")
+    scope = {"c": one, "np": np}
+
+    def call() -> None:
+        for _ in range(3):
+            eval(then, scope)
+        _odd_one_out(one, lambda: eval(usual, scope), lambda: eval(other, scope))
+        for _ in range(20):
+            eval(then, scope)
+
+    raised = []
+    for attempt in (call, one.barrier, one.barrier):
+        try:
+            attempt()
+        except (RankError, ConfigurationError) as error:
+            raised.append((type(error).__name__, str(error)))
+    with together(world):
+        assert len(set(raised)) == 1 and len(raised) == 3, raised
+        assert all(word in raised[0][1] for word in words), raised
+    equal_everywhere(world, raised[0])
+
+
+def test_ranks_that_go_on_do_not_overtake_others(world, one):
+    """Many short calls in which a rank waits for nobody, while another is slow: no block is overwritten before it is read."""
+    wrong = []
+    for number in range(400):
+        root = number // 100 % one.size
+        if one.rank == (root + 1) % one.size and number % 50 == 7:
+            time.sleep(0.002)
+        array = np.full(1 + number % 1000, number if one.rank == root else -1)
+        one.broadcast(array, root)
+        if not (array == number).all():
+            wrong.append(("broadcast", number))
+        array = np.full(1 + number % 90, number + one.rank, np.float32)
+        one.reduce(array, root)
+        expected = number + one.rank
+        if one.rank == root:
+            expected = one.size * number + one.size * (one.size - 1) // 2
+        if not (array == expected).all():
+            wrong.append(("reduce", number))
+        if number % 29 == 3:
+            found = [np.empty(number, np.int64) for _ in range(one.size)]
+            one.allgatherv(found, np.full(number, one.rank))
+            if any((each != rank).any() for rank, each in enumerate(found)):
+                wrong.append(("allgatherv", number))
+    check(world, not wrong, f"{wrong[:5]}")
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from lepton_mpi.collectives.messages.threads import ThreadWorld, run_ranks
 from lepton_mpi.collectives.schedules.algorithms import ALGORITHMS, COLLECTIVES
 from lepton_mpi.collectives.schedules.broadcast import rooted_at
 from lepton_mpi.collectives.schedules.schedule import (
+    SUMS,
     Action,
     Algorithm,
     Collective,
@@ -130,7 +131,7 @@ def _breaks(algorithm: Algorithm) -> list:
     """What is certain to be wrong: a barrier may repeat and copy, and copying twice is only useless."""
     if algorithm.collective is Collective.BARRIER:
         return [_without_last_step, _first_receive_forgotten]
-    if algorithm.collective in (Collective.ALLGATHER, Collective.BROADCAST):
+    if algorithm.collective not in SUMS:
         return [_without_last_step, _first_receive_forgotten, _other_action]
     folds = [_no_folds] if any(step.folds for step in algorithm.steps(5, 0)) else []
     return [_without_last_step, _first_receive_forgotten, _other_action, _first_step_twice, *folds]
@@ -410,6 +411,31 @@ def test_the_other_collectives_cost_what_their_docstrings_say(world_size):
 
 
 @every_world_size
+def test_rooted_collectives_and_all_to_all_cost_what_their_docstrings_say(world_size):
+    """Trees take the fewest steps, the others move the fewest bytes; of an all-to-all N is what one rank has."""
+    p, once, least = world_size, Fraction(world_size - 1, world_size), ceil(log2(world_size))
+
+    def found(collective: Collective, name: str) -> tuple:
+        costs = cost(COLLECTIVES[collective][name], p)
+        return costs.steps, costs.sent, costs.received
+
+    assert found(Collective.REDUCE, "binomial") == (least, p > 1, least)
+    steps, sent, received = found(Collective.REDUCE, "circulant")
+    assert (steps, received) == (2 * least, 2 * once)
+    assert (p > 1) <= sent <= Fraction(3, 2)
+    steps, sent, received = found(Collective.GATHER, "binomial")
+    assert (steps, received) == (least, once)
+    assert sent <= Fraction(1, 2)
+    assert found(Collective.SCATTER, "binomial") == (steps, received, sent)
+    assert found(Collective.GATHER, "linear") == (p - 1, Fraction(p > 1, p), once)
+    assert found(Collective.SCATTER, "linear") == (p - 1, once, Fraction(p > 1, p))
+    assert found(Collective.ALLTOALL, "pairwise") == (p - 1, once / p, once / p)
+    steps, sent, received = found(Collective.ALLTOALL, "bruck")
+    assert steps == least
+    assert once / p <= sent == received <= Fraction(least, 2 * p)
+
+
+@every_world_size
 @every_algorithm
 def test_nothing_costs_less_than_the_lower_bounds(algorithm, world_size):
     """Each bound holds for each algorithm."""
@@ -662,6 +688,83 @@ def test_broadcast_spreads_the_root(algorithm, world_size, rendezvous):
         for count, buffers in results.items():
             for buffer in buffers:
                 np.testing.assert_array_equal(buffer, numbered(root, world_size, count, np.float64))
+
+
+@both_ways_to_send
+@few_ranks
+@pytest.mark.parametrize("algorithm", COLLECTIVES[Collective.REDUCE].values(), ids=_name)
+def test_reduce_sums_on_the_root(algorithm, world_size, rendezvous):
+    """On rank 0, and a binomial one in canonical order; its tree moved to the last rank sums there."""
+
+    def fill(rank, count):
+        return numbered(rank, world_size, count, np.float64)
+
+    for count, buffers in _run_all_lengths(algorithm, world_size, rendezvous, fill).items():
+        np.testing.assert_array_equal(buffers[0], numbered_sum(world_size, count, np.float64))
+    if algorithm.name == "binomial":
+        root = world_size - 1
+        moved = rooted_at(root, algorithm)
+        for count, buffers in _run_all_lengths(moved, world_size, rendezvous, fill).items():
+            expected = numbered_sum(world_size, count, np.float64)
+            np.testing.assert_array_equal(buffers[root], expected)
+
+
+@every_world_size
+def test_a_binomial_reduce_adds_in_canonical_order(world_size):
+    """The bits of its sum are those of the canonical allreduces."""
+    traced = trace(COLLECTIVES[Collective.REDUCE]["binomial"], world_size)
+    assert traced.steps[-1].values[0][0] == _canonical(0, 64, world_size)
+
+
+@both_ways_to_send
+@few_ranks
+@pytest.mark.parametrize("algorithm", COLLECTIVES[Collective.GATHER].values(), ids=_name)
+def test_gather_brings_every_chunk_to_the_root(algorithm, world_size, rendezvous):
+    """Only the own chunk counts at the start, and the root ends with all."""
+
+    def fill(rank, count):
+        buffer, bounds = np.full(count, np.nan), chunk_bounds(count, world_size)
+        buffer[bounds[rank] : bounds[rank + 1]] = np.arange(bounds[rank], bounds[rank + 1])
+        return buffer
+
+    for count, buffers in _run_all_lengths(algorithm, world_size, rendezvous, fill).items():
+        np.testing.assert_array_equal(buffers[0], np.arange(count))
+
+
+@both_ways_to_send
+@few_ranks
+@pytest.mark.parametrize("algorithm", COLLECTIVES[Collective.SCATTER].values(), ids=_name)
+def test_scatter_gives_every_rank_its_chunk(algorithm, world_size, rendezvous):
+    """Only the root's vector counts at the start."""
+
+    def fill(rank, count):
+        return np.arange(count, dtype=float) if rank == 0 else np.full(count, np.nan)
+
+    for count, buffers in _run_all_lengths(algorithm, world_size, rendezvous, fill).items():
+        bounds = chunk_bounds(count, world_size)
+        for rank, buffer in enumerate(buffers):
+            own = slice(bounds[rank], bounds[rank + 1])
+            np.testing.assert_array_equal(buffer[own], np.arange(count)[own])
+
+
+@both_ways_to_send
+@few_ranks
+@pytest.mark.parametrize("algorithm", COLLECTIVES[Collective.ALLTOALL].values(), ids=_name)
+def test_all_to_all_turns_rows_into_columns(algorithm, world_size, rendezvous):
+    """Rank r ends with its block of every rank."""
+
+    def fill(rank, count):
+        buffer, bounds = np.full(count, np.nan), chunk_bounds(count, world_size**2)
+        own = slice(bounds[rank * world_size], bounds[(rank + 1) * world_size])
+        buffer[own] = np.arange(count)[own]
+        return buffer
+
+    for count, buffers in _run_all_lengths(algorithm, world_size, rendezvous, fill).items():
+        bounds = chunk_bounds(count, world_size**2)
+        for rank, buffer in enumerate(buffers):
+            for chunk in range(rank, world_size**2, world_size):
+                own = slice(bounds[chunk], bounds[chunk + 1])
+                np.testing.assert_array_equal(buffer[own], np.arange(count)[own])
 
 
 @both_ways_to_send

@@ -33,7 +33,8 @@ from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.messages.mail import MPI_LOCK, memory_at, wait_for
 from lepton_mpi.collectives.within_host.flags import HostFlags
 from lepton_mpi.collectives.within_host.row_fold_kernels import FOLDS
-from lepton_mpi.collectives.within_host.staging import OPERATION_CODES, StagedCollectives
+from lepton_mpi.collectives.within_host.row_folds import OPERATION_CODES
+from lepton_mpi.collectives.within_host.staging import StagedCollectives
 from lepton_mpi.errors import ConfigurationError, LeptonError
 
 # Of one part of a chunk, see SEGMENT_BYTES of lanes.py: what is longer is asked for first, behind megabytes on their way.

@@ -95,6 +95,11 @@ def lower_bound(collective: Collective, world_size: int) -> Cost:
         Collective.ALLGATHER: (once, once, Fraction(0)),
         # Rank 0 must part with every element, and every other rank must get it.
         Collective.BROADCAST: (Fraction(world_size > 1), Fraction(world_size > 1), Fraction(0)),
+        # Every rank but the root must part with its vector, of which the root needs one sum at least.
+        Collective.REDUCE: (Fraction(world_size > 1), Fraction(world_size > 1), once),
+        Collective.GATHER: (once / max(1, world_size - 1), once, Fraction(0)),
+        Collective.SCATTER: (once, once / max(1, world_size - 1), Fraction(0)),
+        Collective.ALLTOALL: (once / world_size, once / world_size, Fraction(0)),
         Collective.BARRIER: (Fraction(0), Fraction(0), Fraction(0)),
     }
     return Cost(steps, *moved[collective])

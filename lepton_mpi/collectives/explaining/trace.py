@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lepton_mpi.collectives.schedules.schedule import (
+    SUMS,
     Action,
     Algorithm,
     Collective,
@@ -193,13 +194,26 @@ class _Run:
         self._knew = [[self._knows[rank]] * chunk_count for rank in ranks]
 
     def _has_at_start(self, rank: int, chunk: int) -> bool:
-        if self._collective is Collective.ALLGATHER:
-            return chunk in self._owned(rank)
-        return self._collective is not Collective.BROADCAST or rank == 0
+        return self._collective in (*SUMS, Collective.BARRIER) or rank == self._giver(chunk)
 
-    def _owned(self, rank: int) -> range:
-        per_rank = self._chunk_count // self._world_size
-        return range(rank * per_rank, (rank + 1) * per_rank)
+    def _owner(self, chunk: int) -> int:
+        return chunk * self._world_size // self._chunk_count
+
+    def _giver(self, chunk: int) -> int:
+        """Who has a chunk at the start, where contributions are not added."""
+        rooted = self._collective in (Collective.BROADCAST, Collective.SCATTER)
+        return 0 if rooted else self._owner(chunk)
+
+    def _holders(self, chunk: int) -> Sequence[int]:
+        """Who must have a chunk at the end."""
+        match self._collective:
+            case Collective.REDUCE_SCATTER | Collective.SCATTER:
+                return [self._owner(chunk)]
+            case Collective.REDUCE | Collective.GATHER:
+                return [0]
+            case Collective.ALLTOALL:
+                return [chunk % self._world_size]
+        return range(self._world_size)
 
     def snapshot(self, moves: list, folds: list, changed: set) -> TracedStep:
         values = [list(chunks) for chunks in self._values]
@@ -280,12 +294,8 @@ class _Run:
             self._check_chunk(chunk)
 
     def _check_chunk(self, chunk: int) -> None:
-        owner = next(rank for rank in range(self._world_size) if self._owned_by(rank, chunk))
-        sums = self._collective in (Collective.ALLREDUCE, Collective.REDUCE_SCATTER)
-        contributions = tuple(range(self._world_size)) if sums else (owner,)
-        holders = (
-            [owner] if self._collective is Collective.REDUCE_SCATTER else range(self._world_size)
-        )
+        everybody, holders = tuple(range(self._world_size)), self._holders(chunk)
+        contributions = everybody if self._collective in SUMS else (self._giver(chunk),)
         for rank in holders:
             value = self._values[rank][chunk]
             found = value.ranks if value is not None else ()
@@ -296,12 +306,6 @@ class _Run:
                 value == self._values[holders[0]][chunk],
                 f"ranks {holders[0]} and {rank} added chunk {chunk} otherwise",
             )
-
-    def _owned_by(self, rank: int, chunk: int) -> bool:
-        """Whose contribution counts where contributions are not added."""
-        if self._collective in (Collective.ALLGATHER, Collective.REDUCE_SCATTER):
-            return chunk in self._owned(rank)
-        return rank == 0
 
 
 def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:

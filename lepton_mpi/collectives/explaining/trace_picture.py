@@ -15,7 +15,7 @@ from html import escape
 from lepton_mpi.collectives.explaining.cost import cost, lower_bound
 from lepton_mpi.collectives.explaining.trace import Trace, TracedStep
 from lepton_mpi.collectives.explaining.trace_text import chunk_letters, chunks_text
-from lepton_mpi.collectives.schedules.schedule import Action, Collective
+from lepton_mpi.collectives.schedules.schedule import SUMS, Action, Collective
 
 _WIDTH_MAX = 1500
 _MARGIN, _RANK_LABEL, _GAP = 28, 64, 128
@@ -134,7 +134,7 @@ def _cell(
     changed = (rank, chunk) in step.changed
     if trace.algorithm.collective is Collective.BARRIER:
         inside, kept = step.heard_of[rank], set()
-    elif trace.algorithm.collective in (Collective.ALLGATHER, Collective.BROADCAST):
+    elif trace.algorithm.collective not in SUMS:
         inside, kept = set(range(layout.ranks)) if value is not None else set(), set()
     else:
         inside = set(value.ranks)

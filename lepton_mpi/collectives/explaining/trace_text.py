@@ -6,7 +6,14 @@ from math import ceil
 from lepton_mpi.chunks import chunk_bounds
 from lepton_mpi.collectives.explaining.cost import cost, elements_sent_max, lower_bound
 from lepton_mpi.collectives.explaining.trace import Sum, Trace, TracedStep
-from lepton_mpi.collectives.schedules.schedule import Action, Algorithm, Collective, Receive, Step
+from lepton_mpi.collectives.schedules.schedule import (
+    SUMS,
+    Action,
+    Algorithm,
+    Collective,
+    Receive,
+    Step,
+)
 
 _COLUMNS = 120
 # Up to so many ranks the chunks of all ranks are added up one by one, in less than 0.1 s.
@@ -23,6 +30,10 @@ _PROMISES = {
     Collective.REDUCE_SCATTER: "every rank has every contribution once in the chunks that it owns",
     Collective.ALLGATHER: "every rank has the chunks of every rank",
     Collective.BROADCAST: "every rank has the chunks of rank 0",
+    Collective.REDUCE: "rank 0 has every contribution to every chunk once",
+    Collective.GATHER: "rank 0 has the chunks of every rank",
+    Collective.SCATTER: "every rank has the chunks of rank 0 that it owns",
+    Collective.ALLTOALL: "every rank has its chunk of every rank",
     Collective.BARRIER: "every rank has heard of every rank",
 }
 
@@ -86,6 +97,8 @@ def _tables(trace: Trace, letters: Sequence[str]) -> tuple[list[list[str]], str]
         tables = [_table(step, letters, cell) for step in trace.steps]
         if max(len(line) for table in tables for line in table) <= _COLUMNS:
             return tables, legend
+    if trace.algorithm.collective not in SUMS:
+        return [_holdings(step, letters) for step in trace.steps], "what a rank has, [new]"
     heading = "  chunks   " + "  ".join(f"{letter:<4}" for letter in letters).rstrip()
     tables = [[heading, *_table(step, letters, _contributor_count, 5)] for step in trace.steps]
     return tables, "3 is a sum of three contributions, [new], +2 kept for later"
@@ -151,6 +164,19 @@ _CELLS = {
 }
 
 
+def _holdings(step: TracedStep, letters: Sequence[str]) -> list[str]:
+    """Where contributions are not added: the chunks that each rank has, without those that it lacks."""
+    lines = []
+    for rank, values in enumerate(step.values):
+        shown = [
+            f"[{letter}]" if (rank, chunk) in step.changed else letter
+            for chunk, (letter, value) in enumerate(zip(letters, values, strict=True))
+            if value is not None
+        ]
+        lines.append(f"  rank {rank:<3}  {' '.join(shown)}")
+    return lines
+
+
 def _hearsay(step: TracedStep) -> list[str]:
     """In a barrier: of whom each rank has heard."""
     return [
@@ -173,13 +199,25 @@ def steps_of_rank_0(algorithm: Algorithm, world_size: int) -> str:
 
 
 def _actions(step: Step) -> str:
-    parts = [f"sends {_chunks(s.start, s.stop)} to rank {s.dest}" for s in step.sends]
-    parts += [
-        f"{_ACTIONS[r.action][1]} {_chunks(r.start, r.stop)} of rank {r.source}"
-        for r in step.receives
-    ]
+    parts = _grouped("to", [(s.start, s.stop, "sends", s.dest) for s in step.sends])
+    parts += _grouped(
+        "of", [(r.start, r.stop, _ACTIONS[r.action][1], r.source) for r in step.receives]
+    )
     parts += [f"adds all it kept of {_chunks(f.start, f.stop)}" for f in step.folds]
     return "; ".join(parts) or "nothing"
+
+
+def _grouped(preposition: str, moves: Sequence[tuple[int, int, str, int]]) -> list[str]:
+    """One part of a sentence for each other rank and for what is done, however many ranges of chunks there are."""
+    parts, groups = [], dict.fromkeys(move[2:] for move in moves)
+    for verb, rank in groups:
+        ranges = [move[:2] for move in moves if move[2:] == (verb, rank)]
+        words = " and ".join(_chunks(*bounds) for bounds in ranges)
+        if len(ranges) > 2:
+            count = sum(stop - start for start, stop in ranges)
+            words = f"{count} chunks from {min(ranges)[0]} to {max(ranges)[1] - 1}"
+        parts.append(f"{verb} {words} {preposition} rank {rank}")
+    return parts
 
 
 def _chunks(start: int, stop: int) -> str:
@@ -190,7 +228,8 @@ def end(trace: Trace) -> str:
     """What has been checked, and in which order the contributions were added."""
     lines = [f"In the end {_PROMISES[trace.algorithm.collective]}: checked."]
     value = trace.steps[-1].values[0][0]
-    if trace.algorithm.collective is Collective.ALLREDUCE and len(value.text("a")) <= _COLUMNS:
+    is_whole = trace.algorithm.collective in (Collective.ALLREDUCE, Collective.REDUCE)
+    if is_whole and len(value.text("a")) <= _COLUMNS:
         lines.append(f"Order of additions in chunk a: {value.text('a')}")
     return "\n".join(lines)
 

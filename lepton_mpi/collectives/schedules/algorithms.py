@@ -15,6 +15,7 @@ In brackets what changes if p is no power of two. "Canonical" is the order of ``
 ranks. ``cost.py`` counts steps and bytes from the schedules themselves.
 """
 
+from lepton_mpi.collectives.schedules.alltoall import BRUCK, PAIRWISE_ALLTOALL
 from lepton_mpi.collectives.schedules.barrier import DISSEMINATION_BARRIER
 from lepton_mpi.collectives.schedules.broadcast import BINOMIAL_BROADCAST
 from lepton_mpi.collectives.schedules.circulant import (
@@ -39,6 +40,14 @@ from lepton_mpi.collectives.schedules.ring import (
     RING,
     RING_ALLGATHER,
     RING_REDUCE_SCATTER,
+)
+from lepton_mpi.collectives.schedules.rooted import (
+    BINOMIAL_GATHER,
+    BINOMIAL_REDUCE,
+    BINOMIAL_SCATTER,
+    CIRCULANT_REDUCE,
+    LINEAR_GATHER,
+    LINEAR_SCATTER,
 )
 from lepton_mpi.collectives.schedules.schedule import Algorithm, Collective
 from lepton_mpi.collectives.schedules.two_level import TWO_LEVEL
@@ -67,5 +76,9 @@ COLLECTIVES: dict[Collective, dict[str, Algorithm]] = {
     ),
     Collective.ALLGATHER: _by_name(RING_ALLGATHER, CIRCULANT_ALLGATHER, PAIRWISE_ALLGATHER),
     Collective.BROADCAST: _by_name(BINOMIAL_BROADCAST, DOUBLE_BINARY_TREE_BROADCAST),
+    Collective.REDUCE: _by_name(BINOMIAL_REDUCE, CIRCULANT_REDUCE),
+    Collective.GATHER: _by_name(BINOMIAL_GATHER, LINEAR_GATHER),
+    Collective.SCATTER: _by_name(BINOMIAL_SCATTER, LINEAR_SCATTER),
+    Collective.ALLTOALL: _by_name(PAIRWISE_ALLTOALL, BRUCK),
     Collective.BARRIER: _by_name(DISSEMINATION_BARRIER),
 }

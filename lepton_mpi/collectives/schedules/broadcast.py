@@ -36,8 +36,8 @@ def broadcast_steps(world_size: int, rank: int) -> list[Step]:
 
 
 def rooted_at(root: int, algorithm: Algorithm) -> Algorithm:
-    """The same broadcast from rank ``root``: all ranks moved on by ``root``, cyclically."""
-    assert algorithm.collective is Collective.BROADCAST
+    """The same broadcast from, or reduce to, rank ``root``: all ranks moved on by ``root``, cyclically."""
+    assert algorithm.collective in (Collective.BROADCAST, Collective.REDUCE)
 
     def steps(world_size: int, rank: int) -> list[Step]:
         moved = algorithm.steps(world_size, (rank - root) % world_size)

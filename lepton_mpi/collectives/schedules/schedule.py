@@ -39,7 +39,15 @@ class Collective(Enum):
     REDUCE_SCATTER = "reduce_scatter"  # every rank ends with the sum of the chunks it owns
     ALLGATHER = "allgather"  # every rank gives the chunks it owns and ends with all
     BROADCAST = "broadcast"  # every rank ends with the chunks of rank 0
+    REDUCE = "reduce"  # rank 0 ends with the sum of all chunks
+    GATHER = "gather"  # every rank gives the chunks it owns and rank 0 ends with all
+    SCATTER = "scatter"  # every rank ends with the chunks of rank 0 that it owns
+    ALLTOALL = "alltoall"  # every rank gives the chunks it owns, the d-th of which rank d ends with
     BARRIER = "barrier"  # no rank ends before every rank has begun
+
+
+# In which contributions are added.
+SUMS = frozenset((Collective.ALLREDUCE, Collective.REDUCE_SCATTER, Collective.REDUCE))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,12 @@ The area has ROUNDS rounds of ``ranks + 1`` slots. Part k of a call, counted ove
 
     slot r < ranks    what rank r copied in: its block, or a piece for each rank      slot ranks    the sums of an allreduce
 
-Each rank has two counters, which it alone writes: parts that it has copied in, and parts whose slice it has folded.
+Each rank has two counters here, which it alone writes: parts that it has copied in, and parts whose slice it has folded.
 Whoever copies in part k has seen all ranks copy in part k - 2, that is, begin step k - 2 and end step k - 3, which reads part
 k - 4. So 4 rounds do, and nobody waits for a part twice.
 
-Beside the counter of parts lies the fingerprint of the rank's call: verb, dtype, operation, root, bytes. All ranks wait for all
-in the first part of every call, compare, and return the first rank that differs from rank 0: the same on all of them. Fingerprints
-of two calls in a row lie side by side, since a rank may begin a call while others still compare those of the last.
+A call begins with the meeting of ``call_kernels.py``, which compares what the ranks were told and stands for "all have copied in
+part 0". Short calls end with it (``short_kernels.py``).
 Blocks of different lengths are told in a table, row r: bytes that rank r sends to each rank, bytes that it expects from each.
 
 Blocks of some parts are not staged where the system lets ranks read each other's memory: each rank tells where its blocks are,
@@ -23,16 +22,24 @@ Memory traffic of N bytes, n ranks: allreduce 2 n N, as the caches hold the area
 A rank that dies is found by the watchdog, which ends the job.
 """
 
-from lepton_mpi.collectives.within_host.atomics import FIRST_FREE_WORD, LINE_WORDS, publish
+from lepton_mpi.collectives.within_host.atomics import publish
+from lepton_mpi.collectives.within_host.call_kernels import (
+    CALL,
+    CALL_WORDS_END,
+    copied,
+    folded,
+    full_meeting,
+    prepare,
+    tell,
+    wait_for_all,
+)
 from lepton_mpi.collectives.within_host.cross_memory_kernels import read_memory
 from lepton_mpi.collectives.within_host.meeting_kernels import (
     EPOCH,
     OWN,
-    PLAN_HEADER,
     RANKS,
     TABLE,
     control_words,
-    wait,
 )
 from lepton_mpi.collectives.within_host.row_fold_kernels import call_fold
 from lepton_mpi.kernels.compiling import inlined, kernel
@@ -40,22 +47,21 @@ from lepton_mpi.kernels.intrinsics import LINE_BYTES, base_address, copy_bytes, 
 
 ROUNDS = 4
 
-# Words of a plan behind the header of ``meeting_kernels``, of which the waits are a part. SLOT: bytes of a slot. CALL: calls so far.
-# LENGTHS: address of the table of lengths. Then those of a call: the fingerprint, bytes of a piece in a part, parts or 0 if they
-# follow from the table of lengths; of a reduction the addresses of its array or blocks, bytes, of an element, up to how many in one
-# meeting; the fold, its operation and divisor, and who wants the result, all if it is negative. Blocks that go out and
+# Words of a plan behind those of ``call_kernels.py``. SLOT: bytes of a slot. LENGTHS: address of the table of lengths. MEETINGS: how
+# many calls of this module had no difference; of two in a row the tables of lengths and addresses lie side by side, since a rank
+# may begin a call while others still read those of the last. Then words of a call: bytes of a piece in a part,
+# parts or 0 if they follow from the table of lengths; of a reduction the addresses of its array or blocks, bytes, of an element;
+# the fold, its operation and divisor, and who wants the result, all if it is negative. Blocks that go out and
 # come in are entries of offset in a round, address, bytes; then this rank's own block: from, to, bytes.
-FINGERPRINT_WORDS = 5
-SLOT, CALL, LENGTHS, FINGERPRINT = PLAN_HEADER, PLAN_HEADER + 1, PLAN_HEADER + 2, PLAN_HEADER + 3
-UNIT, PARTS, SOURCE, TARGET, BYTES, ITEM, SMALL = range(
-    FINGERPRINT + FINGERPRINT_WORDS, FINGERPRINT + FINGERPRINT_WORDS + 7
+SLOT, LENGTHS, MEETINGS, UNIT, PARTS, SOURCE, TARGET, BYTES, ITEM = range(
+    CALL_WORDS_END, CALL_WORDS_END + 9
 )
 FOLD, OPERATION, DIVISOR, ROOT, OUTGOING, INCOMING, OWN_FROM, OWN_TO, OWN_BYTES = range(
-    SMALL + 1, SMALL + 10
+    ITEM + 1, ITEM + 10
 )
 # Of a partial result, an element may be longer than those it is made of. Blocks of so many bytes or more are read where they are,
 # with the addresses of the table of processes, of that of addresses, and four words of scratch.
-RESULT_ITEM, DIRECT, PROCESSES, ADDRESSES, SCRATCH = range(SMALL + 10, SMALL + 15)
+RESULT_ITEM, DIRECT, PROCESSES, ADDRESSES, SCRATCH = range(ITEM + 10, ITEM + 15)
 ENTRIES = SCRATCH + 4
 
 
@@ -65,52 +71,14 @@ def plan_words(ranks: int) -> int:
 
 
 @inlined
-def copied(rank):
-    """Word that counts the parts that a rank has copied in; fingerprints of even and odd calls behind it and on the next line."""
-    return FIRST_FREE_WORD + LINE_WORDS * 4 * rank
-
-
-@inlined
-def folded(rank):
-    """Word that counts the parts whose slice a rank has folded."""
-    return FIRST_FREE_WORD + LINE_WORDS * (4 * rank + 2)
-
-
-@inlined
-def fingerprint(rank, call):
-    """First word of the fingerprint of a call."""
-    return copied(rank) + 1 + (LINE_WORDS // 2 - 1) * (call % 2)
-
-
-@inlined
-def _wait_for_all(words, word_of, target, plan):
-    for rank in range(plan[RANKS]):
-        if rank != plan[OWN]:
-            wait(words, word_of(rank), target, plan)
-
-
-@inlined
-def _tell(plan, words):
-    """Leave the fingerprint where others find it, once they see that part 0 is copied in."""
-    first = fingerprint(plan[OWN], plan[CALL])
-    for number in range(FINGERPRINT_WORDS):
-        words[first + number] = plan[FINGERPRINT + number]
-
-
-@inlined
-def _first_meeting(plan, words):
-    """Wait for all ranks, and compare; returns 0, or the first rank whose fingerprint is not that of rank 0."""
-    publish(words, copied(plan[OWN]), plan[EPOCH] + 1)
-    _wait_for_all(words, copied, plan[EPOCH] + 1, plan)
-    first, different = fingerprint(0, plan[CALL]), 0
-    plan[CALL] += 1
-    for rank in range(plan[RANKS] - 1, 0, -1):
-        shift = copied(rank) - copied(0)
-        for number in range(first, first + FINGERPRINT_WORDS):
-            if words[number] != words[number + shift]:
-                different = rank
-    if different:
-        plan[EPOCH] += 1
+def _begin(plan, words):
+    """Part 0 is copied in: meet; returns 0, or who is told other things than rank 0."""
+    different = prepare(plan, words)
+    if different == 0:
+        tell(plan, words)
+        different = full_meeting(plan, words)
+        plan[CALL] += 1
+        plan[MEETINGS] += different == 0
     return different
 
 
@@ -174,7 +142,7 @@ def _compare_lengths(plan):
     """Parts of the longest block, or -1 - (ranks sender + receiver) of the first one that the two see differently."""
     ranks, longest = plan[RANKS], 0
     lengths = words_at(
-        plan[LENGTHS] + 16 * ranks * ranks * ((plan[CALL] - 1) % 2), 2 * ranks * ranks
+        plan[LENGTHS] + 16 * ranks * ranks * ((plan[MEETINGS] - 1) % 2), 2 * ranks * ranks
     )
     for sender in range(ranks):
         for receiver in range(ranks):
@@ -191,7 +159,7 @@ def _read_blocks(plan):
     ranks, own, missing = plan[RANKS], plan[OWN], 0
     processes = words_at(plan[PROCESSES], ranks)
     addresses = words_at(
-        plan[ADDRESSES] + 8 * ranks * ranks * ((plan[CALL] - 1) % 2), ranks * ranks
+        plan[ADDRESSES] + 8 * ranks * ranks * ((plan[MEETINGS] - 1) % 2), ranks * ranks
     )
     begin, count = ENTRIES + 3 * ranks, plan[INCOMING]
     for turn in range(count):
@@ -213,7 +181,7 @@ def _move_directly(plan, words):
     """Read, and let nobody go before all have read; returns as ``staged_move``."""
     missing = _read_blocks(plan)
     publish(words, copied(plan[OWN]), plan[EPOCH] + 2)
-    _wait_for_all(words, copied, plan[EPOCH] + 2, plan)
+    wait_for_all(words, copied, plan[EPOCH] + 2, plan)
     plan[EPOCH] += 2
     return plan[RANKS] if missing else 0
 
@@ -227,16 +195,14 @@ def staged_move(plan):
     another rank could not be read.
     """
     words = control_words(plan)
-    _tell(plan, words)
     _copy_in(plan, 0)
-    different = _first_meeting(plan, words)
+    different = _begin(plan, words)
     if different:
         return different
     parts = plan[PARTS]
     if parts == 0:
         parts = _compare_lengths(plan)
         if parts < 0:
-            plan[EPOCH] += 1
             return parts
     if plan[OWN_BYTES] and plan[OWN_FROM] != plan[OWN_TO]:
         copy_bytes(plan[OWN_TO], plan[OWN_FROM], plan[OWN_BYTES])
@@ -247,7 +213,7 @@ def staged_move(plan):
             _copy_in(plan, step)
             publish(words, copied(plan[OWN]), plan[EPOCH] + step + 1)
         if step > 1:
-            _wait_for_all(words, copied, plan[EPOCH] + step, plan)
+            wait_for_all(words, copied, plan[EPOCH] + step, plan)
         if plan[FOLD]:
             _fold_block(plan, step - 1)
         else:
@@ -307,30 +273,12 @@ def _copy_out_others(plan, part):
     _copy_others(plan[TARGET] + part * plan[UNIT], sums, start, stop, byte_count)
 
 
-@inlined
-def _reduce_small(plan, words):
-    """Every rank that wants the result folds all of it: one meeting."""
-    row = _round(plan, 0) + plan[OWN] * plan[SLOT]
-    copy_bytes(row, plan[TARGET], plan[BYTES])
-    different = _first_meeting(plan, words)
-    if different:
-        return different
-    if plan[ROOT] < 0 or plan[ROOT] == plan[OWN]:
-        _place_rows(plan, _round(plan, 0), 0, plan[TARGET])
-        _fold(plan, plan[TARGET], plan[BYTES])
-    plan[EPOCH] += 1
-    return 0
-
-
 @kernel("i8(i8[::1])")
 def staged_reduce(plan):
     """Fold the arrays of all ranks, in place of each, or of that of ROOT. Collective over the host; returns as ``staged_move``."""
     words = control_words(plan)
-    _tell(plan, words)
-    if plan[BYTES] <= plan[SMALL]:
-        return _reduce_small(plan, words)
     _copy_in_others(plan, 0)
-    different = _first_meeting(plan, words)
+    different = _begin(plan, words)
     if different:
         return different
     parts = (plan[BYTES] + plan[UNIT] - 1) // plan[UNIT]
@@ -340,11 +288,11 @@ def staged_reduce(plan):
             publish(words, copied(plan[OWN]), plan[EPOCH] + step + 1)
         if step <= parts:
             if step > 1:
-                _wait_for_all(words, copied, plan[EPOCH] + step, plan)
+                wait_for_all(words, copied, plan[EPOCH] + step, plan)
             _fold_slice(plan, step - 1)
             publish(words, folded(plan[OWN]), plan[EPOCH] + step)
         if step > 1:
-            _wait_for_all(words, folded, plan[EPOCH] + step - 1, plan)
+            wait_for_all(words, folded, plan[EPOCH] + step - 1, plan)
             if plan[ROOT] < 0 or plan[ROOT] == plan[OWN]:
                 _copy_out_others(plan, step - 2)
     plan[EPOCH] += parts

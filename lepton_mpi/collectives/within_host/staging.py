@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import cache
+from struct import Struct
 
 import numpy as np
 
 from lepton_mpi.collectives.calls import (
+    MEETING,
     NUMBER_OF,
     REFUSED,
     Block,
     Combination,
+    EvenBlocks,
     Fingerprint,
     difference_error,
     length_error,
 )
 from lepton_mpi.collectives.group import Group
-from lepton_mpi.collectives.within_host import meeting_kernels, row_fold_kernels
+from lepton_mpi.collectives.within_host import (
+    call_kernels,
+    meeting_kernels,
+    short_kernels,
+)
 from lepton_mpi.collectives.within_host import staged_kernels as kernels
 from lepton_mpi.collectives.within_host.cross_memory_kernels import read_memory
 from lepton_mpi.collectives.within_host.plan_words import (
@@ -26,6 +32,7 @@ from lepton_mpi.collectives.within_host.plan_words import (
     control_block,
     waited_seconds,
 )
+from lepton_mpi.collectives.within_host.row_folds import fold_words
 from lepton_mpi.collectives.within_host.vectors import map_pages
 from lepton_mpi.errors import ConfigurationError, LeptonError, RankError
 from lepton_mpi.kernels.intrinsics import LINE_BYTES
@@ -40,27 +47,11 @@ _PAGE_BYTES = 4096
 # polls keeps the other from coming. With the 2000 of plans, a meeting of 2 ranks on a busy machine took 50 us in place of 10.
 _POLLS = 64
 
+# Longest blocks of a rank in a short call together; it shares RING_CALLS times as much for them.
+SHORT_BYTES = 32 << 10
+
 # Up to this size of all ranks' arrays together every rank folds all of them, which is one meeting in place of two; as in plans.py.
 SMALL_BYTES, SMALL_CROWDED_BYTES = 8 << 10, 128 << 10
-
-OPERATION_CODES = {
-    **{"sum": row_fold_kernels.SUM, "max": row_fold_kernels.MAX, "min": row_fold_kernels.MIN},
-    **{"product": row_fold_kernels.PRODUCT, "mean": row_fold_kernels.MEAN},
-    **{"band": row_fold_kernels.AND, "bor": row_fold_kernels.OR, "bxor": row_fold_kernels.XOR},
-}
-
-
-@cache
-def fold_words(how: Combination, is_partial: bool) -> tuple[int, int, int]:
-    """Address of the fold, its operation, bytes of an element of the result. Compiles it at the first call.
-
-    A partial result is still to be combined with others.
-    """
-    stored = how.wide if is_partial else how.stored
-    operation = "sum" if is_partial and how.operation == "mean" else how.operation
-    address = row_fold_kernels.fold_address(how.stored, stored)
-    item_bytes = 4 if stored != how.stored else how.item_bytes
-    return address, OPERATION_CODES[operation], item_bytes
 
 
 class StagedCollectives:
@@ -71,7 +62,7 @@ class StagedCollectives:
     group : Group
         ``local_rank`` and ``local_size`` are taken.
     staging_bytes : int
-        Upper bound of the memory that is shared.
+        Upper bound of the staging area. RING_CALLS blocks of a short call for each rank are shared besides.
 
     Attributes
     ----------
@@ -92,7 +83,11 @@ class StagedCollectives:
         self._slot = slot
         self._area = group.host_array((kernels.ROUNDS, self._ranks + 1, slot), np.uint8, "staging")
         map_pages(group, self._area, [])
-        self._control = control_block(group, kernels.copied.py_func(self._ranks))
+        self._control = control_block(group, call_kernels.called.py_func(self._ranks))
+        short = min(SHORT_BYTES, slot)
+        # An odd number of lines, so that entries do not compete for the same ones of a cache.
+        ring_shape = call_kernels.RING_CALLS, self._ranks, LINE_BYTES + short
+        self._ring = group.host_array(ring_shape, np.uint8, "staging")
         self._lengths = group.host_array((2, self._ranks, 2, self._ranks), np.int64)
         is_crowded = group.local_size > group.cores
         self._plan = plan = np.zeros(kernels.plan_words(self._ranks), np.int64)
@@ -103,9 +98,14 @@ class StagedCollectives:
         )
         plan[meeting_kernels.CONTROL] = self._control.ctypes.data
         plan[meeting_kernels.TABLE], plan[kernels.SLOT] = self._area.ctypes.data, slot
+        plan[call_kernels.RING], plan[call_kernels.ENTRY] = (
+            self._ring.ctypes.data,
+            LINE_BYTES + short,
+        )
         plan[kernels.LENGTHS] = self._lengths.ctypes.data
         small = SMALL_CROWDED_BYTES if is_crowded else SMALL_BYTES
-        plan[kernels.SMALL] = min(small // self._ranks, slot)
+        self._short, self._small = short, min(small // self._ranks, short)
+        plan[call_kernels.SHORT], plan[call_kernels.SMALL] = self._short, self._small
         plan[kernels.DIVISOR] = group.size
         self._addresses = group.host_array((2, self._ranks, self._ranks), np.int64)
         self._processes = group.host_array((self._ranks,), np.int64)
@@ -115,9 +115,14 @@ class StagedCollectives:
         # Setting an element of it takes a third of the time.
         self._words = memoryview(plan)
         self._address_words = memoryview(self._addresses.reshape(-1))
+        self._length_words = memoryview(self._lengths.reshape(-1)).cast("B")
+        self._row = Struct(f"{2 * self._ranks}q")
         self.call_number = 0
+        self._broken: LeptonError | None = None
         for kernel in (kernels.staged_move, kernels.staged_reduce):
             kernel.compile("i8(i8[::1])")
+        short_kernels.short_move.compile(f"i8(i8[::1]{', i8' * 5})")
+        short_kernels.short_combine.compile(f"i8(i8[::1]{', i8' * 10})")
 
     def _can_read(self, group: Group) -> bool:
         """Whether all ranks of the host may read each other's memory: tried out with the next one. Collective over the host."""
@@ -143,6 +148,9 @@ class StagedCollectives:
 
     def reduce(self, told: Fingerprint, array: Block, combination: Combination) -> None:
         """Combine the arrays of all ranks in place of each or, with a ``told.root``, of that of the root."""
+        if array[1] <= self._small:
+            self._combine_shortly(told, array[0], array[0], combination)
+            return
         words = self._begin(told)
         words[kernels.TARGET], words[kernels.BYTES] = array
         words[kernels.UNIT], words[kernels.ITEM] = self._slot, combination.item_bytes
@@ -162,6 +170,9 @@ class StagedCollectives:
 
         The bytes of ``output`` are those of a block as it goes in. A partial result has as many elements of ``combination.wide``.
         """
+        if type(inputs) is EvenBlocks and inputs.byte_count * self._ranks <= self._small:
+            self._combine_shortly(told, inputs.address, output[0], combination)
+            return
         words = self._begin(told)
         unit = self._send_pieces(inputs)
         words[kernels.TARGET], words[kernels.BYTES] = output
@@ -182,6 +193,9 @@ class StagedCollectives:
         others_want_it: bool = True,
     ) -> None:
         """Every rank that has a block, ``source``, copies it to all that want it; see ``Ways``."""
+        if told.byte_count <= self._short and told.verb in _MOVED_SHORTLY:
+            self._spread_shortly(told, source, targets)
+            return
         words, own = self._begin(told), self._own
         words[kernels.FOLD] = words[kernels.OUTGOING] = words[kernels.OWN_BYTES] = 0
         if source is not None:
@@ -205,6 +219,10 @@ class StagedCollectives:
         self, told: Fingerprint, outputs: Sequence[Block], inputs: Sequence[Block]
     ) -> None:
         """Block r of ``inputs`` goes to rank r, block r of ``outputs`` comes from there."""
+        if type(inputs) is EvenBlocks and inputs.byte_count * self._ranks <= self._short:
+            assert type(outputs) is EvenBlocks
+            self._move_shortly(told, inputs.address, outputs.address)
+            return
         words, own = self._begin(told), self._own
         words[kernels.FOLD] = 0
         self._tell_addresses(inputs)
@@ -222,28 +240,62 @@ class StagedCollectives:
 
     def meet(self, told: Fingerprint) -> None:
         """All ranks meet, and compare what they were told."""
-        words = self._begin(told)
-        words[kernels.FOLD] = words[kernels.OUTGOING] = words[kernels.INCOMING] = 0
-        words[kernels.OWN_BYTES], words[kernels.UNIT], words[kernels.PARTS] = 0, self._slot, 1
-        self._run(kernels.staged_move, told)
+        if told.verb != _BARRIER:  # which moves nothing
+            told = told._replace(verb=told.verb + MEETING)
+        self._move_shortly(told, 0, 0)
 
     def refuse(self, error: LeptonError) -> None:
         """Meet the others in their call, with an error in place of arguments, which all ranks raise."""
-        text = str(error).encode()[: self._slot]
-        epoch = int(self._plan[meeting_kernels.EPOCH])
-        self._area[epoch % kernels.ROUNDS, self._own, : len(text)] = np.frombuffer(text, np.uint8)
-        told = Fingerprint(REFUSED, root=self._own, byte_count=len(text))
-        self.meet(told)
+        text = np.frombuffer(str(error).encode()[: self._short], np.uint8)
+        told = Fingerprint(REFUSED, root=self._own, byte_count=text.size)
+        self._move_shortly(told, text.ctypes.data, 0)
         raise error.on_all_ranks()  # there is no other
 
     def close(self) -> None:
         """There is memory only, which goes with this object."""
 
+    # -- short calls -----------------------------------------------------------------------------
+
+    def _spread_shortly(
+        self, told: Fingerprint, source: Block | None, targets: Sequence[Block | None]
+    ) -> None:
+        """A broadcast or an all-gather."""
+        if type(targets) is EvenBlocks:
+            assert source is not None
+            self._move_shortly(told, source[0], targets.address)
+            return
+        block = source or targets[told.root]
+        assert block is not None
+        self._move_shortly(told, block[0], block[0])
+
+    def _move_shortly(self, told: Fingerprint, source: int, target: int) -> None:
+        self._count_call()
+        verb, _, _, root, byte_count = told
+        verdict = short_kernels.short_move(self._plan, verb, root, byte_count, source, target)
+        if verdict:
+            raise self._error(verdict, told)
+
+    def _combine_shortly(
+        self, told: Fingerprint, source: int, target: int, combination: Combination
+    ) -> None:
+        self._count_call()
+        fold, operation, _ = fold_words(combination, False)
+        verdict = short_kernels.short_combine(
+            self._plan, *told, source, target, fold, operation, combination.item_bytes
+        )
+        if verdict:
+            raise self._error(verdict, told)
+
+    def _count_call(self) -> None:
+        self.call_number += 1
+        if self._broken is not None:
+            raise type(self._broken)(str(self._broken)).on_all_ranks()
+
     # -- words -----------------------------------------------------------------------------------
 
     def _begin(self, told: Fingerprint) -> memoryview:
-        self.call_number += 1
-        words, at = self._words, kernels.FINGERPRINT
+        self._count_call()
+        words, at = self._words, call_kernels.FINGERPRINT
         for number in told:
             words[at] = number
             at += 1
@@ -258,7 +310,7 @@ class StagedCollectives:
     def _tell_addresses(self, blocks: Sequence[Block]) -> None:
         """Where those are that others may read."""
         addresses = self._address_words
-        at = (self._words[kernels.CALL] % 2 * self._ranks + self._own) * self._ranks
+        at = (self._words[kernels.MEETINGS] % 2 * self._ranks + self._own) * self._ranks
         for address, _ in blocks:
             addresses[at] = address
             at += 1
@@ -285,8 +337,8 @@ class StagedCollectives:
         words = self._words
         words[kernels.UNIT] = unit
         if told.verb in _TOLD_BY_LENGTHS:
-            row = self._lengths[words[kernels.CALL] % 2, self._own]
-            row[0], row[1] = sent, expected
+            row = words[kernels.MEETINGS] % 2 * self._ranks + self._own
+            self._row.pack_into(self._length_words, row * self._row.size, *sent, *expected)
             words[kernels.PARTS] = 0
         else:
             words[kernels.PARTS] = max(1, -(-told.byte_count // unit))
@@ -302,29 +354,37 @@ class StagedCollectives:
         """The same on all ranks, but for memory that one of them could not read."""
         if verdict == self._ranks:
             return RankError(f"{told}: memory of another rank cannot be read any more")
-        call, numbers = int(self._plan[kernels.CALL]) - 1, self._numbers
+        plan, numbers = self._plan, self._numbers
         if verdict < 0:
             sender, receiver = divmod(-1 - verdict, self._ranks)
-            sent = self._lengths[call % 2, sender, 0, receiver]
-            expected = self._lengths[call % 2, receiver, 1, sender]
+            table = self._lengths[(int(plan[kernels.MEETINGS]) - 1) % 2]
+            sent, expected = table[sender, 0, receiver], table[receiver, 1, sender]
             return length_error(
                 *(self.call_number, told, numbers[sender], sent, numbers[receiver], expected)
             )
-        prints = [self._fingerprint(rank, call) for rank in range(self._ranks)]
+        error = self._difference(int(plan[call_kernels.DIFFERENT]), verdict)
+        if plan[call_kernels.BROKEN]:
+            self._broken = error
+        return error
+
+    def _difference(self, call: int, other: int) -> LeptonError:
+        """What is wrong with a call of the ring."""
+        entries = self._ring[call % call_kernels.RING_CALLS]
+        words = entries[:, :LINE_BYTES].view(np.int64)[:, : call_kernels.FINGERPRINT_WORDS]
+        prints = [Fingerprint(verb % MEETING, *rest) for verb, *rest in words.tolist()]
         for rank, found in enumerate(prints):
             if found.verb == REFUSED:
-                epoch = int(self._plan[meeting_kernels.EPOCH]) - 1
-                text = self._area[epoch % kernels.ROUNDS, rank, : found.byte_count].tobytes()
+                text = entries[rank, LINE_BYTES : LINE_BYTES + found.byte_count].tobytes()
                 return ConfigurationError(text.decode(errors="replace")).on_all_ranks()
+        present = int(self._plan[call_kernels.CALL]) - 1
         return difference_error(
-            self.call_number, numbers[0], prints[0], numbers[verdict], prints[verdict]
+            self.call_number - (present - call),
+            *(self._numbers[0], prints[0], self._numbers[other], prints[other]),
         )
 
-    def _fingerprint(self, rank: int, call: int) -> Fingerprint:
-        first = kernels.fingerprint.py_func(rank, call)
-        return Fingerprint(*self._control[first : first + kernels.FINGERPRINT_WORDS].tolist())
 
-
+_BARRIER = NUMBER_OF["barrier"]
+_MOVED_SHORTLY = frozenset((NUMBER_OF["broadcast"], NUMBER_OF["allgather"]))
 _TOLD_BY_LENGTHS = frozenset(
     NUMBER_OF[verb] for verb in ("allgatherv", "reduce_scatterv", "alltoallv", "gather", "scatter")
 )
