@@ -31,7 +31,9 @@ class Validation(QuietHook):
 
     def after_epoch(self, run: Run) -> None:
         """Each under its name with ``val_`` in front."""
+        began = perf_counter()
         run.validation = figures = summary.evaluate(run, "validation")
+        run.evaluation_seconds = perf_counter() - began
         if figures:
             short = run.task.short(figures)
             run.figures |= {f"val_{name}": value for name, value in short.items()}
@@ -51,7 +53,9 @@ class Progress(QuietHook):
     def after_epoch(self, run: Run) -> None:
         """Print the figures that the hooks before have found."""
         run.report.epoch_ends(
-            run.epoch, run.config.epoch_count, run.figures, learning_rate=run.rate(max(1, run.step))
+            *(run.epoch, run.config.epoch_count, run.figures),
+            learning_rate=run.rate(max(1, run.step)),
+            evaluation_seconds=run.evaluation_seconds,
         )
 
 
