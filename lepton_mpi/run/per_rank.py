@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 OWN_WORK = ("compute", "input")
 STEP_PHASES = ("compute", "communication", "waiting", "input")
 
-# More than the median of the others by so much of it, so much of the time in steps, and so many median deviations.
-_OF_MEDIAN, _OF_STEPS, _DEVIATIONS = 0.5, 0.1, 3.0
+# More than the median of the others by so much of it, so much of the time in steps, so many median deviations and seconds.
+_OF_MEDIAN, _OF_STEPS, _DEVIATIONS, _SECONDS = 0.5, 0.1, 3.0, 0.1
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,10 @@ def slow_rank(accounts: Sequence[RankAccount]) -> SlowRank | None:
     usual = median(works)
     spread = median(abs(work - usual) for work in works)
     in_steps = sum(account.seconds[name] for account in accounts for name in STEP_PHASES)
-    limit = max(_OF_MEDIAN * usual, _OF_STEPS * in_steps / len(accounts), _DEVIATIONS * spread)
+    limit = max(
+        *(_OF_MEDIAN * usual, _OF_STEPS * in_steps / len(accounts)),
+        *(_DEVIATIONS * spread, _SECONDS),
+    )
     if _own_work(slowest) - usual <= limit:
         return None
     usual_of = {name: median(account.seconds[name] for account in others) for name in OWN_WORK}

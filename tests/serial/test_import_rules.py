@@ -76,12 +76,16 @@ MAY_IMPORT = {
     "prediction": {
         *("data", "interpretation", "layers", "models", "prepare", "run", "world"),
     },
+    "reporting": {
+        *("data", "interpretation", "options", "prediction", "run", "tasks", "world"),
+    },
     "exporting": {"data", "layers", "models", "options", "run"},
     "commands": {
         *(
             "exporting",
             "interpretation",
             "prediction",
+            "reporting",
             "run",
             "prepare",
             "options",

@@ -32,11 +32,12 @@ def test_one_rank_waits_for_nobody():
 @pytest.mark.parametrize(
     "compute",
     [
-        # Alike; nothing to do; a little slower; so short beside the exchange that nobody minds.
+        # Alike; nothing to do; a little slower; so short beside the exchange, or at all, that nobody minds.
         [1.0, 1.01, 0.99],
         [0.0, 0.0, 0.0],
         [1.0, 1.0, 1.4],
-        [0.01, 0.01, 0.03],
+        [0.2, 0.2, 0.35],
+        [0.01, 0.01, 0.09],
         # Ranks that take turns on a core: all differ.
         [1.0, 2.0, 3.0, 4.0],
     ],
