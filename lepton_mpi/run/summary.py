@@ -71,7 +71,13 @@ def say_head(run: Run) -> None:
             f"--micro-batch {max(1, -(-config.global_batch // world.size))}, or a larger --global-batch",
         )
     report.say("strategy", str(run.strategy))
-    report.record(
+    _record_start(run)
+
+
+def _record_start(run: Run) -> None:
+    """The line of the metrics file that says what runs."""
+    config, world, data = run.config, run.world, run.data
+    run.report.record(
         "start",
         world_size=world.size,
         hosts=world.host_count,
