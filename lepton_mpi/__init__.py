@@ -3,13 +3,14 @@
 The map, in the order the data flows::
 
     train.py        the door of python -m lepton_mpi.train; __main__.py of python -m lepton_mpi COMMAND
-    commands/       one file a command: train, prepare, inspect, evaluate, predict, generate, explain-model, compress, export, tune, explain
+    commands/       one file a command: train, prepare, inspect, evaluate, predict, generate, explain-model, compress, export, tune, explain, report
     options/        every option, checked once; command line, TOML files, recipes
     run/            START in loop.py: the training loop; run.py what a run holds, build.py how it is made, hooks.py
                     evaluation, checkpoints and progress; resume, report
     prediction/     what a trained model says of rows: the command predict, and lepton_mpi.load
     exporting/      a trained model as a file of another program: ONNX, safetensors, Keras weights; START in export.py
     interpretation/ what a trained model goes by: gradients by its input, attention, importance of columns
+    reporting/      metrics files and a checkpoint as one HTML page: the command report; START in its __init__.py
     prepare/        from raw files to a data file; START in its __init__.py
     data/           from data file to batches; files/ has what reads HDF5
     tasks/          what a target is, and the figures made of summed counts

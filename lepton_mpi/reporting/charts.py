@@ -104,6 +104,7 @@ def heat_map(title: str, values: np.ndarray) -> Markup:
     """Numbers from 0 to 1, (rows, columns)."""
 
     def draw(space: Any) -> None:
+        space.grid(visible=False)
         space.imshow(values, cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
         space.set_xlabel("predicted class, by number")
         space.set_ylabel("true class")

@@ -57,7 +57,8 @@ def _heat_map(matrix: np.ndarray, names: Sequence[str]) -> Markup:
     found = scores(matrix)
     about = paragraph(
         f"Confusion matrix: rows are true classes, columns predicted ones; {int(np.trace(matrix))} of {int(matrix.sum())} right, "
-        f"accuracy {found.accuracy:.4f}. Colours are shares of a true class: blue is right, orange wrong."
+        f"accuracy {found.accuracy:.4f}. Colours are shares of a true class"
+        + (": blue is right, orange wrong." if len(names) <= _CELLS_MAX else ".")
     )
     if len(names) > _CELLS_MAX:
         return joined(
@@ -93,7 +94,11 @@ def _confused(matrix: np.ndarray, names: Sequence[str]) -> Markup:
     order = np.argsort(-errors, axis=None, kind="stable")[:_CONFUSED]
     pairs = [divmod(int(place), len(names)) for place in order]
     rows = [[names[t], names[p], str(errors[t, p])] for t, p in pairs if errors[t, p]]
-    return table(["true", "predicted", "rows"], rows) if rows else Markup()
+    if not rows:
+        return Markup()
+    return joined(
+        [element("h3", "Most often confused"), table(["true", "predicted", "rows"], rows)]
+    )
 
 
 def _short(name: str) -> str:

@@ -159,7 +159,9 @@ def _add(run: RunRecord, event: str, record: Mapping[str, Any]) -> None:
 def _own_notes(run: RunRecord) -> list[str]:
     notes = []
     if run.parts > 1:
-        notes.append(f"{run.parts} parts, one resumed from the other, are joined")
+        notes.append(
+            f"{run.parts} parts, one resumed from the other, are joined; times and memory are of the last"
+        )
     if not run.end:
         notes.append("no line end: the run was stopped, has failed, or is not over yet")
     elif "ranks" not in run.end:

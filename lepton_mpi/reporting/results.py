@@ -72,6 +72,7 @@ def results(runs: Sequence[RunRecord]) -> Markup:
     for place, run in enumerate(runs):
         for name, value in _test_figures(run).items():
             put(name.replace("_", " "), place, value)
+    for place, run in enumerate(runs):
         if best := run.best():
             put("best epoch", place, f"{best[0]} ({best[1]})")
             put("best value", place, number(run.end.get("best_value")) or _at(run, *best))

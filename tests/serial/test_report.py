@@ -101,7 +101,9 @@ def test_parts_of_a_resumed_run_are_joined(tmp_path):
     (run,) = metrics.read(_write(tmp_path / "m.jsonl", *parts, *more))
     assert [epoch["epoch"] for epoch in run.epochs] == [1, 2, 3, 4]
     assert run.curve("loss")[2] == (3.0, 0.3)
-    assert run.end and run.notes == ["2 parts, one resumed from the other, are joined"]
+    assert run.end and run.notes == [
+        "2 parts, one resumed from the other, are joined; times and memory are of the last"
+    ]
 
 
 def test_a_run_that_begins_anew_is_another(tmp_path):
