@@ -80,6 +80,12 @@ class Best:
         """For a checkpoint."""
         return {"best": json.dumps(dataclasses.asdict(self))}
 
+    def result(self) -> dict[str, Any]:
+        """For what ``fit`` returns and the metrics file; nothing before there is a best epoch."""
+        if not self.epoch:
+            return {}
+        return {"best_epoch": self.epoch, "best_score": self.score, "best_value": self.value}
+
     @staticmethod
     def of(attributes: dict[str, Any], path: Path | None) -> Best | None:
         """That of a checkpoint; None if it has none. Whoever wrote the file may have written anything: raises DataError."""
@@ -192,11 +198,7 @@ class KeepBest(QuietHook):
             self._restore(run, best)
             text += "; its parameters are put back"
         run.report.say("best", text)
-        run.result |= {
-            "best_epoch": best.epoch,
-            "best_score": self._score,
-            "best_value": best.value,
-        }
+        run.result |= best.result()
 
     def _is_over(self, best: Best) -> bool:
         return self._stop is not None and best.waited >= self._stop.epochs

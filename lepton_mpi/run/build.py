@@ -77,6 +77,8 @@ def build(
     LeptonError
         On every rank.
     """
+    world.clock.enter("start")  # of another run in this job than the first, too
+    phases_before = dict(world.clock.seconds)
     world.agree_on("the configuration", dataclasses.asdict(config))
     threadpoolctl.threadpool_limits(summary.thread_count(config, world))
     start = start or resume.find(config, world, given)
@@ -87,7 +89,7 @@ def build(
     with ExitStack() as ends:
         report = ends.enter_context(closing(_open_report(config, world, start)))
         run = _build(config, world, model, start, report, ends)
-        run.ends = ends.pop_all()
+        run.ends, run.phases_before = ends.pop_all(), phases_before
     run.hooks = _make_hooks(run)
     with world.agreeing():
         memory_forecast.check_rest(run)
@@ -338,7 +340,9 @@ def _make_hooks(run: Run) -> list[Hook]:
     made += [Balance(run)] if run.config.balance == "auto" else []
     with run.world.agreeing():
         made += own_hooks(run.config.hook, run)
-    return [*made, hooks.Preemption(run, checkpoints), hooks.Summary()]
+    stopping = run.world.stopping
+    made += [hooks.Preemption(run, stopping, checkpoints)] if stopping else []
+    return [*made, hooks.Summary()]
 
 
 def own_hooks(names: Sequence[str], run: Run) -> list[Hook]:

@@ -11,6 +11,7 @@ from lepton_mpi.errors import ConfigurationError, Preempted
 from lepton_mpi.run import checkpoint, resume, summary
 from lepton_mpi.run.hook import QuietHook
 from lepton_mpi.run.run import Run
+from lepton_mpi.world.stopping import Stopping
 
 
 class TrainingFigures(QuietHook):
@@ -31,7 +32,9 @@ class Validation(QuietHook):
 
     def after_epoch(self, run: Run) -> None:
         """Each under its name with ``val_`` in front."""
+        began = perf_counter()
         run.validation = figures = summary.evaluate(run, "validation")
+        run.evaluation_seconds = perf_counter() - began
         if figures:
             short = run.task.short(figures)
             run.figures |= {f"val_{name}": value for name, value in short.items()}
@@ -51,7 +54,11 @@ class Progress(QuietHook):
     def after_epoch(self, run: Run) -> None:
         """Print the figures that the hooks before have found."""
         rate = run.rate(max(1, run.step))
-        run.report.epoch_ends(run.epoch, run.config.epoch_count, run.figures, learning_rate=rate)
+        run.report.epoch_ends(
+            *(run.epoch, run.config.epoch_count, run.figures),
+            learning_rate=rate,
+            evaluation_seconds=run.evaluation_seconds,
+        )
         run.history.append({"epoch": run.epoch, "learning_rate": rate, **run.figures})
 
 
@@ -100,10 +107,10 @@ class Preemption(QuietHook):
     Raises Preempted, on every rank. After the last step of an epoch it lets the epoch end first.
     """
 
-    def __init__(self, run: Run, checkpoints: Checkpoints | None) -> None:
-        self._checkpoints, self._is_due = checkpoints, run.world.stopping.is_due
+    def __init__(self, run: Run, stopping: Stopping, checkpoints: Checkpoints | None) -> None:
+        self._checkpoints, self._stopping, self._is_due = checkpoints, stopping, stopping.is_due
         self._waits_for_epoch = False
-        run.world.stopping.begin(run.start.step)
+        stopping.begin(run.start.step)
 
     def after_step(self, run: Run) -> None:
         """One store and one load, unless a signal came."""
@@ -120,7 +127,7 @@ class Preemption(QuietHook):
             self._stop(run)
 
     def _stop(self, run: Run) -> None:
-        where = f"{run.world.stopping.reason}: stopped after step {run.step}, in epoch {run.epoch}"
+        where = f"{self._stopping.reason}: stopped after step {run.step}, in epoch {run.epoch}"
         if folder := run.config.checkpoint:
             text = f"{where}; saved, go on with --resume {folder}"
         else:

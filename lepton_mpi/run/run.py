@@ -67,7 +67,7 @@ class Run:
     figures : dict
         Of the epoch, from the hooks, in the order in which they are shown.
     validation : dict
-        All figures of the epoch's validation rows, those of ``figures`` among them.
+        All figures of the epoch's validation rows, those of ``figures`` among them; ``evaluation_seconds`` is what they took.
     best, is_over
         The best epoch so far where that is asked for, see ``best.py``; whether the run ends before its last epoch.
     checkpoint : Path or None
@@ -76,6 +76,8 @@ class Run:
         Of every epoch that was made: its number, learning rate and figures.
     result : dict
         What ``fit`` returns.
+    phases_before : dict of str to float
+        What the clock had counted in each phase before this run.
     by_rule : str
         Options that follow from the data, for people.
     """
@@ -108,12 +110,14 @@ class Run:
     correct: float = 0.0
     figures: dict[str, float] = field(default_factory=dict)
     validation: dict[str, Any] = field(default_factory=dict)
+    evaluation_seconds: float = 0.0
     best: Best | None = None
     is_over: bool = False
     checkpoint: Path | None = None
     history: list[dict[str, float]] = field(default_factory=list)
     result: dict[str, Any] = field(default_factory=dict)
     began: float = 0.0
+    phases_before: dict[str, float] = field(default_factory=dict)
     by_rule: str = ""
 
     @property
@@ -173,6 +177,11 @@ class Run:
         """Of a micro-batch."""
         self.loss += sums[0]
         self.correct += sums[1]
+
+    def phase_seconds(self) -> dict[str, float]:
+        """Seconds of this rank in each phase of the run, but for the present stay; a job may train several models."""
+        before = self.phases_before
+        return {name: s - before.get(name, 0.0) for name, s in self.world.clock.seconds.items()}
 
     def total(self) -> np.ndarray:
         """Loss and correct count of the epoch so far over all ranks, float64 (2,). Collective."""

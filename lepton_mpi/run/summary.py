@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
 from collections.abc import Mapping
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lepton_mpi import __version__
 from lepton_mpi.data.order import BlockShuffle, FullShuffle
 from lepton_mpi.options.config import Config
-from lepton_mpi.run import evaluation, freezing, memory_forecast
+from lepton_mpi.run import evaluation, freezing, memory_forecast, per_rank
 from lepton_mpi.run.resume import name_of
 from lepton_mpi.wording import grouped, size_text
 from lepton_mpi.world import memory
@@ -68,11 +71,20 @@ def say_head(run: Run) -> None:
             f"--micro-batch {max(1, -(-config.global_batch // world.size))}, or a larger --global-batch",
         )
     report.say("strategy", str(run.strategy))
-    report.record(
+    _record_start(run)
+
+
+def _record_start(run: Run) -> None:
+    """The line of the metrics file that says what runs."""
+    config, world, data = run.config, run.world, run.data
+    run.report.record(
         "start",
         world_size=world.size,
         hosts=world.host_count,
         mpi=world.mpi,
+        versions=_versions(world),
+        data=data.name,
+        model=name_of(run.model),
         rows={split: rows.row_count for split, rows in data.splits.items()},
         loader=data.way.name,
         shuffle=run.shuffle.name,
@@ -110,7 +122,9 @@ def say_end(run: Run) -> dict[str, Any]:
     world.clock.enter("end")
     digest = run.layout.digest(strategy.consensus())
     world.agree_on("the digest of the final parameters", digest)
-    seconds, shares = _time_split(world)
+    seconds, shares = _time_split(run)
+    accounts = per_rank.gather(run)
+    slow = per_rank.slow_rank(accounts)
     rows = run.train_rows.row_count
     trained = max(0, (run.epoch + 1 - run.start.epoch) * rows - run.start.row)
     result = {
@@ -129,7 +143,9 @@ def say_end(run: Run) -> dict[str, Any]:
     measured = strategy.figures()
     result |= measured
     report.say("time", _time_text(seconds, shares, measured))
-    if shares["waiting"] > _WAITING_SHARE_EXPLAINED:
+    if slow:
+        report.say("waiting", f"for {slow}")
+    elif shares["waiting"] > _WAITING_SHARE_EXPLAINED:
         report.say("waiting", _waiting_text(world))
     if run.config.report_memory:
         for line in memory.report(world, strategy.memory(), strategy.parameters.nbytes):
@@ -137,14 +153,33 @@ def say_end(run: Run) -> dict[str, Any]:
     if run.checkpoint:
         report.say("checkpoint", str(run.checkpoint))
     report.say("weights", f"{digest} (BLAKE2b)")
-    report.record("end", **result)
+    report.record(
+        "end",
+        **result,
+        **(run.best.result() if run.best else {}),
+        ranks=[account.record() for account in accounts],
+        slow_rank=slow.record() if slow else None,
+    )
     return result | {"parameters": {name: array.copy() for name, array in run.parameters.items()}}
 
 
-def _time_split(world: World) -> tuple[float, dict[str, float]]:
+def _versions(world: World) -> dict[str, str]:
+    """Of what decides the figures and the times."""
+    packages = {name: metadata.version(name) for name in ("numpy", "numba", "mpi4py")}
+    return {
+        "lepton_mpi": __version__,
+        "python": platform.python_version(),
+        **packages,
+        "mpi": world.mpi,
+        "cpu": world.cpu,
+    }
+
+
+def _time_split(run: Run) -> tuple[float, dict[str, float]]:
     """Seconds in steps, mean over ranks, and each phase's share of them. Collective."""
-    names = ("compute", "communication", "waiting", "input")
-    split = world.sum(np.array([world.clock.seconds[name] for name in names])) / world.size
+    names = per_rank.STEP_PHASES
+    seconds = run.phase_seconds()
+    split = run.world.sum(np.array([seconds[name] for name in names])) / run.world.size
     total = split.sum() or 1.0  # of a run that had nothing left to train
     return float(split.sum()), dict(zip(names, (split / total).tolist(), strict=True))
 

@@ -11,6 +11,8 @@ from lepton_mpi.batch import Batch
 from lepton_mpi.data.dataset import DataSet
 from lepton_mpi.tasks.task import Better, Figures, listed
 
+# Of a larger confusion matrix the figures alone are kept: the metrics file would grow with its square.
+CONFUSION_CLASSES_MAX = 100
 _MEANS = ("macro_precision", "macro_recall", "macro_f1")
 
 
@@ -57,9 +59,12 @@ class Classes:
         ``confusion``.
 
         The macro figures are means over the ``macro_classes`` classes that occur. ``classes`` is a list of dicts with name,
-        precision, recall and f1, one for each class; ``confusion`` has the rows of the confusion matrix, true class by predicted.
+        precision, recall and f1, one for each class; ``confusion`` has the rows of the confusion matrix, true class by predicted,
+        of at most 100 classes.
         """
         found = scores(sums)
+        is_kept = len(self._names) <= CONFUSION_CLASSES_MAX
+        confusion = {"confusion": sums.tolist()} if is_kept else {}
         per_class = zip(self._names, found.precision, found.recall, found.f1, strict=True)
         return {
             "loss": loss / weight,
@@ -70,7 +75,7 @@ class Classes:
                 {"name": n, "precision": float(p), "recall": float(r), "f1": float(f)}
                 for n, p, r, f in per_class
             ],
-            "confusion": sums.tolist(),
+            **confusion,
         }
 
     def split_scores(self, batch: Batch, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
     from numpy.typing import DTypeLike
 
+    from lepton_mpi.world.stopping import Stopping
     from lepton_mpi.world.watchdog import PhaseClock
 
 # Of what is said on ``comm`` before a new group has a communicator of its own.
@@ -46,7 +47,11 @@ class RankGroup:
     cores : int
         Cores that the ranks of this host can keep busy; ``has_core_quota`` if control groups leave them fewer than they may
         run on.
+    stopping : Stopping or None
+        On which step the ranks stop; None for a part of a job, since a signal asks all of it to stop.
     """
+
+    stopping: Stopping | None = None
 
     def __init__(
         self, comm: MPI.Intracomm, clock: PhaseClock, parent: RankGroup | None = None
@@ -71,6 +76,10 @@ class RankGroup:
         # What a part of the job agrees on the rest knows nothing of: ``run`` ends the job with it.
         self._is_job: bool = parent is None or (parent._is_job and self.size == parent.size)
         self._is_open = True
+
+    def catching_signals(self) -> AbstractContextManager[None]:
+        """A block in which a signal asks ``stopping``: of a part of a job none does, and a signal ends it."""
+        return nullcontext()
 
     def _find_hosts(self) -> None:
         """Which ranks are on which host: the same on every rank."""

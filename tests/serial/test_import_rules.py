@@ -84,6 +84,9 @@ MAY_IMPORT = {
     "estimators": {
         *("data", "options", "prediction", "prepare", "run", "starting", "world"),
     },
+    "reporting": {
+        *("data", "interpretation", "options", "prediction", "run", "tasks", "world"),
+    },
     "exporting": {"data", "layers", "models", "options", "run"},
     "doctor": {"collectives", "kernels", "world"},
     "commands": {
@@ -92,6 +95,7 @@ MAY_IMPORT = {
             "exporting",
             "interpretation",
             "prediction",
+            "reporting",
             "run",
             "prepare",
             "options",

@@ -109,8 +109,8 @@ def test_figures_of_classes():
         "classes",
         "confusion",
     ]
-    assert figures["confusion"] == [[1, 1], [0, 2]]
     assert (figures["loss"], figures["accuracy"]) == (1.5, 0.75)
+    assert figures["confusion"] == [[1, 1], [0, 2]]
     assert figures["classes"][0] == {
         "name": "cat",
         "precision": 1,
