@@ -131,6 +131,8 @@ class World(RankGroup):
         A ``timeout_seconds`` or ``peer_timeout_seconds`` that is not above 0.
     """
 
+    stopping: Stopping
+
     def __init__(self, timeout_seconds: float = 300.0, peer_timeout_seconds: float = 30.0) -> None:
         for name, seconds in (
             ("timeout", timeout_seconds),
