@@ -21,6 +21,8 @@ from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.within_host import meeting_kernels, row_fold_kernels
 from lepton_mpi.collectives.within_host import staged_kernels as kernels
 from lepton_mpi.collectives.within_host.cross_memory_kernels import read_memory
+from lepton_mpi.collectives.within_host.direct_reduce_kernels import direct_reduce
+from lepton_mpi.collectives.within_host.lost_turns import LostTurns
 from lepton_mpi.collectives.within_host.plan_words import (
     YIELDS,
     control_block,
@@ -35,6 +37,9 @@ SLOT_BYTES = 512 << 10
 # A block that has more parts than fill so many bytes is read from its sender's memory, where that is allowed.
 DIRECT_BYTES = 128 << 10
 _PAGE_BYTES = 4096
+
+# Reductions of so many bytes are carried out without stages while ranks lose turns to other processes.
+LONG_BYTES = 1 << 20
 
 # Polls before a rank gives its core away, 1 or 2 us: where other programs have the cores, two ranks may share one, and the one that
 # polls keeps the other from coming. With the 2000 of plans, a meeting of 2 ranks on a busy machine took 50 us in place of 10.
@@ -114,9 +119,10 @@ class StagedCollectives:
         plan[kernels.DIRECT] = DIRECT_BYTES if self._can_read(group) else 0
         # Setting an element of it takes a third of the time.
         self._words = memoryview(plan)
+        self._lost_turns = LostTurns(group, self._words, bool(plan[kernels.DIRECT]))
         self._address_words = memoryview(self._addresses.reshape(-1))
         self.call_number = 0
-        for kernel in (kernels.staged_move, kernels.staged_reduce):
+        for kernel in (kernels.staged_move, kernels.staged_reduce, direct_reduce):
             kernel.compile("i8(i8[::1])")
 
     def _can_read(self, group: Group) -> bool:
@@ -148,7 +154,14 @@ class StagedCollectives:
         words[kernels.UNIT], words[kernels.ITEM] = self._slot, combination.item_bytes
         words[kernels.FOLD], words[kernels.OPERATION], _ = fold_words(combination, False)
         words[kernels.ROOT] = told.root
-        self._run(kernels.staged_reduce, told)
+        if told.root >= 0 or array[1] < LONG_BYTES:
+            self._run(kernels.staged_reduce, told)
+            return
+        is_direct = self._lost_turns.begin()
+        if is_direct:
+            self._enter_slices(array)
+        self._run(direct_reduce if is_direct else kernels.staged_reduce, told)
+        self._lost_turns.end(array[1])
 
     def reduce_blocks(
         self,
@@ -171,7 +184,14 @@ class StagedCollectives:
         words[kernels.INCOMING] = words[kernels.OWN_BYTES] = 0
         lengths = [size for _, size in inputs]
         self._note_parts(told, unit, lengths, [output[1]] * self._ranks)
-        self._run(kernels.staged_move, told)
+        if told.verb != _REDUCE_SCATTER or told.byte_count * self._ranks < LONG_BYTES:
+            self._run(kernels.staged_move, told)
+            return
+        is_direct = self._lost_turns.begin()
+        if is_direct:
+            self._tell_addresses(inputs)
+        self._run(direct_reduce if is_direct else kernels.staged_move, told)
+        self._lost_turns.end(told.byte_count * self._ranks)
 
     def spread(
         self,
@@ -263,6 +283,20 @@ class StagedCollectives:
             addresses[at] = address
             at += 1
 
+    def _enter_slices(self, array: Block) -> None:
+        """Of an allreduce: the slices of the array, this rank's as the one to fold, and the others' as what comes in."""
+        words, own, (address, size) = self._words, self._own, array
+        slices = [kernels._slice.py_func(rank, self._ranks, size) for rank in range(self._ranks)]
+        blocks = [(address + start, stop - start) for start, stop in slices]
+        self._tell_addresses(blocks)
+        words[kernels.SOURCE] = words[kernels.TARGET] = blocks[own][0]
+        words[kernels.BYTES] = blocks[own][1]
+        words[kernels.RESULT_ITEM] = words[kernels.ITEM]
+        for count in range(self._ranks - 1):
+            rank = (own + 1 + count) % self._ranks
+            self._enter(self._ranks + count, rank, blocks[rank])
+        words[kernels.INCOMING] = self._ranks - 1
+
     def _send_pieces(self, inputs: Sequence[Block]) -> int:
         """A slot has a piece for each rank, whose bytes are returned."""
         unit = self._slot // self._ranks // LINE_BYTES * LINE_BYTES
@@ -325,6 +359,7 @@ class StagedCollectives:
         return Fingerprint(*self._control[first : first + kernels.FINGERPRINT_WORDS].tolist())
 
 
+_REDUCE_SCATTER = NUMBER_OF["reduce_scatter"]
 _TOLD_BY_LENGTHS = frozenset(
     NUMBER_OF[verb] for verb in ("allgatherv", "reduce_scatterv", "alltoallv", "gather", "scatter")
 )
