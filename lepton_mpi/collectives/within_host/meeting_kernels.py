@@ -25,7 +25,6 @@ from lepton_mpi.collectives.within_host.atomics import (
     load_acquire,
     longest_yield,
     monotonic_nanoseconds,
-    pause,
     publish,
     reached_by_polls,
     sleep_until,
