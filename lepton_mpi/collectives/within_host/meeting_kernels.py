@@ -45,13 +45,13 @@ ARRIVED, FINISHED, OPEN, DONE, TICKETS = (
 # vectors. From word WORK on there are the addresses of all vectors, of which those from FIRST_SLOT on
 # are scratch slots, and behind them room for the addresses of one fold. CONTROL is the address of the control block.
 # WAITED adds up nanoseconds; CLOCK is two words for reading the time. TURNS counts waits in which
-# other processes had the core for a millisecond. BLOCK is the elements of a slot. Four are for
+# other processes had the core for a millisecond, RESTING down waits without yields. BLOCK is the elements of a slot. Four are for
 # arrays: this rank's number, the addresses of the table and of the array, and the bytes of a row of the table. WAITS is for barriers.
 # Addresses, since Numba takes 35 ns to hand an array to a kernel, and a short allreduce takes 400.
 EPOCH, RANKS, START, STOP, PIECE, PIECES, OPERATION, POLLS, YIELDS, STREAM = range(10)
 GROUPS, FIRST_SLOT, VECTORS, WORK, WORKERS, CONTROL, WAITED, CLOCK = range(10, 18)
-TURNS, BLOCK, OWN, TABLE, ARRAY, ROW_BYTES, WAITS = range(18, 25)
-PLAN_HEADER = 25
+TURNS, BLOCK, OWN, TABLE, ARRAY, ROW_BYTES, WAITS, RESTING = range(18, 26)
+PLAN_HEADER = 26
 
 # Where a sum takes several folds, they go over it block by block: what they leave to each other stays in
 # the first-level cache.
@@ -62,6 +62,10 @@ _UNTIMED_POLLS = 32
 
 # A yield that takes longer was a turn of other processes: a time slice of Linux is 1.4 ms or more on 2 cores.
 _TURN_NANOSECONDS = 1_000_000
+
+# Waits after that in which a rank sleeps without a yield. Linux from 6.18 on takes a time slice from whoever yields to others, so
+# that it is not run when it is woken the next time either.
+_RESTING_WAITS = 64
 
 
 @intrinsic
@@ -135,10 +139,16 @@ def wait(words, index, target, plan):
         return
     began, clock = monotonic_nanoseconds(plan, CLOCK), base_address(plan) + 8 * CLOCK
     if not reached_by_polls(words, index, target, plan[POLLS]):
-        longest = longest_yield(words, index, target, plan[YIELDS], clock)
-        plan[TURNS] += longest > _TURN_NANOSECONDS
+        if plan[RESTING] > 0:
+            plan[RESTING] -= 1
+        elif longest_yield(words, index, target, plan[YIELDS], clock) > _TURN_NANOSECONDS:
+            plan[RESTING] = _RESTING_WAITS
         sleep_until(words, index, target)
-    plan[WAITED] += monotonic_nanoseconds(plan, CLOCK) - began
+        waited = monotonic_nanoseconds(plan, CLOCK) - began
+        plan[TURNS] += plan[RESTING] > 0 and waited > _TURN_NANOSECONDS
+        plan[WAITED] += waited
+    else:
+        plan[WAITED] += monotonic_nanoseconds(plan, CLOCK) - began
 
 
 @inlined
