@@ -2,7 +2,7 @@
 
     staged call     counts the waits in which other processes had the core for a time slice: a turn
     next long call  every rank tells the others, in shared memory and before their first meeting, whether they were many
-    after it        if they were on one rank: the next 16 long calls are direct, twice as many each time in a row
+    after it        if they were on one rank: the next 16 long calls are direct, then 32 each time in a row
 
 All ranks read what all told, so they decide the same. A staged call in between finds out whether the machine is still busy.
 """
@@ -14,7 +14,7 @@ from lepton_mpi.collectives.within_host.meeting_kernels import TURNS
 
 # Beside 4 busy programs on 2 cores, most meetings cost a turn; beside short-lived ones 1 or 2 of 33 do, and stages are faster.
 _TURNS_MIN, _BYTES_OF_TURN = 3, 4 << 20
-_DIRECT_CALLS, _DIRECT_CALLS_MAX = 16, 256
+_DIRECT_CALLS, _DIRECT_CALLS_MAX = 16, 32
 
 
 class LostTurns:

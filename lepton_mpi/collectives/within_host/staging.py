@@ -39,7 +39,7 @@ DIRECT_BYTES = 128 << 10
 _PAGE_BYTES = 4096
 
 # Reductions of so many bytes are carried out without stages while ranks lose turns to other processes.
-LONG_BYTES = 1 << 20
+LONG_BYTES = 2 << 20
 
 # Polls before a rank gives its core away, 1 or 2 us: where other programs have the cores, two ranks may share one, and the one that
 # polls keeps the other from coming. With the 2000 of plans, a meeting of 2 ranks on a busy machine took 50 us in place of 10.
