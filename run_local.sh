@@ -159,7 +159,8 @@ run_torch_tests() {
     set_up torch
     cd -- "$root"
     limit_threads
-    set -- --color=no "$@"
+    # A test of trainers may take 300 s, above the limit after which all tests end.
+    set -- --color=no -o faulthandler_timeout=400 "$@"
     if [[ $kind == openmpi ]]; then
         words="$launcher --oversubscribe --bind-to none -n"
         default OMPI_MCA_mpi_yield_when_idle 1

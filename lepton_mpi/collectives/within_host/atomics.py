@@ -15,6 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from lepton_mpi.kernels.compiling import inlined
+from lepton_mpi.kernels.intrinsics import words_at
 
 # One flag per line, and two lines because processors fetch lines in pairs; in int64 words.
 LINE_WORDS = 16
@@ -23,6 +24,9 @@ LINE_WORDS = 16
 TIMEOUT = 0
 FIRST_FREE_WORD = LINE_WORDS
 LONGEST_SLEEP_NANOSECONDS = 50_000_000
+
+# Of a yield, after which a wait sleeps.
+LONG_YIELD_NANOSECONDS = 20_000
 
 _FUTEX_NUMBER = {"x86_64": 202, "aarch64": 98, "ppc64le": 221, "riscv64": 98}.get(
     platform.machine(), 202
@@ -141,19 +145,44 @@ def monotonic_nanoseconds(words, index):
 
 
 @inlined
-def wait_until(words, index, target, polls, yields):
+def reached_by_polls(words, index, target, polls):
+    """Whether ``words[index] >= target`` within so many polls."""
+    for _ in range(polls):
+        if load_acquire(words, index) >= target:
+            return True
+        pause()
+    return False
+
+
+@inlined
+def longest_yield(words, index, target, yields, clock):
+    """Yield until ``words[index] >= target``, so many times at most; nanoseconds of the longest one.
+
+    The first long one is the last: then others need this core. A yield on a busy machine costs a turn of every process that
+    wants the core, many milliseconds, and the word may be written in the first of them. Who sleeps in the kernel is run soon
+    after it is woken.
+
+    clock : address of two words of scratch.
+    """
+    pair, longest = words_at(clock, 2), 0
+    before = monotonic_nanoseconds(pair, 0)
+    for _ in range(yields):
+        if longest > LONG_YIELD_NANOSECONDS or load_acquire(words, index) >= target:
+            break
+        _sched_yield()
+        now = monotonic_nanoseconds(pair, 0)
+        longest, before = max(longest, now - before), now
+    return longest
+
+
+@inlined
+def sleep_until(words, index, target):
     """Return once ``words[index] >= target``. Where that can never be, since a rank has failed, the watchdog ends the process.
 
     The line after that of ``index`` counts the ranks asleep on it, so that nobody wakes an empty room.
     """
-    for _ in range(polls):
-        if load_acquire(words, index) >= target:
-            return
-        pause()
-    for _ in range(yields):
-        if load_acquire(words, index) >= target:
-            return
-        _sched_yield()
+    if load_acquire(words, index) >= target:
+        return
     fetch_add(words, index + LINE_WORDS, 1)
     while True:
         seen = load_acquire(words, index)

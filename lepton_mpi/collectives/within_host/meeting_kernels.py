@@ -23,11 +23,12 @@ from lepton_mpi.collectives.within_host.atomics import (
     current_core,
     fetch_add,
     load_acquire,
+    longest_yield,
     monotonic_nanoseconds,
-    pause,
     publish,
+    reached_by_polls,
+    sleep_until,
     store_release,
-    wait_until,
 )
 from lepton_mpi.collectives.within_host.fold_kernels import fold
 from lepton_mpi.kernels.compiling import inlined, kernel
@@ -43,13 +44,14 @@ ARRIVED, FINISHED, OPEN, DONE, TICKETS = (
 # its folds, then for each its arity, its number of targets, its operands and its targets, as numbers of
 # vectors. From word WORK on there are the addresses of all vectors, of which those from FIRST_SLOT on
 # are scratch slots, and behind them room for the addresses of one fold. CONTROL is the address of the control block.
-# WAITED adds up nanoseconds; CLOCK is two words for reading the time. BLOCK is the elements of a slot. Four are for
+# WAITED adds up nanoseconds; CLOCK is two words for reading the time. TURNS counts waits in which
+# other processes had the core for a millisecond, RESTING down waits without yields. BLOCK is the elements of a slot. Four are for
 # arrays: this rank's number, the addresses of the table and of the array, and the bytes of a row of the table. WAITS is for barriers.
 # Addresses, since Numba takes 35 ns to hand an array to a kernel, and a short allreduce takes 400.
 EPOCH, RANKS, START, STOP, PIECE, PIECES, OPERATION, POLLS, YIELDS, STREAM = range(10)
 GROUPS, FIRST_SLOT, VECTORS, WORK, WORKERS, CONTROL, WAITED, CLOCK = range(10, 18)
-BLOCK, OWN, TABLE, ARRAY, ROW_BYTES, WAITS = range(19, 25)
-PLAN_HEADER = 25
+TURNS, BLOCK, OWN, TABLE, ARRAY, ROW_BYTES, WAITS, RESTING = range(18, 26)
+PLAN_HEADER = 26
 
 # Where a sum takes several folds, they go over it block by block: what they leave to each other stays in
 # the first-level cache.
@@ -57,6 +59,14 @@ BLOCK_BYTES = 2 << 10
 
 # About half a microsecond on Zen 5, in which most waits for a rank that has a core are over.
 _UNTIMED_POLLS = 32
+
+# A yield that takes longer was a turn of other processes: a time slice of Linux is 1.4 ms or more on 2 cores.
+_TURN_NANOSECONDS = 1_000_000
+
+# Waits after that in which a rank sleeps without a yield. Linux from 6.18 on takes a time slice from whoever yields to others, so
+# that it is not run when it is woken the next time either.
+# Polling costs no slice, and is as fast as yields if the machine has come to rest.
+_RESTING_WAITS, _RESTING_POLLS = 64, 2_000
 
 
 @intrinsic
@@ -122,14 +132,25 @@ def reduce_piece(plan, like, start, stop):
 
 @inlined
 def wait(words, index, target, plan):
-    """``wait_until``, on the plan's account but for its first polls: reading the time would lengthen short waits."""
-    for _ in range(min(plan[POLLS], _UNTIMED_POLLS)):
-        if load_acquire(words, index) >= target:
-            return
-        pause()
-    began = monotonic_nanoseconds(plan, CLOCK)
-    wait_until(words, index, target, plan[POLLS], plan[YIELDS])
-    plan[WAITED] += monotonic_nanoseconds(plan, CLOCK) - began
+    """Poll, yield, then sleep until ``words[index] >= target``, on the plan's account but for the first polls.
+
+    Reading the time would lengthen short waits.
+    """
+    if reached_by_polls(words, index, target, min(plan[POLLS], _UNTIMED_POLLS)):
+        return
+    began, clock = monotonic_nanoseconds(plan, CLOCK), base_address(plan) + 8 * CLOCK
+    if not reached_by_polls(words, index, target, plan[POLLS]):
+        if plan[RESTING] > 0:
+            plan[RESTING] -= 1
+            reached_by_polls(words, index, target, _RESTING_POLLS if plan[POLLS] else 0)
+        elif longest_yield(words, index, target, plan[YIELDS], clock) > _TURN_NANOSECONDS:
+            plan[RESTING] = _RESTING_WAITS
+        sleep_until(words, index, target)
+        waited = monotonic_nanoseconds(plan, CLOCK) - began
+        plan[TURNS] += plan[RESTING] > 0 and waited > _TURN_NANOSECONDS
+        plan[WAITED] += waited
+    else:
+        plan[WAITED] += monotonic_nanoseconds(plan, CLOCK) - began
 
 
 @inlined

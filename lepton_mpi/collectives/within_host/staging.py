@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from struct import Struct
 
@@ -16,7 +15,6 @@ from lepton_mpi.collectives.calls import (
     Combination,
     EvenBlocks,
     Fingerprint,
-    difference_error,
     length_error,
 )
 from lepton_mpi.collectives.group import Group
@@ -26,7 +24,10 @@ from lepton_mpi.collectives.within_host import (
     short_kernels,
 )
 from lepton_mpi.collectives.within_host import staged_kernels as kernels
-from lepton_mpi.collectives.within_host.cross_memory_kernels import read_memory
+from lepton_mpi.collectives.within_host.call_errors import entry_error
+from lepton_mpi.collectives.within_host.cross_memory import can_read
+from lepton_mpi.collectives.within_host.direct_reduce_kernels import direct_reduce
+from lepton_mpi.collectives.within_host.lost_turns import LostTurns
 from lepton_mpi.collectives.within_host.plan_words import (
     YIELDS,
     control_block,
@@ -42,6 +43,9 @@ SLOT_BYTES = 512 << 10
 # A block that has more parts than fill so many bytes is read from its sender's memory, where that is allowed.
 DIRECT_BYTES = 128 << 10
 _PAGE_BYTES = 4096
+
+# Reductions of so many bytes are carried out without stages while ranks lose turns to other processes.
+LONG_BYTES = 2 << 20
 
 # Polls before a rank gives its core away, 1 or 2 us: where other programs have the cores, two ranks may share one, and the one that
 # polls keeps the other from coming. With the 2000 of plans, a meeting of 2 ranks on a busy machine took 50 us in place of 10.
@@ -111,33 +115,20 @@ class StagedCollectives:
         self._processes = group.host_array((self._ranks,), np.int64)
         plan[kernels.ADDRESSES] = self._addresses.ctypes.data
         plan[kernels.PROCESSES] = self._processes.ctypes.data
-        plan[kernels.DIRECT] = DIRECT_BYTES if self._can_read(group) else 0
+        can_all = can_read(group, self._processes, self._addresses[0])
+        plan[kernels.DIRECT] = DIRECT_BYTES if can_all else 0
         # Setting an element of it takes a third of the time.
         self._words = memoryview(plan)
+        self._lost_turns = LostTurns(group, self._words, bool(plan[kernels.DIRECT]))
         self._address_words = memoryview(self._addresses.reshape(-1))
         self._length_words = memoryview(self._lengths.reshape(-1)).cast("B")
         self._row = Struct(f"{2 * self._ranks}q")
         self.call_number = 0
         self._broken: LeptonError | None = None
-        for kernel in (kernels.staged_move, kernels.staged_reduce):
+        for kernel in (kernels.staged_move, kernels.staged_reduce, direct_reduce):
             kernel.compile("i8(i8[::1])")
         short_kernels.short_move.compile(f"i8(i8[::1]{', i8' * 5})")
         short_kernels.short_combine.compile(f"i8(i8[::1]{', i8' * 10})")
-
-    def _can_read(self, group: Group) -> bool:
-        """Whether all ranks of the host may read each other's memory: tried out with the next one. Collective over the host."""
-        told, found = np.full(1, 1 + self._own, np.int64), np.zeros(5, np.int64)
-        other = (self._own + 1) % self._ranks
-        self._processes[self._own] = os.getpid()
-        self._addresses[0, self._own, 0] = told.ctypes.data
-        group.host_barrier()
-        at, source = found.ctypes.data, int(self._addresses[0, other, 0])
-        read_memory(int(self._processes[other]), source, at, 8, at + 8)
-        self._lengths[0, self._own, 0, 0] = found[0] == 1 + other
-        group.host_barrier()
-        can_all = bool(self._lengths[0, :, 0, 0].all())
-        group.host_barrier()
-        return can_all
 
     @property
     def wait_seconds(self) -> float:
@@ -156,7 +147,14 @@ class StagedCollectives:
         words[kernels.UNIT], words[kernels.ITEM] = self._slot, combination.item_bytes
         words[kernels.FOLD], words[kernels.OPERATION], _ = fold_words(combination, False)
         words[kernels.ROOT] = told.root
-        self._run(kernels.staged_reduce, told)
+        if told.root >= 0 or array[1] < LONG_BYTES:
+            self._run(kernels.staged_reduce, told)
+            return
+        is_direct = self._lost_turns.begin()
+        if is_direct:
+            self._enter_slices(array)
+        self._run(direct_reduce if is_direct else kernels.staged_reduce, told)
+        self._lost_turns.end(array[1])
 
     def reduce_blocks(
         self,
@@ -182,7 +180,14 @@ class StagedCollectives:
         words[kernels.INCOMING] = words[kernels.OWN_BYTES] = 0
         lengths = [size for _, size in inputs]
         self._note_parts(told, unit, lengths, [output[1]] * self._ranks)
-        self._run(kernels.staged_move, told)
+        if told.verb != _REDUCE_SCATTER or told.byte_count * self._ranks < LONG_BYTES:
+            self._run(kernels.staged_move, told)
+            return
+        is_direct = self._lost_turns.begin()
+        if is_direct:
+            self._tell_addresses(inputs)
+        self._run(direct_reduce if is_direct else kernels.staged_move, told)
+        self._lost_turns.end(told.byte_count * self._ranks)
 
     def spread(
         self,
@@ -315,6 +320,20 @@ class StagedCollectives:
             addresses[at] = address
             at += 1
 
+    def _enter_slices(self, array: Block) -> None:
+        """Of an allreduce: the slices of the array, this rank's as the one to fold, and the others' as what comes in."""
+        words, own, (address, size) = self._words, self._own, array
+        slices = [kernels._slice.py_func(rank, self._ranks, size) for rank in range(self._ranks)]
+        blocks = [(address + start, stop - start) for start, stop in slices]
+        self._tell_addresses(blocks)
+        words[kernels.SOURCE] = words[kernels.TARGET] = blocks[own][0]
+        words[kernels.BYTES] = blocks[own][1]
+        words[kernels.RESULT_ITEM] = words[kernels.ITEM]
+        for count in range(self._ranks - 1):
+            rank = (own + 1 + count) % self._ranks
+            self._enter(self._ranks + count, rank, blocks[rank])
+        words[kernels.INCOMING] = self._ranks - 1
+
     def _send_pieces(self, inputs: Sequence[Block]) -> int:
         """A slot has a piece for each rank, whose bytes are returned."""
         unit = self._slot // self._ranks // LINE_BYTES * LINE_BYTES
@@ -362,28 +381,15 @@ class StagedCollectives:
             return length_error(
                 *(self.call_number, told, numbers[sender], sent, numbers[receiver], expected)
             )
-        error = self._difference(int(plan[call_kernels.DIFFERENT]), verdict)
+        call, present = int(plan[call_kernels.DIFFERENT]), int(plan[call_kernels.CALL]) - 1
+        entries = self._ring[call % call_kernels.RING_CALLS]
+        error = entry_error(entries, numbers, verdict, self.call_number - (present - call))
         if plan[call_kernels.BROKEN]:
             self._broken = error
         return error
 
-    def _difference(self, call: int, other: int) -> LeptonError:
-        """What is wrong with a call of the ring."""
-        entries = self._ring[call % call_kernels.RING_CALLS]
-        words = entries[:, :LINE_BYTES].view(np.int64)[:, : call_kernels.FINGERPRINT_WORDS]
-        prints = [Fingerprint(verb % MEETING, *rest) for verb, *rest in words.tolist()]
-        for rank, found in enumerate(prints):
-            if found.verb == REFUSED:
-                text = entries[rank, LINE_BYTES : LINE_BYTES + found.byte_count].tobytes()
-                return ConfigurationError(text.decode(errors="replace")).on_all_ranks()
-        present = int(self._plan[call_kernels.CALL]) - 1
-        return difference_error(
-            self.call_number - (present - call),
-            *(self._numbers[0], prints[0], self._numbers[other], prints[other]),
-        )
 
-
-_BARRIER = NUMBER_OF["barrier"]
+_BARRIER, _REDUCE_SCATTER = NUMBER_OF["barrier"], NUMBER_OF["reduce_scatter"]
 _MOVED_SHORTLY = frozenset((NUMBER_OF["broadcast"], NUMBER_OF["allgather"]))
 _TOLD_BY_LENGTHS = frozenset(
     NUMBER_OF[verb] for verb in ("allgatherv", "reduce_scatterv", "alltoallv", "gather", "scatter")
