@@ -18,7 +18,7 @@ import argparse
 import os
 
 from benchmarks.harness import constant_of
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.options.kinds import parse_size
 
 SIZES = ("8", "64", "512", "4K", "16K", "64K", "256K", "1M", "4M", "16M", "64M")
@@ -51,7 +51,7 @@ def main() -> int:
         print_readme_table(options.table)
         return 0
     if any(name in os.environ for name in _LAUNCHER_VARIABLES):
-        launch.limit_threads(1)
+        launcher.limit_threads(1)
         # NumPy and Numba read their number of threads when they are loaded.
         from benchmarks.allreduce_ranks import print_table
         from lepton_mpi.world import world

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lepton_mpi.launch import cpu_model
+from lepton_mpi.launcher import cpu_model
 from lepton_mpi.options.kinds import parse_size
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -30,7 +30,7 @@ The map, in the order the data flows::
     batch.py        what the loader hands to a model           vectors.py   flat vectors with named views, buckets, digest
     sync.py         what a model tells while it computes       registry.py  what an option's name stands for
     errors.py       what a user can cause, with exit codes     wording.py   how values are written for people
-    durable.py      a file in full or not at all               launch.py    what the launcher says before MPI is loaded
+    durable.py      a file in full or not at all               launcher.py  what the launcher says before MPI is loaded
 
 The words, one per idea:
 
@@ -64,6 +64,7 @@ _PUBLIC = {
     "QuietHook": "run.hook",
     "broadcast": "run.own_loop",
     "fit": "estimators.arrays_fit",
+    "launch": "starting.start",
     "load": "prediction.model",
     "mean": "run.own_loop",
     "rank": "run.own_loop",
@@ -79,8 +80,6 @@ def __getattr__(name: str):
     """Load a public name on first use, so that ``--help`` starts neither NumPy nor MPI."""
     from importlib import import_module
 
-    if name == "launch":  # a module that can be called
-        return import_module("lepton_mpi.launch")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'lepton_mpi' has no attribute {name!r}")
     return getattr(import_module(f"lepton_mpi.{_PUBLIC[name]}"), name)

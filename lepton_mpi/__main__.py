@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.commands.command import Command, print_versions
 from lepton_mpi.errors import LauncherError
 from lepton_mpi.wording import did_you_mean, print_line
@@ -37,16 +37,18 @@ def main(words: list[str] | None = None) -> int:
         return find(name).start(rest)
     try:
         if name in ("-h", "--help"):
-            if launch.launched_rank() == 0:
+            if launcher.launched_rank() == 0:
                 print_line(usage())
             return 0
         if name == "--version":
             return print_versions()
     except LauncherError as error:  # standard output is closed
-        launch.complain(f"lepton_mpi: {error}")
+        launcher.complain(f"lepton_mpi: {error}")
         return error.exit_code
     hint = did_you_mean(name, [*COMMANDS, "--help", "--version"])
-    launch.complain(f"lepton_mpi: unknown command {name!r}{hint} (see --help)" if name else usage())
+    launcher.complain(
+        f"lepton_mpi: unknown command {name!r}{hint} (see --help)" if name else usage()
+    )
     return 2
 
 

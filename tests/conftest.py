@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 
 _TESTS = Path(__file__).parent
 # What the user has tuned must not change what is tested.
 os.environ["LEPTON_TUNING"] = str(_TESTS / "no-such-folder")
-_MANY = launch.launched_size() > 1
+_MANY = launcher.launched_size() > 1
 
 settings.register_profile("serial", deadline=None, print_blob=True)
 # Every rank must draw the same examples, and shrinking would follow one rank's failures.
@@ -51,7 +51,7 @@ def _named(config: pytest.Config, floor: str) -> bool:
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Keep all ranks but one off the screen."""
-    if launch.launched_rank() > 0:
+    if launcher.launched_rank() > 0:
         chatty = config.pluginmanager.getplugin("terminalreporter")
         config.pluginmanager.unregister(chatty)
         silent = pytest.TerminalReporter(config, open(os.devnull, "w"))  # noqa: SIM115  open until the process ends

@@ -76,7 +76,7 @@ _NETWORK_RUNS = {
 def digests_program() -> str:
     """A program that makes all runs one after the other and prints their digests by name, as JSON."""
     return (
-        "import json\nfrom lepton_mpi import fit\nfrom lepton_mpi.launch import launched_rank\n\n"
+        "import json\nfrom lepton_mpi import fit\nfrom lepton_mpi.launcher import launched_rank\n\n"
         f"runs = {RUNS | _NETWORK_RUNS!r}\n"
         "digests = {name: fit(**options)['weights_digest'] for name, options in runs.items()}\n"
         "if launched_rank() == 0:\n    print(json.dumps(digests))\n"

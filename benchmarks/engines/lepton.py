@@ -5,7 +5,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 
 # Of an epoch; a network of layers takes a hundred times as long as logistic regression.
 _BARE_STEPS, _BARE_NETWORK_STEPS = 1_000, 100
@@ -21,7 +21,7 @@ def main() -> int:
         "--micro-rows", type=int, default=0, help="of a kernel call; 0: all of a rank"
     )
     options = made.parse_args()
-    launch.limit_threads(options.threads)
+    launcher.limit_threads(options.threads)
     from lepton_mpi.world import world
 
     return world.run(lambda ranks: _measure(ranks, options), 600)

@@ -4,7 +4,7 @@ import gc
 import time
 from dataclasses import replace
 
-from lepton_mpi import __version__, launch
+from lepton_mpi import __version__, launcher
 
 _TIMEOUT_SECONDS = 600
 _COPY_BYTES = 256 << 20
@@ -22,7 +22,7 @@ def main() -> int:
     made = parser()
     made.add_argument("--way", choices=("memory", "mapped", "streamed"), required=True)
     options = made.parse_args()
-    launch.limit_threads(1)
+    launcher.limit_threads(1)
     # NumPy and Numba read their number of threads when they are loaded.
     from lepton_mpi.world import world
 

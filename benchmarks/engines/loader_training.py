@@ -6,7 +6,7 @@ What a user's job takes of memory, and nothing that only a benchmark would need.
 import json
 from pathlib import Path
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 
 _TIMEOUT_SECONDS = 600
 
@@ -16,7 +16,7 @@ def main() -> int:
     from benchmarks.engines.loader_case import parser
 
     options = parser().parse_args()
-    launch.limit_threads(1)
+    launcher.limit_threads(1)
     # NumPy and Numba read their number of threads when they are loaded.
     from lepton_mpi.world import world
 

@@ -13,7 +13,7 @@ from benchmarks.engines.cases import CASES, parser
 from benchmarks.engines.lepton import train_case, write_case
 from benchmarks.engines.networks import NETWORKS
 from benchmarks.harness import write_rows
-from lepton_mpi import QuietHook, launch
+from lepton_mpi import QuietHook, launcher
 
 _RESET_PEAK = "5"
 
@@ -48,7 +48,7 @@ def main() -> int:
     made.add_argument("--micro-rows", type=int, default=0)
     made.add_argument("--validation", type=float, default=0.0, help="share of the rows")
     options = made.parse_args()
-    launch.limit_threads(options.threads)
+    launcher.limit_threads(options.threads)
     from lepton_mpi.world import world
 
     return world.run(lambda ranks: _measure(ranks, options), 600)

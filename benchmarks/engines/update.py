@@ -24,7 +24,7 @@ from math import inf
 from time import perf_counter
 
 from benchmarks.harness import constant_of
-from lepton_mpi import launch
+from lepton_mpi import launcher
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def main() -> int:
     parser.add_argument("--limit", action="store_true", help="measure what memory allows, too")
     parser.add_argument("--json", required=True)
     options = parser.parse_args()
-    launch.limit_threads(1)
+    launcher.limit_threads(1)
     # NumPy and Numba read their number of threads when they are loaded.
     from lepton_mpi.world import world
 

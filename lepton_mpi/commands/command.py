@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.errors import ConfigurationError, LauncherError, LeptonError
 from lepton_mpi.options import parser
 from lepton_mpi.options.help_text import help_text
@@ -58,7 +58,7 @@ class Command(Generic[Options]):
                 return print_versions()
             return self.run(self.read(words))
         except LeptonError as error:
-            launch.complain(f"lepton_mpi {self.name}: {printable(str(error))}")
+            launcher.complain(f"lepton_mpi {self.name}: {printable(str(error))}")
             return error.exit_code
 
     def help(self, topic: str | None = None) -> str:
@@ -103,10 +103,10 @@ def print_versions() -> int:
     """What ``--version`` prints; returns the exit code."""
     from lepton_mpi.commands.versions import versions
 
-    return _print_once(versions()) if launch.launched_rank() == 0 else 0
+    return _print_once(versions()) if launcher.launched_rank() == 0 else 0
 
 
 def _print_once(text: str) -> int:
-    if launch.launched_rank() == 0:
+    if launcher.launched_rank() == 0:
         print_line(text)
     return 0

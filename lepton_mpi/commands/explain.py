@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.collectives.explaining import trace_text
 from lepton_mpi.collectives.explaining.trace import trace
 from lepton_mpi.collectives.explaining.trace_picture import svg
@@ -130,7 +130,7 @@ def _on_hosts(algorithm: Algorithm, options: Options) -> Algorithm:
 def _draw(path: Path, algorithm: Algorithm, ranks: int) -> None:
     if ranks > _RANKS_SHOWN:
         raise ConfigurationError(f"--svg: expected --ranks of at most {_RANKS_SHOWN}, got {ranks}")
-    if launch.launched_rank() > 0:
+    if launcher.launched_rank() > 0:
         return
     try:
         path.write_text(svg(trace(algorithm, ranks)), "utf-8")
@@ -140,7 +140,7 @@ def _draw(path: Path, algorithm: Algorithm, ranks: int) -> None:
 
 def _run(options: Options) -> int:
     text = _text(options)
-    if launch.launched_rank() == 0:
+    if launcher.launched_rank() == 0:
         print_line(text)
     return 0
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.commands.command import command
 from lepton_mpi.options.kinds import PathText
 from lepton_mpi.options.option import WHOLE_FROM_0, Checked, option, position
@@ -20,9 +20,9 @@ class Options(Checked):
 
 
 def _run(chosen: Options) -> int:
-    if launch.launched_rank() > 0:
+    if launcher.launched_rank() > 0:
         return 0
-    launch.limit_threads(1)
+    launcher.limit_threads(1)
     from lepton_mpi.prepare import inspection
     from lepton_mpi.wording import print_line
 

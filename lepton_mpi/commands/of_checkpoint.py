@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options.kinds import PathText
 from lepton_mpi.options.option import ABOVE_0, option, position
@@ -47,7 +47,7 @@ def check_out(word: str, out: Path, force: bool) -> None:
 
 def on_ranks(work: Callable[[World], None], timeout: float) -> int:
     """``work`` on all ranks of the job, with one thread each; returns the exit code."""
-    launch.limit_threads(1)
+    launcher.limit_threads(1)
     from lepton_mpi.world import world
 
     return world.run(work, timeout)

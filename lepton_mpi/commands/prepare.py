@@ -5,14 +5,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.commands.command import Command
 from lepton_mpi.options.option import options_of
 from lepton_mpi.prepare import options
 
 
 def _run(chosen: options.Options) -> int:
-    launch.limit_threads(1)
+    launcher.limit_threads(1)
     from lepton_mpi.world import world
 
     def prepare(ranks: Any) -> None:

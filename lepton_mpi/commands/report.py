@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.commands import of_checkpoint
 from lepton_mpi.commands.command import command
 from lepton_mpi.errors import ConfigurationError, LeptonError
@@ -44,9 +44,9 @@ class Options(Checked):
 
 
 def _run(chosen: Options) -> int:
-    if launch.launched_rank() > 0:
+    if launcher.launched_rank() > 0:
         return 0
-    launch.limit_threads(1)
+    launcher.limit_threads(1)
     from lepton_mpi.interpretation import pictures
     from lepton_mpi.reporting import metrics, page
 

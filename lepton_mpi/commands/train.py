@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.commands import prepare_first
 from lepton_mpi.commands.command import Command
 from lepton_mpi.optimizers import rule_texts
@@ -27,7 +27,7 @@ mpirun refuses more ranks than cores, and root, unless it is told otherwise: wit
 def _run(chosen: sources.Chosen) -> int:
     config, given = chosen.config, chosen.given
     first = prepare_first.options_for(config)
-    launch.limit_threads(config.threads)
+    launcher.limit_threads(config.threads)
     from lepton_mpi.run import fit
     from lepton_mpi.world import world
 

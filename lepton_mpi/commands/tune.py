@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.commands.command import command
 from lepton_mpi.options.kinds import Bytes
 from lepton_mpi.options.option import ABOVE_0, Checked, option
@@ -24,7 +24,7 @@ class Options(Checked):
 
 
 def _run(chosen: Options) -> int:
-    launch.limit_threads(1)
+    launcher.limit_threads(1)
     from lepton_mpi.collectives.choosing import measuring
     from lepton_mpi.world import world
 

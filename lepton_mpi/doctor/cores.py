@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.doctor import launching
 from lepton_mpi.doctor.finding import Finding, fault, note, numbers_text, ok, plural
 
@@ -53,7 +53,7 @@ def gather(ranks: dict[int, list[int]], root: Path = Path("/")) -> Facts:
         for core in available
         if (found := _list(cpus / f"cpu{core}/topology/thread_siblings_list"))
     }
-    return Facts(ranks, available, siblings, launch.core_quota(root), _load(root))
+    return Facts(ranks, available, siblings, launcher.core_quota(root), _load(root))
 
 
 def _cpuset(root: Path) -> list[int]:
@@ -217,7 +217,7 @@ def _quota(facts: Facts, launcher: str) -> Finding:
 
 def own_cores() -> list[int]:
     """Cores that this process may run on."""
-    return sorted(launch.core_numbers())
+    return sorted(launcher.core_numbers())
 
 
 def host_name() -> str:

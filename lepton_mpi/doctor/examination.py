@@ -15,7 +15,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.doctor import cores, launching, report, threads, trial
 from lepton_mpi.doctor.finding import Finding
 from lepton_mpi.doctor.host_facts import HostFacts, Wanted, gather, seconds_at_most
@@ -73,7 +73,7 @@ def examine(request: Request) -> int:
     """The whole examination; returns the exit code. Every rank calls it, one of them reports."""
     if reporter := _elder_copy(request.environment):
         return _wait_for(reporter)
-    launch.die_with_launcher()
+    launcher.die_with_launcher()
     examination = Examination(request)
     return examination.run()
 
@@ -105,7 +105,7 @@ class Examination:
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._rank = launch.launched_rank(request.environment)
+        self._rank = launcher.launched_rank(request.environment)
         limit = request.limit_seconds
         self.job = JobFacts(launching.Facts(), limit_seconds=limit)
         self._limit_seconds = 2 * seconds_at_most(limit) + _SPARE_SECONDS
@@ -201,7 +201,7 @@ class Examination:
 
     def _start_mpi(self) -> MPI.Comm | None:
         self._enter("MPI's start (MPI_Init)", self._limit_seconds)
-        launch.limit_threads(1)
+        launcher.limit_threads(1)
         seconds = self._request.limit_seconds + _SPARE_SECONDS
         stuck = dataclasses.replace(self.job.launching, stuck_seconds=seconds)
         text = self._rendered(findings(dataclasses.replace(self.job, launching=stuck)))
@@ -338,7 +338,7 @@ class Examination:
             try:
                 Path(self._request.json).write_text(report.as_json(self.job, found) + "\n", "utf-8")
             except OSError as error:
-                launch.complain(
+                launcher.complain(
                     f"lepton_mpi doctor: --json: {self._request.json}: {error.strerror}"
                 )
                 return LauncherError.exit_code
@@ -355,7 +355,7 @@ def _leave(code: int) -> NoReturn:
     """End the process whatever its threads do."""
     sys.stdout.flush()
     sys.stderr.flush()
-    if launch.launched_rank() > 0:
+    if launcher.launched_rank() > 0:
         time.sleep(1.0)  # a launcher ends the others as soon as one ends so
     os._exit(code)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.doctor import trial
 from lepton_mpi.doctor.finding import Finding, fault, note, ok, plural
 from lepton_mpi.world.launchers import launcher_of
@@ -91,7 +91,7 @@ def gather(environment: Mapping[str, str]) -> Facts:
     own = Path(sys.prefix, "bin", "mpirun")
     return Facts(
         launcher=launcher_name(environment),
-        started=launch.launched_size(environment),
+        started=launcher.launched_size(environment),
         size=0,
         mpirun=found,
         mpirun_kind=_kind_of(found) if found else "",

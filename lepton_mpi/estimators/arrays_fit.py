@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.run import fit as file_fit
 from lepton_mpi.run.hook import Hook
@@ -56,7 +56,7 @@ def fit(
     except (ConfigurationError, DataError) as error:
         if raises:
             raise
-        launch.complain(f"lepton_mpi: {error}")
+        launcher.complain(f"lepton_mpi: {error}")
         raise SystemExit(error.exit_code) from None
     return file_fit.fit(first[0] if first else model, hooks=hooks, raises=raises, **options)
 

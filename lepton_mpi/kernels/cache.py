@@ -27,7 +27,7 @@ from numba.core import config
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.kernels.sources import Key
 
 _PACKAGE = __name__.partition(".")[0]
@@ -165,5 +165,5 @@ def unusable(where: Path) -> str:
 @cache
 def _complain_once(text: str) -> None:
     """Said by the first rank; the others go on at once, as nothing ends here."""
-    if launch.launched_rank() == 0:
-        launch.complain(f"lepton_mpi: {text}")
+    if launcher.launched_rank() == 0:
+        launcher.complain(f"lepton_mpi: {text}")

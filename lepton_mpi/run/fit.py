@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options import sources
 from lepton_mpi.options.config import Config
@@ -63,7 +63,7 @@ def fit_with(
     except ConfigurationError as error:
         if raises:
             raise
-        launch.complain(f"lepton_mpi: {error}")
+        launcher.complain(f"lepton_mpi: {error}")
         raise SystemExit(error.exit_code) from None
     result: dict[str, Any] = {}
     code = run(

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.errors import ConfigurationError, LeptonError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def job() -> Job:
         try:
             world = World(_timeout_seconds())
         except LeptonError as error:
-            launch.complain(f"lepton_mpi: {error}")
+            launcher.complain(f"lepton_mpi: {error}")
             raise SystemExit(error.exit_code) from None
         world.clock.name_steps("collectives")
         _present = Job(world, Communicator(world))

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.errors import ConfigurationError, LauncherError
 from lepton_mpi.wording import grouped, print_line, size_text
 
@@ -124,7 +124,7 @@ def _on_terminal() -> bool:
     if os.environ.get(_TERMINAL) == "1":
         return True
     return (
-        launch.launched_size() == 1
+        launcher.launched_size() == 1
         and "OMPI_COMM_WORLD_SIZE" not in os.environ
         and sys.stdout is not None
         and sys.stdout.isatty()

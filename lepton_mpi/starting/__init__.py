@@ -17,5 +17,5 @@ The calling process makes a private folder, writes ``task`` (function, arguments
 When a rank dies, the launcher ends the others; the caller holds a process descriptor of each rank and ends the launcher itself where it
 has not in some seconds. The ranks hold one of the caller, and end when it dies.
 Ctrl-C reaches the caller alone, since the launcher has a session of its own: the caller ends the launcher, and it the ranks; these
-also die with it (``launch.die_with_launcher``). Only a function that waits for ever keeps the caller waiting, until ``timeout``.
+also die with it (``launcher.die_with_launcher``). Only a function that waits for ever keeps the caller waiting, until ``timeout``.
 """

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.errors import ConfigurationError, LauncherError
 
 # Words of a launcher with its options, in place of the one that is found; options more.
@@ -104,7 +104,7 @@ def _variables(
         if is_wheel:
             # They look for fast networks, which one machine has no use for.
             usual |= {"OMPI_MCA_btl": "^ofi", "OMPI_MCA_osc": "^ucx"}
-    elif kind == "mpich" and ranks > launch.core_count():
+    elif kind == "mpich" and ranks > launcher.core_count():
         usual["MPIR_CVAR_CH4_PROGRESS_THROTTLE"] = "1"
         usual["MPIR_CVAR_CH4_PROGRESS_THROTTLE_NO_PROGRESS_COUNT"] = "64"
     elif kind == "intel":
@@ -121,8 +121,8 @@ def refuse_ranks(environment: Mapping[str, str] = os.environ) -> None:
     inside = MARK in environment or any(
         name in environment for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
     )
-    if inside or launch.launched_size(environment) > 1:
+    if inside or launcher.launched_size(environment) > 1:
         raise LauncherError(
-            f"launch: expected a process that is no rank itself, got rank {launch.launched_rank(environment)} of "
-            f"{launch.launched_size(environment)}: inside a job call the function itself, and start the job with as many ranks as it needs"
+            f"launch: expected a process that is no rank itself, got rank {launcher.launched_rank(environment)} of "
+            f"{launcher.launched_size(environment)}: inside a job call the function itself, and start the job with as many ranks as it needs"
         )

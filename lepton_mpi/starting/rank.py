@@ -7,15 +7,15 @@ import threading
 from pathlib import Path
 from typing import NoReturn
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.errors import LeptonError, RankError
 from lepton_mpi.starting import task
 
 
 def main(folder: Path) -> None:
     """Call the function of the folder. Collective over the job, as far as the function is."""
-    launch.die_with_launcher()
-    rank = launch.launched_rank()
+    launcher.die_with_launcher()
+    rank = launcher.launched_rank()
     try:
         caller, function, args, kwargs = task.read_task(folder)
         _end_with_caller(caller)

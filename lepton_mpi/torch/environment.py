@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, urlparse
 
 from torch.distributed import Store, TCPStore, rendezvous
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.errors import LauncherError
 
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ _CONNECT_SECONDS = 3.0
 
 def describe_job_to_torch() -> None:
     """Set RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE from the launcher's variables, unless they are set."""
-    if not launch.is_launched() or "RANK" in os.environ or "WORLD_SIZE" in os.environ:
+    if not launcher.is_launched() or "RANK" in os.environ or "WORLD_SIZE" in os.environ:
         return
-    os.environ["RANK"] = str(launch.launched_rank())
-    os.environ["WORLD_SIZE"] = str(launch.launched_size())
-    os.environ.setdefault("LOCAL_RANK", str(launch.launched_local_rank()))
-    os.environ.setdefault("LOCAL_WORLD_SIZE", str(launch.launched_local_size()))
+    os.environ["RANK"] = str(launcher.launched_rank())
+    os.environ["WORLD_SIZE"] = str(launcher.launched_size())
+    os.environ.setdefault("LOCAL_RANK", str(launcher.launched_local_rank()))
+    os.environ.setdefault("LOCAL_WORLD_SIZE", str(launcher.launched_local_size()))
 
 
 def take_over_rendezvous() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import mpi4py
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.errors import LauncherError
 from lepton_mpi.wording import one_line
 
@@ -48,7 +48,7 @@ def mpi_library() -> str:
 
 def check_launcher() -> None:
     """Raises LauncherError if the launcher belongs to another MPI, which starts ranks that do not see each other."""
-    started, found = launch.launched_size(), MPI.COMM_WORLD.size
+    started, found = launcher.launched_size(), MPI.COMM_WORLD.size
     if started > 1 and found == 1:
         raise LauncherError(
             f"the launcher started {started} processes, but {mpi_library()} sees each of them alone: "

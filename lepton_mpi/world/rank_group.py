@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.errors import ConfigurationError, LeptonError, RankError
 from lepton_mpi.world import memory, shared_memory
 
@@ -63,7 +63,7 @@ class RankGroup:
         self.rank, self.size = comm.rank, comm.size
         self.host_comm: MPI.Comm = comm.Split_type(MPI.COMM_TYPE_SHARED, key=self.rank)
         self.local_rank, self.local_size = self.host_comm.rank, self.host_comm.size
-        self.mpi, self.cpu = mpi_library(), comm.bcast(launch.cpu_model())
+        self.mpi, self.cpu = mpi_library(), comm.bcast(launcher.cpu_model())
         self.cores = self._count_cores(parent)
         self.remembered: dict[str, Any] = {}
         self._find_hosts()
@@ -97,7 +97,7 @@ class RankGroup:
 
         No more than a quota of processor time allows. Of cores that ranks of other groups use as well, a part: with a core less than ranks, waiting ranks give it away.
         """
-        found = self.host_comm.allgather((launch.core_numbers(), launch.core_quota()))
+        found = self.host_comm.allgather((launcher.core_numbers(), launcher.core_quota()))
         cores = len(set[int]().union(*(numbers for numbers, _ in found)))
         quotas = [quota for _, quota in found if quota is not None and quota < cores]
         self.has_core_quota = bool(quotas)

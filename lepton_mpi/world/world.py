@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.errors import ConfigurationError, LeptonError, RankError
 from lepton_mpi.world import heartbeats, pages, shared_memory
 from lepton_mpi.world.backstop import Backstop
@@ -67,7 +67,7 @@ def run(
     except LeptonError as error:
         if raises:
             raise
-        launch.complain(f"lepton_mpi: {error}")
+        launcher.complain(f"lepton_mpi: {error}")
         return error.exit_code
     try:
         function(world)
@@ -144,7 +144,7 @@ class World(RankGroup):
 
         check_launcher()
         self._process_id = os.getpid()
-        launch.die_with_launcher()
+        launcher.die_with_launcher()
         super().__init__(MPI.COMM_WORLD.Dup(), PhaseClock())
         self.timeout_seconds = min(timeout_seconds, _LIMIT_SECONDS_MAX)
         length = heartbeats.file_bytes(self.local_size)

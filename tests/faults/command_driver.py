@@ -9,7 +9,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.__main__ import main
 
 MARK = "=== exit code of the command before:"
@@ -30,6 +30,6 @@ def carry_out(words: list[str]) -> int:
 if __name__ == "__main__":
     code = 0
     for words in [*json.loads(Path(sys.argv[1]).read_text("utf-8")), []]:
-        if launch.launched_rank() == 0:
+        if launcher.launched_rank() == 0:
             print(f"{MARK} {code}", flush=True)
         code = carry_out(words) if words else 0

@@ -16,7 +16,7 @@ def main() -> int:
     split = sys.argv.index("--")
     root, *given = sys.argv[1:split]
     values = dict(text.split("=") for text in given)
-    from lepton_mpi import launch
+    from lepton_mpi import launcher
     from lepton_mpi.doctor import cores, examination, host_facts, memory, network, pages, storage
 
     def statvfs(path):
@@ -51,13 +51,13 @@ def main() -> int:
         examination.Examination._report = with_links
     if "stuck" in values:
         host_facts.storage = SimpleNamespace(gather=lambda *_: time.sleep(1000))
-    if launch.launched_rank() == int(values.get("silent", -1)):
+    if launcher.launched_rank() == int(values.get("silent", -1)):
         host_facts.gather = examination.gather = lambda wanted: time.sleep(1000)
         examination.threads = SimpleNamespace(variables_of=lambda _: {})
         from lepton_mpi.doctor import messages
 
         messages.serve = lambda *_: time.sleep(1000)
-    if launch.launched_rank() == int(values.get("late", -1)):
+    if launcher.launched_rank() == int(values.get("late", -1)):
         time.sleep(1000)
     from lepton_mpi.__main__ import main
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from tests.faults import jobs
 
 _LOOP = """
@@ -92,7 +92,7 @@ raise SystemExit(run(measure, 60))
 _BOUND = """
 import os, sys
 import numpy as np
-from lepton_mpi.launch import core_numbers, launched_rank
+from lepton_mpi.launcher import core_numbers, launched_rank
 
 # As launchers do that bind: one rank to one core, another to all.
 if launched_rank() == 0:
@@ -119,7 +119,7 @@ sys.exit(run(check, 30))
 
 def test_ranks_that_are_bound_differently_cut_alike(tmp_path):
     """What all ranks of a host must agree on follows from the host's cores, not from those of one rank."""
-    cores = launch.core_count()
+    cores = launcher.core_count()
     if cores < 2:
         pytest.skip("needs 2 cores")
     (tmp_path / "bound.py").write_text(_BOUND)

@@ -11,7 +11,7 @@ _MODEL = """
 import os, signal, sys, time
 import numpy as np
 from lepton_mpi.batch import Input
-from lepton_mpi.launch import launched_rank
+from lepton_mpi.launcher import launched_rank
 from lepton_mpi.layers.compose import Reshape, Sequential
 from lepton_mpi.layers.dense import Dense
 from lepton_mpi.layers.layer import Layer

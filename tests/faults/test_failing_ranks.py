@@ -13,7 +13,7 @@ from tests.faults import jobs
 _MODEL = """
 import os, signal, time
 import numpy as np
-from lepton_mpi.launch import launched_rank
+from lepton_mpi.launcher import launched_rank
 
 class Failing:
     def __init__(self, feature_shape, class_count):

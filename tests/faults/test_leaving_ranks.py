@@ -13,7 +13,7 @@ _FILES_OF_MPI = ("sm_segment.", "vader_segment.", "mpich_", "Intel_MPI", "osc_rd
 _MODEL = """
 import ctypes, os, signal, sys, time
 import numpy as np
-from lepton_mpi.launch import launched_rank
+from lepton_mpi.launcher import launched_rank
 
 class Leaving:
     def __init__(self, feature_shape, class_count):

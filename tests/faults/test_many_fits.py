@@ -11,7 +11,7 @@ _HELD = """
 import gc, json, os, sys
 from pathlib import Path
 import lepton_mpi
-from lepton_mpi.launch import launched_rank
+from lepton_mpi.launcher import launched_rank
 
 def held():
     from mpi4py import MPI

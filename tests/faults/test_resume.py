@@ -16,7 +16,7 @@ _PROGRAM = f"""
 import os, resource, signal, sys
 from lepton_mpi.run import checkpoint
 from lepton_mpi import fit
-from lepton_mpi.launch import launched_rank
+from lepton_mpi.launcher import launched_rank
 from lepton_mpi.data.order import draws
 from lepton_mpi.models.mlp import Mlp
 

@@ -63,7 +63,7 @@ _PROGRAM = """
 import hashlib, json, os, signal, sys, threading, time
 from lepton_mpi import fit
 from lepton_mpi.data.order import draws
-from lepton_mpi.launch import launched_rank
+from lepton_mpi.launcher import launched_rank
 from lepton_mpi.models.mlp import Mlp
 
 fits = json.loads(sys.argv[1])

@@ -5,7 +5,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.errors import ConfigurationError, DataError, RankError
 from lepton_mpi.world.rank_group import places_of_hosts
 from tests.parallel.together import check, equal_everywhere, refused, together
@@ -14,8 +14,8 @@ from tests.parallel.together import check, equal_everywhere, refused, together
 def test_who_is_who(world):
     everybody = world.comm.allgather((world.rank, world.host_index, world.local_rank))
     with together(world):
-        assert world.size == launch.launched_size()
-        assert world.rank == launch.launched_rank()
+        assert world.size == launcher.launched_size()
+        assert world.rank == launcher.launched_rank()
         assert [rank for rank, _, _ in everybody] == list(range(world.size))
         assert [*chain(*world.ranks_of_hosts)] == list(range(world.size))
         assert len(world.ranks_of_hosts) == world.host_count

@@ -7,7 +7,7 @@ import string
 
 import pytest
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.commands.train import COMMAND
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options import sources
@@ -209,7 +209,7 @@ def test_help_of_a_choice_lists_what_it_alone_has():
 def test_only_one_rank_speaks(capsys, monkeypatch, words):
     """Other ranks end with the same code and print nothing."""
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
-    monkeypatch.setattr(launch, "_COMPLAINT_SECONDS", 0.0)
+    monkeypatch.setattr(launcher, "_COMPLAINT_SECONDS", 0.0)
     code = COMMAND.start(words)
     printed = capsys.readouterr()
     assert code == (0 if words == ["--help"] else 2)

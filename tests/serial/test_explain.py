@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from lepton_mpi.collectives.explaining.trace import trace
 from lepton_mpi.collectives.explaining.trace_picture import svg
 from lepton_mpi.collectives.schedules.algorithms import COLLECTIVES
@@ -159,7 +159,7 @@ def test_bad_words_are_refused_in_one_line(words, capsys):
 def test_only_the_first_rank_prints_and_draws(monkeypatch, capsys, tmp_path):
     """Under a launcher the job says it once."""
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
-    monkeypatch.setattr(launch, "_COMPLAINT_SECONDS", 0.0)
+    monkeypatch.setattr(launcher, "_COMPLAINT_SECONDS", 0.0)
     assert COMMAND.start(["ring", "--svg", str(tmp_path / "ring.svg")]) == 0
     assert COMMAND.start(["no_such"]) == 2
     assert capsys.readouterr() == ("", "")

@@ -48,7 +48,7 @@ GROUND = {
     "chunks",
     "errors",
     "wording",
-    "launch",
+    "launcher",
     "durable",
     "vectors",
     "batch",

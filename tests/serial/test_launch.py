@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 
 OPEN_MPI = {
     "OMPI_COMM_WORLD_RANK": "3",
@@ -65,22 +65,22 @@ SLURM_SCRIPT = {
 )
 def test_rank_and_sizes(environment, rank, size, local_size):
     """Rank, number of processes and number on this host, for each launcher."""
-    assert launch.launched_rank(environment) == rank
-    assert launch.launched_size(environment) == size
-    assert launch.launched_local_size(environment) == local_size
+    assert launcher.launched_rank(environment) == rank
+    assert launcher.launched_size(environment) == size
+    assert launcher.launched_local_size(environment) == local_size
 
 
 @pytest.fixture
 def no_thread_counts(monkeypatch):
     """An environment without thread counts and launcher."""
-    for name in (*launch._THREADS, *OPEN_MPI, *MPICH, *SLURM_STEP):
+    for name in (*launcher._THREADS, *OPEN_MPI, *MPICH, *SLURM_STEP):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
 
 def _limited(threads: int) -> set[str]:
-    launch.limit_threads(threads)
-    return {os.environ[name] for name in launch._THREADS}
+    launcher.limit_threads(threads)
+    return {os.environ[name] for name in launcher._THREADS}
 
 
 def test_threads_are_set_as_asked(no_thread_counts):
@@ -93,7 +93,7 @@ def test_threads_are_set_as_asked(no_thread_counts):
 )
 def test_cores_are_divided_among_the_ranks_of_a_host(no_thread_counts, cores, ranks, threads):
     """0 gives each rank its share of the cores, one at least."""
-    no_thread_counts.setattr(launch, "core_count", lambda: cores)
+    no_thread_counts.setattr(launcher, "core_count", lambda: cores)
     no_thread_counts.setenv("OMPI_COMM_WORLD_SIZE", "64")
     no_thread_counts.setenv("OMPI_COMM_WORLD_LOCAL_SIZE", str(ranks))
     assert _limited(0) == {str(threads)}
@@ -109,7 +109,7 @@ def test_cores_are_those_that_the_process_may_use():
     """A process that is bound to one core counts one."""
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-        "from lepton_mpi import launch; print(launch.core_count())"
+        "from lepton_mpi import launcher; print(launcher.core_count())"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=100
@@ -145,15 +145,15 @@ def test_a_quota_of_processor_time_limits_the_cores(tmp_path, name):
         path = tmp_path / "sys/fs/cgroup" / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n")
-    assert launch.core_quota(tmp_path) == expected
+    assert launcher.core_quota(tmp_path) == expected
 
 
 def test_cores_are_the_fewer_of_those_and_the_quota(monkeypatch):
     """Whichever it is."""
-    monkeypatch.setattr(launch, "core_numbers", lambda: {0, 1, 2, 3})
+    monkeypatch.setattr(launcher, "core_numbers", lambda: {0, 1, 2, 3})
     for quota, cores in ((None, 4), (2, 2), (9, 4)):
-        monkeypatch.setattr(launch, "core_quota", lambda quota=quota: quota)
-        assert launch.core_count() == cores
+        monkeypatch.setattr(launcher, "core_quota", lambda quota=quota: quota)
+        assert launcher.core_count() == cores
 
 
 def test_the_head_says_how_many_cores_there_are_if_they_are_few():

@@ -6,7 +6,6 @@ import sys
 import pytest
 
 import lepton_mpi
-from lepton_mpi import launch
 from lepton_mpi.errors import ConfigurationError, DataError, LauncherError, RankError
 from lepton_mpi.starting import mpirun, task
 
@@ -101,9 +100,8 @@ def test_ranks_are_refused(variables, is_rank):
         mpirun.refuse_ranks(variables)
 
 
-def test_the_module_is_the_function():
-    """``lepton_mpi.launch`` is called, and imported as the module that it has always been."""
-    assert lepton_mpi.launch is launch and launch.launched_size({}) == 1
+def test_a_wrong_timeout_is_refused():
+    """Before anything is started."""
     with pytest.raises(ConfigurationError, match="timeout: expected seconds above 0, got -1"):
         lepton_mpi.launch(print, ranks=2, timeout=-1)
 

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("torch", reason="needs torch, which is not installed")
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from tests.faults import jobs
 
 _PROGRAM = """
@@ -19,7 +19,7 @@ class Net(nn.Sequential):
 """
 
 
-@pytest.mark.skipif(launch.launched_size() > 1, reason="starts jobs, which ranks of a job cannot")
+@pytest.mark.skipif(launcher.launched_size() > 1, reason="starts jobs, which ranks of a job cannot")
 def test_another_number_of_ranks_goes_on(tmp_path):
     """Weights of 3 ranks from the middle of an epoch of 2 ranks are those of one rank that never stopped."""
     (tmp_path / "net.py").write_text(_PROGRAM)

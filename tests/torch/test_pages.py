@@ -2,12 +2,12 @@
 
 import pytest
 
-from lepton_mpi import launch
+from lepton_mpi import launcher
 from tests import pages
 from tests.faults import jobs
 
 _ALONE = pytest.mark.skipif(
-    launch.launched_size() > 1, reason="starts jobs, which ranks of a job cannot"
+    launcher.launched_size() > 1, reason="starts jobs, which ranks of a job cannot"
 )
 
 

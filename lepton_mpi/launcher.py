@@ -3,8 +3,6 @@
 BLAS and Numba read their thread counts when they load, and ``--help`` or a usage error must not start
 MPI, so rank and world size come from the launcher's environment here. ``world.py`` checks afterwards
 that the MPI library agrees with them.
-
-``lepton_mpi.launch(function, ranks=4)`` calls this module: ``starting/start.py`` has what it does.
 """
 
 import ctypes
@@ -14,10 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 # Each launcher's own names, most specific first. Slurm's are those of a job step: a shell inside
 # `salloc` has SLURM_NTASKS set although it is no rank.
@@ -147,18 +142,3 @@ def complain(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
     else:
         time.sleep(_COMPLAINT_SECONDS)  # until the launcher ends this process
-
-
-class _Callable(ModuleType):
-    """This module, which is the function ``launch`` of the package, too: both are called what they are called elsewhere."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """See ``lepton_mpi.starting.start.launch``."""
-        return import_module("lepton_mpi.starting.start").launch(*args, **kwargs)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled by its name, as modules are."""
-        return import_module, (self.__name__,)
-
-
-sys.modules[__name__].__class__ = _Callable
