@@ -58,8 +58,8 @@ def _copy_out(plan, verb, root, byte_count, source, target):
             _copy(target + rank * byte_count, found + own * byte_count, byte_count)
 
 
-@kernel("i8(i8[::1], i8, i8, i8, i8, i8)")
-def short_move(plan, verb, root, byte_count, source, target):
+@kernel("i8(i8[::1], i8, i8, i8, i8, i8, i8, i8)")
+def short_move(plan, verb, dtype, operation, root, byte_count, source, target):
     """Broadcast, all-gather, all-to-all or barrier of blocks of ``byte_count`` bytes; or a meeting. Collective over the host.
 
     source, target : addresses of what goes out, and of where the result goes.
@@ -70,7 +70,7 @@ def short_move(plan, verb, root, byte_count, source, target):
     different = prepare(plan, words)
     if different:
         return different
-    _note(plan, verb, 0, 0, root, byte_count)
+    _note(plan, verb, dtype, operation, root, byte_count)
     if verb < MEETING and (verb != _BROADCAST or own == root):
         length = byte_count * plan[RANKS] if verb == _ALLTOALL else byte_count
         copy_bytes(data_of(plan, own), source, length)

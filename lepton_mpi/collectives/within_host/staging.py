@@ -127,7 +127,7 @@ class StagedCollectives:
         self._broken: LeptonError | None = None
         for kernel in (kernels.staged_move, kernels.staged_reduce, direct_reduce):
             kernel.compile("i8(i8[::1])")
-        short_kernels.short_move.compile(f"i8(i8[::1]{', i8' * 5})")
+        short_kernels.short_move.compile(f"i8(i8[::1]{', i8' * 7})")
         short_kernels.short_combine.compile(f"i8(i8[::1]{', i8' * 10})")
 
     @property
@@ -275,8 +275,7 @@ class StagedCollectives:
 
     def _move_shortly(self, told: Fingerprint, source: int, target: int) -> None:
         self._count_call()
-        verb, _, _, root, byte_count = told
-        verdict = short_kernels.short_move(self._plan, verb, root, byte_count, source, target)
+        verdict = short_kernels.short_move(self._plan, *told, source, target)
         if verdict:
             raise self._error(verdict, told)
 
