@@ -145,8 +145,9 @@ def processes_with(word: str) -> list[psutil.Process]:
 
 
 def _environment() -> dict[str, str]:
-    """This process's, without what an MPI library may have put there when it was loaded."""
+    """This process's, without what an MPI library, or ``lepton_mpi.torch``, may have put there when it was loaded."""
     alien = ("OMPI_COMM_WORLD_", "PMIX_", "PMI_", "PRTE_LAUNCHED")
+    alien += ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     return {name: value for name, value in os.environ.items() if not name.startswith(alien)}
 
 

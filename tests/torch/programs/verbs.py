@@ -140,6 +140,7 @@ def messages(rank: int, size: int) -> None:
         assert {dist.recv(tensor) for _ in range(size - 1)} == set(range(1, size))
     else:
         dist.send(torch.tensor([1.0]), 0)
+    dist.barrier()  # a receive from any rank would take what is sent next, too
     across = torch.zeros(2, 3).t()
     works = dist.batch_isend_irecv(
         [
