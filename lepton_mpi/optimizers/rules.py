@@ -63,6 +63,8 @@ def _adam(settings: Settings, kernel: kernels.Kernel, decouples_decay: bool = Fa
     own = settings.own_options(AdamOptions)
 
     last = own.freeze_variance_after or math.inf
+    if own.freeze_variance_after:
+        kernel = {kernels.adam: kernels.adam_least, kernels.adamw: kernels.adamw_least}[kernel]
 
     def of_step(step: int, rate: float) -> dict[int, float]:
         """The corrections 1 - beta**step are folded into rate and epsilon; that of a frozen variance is its last step's."""
