@@ -109,7 +109,10 @@ def _world_text(config: Config, world: World) -> str:
 
 def evaluate(run: Run, split: str) -> dict[str, Any]:
     """Figures of the model on the rows of a split, with the parameters of ``Strategy.consensus``. Collective."""
-    parameters = run.layout.views(run.strategy.consensus())
+    consensus = run.strategy.consensus()
+    # Models keep what they have prepared for views that they know.
+    is_known = consensus is run.strategy.parameters
+    parameters = run.parameters if is_known else run.layout.views(consensus)
     return evaluation.evaluate(
         *(run.model, parameters, run.data.splits[split], run.task, run.reader, run.world)
     )
