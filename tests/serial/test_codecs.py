@@ -10,7 +10,14 @@ from hypothesis.extra import numpy as hnp
 
 from lepton_mpi.collectives.compressing.choosing import Speeds, is_faster
 from lepton_mpi.collectives.compressing.exchange import payload_memory
+from lepton_mpi.collectives.compressing.half_kernels import (
+    from_fp16,
+    from_fp16_by_words,
+    to_fp16,
+    to_fp16_by_words,
+)
 from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.kernels.compiling import kernel
 from lepton_mpi.optimizers.settings import Settings
 from lepton_mpi.options import names
 from lepton_mpi.strategies.compression import codec_of
@@ -159,6 +166,41 @@ def test_errors_keep_to_their_bounds(text, dtype, data):
             assert (left**2).sum() <= (part**2).sum() * (1 + 64 * eps)
     if text == "topk:0.1":
         assert (np.abs(error) <= np.abs(found[found != 0]).min(initial=np.inf)).all()
+
+
+@kernel("void(f4[::1], u2[::1], u2[::1])")
+def _to_fp16_both_ways(numbers, at_once, by_words):
+    for i in range(numbers.size):
+        at_once[i], by_words[i] = to_fp16(numbers[i]), to_fp16_by_words(numbers[i])
+
+
+@kernel("void(u2[::1], f4[::1], f4[::1])")
+def _from_fp16_both_ways(codes, at_once, by_words):
+    for i in range(codes.size):
+        at_once[i], by_words[i] = from_fp16(codes[i]), from_fp16_by_words(codes[i])
+
+
+def test_processors_with_and_without_fp16_agree():
+    """Of each of the codes, of the floats around each and half way to the next, and of NaN, infinity, 0 of both signs."""
+    codes = np.arange(1 << 16, dtype=np.uint16)
+    exact = codes.view(np.float16).astype(np.float32)
+    at_once, by_words = np.zeros((2, codes.size), np.float32)
+    _from_fp16_both_ways(codes, at_once, by_words)
+    np.testing.assert_array_equal(at_once, exact)
+    np.testing.assert_array_equal(by_words, exact)
+    np.testing.assert_array_equal(np.signbit(at_once), np.signbit(by_words))
+
+    finite = exact[np.abs(exact) < 65504]
+    next_ones = np.nextafter(finite.astype(np.float16), np.float16(np.inf)).astype(np.float32)
+    half_way = (finite + next_ones) / 2
+    around = [np.nextafter(finite, np.float32(side)) for side in (-np.inf, np.inf)]
+    special = np.array([np.nan, -np.nan, np.inf, -np.inf, 0, -0.0, 1e-45, -1e-45], np.float32)
+    numbers = np.concatenate([exact, half_way, *around, special])
+    found, twin = np.zeros((2, numbers.size), np.uint16)
+    _to_fp16_both_ways(numbers, found, twin)
+    np.testing.assert_array_equal(found, twin)
+    known = ~np.isnan(numbers)
+    np.testing.assert_array_equal(found[known], numbers[known].astype(np.float16).view(np.uint16))
 
 
 @dtypes

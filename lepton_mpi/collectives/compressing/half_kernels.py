@@ -1,12 +1,19 @@
-"""Vectors as 16-bit floats, by whole numbers, so that any processor gives the same bits.
+"""Vectors as 16-bit floats, with the same bits on any processor.
 
     fp16    sign, 5 bits of exponent, 10 of fraction (IEEE 754 binary16)      bf16    sign, 8 bits of exponent, 7 of fraction
 
 Both round to nearest, ties to even. A finite number beyond the largest one becomes the largest one, and the residual keeps
-what is missing; infinity and NaN stay what they are.
+what is missing; infinity and NaN stay what they are. Processors convert to fp16 by an instruction, x86 with F16C and any
+64-bit Arm, and else by whole numbers; bf16 is a shift.
 """
 
+import platform
+
+import llvmlite.binding
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 from lepton_mpi.collectives.compressing.bit_kernels import (
     as_like,
@@ -23,6 +30,31 @@ FP16_MAX, BF16_MAX = 65504.0, float(np.array([0x7F7F0000], np.uint32).view(np.fl
 _FP16_NORMAL = np.int32((127 - 14) << 23)
 # A number of fp16 has this power of two between neighbours where it is subnormal; so has float32 from 0.5 to 1.
 _HALF = np.int32(126 << 23)
+# Else LLVM would call a function that may be missing.
+CONVERTS_FP16 = (
+    llvmlite.binding.get_host_cpu_features().get("f16c", False) or platform.machine() == "aarch64"
+)
+
+
+@intrinsic
+def _rounded_to_fp16(typing_context, value):
+    """The bits of a float32 as the processor rounds it, uint16; those of a NaN are any NaN's."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(builder.fptrunc(arguments[0], ir.HalfType()), ir.IntType(16))
+
+    return types.uint16(types.float32), generate
+
+
+@intrinsic
+def _widened_from_fp16(typing_context, code):
+    """The float32 that has these bits in fp16."""
+
+    def generate(context, builder, signature, arguments):
+        half = builder.bitcast(arguments[0], ir.HalfType())
+        return builder.fpext(half, ir.FloatType())
+
+    return types.float32(types.uint16), generate
 
 
 @inlined
@@ -34,8 +66,8 @@ def _as_float32(value, limit):
 
 
 @inlined
-def _to_fp16(value):
-    """The bits of a float32 within the range, as uint16."""
+def to_fp16_by_words(value):
+    """The bits of a float32 within the range, as uint16, without an instruction for it."""
     magnitude = magnitude_bits(value)
     sign = np.int32(np.int32(bits_of(value) >> 16) & 0x8000)
     normal = np.int32(np.int32(magnitude + 0xFFF + np.int32(np.int32(magnitude >> 13) & 1)) >> 13)
@@ -49,8 +81,8 @@ def _to_fp16(value):
 
 
 @inlined
-def _from_fp16(code):
-    """The float32 that has these bits."""
+def from_fp16_by_words(code):
+    """The float32 that has these bits, without an instruction for it."""
     word = np.int32(code)
     shifted = np.int32(np.int32(word & 0x7FFF) << 13)
     like = np.float32(0)
@@ -63,6 +95,18 @@ def _from_fp16(code):
     bits = bits_of(small) if exponent == 0 else normal
     bits = special if exponent == 0x7C00 else bits
     return float_of(like, np.int32(bits | np.int32(np.int32(word & 0x8000) << 16)))
+
+
+@inlined
+def _to_fp16_at_once(value):
+    magnitude = magnitude_bits(value)
+    sign = np.int32(np.int32(bits_of(value) >> 16) & 0x8000)
+    nan = np.int32(sign | 0x7E00)
+    return np.uint16(nan if magnitude > _INFINITY else np.int32(_rounded_to_fp16(value)))
+
+
+to_fp16 = _to_fp16_at_once if CONVERTS_FP16 else to_fp16_by_words
+from_fp16 = _widened_from_fp16 if CONVERTS_FP16 else from_fp16_by_words
 
 
 @inlined
@@ -87,9 +131,9 @@ def encode_fp16(x, residual, codes):
     limit = as_like(residual[0], 65504)
     for i in range(residual.size):
         y = x[i] + residual[i]
-        code = _to_fp16(_as_float32(y, limit))
+        code = to_fp16(_as_float32(y, limit))
         codes[i] = code
-        residual[i] = y - _from_fp16(code)
+        residual[i] = y - from_fp16(code)
 
 
 @kernel("void(V, V, F, u2[::1])")
@@ -107,10 +151,10 @@ def decode_fp16(codes, out, adds):
     """``out = codes``, or ``out +=`` it; of shape (n,)."""
     if adds:
         for i in range(out.size):
-            out[i] += _from_fp16(codes[i])
+            out[i] += from_fp16(codes[i])
     else:
         for i in range(out.size):
-            out[i] = _from_fp16(codes[i])
+            out[i] = from_fp16(codes[i])
 
 
 @kernel("void(u2[::1], V, b1)")
