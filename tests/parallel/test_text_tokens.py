@@ -137,6 +137,6 @@ def test_without_the_library_all_ranks_say_so(world, folder, monkeypatch):
             (folder / "a.txt").write_text(_text())
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     chosen = options.parse([str(folder / "a.txt"), str(folder / "a.h5"), "--tokens", "bpe"])
-    with refused(world, LauncherError, "pip install 'lepton_mpi[language]'"):
+    with refused(world, LauncherError, "pip install 'tokenizers>=0.21'"):
         pipeline.prepare(chosen, world)
     check(world, not (folder / "a.h5").exists())

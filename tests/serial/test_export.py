@@ -56,7 +56,7 @@ from tests.serial.exported import (
 )
 from tests.serial.thread_ranks import on_ranks
 
-_REASON = "needs onnx and onnxruntime: pip install 'lepton_mpi[test]'"
+_REASON = "needs onnx and onnxruntime: pip install '.[test]'"
 onnx = pytest.importorskip("onnx", reason=_REASON)
 onnxruntime = pytest.importorskip("onnxruntime", reason=_REASON)
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -571,7 +571,7 @@ def test_without_the_library(tmp_path, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr("lepton_mpi.exporting.onnx_model", raising=False)
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(LauncherError, match=r"pip install 'lepton_mpi\[onnx\]'"):
+    with pytest.raises(LauncherError, match=r"pip install 'onnx>=1.13'"):
         exported(path, tmp_path / "m.onnx")
 
 

@@ -47,6 +47,7 @@ ALLOWED = {
 GROUND = {
     "chunks",
     "errors",
+    "extras",
     "wording",
     "launcher",
     "durable",
