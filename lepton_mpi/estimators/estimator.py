@@ -190,7 +190,6 @@ class _Estimator(BaseEstimator):
         if classes is not None:
             self.classes_ = classes
         self.history_ = result.pop("history")
-        result.pop("parameters", None)
         self.figures_, self.n_iter_ = result, len(self.history_)
         self.loss_curve_ = [epoch["loss"] for epoch in self.history_]
         self._saved = saved

@@ -8,7 +8,7 @@ import numpy as np
 from lepton_mpi.data.loader import load
 from lepton_mpi.models.registry import make_model
 from lepton_mpi.options.config import Config
-from lepton_mpi.run import checkpoint
+from lepton_mpi.run import checkpoint, checkpoint_folder
 from lepton_mpi.run.build import wanted_of
 from lepton_mpi.run.resume import attributes
 from lepton_mpi.vectors import Layout
@@ -34,4 +34,4 @@ def save_random(folder: Path, data: Any, **options: Any) -> Path:
     saved = checkpoint.Checkpoint(
         layout, parameters, {}, rows.normalisation, place | about, rows.encodings
     )
-    return checkpoint.save(folder, saved)
+    return checkpoint_folder.save(folder, saved)

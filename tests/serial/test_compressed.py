@@ -14,7 +14,7 @@ from lepton_mpi.errors import DataError
 from lepton_mpi.models.gpt import Gpt, Shape
 from lepton_mpi.models.logistic import Logistic
 from lepton_mpi.models.mlp import Mlp
-from lepton_mpi.run import checkpoint, compressed
+from lepton_mpi.run import checkpoint, checkpoint_folder, compressed
 from lepton_mpi.run.checkpoint import Checkpoint
 from lepton_mpi.run.compressed import Compressed
 from lepton_mpi.vectors import Layout
@@ -169,7 +169,7 @@ def test_a_file_gives_back_what_was_compressed(tmp_path, dtype):
 
 def test_plain_checkpoints_are_written_as_before(tmp_path):
     """Older programs read them."""
-    path = checkpoint.save(tmp_path, _checkpoint(3))
+    path = checkpoint_folder.save(tmp_path, _checkpoint(3))
     assert checkpoint.load(path).attributes["version"] == 2
     with h5py.File(path) as file:
         assert "compression" not in file.attrs and "scales" not in file
