@@ -1,5 +1,6 @@
 """Checkpoints without a training: a model as it begins, moved a little at random, saved as a run saves it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,28 @@ from lepton_mpi.run.build import wanted_of
 from lepton_mpi.run.resume import attributes
 from lepton_mpi.vectors import Layout
 from lepton_mpi.world.alone import Alone
+
+SHAPES = {"layer0/weight": (7, 5), "layer0/bias": (5,), "scale": (), "none": (0, 3)}
+
+
+def small_checkpoint(step: int, dtype=np.float32, shapes=SHAPES) -> checkpoint.Checkpoint:
+    """Of no model: random vectors, which follow from the step."""
+    layout = Layout(shapes)
+    generator = np.random.default_rng(step)
+    vectors = [generator.standard_normal(layout.size).astype(dtype) for _ in range(3)]
+    normalisation = (
+        generator.standard_normal(4).astype(dtype),
+        generator.standard_normal(4).astype(dtype),
+    )
+    attributes = {
+        "step": step,
+        "epoch": 2,
+        "seed": 3,
+        "model": "mlp 7-5",
+        "configuration": json.dumps({"global_batch": 64}),
+    }
+    state = {"first_moment": vectors[1], "second_moment": vectors[2]}
+    return checkpoint.Checkpoint(layout, vectors[0], state, normalisation, attributes)
 
 
 def save_random(folder: Path, data: Any, **options: Any) -> Path:
