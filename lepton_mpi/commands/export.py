@@ -92,12 +92,12 @@ def export_checkpoint(chosen: Options, world: World) -> None:
 
 def _newest(place: Path, world: World) -> tuple[Path, list[str]]:
     """The checkpoint, or of a folder the newest that is whole, and what is to be said of that. Collective. Raises DataError."""
-    from lepton_mpi.run import checkpoint
+    from lepton_mpi.run import checkpoint_folder
 
     path, notes = place, list[str]()
     with world.agreeing():
         if world.rank == 0 and os.path.isdir(place):
-            path, skipped = checkpoint.newest_whole(place)
+            path, skipped = checkpoint_folder.newest_whole(place)
             notes = [*skipped, f"checkpoint {path}, the newest that is whole"]
     found: tuple[Path, list[str]] = world.comm.bcast((path, notes))
     return found

@@ -33,7 +33,7 @@ def _run(chosen: sources.Chosen) -> int:
 
     def train(ranks: world.World) -> None:
         ready = prepare_first.prepared(config, first, ranks) if first else config
-        fit.train(ready, ranks, given=given - {"prepare"})
+        fit.train(ready, ranks, given=given - {"prepare"}, keeps_parameters=False)
 
     return world.run(train, config.timeout, config.peer_timeout)
 

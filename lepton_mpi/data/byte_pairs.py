@@ -15,6 +15,7 @@ import numpy as np
 
 from lepton_mpi.data import tokenizer_facts
 from lepton_mpi.errors import DataError, LauncherError
+from lepton_mpi.extras import pip_install
 from lepton_mpi.wording import one_line
 
 # A pair that occurs once is no pair to learn.
@@ -166,7 +167,7 @@ def _library() -> Any:
         import tokenizers
     except ImportError:
         raise LauncherError(
-            "tokens of byte-level BPE are made by the library tokenizers: pip install 'lepton_mpi[language]'"
+            f"tokens of byte-level BPE are made by the library tokenizers: {pip_install('language')}"
         ) from None
     return tokenizers
 

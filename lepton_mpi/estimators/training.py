@@ -5,6 +5,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def fit_rows(
     Returns
     -------
     result, model : dict, bytes
-        As of ``lepton_mpi.fit``; the checkpoint of the model if ``keeps_model``, else empty.
+        As of ``lepton_mpi.fit``; the checkpoint of the model if ``keeps_model``, else empty: one of the two has the parameters.
     """
     kept: list[bytes] = []
 
@@ -109,7 +110,10 @@ def fit_rows(
             config = dataclasses.replace(config, **_places(folder, config.checkpoint))
             keep = [KeepModel(folder)] if keeps_model else []
             with probe.made_here(folder / _ROWS):
-                result = train(config, world, model, [*hooks, *keep], given)
+                result = train(
+                    *(config, world, model, [*hooks, *keep], given),
+                    keeps_parameters=not keeps_model,
+                )
             if keeps_model:
                 kept.append((folder / _MODEL).read_bytes())
         return result
@@ -148,6 +152,5 @@ def _of_rank(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """What each rank does."""
     folder = Path(name)
     places = _places(folder, options.get("checkpoint"))
-    result = fit_with(train, None, [KeepModel(folder)], True, options | places)
-    result.pop("parameters")  # they are in the model
-    return result
+    work = partial(train, keeps_parameters=False)  # they are in the model
+    return fit_with(work, None, [KeepModel(folder)], True, options | places)

@@ -15,6 +15,7 @@ from lepton_mpi.data.files import parameter_writing as writing
 from lepton_mpi.errors import ConfigurationError, LauncherError
 from lepton_mpi.exporting import named_arrays
 from lepton_mpi.exporting.subject import Subject
+from lepton_mpi.extras import pip_install
 from lepton_mpi.options.names import EXPORTS
 from lepton_mpi.run import checkpoint
 from lepton_mpi.run.trained import Trained
@@ -70,7 +71,7 @@ def _onnx(subject: Subject, path: Path, preprocess: bool) -> list[str]:
         if error.name != "onnx":
             raise
         raise LauncherError(
-            f"{path}: is written by the library onnx: pip install 'lepton_mpi[onnx]'"
+            f"{path}: is written by the library onnx: {pip_install('onnx')}"
         ) from None
     model = onnx_model.make(subject, preprocess)
     writing.write_bytes(path, model.SerializeToString(deterministic=True))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.extras import pip_install
 from lepton_mpi.layers.layer import Array
 from lepton_mpi.wording import printable
 
@@ -47,7 +48,7 @@ def load() -> Any:
         import matplotlib.figure
     except ImportError:
         raise ConfigurationError(
-            "pictures: expected matplotlib, got none; pip install 'lepton_mpi[report]'"
+            f"pictures: expected matplotlib, got none; {pip_install('report')}"
         ) from None
     return matplotlib
 

@@ -42,10 +42,8 @@ def _faded(value, tiny):
 
 
 @inlined
-def _mean_square(before, g, beta, rest, least, tiny):
-    """``beta before + rest g g``, at least ``least g g``, which is no more than that but for a variance that is frozen (Tang et al., "1-bit Adam", ICML 2021,
-    to which the least one is added here). Kernels of their own, since the comparison costs a third of the update."""
-    square = g * g
+def _mean_square(before, square, beta, rest, least, tiny):
+    """``beta before + rest square``, at least ``least square``."""
     v = beta * before + rest * square
     least_v = least * square
     return _faded(least_v if v < least_v else v, tiny)
@@ -91,75 +89,63 @@ def nesterov(parameters, gradient, first, second, decay, numbers):
         parameters[i] += mu * v - g
 
 
-@kernel(SIGNATURE)
-def adam(parameters, gradient, first, second, decay, numbers):
-    """``m = b1 m + (1-b1) g``, ``v = b2 v + (1-b2) g g``, ``w = w - rate m / (sqrt(v) + epsilon)``, g with decay w.
+def _adam(has_least: bool) -> Kernel:
+    """Without and with a least v, whose comparison costs 4 to 6 % of the update of cached float32, 0 of float64 and of what comes from memory."""
 
-    ``first`` is m, ``second`` v; A is b1, B 1 - b1, C b2, D 1 - b2, E epsilon. The bias corrections are in rate
-    and epsilon.
-    Source: Kingma and Ba, "Adam: a method for stochastic optimization", ICLR 2015, end of section 2.
-    """
-    scale, clip, rate, epsilon = numbers[SCALE], numbers[CLIP], numbers[RATE], numbers[E]
-    beta_1, rest_1, beta_2, rest_2 = numbers[A], numbers[B], numbers[C], numbers[D]
-    tiny = numbers[TINY]
-    for i in range(parameters.size):
-        g = _mean(gradient[i], scale, clip) + decay * parameters[i]
-        m = _faded(beta_1 * first[i] + rest_1 * g, tiny)
-        v = _faded(beta_2 * second[i] + rest_2 * (g * g), tiny)
-        first[i] = m
-        second[i] = v
-        parameters[i] -= rate * m / (math.sqrt(v) + epsilon)
+    @kernel(SIGNATURE)
+    def adam(parameters, gradient, first, second, decay, numbers):
+        """``m = b1 m + (1-b1) g``, ``v = b2 v + (1-b2) g g``, ``w = w - rate m / (sqrt(v) + epsilon)``, g with decay w.
 
+        ``first`` is m, ``second`` v; A is b1, B 1 - b1, C b2, D 1 - b2, E epsilon. The bias corrections are in rate
+        and epsilon. The least v is F g g, F = 1 - b2: so it is in any case, but where C is 1 and D 0, a frozen variance.
+        Sources: Kingma and Ba, "Adam: a method for stochastic optimization", ICLR 2015, end of section 2; frozen: Tang et al.,
+        "1-bit Adam", ICML 2021, to which the least v is added here.
+        """
+        scale, clip, rate, epsilon = numbers[SCALE], numbers[CLIP], numbers[RATE], numbers[E]
+        beta_1, rest_1, beta_2, rest_2 = numbers[A], numbers[B], numbers[C], numbers[D]
+        least, tiny = numbers[F], numbers[TINY]
+        for i in range(parameters.size):
+            g = _mean(gradient[i], scale, clip) + decay * parameters[i]
+            m = _faded(beta_1 * first[i] + rest_1 * g, tiny)
+            if has_least:
+                v = _mean_square(second[i], g * g, beta_2, rest_2, least, tiny)
+            else:
+                v = _faded(beta_2 * second[i] + rest_2 * (g * g), tiny)
+            first[i] = m
+            second[i] = v
+            parameters[i] -= rate * m / (math.sqrt(v) + epsilon)
 
-@kernel(SIGNATURE)
-def adamw(parameters, gradient, first, second, decay, numbers):
-    """Adam, and the decay apart from it: ``w = w - decay w - rate m / (sqrt(v) + epsilon)``.
-
-    ``decay`` is weight decay times learning rate; the rest is as in ``adam``.
-    Source: Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019, algorithm 2.
-    """
-    scale, clip, rate, epsilon = numbers[SCALE], numbers[CLIP], numbers[RATE], numbers[E]
-    beta_1, rest_1, beta_2, rest_2 = numbers[A], numbers[B], numbers[C], numbers[D]
-    tiny = numbers[TINY]
-    for i in range(parameters.size):
-        g = _mean(gradient[i], scale, clip)
-        m = _faded(beta_1 * first[i] + rest_1 * g, tiny)
-        v = _faded(beta_2 * second[i] + rest_2 * (g * g), tiny)
-        first[i] = m
-        second[i] = v
-        w = parameters[i] - decay * parameters[i]
-        parameters[i] = w - rate * m / (math.sqrt(v) + epsilon)
+    return adam
 
 
-@kernel(SIGNATURE)
-def adam_least(parameters, gradient, first, second, decay, numbers):
-    """As ``adam``, but v is at least F g g, which it is in any case unless C is 1 and D 0: a variance that is frozen."""
-    scale, clip, rate, epsilon = numbers[SCALE], numbers[CLIP], numbers[RATE], numbers[E]
-    beta_1, rest_1, beta_2, rest_2 = numbers[A], numbers[B], numbers[C], numbers[D]
-    least, tiny = numbers[F], numbers[TINY]
-    for i in range(parameters.size):
-        g = _mean(gradient[i], scale, clip) + decay * parameters[i]
-        m = _faded(beta_1 * first[i] + rest_1 * g, tiny)
-        v = _mean_square(second[i], g, beta_2, rest_2, least, tiny)
-        first[i] = m
-        second[i] = v
-        parameters[i] -= rate * m / (math.sqrt(v) + epsilon)
+def _adamw(has_least: bool) -> Kernel:
+    @kernel(SIGNATURE)
+    def adamw(parameters, gradient, first, second, decay, numbers):
+        """Adam, and the decay apart from it: ``w = w - decay w - rate m / (sqrt(v) + epsilon)``.
+
+        ``decay`` is weight decay times learning rate; the rest is as in ``adam``.
+        Source: Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019, algorithm 2.
+        """
+        scale, clip, rate, epsilon = numbers[SCALE], numbers[CLIP], numbers[RATE], numbers[E]
+        beta_1, rest_1, beta_2, rest_2 = numbers[A], numbers[B], numbers[C], numbers[D]
+        least, tiny = numbers[F], numbers[TINY]
+        for i in range(parameters.size):
+            g = _mean(gradient[i], scale, clip)
+            m = _faded(beta_1 * first[i] + rest_1 * g, tiny)
+            if has_least:
+                v = _mean_square(second[i], g * g, beta_2, rest_2, least, tiny)
+            else:
+                v = _faded(beta_2 * second[i] + rest_2 * (g * g), tiny)
+            first[i] = m
+            second[i] = v
+            w = parameters[i] - decay * parameters[i]
+            parameters[i] = w - rate * m / (math.sqrt(v) + epsilon)
+
+    return adamw
 
 
-@kernel(SIGNATURE)
-def adamw_least(parameters, gradient, first, second, decay, numbers):
-    """As ``adamw``, but v is at least F g g, see ``adam_least``."""
-    scale, clip, rate, epsilon = numbers[SCALE], numbers[CLIP], numbers[RATE], numbers[E]
-    beta_1, rest_1, beta_2, rest_2 = numbers[A], numbers[B], numbers[C], numbers[D]
-    least, tiny = numbers[F], numbers[TINY]
-    for i in range(parameters.size):
-        g = _mean(gradient[i], scale, clip)
-        m = _faded(beta_1 * first[i] + rest_1 * g, tiny)
-        v = _mean_square(second[i], g, beta_2, rest_2, least, tiny)
-        first[i] = m
-        second[i] = v
-        w = parameters[i] - decay * parameters[i]
-        parameters[i] = w - rate * m / (math.sqrt(v) + epsilon)
+adam, adam_least = _adam(False), _adam(True)
+adamw, adamw_least = _adamw(False), _adamw(True)
 
 
 @kernel(SIGNATURE)

@@ -23,7 +23,7 @@ from lepton_mpi.prediction.prepared import PreparedRows
 from lepton_mpi.prediction.subject import Subject, open_subject
 from lepton_mpi.prepare.passes import Blocks
 from lepton_mpi.prepare.readers import Block
-from lepton_mpi.run.checkpoint import newest_whole
+from lepton_mpi.run.checkpoint_folder import newest_whole
 from lepton_mpi.run.trained import load_trained
 from lepton_mpi.world.alone import Alone
 

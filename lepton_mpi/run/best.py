@@ -246,7 +246,7 @@ class KeepBest(QuietHook):
                 now = dataclasses.replace(now, digest=digest)
                 run.best = now
                 try:
-                    checkpoint.save_as(self._path, resume.checkpoint_of(run, sums))
+                    checkpoint.save_as(self._path, resume.checkpoint_of(run, sums, digest))
                 except OSError as error:
                     raise no_checkpoint(str(self._path), error) from None
         return run.world.broadcast(now)

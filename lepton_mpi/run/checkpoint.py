@@ -51,7 +51,6 @@ from lepton_mpi.wording import one_line
 
 # Version 2 has the attribute arithmetic: a program that does not know it would go on by other rules. Version 3 is compressed.
 _FORMAT, _VERSION, _VERSION_COMPRESSED = "lepton_mpi checkpoint", 2, 3
-_KEPT = 2
 _DATA = "about/data"
 
 # HDF5 leaves so many bytes at the beginning of a file to its user, if asked to.
@@ -61,7 +60,10 @@ _MAGIC = b"lepton_mpi checkpoint\n"
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds; ``parameters`` and each state are flat, of shape (layout.size,); ``compressed`` says how they are stored."""
+    """What a file holds; ``parameters`` and each state are flat, of shape (layout.size,); ``compressed`` says how they are stored.
+
+    ``digest`` is that of the parameters, for who has it already; empty makes who writes the file compute it.
+    """
 
     layout: Layout
     parameters: np.ndarray
@@ -70,6 +72,7 @@ class Checkpoint:
     attributes: dict[str, Any]
     encodings: Encodings = dataclasses.field(default_factory=Encodings)
     compressed: Compressed | None = None
+    digest: str = ""
 
     def target_scale(self, target_count: int) -> TargetScale:
         """See ``target_scale_of``."""
@@ -95,45 +98,11 @@ def target_scale_attribute(scale: TargetScale) -> dict[str, str]:
     return {} if scale.is_identity else {"target_scale": json.dumps(scale.as_json())}
 
 
-def save(folder: Path, checkpoint: Checkpoint, own: list[Path] | None = None) -> Path:
-    """Write ``folder``/step-XXXXXXXX.h5 and remove all but the two written last of ``own``. One rank calls it.
-
-    Parameters
-    ----------
-    own
-        Files of the same run, oldest first: the new one is added, and what is removed is taken out. Files of other runs
-        stay, since somebody may want them, unless they have the name of the new one.
-
-    Raises
-    ------
-    OSError
-        Nothing of the new file is left then. What a kill has left of an earlier one is removed in any case.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step-{checkpoint.attributes['step']:08d}.h5"
-    for left in folder.glob("step-*.tmp"):
-        left.unlink()
-    temporary = path.with_suffix(".tmp")
-    try:
-        _write_file(temporary, checkpoint)
-        _make_newest(temporary, [file for file in newest_first(folder) if file != path])
-        replace_durably(temporary, path)
-    except RuntimeError as error:  # h5py raises it, too, when a disk is full
-        raise OSError(one_line(error)) from None
-    finally:
-        temporary.unlink(missing_ok=True)
-    if own is not None:
-        own[:] = [*(file for file in own if file != path), path]
-        while len(own) > _KEPT:
-            own.pop(0).unlink(missing_ok=True)
-    return path
-
-
 def save_as(path: Path, checkpoint: Checkpoint) -> None:
     """Write a file of any name, in place of one that is there. One rank calls it. Raises OSError; nothing is left then."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        _write_file(temporary, checkpoint)
+        write_file(temporary, checkpoint)
         replace_durably(temporary, path)
     except RuntimeError as error:
         raise OSError(one_line(error)) from None
@@ -141,7 +110,7 @@ def save_as(path: Path, checkpoint: Checkpoint) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _write_file(path: Path, checkpoint: Checkpoint) -> None:
+def write_file(path: Path, checkpoint: Checkpoint) -> None:
     with (
         closing(PatientFile(path)) as raw,
         h5py.File(raw, "w", libver=("v110", "v110"), userblock_size=_HEAD_BYTES) as file,
@@ -149,50 +118,6 @@ def _write_file(path: Path, checkpoint: Checkpoint) -> None:
         _write(file, checkpoint)
     with path.open("r+b") as written:
         written.write(_head(path))
-
-
-def _make_newest(file: Path, others: list[Path]) -> None:
-    """Give ``file`` a time after that of ``others``, newest first, also where the clock was put back meanwhile."""
-    after = others[0].stat().st_mtime_ns + 1 if others else 0
-    if file.stat().st_mtime_ns < after:
-        os.utime(file, ns=(after, after))
-
-
-def newest_first(folder: Path) -> list[Path]:
-    """Checkpoints in a folder, by age and not by step: it may hold the higher steps of an earlier run."""
-    files = [(file.stat().st_mtime_ns, file.name, file) for file in folder.glob("step-*.h5")]
-    return [file for _, _, file in sorted(files, reverse=True)]
-
-
-def newest_whole(folder: Path) -> tuple[Path, list[str]]:
-    """The newest checkpoint of a folder that ``verify`` lets pass, and what is wrong with newer ones. Raises DataError."""
-    skipped: list[str] = []
-    try:
-        paths = newest_first(folder)
-    except OSError as error:
-        raise DataError(f"{folder}: not readable: {one_line(error)}") from None
-    for path in paths:
-        try:
-            verify(path)
-            return path, skipped
-        except DataError as error:
-            skipped.append(f"skipped {error}")
-    found = "; ".join(skipped) or "no file step-….h5"
-    raise DataError(f"{folder}: expected a checkpoint that is whole, got none: {found}")
-
-
-def of_the_same_run(path: Path) -> list[Path]:
-    """``path`` and what its run has kept before it, oldest first: older files of the folder, of lower steps."""
-    files = newest_first(path.parent)
-    if path not in files:  # moved, or given another name: nobody's to remove
-        return []
-    older = [file for file in files[files.index(path) + 1 :] if _step(file) < _step(path)]
-    return [*older[: _KEPT - 1][::-1], path]
-
-
-def _step(path: Path) -> tuple[int, str]:
-    """What orders file names by their step."""
-    return len(path.name), path.name
 
 
 def load(path: Path) -> Checkpoint:
@@ -300,7 +225,7 @@ def _write(file: h5py.File, checkpoint: Checkpoint) -> None:
     own = {
         "format": _FORMAT,
         "version": _VERSION_COMPRESSED if how else _VERSION,
-        "weights_digest": checkpoint.layout.digest(checkpoint.parameters),
+        "weights_digest": checkpoint.digest or checkpoint.layout.digest(checkpoint.parameters),
         "names": json.dumps(list(checkpoint.layout.shapes)),
     }
     own |= {"compression": how.as_json()} if how else {}

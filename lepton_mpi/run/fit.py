@@ -83,10 +83,12 @@ def train(
     model: Any = None,
     hooks: Sequence[Hook] = (),
     given: frozenset[str] | None = None,
+    keeps_parameters: bool = True,
 ) -> dict[str, Any]:
     """One run from file to checkpoint. Collective over ``world``.
 
-    See ``fit`` for model, hooks and result, and ``build`` for ``given``.
+    See ``fit`` for model, hooks and result, and ``build`` for ``given``. The result has no ``parameters`` unless ``keeps_parameters``:
+    they are a copy on every rank, of memory that a host has once.
     """
     from lepton_mpi.run import loop
     from lepton_mpi.run.build import build
@@ -102,6 +104,9 @@ def train(
             made.model.release(made.parameters)
             made.ends.close()
             raise
+        if keeps_parameters:
+            copies = {name: array.copy() for name, array in made.parameters.items()}
+            made.result["parameters"] = copies
         made.result |= made.model.release(made.parameters)
         made.close()
     return made.result

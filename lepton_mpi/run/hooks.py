@@ -8,7 +8,7 @@ import numpy as np
 from lepton_mpi.chunks import share
 from lepton_mpi.durable import no_checkpoint
 from lepton_mpi.errors import ConfigurationError, Preempted
-from lepton_mpi.run import checkpoint, resume, summary
+from lepton_mpi.run import checkpoint_folder, resume, summary
 from lepton_mpi.run.hook import QuietHook
 from lepton_mpi.run.run import Run
 from lepton_mpi.world.stopping import Stopping
@@ -79,24 +79,27 @@ class Checkpoints(QuietHook):
             self.save_now(run)
 
     def after_epoch(self, run: Run) -> None:
-        """Of the whole epoch; the parameters have been looked at with its figures."""
-        self._save(run, run.total())
+        """Of the whole epoch; the parameters have been looked at with its figures, and hashed if they are the best."""
+        best = run.best
+        self._save(run, run.total(), best.digest if best and best.epoch == run.epoch else "")
 
     def save_now(self, run: Run) -> None:
         """In the middle of an epoch, whatever ``--checkpoint-steps`` says. Collective."""
         run.strategy.finish()
         self._save(run, finite_sums(run))
 
-    def _save(self, run: Run, sums: np.ndarray) -> None:
+    def _save(self, run: Run, sums: np.ndarray, digest: str = "") -> None:
         """Rank 0 writes; every rank learns whether it worked. Collective."""
         world = run.world
         world.clock.enter("checkpoint")
         run.strategy.collect()
         with world.agreeing():
             if world.rank == 0:
-                saved = resume.checkpoint_of(run, sums)
+                saved = resume.checkpoint_of(run, sums, digest)
                 try:
-                    run.checkpoint = checkpoint.save(Path(self._folder), saved, self._own_files)
+                    run.checkpoint = checkpoint_folder.save(
+                        Path(self._folder), saved, self._own_files
+                    )
                 except OSError as error:
                     raise no_checkpoint(self._folder, error) from None
 

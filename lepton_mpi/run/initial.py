@@ -30,7 +30,7 @@ from lepton_mpi.models.torch_names import (
 )
 from lepton_mpi.options.config import Config
 from lepton_mpi.registry import is_own_file
-from lepton_mpi.run import checkpoint, codes
+from lepton_mpi.run import checkpoint, checkpoint_folder, codes
 from lepton_mpi.vectors import Views
 from lepton_mpi.wording import printable
 from lepton_mpi.world.rank_group import RankGroup
@@ -141,7 +141,7 @@ def _open(file: InitialFile, wanted: Mapping[str, Shape], data: DataSet) -> _Sou
 def _newest(folder: Path) -> tuple[Path, list[str]]:
     """Raises DataError."""
     try:
-        path, skipped = checkpoint.newest_whole(folder)
+        path, skipped = checkpoint_folder.newest_whole(folder)
     except DataError as error:
         others = [*folder.glob(f"*{SAFETENSORS}"), *folder.glob(f"*{KERAS}")]
         hint = f"; --initial {sorted(others)[0]} names a file of it" if others else ""

@@ -22,7 +22,7 @@ from lepton_mpi.data.encodings import Encodings
 from lepton_mpi.data.order import BlockShuffle
 from lepton_mpi.errors import DataError
 from lepton_mpi.options.config import Config
-from lepton_mpi.run import checkpoint, codes, resumed_options
+from lepton_mpi.run import checkpoint, checkpoint_folder, codes, resumed_options
 from lepton_mpi.run.arithmetic import BY_NUMBER, FIRST, NEWEST, changed_options
 from lepton_mpi.vectors import Layout, digest_of
 from lepton_mpi.wording import one_line
@@ -109,10 +109,11 @@ def find(config: Config, world: RankGroup, given: frozenset[str] | None = None) 
     return start
 
 
-def checkpoint_of(run: Run, sums: np.ndarray) -> checkpoint.Checkpoint:
+def checkpoint_of(run: Run, sums: np.ndarray, digest: str = "") -> checkpoint.Checkpoint:
     """What a run goes on from: the vectors themselves, not copies, and the place in the epoch.
 
-    ``sums`` are loss and correct count of the epoch so far over all ranks. After ``run.strategy.collect()``.
+    ``sums`` are loss and correct count of the epoch so far over all ranks; ``digest`` is that of the parameters, if it is known. After
+    ``run.strategy.collect()``.
     """
     place = attributes(run.config, run.epoch, run.rows_used, run.step, sums, run.order)
     about = {
@@ -128,6 +129,7 @@ def checkpoint_of(run: Run, sums: np.ndarray) -> checkpoint.Checkpoint:
         *(run.layout, strategy.consensus(), strategy.state(), run.data.normalisation),
         place | about,
         run.data.encodings,
+        digest=digest,
     )
 
 
@@ -202,7 +204,7 @@ def own_files(config: Config, start: Start) -> list[Path]:
     folder = Path(config.checkpoint or "")
     if not config.checkpoint or not start.path or start.path.parent.resolve() != folder.resolve():
         return []
-    return checkpoint.of_the_same_run(folder / start.path.name)
+    return checkpoint_folder.of_the_same_run(folder / start.path.name)
 
 
 def order_facts(shuffle: FullShuffle | BlockShuffle, rows: Rows) -> dict[str, Any]:
@@ -287,7 +289,7 @@ def _find(config: Config, given: frozenset[str] | None, place: Path) -> Start:
             if not place.exists() and place.suffix != ".h5":  # the folder of a first run
                 return Start(notes=(f"nothing to go on from in {place}: begins anew",))
             return _read(config, given, place, notes)
-        paths = checkpoint.newest_first(place)
+        paths = checkpoint_folder.newest_first(place)
     except OSError as error:
         raise DataError(f"{place}: not readable: {one_line(error)}") from None
     for path in paths:

@@ -163,7 +163,7 @@ def say_end(run: Run) -> dict[str, Any]:
         ranks=[account.record() for account in accounts],
         slow_rank=slow.record() if slow else None,
     )
-    return result | {"parameters": {name: array.copy() for name, array in run.parameters.items()}}
+    return result
 
 
 def _versions(world: World) -> dict[str, str]:

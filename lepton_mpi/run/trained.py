@@ -18,7 +18,7 @@ from lepton_mpi.models.registry import make_model
 from lepton_mpi.options.config import Config
 from lepton_mpi.options.names import YKind
 from lepton_mpi.registry import is_own_file
-from lepton_mpi.run import build, checkpoint
+from lepton_mpi.run import build, checkpoint, checkpoint_folder
 from lepton_mpi.run.checkpoint import Checkpoint
 from lepton_mpi.run.codes import check_codes
 from lepton_mpi.tasks.registry import TASKS
@@ -141,7 +141,7 @@ def find(place: Path, world: World) -> Path:
     path = place
     with world.agreeing():
         if world.rank == 0 and os.path.isdir(place):
-            path, notes = checkpoint.newest_whole(place)
+            path, notes = checkpoint_folder.newest_whole(place)
             for note in notes:
                 print_line(note)
             print_line(f"checkpoint {path}, the newest that is whole")

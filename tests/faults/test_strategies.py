@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from lepton_mpi.options import names
-from lepton_mpi.run import checkpoint
+from lepton_mpi.run import checkpoint, checkpoint_folder
 from tests.faults import jobs
 
 _KILLS = int(os.environ.get("LEPTON_STRATEGY_KILLS", "1"))
@@ -199,7 +199,7 @@ def killed(tmp_path_factory) -> Path:
 def test_a_rank_that_is_killed_ends_the_job_and_is_named(killed):
     """Within seconds, in the step in which it was; what it has left is a checkpoint of the middle of the epoch."""
     for name in STRATEGIES:
-        newest, _ = checkpoint.newest_whole(killed / name / "runs")
+        newest, _ = checkpoint_folder.newest_whole(killed / name / "runs")
         assert newest.name == f"step-{_EVERY:08d}.h5"
 
 
@@ -401,7 +401,7 @@ def test_a_rank_that_is_killed_ends_the_job_on_both_hosts(tmp_path, name, seed):
 def test_a_killed_run_with_a_codec_goes_on_on_other_ranks(tmp_path, name, codec):
     """On hosts of other sizes, with the residuals of its last checkpoint, to an end as good as it should be."""
     _kill_over_hosts(tmp_path, name, _SEED, compress=codec)
-    newest, _ = checkpoint.newest_whole(tmp_path / "runs")
+    newest, _ = checkpoint_folder.newest_whole(tmp_path / "runs")
     assert newest.name == f"step-{_EVERY:08d}.h5"
     state = checkpoint.read(newest).state
     left = [vector for key, vector in state.items() if key.startswith("residual.")]

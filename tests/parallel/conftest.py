@@ -21,7 +21,7 @@ def world() -> Iterator[World]:
 
 
 @pytest.fixture(autouse=True)
-def _limited(world: World) -> None:
+def limited(world: World) -> None:
     """The watchdog's limit counts from the begin of each test."""
     world.clock.enter("compute")
 

@@ -10,6 +10,7 @@ from lepton_mpi.options.config import Config
 from lepton_mpi.run import best, checkpoint
 from lepton_mpi.run.fit import train
 from lepton_mpi.strategies.strategy_options import DilocoOptions
+from lepton_mpi.vectors import Layout
 from tests.parallel.together import check, equal_everywhere, refused, together
 
 
@@ -145,3 +146,20 @@ def test_workers_that_stay_apart_meet_at_an_early_end(world, folder):
     result = train(_config(folder, strategy="diloco", own=own, **words), world)
     equal_everywhere(world, result["weights_digest"])
     check(world, result["best_epoch"] < 30, "did not end early")
+
+
+def test_parameters_are_hashed_once_an_epoch(world, folder, monkeypatch):
+    """For the best epoch's file and the epoch's own alike; once more where the run begins and ends; and every file has the digest of its parameters."""
+    hashed, digest = [], Layout.digest
+    monkeypatch.setattr(
+        Layout, "digest", lambda self, vector: hashed.append(1) or digest(self, vector)
+    )
+    result = train(_config(folder, epochs=2), world, keeps_parameters=False)
+    with together(world):
+        assert len(hashed) == (4 if world.rank == 0 else 2) and "parameters" not in result
+        files = sorted((folder / "runs").iterdir())
+        assert [file.name[:4] for file in files] == ["best", "step", "step"]
+        for file in files:
+            saved = checkpoint.load(file)
+            written = digest(saved.layout, saved.parameters)
+            assert saved.attributes["weights_digest"] == written, file

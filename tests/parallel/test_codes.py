@@ -14,7 +14,7 @@ from lepton_mpi.data.files import probe
 from lepton_mpi.errors import DataError
 from lepton_mpi.options.config import Config
 from lepton_mpi.prepare import options, pipeline
-from lepton_mpi.run import checkpoint
+from lepton_mpi.run import checkpoint, checkpoint_folder
 from lepton_mpi.run.fit import train
 from tests.parallel.together import check, refused, together
 from tests.serial.raw_files import write_csv
@@ -95,7 +95,7 @@ def test_new_rows_get_the_codes_of_the_rows_that_were_trained_on(world, folder, 
     data, runs = shop.prepare(table, folder / "shop.h5", "--label", "buys"), folder / "runs"
     result = shop.train(data, runs)
     check(world, result["test_accuracy"] == 1.0)
-    newest = checkpoint.newest_first(runs)[0]
+    newest = checkpoint_folder.newest_first(runs)[0]
     for number, (source, like) in enumerate([(new, data), (new, newest), (f"test={new}", runs / newest.name)]):  # fmt: skip
         made = shop.prepare(source, folder / f"like{number}.h5", "--like", like)
         lines = _evaluated(world, capsys, runs, made)
@@ -122,7 +122,7 @@ def test_like_takes_the_newest_checkpoint_of_a_folder(world, folder, shop):
     shop.train(shop.prepare(table, folder / "shop.h5", "--label", "buys"), folder / "runs")
     new = shop.table("new.csv", NAMES[:2], _rows(["green", "red"], 50, seed=1))
     by_folder = shop.prepare(new, folder / "a.h5", "--like", folder / "runs")
-    newest = checkpoint.newest_first(folder / "runs")[0]
+    newest = checkpoint_folder.newest_first(folder / "runs")[0]
     by_file = shop.prepare(new, folder / "b.h5", "--like", newest)
     with h5py.File(by_folder) as mine, h5py.File(by_file) as its, together(world):
         assert mine["test/x"].shape == (50, 4)
@@ -156,7 +156,7 @@ def test_the_same_shapes_with_other_names_are_refused(world, folder, shop, capsy
         del file["about"], file.attrs["classes"], file.attrs["format"]
 
     lines = _evaluated(world, capsys, runs, _changed(shop, data, "plain.h5", plain))
-    newest = checkpoint.newest_first(runs)[0]
+    newest = checkpoint_folder.newest_first(runs)[0]
     with together(world):
         if world.rank == 0:
             assert lines[1] == f"plain.h5 does not name its columns and classes, as {newest} does: compared by shape alone"  # fmt: skip
@@ -172,8 +172,10 @@ def test_the_same_shapes_with_other_names_are_refused(world, folder, shop, capsy
 def _check_old(world, shop, runs, data, capsys):
     """A checkpoint of a version that kept no names is read as ever, and it is said."""
     if world.rank == 0:
-        found = checkpoint.load(checkpoint.newest_first(runs)[0])
-        checkpoint.save(shop.folder / "old", dataclasses.replace(found, encodings=Encodings()))
+        found = checkpoint.load(checkpoint_folder.newest_first(runs)[0])
+        checkpoint_folder.save(
+            shop.folder / "old", dataclasses.replace(found, encodings=Encodings())
+        )
     world.comm.Barrier()
     lines = _evaluated(world, capsys, shop.folder / "old", data)
     with together(world):

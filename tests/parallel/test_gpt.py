@@ -11,7 +11,7 @@ from lepton_mpi.commands import generate
 from lepton_mpi.data.encodings import Encodings
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.options.config import Config
-from lepton_mpi.run import checkpoint
+from lepton_mpi.run import checkpoint, checkpoint_folder
 from lepton_mpi.run.fit import train
 from tests.parallel.together import check, refused, together
 
@@ -67,7 +67,7 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch(
     world, text, folder, monkeypatch, activations, digest
 ):
     """To the bits of the run that never stopped, which are those of any number of ranks."""
-    monkeypatch.setattr(checkpoint, "_KEPT", 1000)
+    monkeypatch.setattr(checkpoint_folder, "_KEPT", 1000)
     options = {"activations": activations, "clip_norm": 1.0}
     saved = {"checkpoint": str(folder / "runs"), "checkpoint_steps": 3}
     whole = train(_config(text, **options, **saved), world)
@@ -113,10 +113,10 @@ def _check_other_words(world, folder, runs):
     kept = str(folder / "kept.h5")
     with world.agreeing():
         if world.rank == 0:
-            saved = checkpoint.load(checkpoint.newest_first(folder / "runs")[0])
+            saved = checkpoint.load(checkpoint_folder.newest_first(folder / "runs")[0])
             assert saved.encodings.vocabulary == tuple(bytes([97 + i]) for i in range(11))
             old = dataclasses.replace(saved, encodings=Encodings())
-            checkpoint.save(folder / "old", old)
+            checkpoint_folder.save(folder / "old", old)
             shutil.copy(kept, folder / "other.h5")
             with h5py.File(folder / "other.h5", "r+") as file:
                 file["vocabulary/bytes"][:] = np.frombuffer(b"abcdefghijz", "u1")

@@ -14,7 +14,7 @@ from lepton_mpi.interpretation.columns import columns_of
 from lepton_mpi.interpretation.importance import measure, permuted
 from lepton_mpi.options.config import Config
 from lepton_mpi.prepare import options, pipeline
-from lepton_mpi.run import checkpoint
+from lepton_mpi.run import checkpoint, checkpoint_folder
 from lepton_mpi.run.fit import train
 from lepton_mpi.run.trained import load_trained
 from tests.parallel.together import check, equal_everywhere, refused, together
@@ -238,7 +238,7 @@ def test_a_compressed_checkpoint_is_evaluated_and_begun_with(world, folder, caps
     evaluate_checkpoint(out, None, "test", world)
     evaluated = capsys.readouterr().out.splitlines()
     with together(world):
-        newest = checkpoint.newest_first(runs)[0]
+        newest = checkpoint_folder.newest_first(runs)[0]
         before, after = checkpoint.read(newest), checkpoint.read(out)
         if world.rank == 0:
             figures = [

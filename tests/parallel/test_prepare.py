@@ -7,7 +7,7 @@ from lepton_mpi.data.loader import Wanted, load
 from lepton_mpi.errors import DataError
 from lepton_mpi.options.config import Config
 from lepton_mpi.prepare import options, pipeline
-from lepton_mpi.run import checkpoint
+from lepton_mpi.run import checkpoint, checkpoint_folder
 from lepton_mpi.run.fit import train
 from tests.parallel.together import equal_everywhere, refused, together
 from tests.serial import raw_files
@@ -85,7 +85,7 @@ def test_a_regression_on_prices_learns(world, folder):
         pipeline.prepare(options.parse(given), world)
     config = Config(data=str(folder / "a.h5"), progress="none", checkpoint=str(folder / "runs"))
     result = train(config, world)
-    saved = checkpoint.read(checkpoint.newest_whole(folder / "runs")[0])
+    saved = checkpoint.read(checkpoint_folder.newest_whole(folder / "runs")[0])
     with together(world):
         assert result["test_r2"] > 0.985
         assert 4_000 < result["test_rmse"] < 6_500

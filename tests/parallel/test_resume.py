@@ -12,7 +12,7 @@ from lepton_mpi.commands import evaluate
 from lepton_mpi.data.files import probe
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.options.config import Config
-from lepton_mpi.run import checkpoint
+from lepton_mpi.run import checkpoint, checkpoint_folder
 from lepton_mpi.run.fit import train
 from lepton_mpi.tasks.classes import Classes
 from tests.parallel.together import refused, together
@@ -85,7 +85,7 @@ def _written(world, path: Path, rows: int, scale: float = 1.0, **options) -> Pat
 @pytest.fixture
 def all_kept(monkeypatch):
     """No checkpoint is removed, so that one run leaves every moment to go on from."""
-    monkeypatch.setattr(checkpoint, "_KEPT", 1000)
+    monkeypatch.setattr(checkpoint_folder, "_KEPT", 1000)
 
 
 def _config(data, **options) -> Config:
@@ -295,11 +295,11 @@ def _rewrite(world, saved: Path, without=(), **attributes) -> None:
     """Write the newest checkpoint of a folder again with other attributes."""
     with world.agreeing():
         if world.rank == 0:
-            found = checkpoint.load(checkpoint.newest_first(saved)[0])
+            found = checkpoint.load(checkpoint_folder.newest_first(saved)[0])
             for name in without:
                 del found.attributes[name]
             found.attributes.update(attributes)
-            checkpoint.save(saved, found)
+            checkpoint_folder.save(saved, found)
 
 
 # -- what is no longer finite ------------------------------------------------------------------------
@@ -472,7 +472,7 @@ def test_places_that_no_run_has_stopped_at(world, images, folder, attributes, wo
         if world.rank == 0:
             (saved / "step-00000005.h5").unlink()
     _rewrite(world, saved, **attributes)
-    path = world.comm.bcast(checkpoint.newest_first(saved)[0] if world.rank == 0 else None)
+    path = world.comm.bcast(checkpoint_folder.newest_first(saved)[0] if world.rank == 0 else None)
     with refused(world, DataError, str(path), *words):
         train(_config(images, resume=str(path)), world)
 

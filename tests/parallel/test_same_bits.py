@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lepton_mpi.options.config import Config
-from lepton_mpi.run import checkpoint
+from lepton_mpi.run import checkpoint, checkpoint_folder
 from lepton_mpi.run.fit import train
 from tests.parallel.together import together
 
@@ -112,7 +112,7 @@ def test_a_run_of_an_older_version_goes_on(world, folder, file, options, digest)
     result = train(config, world)
     with together(world):
         assert result["weights_digest"] == digest
-        _, second = checkpoint.newest_first(folder)
+        _, second = checkpoint_folder.newest_first(folder)
         assert checkpoint.read_attributes(second)[0]["arithmetic"] == 1
     again = train(Config(**options, resume=str(second)), world)
     with together(world):

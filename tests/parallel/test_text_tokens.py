@@ -12,7 +12,7 @@ from lepton_mpi.commands import generate
 from lepton_mpi.errors import LauncherError
 from lepton_mpi.options.config import Config
 from lepton_mpi.prepare import options, pipeline
-from lepton_mpi.run import checkpoint
+from lepton_mpi.run import checkpoint, checkpoint_folder
 from lepton_mpi.run.fit import train
 from tests.parallel.test_own_parts import OWN
 from tests.parallel.together import check, equal_everywhere, refused, together
@@ -100,7 +100,7 @@ def test_figures_are_those_worked_out_by_hand(world, data, folder):
     result = train(config, world)
     with together(world):
         if world.rank == 0:
-            saved = checkpoint.read(checkpoint.newest_whole(folder / "runs")[0])
+            saved = checkpoint.read(checkpoint_folder.newest_whole(folder / "runs")[0])
             table = saved.layout.views(saved.parameters)["table"]
             tokens, begins = _tokens_of_test(data)
             assert _text().encode().endswith(b"".join(text for _, text in tokens))
@@ -137,6 +137,6 @@ def test_without_the_library_all_ranks_say_so(world, folder, monkeypatch):
             (folder / "a.txt").write_text(_text())
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     chosen = options.parse([str(folder / "a.txt"), str(folder / "a.h5"), "--tokens", "bpe"])
-    with refused(world, LauncherError, "pip install 'lepton_mpi[language]'"):
+    with refused(world, LauncherError, "pip install 'tokenizers>=0.21'"):
         pipeline.prepare(chosen, world)
     check(world, not (folder / "a.h5").exists())

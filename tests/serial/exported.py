@@ -14,7 +14,7 @@ from lepton_mpi.data.encodings import Encodings
 from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.models.registry import make_model
 from lepton_mpi.options.config import Config
-from lepton_mpi.run import checkpoint, trained
+from lepton_mpi.run import checkpoint, checkpoint_folder, trained
 from lepton_mpi.run.checkpoint import Checkpoint
 from lepton_mpi.run.trained import Trained
 from lepton_mpi.vectors import Layout
@@ -142,7 +142,7 @@ def saved(folder: Path, case: Case, dtype: str = "float32", model_name: str = ""
     }
     normalisation = generator.standard_normal(size), generator.uniform(0.5, 2, size)
     written = Checkpoint(layout, vector, {}, normalisation, attributes, encodings)
-    return checkpoint.save(folder / "runs", written)
+    return checkpoint_folder.save(folder / "runs", written)
 
 
 class _Facts:

@@ -45,7 +45,7 @@ def main() -> None:
     found = {}
     for number, case in enumerate(ROW_SHAPES):
         keras.utils.set_random_seed(number)
-        model = _model(case)
+        model = keras_model(case)
         generator = np.random.default_rng(number)
         model.set_weights([_moved(generator, a) for a in model.get_weights()])
         # An optimizer and generators of random numbers are in the file, too.
@@ -63,7 +63,7 @@ def _moved(generator: np.random.Generator, array: np.ndarray) -> np.ndarray:
     return 1.5 * array if array.ndim > 1 else array + generator.uniform(0.1, 0.9, array.shape)
 
 
-def _model(case: str) -> Any:
+def keras_model(case: str) -> Any:
     import keras
     from keras import layers
 

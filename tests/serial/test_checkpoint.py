@@ -1,7 +1,6 @@
 """Checkpoints: what is saved comes back, and damage is never silent."""
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 
@@ -12,30 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lepton_mpi.errors import DataError
-from lepton_mpi.run import checkpoint
-from lepton_mpi.vectors import Layout
+from lepton_mpi.run import checkpoint, checkpoint_folder
 from tests.serial import attacks, hostile_files, hostile_outcomes, raw_files
-
-SHAPES = {"layer0/weight": (7, 5), "layer0/bias": (5,), "scale": (), "none": (0, 3)}
-
-
-def _checkpoint(step: int, dtype=np.float32, shapes=SHAPES) -> checkpoint.Checkpoint:
-    layout = Layout(shapes)
-    generator = np.random.default_rng(step)
-    vectors = [generator.standard_normal(layout.size).astype(dtype) for _ in range(3)]
-    normalisation = (
-        generator.standard_normal(4).astype(dtype),
-        generator.standard_normal(4).astype(dtype),
-    )
-    attributes = {
-        "step": step,
-        "epoch": 2,
-        "seed": 3,
-        "model": "mlp 7-5",
-        "configuration": json.dumps({"global_batch": 64}),
-    }
-    state = {"first_moment": vectors[1], "second_moment": vectors[2]}
-    return checkpoint.Checkpoint(layout, vectors[0], state, normalisation, attributes)
+from tests.serial.made_checkpoints import small_checkpoint
 
 
 def _same(a: checkpoint.Checkpoint, b: checkpoint.Checkpoint) -> bool:
@@ -59,8 +37,8 @@ def _same(a: checkpoint.Checkpoint, b: checkpoint.Checkpoint) -> bool:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_loading_gives_what_was_saved(tmp_path, dtype):
     """Names, their order, shapes, types, bits of all vectors and attributes come back."""
-    saved = _checkpoint(12, dtype)
-    path = checkpoint.save(tmp_path, saved)
+    saved = small_checkpoint(12, dtype)
+    path = checkpoint_folder.save(tmp_path, saved)
     assert path.name == "step-00000012.h5"
     assert _same(checkpoint.load(path), saved)
 
@@ -70,30 +48,32 @@ def test_loading_gives_what_was_saved(tmp_path, dtype):
 )
 def test_shapes_of_a_users_model_come_back_however_they_are_written(tmp_path, shape):
     """A checkpoint of a model whose shapes are lists or NumPy integers is not taken for a damaged one."""
-    path = checkpoint.save(tmp_path, _checkpoint(1, shapes={"w": shape}))
+    path = checkpoint_folder.save(tmp_path, small_checkpoint(1, shapes={"w": shape}))
     assert dict(checkpoint.load(path).layout.shapes) == {"w": (2, 3)}
 
 
 def test_an_optimizer_without_state(tmp_path):
     """Plain SGD: a checkpoint without any vector of state can be read."""
-    saved = dataclasses.replace(_checkpoint(1), state={})
-    assert _same(checkpoint.load(checkpoint.save(tmp_path, saved)), saved)
+    saved = dataclasses.replace(small_checkpoint(1), state={})
+    assert _same(checkpoint.load(checkpoint_folder.save(tmp_path, saved)), saved)
 
 
 def test_not_finite_numbers_come_back(tmp_path):
     """NaN, infinities and negative zero keep their bits."""
-    saved = _checkpoint(1)
+    saved = small_checkpoint(1)
     saved.parameters[:4] = np.nan, np.inf, -np.inf, -0.0
-    assert _same(checkpoint.load(checkpoint.save(tmp_path, saved)), saved)
+    assert _same(checkpoint.load(checkpoint_folder.save(tmp_path, saved)), saved)
 
 
 def test_the_last_two_of_a_run_are_kept(tmp_path):
     """Older checkpoints of the run are removed, and nothing else: files of other runs may be somebody's best."""
     (tmp_path / "notes.txt").write_text("mine")
-    earlier = [checkpoint.save(tmp_path, _checkpoint(step)).name for step in (7, 8, 900)]
+    earlier = [
+        checkpoint_folder.save(tmp_path, small_checkpoint(step)).name for step in (7, 8, 900)
+    ]
     own = []
     for step in (1, 5, 30, 200):
-        checkpoint.save(tmp_path, _checkpoint(step), own)
+        checkpoint_folder.save(tmp_path, small_checkpoint(step), own)
     kept = ["step-00000030.h5", "step-00000200.h5"]
     assert [path.name for path in own] == kept
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
@@ -103,19 +83,19 @@ def test_the_last_two_of_a_run_are_kept(tmp_path):
 
 def test_what_a_run_has_kept_is_found_again(tmp_path):
     """To be removed when the run goes on: the file it goes on from and an older one of a lower step."""
-    paths = [checkpoint.save(tmp_path, _checkpoint(step)) for step in (540, 1, 2, 3)]
-    assert checkpoint.of_the_same_run(paths[3]) == paths[2:]
-    assert checkpoint.of_the_same_run(paths[2]) == paths[1:3]
-    assert checkpoint.of_the_same_run(paths[1]) == paths[1:2]
+    paths = [checkpoint_folder.save(tmp_path, small_checkpoint(step)) for step in (540, 1, 2, 3)]
+    assert checkpoint_folder.of_the_same_run(paths[3]) == paths[2:]
+    assert checkpoint_folder.of_the_same_run(paths[2]) == paths[1:3]
+    assert checkpoint_folder.of_the_same_run(paths[1]) == paths[1:2]
     moved = paths[3].rename(tmp_path / "best.h5")
-    assert checkpoint.of_the_same_run(moved) == []
+    assert checkpoint_folder.of_the_same_run(moved) == []
 
 
 def test_a_new_run_in_an_old_folder_keeps_what_it_saves(tmp_path):
     """Files of an earlier, longer run do not push out the checkpoint that was just written."""
     for step in (500, 600):
-        checkpoint.save(tmp_path, _checkpoint(step))
-    path = checkpoint.save(tmp_path, _checkpoint(10))
+        checkpoint_folder.save(tmp_path, small_checkpoint(step))
+    path = checkpoint_folder.save(tmp_path, small_checkpoint(10))
     assert path.exists()
     assert checkpoint.load(path).attributes["step"] == 10
 
@@ -124,10 +104,10 @@ def test_a_clock_that_is_put_back_loses_nothing(tmp_path):
     """What was written last stays and is the newest, whatever the clock said when the others were."""
     own = []
     for step in (1, 2):
-        path = checkpoint.save(tmp_path, _checkpoint(step), own)
+        path = checkpoint_folder.save(tmp_path, small_checkpoint(step), own)
         os.utime(path, (2e9 + step, 2e9 + step))
-    paths = [checkpoint.save(tmp_path, _checkpoint(step), own) for step in (3, 4, 4)]
-    assert checkpoint.newest_first(tmp_path) == [paths[2], paths[0]]
+    paths = [checkpoint_folder.save(tmp_path, small_checkpoint(step), own) for step in (3, 4, 4)]
+    assert checkpoint_folder.newest_first(tmp_path) == [paths[2], paths[0]]
     assert checkpoint.load(paths[2]).attributes["step"] == 4
 
 
@@ -142,17 +122,17 @@ def test_a_clock_that_is_put_back_loses_nothing(tmp_path):
 )
 def test_an_interrupted_save_leaves_the_earlier_file(tmp_path, monkeypatch, where, function, error):
     """If writing fails, the checkpoint of that name is the earlier one, whole, and nothing of the new one is left."""
-    earlier = _checkpoint(7)
-    path = checkpoint.save(tmp_path, earlier)
+    earlier = small_checkpoint(7)
+    path = checkpoint_folder.save(tmp_path, earlier)
 
     def fail(*_, **__):
         raise error("disk full")
 
     with monkeypatch.context() as patched:
         patched.setattr(where, function, fail)
-        other = _checkpoint(8)
+        other = small_checkpoint(8)
         with pytest.raises(OSError, match="disk full"):
-            checkpoint.save(
+            checkpoint_folder.save(
                 tmp_path, checkpoint.Checkpoint(**{**vars(other), "attributes": earlier.attributes})
             )
     assert _same(checkpoint.load(path), earlier)
@@ -163,14 +143,14 @@ def test_an_interrupted_save_leaves_the_earlier_file(tmp_path, monkeypatch, wher
 def test_a_disk_that_is_full_is_an_error_that_can_be_caught(tmp_path, limit_bytes):
     """Not one of HDF5's from where nobody can catch it, which pytest would show as a warning."""
     with raw_files.full_disk(limit_bytes), pytest.raises(OSError, match="File too large"):
-        checkpoint.save(tmp_path, _checkpoint(1, shapes={"w": (1000,)}))
+        checkpoint_folder.save(tmp_path, small_checkpoint(1, shapes={"w": (1000,)}))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_kill_left_is_removed(tmp_path):
     """Half of a checkpoint, of whatever step, goes when the next one is written."""
     (tmp_path / "step-00000006.tmp").write_text("half of one")
-    path = checkpoint.save(tmp_path, _checkpoint(7))
+    path = checkpoint_folder.save(tmp_path, small_checkpoint(7))
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
@@ -178,8 +158,8 @@ class _File:
     """A checkpoint and the bytes of its file; prints short, as Hypothesis wants it."""
 
     def __init__(self, folder) -> None:
-        self.saved = _checkpoint(3)
-        self.content = checkpoint.save(folder, self.saved).read_bytes()
+        self.saved = small_checkpoint(3)
+        self.content = checkpoint_folder.save(folder, self.saved).read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -213,11 +193,11 @@ def test_flipped_bytes_are_never_silent(tmp_path, file, position, flip, length):
 
 def test_damage_that_a_fletcher_sum_cannot_see_is_found(tmp_path):
     """A Fletcher sum takes 0x0000 for 0xffff; parameters and optimizer state have a checksum that does not."""
-    saved = _checkpoint(3)
+    saved = small_checkpoint(3)
     for name, vector in {"parameters": saved.parameters, **saved.state}.items():
         vector[:] = np.arange(1, vector.size + 1)
         vector[5:35] = 0
-        content = checkpoint.save(tmp_path, saved).read_bytes()
+        content = checkpoint_folder.save(tmp_path, saved).read_bytes()
         place = content.index(vector[3:10].tobytes()) + 12
         with pytest.raises(DataError):
             _load_bytes(tmp_path, content[:place] + b"\xff\xff" + content[place + 2 :])

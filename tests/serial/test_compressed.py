@@ -14,13 +14,13 @@ from lepton_mpi.errors import DataError
 from lepton_mpi.models.gpt import Gpt, Shape
 from lepton_mpi.models.logistic import Logistic
 from lepton_mpi.models.mlp import Mlp
-from lepton_mpi.run import checkpoint, compressed
+from lepton_mpi.run import checkpoint, checkpoint_folder, compressed
 from lepton_mpi.run.checkpoint import Checkpoint
 from lepton_mpi.run.compressed import Compressed
 from lepton_mpi.vectors import Layout
-from tests.serial.test_checkpoint import _checkpoint
-from tests.serial.test_convolutional_models import _model as image_model
-from tests.serial.test_wide_and_deep import _model as wide_model
+from tests.serial.made_checkpoints import small_checkpoint
+from tests.serial.test_convolutional_models import image_model
+from tests.serial.test_wide_and_deep import wide_model
 
 MODELS = {
     "mlp": lambda: Mlp((5, 7, 3)),
@@ -132,7 +132,7 @@ def test_a_channel_of_zeros_stays_one():
 def _saved(dtype=np.float32, share=0.5) -> Checkpoint:
     """Of a model of two layers, compressed."""
     model = Mlp((40, 30, 3))
-    layout, whole = Layout(model.shapes), _checkpoint(3, dtype, model.shapes)
+    layout, whole = Layout(model.shapes), small_checkpoint(3, dtype, model.shapes)
     vector = whole.parameters.copy()
     weights = {n: layout.views(vector)[n] for n in compressed.weights_of(model)}
     compressed.prune([*weights.values()], share, "layer")
@@ -169,7 +169,7 @@ def test_a_file_gives_back_what_was_compressed(tmp_path, dtype):
 
 def test_plain_checkpoints_are_written_as_before(tmp_path):
     """Older programs read them."""
-    path = checkpoint.save(tmp_path, _checkpoint(3))
+    path = checkpoint_folder.save(tmp_path, small_checkpoint(3))
     assert checkpoint.load(path).attributes["version"] == 2
     with h5py.File(path) as file:
         assert "compression" not in file.attrs and "scales" not in file

@@ -22,7 +22,7 @@ class Facts:
         self.output_count, self.outputs_text = outputs, "3 outputs"
 
 
-def _model(
+def image_model(
     name: str, shape: tuple[int, ...], class_count: int | None = 3, outputs: int = 3, **options
 ):
     config = Config(model=name, **options)
@@ -41,7 +41,7 @@ def _model(
 )
 def test_sizes_are_those_of_the_papers(name, shape, outputs, count):
     """Parameters that are trained."""
-    model = _model(name, shape, outputs, outputs)
+    model = image_model(name, shape, outputs, outputs)
     found = sum(prod(s) for key, s in model.shapes.items() if key not in model.averaged)
     assert found == count
 
@@ -61,20 +61,20 @@ MODELS = {
 @pytest.mark.parametrize(("name", "shape", "options"), MODELS.values(), ids=MODELS)
 @pytest.mark.parametrize("rows", [0, 1, 4])
 def test_gradients_are_the_slopes_of_the_loss(name, shape, options, rows):
-    check_slopes(_model(name, shape, **options), rows, 12)
+    check_slopes(image_model(name, shape, **options), rows, 12)
 
 
 def test_targets_are_predicted_too():
     """The loss goes by the data, or by its option."""
-    assert _model("cnn", (8, 8), None).task == "targets"
-    assert _model("cnn", (8, 8), None, loss="huber").task == "targets"
-    assert _model("cnn", (8, 8)).task == "classes"
+    assert image_model("cnn", (8, 8), None).task == "targets"
+    assert image_model("cnn", (8, 8), None, loss="huber").task == "targets"
+    assert image_model("cnn", (8, 8)).task == "classes"
 
 
 def test_dropout_is_used():
     """Two draws give two losses."""
     for name, shape in (("cnn", (8, 8)), ("tcn", (9, 2))):
-        with_it, without = (_model(name, shape, dropout=rate) for rate in (0.5, 0.0))
+        with_it, without = (image_model(name, shape, dropout=rate) for rate in (0.5, 0.0))
         assert len(with_it._graph.nodes) > len(without._graph.nodes)
 
 
@@ -89,12 +89,12 @@ def test_dropout_is_used():
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(name, shape, options, message):
     with pytest.raises(ConfigurationError, match=message):
-        _model(name, shape, **options)
+        image_model(name, shape, **options)
 
 
 def test_evaluation_is_the_same_in_any_batch():
     """Rows do not see each other there, though they do in training."""
-    model = _model("resnet8", (8, 8))
+    model = image_model("resnet8", (8, 8))
     assert model.mixes_rows
     layout = Layout(model.shapes)
     views = layout.views(np.empty(layout.size, np.float32))

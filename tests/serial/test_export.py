@@ -41,7 +41,7 @@ from lepton_mpi.models.network import Network
 from lepton_mpi.models.registry import make_model
 from lepton_mpi.options.config import Config
 from lepton_mpi.options.names import EXPORTS, MODELS
-from lepton_mpi.run import checkpoint, initial
+from lepton_mpi.run import checkpoint, checkpoint_folder, initial
 from lepton_mpi.run.initial import InitialFile
 from lepton_mpi.vectors import Layout
 from tests.serial import data_files
@@ -56,7 +56,7 @@ from tests.serial.exported import (
 )
 from tests.serial.thread_ranks import on_ranks
 
-_REASON = "needs onnx and onnxruntime: pip install 'lepton_mpi[test]'"
+_REASON = "needs onnx and onnxruntime: pip install '.[test]'"
 onnx = pytest.importorskip("onnx", reason=_REASON)
 onnxruntime = pytest.importorskip("onnxruntime", reason=_REASON)
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -175,7 +175,7 @@ def test_no_digit_of_a_time_is_lost(tmp_path):
     path = saved(tmp_path, case)
     whole = checkpoint.load(path)
     moved = whole.normalisation[0] + 1.7e9, whole.normalisation[1] / 60
-    path = checkpoint.save(
+    path = checkpoint_folder.save(
         tmp_path / "times", checkpoint.dataclasses.replace(whole, normalisation=moved)
     )
     session = _session(exported(path, tmp_path / "m.onnx", preprocess=True))
@@ -571,7 +571,7 @@ def test_without_the_library(tmp_path, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr("lepton_mpi.exporting.onnx_model", raising=False)
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(LauncherError, match=r"pip install 'lepton_mpi\[onnx\]'"):
+    with pytest.raises(LauncherError, match=r"pip install 'onnx>=1.13'"):
         exported(path, tmp_path / "m.onnx")
 
 

@@ -29,7 +29,7 @@ def test_keras_gives_the_same_outputs(tmp_path, name):
     case = Case(kind, kerases.ROW_SHAPES[name], _OWN.get(kind, {}), options, classes)
     path = saved(tmp_path, case)
     file = exported(path, tmp_path / "m.weights.h5")
-    model = kerases._model(name)
+    model = kerases.keras_model(name)
     model.load_weights(file)
     rows = kerases.rows(name)
     logits = np.asarray(model.predict(rows, verbose=0), "f8")

@@ -1,6 +1,7 @@
 """Which module may import what, and what a module may be called."""
 
 import ast
+import re
 import subprocess
 import sys
 from fnmatch import fnmatch
@@ -47,6 +48,7 @@ ALLOWED = {
 GROUND = {
     "chunks",
     "errors",
+    "extras",
     "wording",
     "launcher",
     "durable",
@@ -214,6 +216,49 @@ def test_functions_and_modules_are_short(module):
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno - node.lineno < 60, node.name
+
+
+ROOT = _PACKAGE.parent
+_OURS = ("lepton_mpi", "benchmarks", "tests")
+_FILES = sorted(
+    path.relative_to(ROOT) for folder in _OURS for path in (ROOT / folder).rglob("*.py")
+)
+
+
+def _private_of_others(path: Path) -> list[str]:
+    """Names with an underscore that a file takes from another of ours; what tests take from the package they test it by."""
+    tree, modules, found = ast.parse((ROOT / path).read_text("utf-8")), {}, []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules |= {alias.asname or alias.name: alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                modules[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+                found.append(f"{node.module}.{alias.name}")
+    found += [
+        f"{modules[node.value.id]}.{node.attr}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        if node.value.id in modules
+    ]
+    ours = _OURS if path.parts[0] != "tests" else ("tests",)
+    return [
+        name
+        for name in found
+        if name.split(".")[0] in ours
+        and re.fullmatch("_[^_].*", name.split(".")[-1])
+        and name.split(".")[-1] not in _OF_NAMED_TUPLES
+    ]
+
+
+# Public, and with an underscore to be no field.
+_OF_NAMED_TUPLES = {"_fields", "_field_defaults", "_make", "_replace", "_asdict"}
+
+
+@pytest.mark.parametrize("path", _FILES, ids=str)
+def test_private_names_stay_in_their_module(path):
+    """What another module needs is public."""
+    assert _private_of_others(path) == []
 
 
 def test_modules_that_compute_start_no_mpi():

@@ -45,12 +45,12 @@ from lepton_mpi.vectors import Layout
 from tests import reference_images
 from tests.serial.test_convolutional_models import MODELS as IMAGES
 from tests.serial.test_convolutional_models import Facts as image_facts
-from tests.serial.test_convolutional_models import _model as image_model
+from tests.serial.test_convolutional_models import image_model
 from tests.serial.test_network import DOUBLE, ROWS, Run, graphs
 from tests.serial.test_speech_models import MODELS as SOUNDS
-from tests.serial.test_speech_models import _model as sound_model
+from tests.serial.test_speech_models import sound_model
 from tests.serial.test_wide_and_deep import Facts as Categories
-from tests.serial.test_wide_and_deep import _model as wide_model
+from tests.serial.test_wide_and_deep import wide_model
 
 
 def _with_parameters(model):

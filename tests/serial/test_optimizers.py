@@ -58,6 +58,31 @@ def test_kernels_match_their_twins(name, dtype, count, clip, decay):
     )
 
 
+@dtypes
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+@pytest.mark.parametrize("beta_2", [1.0, 0.999])
+def test_a_frozen_variance_has_a_least(name, dtype, beta_2):
+    """Where no gradient was before the variance froze, the square of the first one stands in for it; else nothing is other than in Adam."""
+    w, g, m, v = _vectors(1009, dtype, 4)
+    v = np.abs(v)
+    v[::3] = 0
+    tiny = np.finfo(dtype).tiny
+    numbers = np.array(
+        [1 / 64, math.inf, 0.1, 0.9, 0.1, beta_2, 0, 1e-8, tiny, 1 / 64, 0.001], dtype
+    )
+    if beta_2 < 1:
+        numbers[kernels.D] = numbers[kernels.F]
+    mine, twins, plain = ([array.copy() for array in (w, m, v)] for _ in range(3))
+    getattr(kernels, f"{name}_least")(mine[0], g, *mine[1:], dtype(0.25), numbers)
+    getattr(reference, name)(twins[0], g, *twins[1:], dtype(0.25), numbers)
+    getattr(kernels, name)(plain[0], g, *plain[1:], dtype(0.25), numbers)
+    np.testing.assert_allclose(
+        mine, twins, rtol=1e2 * np.finfo(dtype).eps, atol=32 * np.finfo(dtype).eps
+    )
+    assert np.array_equal(mine, plain) == (beta_2 < 1)
+    assert (mine[2][::3] > 0).all()
+
+
 def _optimizer(name: str, count: int, dtype, rate: float = 1e-2, **options) -> Optimizer:
     settings = Settings(name, lambda step: rate, **options)
     state = np.zeros((len(rule_of(settings).state), count), dtype)
@@ -409,7 +434,10 @@ def test_schedules_of_runs_that_an_earlier_version_began():
 )
 @pytest.mark.parametrize(
     ("name", "operation"),
-    [(name, "vsqrtp" if "ad" in name or name == "rmsprop" else "vmulp") for name in NAMES],
+    [
+        (name, "vsqrtp" if "ad" in name or name == "rmsprop" else "vmulp")
+        for name in (*NAMES, "adam_least", "adamw_least")
+    ],
 )
 def test_kernels_are_vectorised(name, operation):
     """The machine code of both types works on whole registers: 4 to 5 times slower if it does not."""

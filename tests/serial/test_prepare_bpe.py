@@ -320,7 +320,7 @@ def test_without_the_library(tmp_path, monkeypatch):
     prepare(tmp_path / "a.txt", tmp_path / "a.h5", "--tokens", "bpe", "--vocabulary", "280")
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     for words in (("--tokens", "bpe"), ("--stream", "--like", tmp_path / "a.h5")):
-        with pytest.raises(LauncherError, match=r"pip install 'lepton_mpi\[language\]'"):
+        with pytest.raises(LauncherError, match=r"pip install 'tokenizers>=0.21'"):
             prepare(tmp_path / "a.txt", tmp_path / "b.h5", *words, ranks=2)
     load_data(str(tmp_path / "a.h5"), Wanted(np.dtype("f4")), OneRank())
 

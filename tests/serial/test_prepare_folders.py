@@ -17,7 +17,7 @@ needs_pillow = pytest.mark.skipif(
 KINDS = [pytest.param("images", marks=needs_pillow), "wav"]
 
 
-def _write(kind: str, path: Path, number: int) -> None:
+def write_file(kind: str, path: Path, number: int) -> None:
     """A file of a row of its own, told by its number."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "images":
@@ -32,20 +32,20 @@ def _write(kind: str, path: Path, number: int) -> None:
 def _classes(kind: str, folder: Path, *names: str, rows: int = 4) -> Path:
     for place, name in enumerate(names):
         for number in range(rows):
-            _write(kind, folder / name / f"{number}", 10 * place + number)
+            write_file(kind, folder / name / f"{number}", 10 * place + number)
     return folder
 
 
-def _suffix(kind: str) -> str:
+def suffix_of(kind: str) -> str:
     return ".png" if kind == "images" else ".wav"
 
 
-_WORDS = {"images": (), "wav": ("--seconds", "0.1")}
+WORDS = {"images": (), "wav": ("--seconds", "0.1")}
 
 
 def _prepare(kind: str, folder: Path, *words: str) -> dict:
     out = folder.parent / "out.h5"
-    return prepare(folder, out, "--force", "--split", "1", *_WORDS[kind], *words)
+    return prepare(folder, out, "--force", "--split", "1", *WORDS[kind], *words)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -53,11 +53,11 @@ def test_what_systems_put_beside_files_is_left_out_and_counted(tmp_path, kind):
     """In folders of classes, around them, and with the suffixes of files that are read; the rows are those without them."""
     clean = _prepare(kind, _classes(kind, tmp_path / "clean", "a", "b"))
     expected = rows_of(tmp_path / "out.h5")["train"]
-    folder, suffix = _classes(kind, tmp_path / "full", "a", "b"), _suffix(kind)
+    folder, suffix = _classes(kind, tmp_path / "full", "a", "b"), suffix_of(kind)
     (folder / "a" / f"._0{suffix}").write_bytes(b"\0\5\x16\7Mac OS X        ")
     (folder / "__MACOSX" / "a").mkdir(parents=True)
     (folder / "__MACOSX" / "a" / f"._0{suffix}").write_bytes(b"\0\5\x16\7")
-    _write(kind, folder / "a" / ".ipynb_checkpoints" / "0-checkpoint", 0)
+    write_file(kind, folder / "a" / ".ipynb_checkpoints" / "0-checkpoint", 0)
     (folder / "Thumbs.db").write_bytes(b"x")
     (folder / "b" / ".DS_Store").write_bytes(b"x")
     facts = _prepare(kind, folder)
@@ -76,7 +76,7 @@ def test_hidden_files_beside_splits_are_counted(tmp_path, kind):
     for split in ("train", "test"):
         _classes(kind, tmp_path / "full" / split, "a", "b")
     (tmp_path / "full" / "__MACOSX" / "train").mkdir(parents=True)
-    (tmp_path / "full" / "__MACOSX" / "train" / f"._0{_suffix(kind)}").write_bytes(b"\0")
+    (tmp_path / "full" / "__MACOSX" / "train" / f"._0{suffix_of(kind)}").write_bytes(b"\0")
     facts = _prepare(kind, tmp_path / "full")
     assert facts["splits"] == {"train": 8, "validation": 0, "test": 8}
     assert "1 hidden file left out (__MACOSX)" in facts["notes"]
@@ -88,7 +88,7 @@ def test_files_with_other_suffixes_are_counted_by_suffix(tmp_path, kind):
     folder = _classes(kind, tmp_path / "full", "a", "b")
     for name in ("a/x.flac", "b/y.flac", "b/z.MP4", "notes.txt", "b/LICENSE"):
         (folder / name).write_bytes(b"x")
-    _write(kind, folder / "top", 3)
+    write_file(kind, folder / "top", 3)
     facts = _prepare(kind, folder)
     assert (
         "5 files of other kinds left out: 1 without suffix, 2 .flac, 1 .mp4, 1 .txt"
@@ -127,17 +127,17 @@ def test_splits_among_classes_are_asked_about_and_the_remedies_work(tmp_path, ki
     for split in ("train", "val", "test"):
         _classes(kind, root / split, "a", "b")
     for number in range(4):
-        _write(kind, root / "models" / f"{number}", number)
+        write_file(kind, root / "models" / f"{number}", number)
     with pytest.raises(
         DataError, match=r"test, train, val are names of splits, models of none"
     ) as asked:
         _prepare(kind, root)
     words = str(asked.value).partition("? ")[2].split(" takes")[0].split()
     assert [word.split("=")[0] for word in words] == ["train", "validation", "test"]
-    facts = prepare(*words, tmp_path / "a.h5", *_WORDS[kind])
+    facts = prepare(*words, tmp_path / "a.h5", *WORDS[kind])
     assert facts["splits"] == {"train": 8, "validation": 8, "test": 8}
     assert [one["name"] for one in facts["classes"]] == ["a", "b"]
-    facts = prepare(f"train={root}", tmp_path / "b.h5", *_WORDS[kind])
+    facts = prepare(f"train={root}", tmp_path / "b.h5", *WORDS[kind])
     assert [one["name"] for one in facts["classes"]] == ["models", "test", "train", "val"]
     (root / "models").rename(tmp_path / "models")
     (root / "weights").mkdir()
@@ -186,7 +186,7 @@ def test_folds_are_no_classes(tmp_path, kind):
     with pytest.raises(DataError, match=r"--group fold"):
         _prepare(kind, tmp_path / "deep")
     out = tmp_path / "a.h5"
-    words = ("--group", "fold", "--split", "0.6,0.2,0.2", *_WORDS[kind])
+    words = ("--group", "fold", "--split", "0.6,0.2,0.2", *WORDS[kind])
     facts = same_on_ranks(out, tmp_path / "deep", *words, "--block", "100")
     assert facts["splits"] == {"train": 24, "validation": 8, "test": 8}
     assert [one["rows"] for one in facts["classes"]] == [[12, 4, 4], [12, 4, 4]]
@@ -203,10 +203,10 @@ def test_files_that_cannot_be_read_are_left_out_if_asked(tmp_path, kind):
     folder = _classes(kind, tmp_path / "full", "a", "b")
     expected = _prepare(kind, folder) and rows_of(tmp_path / "out.h5")["train"]
     for name in ("a/0", "b/2"):
-        (folder / name).with_suffix(_suffix(kind)).write_bytes(b"no such thing")
+        (folder / name).with_suffix(suffix_of(kind)).write_bytes(b"no such thing")
     with pytest.raises(DataError, match=r"0\.\w+: not a readable .*--unreadable drop"):
         _prepare(kind, folder)
-    words = (folder, "--unreadable", "drop", "--split", "1", *_WORDS[kind])
+    words = (folder, "--unreadable", "drop", "--split", "1", *WORDS[kind])
     facts = same_on_ranks(tmp_path / "a.h5", *words, "--block", "64")
     assert "2 x file that cannot be read left out" in facts["notes"] and facts["rows_read"] == 6
     kept = [1, 2, 3, 4, 5, 7]
@@ -317,6 +317,6 @@ def test_small_classes_are_in_validation_and_test(tmp_path, kind):
     for number in range(12):
         folder = tmp_path / "files" / f"class {number % 2}"
         folder.mkdir(parents=True, exist_ok=True)
-        _write(kind, folder / f"{number}", number)
+        write_file(kind, folder / f"{number}", number)
     facts = prepare(tmp_path / "files", tmp_path / "a.h5")
     assert [one["rows"] for one in facts["classes"]] == [[5, 1, 0], [5, 0, 1]]

@@ -9,7 +9,7 @@ from lepton_mpi.errors import ConfigurationError, DataError
 from tests.serial.data_files import table, write
 from tests.serial.raw_files import prepare, same_on_ranks, write_csv, write_idx
 from tests.serial.test_prepare import rows_of
-from tests.serial.test_prepare_folders import _WORDS, KINDS, _suffix, _write
+from tests.serial.test_prepare_folders import KINDS, WORDS, suffix_of, write_file
 
 X, Y = table(60, (4,))
 
@@ -158,9 +158,9 @@ def test_a_hostile_file_of_labels_is_refused(tmp_path):
 
 def _files(kind: str, folder) -> list[str]:
     """24 files in two folders of folds; returns their names without folder."""
-    names = [f"{number:02d}-{number % 3}{_suffix(kind)}" for number in range(24)]
+    names = [f"{number:02d}-{number % 3}{suffix_of(kind)}" for number in range(24)]
     for number, name in enumerate(names):
-        _write(kind, folder / f"fold{number % 2 + 1}" / name, number)
+        write_file(kind, folder / f"fold{number % 2 + 1}" / name, number)
     return names
 
 
@@ -178,13 +178,13 @@ def test_a_table_names_the_files_of_a_folder(tmp_path, kind, named):
     rows = [[i, as_named(i), i % 2 + 1, f"class_{i % 3}"] for i in order]
     labels = write_csv(tmp_path / "labels.csv", rows, "extra", "file", "fold", "class")
     words = (labels, "--files", "file", "--folder", tmp_path / "files", "--label", "class")
-    words = (*words, *_WORDS[kind], "--group", "fold", "--split", "0.5,0,0.5", "--block", "90")
+    words = (*words, *WORDS[kind], "--group", "fold", "--split", "0.5,0,0.5", "--block", "90")
     facts = same_on_ranks(tmp_path / "a.h5", *words)
     assert facts["splits"] == {"train": 12, "validation": 0, "test": 12}
     # Against a folder by class of the same files, in the table's order.
     for place, number in enumerate(order):
-        _write(kind, tmp_path / "by" / f"class_{number % 3}" / f"{place:02d}", number)
-    prepare(tmp_path / "by", tmp_path / "b.h5", "--split", "1", *_WORDS[kind])
+        write_file(kind, tmp_path / "by" / f"class_{number % 3}" / f"{place:02d}", number)
+    prepare(tmp_path / "by", tmp_path / "b.h5", "--split", "1", *WORDS[kind])
     expected = dict(
         zip(
             sorted(range(24), key=lambda p: (order[p] % 3, p)),

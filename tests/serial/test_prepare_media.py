@@ -226,5 +226,5 @@ def test_images_without_pillow(tmp_path, monkeypatch):
     (tmp_path / "pictures" / "a").mkdir(parents=True)
     (tmp_path / "pictures" / "a" / "1.png").write_bytes(b"")
     monkeypatch.setitem(__import__("sys").modules, "PIL", None)
-    with pytest.raises(LauncherError, match=r"pip install 'lepton_mpi\[images\]'"):
+    with pytest.raises(LauncherError, match=r"pip install 'pillow>=10.0'"):
         prepare(tmp_path / "pictures", tmp_path / "a.h5")

@@ -417,7 +417,7 @@ def test_without_the_library(tmp_path, monkeypatch):
     """The line names the extra that brings it."""
     path = written(tmp_path, "mlp")
     monkeypatch.setitem(__import__("sys").modules, "safetensors", None)
-    with pytest.raises(LauncherError, match=r"pip install 'lepton_mpi\[safetensors\]'"):
+    with pytest.raises(LauncherError, match=r"pip install 'safetensors>=0.4'"):
         parameter_files.open_safetensors(path)
 
 

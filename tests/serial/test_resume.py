@@ -13,7 +13,7 @@ from lepton_mpi.data.files import probe
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.options import sources
 from lepton_mpi.options.config import OPTIONS, Config
-from lepton_mpi.run import checkpoint, resume
+from lepton_mpi.run import checkpoint, checkpoint_folder, resume
 from lepton_mpi.run.arithmetic import BY_NUMBER
 from lepton_mpi.vectors import Layout
 from tests.serial.thread_ranks import on_ranks
@@ -36,7 +36,7 @@ def _save(folder, config=None, step=12, epoch=2, row=64, without=(), **attribute
         del found[name]
     layout, vector = Layout({"w": (2,)}), np.ones(2, np.float32)
     saved = checkpoint.Checkpoint(layout, vector, {}, (vector, vector), found)
-    return checkpoint.save(folder, saved)
+    return checkpoint_folder.save(folder, saved)
 
 
 def _find(place, **options) -> resume.Start:

@@ -17,7 +17,9 @@ from tests.serial.slopes import check_slopes
 from tests.serial.test_convolutional_models import Facts
 
 
-def _model(name: str, shape: tuple[int, ...], classes: int | None = 3, outputs: int = 3, **options):
+def sound_model(
+    name: str, shape: tuple[int, ...], classes: int | None = 3, outputs: int = 3, **options
+):
     own, shared = options, {"dropout": options.pop("dropout", 0.0)}
     config = Config(model=name, own={"model": own}, **shared)
     return make_model(name, config.for_model(threads=1), Facts(shape, classes, outputs))
@@ -40,12 +42,12 @@ MODELS = {
 @pytest.mark.parametrize(("name", "shape", "options"), MODELS.values(), ids=MODELS)
 @pytest.mark.parametrize("rows", [0, 1, 4])
 def test_gradients_are_the_slopes_of_the_loss(name, shape, options, rows):
-    check_slopes(_model(name, shape, **options), rows, 20)
+    check_slopes(sound_model(name, shape, **options), rows, 20)
 
 
 def test_the_convolutional_model_is_the_small_one_of_the_paper():
     """Its stem, four blocks of 64 channels and a dense layer of 12 classes; two numbers a channel of each normalisation."""
-    model = _model("speech_cnn", (49, 10), 12, 12)
+    model = sound_model("speech_cnn", (49, 10), 12, 12)
     layers = 10 * 4 * 64 + 4 * (3 * 3 * 64 + 64 * 64) + (64 * 12 + 12)
     found = sum(prod(s) for key, s in model.shapes.items() if key not in model.averaged)
     assert found == layers + 9 * 2 * 64
@@ -59,7 +61,7 @@ def test_the_convolutional_model_is_the_small_one_of_the_paper():
 def test_the_recurrent_model_has_the_parameters_of_its_layers(bidirectional, pooling, features):
     """Two layers of three gates, two weights and two biases in each direction."""
     options = {"bidirectional": bidirectional, "pooling": pooling, "width": 20, "layers": 2}
-    model = _model("speech_gru", (30, 16), 10, 10, **options)
+    model = sound_model("speech_gru", (30, 16), 10, 10, **options)
     units = 60 * (16 + 20 + 2) + 60 * (features + 20 + 2)
     directions = 2 if bidirectional else 1
     assert sum(prod(s) for s in model.shapes.values()) == directions * units + features * 10 + 10
@@ -69,7 +71,7 @@ def test_options_change_what_they_say():
     """Dropout behind every recurrent layer and before the convolutional model's last; the last state comes from one step."""
 
     def layers(kind, name, **options):
-        nodes = _model(name, (8, 6), **options)._graph.nodes
+        nodes = sound_model(name, (8, 6), **options)._graph.nodes
         return [node.layer for node in nodes if isinstance(node.layer, kind)]
 
     assert len(layers(Dropout, "speech_gru", layers=3, dropout=0.2)) == 3
@@ -83,7 +85,7 @@ def test_options_change_what_they_say():
 
 def test_targets_are_predicted_too():
     for name in ("speech_cnn", "speech_gru"):
-        assert _model(name, (8, 6), None).task == "targets"
+        assert sound_model(name, (8, 6), None).task == "targets"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,7 @@ def test_targets_are_predicted_too():
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(name, shape, options, message):
     with pytest.raises(ConfigurationError, match=message):
-        _model(name, shape, **options)
+        sound_model(name, shape, **options)
 
 
 def test_a_sound_is_heard_in_its_order():
@@ -107,7 +109,7 @@ def test_a_sound_is_heard_in_its_order():
     x = np.random.default_rng(1).standard_normal((3, 20, 6)).astype("f4")
     turned = np.ascontiguousarray(x[:, ::-1])
     for name in ("speech_cnn", "speech_gru"):
-        model = _model(name, (20, 6), width=8)
+        model = sound_model(name, (20, 6), width=8)
         layout = Layout(model.shapes)
         views = layout.views(np.empty(layout.size, np.float32))
         model.initialise(views, 3)

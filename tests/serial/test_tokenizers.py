@@ -184,7 +184,7 @@ def test_a_prompt_is_encoded_by_the_tokenizer():
 
 def test_a_prompt_without_the_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(LauncherError, match=r"pip install 'lepton_mpi\[language\]'"):
+    with pytest.raises(LauncherError, match=r"pip install 'tokenizers>=0.21'"):
         generation.tokens_of("a way", _known(PAIRS.facts), "runs")
     assert generation.tokens_of("ab", Encodings(vocabulary=(b"a", b"b")), "runs") == [0, 1]
 

@@ -40,7 +40,7 @@ class Facts:
         return next(iter(self.inputs.values())).shape
 
 
-def _model(facts=None, **options) -> Network:
+def wide_model(facts=None, **options) -> Network:
     names = ("crosses", "cross_buckets", "embedding_width", "norm")
     own = {name: options.pop(name) for name in names if name in options}
     config = Config(model="wide_and_deep", own={"model": own}, **options)
@@ -172,7 +172,7 @@ MODELS = {
 @pytest.mark.parametrize("rows", [0, 1, 4])
 def test_gradients_are_the_slopes_of_the_loss(facts, options, rows):
     """Central differences of fourth order in float64, to 1e-6 of the largest, of some elements of every parameter."""
-    network = _model(Facts(**facts), **{"hidden": (5, 4), **options})
+    network = wide_model(Facts(**facts), **{"hidden": (5, 4), **options})
     (layout, vector), batch = parameters_of(network), _batch(network, rows)
     _, gradient = loss_and_gradient(network, layout, vector, batch)
     assert not np.isnan(gradient).any(), "a part of the gradient was not filled"
@@ -193,7 +193,7 @@ def test_gradients_are_the_slopes_of_the_loss(facts, options, rows):
 
 def test_its_parameters():
     """Tables by the rule or of one width; the wide part begins at 0."""
-    network = _model(hidden=(8,), crosses=("a*c",))
+    network = wide_model(hidden=(8,), crosses=("a*c",))
     assert network.shapes == {
         "wide/numbers/linear/weight": (2, 3),
         "wide/categories/weight": (9 + 15, 3),
@@ -210,15 +210,15 @@ def test_its_parameters():
     network.initialise(views, 1)
     assert not views["wide/categories/weight"].any()
     assert 0.05 < views["deep/features/categories/column2"].std() < 0.2
-    assert _model(embedding_width=6).shapes["deep/features/categories/column1"] == (1, 6)
+    assert wide_model(embedding_width=6).shapes["deep/features/categories/column1"] == (1, 6)
 
 
 def test_what_it_does_not_take():
     with pytest.raises(ConfigurationError, match=r"--crosses a\*d: expected .*, a, b, c, got 'd'"):
-        _model(crosses=("a*d",))
+        wide_model(crosses=("a*d",))
     with pytest.raises(ConfigurationError, match="of categories, 0, 1, 2, got 'a'"):
-        _model(Facts(names=()), crosses=("a*1",))
-    assert _model(Facts(names=()), crosses=("0*2",)).shapes["wide/categories/weight"] == (24, 3)
+        wide_model(Facts(names=()), crosses=("a*1",))
+    assert wide_model(Facts(names=()), crosses=("0*2",)).shapes["wide/categories/weight"] == (24, 3)
     facts = Facts()
     for inputs in (
         {"x": Input("numbers", (4,))},
@@ -228,7 +228,7 @@ def test_what_it_does_not_take():
     ):
         facts.inputs = inputs
         with pytest.raises(ConfigurationError, match="--label NAME --categories inputs keeps"):
-            _model(facts)
+            wide_model(facts)
     for words in ("a", "a*", "a*a", "a*b,b*a"):
         line = refusal("--model", "wide_and_deep", "--crosses", words)
         assert line.startswith("--crosses: expected two different columns or more"), words

@@ -155,4 +155,4 @@ def test_without_torch_the_import_says_what_to_install(tmp_path):
     (tmp_path / "torch.py").write_text("raise ImportError('none here')")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import lepton_mpi.torch"
     ended = jobs.run(0, "-c", code, cwd=jobs.ROOT)
-    assert ended.code == 1 and "pip install 'lepton_mpi[torch]'" in ended.err, ended.text
+    assert ended.code == 1 and "pip install 'torch>=2.2'" in ended.err, ended.text

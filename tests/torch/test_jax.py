@@ -14,7 +14,7 @@ from lepton_mpi.errors import ConfigurationError, RankError  # noqa: E402
 from lepton_mpi.options.config import Config  # noqa: E402
 from lepton_mpi.run.fit import train  # noqa: E402
 from tests.parallel.alone import trained_alone  # noqa: E402
-from tests.parallel.conftest import _limited, folder, world  # noqa: E402, F401
+from tests.parallel.conftest import folder, limited, world  # noqa: E402, F401
 from tests.parallel.together import refused, together  # noqa: E402
 
 FILE = Path(__file__)

@@ -22,7 +22,7 @@ from tests.torch import modules  # noqa: E402
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f4", "f8"])
 
 
-def _data(shape=(8, 8), classes=10, targets=0, inputs=None):
+def data_facts(shape=(8, 8), classes=10, targets=0, inputs=None):
     return SimpleNamespace(
         inputs=inputs or {"x": Input("numbers", shape)},
         feature_shape=shape,
@@ -48,7 +48,7 @@ def _vectors(model, dtype=np.float32):
 
 
 def _computed(given, batch, data=None, dtype=np.float32):
-    model = adapt(given, data or _data())
+    model = adapt(given, data or data_facts())
     parameters, gradient = _vectors(model, dtype)
     return (
         model,
@@ -135,7 +135,7 @@ def test_evaluation_normalises_by_the_running_statistics():
 def test_gradients_agree_with_finite_differences():
     """In float64, with the constants of the module in it."""
     given = lepton_mpi.torch.model(modules.Mlp, nn.CrossEntropyLoss())
-    model = adapt(given, _data())
+    model = adapt(given, data_facts())
     parameters, _ = _vectors(model)
     check_gradient(model, parameters, _batch())
 
@@ -162,18 +162,18 @@ def test_dropout_is_a_function_of_step_and_rows():
 
 def test_a_run_begins_with_values_of_the_seed():
     """Of what makes a module; those of an object stay, and both are told apart from others."""
-    made = [_vectors(adapt(modules.Mlp, _data()))[0] for _ in range(2)]
+    made = [_vectors(adapt(modules.Mlp, data_facts()))[0] for _ in range(2)]
     assert np.array_equal(made[0]["first.weight"], made[1]["first.weight"])
-    model = adapt(modules.Mlp, _data())
+    model = adapt(modules.Mlp, data_facts())
     views = _vectors(model)[0]
     model.initialise(views, 2)
     assert not np.array_equal(made[0]["first.weight"], views["first.weight"])
     module = modules.Mlp((8, 8), 10)
     before = module.first.weight.detach().numpy().copy()
-    model = adapt(module, _data())
+    model = adapt(module, data_facts())
     assert np.array_equal(_vectors(model)[0]["first.weight"], before)
-    assert model.fingerprint != adapt(modules.Mlp((8, 8), 10), _data()).fingerprint
-    assert model.fingerprint == adapt(module, _data()).fingerprint
+    assert model.fingerprint != adapt(modules.Mlp((8, 8), 10), data_facts()).fingerprint
+    assert model.fingerprint == adapt(module, data_facts()).fingerprint
 
 
 # -- losses --------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def test_regression(loss):
     generator = np.random.default_rng(0)
     x = generator.standard_normal((4, 5)).astype(np.float32)
     y = generator.standard_normal((4, 2)).astype(np.float32)
-    batch, data = Batch(x, y, np.arange(4)), _data((5,), 0, 2)
+    batch, data = Batch(x, y, np.arange(4)), data_facts((5,), 0, 2)
     model, parameters, _, sums = _computed(
         lepton_mpi.torch.model(lambda shape, count: nn.Linear(5, count), loss), batch, data
     )
@@ -218,7 +218,7 @@ def test_regression(loss):
     each = np.where(size < 1, errors**2 / 2, size - 0.5) if is_huber else errors**2
     assert sums[0] == pytest.approx(each.mean(1).sum(), rel=1e-5) and np.isnan(sums[1])
     single = Batch(x, y[:, :1], np.arange(4))
-    model, parameters, _, sums = _computed(modules.Regression, single, _data((5,), 0, 1))
+    model, parameters, _, sums = _computed(modules.Regression, single, data_facts((5,), 0, 1))
     predicted = np.zeros((4, 1), np.float32)
     assert model.evaluate(parameters, single, predicted) == pytest.approx(sums[0])
 
@@ -227,7 +227,7 @@ def test_regression(loss):
 def test_texts_and_tied_weights(loss):
     """Tokens that are negative do not count, in no mean; a weight that two layers share is one parameter."""
     inputs = {"tokens": Input("tokens", (7,), 11)}
-    data = _data((7,), 0, 11, inputs)
+    data = data_facts((7,), 0, 11, inputs)
     generator = np.random.default_rng(1)
     tokens = generator.integers(0, 11, (3, 7)).astype(np.int32)
     y = generator.integers(0, 11, (3, 7)).astype(np.int32)
@@ -283,7 +283,9 @@ def test_inputs_by_name_and_channels_first():
     }
     batch = Batch(arrays["x"], np.arange(5, dtype=np.int32), np.arange(5), named=arrays)
     _computed(
-        lepton_mpi.torch.model(Two, channels_first=True), batch, _data((4, 4, 3), inputs=inputs)
+        lepton_mpi.torch.model(Two, channels_first=True),
+        batch,
+        data_facts((4, 4, 3), inputs=inputs),
     )
 
 
@@ -331,7 +333,7 @@ def test_frozen_parameters_and_statistics():
     """``requires_grad = False`` is as ``--freeze``; frozen statistics are what training normalises by."""
     module = modules.Convolutional((8, 8), 10)
     module.conv.weight.requires_grad_(False)
-    model = adapt(module, _data())
+    model = adapt(module, data_facts())
     assert model.frozen == {"conv.weight"}
     model.freeze(["norm.running_mean", "norm.running_var", "last.bias"])
     assert model.mixes_rows, "the other normalisation does"
@@ -347,7 +349,7 @@ def test_frozen_parameters_and_statistics():
     model.release(parameters)
     assert module.last.bias.requires_grad and not module.conv.weight.requires_grad
     with pytest.raises(ConfigurationError, match=r"both running_mean and running_var of norm\."):
-        adapt(modules.Convolutional, _data()).freeze(["norm.running_var"])
+        adapt(modules.Convolutional, data_facts()).freeze(["norm.running_var"])
 
 
 # -- the end -------------------------------------------------------------------------------------------
@@ -565,7 +567,7 @@ def test_a_wrong_loss_is_named(loss, options, message):
 def test_what_is_no_module_is_named():
     """Also if a function returns it, or all is frozen."""
     with pytest.raises(ConfigurationError, match=r"expected an nn\.Module"):
-        adapt(lepton_mpi.torch.model(lambda shape, count: 3), _data())
+        adapt(lepton_mpi.torch.model(lambda shape, count: 3), data_facts())
     frozen = _Wrong().requires_grad_(False)
     with pytest.raises(ConfigurationError, match="all of them with requires_grad = False"):
-        adapt(frozen, _data())
+        adapt(frozen, data_facts())

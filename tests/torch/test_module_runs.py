@@ -15,7 +15,7 @@ from lepton_mpi.models import own_model  # noqa: E402
 from lepton_mpi.options.config import Config  # noqa: E402
 from lepton_mpi.run.fit import train  # noqa: E402
 from tests.parallel.alone import trained_alone  # noqa: E402
-from tests.parallel.conftest import _limited, folder, world  # noqa: E402, F401
+from tests.parallel.conftest import folder, limited, world  # noqa: E402, F401
 from tests.parallel.together import refused, together  # noqa: E402
 from tests.torch import modules  # noqa: E402
 
@@ -123,7 +123,7 @@ def test_regression_and_initial_values_of_a_file(world, folder):  # noqa: F811
 
 def test_adapt_sets_torchs_threads():
     """A rank has those of ``--threads``."""
-    from tests.torch.test_module import _data
+    from tests.torch.test_module import data_facts
 
-    own_model.adapt(modules.Mlp, _data(), threads=1)
+    own_model.adapt(modules.Mlp, data_facts(), threads=1)
     assert torch.get_num_threads() == 1

@@ -36,8 +36,8 @@ from lepton_mpi.collectives.within_host.staged_kernels import (
     SLOT,
     SOURCE,
     TARGET,
-    _begin,
-    _fold,
+    begin_call,
+    fold_rows,
 )
 from lepton_mpi.kernels.compiling import inlined, kernel
 from lepton_mpi.kernels.intrinsics import LINE_BYTES, base_address, words_at
@@ -71,7 +71,7 @@ def _fold_own(plan):
             plan[rows + rank] = scratch + rank * piece
             missing += _read(plan, rank, own, at, plan[rows + rank], length)
         plan[rows + own] = plan[SOURCE] + at
-        _fold(plan, plan[TARGET] + at // plan[ITEM] * plan[RESULT_ITEM], length)
+        fold_rows(plan, plan[TARGET] + at // plan[ITEM] * plan[RESULT_ITEM], length)
     return missing
 
 
@@ -98,7 +98,7 @@ def direct_reduce(plan):
     Returns as ``staged_move``.
     """
     words = control_words(plan)
-    different = _begin(plan, words)
+    different = begin_call(plan, words)
     if different:
         return different
     missing = _fold_own(plan)

@@ -71,7 +71,7 @@ def plan_words(ranks: int) -> int:
 
 
 @inlined
-def _begin(plan, words):
+def begin_call(plan, words):
     """Part 0 is copied in: meet; returns 0, or who is told other things than rank 0."""
     different = prepare(plan, words)
     if different == 0:
@@ -110,7 +110,7 @@ def _copy_out(plan, part):
 
 
 @inlined
-def _fold(plan, out, byte_count):
+def fold_rows(plan, out, byte_count):
     """Combine the rows whose addresses are in the plan."""
     at = ENTRIES + 6 * plan[RANKS]
     divisor, elements = float(plan[DIVISOR]), byte_count // plan[ITEM]
@@ -134,7 +134,7 @@ def _fold_block(plan, part):
     length = min(plan[UNIT], plan[BYTES] - done)
     if length > 0:
         _place_rows(plan, _round(plan, part), plan[OWN] * plan[UNIT], plan[SOURCE] + done)
-        _fold(plan, plan[TARGET] + done // plan[ITEM] * plan[RESULT_ITEM], length)
+        fold_rows(plan, plan[TARGET] + done // plan[ITEM] * plan[RESULT_ITEM], length)
 
 
 @inlined
@@ -196,7 +196,7 @@ def staged_move(plan):
     """
     words = control_words(plan)
     _copy_in(plan, 0)
-    different = _begin(plan, words)
+    different = begin_call(plan, words)
     if different:
         return different
     parts = plan[PARTS]
@@ -223,7 +223,7 @@ def staged_move(plan):
 
 
 @inlined
-def _slice(rank, ranks, byte_count):
+def slice_bounds(rank, ranks, byte_count):
     """Bytes [start, stop) of a part that a rank folds: whole lines as far as there are any."""
     length = (byte_count + ranks * LINE_BYTES - 1) // (ranks * LINE_BYTES) * LINE_BYTES
     return min(rank * length, byte_count), min((rank + 1) * length, byte_count)
@@ -242,7 +242,7 @@ def _copy_others(target, source, start, stop, byte_count):
 def _copy_in_others(plan, part):
     """What other ranks fold of a part of the array."""
     byte_count = min(plan[UNIT], plan[BYTES] - part * plan[UNIT])
-    start, stop = _slice(plan[OWN], plan[RANKS], byte_count)
+    start, stop = slice_bounds(plan[OWN], plan[RANKS], byte_count)
     row = _round(plan, part) + plan[OWN] * plan[SLOT]
     _copy_others(row, plan[TARGET] + part * plan[UNIT], start, stop, byte_count)
 
@@ -252,14 +252,14 @@ def _fold_slice(plan, part):
     """This rank's slice of a part, to the array and to the row of sums; the latter alone if the result is for another rank."""
     done = part * plan[UNIT]
     byte_count = min(plan[UNIT], plan[BYTES] - done)
-    start, stop = _slice(plan[OWN], plan[RANKS], byte_count)
+    start, stop = slice_bounds(plan[OWN], plan[RANKS], byte_count)
     if start >= stop:
         return
     base, own = _round(plan, part), plan[TARGET] + done + start
     _place_rows(plan, base, start, own)
     sums = base + plan[RANKS] * plan[SLOT] + start
     is_mine = plan[ROOT] < 0 or plan[ROOT] == plan[OWN]
-    _fold(plan, own if is_mine else sums, stop - start)
+    fold_rows(plan, own if is_mine else sums, stop - start)
     if plan[ROOT] < 0:
         copy_bytes(sums, own, stop - start)
 
@@ -268,7 +268,7 @@ def _fold_slice(plan, part):
 def _copy_out_others(plan, part):
     """What other ranks have folded of a part."""
     byte_count = min(plan[UNIT], plan[BYTES] - part * plan[UNIT])
-    start, stop = _slice(plan[OWN], plan[RANKS], byte_count)
+    start, stop = slice_bounds(plan[OWN], plan[RANKS], byte_count)
     sums = _round(plan, part) + plan[RANKS] * plan[SLOT]
     _copy_others(plan[TARGET] + part * plan[UNIT], sums, start, stop, byte_count)
 
@@ -278,7 +278,7 @@ def staged_reduce(plan):
     """Fold the arrays of all ranks, in place of each, or of that of ROOT. Collective over the host; returns as ``staged_move``."""
     words = control_words(plan)
     _copy_in_others(plan, 0)
-    different = _begin(plan, words)
+    different = begin_call(plan, words)
     if different:
         return different
     parts = (plan[BYTES] + plan[UNIT] - 1) // plan[UNIT]

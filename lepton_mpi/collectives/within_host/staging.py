@@ -322,7 +322,9 @@ class StagedCollectives:
     def _enter_slices(self, array: Block) -> None:
         """Of an allreduce: the slices of the array, this rank's as the one to fold, and the others' as what comes in."""
         words, own, (address, size) = self._words, self._own, array
-        slices = [kernels._slice.py_func(rank, self._ranks, size) for rank in range(self._ranks)]
+        slices = [
+            kernels.slice_bounds.py_func(rank, self._ranks, size) for rank in range(self._ranks)
+        ]
         blocks = [(address + start, stop - start) for start, stop in slices]
         self._tell_addresses(blocks)
         words[kernels.SOURCE] = words[kernels.TARGET] = blocks[own][0]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lepton_mpi.data.files import probe, trust
 from lepton_mpi.errors import DataError, LauncherError
+from lepton_mpi.extras import pip_install
 from lepton_mpi.wording import one_line, printable
 
 SAFETENSORS, KERAS = ".safetensors", ".weights.h5"
@@ -71,7 +72,7 @@ def open_safetensors(path: Path) -> ParameterFile:
         from safetensors import SafetensorError, safe_open
     except ImportError:
         raise LauncherError(
-            f"{path}: is read by the library safetensors: pip install 'lepton_mpi[safetensors]'"
+            f"{path}: is read by the library safetensors: {pip_install('safetensors')}"
         ) from None
     try:
         file = safe_open(path, "numpy")

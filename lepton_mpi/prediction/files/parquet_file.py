@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lepton_mpi.errors import LauncherError
+from lepton_mpi.extras import pip_install
 from lepton_mpi.prediction.fields import Field
 from lepton_mpi.prediction.files.npz_file import as_stored
 from lepton_mpi.prediction.files.output import whole_file
@@ -25,7 +26,7 @@ class ParquetFormat:
             import pyarrow.parquet  # noqa: F401
         except ImportError:
             raise LauncherError(
-                "Parquet is written by pyarrow: pip install 'lepton_mpi[parquet]'"
+                f"Parquet is written by pyarrow: {pip_install('parquet')}"
             ) from None
 
     def packed(self, fields: Sequence[Field], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:

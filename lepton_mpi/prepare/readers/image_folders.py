@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lepton_mpi.errors import DataError, LauncherError, LeptonError
+from lepton_mpi.extras import pip_install
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Source
 from lepton_mpi.prepare.readers.class_folders import IMAGES, list_classes
@@ -75,7 +76,7 @@ def _pillow():
     try:
         from PIL import Image
     except ImportError:
-        raise LauncherError("images are read by Pillow: pip install 'lepton_mpi[images]'") from None
+        raise LauncherError(f"images are read by Pillow: {pip_install('images')}") from None
     return Image
 
 

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from lepton_mpi.errors import DataError, LauncherError
+from lepton_mpi.extras import pip_install
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.plain_numbers import plain_number
 from lepton_mpi.prepare.readers import Block, Source, Words
@@ -155,9 +156,7 @@ def _open(path: Path):
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise LauncherError(
-            "Parquet is read by pyarrow: pip install 'lepton_mpi[parquet]'"
-        ) from None
+        raise LauncherError(f"Parquet is read by pyarrow: {pip_install('parquet')}") from None
     try:
         return parquet.ParquetFile(path)
     except (OSError, pyarrow.ArrowException) as error:

@@ -1,0 +1,92 @@
+"""A folder of checkpoints: one is written beside the others, the newest is found, a run's own are told from those of other runs.
+
+A file is written under a temporary name, synced and renamed, and the folder is synced: a kill at any moment leaves the previous one.
+"""
+
+import os
+from pathlib import Path
+
+from lepton_mpi.durable import replace_durably
+from lepton_mpi.errors import DataError
+from lepton_mpi.run.checkpoint import Checkpoint, verify, write_file
+from lepton_mpi.wording import one_line
+
+_KEPT = 2
+
+
+def save(folder: Path, checkpoint: Checkpoint, own: list[Path] | None = None) -> Path:
+    """Write ``folder``/step-XXXXXXXX.h5 and remove all but the two written last of ``own``. One rank calls it.
+
+    Parameters
+    ----------
+    own
+        Files of the same run, oldest first: the new one is added, and what is removed is taken out. Files of other runs
+        stay, since somebody may want them, unless they have the name of the new one.
+
+    Raises
+    ------
+    OSError
+        Nothing of the new file is left then. What a kill has left of an earlier one is removed in any case.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{checkpoint.attributes['step']:08d}.h5"
+    for left in folder.glob("step-*.tmp"):
+        left.unlink()
+    temporary = path.with_suffix(".tmp")
+    try:
+        write_file(temporary, checkpoint)
+        _make_newest(temporary, [file for file in newest_first(folder) if file != path])
+        replace_durably(temporary, path)
+    except RuntimeError as error:  # h5py raises it, too, when a disk is full
+        raise OSError(one_line(error)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    if own is not None:
+        own[:] = [*(file for file in own if file != path), path]
+        while len(own) > _KEPT:
+            own.pop(0).unlink(missing_ok=True)
+    return path
+
+
+def newest_first(folder: Path) -> list[Path]:
+    """Checkpoints in a folder, by age and not by step: it may hold the higher steps of an earlier run."""
+    files = [(file.stat().st_mtime_ns, file.name, file) for file in folder.glob("step-*.h5")]
+    return [file for _, _, file in sorted(files, reverse=True)]
+
+
+def newest_whole(folder: Path) -> tuple[Path, list[str]]:
+    """The newest checkpoint of a folder that ``verify`` lets pass, and what is wrong with newer ones. Raises DataError."""
+    skipped: list[str] = []
+    try:
+        paths = newest_first(folder)
+    except OSError as error:
+        raise DataError(f"{folder}: not readable: {one_line(error)}") from None
+    for path in paths:
+        try:
+            verify(path)
+            return path, skipped
+        except DataError as error:
+            skipped.append(f"skipped {error}")
+    found = "; ".join(skipped) or "no file step-….h5"
+    raise DataError(f"{folder}: expected a checkpoint that is whole, got none: {found}")
+
+
+def of_the_same_run(path: Path) -> list[Path]:
+    """``path`` and what its run has kept before it, oldest first: older files of the folder, of lower steps."""
+    files = newest_first(path.parent)
+    if path not in files:  # moved, or given another name: nobody's to remove
+        return []
+    older = [file for file in files[files.index(path) + 1 :] if _step(file) < _step(path)]
+    return [*older[: _KEPT - 1][::-1], path]
+
+
+def _step(path: Path) -> tuple[int, str]:
+    """What orders file names by their step."""
+    return len(path.name), path.name
+
+
+def _make_newest(file: Path, others: list[Path]) -> None:
+    """Give ``file`` a time after that of ``others``, newest first, also where the clock was put back meanwhile."""
+    after = others[0].stat().st_mtime_ns + 1 if others else 0
+    if file.stat().st_mtime_ns < after:
+        os.utime(file, ns=(after, after))
