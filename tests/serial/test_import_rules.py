@@ -74,8 +74,9 @@ MAY_IMPORT = {
     },
     "torch": {"collectives", "data", "kernels", "layers", "models", "run", "tasks", "world"},
     "jax": {"collectives", "models", "run", "world"},
+    "markup": set(),
     "interpretation": {
-        *("data", "kernels", "layers", "models", "run", "tasks", "world"),
+        *("data", "kernels", "layers", "markup", "models", "run", "tasks", "world"),
     },
     "prediction": {
         *("data", "interpretation", "layers", "models", "prepare", "run", "world"),
@@ -85,7 +86,7 @@ MAY_IMPORT = {
         *("data", "options", "prediction", "prepare", "run", "starting", "world"),
     },
     "reporting": {
-        *("data", "interpretation", "options", "prediction", "run", "tasks", "world"),
+        *("data", "interpretation", "markup", "options", "prediction", "run", "tasks", "world"),
     },
     "exporting": {"data", "layers", "models", "options", "run"},
     "doctor": {"collectives", "kernels", "world"},
@@ -94,6 +95,7 @@ MAY_IMPORT = {
             "doctor",
             "exporting",
             "interpretation",
+            "markup",
             "prediction",
             "reporting",
             "run",
