@@ -14,6 +14,7 @@ The map, in the order the data flows::
     torch/ jax/     modules and functions of other libraries as models; sums of their arrays; backend lepton of torch.distributed
     interpretation/ what a trained model goes by: gradients by its input, attention, importance of columns
     reporting/      metrics files and a checkpoint as one HTML page: the command report; START in its __init__.py
+    markup/         pages of HTML: their elements, style and file
     doctor/         whether a machine or a job is set up well; START in examination.py
     prepare/        from raw files to a data file; START in its __init__.py
     data/           from data file to batches; files/ has what reads HDF5

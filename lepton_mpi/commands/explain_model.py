@@ -129,11 +129,12 @@ def explain(chosen: Options, world: World) -> None:
 
     with world.agreeing():
         if world.rank == 0:
-            pictures.load()
-            page.check_target(Path(chosen.out))
+            page.PAGE.check_target(Path(chosen.out))
     found = trained.load_trained(Path(chosen.checkpoint), chosen.data, world, chosen.model)
     sections: list[Section] = []
     with world.agreeing():
+        if world.rank == 0:
+            pictures.load()  # behind what was asked for: a wrong path is nearer than a library
         methods = explanation.choose(found, chosen.method, chosen.importance)
         if world.rank == 0:
             print_line(f"model      {found.model}, {', '.join(methods)}")
@@ -187,6 +188,7 @@ def _how(chosen: Options, found: Trained, world: World) -> How:
 def _write(chosen: Options, found: Trained, sections: list[Section]) -> None:
     """The page, and what it says in lines. Rank 0 alone."""
     from lepton_mpi.interpretation import page
+    from lepton_mpi.markup.page import write
 
     for section in sections:
         for line in section.lines:
@@ -200,7 +202,9 @@ def _write(chosen: Options, found: Trained, sections: list[Section]) -> None:
     lines = [f"{found.model}, {rows}, checkpoint {chosen.checkpoint}"]
     text = page.html_of(f"What {found.model.name} goes by", lines, sections)
     folder = None if chosen.png is None else Path(chosen.png)
-    page.write(Path(chosen.out), text, folder, drawn)
+    if folder is not None:
+        page.write_pictures(folder, drawn)
+    write(Path(chosen.out), text)
     files = "" if folder is None else f"; {len(drawn)} files in {folder}"
     print_line(f"wrote      {chosen.out}, {len(drawn)} pictures, {size_text(len(text))}{files}")
 

@@ -48,19 +48,20 @@ def _run(chosen: Options) -> int:
         return 0
     launcher.limit_threads(1)
     from lepton_mpi.interpretation import pictures
+    from lepton_mpi.markup.page import write
     from lepton_mpi.reporting import metrics, page
 
-    pictures.load()
     out = Path(chosen.out)
-    page.check_target(out)
+    page.PAGE.check_target(out)
     runs = [run for name in chosen.runs for run in metrics.read(Path(name))]
+    pictures.load()  # behind what was asked for: a wrong path is nearer than a library
     if chosen.checkpoint and len(chosen.checkpoint) != len(runs):
         raise ConfigurationError(
             f"--checkpoint: expected {len(runs)}, one for each run, got {len(chosen.checkpoint)}"
         )
     tested = [_tested(chosen, run, place) for place, run in enumerate(runs)]
     text = page.html_of(runs, tested)
-    page.write(out, text)
+    write(out, text)
     for run, found in zip(runs, tested, strict=True):
         for note in [*run.notes, *([found] if isinstance(found, str) else [])]:
             print_line(f"note       {run.name}: {one_line(note)}")

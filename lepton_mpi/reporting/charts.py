@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lepton_mpi.interpretation import pictures
-from lepton_mpi.reporting.markup import Markup, element, png
+from lepton_mpi.markup.elements import Markup, element, png
 
 # Seen on white and on black; of colours that most people tell apart.
 COLOURS = ("#3b8bd6", "#e0702c", "#2ca25f", "#b05bc4", "#c9a227", "#7f8c8d", "#d6456b", "#3fb8af")

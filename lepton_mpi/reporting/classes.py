@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lepton_mpi.markup.elements import Markup, element, joined, paragraph, section, table, wide
 from lepton_mpi.reporting import charts
-from lepton_mpi.reporting.markup import Markup, element, joined, paragraph, section, table, wide
 from lepton_mpi.reporting.metrics import RunRecord, listed, mapping, number
 from lepton_mpi.tasks.classes import scores
 

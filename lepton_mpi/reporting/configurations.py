@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lepton_mpi.markup.elements import Markup, details, element, paragraph, section, shown, wide
 from lepton_mpi.options.config import OPTIONS
-from lepton_mpi.reporting.markup import Markup, details, element, paragraph, section, shown, wide
 from lepton_mpi.reporting.metrics import RunRecord, mapping
 
 

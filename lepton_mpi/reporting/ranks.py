@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from lepton_mpi.reporting.charts import COLOURS
-from lepton_mpi.reporting.markup import (
+from lepton_mpi.markup.elements import (
     Markup,
     details,
     element,
@@ -18,6 +17,7 @@ from lepton_mpi.reporting.markup import (
     shown,
     table,
 )
+from lepton_mpi.reporting.charts import COLOURS
 from lepton_mpi.reporting.metrics import RunRecord, listed, mapping, number
 from lepton_mpi.run.per_rank import OWN_WORK
 from lepton_mpi.wording import size_text

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lepton_mpi.reporting import charts
-from lepton_mpi.reporting.charts import COLOURS, Line
-from lepton_mpi.reporting.markup import (
+from lepton_mpi.markup.elements import (
     Markup,
     element,
     joined,
@@ -16,6 +14,8 @@ from lepton_mpi.reporting.markup import (
     shown,
     table,
 )
+from lepton_mpi.reporting import charts
+from lepton_mpi.reporting.charts import COLOURS, Line
 from lepton_mpi.reporting.metrics import RunRecord, mapping, number
 from lepton_mpi.wording import grouped
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lepton_mpi.markup.elements import Markup, details, element, joined, paragraph, row_of, table
 from lepton_mpi.reporting import charts
 from lepton_mpi.reporting.charts import COLOURS, Line
 from lepton_mpi.reporting.curves import Ranking, ranking
-from lepton_mpi.reporting.markup import Markup, details, element, joined, paragraph, row_of, table
 from lepton_mpi.reporting.tested import Tested, WorstRow
 
 # Lines of a chart, points of a line, targets that are drawn, and classes that are listed.

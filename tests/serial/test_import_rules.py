@@ -76,8 +76,9 @@ MAY_IMPORT = {
     },
     "torch": {"collectives", "data", "kernels", "layers", "models", "run", "tasks", "world"},
     "jax": {"collectives", "models", "run", "world"},
+    "markup": set(),
     "interpretation": {
-        *("data", "kernels", "layers", "models", "run", "tasks", "world"),
+        *("data", "kernels", "layers", "markup", "models", "run", "tasks", "world"),
     },
     "prediction": {
         *("data", "interpretation", "layers", "models", "prepare", "run", "world"),
@@ -87,7 +88,7 @@ MAY_IMPORT = {
         *("data", "options", "prediction", "prepare", "run", "starting", "world"),
     },
     "reporting": {
-        *("data", "interpretation", "options", "prediction", "run", "tasks", "world"),
+        *("data", "interpretation", "markup", "options", "prediction", "run", "tasks", "world"),
     },
     "exporting": {"data", "layers", "models", "options", "run"},
     "doctor": {"collectives", "kernels", "world"},
@@ -96,6 +97,7 @@ MAY_IMPORT = {
             "doctor",
             "exporting",
             "interpretation",
+            "markup",
             "prediction",
             "reporting",
             "run",

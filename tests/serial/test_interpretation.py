@@ -34,6 +34,7 @@ from lepton_mpi.layers.losses import CrossEntropy
 from lepton_mpi.layers.plan import make_plan
 from lepton_mpi.layers.pooling import AveragePool
 from lepton_mpi.layers.windows import square
+from lepton_mpi.markup.page import write
 from lepton_mpi.models.as_network import as_network
 from lepton_mpi.models.gpt import Gpt, Shape
 from lepton_mpi.models.logistic import Logistic
@@ -530,21 +531,22 @@ def test_a_page_needs_no_other_file_and_shows_names_as_they_are(tmp_path):
     assert (
         "<script>" in found.texts
         and "<td>" in found.texts
-        and "http" not in re.sub("base64,.*", "", text)
+        and "://" not in re.sub("base64,.*", "", text)
     )
     path = tmp_path / "x.html"
-    page.check_target(path)
-    page.write(path, text, tmp_path / "png", section.pictures)
-    page.check_target(path)
+    page.PAGE.check_target(path)
+    write(path, text)
+    page.write_pictures(tmp_path / "png", section.pictures)
+    page.PAGE.check_target(path)
     assert path.read_text("utf-8") == text and (tmp_path / "png/one.png").read_bytes() == png
     path.write_text("mine")
     with pytest.raises(
         ConfigurationError,
         match=r"--out: expected a new file, or one that explain-model has written",
     ):
-        page.check_target(path)
+        page.PAGE.check_target(path)
     with pytest.raises(ConfigurationError, match="--out: expected a file in a folder that exists"):
-        page.check_target(tmp_path / "none/x.html")
+        page.PAGE.check_target(tmp_path / "none/x.html")
 
 
 def test_pictures_of_every_kind_are_drawn():

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from lepton_mpi.__main__ import main
+from lepton_mpi.commands import explain_model
 from lepton_mpi.data.batches import BatchReader
 from lepton_mpi.errors import DataError
 from lepton_mpi.reporting import metrics, page, tested
@@ -353,3 +355,16 @@ def test_the_command_says_what_helps(tmp_path, capsys):
     assert "one that report has written" in capsys.readouterr().err
     assert _report(path, "--out", out, "--checkpoint", "a", "b") == 2
     assert _report(tmp_path / "none.jsonl", "--out", out) == 3
+
+
+def test_a_wrong_path_is_named_before_a_missing_library(tmp_path, capsys, monkeypatch):
+    """Without matplotlib, too: only a file that is there needs it."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    out = tmp_path / "page.html"
+    assert _report(tmp_path / "none.jsonl", "--out", out) == 3
+    assert "none.jsonl: cannot be read: No such file" in capsys.readouterr().err
+    assert _report(_whole(tmp_path / "m.jsonl"), "--out", out) == 2
+    assert "lepton_mpi[report]" in capsys.readouterr().err
+    chosen = explain_model.Options(checkpoint=str(tmp_path / "none.h5"), out=str(out))
+    with pytest.raises(DataError, match=r"none\.h5"):
+        explain_model.explain(chosen, Alone())

@@ -1,0 +1,1 @@
+"""One HTML file that needs no other: ``elements.py`` makes the pieces, ``page.py`` the file."""
