@@ -39,7 +39,7 @@ PLANTED = {
 
 def _environment(**variables: str) -> dict[str, str]:
     """Without what the tests' own launcher may have set, and with a launcher of more ranks than cores allowed."""
-    kept = jobs._environment()
+    kept = jobs.environment()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         kept.pop(name, None)
     return kept | {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"} | variables
