@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from lepton_mpi import launcher
+from lepton_mpi import early_signals, launcher
 from lepton_mpi.commands.command import Command, print_versions
 from lepton_mpi.errors import LauncherError
 from lepton_mpi.wording import did_you_mean, print_line
@@ -27,12 +27,17 @@ COMMANDS = {
     "tune": "lepton_mpi.commands.tune:COMMAND",
     "explain": "lepton_mpi.commands.explain:COMMAND",
     "doctor": "lepton_mpi.commands.doctor:COMMAND",
+    "slurm": "lepton_mpi.commands.batch_script:SLURM",
+    "pbs": "lepton_mpi.commands.batch_script:PBS",
+    "lsf": "lepton_mpi.commands.batch_script:LSF",
 }
 
 
 def main(words: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     name, *rest = (sys.argv[1:] if words is None else words) or [""]
+    if name == "train":
+        early_signals.remember()
     if name in COMMANDS:
         return find(name).start(rest)
     try:

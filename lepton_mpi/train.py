@@ -2,7 +2,10 @@
 
 import sys
 
-from lepton_mpi.commands.train import COMMAND
-
 if __name__ == "__main__":
+    from lepton_mpi import early_signals
+
+    early_signals.remember()
+    from lepton_mpi.commands.train import COMMAND
+
     raise SystemExit(COMMAND.start(sys.argv[1:]))

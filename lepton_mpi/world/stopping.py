@@ -29,13 +29,13 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from lepton_mpi import early_signals
 from lepton_mpi.world.host_links import DECIDED, NO, PROPOSED, WANTED, YES, HostLinks, News
 
 if TYPE_CHECKING:
     from lepton_mpi.world.rank_group import RankGroup
 
-# SIGTERM and SIGUSR1 are what batch systems send before the time limit.
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+SIGNALS = (*early_signals.SIGNALS, signal.SIGINT)
 
 _SIGNAL, _STEP, _IS_DECIDED, _MADE = 0, 1, 2, 3
 _WAIT_SECONDS = 0.001
@@ -166,7 +166,7 @@ class Stopping:
 
 @contextmanager
 def caught_signals(file: int) -> Iterator[None]:
-    """A block in which the signals are written to ``file``, a byte each, and do nothing else.
+    """A block in which the signals are written to ``file``, a byte each, and do nothing else; so are those that ``early_signals`` has.
 
     Does nothing outside the main thread, in an interactive Python, and where somebody else handles a signal.
     """
@@ -175,7 +175,7 @@ def caught_signals(file: int) -> Iterator[None]:
         yield
         return
     usual = (signal.SIG_DFL, signal.default_int_handler)
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
+    before: dict[int, Any] = {number: early_signals.handler(number) for number in SIGNALS}
     taken = [number for number in SIGNALS if before[number] in usual]
     wakeup = signal.set_wakeup_fd(file, warn_on_full_buffer=False)
     process = os.getpid()
@@ -188,6 +188,7 @@ def caught_signals(file: int) -> Iterator[None]:
 
     for number in taken:
         signal.signal(number, _noted)
+    os.write(file, bytes(early_signals.taken()))
     _release_in_children()
     _RELEASES.append(release)
     try:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from lepton_mpi import launcher
+from lepton_mpi import early_signals, launcher
 from lepton_mpi.errors import ConfigurationError, LeptonError, RankError
 from lepton_mpi.world import heartbeats, pages, shared_memory
 from lepton_mpi.world.backstop import Backstop
@@ -202,6 +202,7 @@ class World(RankGroup):
         Does nothing where the hosts cannot agree.
         """
         if self._links.unwatched:
+            early_signals.give_up()
             yield
             return
         with caught_signals(self.watchdog.signal_file):

@@ -86,7 +86,7 @@ def started(ranks: int, *words: str, cwd: Path, **variables: str) -> Iterator[su
     try:
         yield job
     finally:
-        _kill(job)
+        kill(job)
         for pipe in (job.stdout, job.stderr):
             pipe.close()
 
@@ -116,7 +116,7 @@ def run_over_hosts(
         job.terminate()  # it removes its hosts, which ends all that runs in them
         with suppress(subprocess.TimeoutExpired):
             job.wait(20)
-        _kill(job)
+        kill(job)
         out, err = job.communicate()
         raise AssertionError(
             f"the job still runs after {limit_seconds:g} s; its output:\n{out}\n{err}"
@@ -151,7 +151,7 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(alien)}
 
 
-def _kill(job: subprocess.Popen) -> None:
+def kill(job: subprocess.Popen) -> None:
     """End the job's process group, and the ranks, to which launchers give groups of their own."""
     if job.poll() is None:
         ranks = psutil.Process(job.pid).children(recursive=True)

@@ -47,6 +47,7 @@ ALLOWED = {
 # Modules at the top of the package that know nothing of the rest.
 GROUND = {
     "chunks",
+    "early_signals",
     "errors",
     "extras",
     "wording",
@@ -92,8 +93,10 @@ MAY_IMPORT = {
     },
     "exporting": {"data", "layers", "models", "options", "run"},
     "doctor": {"collectives", "kernels", "world"},
+    "batch_systems": {"options"},
     "commands": {
         *(
+            "batch_systems",
             "doctor",
             "exporting",
             "interpretation",
