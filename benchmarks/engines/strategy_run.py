@@ -26,7 +26,7 @@ def main(words: list[str]) -> int:
 def steps_of(end: dict, config) -> int:
     """Optimizer steps of the run."""
     rows = round(end["samples_per_second"] * end["seconds"])
-    per_epoch = -(-rows // config.epoch_count // config.global_batch)
+    per_epoch = -(-rows // config.epoch_count // config.batch_rows)
     return per_epoch * config.epoch_count
 
 

@@ -75,7 +75,10 @@ class _Estimator(BaseEstimator):
     ----------
     model : str, optional
         As ``--model``: mlp, logistic, wide_and_deep, cnn, … or FILE.py:NAME.
-    hidden, activation, dropout, epochs, global_batch, optimizer, learning_rate, weight_decay, schedule, dtype : optional
+    hidden, epochs, global_batch, learning_rate : optional
+        The options of training of these names; "auto": by the rule of the command line from rows, features and classes, see
+        ``lepton_mpi/run/README.md``. ``derived_`` has what came of it.
+    activation, dropout, optimizer, weight_decay, schedule, dtype : optional
         The options of training of these names, ``python -m lepton_mpi.train --help``; None: their defaults.
     early_stopping : bool
         Whether ``validation_fraction`` of the rows are held out, training ends after ``n_iter_no_change`` epochs without a score on them
@@ -106,6 +109,8 @@ class _Estimator(BaseEstimator):
         Epochs that were made.
     history_ : list of dict
         Figures of each epoch.
+    derived_ : dict
+        Options that the rule has found, by name.
     figures_ : dict
         Of the end of training: digest of the weights, time split and more.
     """
@@ -114,13 +119,13 @@ class _Estimator(BaseEstimator):
         self,
         model: str | None = None,
         *,
-        hidden: Sequence[int] | None = None,
+        hidden: Sequence[int] | str | None = "auto",
         activation: str | None = None,
         dropout: float | None = None,
-        epochs: int | None = None,
-        global_batch: int | None = None,
+        epochs: int | str | None = "auto",
+        global_batch: int | str | None = "auto",
         optimizer: str | None = None,
-        learning_rate: float | None = None,
+        learning_rate: float | str | None = "auto",
         weight_decay: float | None = None,
         schedule: str | None = None,
         dtype: str | None = None,
@@ -190,6 +195,7 @@ class _Estimator(BaseEstimator):
         if classes is not None:
             self.classes_ = classes
         self.history_ = result.pop("history")
+        self.derived_ = result.pop("derived")
         self.figures_, self.n_iter_ = result, len(self.history_)
         self.loss_curve_ = [epoch["loss"] for epoch in self.history_]
         self._saved = saved

@@ -11,8 +11,18 @@ from typing import Any, Literal
 
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options import combinations, names, own
+from lepton_mpi.options.by_rule import EARLIER, Settled, by_rule
 from lepton_mpi.options.early_stop import EarlyStopText
-from lepton_mpi.options.kinds import Bytes, NameOrFile, NameWithOption, PathText, Several, Text
+from lepton_mpi.options.kinds import (
+    Bytes,
+    NameOrFile,
+    NameWithOption,
+    Number,
+    PathText,
+    Several,
+    Text,
+    Whole,
+)
 from lepton_mpi.options.names import ActivationName, AllreduceName, LossName, YKind
 from lepton_mpi.options.option import (
     ABOVE_0,
@@ -35,7 +45,7 @@ _NETWORKS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Checked):
+class Config(Settled, Checked):
     """Everything that decides a run; equal on every rank (``World.agree_on`` checks it)."""
 
     recipe: str | None = option(
@@ -92,10 +102,10 @@ class Config(Checked):
         "what is trained; FILE.py:NAME: a callable that returns your own model",
         kind=NameOrFile.of(names.MODELS),
     )
-    hidden: tuple[int, ...] = option(
-        (128,),
+    hidden: tuple[int, ...] | None = by_rule(
         "widths of the hidden layers of mlp and wide_and_deep",
         ("whole numbers of at least 1", lambda v: min(v, default=1) >= 1),
+        Several.of(Whole()),
         of=_MLP,
     )
     activation: ActivationName = option(
@@ -171,13 +181,9 @@ class Config(Checked):
         "are among them normalises by these",
         kind=Several.of(Text("PATTERN")),
     )
-    epochs: int | None = option(
-        None,
-        "passes over the training rows; none: of mlp and logistic 400 / rows^(1/4), from 30 to 200, of others 30",
-        WHOLE_FROM_1,
-    )
-    global_batch: int = option(
-        64, "rows of one optimizer step, over all ranks together", WHOLE_FROM_1
+    epochs: int | None = by_rule("passes over the training rows", WHOLE_FROM_1, Whole())
+    global_batch: int | None = by_rule(
+        "rows of one optimizer step, over all ranks together", WHOLE_FROM_1, Whole()
     )
     micro_batch: int = option(
         0,
@@ -190,7 +196,9 @@ class Config(Checked):
         "which published rule each follows",
         kind=NameOrFile.of(names.OPTIMIZERS),
     )
-    learning_rate: float = option(1e-3, "step size of the optimizer, at its peak", ABOVE_0)
+    learning_rate: float | None = by_rule(
+        "step size of the optimizer, at its peak", ABOVE_0, Number()
+    )
     momentum: float = option(
         0.9,
         "of sgd and nesterov; the learning rate is inside of the velocity, as in Keras, not outside, as in torch",
@@ -345,9 +353,13 @@ class Config(Checked):
         combinations.check(self)
 
     def for_model(self, threads: int) -> dict[str, Any]:
-        """What a model is built from: all options by name, its own among them, and the BLAS ``threads`` of a rank."""
+        """What a model is built from: all options by name, its own among them, and the BLAS ``threads`` of a rank.
+
+        Widths that nobody has chosen and ``run/defaults.py`` has not settled are those of earlier versions.
+        """
         own_options = vars(self.own["model"]) if "model" in self.own else {}
-        return {**vars(self), **own_options, "threads": threads}
+        hidden = EARLIER["hidden"] if self.hidden is None else self.hidden
+        return {**vars(self), **own_options, "hidden": hidden, "threads": threads}
 
     @property
     def arrays(self) -> tuple[str | None, str | None]:
@@ -358,12 +370,6 @@ class Config(Checked):
     def held_out(self) -> dict[str, float]:
         """Fraction of the rows kept for each purpose, where the file has no such split."""
         return {"validation": self.validation_split, "test": self.test_split}
-
-    @property
-    def epoch_count(self) -> int:
-        """``epochs`` of a run, which ``run/defaults.py`` has settled."""
-        assert self.epochs is not None
-        return self.epochs
 
     @property
     def y_kind(self) -> YKind:

@@ -272,6 +272,55 @@ class Several:
         return (self.separator or " ").join(map(self.item.shown, value)) or "none"
 
 
+# What an option of ``OrAuto`` is called where nobody has chosen it.
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class OrAuto:
+    """A value of another kind, or auto, which is None: what a rule makes of the data."""
+
+    item: Kind
+    word: str = ""
+    expected: str = ""
+
+    @staticmethod
+    def of(item: Kind) -> "OrAuto":
+        """With its word and its sentence."""
+        return OrAuto(item, f"{item.word}|{AUTO}", f"{item.expected} or {AUTO}")
+
+    def from_text(self, text: str) -> Any:
+        return None if text == AUTO else self.item.from_text(text)
+
+    def from_value(self, value: Any) -> Any:
+        return None if isinstance(value, str) and value == AUTO else self.item.from_value(value)
+
+    def shown(self, value: Any) -> str:
+        return AUTO if value is None else self.item.shown(value)
+
+
+@dataclass(frozen=True)
+class SeveralOrAuto(Several):
+    """``Several``, or the word auto alone, which is None: what a rule makes of the data."""
+
+    @staticmethod
+    def of(item: Kind, separator: str = "") -> "SeveralOrAuto":
+        """With its word and its sentence."""
+        plain = Several.of(item, separator)
+        return SeveralOrAuto(
+            item, separator, f"{plain.expected}, or {AUTO}", f"{plain.word}|{AUTO}"
+        )
+
+    def from_texts(self, texts: Sequence[str]) -> Any:
+        return None if list(texts) == [AUTO] else super().from_texts(texts)
+
+    def from_value(self, value: Any) -> Any:
+        return None if isinstance(value, str) and value == AUTO else super().from_value(value)
+
+    def shown(self, value: Any) -> str:
+        return AUTO if value is None else super().shown(value)
+
+
 @dataclass(frozen=True)
 class Read:
     """What ``read`` makes of a word; a value that is no text must be one that ``fits``."""

@@ -16,7 +16,16 @@ from functools import cache
 from typing import Any
 
 from lepton_mpi.errors import ConfigurationError
-from lepton_mpi.options.kinds import Kind, Several, Switch, Unexpected, kind_of
+from lepton_mpi.options.kinds import (
+    AUTO,
+    Kind,
+    OrAuto,
+    Several,
+    SeveralOrAuto,
+    Switch,
+    Unexpected,
+    kind_of,
+)
 
 # What a value must be, in words, and whether it is.
 Check = tuple[str, Callable[[Any], bool]]
@@ -68,7 +77,8 @@ class Option:
     @property
     def expected(self) -> str:
         """What it takes, in words."""
-        return self.check[0] if self.check else self.kind.expected
+        has_auto = isinstance(self.kind, OrAuto | SeveralOrAuto)
+        return self.check[0] + f" or {AUTO}" * has_auto if self.check else self.kind.expected
 
     @property
     def takes_several_words(self) -> bool:
@@ -104,7 +114,12 @@ class Option:
 
     def shown_default(self) -> str:
         """How a user would type the default."""
-        return "none" if self.default is None else self.kind.shown(self.default)
+        return self.shown(self.default)
+
+    def shown(self, value: Any) -> str:
+        """How a user would type a value; ``none`` where nothing is one."""
+        has_auto = isinstance(self.kind, OrAuto | SeveralOrAuto)
+        return "none" if value is None and not has_auto else self.kind.shown(value)
 
     def _checked(self, read: Callable[[], Any], got: str) -> Any:
         try:
@@ -113,7 +128,8 @@ class Option:
             raise ConfigurationError(f"{self.flag}: {error}") from None
         except ValueError:
             raise self.wrong(got) from None
-        if self.check and not self.check[1](value):
+        is_none = value is None and self.is_optional
+        if self.check and not is_none and not self.check[1](value):
             raise self.wrong(got)
         return value
 

@@ -1,6 +1,6 @@
 """A block of raw rows as the model's inputs in memory; nothing of it is fitted."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +13,14 @@ from lepton_mpi.data.rows import Read
 from lepton_mpi.errors import DataError
 from lepton_mpi.prediction.subject import Subject, without_labels
 from lepton_mpi.prepare.categories import check_units
+from lepton_mpi.prepare.known_categories import (
+    Unknown,
+    are_unknown,
+    codes_for,
+    together,
+    unknown_cells,
+    unknown_notes,
+)
 from lepton_mpi.prepare.readers import Block
 from lepton_mpi.run import evaluation
 
@@ -35,7 +43,8 @@ class Encoder:
     """Cells to numbers as the training file has them, and these to batches.
 
     A missing cell is filled as there; where that file was made without ``--missing`` it is an error, and with ``--missing
-    drop`` the row is left out. ``unknown_is_missing`` says the same of categories that the model does not know.
+    drop`` the row is left out. ``unknown_is_missing`` says the same of categories that the model does not know, which are counted:
+    ``unknown``, by feature.
     """
 
     def __init__(self, subject: Subject, unknown_is_missing: bool) -> None:
@@ -43,10 +52,8 @@ class Encoder:
         self._unknown_is_missing = unknown_is_missing
         self._missing = str(subject.encoding.options.get("missing", "error"))
         self._reader = BatchReader(self._data, evaluation.batch_rows(self._data))
-        self._known = {
-            feature: frozenset(texts)
-            for feature, texts in subject.encoding.transformation.categories.items()
-        }
+        self._known = subject.encoding.transformation.categories
+        self.unknown: dict[int, Unknown] = {}
 
     def encoded(self, block: Block, name: str) -> Encoded:
         """The rows of a block of the input called ``name``. Raises DataError that names the row and the column."""
@@ -87,17 +94,22 @@ class Encoder:
             row, feature = np.argwhere(np.isinf(x))[0]
             raise self._wrong(name, block, row, feature, "a finite number", str(x[row, feature]))
         for feature in sorted({*block.words, *self._known}):
-            known, words = self._known.get(feature), block.words.get(feature)
-            odd = np.zeros(len(x), bool)
-            if words is not None:
-                is_odd = [known is None or text not in known for text in words.texts]
-                odd = np.array([*is_odd, False], bool)[words.codes]
-            if known is not None:
-                is_text = words.codes >= 0 if words is not None else odd
-                odd = odd | (~np.isnan(x[:, feature]) & ~is_text)
-            if odd.any() and (known is None or not self._unknown_is_missing):
-                row = int(odd.argmax())
-                self._refuse(name, block, row, feature, x)
+            numbers, words = x[:, feature], block.words.get(feature)
+            if feature in self._known:
+                codes = codes_for(self._known[feature]).of_cells(numbers, words)
+                odd = are_unknown(codes, numbers, words)
+            else:
+                odd = block.words[feature].codes >= 0
+            if not odd.any():
+                continue
+            if feature not in self._known or not self._unknown_is_missing:
+                self._refuse(name, block, int(odd.argmax()), feature, x)
+            self.unknown = together([self.unknown, {feature: unknown_cells(odd, numbers, words)}])
+
+    def notes_on(self, unknown: Iterable[Mapping[int, Unknown]]) -> list[str]:
+        """A line for each column of which cells were taken as missing; ``unknown`` are those of all ranks."""
+        columns, found = self._encoding.columns, together(unknown)
+        return unknown_notes({columns[feature]: cells for feature, cells in found.items()})
 
     def _refuse(self, name: str, block: Block, row: int, feature: int, x: np.ndarray) -> None:
         words, known = block.words.get(feature), self._encoding.transformation.categories

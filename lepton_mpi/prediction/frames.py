@@ -11,6 +11,7 @@ import numpy as np
 
 from lepton_mpi.errors import DataError
 from lepton_mpi.prediction.subject import Subject
+from lepton_mpi.prepare.known_categories import number_text
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.plain_numbers import plain_number
 from lepton_mpi.prepare.readers import Block, Words
@@ -182,8 +183,5 @@ def _number(cell: Any) -> float:
 
 
 def _text(value: float) -> str | None:
-    """As a file has it: whole numbers without a point; none of NaN."""
-    if value != value:
-        return None
-    is_whole = abs(value) < 2**53 and value == int(value)
-    return str(int(value)) if is_whole else repr(value)
+    """As a file has it; none of NaN."""
+    return None if value != value else number_text(value)

@@ -6,6 +6,7 @@ model.predict_proba(frame)    (rows, classes)
 """
 
 import os
+import warnings
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -191,6 +192,7 @@ class TrainedModel:
         blocks: Iterator[tuple[str, Block]],
         hint: str,
     ) -> Iterator[list[np.ndarray]]:
+        encoder.unknown = {}
         for name, block in blocks:
             rows = encoder.encoded(block, name)
             if rows.row_count < len(block.x):
@@ -200,6 +202,8 @@ class TrainedModel:
                     "(--missing drop)"
                 )
             yield predictor.of(encoder.batches(rows), rows.row_count)
+        for note in encoder.notes_on([encoder.unknown]):
+            warnings.warn(note, stacklevel=2)
 
     def _of_file(self, predictor: Predictor, name: str) -> Iterator[list[np.ndarray]]:
         world: Any = Alone()

@@ -70,6 +70,9 @@ class Chunks(Protocol):
     def part(self, number: int) -> Part:
         """A chunk. Raises LeptonError."""
 
+    def notes(self, world: Any) -> list[str]:
+        """What the user should know of all chunks. Collective."""
+
 
 def predict(request: Request, world: Any) -> None:
     """Write ``request.out`` and print what is in it. Collective. Raises LeptonError, on every rank."""
@@ -85,7 +88,10 @@ def predict(request: Request, world: Any) -> None:
         with world.agreeing():
             form = format_of(out, chunks.dtype)
         rows, written = _write(chunks, form, out, world)
+        notes = chunks.notes(world)
     if world.rank == 0:
+        for note in notes:
+            print_line(f"unknown    {note}")
         left_out = f", {grouped(rows - written)} left out: missing cells, as --missing drop said"
         print_line(f"rows       {grouped(written)} predicted{left_out * (rows > written)}")
         print_line(f"wrote      {out}: {_columns_text([*chunks.keys, *chunks.fields])}")
@@ -167,6 +173,10 @@ class _PreparedChunks:
         answers = self._predictor.of(self._rows.batches(chunk), chunk.row_count)
         return Part(chunk.row_count, np.arange(chunk.row_count), keys, answers)
 
+    def notes(self, world: Any) -> list[str]:
+        """See ``Chunks``."""
+        return []
+
 
 class _RawChunks:
     """See ``Chunks``."""
@@ -190,6 +200,10 @@ class _RawChunks:
             assert block.group is not None
             keys = [_texts(block.group, rows.kept)]
         return Part(len(block.x), rows.kept, keys, answers)
+
+    def notes(self, world: Any) -> list[str]:
+        """See ``Chunks``."""
+        return self._encoder.notes_on(world.comm.allgather(self._encoder.unknown))
 
 
 def _texts(words: Words, rows: np.ndarray) -> np.ndarray:

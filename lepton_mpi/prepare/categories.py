@@ -7,6 +7,7 @@ dates in another notation are no categories: in the order of their letters, $1,0
 from typing import TYPE_CHECKING
 
 from lepton_mpi.errors import DataError
+from lepton_mpi.prepare.known_categories import Unknown, together
 from lepton_mpi.prepare.plain_numbers import plain_number
 from lepton_mpi.prepare.readers import Source
 from lepton_mpi.prepare.readers.class_folders import IMAGES, SOUNDS
@@ -36,7 +37,7 @@ def categories_of(facts: "list[BlockFacts]", source: Source) -> dict[int, tuple[
         for feature in sorted({feature for fact in facts for feature in fact.words})
     }
     if source.known is not None:
-        _check_known(facts[0].name, texts_of, source)
+        _check_known(facts[0].name, facts, texts_of, source)
         return dict(source.known)
     in_question = [feature for feature in texts_of if feature not in source.categorical]
     for feature in in_question:
@@ -56,17 +57,18 @@ def categories_of(facts: "list[BlockFacts]", source: Source) -> dict[int, tuple[
     return {feature: tuple(_in_order(texts)) for feature, texts in texts_of.items()}
 
 
-def _check_known(where: str, texts_of: dict[int, list[str]], source: Source) -> None:
-    """Raise DataError for texts where the file of --like has numbers, or that are none of its categories."""
+def _check_known(
+    where: str, facts: "list[BlockFacts]", texts_of: dict[int, list[str]], source: Source
+) -> None:
+    """Raise DataError for texts where the file of --like has numbers, and for cells that are none of its categories."""
     known = source.known or {}
-    shown = []
-    for feature, texts in texts_of.items():
-        odd = [text for text in texts if text not in known.get(feature, ())]
-        if feature not in known or not source.unknown_is_missing:
-            more = " …" if len(odd) > _SHOWN else ""
-            named = ", ".join(repr(text[:40]) for text in odd[:_SHOWN])
-            shown += [f"column {source.columns[feature]!r}: {named}{more}"] if odd else []
-    if shown:
+    found = {
+        f: Unknown() + Unknown(0, tuple(texts)) for f, texts in texts_of.items() if f not in known
+    }
+    if not source.unknown_is_missing:
+        found |= together(fact.unknown for fact in facts)
+    if found:
+        shown = [f"column {source.columns[f]!r}: {odd.examples}" for f, odd in found.items()]
         raise DataError(
             f"{where}: expected numbers and categories of the file of --like, got {'; '.join(shown)}; --unknown missing takes "
             "unknown categories as missing"

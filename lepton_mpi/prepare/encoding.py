@@ -13,6 +13,7 @@ from lepton_mpi.data.files import hdf5
 from lepton_mpi.data.files.file_format import ENCODING
 from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.errors import ConfigurationError, DataError
+from lepton_mpi.prepare.known_categories import codes_for
 from lepton_mpi.prepare.labels import Labels, classes_of
 from lepton_mpi.prepare.normalisation import Normalisation
 from lepton_mpi.prepare.options import Options
@@ -114,14 +115,15 @@ class Encoding:
             names, codes = source.class_names, found.y
         else:
             names, codes = classes_of(found.y)
-        known = {name: code for code, name in enumerate(self.class_names)}
-        wrong = [name for name in names if name not in known]
+        known = codes_for(self.class_names)
+        of_names = [known.of_text(name) for name in names]
+        wrong = [name for name, code in zip(names, of_names, strict=True) if code != code]
         if wrong:
             raise DataError(
                 f"{source.parts[0].name}: {source.label}: expected classes of the file of --like, "
                 f"{', '.join(self.class_names[:12])}, got {', '.join(map(repr, wrong[:12]))}"
             )
-        places = np.array([*(known[name] for name in names), -1], np.int32)
+        places = np.array([*of_names, -1], np.int32)
         return Labels(places[codes], self.class_names)
 
     def as_bytes(self) -> bytes:

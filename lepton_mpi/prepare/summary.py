@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lepton_mpi.data.files.file_format import SPLITS
+from lepton_mpi.prepare.known_categories import unknown_facts
 from lepton_mpi.prepare.odd_columns import odd_columns, warnings_of
 from lepton_mpi.wording import grouped
 
@@ -59,6 +60,7 @@ def facts_of(
         "dropped": plan.chosen.dropped,
         "duplicates": plan.chosen.duplicates,
         "leaked": plan.chosen.leaked,
+        **unknown_facts(plan.source.columns, plan.found.unknown),
         "missing_cells": int(plan.found.missing_cells.sum()),
         "filled_cells": int(changed[0].sum()),
         "clipped_cells": int(changed[1].sum()),
@@ -254,6 +256,7 @@ def _row_lines(facts: dict[str, Any]) -> list[str]:
                 f"{grouped(facts['missing_cells'])} missing, {grouped(facts['filled_cells'])} filled",
             )
         )
+    lines += [line("unknown", note) for note in facts.get("unknown", ())]
     if facts["clipped_cells"]:
         lines.append(line("cells", f"{grouped(facts['clipped_cells'])} clipped"))
     counts = ", ".join(f"{grouped(count)} {name}" for name, count in facts["splits"].items())

@@ -14,6 +14,13 @@ import numpy as np
 from lepton_mpi.data.files.array_names import split_of_word
 from lepton_mpi.errors import DataError, same_on_all_ranks
 from lepton_mpi.prepare.categories import categories_of, check_units
+from lepton_mpi.prepare.known_categories import (
+    Unknown,
+    are_unknown,
+    codes_for,
+    together,
+    unknown_cells,
+)
 from lepton_mpi.prepare.odd_columns import (
     Numbered,
     counting_columns,
@@ -52,6 +59,7 @@ class BlockFacts:
         str, dict[str, tuple[str, str]]
     ]  # of numbers in texts: by column and unit the first
     different: dict[int, np.ndarray]  # features of whole numbers, no two of them equal
+    unknown: dict[int, Unknown]  # of features that are categories in the file of --like
     notes: tuple[str, ...] = ()
 
 
@@ -82,6 +90,8 @@ class Survey:
         Other features that are different in every row, as ids are.
     notes : tuple of str
         What happened to some rows, with how many they are.
+    unknown : dict of int to Unknown
+        Of features that are categories in the file of --like: cells that are none of them, taken as missing.
     """
 
     row_counts: list[int]
@@ -101,6 +111,7 @@ class Survey:
     counting: tuple[int, ...] = ()
     numbered: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    unknown: dict[int, Unknown] = dataclasses.field(default_factory=dict)
 
     @property
     def row_count(self) -> int:
@@ -162,8 +173,20 @@ def _look(blocks: Blocks, number: int, source: Source, options: Options) -> Bloc
             for column, of_column in block.units.items()
         },
         different=different_in(x) if _has_columns(source) else {},
+        unknown=_unknown(block, x, source),
         notes=block.notes,
     )
+
+
+def _unknown(block: Block, x: np.ndarray, source: Source) -> dict[int, Unknown]:
+    """Cells of categories that the file of --like has not, by feature."""
+    found = {}
+    for feature, texts in (source.known or {}).items():
+        numbers, words = x[:, feature], block.words.get(feature)
+        odd = are_unknown(codes_for(texts).of_cells(numbers, words), numbers, words)
+        if odd.any():
+            found[feature] = unknown_cells(odd, numbers, words)
+    return found
 
 
 def _hashes(block: Block, x: np.ndarray, source: Source) -> np.ndarray:
@@ -284,6 +307,7 @@ def _together(facts: list[BlockFacts], numbered: tuple[int, ...], source: Source
         counting,
         tuple(f for f in numbered if f not in counting and f not in source.dates),
         _counted(note for fact in facts for note in fact.notes),
+        together(fact.unknown for fact in facts),
     )
 
 

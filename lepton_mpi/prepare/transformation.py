@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lepton_mpi.errors import ConfigurationError, DataError
+from lepton_mpi.prepare.known_categories import codes_for
 from lepton_mpi.prepare.options import Options
 from lepton_mpi.prepare.readers import Block, Source
 from lepton_mpi.prepare.statistics import Moments
@@ -80,11 +81,7 @@ class Transformation:
             return x
         x = x.copy()
         for feature, texts in self.categories.items():
-            x[:, feature] = np.nan
-            if words := block.words.get(feature):
-                code = {text: number for number, text in enumerate(texts)}
-                of_texts = np.array([*(code.get(text, np.nan) for text in words.texts), np.nan])
-                x[:, feature] = of_texts[words.codes]
+            x[:, feature] = codes_for(texts).of_cells(x[:, feature], block.words.get(feature))
         return x
 
     def applied(self, block: Block) -> np.ndarray:

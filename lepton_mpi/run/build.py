@@ -105,11 +105,11 @@ def _build(
     cold_start.compile(called_kernels.while_loading())
     data, start = _load(config, world, start)
     train_rows = data.splits["train"]
-    config, by_rule = defaults.settle(config, train_rows.row_count, is_own_model=model is not None)
+    config, derived = defaults.settle(config, defaults.Facts.of(data), model is not None)
     model = _make_model(config, world, model, data)
     layout = Layout(model.shapes)
     micro_batches = MicroBatches(
-        config.global_batch, config.micro_batch or -(-config.global_batch // 8)
+        config.batch_rows, config.micro_batch or -(-config.batch_rows // 8)
     )
     with world.agreeing():
         shuffle, order = _choose_order(config, data, micro_batches, start)
@@ -131,7 +131,7 @@ def _build(
     reader = BatchReader(data, rows_max, augment, reads_in_place)
     reads = TrainingReads(
         *(train_rows, shuffle, strategy.numbers, range(start.epoch, config.epoch_count + 1)),
-        *(start.row // config.global_batch, reader.rows_together, world),
+        *(start.row // config.batch_rows, reader.rows_together, world),
     )
     ends.enter_context(closing(reads))
     return Run(
@@ -156,7 +156,7 @@ def _build(
         step=start.step,
         # The end's checkpoint: that of the beginning where nothing is left to train.
         checkpoint=start.path if world.rank == 0 and start.epoch > config.epoch_count else None,
-        by_rule=by_rule,
+        derived=derived,
     )
 
 

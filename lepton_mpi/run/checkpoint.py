@@ -46,6 +46,7 @@ from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.options.config import Config, make_config
 from lepton_mpi.run import compressed
 from lepton_mpi.run.compressed import Compressed
+from lepton_mpi.run.defaults import with_earlier
 from lepton_mpi.vectors import Layout
 from lepton_mpi.wording import one_line
 
@@ -190,7 +191,7 @@ def configuration(attributes: dict[str, Any], path: Path) -> Config:
         options.pop("data_check", None)  # an option of earlier versions
         if "hidden" not in options:  # which every version has written
             raise KeyError("hidden")
-        return make_config(options)
+        return with_earlier(make_config(options))
     except (ConfigurationError, ValueError, TypeError, KeyError, RecursionError) as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise DataError(f"{path}: attribute configuration: {reason}") from None

@@ -37,7 +37,8 @@ def fit(
     dict
         ``test_accuracy``, ``macro_recall``, ``samples_per_second``, ``weights_digest``, ``world_size`` and
         more, as in the last line of the metrics file; ``parameters``, a dict of name to array; ``history``, a list of a dict for each
-        epoch that was made: ``epoch``, ``learning_rate`` and its figures; ``test_confusion``, rows of the confusion matrix, true class by
+        epoch that was made: ``epoch``, ``learning_rate`` and its figures; ``derived``, options that nobody has chosen by name, with
+        their values; ``test_confusion``, rows of the confusion matrix, true class by
         predicted. Where the data have targets instead of classes, ``test_mse``, ``test_rmse``, ``test_mae`` and ``test_r2``.
 
     Raises

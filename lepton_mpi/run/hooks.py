@@ -143,7 +143,8 @@ class Summary(QuietHook):
 
     def at_end(self, run: Run) -> None:
         """Printed, recorded, and the run's result."""
-        run.result |= summary.say_end(run) | {"history": run.history}
+        of_run = {"history": run.history, "derived": dict(run.derived.values)}
+        run.result |= summary.say_end(run) | of_run
 
 
 def finite_sums(run: Run) -> np.ndarray:

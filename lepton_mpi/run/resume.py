@@ -322,7 +322,7 @@ def _read(config: Config, given: frozenset[str] | None, path: Path, notes: list[
         )
     before = checkpoint.configuration(found, path)
     config, taken = resumed_options.choose(config, given, before, path)
-    start = _place(found, config.global_batch, path)
+    start = _place(found, config.batch_rows, path)
     notes.append(f"goes on from {path}, epoch {start.epoch}, row {start.row}, step {start.step}")
     if taken:
         notes.append(f"takes from it what is not given: {', '.join(taken)}")

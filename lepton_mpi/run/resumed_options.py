@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.options.by_rule import EARLIER
 from lepton_mpi.options.config import OPTIONS, Config
 from lepton_mpi.registry import is_own_file
 from lepton_mpi.wording import one_line
@@ -116,8 +117,8 @@ def _decides(name: str, before: Config) -> bool:
 def _is_given(name: str, given: frozenset[str] | None, mine: Any, theirs: Any) -> bool:
     """Whether somebody has chosen an option or, of the models' own ones, one that differs."""
     if (
-        name == "epochs" and mine is None
-    ):  # which a program that gives all options leaves to the rule
+        name in EARLIER and mine is None
+    ):  # left to the rule, also by a program that gives all options
         return False
     if given is None or name != "own":
         return given is None or name in given
@@ -146,4 +147,4 @@ def _values(own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shown(name: str, value: Any) -> str:
-    return "none" if value is None else one_line(OPTIONS[name].kind.shown(value))
+    return one_line(OPTIONS[name].shown(value))

@@ -19,6 +19,7 @@ from lepton_mpi.models.model import Model
 from lepton_mpi.optimizers.learning_rate import ReducedRate
 from lepton_mpi.options.config import Config
 from lepton_mpi.run.best import Best
+from lepton_mpi.run.defaults import Derived
 from lepton_mpi.run.hook import Hook
 from lepton_mpi.run.report import Report
 from lepton_mpi.run.resume import Start
@@ -78,8 +79,8 @@ class Run:
         What ``fit`` returns.
     phases_before : dict of str to float
         What the clock had counted in each phase before this run.
-    by_rule : str
-        Options that follow from the data, for people.
+    derived : Derived
+        Options that nobody has chosen.
     """
 
     config: Config
@@ -118,7 +119,7 @@ class Run:
     result: dict[str, Any] = field(default_factory=dict)
     began: float = 0.0
     phases_before: dict[str, float] = field(default_factory=dict)
-    by_rule: str = ""
+    derived: Derived = field(default_factory=Derived)
 
     @property
     def train_rows(self) -> Rows:
@@ -138,7 +139,7 @@ class Run:
     @property
     def rows_used(self) -> int:
         """Rows of this epoch that have been used."""
-        return min(self.position * self.config.global_batch, self.train_rows.row_count)
+        return min(self.position * self.config.batch_rows, self.train_rows.row_count)
 
     @property
     def will_go_on_unsaved(self) -> bool:
@@ -152,7 +153,7 @@ class Run:
                 return
             self.world.clock.enter("input", self.step)
             self.epoch, self.began, self.figures = epoch, perf_counter(), {}
-            self.position = self.first_row // self.config.global_batch
+            self.position = self.first_row // self.config.batch_rows
             # The sums of what was trained before the run began count once.
             is_heir = self.first_row > 0 and self.world.rank == 0
             self.loss, self.correct = (

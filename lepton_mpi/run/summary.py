@@ -61,14 +61,16 @@ def say_head(run: Run) -> None:
     batches = run.micro_batches
     report.say(
         "training",
-        f"{config.optimizer} {config.learning_rate:g}, global batch {config.global_batch} in {batches.count} "
-        f"micro-batches of {batches.rows}" + (f", {run.by_rule}" if run.by_rule else ""),
+        f"{config.optimizer} {config.peak_rate:g}, global batch {config.batch_rows} in {batches.count} "
+        f"micro-batches of {batches.rows}",
     )
+    if run.derived.values:
+        report.say("derived", str(run.derived))
     if world.size > batches.count:
         report.say(
             "idle",
             f"{world.size - batches.count} of {world.size} ranks have nothing to compute: a step has {batches.count} micro-batches; "
-            f"--micro-batch {max(1, -(-config.global_batch // world.size))}, or a larger --global-batch",
+            f"--micro-batch {max(1, -(-config.batch_rows // world.size))}, or a larger --global-batch",
         )
     report.say("strategy", str(run.strategy))
     _record_start(run)
@@ -91,6 +93,7 @@ def _record_start(run: Run) -> None:
         parameters=run.layout.size,
         frozen=[name for name in run.layout.shapes if name in run.model.frozen],
         **run.strategy.facts(),
+        derived=list(run.derived.values),
         configuration=dataclasses.asdict(config),
     )
 

@@ -11,6 +11,7 @@ from lepton_mpi.models.registry import make_model
 from lepton_mpi.options.config import Config
 from lepton_mpi.run import checkpoint, checkpoint_folder
 from lepton_mpi.run.build import wanted_of
+from lepton_mpi.run.defaults import with_earlier
 from lepton_mpi.run.resume import attributes
 from lepton_mpi.vectors import Layout
 from lepton_mpi.world.alone import Alone
@@ -40,7 +41,7 @@ def small_checkpoint(step: int, dtype=np.float32, shapes=SHAPES) -> checkpoint.C
 
 def save_random(folder: Path, data: Any, **options: Any) -> Path:
     """A file in ``folder`` of a model of these options for ``data``, a path or the name of an embedded set."""
-    config = Config(data=(str(data),), progress="none", **options)
+    config = with_earlier(Config(data=(str(data),), progress="none", **options))
     rows = load(config.data, wanted_of(config), Alone())
     model = make_model(config.model, config.for_model(threads=1), rows)
     layout, dtype = Layout(model.shapes), np.dtype(config.dtype)

@@ -191,7 +191,7 @@ def test_help_shows_every_option_and_every_default():
     shown = {
         name: OPTIONS[name].shown_default() for name in ("global_batch", "hidden", "shuffle_buffer")
     }
-    assert shown == {"global_batch": "64", "hidden": "128", "shuffle_buffer": "64M"}
+    assert shown == {"global_batch": "auto", "hidden": "auto", "shuffle_buffer": "64M"}
 
 
 def test_help_of_a_choice_lists_what_it_alone_has():

@@ -293,7 +293,8 @@ def test_unknown_categories_may_be_missing(tmp_path):
     assert found == records(run(checkpoint, gap, out=tmp_path / "q.csv", proba=True))
     with pytest.raises(DataError, match=r"column 'colour'"):
         lepton_mpi.load(checkpoint).predict(_shop_with(tmp_path, 7, 2, "pink"))
-    odds = lepton_mpi.load(checkpoint, unknown="missing").predict_proba(table)
+    with pytest.warns(UserWarning, match="column 'colour': 1 cell .* taken as missing: 'pink'"):
+        odds = lepton_mpi.load(checkpoint, unknown="missing").predict_proba(table)
     assert np.allclose(odds, floats(found, "probability of no", "probability of yes"), atol=1e-8)
 
 

@@ -12,6 +12,7 @@ import pytest
 from lepton_mpi.data.files import probe
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.options import sources
+from lepton_mpi.options.by_rule import EARLIER
 from lepton_mpi.options.config import OPTIONS, Config
 from lepton_mpi.run import checkpoint, checkpoint_folder, resume
 from lepton_mpi.run.arithmetic import BY_NUMBER
@@ -40,7 +41,8 @@ def _save(folder, config=None, step=12, epoch=2, row=64, without=(), **attribute
 
 
 def _find(place, **options) -> resume.Start:
-    config = Config(**{"global_batch": 32, "resume": str(place)} | options)
+    # What the rule would settle is given, unless a test leaves it out by None.
+    config = Config(**{**EARLIER} | {"global_batch": 32, "resume": str(place)} | options)
     (start,) = on_ranks(1, lambda world: resume.find(config, world))
     return start
 
@@ -77,7 +79,7 @@ def test_at_the_end_of_an_epoch(tmp_path, without):
 def test_epochs_that_nobody_has_chosen_are_those_of_the_checkpoint(tmp_path, schedule):
     """Not those of the rule, which may be another by now; nor is it a mistake to have given all other options."""
     _save(tmp_path, Config(global_batch=32, epochs=77, schedule=schedule))
-    start = _find(tmp_path, schedule=schedule)
+    start = _find(tmp_path, schedule=schedule, epochs=None)
     assert start.config and start.config.epochs == 77
     assert "takes from it what is not given: --epochs 77" in start.notes
 
@@ -208,7 +210,13 @@ def test_options_that_decide_must_be_the_same(tmp_path):
 def test_what_nobody_has_given_is_that_of_the_checkpoint(tmp_path):
     """Defaults that have become others change no run; so do those of a recipe that was taken unasked before."""
     before = Config(
-        recipe="digits", data=("a.h5",), global_batch=32, learning_rate=0.003, epochs=7, seed=5
+        recipe="digits",
+        data=("a.h5",),
+        global_batch=32,
+        learning_rate=0.003,
+        epochs=7,
+        seed=5,
+        hidden=(9,),
     )
     path = _save(tmp_path, before)
     for words in ([], ["--data", "a.h5"], ["--global-batch", "32", "--seed", "5"]):
