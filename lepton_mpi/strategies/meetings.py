@@ -157,8 +157,8 @@ class MeetingWorkers(Compressing, Workers):
     def memory(self) -> dict[str, int]:
         """Of host workers also the anchor; with a codec differences and residuals."""
         found = super().memory() | ({"anchor": 1} if self.is_shared and self.anchor.size else {})
-        if self._differences or self._streamed:
-            table = self._differences or self._streamed
+        table = self._streamed or self._differences
+        if table:
             found |= {"differences": table.vector_count}
         if self._compression:
             found |= {"residuals": self._compression.vector_count}
