@@ -18,10 +18,10 @@ import numpy as np
 
 from lepton_mpi.collectives.compressing.compressed_sum import CompressedSum
 from lepton_mpi.collectives.compressing.compression import Compression
-from lepton_mpi.collectives.group import Group
-from lepton_mpi.collectives.within_host.vectors import HostVectors, Leaves
+from lepton_mpi.collectives.within_host.vectors import HostVectors
 from lepton_mpi.strategies.compression import Compressing, compression_of
 from lepton_mpi.strategies.strategy import Setting
+from lepton_mpi.strategies.streaming import StreamedMeans, leaf_of_each_host
 from lepton_mpi.strategies.workers import HostWorker, Mean, Worker, Workers
 
 # A fragment may meet twice after a step: when it is due, and at ``finish``.
@@ -37,6 +37,8 @@ class MeetingWorkers(Compressing, Workers):
         Of whole parameters, each of which may meet by itself.
     keeps_anchor : bool
         Whether there is an anchor without a codec, too.
+    streams : bool
+        Whether means come in during later steps, see ``_give`` and ``_take``; else ``_take_mean`` waits for them.
 
     Attributes
     ----------
@@ -53,6 +55,7 @@ class MeetingWorkers(Compressing, Workers):
         worker: Worker,
         fragments: list[tuple[int, int]],
         keeps_anchor: bool = False,
+        streams: bool = False,
     ) -> None:
         super().__init__(setting, worker)
         compression = compression_of(setting, _ROUNDS_OF_STEP)
@@ -65,10 +68,13 @@ class MeetingWorkers(Compressing, Workers):
             self.anchor = np.zeros(size, dtype) if array is None else array
         self._means: list[Mean] = []
         self._differences: _Differences | None = None
-        if compression:
+        self._streamed: StreamedMeans | None = None
+        if streams:
+            self._streamed = StreamedMeans(setting, worker, compression, fragments)
+            self.spans = self._streamed.spans
+        elif compression:
             self._differences = _Differences(setting, worker, compression, fragments)
             self.spans = self._differences.spans
-            self.kernels = [*self.kernels, *compression.codec.kernels]
         else:
             first, end = worker.part.start, worker.part.stop
             bounds = [(max(start, first), min(stop, end)) for start, stop in fragments]
@@ -77,9 +83,12 @@ class MeetingWorkers(Compressing, Workers):
                 Mean(worker.peers, [self.parameters[span] for span in spans])
                 for spans in self.spans
             ]
+        if compression:
+            self.kernels = [*self.kernels, *compression.codec.kernels]
         self._fragment_bytes = [(stop - start) * dtype.itemsize for start, stop in fragments]
         # What a mean of all of it would have sent as it is, and steps, of this run.
         self._uncompressed_bytes, self._step_count = 0, 0
+        self._sent_before = 0
 
     def begin(self) -> None:
         """See ``Workers``: the anchor is what all begin from, and what was left out before is on top of it."""
@@ -117,6 +126,28 @@ class MeetingWorkers(Compressing, Workers):
         self.exchanged_bytes += self._compression.sent_bytes - sent
         self._uncompressed_bytes += 2 * (self._group.host_count - 1) * self._fragment_bytes[number]
 
+    def _give(self, number: int) -> None:
+        """Send a fragment, of which ``_take`` will have the mean."""
+        assert self._streamed
+        self._streamed.give(number, self.parameters, self.anchor)
+        if self._compression:
+            self._uncompressed_bytes += (
+                2 * (self._group.host_count - 1) * self._fragment_bytes[number]
+            )
+        else:
+            own = sum(span.stop - span.start for span in self.spans[number])
+            self.exchanged_bytes += own * self.parameters.itemsize
+
+    def _take(self, number: int) -> list[np.ndarray]:
+        """The mean of a fragment that was given, an array for each of its ``spans``."""
+        assert self._streamed
+        found = self._streamed.take(number, self.anchor)
+        if self._compression:
+            sent = self._compression.sent_bytes
+            self.exchanged_bytes += sent - self._sent_before
+            self._sent_before = sent
+        return found
+
     def _set_anchor(self, numbers: range) -> None:
         """What ``parameters`` are in the ``spans`` of these fragments, where there is an anchor."""
         for span in (span for number in numbers for span in self.spans[number]):
@@ -126,8 +157,10 @@ class MeetingWorkers(Compressing, Workers):
     def memory(self) -> dict[str, int]:
         """Of host workers also the anchor; with a codec differences and residuals."""
         found = super().memory() | ({"anchor": 1} if self.is_shared and self.anchor.size else {})
-        if self._differences and self._compression:
-            found |= {"differences": self._differences.vector_count}
+        table = self._streamed or self._differences
+        if table:
+            found |= {"differences": table.vector_count}
+        if self._compression:
             found |= {"residuals": self._compression.vector_count}
         return found
 
@@ -136,8 +169,12 @@ class MeetingWorkers(Compressing, Workers):
         return super().own_vectors() + (not self.is_shared and self.anchor.size > 0)
 
     def figures(self) -> dict[str, float]:
-        """With a codec also what was sent for the means of parameters."""
-        return super().figures() | self._sent_figures(self._step_count, self._uncompressed_bytes)
+        """With a codec also what was sent for the means of parameters; where means come in during steps ``hidden_share``."""
+        found = super().figures()
+        if self._streamed and self._group.host_count > 1:
+            total, exposed = self._group.sum(self._streamed.seconds).tolist()
+            found |= {"hidden_share": 1 - exposed / total if total else 0.0}
+        return found | self._sent_figures(self._step_count, self._uncompressed_bytes)
 
     def promise(self) -> str:
         """With the codec."""
@@ -162,7 +199,7 @@ class _Differences:
         group, size, dtype = setting.group, setting.layout.size, setting.dtype
         is_host = isinstance(worker, HostWorker)
         # The ranks of a host worker fill its one row together, each its own spans.
-        leaves = _leaf_of_each_host(group) if is_host else None
+        leaves = leaf_of_each_host(group) if is_host else None
         self._vectors = vectors = HostVectors(
             group, size, dtype, "shared", leaves, "differences", is_host
         )
@@ -189,10 +226,3 @@ class _Differences:
         self._sum.run_part(number)
         for span in self.spans[number]:
             np.add(anchor[span], self._sum.result[span], out=parameters[span])
-
-
-def _leaf_of_each_host(group: Group) -> Leaves:
-    """The first rank of each host has one."""
-    starts = [places.start for places in group.places_of_hosts]
-    bounds = tuple(sum(start < place for start in starts) for place in range(group.size + 1))
-    return Leaves(group.host_count, bounds)

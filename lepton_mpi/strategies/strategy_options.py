@@ -41,13 +41,23 @@ class LocalOptions(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class DilocoOptions(Checked):
-    """Defaults: Douillard et al., "DiLoCo", 2023, with meetings for runs of fewer steps than theirs, of 500."""
+    """Defaults: Douillard et al., "DiLoCo", 2023, with meetings for runs of fewer steps than theirs, of 500; overlap: their "Streaming DiLoCo", 2025."""
 
     sync_every: int = option(50, _EVERY, WHOLE_FROM_1)
     outer_rate: float = option(0.7, "learning rate of the outer step, at a meeting", ABOVE_0)
     outer_momentum: float = option(0.9, "of the outer step, Nesterov's", FRACTION)
     fragments: int = option(
         1, "parts of the parameters that meet in turn, so that less is sent at once", WHOLE_FROM_1
+    )
+    overlap_steps: int = option(
+        0,
+        "steps that a worker goes on making while its part of the mean is on its way; fewer than --sync-every; 0: it waits",
+        WHOLE_FROM_0,
+    )
+    overlap_mixing: float = option(
+        0.5,
+        "with --overlap-steps: part of a worker's own parameters that stays when the mean has come",
+        FRACTION,
     )
     across_epochs: bool = option(
         False,

@@ -56,6 +56,24 @@ def test_parameters_are_whole_where_they_are_saved(tmp_path):
         np.testing.assert_array_equal(first.parameters, second.parameters)
 
 
+def test_means_that_overlap_steps_have_the_bits_of_one_host(tmp_path):
+    """DiLoCo merges after the same steps, whenever messages come; how much of the exchange was hidden is said where there is one."""
+    alone, path = tmp_path / "alone.jsonl", tmp_path / "hosts.jsonl"
+    own = ("--strategy", "diloco", "--sync-every", "6", "--fragments", "2", "--overlap-steps", "4")
+    job = jobs.run(4, *_SAYING, str(alone), *own, cwd=tmp_path)
+    assert job.code == 0, job.text
+    assert "overlaps 4 steps, of which one host has nothing to hide" in job.out
+    assert (
+        "hidden" not in job.out.replace("to hide", "")
+        and "hidden_share" not in jobs.metrics(alone)[-1]
+    )
+    said = _run_over_hosts(["2"], *_SAYING, str(path), *own)
+    assert "of the exchange between hosts hidden behind compute" in said
+    first, last = jobs.metrics(alone)[-1], jobs.metrics(path)[-1]
+    assert last["weights_digest"] == first["weights_digest"]
+    assert 0 < last["hidden_share"] <= 1
+
+
 def test_every_model_has_the_digest_of_one_rank_on_two_hosts(tmp_path):
     """Activations, dropout, clipping and regression, with Adam and with momentum, after 3 epochs."""
     program = tmp_path / "runs.py"

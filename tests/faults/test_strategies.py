@@ -46,10 +46,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     **{name: {"strategy": name, **own} for name, own in STRATEGIES.items()},
     "local of hosts": {"strategy": "local", "workers": "hosts", "sync_every": 4},
     "diloco in fragments": {"strategy": "diloco", "fragments": 2, "sync_every": 7},
+    "diloco with overlap": {
+        **{"strategy": "diloco", "fragments": 2, "sync_every": 7, "overlap_steps": 5}
+    },
     "bounded without locks": {"strategy": "bounded", "locks": False},
     "gossip by push-sum": {"strategy": "gossip", "topology": "random_push"},
     "gossip on a ring": {"strategy": "gossip", "topology": "ring", "sync_every": 3},
 }
+# In the long form; other variants wait where these do.
+_KILLED = [*STRATEGIES, "diloco with overlap"]
 # What a run's bits depend on: not even the number of ranks; that number; who is when where.
 _ON_ANY_NUMBER = ("sync", "delayed", "hierarchical", "local of hosts")
 _ON_NO_NUMBER = ("bounded", "bounded without locks")
@@ -175,7 +180,8 @@ def _kill(folder: Path, name: str, **fault: Any) -> jobs.Ended:
     late = _seconds_since_death(folder)
     assert job.code != 0 and late < 10, (late, job.text)
     step = r"\d+" if fault.get("seconds") else fault["step"]
-    pattern = _DIED.format(rank=fault["rank"], ranks=3, step=step, name=name) + _OF_LAUNCHER
+    of = VARIANTS[name]["strategy"]
+    pattern = _DIED.format(rank=fault["rank"], ranks=3, step=step, name=of) + _OF_LAUNCHER
     assert re.search(pattern, job.text), job.text
     assert "Traceback" not in job.text, job.text
     assert not jobs.processes_with(str(folder))
@@ -204,7 +210,7 @@ def test_a_rank_that_is_killed_ends_the_job_and_is_named(killed):
 
 
 @pytest.mark.skipif(not _IS_LONG, reason="LEPTON_STRATEGY_KILLS=20 is the long form")
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", _KILLED)
 @pytest.mark.parametrize("seed", range(_SEED, _SEED + _KILLS))
 def test_a_rank_that_is_killed_at_any_moment(tmp_path, name, seed):
     """Any rank, computing or waiting for others; the newest checkpoint is whole, and a run goes on from it."""
@@ -358,7 +364,7 @@ def test_an_interrupt_ends_the_job(tmp_path, name):
 
 # -- over two hosts ----------------------------------------------------------------------------------
 
-_OVER_HOSTS = list(STRATEGIES) if _IS_LONG else ["hierarchical", "bounded"]
+_OVER_HOSTS = _KILLED if _IS_LONG else ["hierarchical", "bounded"]
 # Each codec, and each strategy that compresses; which of them meet is of no matter to a fault.
 COMPRESSED = (
     *(("diloco", "int8"), ("sync", "powersgd:2"), ("delayed", "topk:0.05"), ("local", "sign")),
@@ -380,7 +386,8 @@ def _kill_over_hosts(folder: Path, name: str, seed: int, **more: Any) -> None:
     print(f"seed {seed}: {name} {more} {fault} on two hosts")
     ended = _over_hosts(folder, ["2"], ({**_SAVED, **VARIANTS[name], **more}, fault))
     assert ended.returncode != 0 and _seconds_since_death(folder) < 15, ended.stderr
-    pattern = _DIED.format(rank=fault["rank"], ranks=4, step=fault["step"], name=name)
+    of = VARIANTS[name]["strategy"]
+    pattern = _DIED.format(rank=fault["rank"], ranks=4, step=fault["step"], name=of)
     # Open MPI may abort a peer on the other host, "Socket closed", before the death on its own host is told.
     first = _OF_LAUNCHER + r"|An error occurred in Socket closed"
     assert re.search(pattern + first, ended.stdout + ended.stderr), ended.stderr

@@ -34,6 +34,15 @@ _CASES = {
     "diloco, hosts, fragments": (
         *("diloco", {"sync_every": 4, "fragments": 3, "workers": "hosts", **_OUTER}),
     ),
+    "diloco, overlap": ("diloco", {"sync_every": 4, "overlap_steps": 2, **_OUTER}),
+    "diloco, hosts, fragments, overlap": (
+        "diloco",
+        {
+            **{"sync_every": 4, "fragments": 3, "workers": "hosts"},
+            **{"overlap_steps": 3, "overlap_mixing": 0.25},
+            **_OUTER,
+        },
+    ),
     "hierarchical": ("hierarchical", {"sync_every": 3}),
     "hierarchical, diloco": ("hierarchical", {"sync_every": 3, "between": "diloco"}),
 }
@@ -112,30 +121,56 @@ class _Meetings:
 
     def __init__(self, group, strategy: MeetingWorkers, monkeypatch) -> None:
         self.given, self.moved = np.zeros((2, _LAYOUT.size))
-        take_mean = strategy._take_mean
+        self._group, self._strategy = group, strategy
         leaders = range(group.size) if not strategy.is_shared else []
-        leaders = leaders or [ranks[0] for ranks in group.ranks_of_hosts]
+        self._leaders = leaders or [ranks[0] for ranks in group.ranks_of_hosts]
+        bounds = np.cumsum([0, *(size // 8 for size in strategy._fragment_bytes)])
+        self._spans = [slice(*each) for each in pairwise(bounds)]
+        self._means: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        take_mean, give, take = strategy._take_mean, strategy._give, strategy._take
 
-        def taken(number: int) -> None:
-            group.host_barrier()
-            before, anchor = strategy.parameters.copy(), strategy.anchor.copy()
-            group.host_barrier()
+        def taken_mean(number: int) -> None:
+            self._before(number)
             take_mean(number)
             group.host_barrier()
-            span = slice(*fragments[number])
-            everybody = np.array(group.comm.allgather(before))
-            mean = np.mean([everybody[rank] for rank in leaders], axis=0)
-            self.given[span] += (mean - anchor)[span]
-            self.moved[span] += (strategy.parameters - anchor)[span]
-            exact = [_EXACT] if span.start <= _EXACT.start < span.stop else []
-            for part in exact:
-                np.testing.assert_allclose(strategy.parameters[part], mean[part], rtol=1e-13)
-            group.host_barrier()
+            self._after(number, strategy.parameters)
 
-        sizes = [size // 8 for size in strategy._fragment_bytes]
-        bounds = np.cumsum([0, *sizes])
-        fragments = list(pairwise(bounds))
-        monkeypatch.setattr(strategy, "_take_mean", taken)
+        def given(number: int) -> None:
+            self._before(number)
+            give(number)
+
+        def taken(number: int) -> list[np.ndarray]:
+            parts, whole = take(number), np.zeros(_LAYOUT.size)
+            for span, part in zip(strategy.spans[number], parts, strict=True):
+                whole[span] = part
+            # The ranks of a host worker have a part each.
+            of_ranks = group.comm.allgather(whole) if strategy.is_shared else [whole]
+            host = group.ranks_of_hosts[group.host_index]
+            self._after(
+                number, sum(of_ranks[rank] for rank in host) if strategy.is_shared else whole
+            )
+            return parts
+
+        monkeypatch.setattr(strategy, "_take_mean", taken_mean)
+        monkeypatch.setattr(strategy, "_give", given)
+        monkeypatch.setattr(strategy, "_take", taken)
+
+    def _before(self, number: int) -> None:
+        """What workers have, and what they began from."""
+        self._group.host_barrier()
+        everybody = np.array(self._group.comm.allgather(self._strategy.parameters.copy()))
+        mean = np.mean([everybody[rank] for rank in self._leaders], axis=0)
+        self._means[number] = mean, self._strategy.anchor.copy()
+        self._group.host_barrier()
+
+    def _after(self, number: int, found: np.ndarray) -> None:
+        """The mean that was taken."""
+        span, (mean, anchor) = self._spans[number], self._means[number]
+        self.given[span] += (mean - anchor)[span]
+        self.moved[span] += (found - anchor)[span]
+        if span.start <= _EXACT.start < span.stop:
+            np.testing.assert_allclose(found[_EXACT], mean[_EXACT], rtol=1e-13)
+        self._group.host_barrier()
 
 
 @cases

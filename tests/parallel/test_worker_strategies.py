@@ -16,6 +16,7 @@ from lepton_mpi.strategies.adasum import combine
 from lepton_mpi.strategies.strategy import Setting
 from lepton_mpi.strategies.topology import PUSHING, TOPOLOGIES
 from lepton_mpi.vectors import Layout
+from tests.parallel.pretended import on_hosts, placements
 from tests.parallel.together import refused, together
 
 # ``mean`` is averaged, as a running statistic is; the sizes are odd, and one parameter is empty.
@@ -141,6 +142,46 @@ def _diloco_twin(count: int, every: int, rate: float, momentum: float) -> np.nda
     return anchor
 
 
+def _streaming_twin(
+    workers: list[_Twin], every: int, late: int, alpha: float, bounds=((0, _SIZE),)
+) -> np.ndarray:
+    """DiLoCo with an outer step of rate 0.6 and momentum 0.8, merged ``late`` steps after it was sent."""
+    anchor, velocity, sent = _start(), np.zeros(_SIZE), {}
+
+    def merge(part: slice, kept: float) -> None:
+        mean = sent.pop(part.start)
+        distance = anchor[part] - mean
+        velocity[part] = 0.8 * velocity[part] + distance
+        trained = np.arange(_SIZE)[part] < _TRAINED
+        moved = anchor[part] - 0.6 * (distance + 0.8 * velocity[part])
+        velocity[part] *= trained
+        anchor[part] = np.where(trained, moved, mean)
+        for worker in workers:
+            worker.w[part] = kept * worker.w[part] + (1 - kept) * anchor[part]
+
+    def send(part: slice) -> None:
+        sent[part.start] = _mean(worker.w[part] for worker in workers)
+
+    parts = [slice(*each) for each in bounds]
+    offsets = [(number + 1) * every // len(parts) for number in range(len(parts))]
+    for step in range(1, _STEPS + 1):
+        for worker in workers:
+            worker.apply(worker.gradient(step))
+        for part, offset in zip(parts, offsets, strict=True):
+            if part.start in sent and (step - offset) % every == late:
+                merge(part, alpha)
+        for part, offset in zip(parts, offsets, strict=True):
+            if (step - offset) % every == 0:
+                send(part)
+    for part in parts:
+        if part.start in sent:
+            merge(part, alpha)
+    for part in parts:
+        send(part)
+        merge(part, 0.0)
+    return anchor
+
+
 def _elastic_twin(count: int, every: int, elasticity: float) -> np.ndarray:
     workers, centre, strength = _workers(count), _start(), elasticity / count
 
@@ -222,6 +263,7 @@ def _adasum_twin(count: int) -> np.ndarray:
     return worker.w
 
 
+_STREAMED = {"outer_rate": 0.6, "outer_momentum": 0.8}
 _CASES = {
     "local": ("local", {"sync_every": 3}, lambda n: _local_twin(n, lambda step: 3)),
     "local, post-local": (
@@ -235,6 +277,15 @@ _CASES = {
     "diloco": (
         *("diloco", {"sync_every": 6, "outer_rate": 0.6, "outer_momentum": 0.8}),
         lambda n: _diloco_twin(n, 6, 0.6, 0.8),
+    ),
+    "diloco, overlap": (
+        *("diloco", _STREAMED | {"sync_every": 6, "overlap_steps": 5}),
+        lambda n: _streaming_twin(_workers(n), 6, 5, 0.5),
+    ),
+    "diloco, overlap of fragments": (
+        "diloco",
+        _STREAMED | {"sync_every": 6, "fragments": 2, "overlap_steps": 4, "overlap_mixing": 0.25},
+        lambda n: _streaming_twin(_workers(n), 6, 4, 0.25, ((0, 15), (15, _SIZE))),
     ),
     "elastic": (
         "elastic",
@@ -298,11 +349,39 @@ def test_fragments_meet_in_turn(world):
 
 
 @pytest.mark.parametrize("workers", ["ranks", "hosts"])
-@pytest.mark.parametrize("fragments", [1, 3])
-def test_rounds_go_on_across_epochs(world, workers, fragments):
+@pytest.mark.parametrize("placement", range(4))
+def test_overlap_between_hosts_is_that_of_its_twin_whatever_the_delays(world, workers, placement):
+    """Two fragments under way at once; a rank worker's part goes through the memory of its host, a host worker's by lanes."""
+    ways = placements(world.size)
+    if placement >= len(ways):
+        pytest.skip("no more ways to place so few ranks")
+    with on_hosts(world, ways[placement]) as group:
+        twins = _workers(group.size)
+        if workers == "hosts":
+            numbers = [twin.numbers for twin in twins]
+            runs = [numbers[places.start : places.stop] for places in group.places_of_hosts]
+            twins = [_Twin([number for run in of_host for number in run]) for of_host in runs]
+        own = _STREAMED | {"sync_every": 6, "fragments": 2, "overlap_steps": 4, "workers": workers}
+        first = _drive(_begin(group, _make(group, "diloco", own)))
+        delays = random.Random(f"{placement} {group.rank}")
+        strategy = _begin(group, _make(group, "diloco", own))
+        second = _drive(strategy, delays=delays)
+        hidden = strategy.figures()["hidden_share"]
+        everybody = group.comm.allgather(second)
+        expected = _streaming_twin(twins, 6, 4, 0.5, ((0, 15), (15, _SIZE)))
+        with together(world):
+            np.testing.assert_allclose(first, expected, rtol=1e-12, atol=1e-13)
+            assert 0 < hidden <= 1
+            for other in everybody:
+                np.testing.assert_array_equal(first, other)
+
+
+@pytest.mark.parametrize("workers", ["ranks", "hosts"])
+@pytest.mark.parametrize(("fragments", "late"), [(1, 0), (3, 0), (1, 3), (3, 5)])
+def test_rounds_go_on_across_epochs(world, workers, fragments, late):
     """A pause changes no bit of what comes, and shows the parameters of the last meeting, the same on all ranks."""
     own = {"sync_every": 6, "outer_rate": 0.6, "outer_momentum": 0.8, "workers": workers}
-    own |= {"fragments": fragments, "across_epochs": True}
+    own |= {"fragments": fragments, "across_epochs": True, "overlap_steps": late}
     whole = _drive(_begin(world, _make(world, "diloco", own)))
     paused, shown = _begin(world, _make(world, "diloco", own)), [_start()]
     drive, finish = _drive, paused.finish
@@ -317,7 +396,7 @@ def test_rounds_go_on_across_epochs(world, workers, fragments):
         np.testing.assert_array_equal(found, whole)
         assert all(other == everybody[0] for other in everybody)
         assert (paused.consensus() == found).all()
-        if fragments == 1:
+        if fragments == 1 and not late:
             # After 4 steps none has met, after 8 and 12 once and twice, after 16 still twice.
             np.testing.assert_array_equal(shown[1], shown[0])
             assert meetings == 2 and (shown[2] != shown[1]).any() and (shown[3] != shown[2]).any()
@@ -492,6 +571,8 @@ def test_what_does_not_fit_is_refused_on_every_rank(world):
     """Before the first step, with what to take."""
     with refused(world, ConfigurationError, "--fragments", "at most", "3"):
         _make(world, "diloco", {"fragments": 9})
+    with refused(world, ConfigurationError, "--overlap-steps", "fewer steps", "--sync-every"):
+        _make(world, "diloco", {"sync_every": 4, "overlap_steps": 4})
     if world.size > 1:
         for name in ("local", "diloco", "elastic", "gossip", "bounded", "adasum"):
             with refused(world, ConfigurationError, f"--strategy {name}: ", "--micro-batch"):

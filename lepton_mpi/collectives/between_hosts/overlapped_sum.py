@@ -63,6 +63,8 @@ class OverlappedSum:
     operation : {"sum", "max", "min"}
     compression : Compression, optional
         Of the vector, for operation "sum" over several hosts; ``buckets`` are those that it has made.
+    slices : list of (start, stop), optional
+        Of these buckets, where ``compression`` was asked for those of several sums at once.
 
     Attributes
     ----------
@@ -79,13 +81,14 @@ class OverlappedSum:
         buckets: list[tuple[int, int]],
         operation: str = "sum",
         compression: Compression | None = None,
+        slices: list[tuple[int, int]] | None = None,
     ) -> None:
         group = vectors.group
         # A rank is ready with a bucket, and has added up its slices of all of them.
         self._ready, self._added = HostFlags(group, len(buckets)), HostFlags(group, 1)
         self._go_on = let_messages_go_on(group)
         if compression:
-            self.slices = compression.slices(buckets)
+            self.slices = compression.slices(buckets) if slices is None else slices
             made = [compression.lane(vectors, *slice_) for slice_ in self.slices]
         else:
             self.slices = _slices(group, buckets)

@@ -48,7 +48,7 @@ class CompressedSum:
         whole = [(0, vectors.count)]
         self.result, self.compression = vectors.result, compression
         self._meeting = HostMeeting(vectors.group)
-        cut = _cut(compression.buckets(buckets or whole), parts or whole)
+        cut = buckets_of_parts(compression.buckets(buckets or whole), parts or whole)
         left = iter(compression.slices([bucket for of_part in cut for bucket in of_part]))
         self.slices: list[list[slice]] = []
         self._parts: list[tuple[HostPlan, list[Lane]]] = []
@@ -78,12 +78,12 @@ class CompressedSum:
         self._meeting.run()
 
 
-def _cut(
+def buckets_of_parts(
     buckets: Sequence[tuple[int, int]], parts: Sequence[tuple[int, int]]
 ) -> list[list[tuple[int, int]]]:
-    """What is in each part of each bucket.
+    """What is in each of ``parts`` of each of ``buckets``: for each part, in the order of the buckets.
 
-    >>> _cut([(4, 9), (0, 4)], [(0, 6), (6, 9)])
+    >>> buckets_of_parts([(4, 9), (0, 4)], [(0, 6), (6, 9)])
     [[(4, 6), (0, 4)], [(6, 9)]]
     """
     cut = [[(max(a, start), min(b, stop)) for a, b in buckets] for start, stop in parts]
