@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
+from lepton_mpi import fault_points
 from lepton_mpi.data import augmentation, called_kernels
 from lepton_mpi.data.batches import BatchReader, MicroBatchReader
 from lepton_mpi.data.dataset import DataSet, normalised_in_memory
@@ -30,6 +31,7 @@ from lepton_mpi.registry import load as load_own
 from lepton_mpi.run import (
     defaults,
     evaluation,
+    faults,
     freezing,
     hooks,
     initial,
@@ -78,6 +80,7 @@ def build(
         On every rank.
     """
     world.clock.enter("start")  # of another run in this job than the first, too
+    fault_points.reached("start")
     phases_before = dict(world.clock.seconds)
     world.agree_on("the configuration", dataclasses.asdict(config))
     threadpoolctl.threadpool_limits(summary.thread_count(config, world))
@@ -332,7 +335,8 @@ def _initialise(
 def _make_hooks(run: Run) -> list[Hook]:
     """Those of every run, and the user's. Raises ConfigurationError on every rank."""
     summary.say_head(run)
-    made: list[Hook] = [hooks.TrainingFigures(), hooks.Validation(), hooks.Progress()]
+    made: list[Hook] = [*faults.hooks_for(run), hooks.TrainingFigures(), hooks.Validation()]
+    made += [hooks.Progress()]
     made += [KeepBest(run)] if is_wanted(run.config) else []
     folder = run.config.checkpoint
     checkpoints = hooks.Checkpoints(run, folder) if folder else None

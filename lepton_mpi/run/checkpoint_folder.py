@@ -6,6 +6,7 @@ A file is written under a temporary name, synced and renamed, and the folder is 
 import os
 from pathlib import Path
 
+from lepton_mpi import fault_points
 from lepton_mpi.durable import replace_durably
 from lepton_mpi.errors import DataError
 from lepton_mpi.run.checkpoint import Checkpoint, verify, write_file
@@ -33,10 +34,14 @@ def save(folder: Path, checkpoint: Checkpoint, own: list[Path] | None = None) ->
     for left in folder.glob("step-*.tmp"):
         left.unlink()
     temporary = path.with_suffix(".tmp")
+    step = checkpoint.attributes["step"]
     try:
+        fault_points.reached("checkpoint.before_write", step)
         write_file(temporary, checkpoint)
         _make_newest(temporary, [file for file in newest_first(folder) if file != path])
+        fault_points.reached("checkpoint.before_rename", step)
         replace_durably(temporary, path)
+        fault_points.reached("checkpoint.after_rename", step)
     except RuntimeError as error:  # h5py raises it, too, when a disk is full
         raise OSError(one_line(error)) from None
     finally:

@@ -50,6 +50,7 @@ GROUND = {
     "early_signals",
     "errors",
     "extras",
+    "fault_points",
     "wording",
     "launcher",
     "durable",
@@ -94,9 +95,11 @@ MAY_IMPORT = {
     "exporting": {"data", "layers", "models", "options", "run"},
     "doctor": {"collectives", "kernels", "world"},
     "batch_systems": {"options"},
+    "chaos": {"run", "starting"},
     "commands": {
         *(
             "batch_systems",
+            "chaos",
             "doctor",
             "exporting",
             "interpretation",
