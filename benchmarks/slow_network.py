@@ -31,6 +31,7 @@ from benchmarks.harness import (
     Column,
     Launch,
     Row,
+    command_line,
     machine,
     print_header,
     print_row,
@@ -115,8 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Options."""
-    parser = argparse.ArgumentParser(prog="benchmarks.slow_network", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = command_line("slow_network", __doc__)
     ways = list(dict.fromkeys([*STEPS, *TRAINING]))
     parser.add_argument("--parts", nargs="+", choices=("steps", "training"), metavar="PART")
     parser.add_argument("--ways", nargs="+", choices=ways, default=ways, metavar="WAY")

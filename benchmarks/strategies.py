@@ -35,6 +35,7 @@ from benchmarks.harness import (
     Column,
     Launch,
     Row,
+    command_line,
     machine,
     mpi_command,
     print_header,
@@ -168,8 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Options."""
-    parser = argparse.ArgumentParser(prog="benchmarks.strategies", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = command_line("strategies", __doc__)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK")
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS), metavar="WAY")
     rates_help = "of the links between 2 hosts, as tc writes them, and 0 for one host; default: 0 1gbit 100mbit"

@@ -23,6 +23,7 @@ from benchmarks.harness import (
     Column,
     Launch,
     Row,
+    command_line,
     machine,
     print_header,
     print_row,
@@ -111,8 +112,7 @@ def _complete(row: Row, part: str) -> Row:
 
 
 def _parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks.torch", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = command_line("torch", __doc__)
     parts = ("verbs", "steps", "fsdp", "hosts")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts[:3], metavar="PART")
     parser.add_argument("--ranks", nargs="+", type=int, default=[2, 4, 8])
