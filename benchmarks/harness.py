@@ -247,8 +247,9 @@ def command_line(name: str, description: str | None) -> argparse.ArgumentParser:
 
 def print_header(title: str, facts: Mapping[str, Any]) -> None:
     """Title and facts as lines that start with #; on stderr, whether other programs run."""
-    if facts.get("load", 0.0) > _LOAD_MAX:
-        print(f"load {facts['load']}: other programs disturb all numbers", file=sys.stderr)
+    load = facts.get("load")
+    if isinstance(load, float) and load > _LOAD_MAX:
+        print(f"load {load}: other programs disturb all numbers", file=sys.stderr)
     print(f"# {title}")
     width = max(map(len, facts))
     for name, value in facts.items():

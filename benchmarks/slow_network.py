@@ -26,7 +26,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from benchmarks.emulated_hosts import EmulatedHosts, HostsUnavailableError
+from benchmarks.emulated_hosts import EmulatedHosts
 from benchmarks.harness import (
     Column,
     Launch,
@@ -39,6 +39,7 @@ from benchmarks.harness import (
     run,
     write_rows,
 )
+from benchmarks.host_runs import HostsUnavailableError
 
 _RANKS_PER_HOST = (2, 2)
 _HOSTS = len(_RANKS_PER_HOST)

@@ -29,7 +29,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.emulated_hosts import EmulatedHosts, HostsUnavailableError
+from benchmarks.emulated_hosts import EmulatedHosts
 from benchmarks.engines.slow_rank import SLOW, write_data
 from benchmarks.harness import (
     Column,
@@ -44,6 +44,7 @@ from benchmarks.harness import (
     run,
     write_rows,
 )
+from benchmarks.host_runs import HostsUnavailableError
 
 _RANKS_PER_HOST = (2, 2)
 _RANKS = sum(_RANKS_PER_HOST)

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.emulated_hosts import EmulatedHosts, HostsUnavailableError
+from benchmarks.emulated_hosts import EmulatedHosts
 from benchmarks.harness import (
     ROOT,
     RUN_LOCAL,
@@ -31,6 +31,7 @@ from benchmarks.harness import (
     run,
     write_rows,
 )
+from benchmarks.host_runs import HostsUnavailableError
 from benchmarks.peers.environment import TORCH, Environment, install
 
 # Beside the peers' packages, and a marker of its own, since they may have been installed before.
