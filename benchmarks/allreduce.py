@@ -17,7 +17,7 @@ The exit code is 1 (on ranks 5) if a sum was wrong, and 1 if lepton_mpi could no
 import argparse
 import os
 
-from benchmarks.harness import constant_of
+from benchmarks.harness import command_line, constant_of
 from lepton_mpi import launcher
 from lepton_mpi.options.kinds import parse_size
 
@@ -67,8 +67,7 @@ def main() -> int:
 
 def parse_command_line() -> argparse.Namespace:
     """Options; ``sizes`` are bytes, ascending; ``peers`` names of libraries."""
-    parser = argparse.ArgumentParser(prog="benchmarks.allreduce", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = command_line("allreduce", __doc__)
     add = parser.add_argument
     sizes_help = f"with K, M, G for powers of 1024; default: {' '.join(SIZES)}"
     add("--sizes", nargs="+", type=parse_size, metavar="BYTES", help=sizes_help)

@@ -10,7 +10,6 @@ vector, of which each byte is read and written once. Vectors that fit a second-l
 sparse codecs and low rank: gradients have few large elements. Error feedback sends the rest later.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import numpy as np
 from benchmarks.harness import (
     Column,
     Row,
+    command_line,
     machine,
     print_header,
     print_row,
@@ -56,8 +56,7 @@ _ROUNDINGS = 64
 
 def main() -> int:
     """Measure, print and write; returns 1 if something was lost."""
-    parser = argparse.ArgumentParser(prog="benchmarks.codecs", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = command_line("codecs", __doc__)
     parser.add_argument("--codecs", nargs="+", default=TEXTS, metavar="NAME", help="default: all")
     parser.add_argument("--seconds", type=float, default=0.5, help="for each time; default: 0.5")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")

@@ -29,6 +29,7 @@ from benchmarks.harness import (
     ROOT,
     Column,
     Row,
+    command_line,
     die_with_parent,
     machine,
     mpi_command,
@@ -73,8 +74,7 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="benchmarks.cold_start", description=__doc__)
-    made.formatter_class = argparse.RawDescriptionHelpFormatter
+    made = command_line("cold_start", __doc__)
     made.add_argument("--ranks", type=int, default=8, help="of each job; default: 8")
     made.add_argument("--starts", type=int, default=1, help="cold starts; default: 1")
     made.add_argument("--together", type=int, default=1, help="jobs at once; default: 1")

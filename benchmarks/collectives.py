@@ -17,6 +17,7 @@ from benchmarks.harness import (
     Column,
     Launch,
     Row,
+    command_line,
     machine,
     mpi_command,
     over_launches,
@@ -147,8 +148,7 @@ def _print_goals(rows: list[Row]) -> None:
 
 
 def _parse_command_line() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks.collectives", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = command_line("collectives", __doc__)
     add = parser.add_argument
     add("--ranks", nargs="+", type=int, default=[2, 4, 8], metavar="N", help="default: 2 4 8")
     add("--verbs", nargs="+", choices=VERBS, default=list(VERBS), help="default: all")

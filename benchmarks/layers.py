@@ -24,6 +24,7 @@ from benchmarks.harness import (
     Column,
     Launch,
     Row,
+    command_line,
     machine,
     print_header,
     print_row,
@@ -69,8 +70,7 @@ def main() -> int:
 
 def parse_command_line() -> argparse.Namespace:
     """Options."""
-    parser = argparse.ArgumentParser(prog="benchmarks.layers", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = command_line("layers", __doc__)
     names = [case.name for case in CASES]
     parser.add_argument(
         "--layers", nargs="+", choices=names, default=names, metavar="LAYER", help=", ".join(names)

@@ -30,6 +30,7 @@ from benchmarks.engines.loader_case import CACHES, DataFile
 from benchmarks.harness import (
     Column,
     Row,
+    command_line,
     machine,
     print_header,
     print_row,
@@ -91,8 +92,7 @@ def main() -> int:
 
 def parse_command_line() -> argparse.Namespace:
     """Options; sizes are bytes."""
-    parser = argparse.ArgumentParser(prog="benchmarks.loader", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = command_line("loader", __doc__)
     add = parser.add_argument
     bytes_help = "of a file before it is packed; default: 1G"
     add("--bytes", nargs="+", type=parse_size, default=[1 << 30], metavar="SIZE", help=bytes_help)
@@ -131,8 +131,6 @@ def compare(options: argparse.Namespace, folder: Path) -> int:
         print(problem, file=sys.stderr)
         return _ENVIRONMENT_EXIT
     facts: dict[str, object] = dict(machine())
-    if facts["load"] > 0.5:
-        print(f"load {facts['load']}: other programs disturb all numbers", file=sys.stderr)
     with _files(planned) as files:
         trial = min(files, key=lambda file: (file.layout != "contiguous", file.path.stat().st_size))
         versions = {name: version for name in options.peers if (version := set_up(name, trial))}

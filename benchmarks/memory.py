@@ -18,6 +18,7 @@ from benchmarks.harness import (
     Column,
     Launch,
     Row,
+    command_line,
     machine,
     mpi_command,
     print_header,
@@ -99,8 +100,7 @@ def main() -> int:
 
 def parse_command_line() -> argparse.Namespace:
     """Options."""
-    parser = argparse.ArgumentParser(prog="benchmarks.memory", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = command_line("memory", __doc__)
     models = list(dict.fromkeys(case.model for case in CASES))
     parser.add_argument("--models", nargs="+", choices=models, default=models)
     parser.add_argument("--ranks", nargs="+", type=int, default=[1, 2], help="default: 1 2")

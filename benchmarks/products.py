@@ -6,7 +6,6 @@ Forward is ``x @ w``, gradient ``x.T @ g``, backward ``g @ w.T``; the engine's a
 ``lepton_mpi/kernels/product_kernels.py``, BLAS is the one that Numba calls, SciPy's OpenBLAS, on one thread. GFLOP/s are of the median call of warm data, both in turn.
 """
 
-import argparse
 import statistics
 import sys
 import time
@@ -18,6 +17,7 @@ from benchmarks.engines import product_kernels as blas
 from benchmarks.harness import (
     Column,
     Row,
+    command_line,
     machine,
     print_header,
     print_row,
@@ -53,8 +53,7 @@ _COLUMNS = (
 
 def main() -> int:
     """Measure, print and write; returns 1 if a product was wrong."""
-    parser = argparse.ArgumentParser(prog="benchmarks.products", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = command_line("products", __doc__)
     parser.add_argument("--seconds", type=float, default=0.2, help="for each product; default: 0.2")
     parser.add_argument("--json", metavar="FILE", help="write the rows there, too")
     options = parser.parse_args()

@@ -30,6 +30,7 @@ from benchmarks import public_peers
 from benchmarks.harness import (
     Column,
     Row,
+    command_line,
     machine,
     print_header,
     print_row,
@@ -107,8 +108,7 @@ def _verdict(rows: Sequence[Row]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="benchmarks.public_tables", description=__doc__)
-    made.formatter_class = argparse.RawDescriptionHelpFormatter
+    made = command_line("public_tables", __doc__)
     names = [each.name for each in SETS]
     made.add_argument("--sets", nargs="+", choices=names, metavar="NAME", help="default: all")
     made.add_argument("--seeds", type=int, default=3, help="splits of each set; default: 3")

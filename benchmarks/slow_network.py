@@ -26,11 +26,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from benchmarks.emulated_hosts import EmulatedHosts, HostsUnavailableError
+from benchmarks.emulated_hosts import EmulatedHosts
 from benchmarks.harness import (
     Column,
     Launch,
     Row,
+    command_line,
     machine,
     print_header,
     print_row,
@@ -38,6 +39,7 @@ from benchmarks.harness import (
     run,
     write_rows,
 )
+from benchmarks.host_runs import HostsUnavailableError
 
 _RANKS_PER_HOST = (2, 2)
 _HOSTS = len(_RANKS_PER_HOST)
@@ -115,8 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Options."""
-    parser = argparse.ArgumentParser(prog="benchmarks.slow_network", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = command_line("slow_network", __doc__)
     ways = list(dict.fromkeys([*STEPS, *TRAINING]))
     parser.add_argument("--parts", nargs="+", choices=("steps", "training"), metavar="PART")
     parser.add_argument("--ways", nargs="+", choices=ways, default=ways, metavar="WAY")

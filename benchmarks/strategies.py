@@ -29,12 +29,13 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.emulated_hosts import EmulatedHosts, HostsUnavailableError
+from benchmarks.emulated_hosts import EmulatedHosts
 from benchmarks.engines.slow_rank import SLOW, write_data
 from benchmarks.harness import (
     Column,
     Launch,
     Row,
+    command_line,
     machine,
     mpi_command,
     print_header,
@@ -43,6 +44,7 @@ from benchmarks.harness import (
     run,
     write_rows,
 )
+from benchmarks.host_runs import HostsUnavailableError
 
 _RANKS_PER_HOST = (2, 2)
 _RANKS = sum(_RANKS_PER_HOST)
@@ -168,8 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Options."""
-    parser = argparse.ArgumentParser(prog="benchmarks.strategies", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = command_line("strategies", __doc__)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK")
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS), metavar="WAY")
     rates_help = "of the links between 2 hosts, as tc writes them, and 0 for one host; default: 0 1gbit 100mbit"

@@ -16,13 +16,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.emulated_hosts import EmulatedHosts, HostsUnavailableError
+from benchmarks.emulated_hosts import EmulatedHosts
 from benchmarks.harness import (
     ROOT,
     RUN_LOCAL,
     Column,
     Launch,
     Row,
+    command_line,
     machine,
     print_header,
     print_row,
@@ -30,6 +31,7 @@ from benchmarks.harness import (
     run,
     write_rows,
 )
+from benchmarks.host_runs import HostsUnavailableError
 from benchmarks.peers.environment import TORCH, Environment, install
 
 # Beside the peers' packages, and a marker of its own, since they may have been installed before.
@@ -111,8 +113,7 @@ def _complete(row: Row, part: str) -> Row:
 
 
 def _parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks.torch", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = command_line("torch", __doc__)
     parts = ("verbs", "steps", "fsdp", "hosts")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts[:3], metavar="PART")
     parser.add_argument("--ranks", nargs="+", type=int, default=[2, 4, 8])

@@ -23,6 +23,7 @@ from benchmarks.engines.networks import NETWORKS
 from benchmarks.harness import (
     Column,
     Row,
+    command_line,
     machine,
     over_launches,
     print_header,
@@ -109,8 +110,7 @@ def main() -> int:
 
 def parse_command_line() -> argparse.Namespace:
     """Options."""
-    parser = argparse.ArgumentParser(prog="benchmarks.training", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = command_line("training", __doc__)
     models = sorted({setting.model for setting in SETTINGS})
     parser.add_argument("--models", nargs="+", choices=models, default=models)
     parser.add_argument("--ranks", nargs="+", type=int, help="default: 1 2 8, of mlp-10m 1 2")

@@ -19,13 +19,13 @@ The exit code is 1 if parameters were wrong or lepton_mpi could not be measured.
 
 import argparse
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks.harness import (
     Column,
     Row,
+    command_line,
     machine,
     print_header,
     print_row,
@@ -84,8 +84,7 @@ def main() -> int:
 
 def parse_command_line() -> argparse.Namespace:
     """Options; ``sizes`` are numbers of parameters, ascending; ``peers`` names of libraries."""
-    parser = argparse.ArgumentParser(prog="benchmarks.update", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = command_line("update", __doc__)
     add = parser.add_argument
     sizes_help = f"numbers of parameters; default: {' '.join(SIZES)}"
     add("--sizes", nargs="+", type=_count, metavar="COUNT", help=sizes_help)
@@ -110,8 +109,6 @@ def compare(options: argparse.Namespace) -> int:
     """Measure, print and write all; 1 if parameters were wrong or lepton_mpi could not be measured."""
     versions = {library: version for library in options.peers if (version := set_up(library))}
     facts = machine()
-    if facts["load"] > 0.5:
-        print(f"load {facts['load']}: other programs disturb all numbers", file=sys.stderr)
     our_mpi = os.environ.get("LEPTON_MPI", "openmpi")
     print_header(
         "sum of gradients and update of parameters: medians over launches",

@@ -13,7 +13,8 @@ import threading
 import time
 from dataclasses import dataclass
 
-from benchmarks.emulated_hosts import EmulatedHosts, HostsUnavailableError, kill
+from benchmarks.emulated_hosts import EmulatedHosts
+from benchmarks.host_runs import HostsUnavailableError, kill
 
 _PORT = 5201
 # TCP finds the rate of the link in this time, and it does not count.

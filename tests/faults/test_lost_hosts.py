@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.emulated_hosts import EmulatedHosts, HostsUnavailableError
+from benchmarks.emulated_hosts import EmulatedHosts
+from benchmarks.host_runs import HostsUnavailableError
 from tests.faults import jobs
 
 TRAIN = ("-m", "lepton_mpi.train", "--progress", "none")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from lepton_mpi.batch import Batch, Input
 from lepton_mpi.commands.export import Options, export_checkpoint
@@ -113,6 +114,8 @@ CASES: dict[str, Case] = {
     },
     "wide_and_deep targets": Case("wide_and_deep", (2,), options={"hidden": (8,)}, targets=1),
 }
+every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"], ids=["f4", "f8"])
 
 
 def saved(folder: Path, case: Case, dtype: str = "float32", model_name: str = "") -> Path:

@@ -29,6 +29,7 @@ from lepton_mpi.models.network import Network
 from lepton_mpi.sync import NO_SYNC
 from lepton_mpi.vectors import Layout
 from tests import reference_layers as reference
+from tests.serial.slopes import check_slopes, loss_and_gradient, parameters_of
 
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f4", "f8"])
 
@@ -206,33 +207,8 @@ def _batch(network: Network, rows: int) -> Batch:
     return Batch(x, y, np.arange(rows) + 10, 99)
 
 
-def _parameters(network: Network) -> tuple[Layout, np.ndarray]:
-    layout = Layout(network.shapes)
-    vector = np.empty(layout.size)
-    network.initialise(layout.views(vector), 1)
-    return layout, vector + 0.4 * _normal(8, layout.size)
-
-
-def _loss_and_gradient(network, layout, vector, batch) -> tuple[float, np.ndarray]:
-    gradient = np.full(layout.size, np.nan)
-    views = layout.views(vector), batch, layout.views(gradient)
-    return network.loss_and_gradient(*views, NO_SYNC)[0], gradient
-
-
 def _check_gradient(network: Network, rows: int) -> None:
-    """Central differences of fourth order, in float64."""
-    (layout, vector), batch = _parameters(network), _batch(network, rows)
-    _, gradient = _loss_and_gradient(network, layout, vector, batch)
-    slopes, step = np.empty(layout.size), 1e-4
-    for i in range(layout.size):
-        losses = []
-        for shift in (-2, -1, 1, 2):
-            moved = vector.copy()
-            moved[i] += shift * step
-            losses.append(_loss_and_gradient(network, layout, moved, batch)[0])
-        slopes[i] = (losses[0] - 8 * losses[1] + 8 * losses[2] - losses[3]) / (12 * step)
-    scale = np.abs(slopes).max(initial=0)
-    np.testing.assert_allclose(gradient, slopes, rtol=0, atol=1e-6 * scale)
+    check_slopes(network, rows, 1_000_000, _batch(network, rows), moved=0.4, step=1e-4)
 
 
 @pytest.mark.parametrize(("part", "length"), PARTS.values(), ids=PARTS)
@@ -251,11 +227,11 @@ def test_gradients_of_a_weight_that_embedding_and_loss_share():
 def test_evaluation_and_prediction_go_with_the_loss():
     """The same loss; likeliest tokens everywhere, probabilities of the token behind the row."""
     network = _network(LayerNorm(), 3)
-    (layout, vector), batch = _parameters(network), _batch(network, 6)
+    (layout, vector), batch = parameters_of(network, 0.4), _batch(network, 6)
     predicted, outputs = np.full_like(batch.y, -1), _nan(6, 5)
     loss = network.evaluate(layout.views(vector), batch, predicted)
     network.predict(layout.views(vector), batch, outputs)
-    trained, _ = _loss_and_gradient(network, layout, vector, batch)
+    trained, _ = loss_and_gradient(network, layout, vector, batch)
     np.testing.assert_allclose(loss, trained, rtol=1e-13)
     np.testing.assert_array_equal(outputs.argmax(axis=1), predicted[:, -1])
     np.testing.assert_allclose(outputs.sum(axis=1), 1, rtol=1e-14)
@@ -272,7 +248,7 @@ def test_a_cache_of_keys_and_values_gives_what_the_whole_row_gives(is_rotary):
         return _network(Residual(Sequential(inner)), length)
 
     whole = network(7, 0)
-    layout, vector = _parameters(whole)
+    layout, vector = parameters_of(whole, 0.4)
     batch, expected = _batch(whole, 3), _nan(3, 5)
     whole.predict(layout.views(vector), batch, expected)
     for step in (1, 7):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lepton_mpi.batch import Batch, Input
+from lepton_mpi.batch import Input
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.kernels.product_kernels import right_scratch_size
 from lepton_mpi.layers import dense_layer_kernels, loss_kernels, pointwise_kernels
@@ -15,9 +15,8 @@ from lepton_mpi.layers.dropout import Dropout
 from lepton_mpi.layers.losses import CrossEntropy, Huber, SquaredError
 from lepton_mpi.models import logistic_kernels
 from lepton_mpi.models.network import Network
-from lepton_mpi.sync import NO_SYNC
-from lepton_mpi.vectors import Layout
 from tests import reference
+from tests.serial.slopes import batch_of, check_slopes, loss_and_gradient, network_of, parameters_of
 
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f4", "f8"])
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -132,79 +131,33 @@ PARTS = {
     "concatenate": (Parallel([Identity(), Dense(2), Activation("tanh")], Concatenate()), (3, 4)),
     "reshape": (Sequential([Reshape(2, 6), Dense(3), Reshape(3, 2)]), (3, 4)),
 }  # fmt: skip
+# Elements of a gradient.
+_ALL = 1_000_000
 HEADS = {"cross entropy": CrossEntropy(), "squared error": SquaredError(), "huber": Huber(0.7)}
-
-
-def _network(part, shape: tuple[int, ...], head=None, recompute: int = 0) -> Network:
-    body = [Dense(shape[-1]), part, Reshape(), Dense(3)]
-    return Network(
-        "test", Sequential(body), {"x": Input("numbers", shape)}, head or CrossEntropy(), recompute
-    )
-
-
-def _batch(network: Network, rows: int) -> Batch:
-    generator = np.random.default_rng(rows)
-    x = generator.standard_normal((rows, *network.inputs["x"].shape))
-    is_class = network.task == "classes"
-    y = (
-        generator.integers(0, 3, rows).astype(np.int32)
-        if is_class
-        else generator.standard_normal((rows, 3))
-    )
-    return Batch(x, y, np.arange(rows) + 10, 99)
-
-
-def _parameters(network: Network) -> tuple[Layout, np.ndarray]:
-    layout = Layout(network.shapes)
-    vector = np.empty(layout.size)
-    network.initialise(layout.views(vector), 1)
-    return layout, vector + 0.1 * _normal(8, layout.size)
-
-
-def _loss_and_gradient(network, layout, vector, batch) -> tuple[float, np.ndarray]:
-    gradient = np.full(layout.size, np.nan)
-    views = layout.views(vector), batch, layout.views(gradient)
-    return network.loss_and_gradient(*views, NO_SYNC)[0], gradient
-
-
-def _check_gradient(network: Network, rows: int) -> None:
-    """Central differences of fourth order, in float64."""
-    (layout, vector), batch = _parameters(network), _batch(network, rows)
-    _, gradient = _loss_and_gradient(network, layout, vector, batch)
-    slopes, step = np.empty(layout.size), 1e-5
-    for i in range(layout.size):
-        losses = []
-        for shift in (-2, -1, 1, 2):
-            moved = vector.copy()
-            moved[i] += shift * step
-            losses.append(_loss_and_gradient(network, layout, moved, batch)[0])
-        slopes[i] = (losses[0] - 8 * losses[1] + 8 * losses[2] - losses[3]) / (12 * step)
-    scale = np.abs(slopes).max(initial=0)
-    np.testing.assert_allclose(gradient, slopes, rtol=0, atol=1e-6 * scale)
 
 
 @pytest.mark.parametrize(("part", "shape"), PARTS.values(), ids=PARTS)
 @pytest.mark.parametrize("rows", [0, 1, 7])
 def test_gradients_are_the_slopes_of_the_loss(part, shape, rows):
     """To 1e-6 of the largest; without rows they are 0."""
-    _check_gradient(_network(part, shape), rows)
+    check_slopes(network_of(part, shape), rows, _ALL)
 
 
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
 def test_gradients_of_losses(head):
-    _check_gradient(_network(Activation("tanh"), (4,), head), 5)
+    check_slopes(network_of(Activation("tanh"), (4,), head=head), 5, _ALL)
 
 
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
 def test_evaluation_and_prediction_go_with_the_loss(head):
     """The same loss without dropout; predictions are the likeliest classes, or the outputs."""
-    network = _network(Activation("tanh"), (4,), head)
-    (layout, vector), batch = _parameters(network), _batch(network, 6)
+    network = network_of(Activation("tanh"), (4,), head=head)
+    (layout, vector), batch = parameters_of(network), batch_of(network, 6)
     predicted, outputs = np.full_like(batch.y, -1), np.full((6, 3), np.nan)
     loss = network.evaluate(layout.views(vector), batch, predicted)
     network.predict(layout.views(vector), batch, outputs)
     np.testing.assert_allclose(
-        loss, _loss_and_gradient(network, layout, vector, batch)[0], rtol=1e-13
+        loss, loss_and_gradient(network, layout, vector, batch)[0], rtol=1e-13
     )
     if network.task == "classes":
         np.testing.assert_array_equal(outputs.argmax(axis=1), predicted)
@@ -216,23 +169,23 @@ def test_evaluation_and_prediction_go_with_the_loss(head):
 
 def test_dropout_is_left_out_in_evaluation():
     """Its mask depends on draw, row and layer."""
-    network, plain = _network(Dropout(0.9), (9,)), _network(Identity(), (9,))
-    layout, vector = _parameters(network)
-    batch, predicted = _batch(network, 5), np.empty(5, np.int32)
+    network, plain = network_of(Dropout(0.9), (9,)), network_of(Identity(), (9,))
+    layout, vector = parameters_of(network)
+    batch, predicted = batch_of(network, 5), np.empty(5, np.int32)
     losses = [each.evaluate(layout.views(vector), batch, predicted) for each in (network, plain)]
     assert losses[0] == losses[1]
     trained = [
-        _loss_and_gradient(network, layout, vector, batch._replace(draw=d))[0] for d in (1, 2, 1)
+        loss_and_gradient(network, layout, vector, batch._replace(draw=d))[0] for d in (1, 2, 1)
     ]
     assert trained[0] == trained[2] != trained[1] and trained[0] != losses[0]
-    twice = _network(Sequential([Dropout(0.5), Dropout(0.5)]), (9,))
+    twice = network_of(Sequential([Dropout(0.5), Dropout(0.5)]), (9,))
     halves = [
-        _loss_and_gradient(each, layout, vector, batch)[0]
-        for each in (twice, _network(Dropout(0.5), (9,)))
+        loss_and_gradient(each, layout, vector, batch)[0]
+        for each in (twice, network_of(Dropout(0.5), (9,)))
     ]
     assert halves[0] != halves[1], "both layers dropped the same elements"
     with pytest.raises(ValueError, match=r"expected Batch\.rows"):
-        _loss_and_gradient(network, layout, vector, batch._replace(rows=None))
+        loss_and_gradient(network, layout, vector, batch._replace(rows=None))
 
 
 @pytest.mark.parametrize(
