@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options import combinations, names, own
+from lepton_mpi.options.duration import Duration
 from lepton_mpi.options.early_stop import EarlyStopText
 from lepton_mpi.options.kinds import Bytes, NameOrFile, NameWithOption, PathText, Several, Text
 from lepton_mpi.options.names import ActivationName, AllreduceName, LossName, YKind
@@ -279,6 +280,15 @@ class Config(Checked):
     )
     checkpoint_steps: int = option(
         0, "write a checkpoint after so many steps, too; 0: only after epochs", WHOLE_FROM_0
+    )
+    stop_before: float | None = option(
+        None,
+        "save and end, with exit code 75, so long before the time limit: that of --time-limit, else of Slurm, PBS or LSF; sooner where "
+        "steps and checkpoints turn out to take longer",
+        kind=Duration(),
+    )
+    time_limit: float | None = option(
+        None, "how long the run may take, from the start of its program, as in 2h", kind=Duration()
     )
     keep_best: str | None = option(
         None,

@@ -22,6 +22,7 @@ from lepton_mpi.run.best import Best
 from lepton_mpi.run.hook import Hook
 from lepton_mpi.run.report import Report
 from lepton_mpi.run.resume import Start
+from lepton_mpi.run.time_limit import TimeLimit
 from lepton_mpi.strategies.strategy import Strategy
 from lepton_mpi.tasks.task import Task
 from lepton_mpi.vectors import Layout, Views
@@ -80,6 +81,8 @@ class Run:
         What the clock had counted in each phase before this run.
     by_rule : str
         Options that follow from the data, for people.
+    time_limit : TimeLimit or None
+        What stops the run before its time is over.
     """
 
     config: Config
@@ -119,6 +122,7 @@ class Run:
     began: float = 0.0
     phases_before: dict[str, float] = field(default_factory=dict)
     by_rule: str = ""
+    time_limit: TimeLimit | None = None
 
     @property
     def train_rows(self) -> Rows:
