@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lepton_mpi.data import augmentation
 from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.options.duration import duration_text
 
 if TYPE_CHECKING:
     from lepton_mpi.options.config import Config
@@ -30,6 +31,11 @@ def check(config: Config) -> None:
     if config.restore_best and not config.keep_best:
         raise ConfigurationError(
             "--restore-best: expected a score that says which epoch is the best, --keep-best, got none; --keep-best auto takes the usual one"
+        )
+    if config.time_limit is not None and (config.stop_before or 0.0) >= config.time_limit:
+        raise ConfigurationError(
+            f"--stop-before: expected a time that is shorter than --time-limit, {duration_text(config.time_limit)}, got "
+            f"{duration_text(config.stop_before or 0.0)}"
         )
     if config.activations != "dtype" and config.recompute:
         raise ConfigurationError(

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options import combinations, names, own
 from lepton_mpi.options.by_rule import EARLIER, Settled, by_rule
+from lepton_mpi.options.duration import Duration
 from lepton_mpi.options.early_stop import EarlyStopText
 from lepton_mpi.options.kinds import (
     Bytes,
@@ -287,6 +288,15 @@ class Config(Settled, Checked):
     )
     checkpoint_steps: int = option(
         0, "write a checkpoint after so many steps, too; 0: only after epochs", WHOLE_FROM_0
+    )
+    stop_before: float | None = option(
+        None,
+        "save and end, with exit code 75, so long before the time limit: that of --time-limit, else of Slurm, PBS or LSF; sooner where "
+        "steps and checkpoints turn out to take longer",
+        kind=Duration(),
+    )
+    time_limit: float | None = option(
+        None, "how long the run may take, from the start of its program, as in 2h", kind=Duration()
     )
     keep_best: str | None = option(
         None,

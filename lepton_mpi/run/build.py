@@ -39,6 +39,7 @@ from lepton_mpi.run import (
     rates,
     resume,
     summary,
+    time_limit,
 )
 from lepton_mpi.run.arithmetic import BY_NUMBER, Arithmetic
 from lepton_mpi.run.balance import Balance
@@ -84,6 +85,7 @@ def build(
     phases_before = dict(world.clock.seconds)
     world.agree_on("the configuration", dataclasses.asdict(config))
     threadpoolctl.threadpool_limits(summary.thread_count(config, world))
+    limit = time_limit.begin(config, world)
     start = start or resume.find(config, world, given)
     config = start.config or config
     if not start.goes_on:
@@ -92,7 +94,7 @@ def build(
     with ExitStack() as ends:
         report = ends.enter_context(closing(_open_report(config, world, start)))
         run = _build(config, world, model, start, report, ends)
-        run.ends, run.phases_before = ends.pop_all(), phases_before
+        run.ends, run.phases_before, run.time_limit = ends.pop_all(), phases_before, limit
     run.hooks = _make_hooks(run)
     with world.agreeing():
         memory_forecast.check_rest(run)
@@ -344,6 +346,10 @@ def _make_hooks(run: Run) -> list[Hook]:
     made += [Balance(run)] if run.config.balance == "auto" else []
     with run.world.agreeing():
         made += own_hooks(run.config.hook, run)
+    if run.time_limit:
+        run.time_limit.saves = checkpoints
+        run.report.say("stop", run.time_limit.head(is_saved=checkpoints is not None))
+        made.append(run.time_limit)
     stopping = run.world.stopping
     made += [hooks.Preemption(run, stopping, checkpoints)] if stopping else []
     return [*made, hooks.Summary()]

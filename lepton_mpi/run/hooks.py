@@ -70,6 +70,7 @@ class Checkpoints(QuietHook):
         is_writer = run.world.rank == 0
         self._own_files = resume.own_files(run.config, run.start) if is_writer else []
         self._every = run.config.checkpoint_steps
+        self.save_seconds = 0.0
 
     def after_step(self, run: Run) -> None:
         """In the middle of an epoch."""
@@ -90,7 +91,7 @@ class Checkpoints(QuietHook):
 
     def _save(self, run: Run, sums: np.ndarray, digest: str = "") -> None:
         """Rank 0 writes; every rank learns whether it worked. Collective."""
-        world = run.world
+        world, began = run.world, perf_counter()
         world.clock.enter("checkpoint")
         run.strategy.collect()
         with world.agreeing():
@@ -102,10 +103,11 @@ class Checkpoints(QuietHook):
                     )
                 except OSError as error:
                     raise no_checkpoint(self._folder, error) from None
+        self.save_seconds = perf_counter() - began
 
 
 class Preemption(QuietHook):
-    """Ends the run after the step on which the ranks have agreed because of a signal, with a checkpoint if there are any.
+    """Ends the run after the step on which the ranks have agreed because of a signal or the time, with a checkpoint if there are any.
 
     Raises Preempted, on every rank. After the last step of an epoch it lets the epoch end first.
     """
@@ -130,7 +132,9 @@ class Preemption(QuietHook):
             self._stop(run)
 
     def _stop(self, run: Run) -> None:
-        where = f"{self._stopping.reason}: stopped after step {run.step}, in epoch {run.epoch}"
+        limit = run.time_limit if self._stopping.is_by_time else None
+        reason = limit.left_text() if limit else self._stopping.reason
+        where = f"{reason}: stopped after step {run.step}, in epoch {run.epoch}"
         if folder := run.config.checkpoint:
             text = f"{where}; saved, go on with --resume {folder}"
         else:

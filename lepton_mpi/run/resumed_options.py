@@ -44,6 +44,8 @@ _FREE = {
         "early_stop",
         "timeout",
         "peer_timeout",
+        "stop_before",
+        "time_limit",
         "allreduce",
         "bucket_bytes",
         "segment_bytes",

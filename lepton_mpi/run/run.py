@@ -23,6 +23,7 @@ from lepton_mpi.run.defaults import Derived
 from lepton_mpi.run.hook import Hook
 from lepton_mpi.run.report import Report
 from lepton_mpi.run.resume import Start
+from lepton_mpi.run.time_limit import TimeLimit
 from lepton_mpi.strategies.strategy import Strategy
 from lepton_mpi.tasks.task import Task
 from lepton_mpi.vectors import Layout, Views
@@ -81,6 +82,8 @@ class Run:
         What the clock had counted in each phase before this run.
     derived : Derived
         Options that nobody has chosen.
+    time_limit : TimeLimit or None
+        What stops the run before its time is over.
     """
 
     config: Config
@@ -120,6 +123,7 @@ class Run:
     began: float = 0.0
     phases_before: dict[str, float] = field(default_factory=dict)
     derived: Derived = field(default_factory=Derived)
+    time_limit: TimeLimit | None = None
 
     @property
     def train_rows(self) -> Rows:

@@ -49,9 +49,12 @@ class RankGroup:
         run on.
     stopping : Stopping or None
         On which step the ranks stop; None for a part of a job, since a signal asks all of it to stop.
+    can_agree_to_stop : bool
+        Whether its hosts are connected, so that ``stopping`` can be asked.
     """
 
     stopping: Stopping | None = None
+    can_agree_to_stop: bool = False
 
     def __init__(
         self, comm: MPI.Intracomm, clock: PhaseClock, parent: RankGroup | None = None

@@ -1,6 +1,6 @@
-"""A job that is asked to stop by a signal: all ranks agree on the step after which they do, without a message in any other step.
+"""A job that is asked to stop by a signal, or by the time: all ranks agree on the step after which they do, without a message in any other step.
 
-    word 0      number of the signal, once a rank of the host got one
+    word 0      number of the signal, once a rank of the host got one; 1000 if the time is over
     word 1, 2   the step proposed; whether all hosts have agreed to it
     from 3 on   per local rank: steps made, -1 before training begins
 
@@ -19,6 +19,7 @@ way to the leader's core; it is not when the rank has made another step.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from lepton_mpi.world.rank_group import RankGroup
 
 SIGNALS = (*early_signals.SIGNALS, signal.SIGINT)
+
+# In place of a signal's number: the time is over.
+_TIME_LIMIT = 1000
 
 _SIGNAL, _STEP, _IS_DECIDED, _MADE = 0, 1, 2, 3
 _WAIT_SECONDS = 0.001
@@ -71,6 +75,7 @@ class Stopping:
         self._fence = threading.Lock()
         self._agreed: set[int] = set()
         self._is_open, self._margin = False, 2
+        self._stop_at = math.inf
 
     def begin(self, step: int) -> None:
         """Training begins with step ``step + 1``."""
@@ -85,6 +90,18 @@ class Stopping:
                 return True
             time.sleep(_WAIT_SECONDS)
         return False
+
+    def stop_at(self, seconds: float) -> None:
+        """Have the ranks stop when ``time.monotonic()`` of rank 0 is ``seconds``; others need not be told, nor may they tell.
+
+        Any thread may call it, also again with another time.
+        """
+        self._stop_at = seconds
+
+    @property
+    def is_by_time(self) -> bool:
+        """Whether it is the time that stops them, and not a signal; known on rank 0."""
+        return self._words[_SIGNAL] == _TIME_LIMIT
 
     @property
     def reason(self) -> str:
@@ -105,6 +122,8 @@ class Stopping:
 
     def look(self) -> None:
         """What is to be done by a leader; called about once a second, too."""
+        if self._is_root and time.monotonic() >= self._stop_at and not self._words[_SIGNAL]:
+            self._words[_SIGNAL] = _TIME_LIMIT
         if not self._is_leader or not self._words[_SIGNAL] or self._words[_IS_DECIDED]:
             return
         if not self._is_root:

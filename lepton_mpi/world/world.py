@@ -161,6 +161,7 @@ class World(RankGroup):
         backstop = Backstop()
         self._host = self._describe_host(backstop.stack_file)
         backstop.report_by(self._host, self.local_rank)
+        self.can_agree_to_stop = not self._links.unwatched
         self.stopping = Stopping(self, self._links, self._host.process_ids[0])
         self._launcher, self._interrupts = os.getppid(), 0
         self.watchdog = Watchdog(
@@ -201,7 +202,7 @@ class World(RankGroup):
 
         Does nothing where the hosts cannot agree.
         """
-        if self._links.unwatched:
+        if not self.can_agree_to_stop:
             early_signals.give_up()
             yield
             return

@@ -74,7 +74,7 @@ MAY_IMPORT = {
     "prepare": {"data", "kernels", "options"},
     "run": {
         *("collectives", "data", "kernels", "layers", "models", "optimizers", "options"),
-        *("strategies", "tasks", "world"),
+        *("strategies", "tasks", "world", "batch_systems"),
     },
     "torch": {"collectives", "data", "kernels", "layers", "models", "run", "tasks", "world"},
     "jax": {"collectives", "models", "run", "world"},

@@ -182,6 +182,8 @@ _FREE = {
     "keep_best": "loss",
     "restore_best": True,
     "early_stop": "3",
+    "stop_before": 60.0,
+    "time_limit": 3600.0,
     "prepare": "--label y",
     "x": "features",
     "y": "labels",
