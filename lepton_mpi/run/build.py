@@ -332,7 +332,7 @@ def _initialise(
 def _make_hooks(run: Run) -> list[Hook]:
     """Those of every run, and the user's. Raises ConfigurationError on every rank."""
     summary.say_head(run)
-    made: list[Hook] = [hooks.TrainingFigures(), hooks.Validation(), hooks.Progress()]
+    made: list[Hook] = [hooks.TrainingFigures(run), hooks.Validation(), hooks.Progress()]
     made += [KeepBest(run)] if is_wanted(run.config) else []
     folder = run.config.checkpoint
     checkpoints = hooks.Checkpoints(run, folder) if folder else None
