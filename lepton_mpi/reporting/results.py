@@ -59,7 +59,14 @@ def heading(runs: Sequence[RunRecord]) -> Markup:
         name = element("strong", _swatch(place) if len(runs) > 1 else "", run.name, ": ")
         parts.append(element("p", name, sentence_of(run)))
         parts += [element("p", f"{run.name}: {note}.", class_="note") for note in run.notes]
+        parts += [element("p", f"{run.name}: advice: {a}.", class_="note") for a in _advice(run)]
     return joined(parts)
+
+
+def _advice(run: RunRecord) -> list[str]:
+    """What the run has said at its end; whoever wrote the file may have written anything."""
+    found = run.end.get("advice")
+    return [line for line in found if isinstance(line, str)] if isinstance(found, list) else []
 
 
 def results(runs: Sequence[RunRecord]) -> Markup:

@@ -337,7 +337,7 @@ def _initialise(
 def _make_hooks(run: Run) -> list[Hook]:
     """Those of every run, and the user's. Raises ConfigurationError on every rank."""
     summary.say_head(run)
-    made: list[Hook] = [*faults.hooks_for(run), hooks.TrainingFigures(), hooks.Validation()]
+    made: list[Hook] = [*faults.hooks_for(run), hooks.TrainingFigures(run), hooks.Validation()]
     made += [hooks.Progress()]
     made += [KeepBest(run)] if is_wanted(run.config) else []
     folder = run.config.checkpoint

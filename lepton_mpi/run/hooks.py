@@ -1,5 +1,6 @@
 """The hooks of every run, in the order in which they are called: figures, validation, the epoch's line, checkpoints, the end."""
 
+from math import inf, isnan, nan
 from pathlib import Path
 from time import perf_counter
 
@@ -8,7 +9,7 @@ import numpy as np
 from lepton_mpi.chunks import share
 from lepton_mpi.durable import no_checkpoint
 from lepton_mpi.errors import ConfigurationError, Preempted
-from lepton_mpi.run import checkpoint_folder, resume, summary
+from lepton_mpi.run import advice, checkpoint, checkpoint_folder, resume, summary
 from lepton_mpi.run.hook import QuietHook
 from lepton_mpi.run.run import Run
 from lepton_mpi.world.stopping import Stopping
@@ -17,14 +18,39 @@ from lepton_mpi.world.stopping import Stopping
 class TrainingFigures(QuietHook):
     """Seconds, speed, loss and accuracy of the epoch's training; ends a run that has diverged."""
 
+    def __init__(self, run: Run) -> None:
+        # What a checkpoint goes on from is no beginning.
+        self._first_step = 0 if run.start.goes_on else run.start.step + 1
+        self._loss, self._first_loss, self._before = 0.0, nan, inf
+
+    def after_step(self, run: Run) -> None:
+        """Keep this rank's part of the loss of the first step, which is that of the initial parameters."""
+        if run.step == self._first_step:
+            self._loss = run.loss
+
     def after_epoch(self, run: Run) -> None:
         """Of all ranks."""
         run.world.clock.enter("waiting")
         loss, correct = finite_sums(run).tolist()
+        self._check(run, loss / sum(run.weights))
         seconds = perf_counter() - run.began
         rows = run.train_rows.row_count - run.first_row
         run.figures |= {"seconds": seconds, "samples_per_second": rows / seconds}
         run.figures |= run.task.training_figures(loss, correct, sum(run.weights))
+
+    def _check(self, run: Run, loss: float) -> None:
+        """Raises ConfigurationError, on every rank, for a loss that is far above that of the beginning and no longer falls, or is the last."""
+        if self._first_step and isnan(self._first_loss):
+            self._first_loss = float(run.world.sum(np.array([self._loss]))[0]) / run.weights[0]
+        before, self._before = self._before, loss
+        is_over = loss >= before or run.epoch == run.config.epoch_count
+        if is_over and advice.diverged(loss, self._first_loss, advice.chance_loss_of(run)):
+            began = "" if isnan(self._first_loss) else f", where it began at {self._first_loss:.4g}"
+            text = (
+                f"the training loss is {loss:.6g} in epoch {run.epoch}{began}: training has diverged; try a smaller --learning-rate than "
+                f"{run.config.peak_rate:g}"
+            )
+            raise ConfigurationError(text).on_all_ranks()
 
 
 class Validation(QuietHook):

@@ -13,7 +13,7 @@ import numpy as np
 from lepton_mpi import __version__
 from lepton_mpi.data.order import BlockShuffle, FullShuffle
 from lepton_mpi.options.config import Config
-from lepton_mpi.run import evaluation, freezing, memory_forecast, per_rank
+from lepton_mpi.run import advice, evaluation, freezing, memory_forecast, per_rank
 from lepton_mpi.run.resume import name_of
 from lepton_mpi.wording import grouped, size_text
 from lepton_mpi.world import memory
@@ -146,18 +146,23 @@ def say_end(run: Run) -> dict[str, Any]:
         report.say("test", run.task.sentence(test))
     elif not run.data.splits["test"].row_count:
         report.say("test", "none: the data have no test rows")
+    advised = advice.advise(advice.facts_of(run, test or run.validation))
+    result["advice"] = advised
     measured = strategy.figures()
     result |= measured
     report.say("time", _time_text(seconds, shares, measured))
     if slow:
         report.say("waiting", f"for {slow}")
     elif shares["waiting"] > _WAITING_SHARE_EXPLAINED:
-        report.say("waiting", _waiting_text(world))
+        of_host = world.local_size, world.cores, run.config.batch_rows
+        report.say("waiting", advice.waiting_text(*of_host, shares["waiting"]))
     if run.config.report_memory:
         for line in memory.report(world, strategy.memory(), strategy.parameters.nbytes):
             report.say("memory", line)
     if run.checkpoint:
         report.say("checkpoint", str(run.checkpoint))
+    for line in advised:
+        report.say("advice", line)
     report.say("weights", f"{digest} (BLAKE2b)")
     report.record(
         "end",
@@ -199,18 +204,6 @@ def _time_text(seconds: float, shares: dict[str, float], measured: dict[str, flo
         size = size_text(round(measured["sent_bytes_per_step"]))
         parts += f"; {size} a step between hosts, {measured['compression_ratio']:.3g} times less than uncompressed"
     return f"{seconds:.2f} s in steps: {parts}"
-
-
-def _waiting_text(world: World) -> str:
-    if world.local_size > world.cores:
-        return (
-            f"for other ranks, which is normal here: {world.local_size} ranks of a host take turns on {world.cores} "
-            "cores; as many ranks as cores are fastest"
-        )
-    return (
-        "for other ranks: a step is short for so many, or their work is uneven; a larger --global-batch gives each more "
-        "to do between two meetings"
-    )
 
 
 def _shuffled(shuffle: FullShuffle | BlockShuffle) -> str:
