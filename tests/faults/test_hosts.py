@@ -217,7 +217,7 @@ def test_a_compressed_run_goes_on_with_its_residuals(tmp_path, codec):
     assert "one host: nothing is compressed" in job.out
 
 
-@pytest.mark.parametrize("codec", ["int8", "topk:0.01"])
+@pytest.mark.parametrize("codec", ["int8", "topk:0.01", "powersgd:8"])
 def test_what_is_counted_is_what_the_network_counts(tmp_path, codec):
     """Bytes that a host's interface sends in 10 steps, headers and all, are within 3 % of what the strategy says."""
     hook, found = tmp_path / "wire.py", tmp_path / "bytes"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lepton_mpi.chunks import chunk_bounds
+from lepton_mpi.collectives.between_hosts.lanes import SEGMENT_BYTES, LaneExchange
 from lepton_mpi.collectives.compressing import exchange
 from lepton_mpi.collectives.compressing.compression import (
     Compression,
@@ -15,6 +16,7 @@ from lepton_mpi.collectives.compressing.compression import (
     undelivered,
 )
 from lepton_mpi.collectives.compressing.exchange import Counted, Slice
+from lepton_mpi.collectives.compressing.vector_lanes import PairExchange
 from lepton_mpi.collectives.messages.threads import ThreadWorld, run_ranks
 from lepton_mpi.strategies.registry import CODECS
 from lepton_mpi.vectors import Layout
@@ -130,11 +132,43 @@ def test_hosts_end_with_the_same_bits_and_nothing_is_lost(text, counts):
         np.testing.assert_allclose(one[start:stop], expected[start:stop], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("count", [0, 1, 7, 40_000])
+def test_a_pair_of_hosts_has_the_bits_of_three_steps_in_half_the_messages(count):
+    """Of any length, in one segment and in several, where ``LaneExchange`` sends parts, and then sums."""
+
+    def sums(is_pair: bool) -> list[tuple[np.ndarray, int]]:
+        worlds = [ThreadWorld(2), ThreadWorld(2)]
+
+        def host(transport):
+            draws = np.random.default_rng([transport.rank, count])
+            values = draws.standard_normal(count).astype(np.float32)
+            parts, sums = (Counted(world.transport(transport.rank)) for world in worlds)
+            starts = [[0], [1]]
+            exchange.run(
+                [
+                    PairExchange(values, parts)
+                    if is_pair
+                    else LaneExchange(
+                        *(parts, [values], values, starts, 0, count), sum_transport=sums
+                    )
+                ]
+            )
+            return values, parts.sent_messages + sums.sent_messages
+
+        return run_ranks(ThreadWorld(2), host)
+
+    expected, many = sums(False)[0]
+    for found, few in sums(True):
+        np.testing.assert_array_equal(found, expected)
+        assert few == -(-4 * count // SEGMENT_BYTES) and (few < many or count < 2)
+
+
 @codecs
 @pytest.mark.parametrize("rendezvous", [False, True])
-def test_an_exchange_that_is_polled_has_the_bits_of_one_that_runs(text, rendezvous):
-    _, polled = _all_hosts(text, [1, 2, 1], rendezvous, runs_at_random=True)
-    _, run = _all_hosts(text, [1, 2, 1])
+@pytest.mark.parametrize("counts", [[1, 2, 1], [1, 2]], ids=str)
+def test_an_exchange_that_is_polled_has_the_bits_of_one_that_runs(text, rendezvous, counts):
+    _, polled = _all_hosts(text, counts, rendezvous, runs_at_random=True)
+    _, run = _all_hosts(text, counts)
     for (one, sent), (other, also_sent) in zip(polled, run, strict=True):
         np.testing.assert_array_equal(one, other)
         assert sent == also_sent

@@ -94,10 +94,10 @@ class Slice:
 
 
 class Counted:
-    """A transport that counts the bytes that leave. See ``messages.Transport``."""
+    """A transport that counts the bytes that leave, and the messages. See ``messages.Transport``."""
 
     def __init__(self, transport: Transport) -> None:
-        self._transport, self.sent_bytes = transport, 0
+        self._transport, self.sent_bytes, self.sent_messages = transport, 0, 0
         self.rank, self.world_size = transport.rank, transport.world_size
 
     def send_request(self, memory: np.ndarray, dest: int) -> Request:
@@ -114,6 +114,7 @@ class _CountedSend:
 
     def Start(self) -> None:
         self._owner.sent_bytes += self._byte_count
+        self._owner.sent_messages += 1
         self._request.Start()
 
 

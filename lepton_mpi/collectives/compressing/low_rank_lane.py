@@ -4,7 +4,7 @@
     poll             when it is there: P is made orthonormal, Q = M^T P, and M less P Q^T is the residual
                      the sum of all Q is on its way; when it is there: P Q^T is the result, and Q is kept for the next round
 
-Both sums are by ``LaneExchange``, so all hosts have the same bits of P and Q, and all products are the package's own, which
+Both sums are exact (``vector_lanes.payload_exchange``), so all hosts have the same bits of P and Q, and all products are the package's own, which
 round alike on every processor. Bytes of a round: those of two exchanges of vectors, of r m + what is exact and of r n elements.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from lepton_mpi.collectives.compressing import powersgd_kernels as kernels
 from lepton_mpi.collectives.compressing.exchange import SUM, Slice
-from lepton_mpi.collectives.compressing.vector_lanes import vector_exchange
+from lepton_mpi.collectives.compressing.vector_lanes import payload_exchange
 from lepton_mpi.collectives.messages.plan import Transport
 from lepton_mpi.kernels.product_kernels import (
     product,
@@ -58,8 +58,8 @@ class LowRankLane:
             parts = p[p_at : p_at + m * rank], q[q_at : q_at + n * rank]
             self._matrices.append(Matrix(of, start, (m, n), rank, parts, warm))
             p_at, q_at = p_at + m * rank, q_at + n * rank
-        self._sum_p = vector_exchange(p, *transports[:2])
-        self._sum_q = vector_exchange(q, *transports[2:])
+        self._sum_p = payload_exchange(p, *transports[:2])
+        self._sum_q = payload_exchange(q, *transports[2:])
         self._has_p = self._has_q = True
 
     @property

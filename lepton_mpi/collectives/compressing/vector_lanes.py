@@ -1,4 +1,4 @@
-"""Lanes in which vectors are summed by ``LaneExchange``: payloads that may be added, slices as they are, and what is exact.
+"""Lanes in which vectors are summed: payloads that may be added, slices as they are, and what is exact.
 
     SummedLane    the payloads of all hosts, with one key, are summed and then decoded    an exchange of B(n) bytes
     PlainLane     the slice itself                                                        an exchange of the slice
@@ -6,6 +6,8 @@
     WarmUpLane    a PlainLane in the first rounds, then another lane                      one or the other
 
 A host sends 2 (H - 1) / H times the bytes that are exchanged, if H divides the elements. See ``exchange.py``.
+They are summed by ``LaneExchange``; short ones between 2 hosts by ``PairExchange``: one message each way in place of two, as
+many bytes, and half the latency. A message costs some 170 bytes of headers and acknowledgements, which are 3 % of the 6 KiB of powersgd's.
 """
 
 from collections.abc import Callable
@@ -13,7 +15,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from lepton_mpi.collectives.between_hosts.lanes import Lane, LaneExchange
+from lepton_mpi.chunks import segments
+from lepton_mpi.collectives.between_hosts.lanes import SEGMENT_BYTES, Lane, LaneExchange
 from lepton_mpi.collectives.compressing.codec import Codec
 from lepton_mpi.collectives.compressing.exchange import SUM, Slice, payload_memory
 from lepton_mpi.collectives.messages.plan import Transport
@@ -22,7 +25,7 @@ from lepton_mpi.collectives.messages.plan import Transport
 class _OverExchange:
     """How far a lane is that is one exchange of a vector."""
 
-    _exchange: LaneExchange
+    _exchange: Lane
 
     @property
     def has_left(self) -> bool:
@@ -47,7 +50,7 @@ class SummedLane(_OverExchange):
         self._codec, self._of = codec, of
         self._payload = payload_memory(codec.sent_bytes(of.result.size))
         values = self._payload.view(codec.dtype)
-        self._exchange = vector_exchange(values, transport, sum_transport)
+        self._exchange = payload_exchange(values, transport, sum_transport)
         self._key, self._is_decoded = np.uint64(0), True
 
     def start_receiving(self) -> None:
@@ -80,7 +83,7 @@ class PlainLane(_OverExchange):
 
     def __init__(self, of: Slice, transport: Transport, sum_transport: Transport) -> None:
         self._of, self._residuals = of, [of.residual, of.owner_residual]
-        self._exchange = vector_exchange(of.result, transport, sum_transport)
+        self._exchange = _lane_exchange(of.result, transport, sum_transport)
 
     def start_receiving(self) -> None:
         """As of ``LaneExchange``."""
@@ -154,7 +157,7 @@ class WithExact:
         self, lane: Lane, of: Slice, transport: Transport, sum_transport: Transport
     ) -> None:
         self._lane, self._of = lane, of
-        self._exchange = vector_exchange(of.exact_values, transport, sum_transport)
+        self._exchange = payload_exchange(of.exact_values, transport, sum_transport)
         self._lane_is_complete = self._is_complete = self._is_put = True
 
     @property
@@ -193,10 +196,63 @@ class WithExact:
         return sends_sums
 
 
-def vector_exchange(
+class PairExchange:
+    """The sum of one vector of each of 2 hosts, in place: each sends all of it, and both add, in the order of the hosts.
+
+    The bits are those of ``LaneExchange``. Making one is collective over the lane.
+    """
+
+    def __init__(self, values: np.ndarray, transport: Transport) -> None:
+        other = 1 - transport.rank
+        arrived = np.empty_like(values)
+        self._operands = (values, arrived) if transport.rank == 0 else (arrived, values)
+        self._values = values
+        cuts = segments(0, values.size, max(1, SEGMENT_BYTES // values.itemsize))
+        self._sends = [transport.send_request(values[a:b], other) for a, b in cuts]
+        self._receives = [transport.receive_request(arrived[a:b], other) for a, b in cuts]
+        self.has_left = self.is_summed = True
+
+    @property
+    def has_sent(self) -> bool:
+        """There are no sums to send."""
+        return self.is_summed
+
+    def start_receiving(self) -> None:
+        """As of ``LaneExchange``."""
+        self.has_left = self.is_summed = False
+        for request in self._receives:
+            request.Start()
+
+    def start_sending(self) -> None:
+        """As of ``LaneExchange``."""
+        for request in self._sends:
+            request.Start()
+
+    def poll(self, sends_sums: bool = True) -> bool:
+        """As of ``LaneExchange``."""
+        # Each of them: a test is what makes MPI go on.
+        self.has_left = self.has_left or all([request.Test() for request in self._sends])
+        has_come = self.is_summed or all([request.Test() for request in self._receives])
+        if (
+            has_come and self.has_left and not self.is_summed
+        ):  # the sum takes the place of what is sent
+            np.add(*self._operands, out=self._values)
+            self.is_summed = True
+        return sends_sums and self.is_summed
+
+
+def payload_exchange(
+    values: np.ndarray, transport: Transport, sum_transport: Transport
+) -> LaneExchange | PairExchange:
+    """A sum of one short vector a host, in place."""
+    if transport.world_size == 2:
+        return PairExchange(values, transport)
+    return _lane_exchange(values, transport, sum_transport)
+
+
+def _lane_exchange(
     values: np.ndarray, transport: Transport, sum_transport: Transport
 ) -> LaneExchange:
-    """A sum of one vector a host, in place."""
     starts = [[host] for host in range(transport.world_size)]
     return LaneExchange(
         *(transport, [values], values, starts, 0, values.size), sum_transport=sum_transport
