@@ -51,6 +51,11 @@ class Combination:
     operation: str
     item_bytes: int
 
+    @property
+    def wide_bytes(self) -> int:
+        """Of an element of a partial result."""
+        return 4 if self.wide != self.stored else self.item_bytes
+
 
 @cache
 def combination(dtype: np.dtype, op: str, kind: str | None) -> Combination:
@@ -151,7 +156,18 @@ class EvenBlocks(Sequence[Block]):
 
 
 class Ways(Protocol):
-    """How calls are carried out, on one host or on several. All collective; nothing is written if ranks were told different things."""
+    """How calls are carried out, on one host or on several. All collective; nothing is written if ranks were told different things.
+
+    Attributes
+    ----------
+    plan : int64, one dimension, or None
+        Of the quick way for short calls (``within_host/quick_calls.py``), if there is one.
+    """
+
+    plan: np.ndarray | None
+
+    def quick_error(self, verdict: int) -> LeptonError:
+        """What a quick call has found. Not collective."""
 
     def reduce(self, told: Fingerprint, array: Block, combination: Combination) -> None:
         """Combine the arrays of all ranks in place of each or, with a ``told.root``, of that of the root."""

@@ -20,11 +20,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from ctypes import addressof, c_char
 from typing import Any
 
 import numpy as np
 
+from lepton_mpi.collectives.arguments import block_of, check_writable, dtype_of, target_of
 from lepton_mpi.collectives.between_hosts.staged_hosts import StagedHosts
 from lepton_mpi.collectives.calls import (
     NUMBER_OF,
@@ -36,6 +36,7 @@ from lepton_mpi.collectives.calls import (
 )
 from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.messages.mail import Mail
+from lepton_mpi.collectives.within_host.quick_calls import DECLINED, QuickCalls
 from lepton_mpi.collectives.within_host.staging import StagedCollectives
 from lepton_mpi.errors import ConfigurationError
 
@@ -75,30 +76,35 @@ class Communicator:
 
     def __init__(self, group: Group, *, staging_bytes: int = STAGING_BYTES) -> None:
         self.rank, self.size = group.rank, group.size
-        self._group, self._clock, self._number = group, group.clock, 0
+        self._group, self._clock = group, group.clock
         self._ranks = range(self.size)
         with group.agreeing():
             ways = StagedCollectives if group.host_count == 1 else StagedHosts
             self._ways: Ways = ways(group, staging_bytes)
+        self._quick = QuickCalls(group.clock, self._ways.plan)
+        self._quickly = self._quick.call
         self._mail = Mail(group.collective_comm)
 
     # -- reductions ------------------------------------------------------------------------------
 
     def allreduce(self, array: np.ndarray, op: str = "sum", kind: str | None = None) -> None:
         """Replace every rank's ``array`` by the combination of all of them."""
-        self._call(self._reduce, "allreduce", array, -1, op, kind)
+        if verdict := self._quickly(_ALLREDUCE, array, array, -1, op, kind):
+            self._call(verdict, self._reduce, "allreduce", array, -1, op, kind)
 
     def reduce(
         self, array: np.ndarray, root: int, op: str = "sum", kind: str | None = None
     ) -> None:
         """The same on ``root`` alone; the others' arrays stay as they are."""
-        self._call(self._reduce, "reduce", array, root, op, kind)
+        if verdict := self._quickly(_REDUCE, array, array, root, op, kind):
+            self._call(verdict, self._reduce, "reduce", array, root, op, kind)
 
     def reduce_scatter(
         self, output: np.ndarray, input: np.ndarray, op: str = "sum", kind: str | None = None
     ) -> None:
         """``output`` of rank r is part r of the combination of all ``input``; ``len(input) == size * len(output)``."""
-        self._call(self._reduce_scatter, output, input, op, kind)
+        if verdict := self._quickly(_REDUCE_SCATTER, output, input, -1, op, kind):
+            self._call(verdict, self._reduce_scatter, output, input, op, kind)
 
     def reduce_scatterv(
         self,
@@ -108,50 +114,54 @@ class Communicator:
         kind: str | None = None,
     ) -> None:
         """The same for parts of any lengths: ``inputs[r]`` goes to rank r, whose ``output`` has its length."""
-        self._call(self._reduce_scatterv, output, inputs, op, kind)
+        self._call(DECLINED, self._reduce_scatterv, output, inputs, op, kind)
 
     # -- moves -----------------------------------------------------------------------------------
 
     def broadcast(self, array: np.ndarray, root: int) -> None:
         """Fill every rank's ``array`` with that of ``root``."""
-        self._call(self._broadcast, array, root)
+        if verdict := self._quickly(_BROADCAST, array, array, root, None, None):
+            self._call(verdict, self._broadcast, array, root)
 
     def allgather(self, output: np.ndarray, input: np.ndarray) -> None:
         """Part r of every rank's ``output`` is the ``input`` of rank r; ``len(output) == size * len(input)``.
 
         ``input`` may be this rank's part of ``output``.
         """
-        self._call(self._allgather, output, input)
+        if verdict := self._quickly(_ALLGATHER, output, input, -1, None, None):
+            self._call(verdict, self._allgather, output, input)
 
     def allgatherv(self, outputs: Sequence[np.ndarray], input: np.ndarray) -> None:
         """The same for parts of any lengths: ``outputs[r]`` has the length of rank r's ``input``."""
-        self._call(self._allgatherv, outputs, input)
+        self._call(DECLINED, self._allgatherv, outputs, input)
 
     def alltoall(self, output: np.ndarray, input: np.ndarray) -> None:
         """Part r of ``output`` is that part of rank r's ``input`` which has this rank's number; of equal lengths."""
-        self._call(self._alltoall, output, input)
+        if verdict := self._quickly(_ALLTOALL, output, input, -1, None, None):
+            self._call(verdict, self._alltoall, output, input)
 
     def alltoallv(self, outputs: Sequence[np.ndarray], inputs: Sequence[np.ndarray]) -> None:
         """The same for parts of any lengths: ``outputs[r]`` has that of this rank's part of ``inputs`` on rank r."""
-        self._call(self._alltoallv, outputs, inputs)
+        self._call(DECLINED, self._alltoallv, outputs, inputs)
 
     def gather(self, outputs: Sequence[np.ndarray] | None, input: np.ndarray, root: int) -> None:
         """On ``root``, ``outputs[r]`` becomes the ``input`` of rank r, and has its length; the others pass None."""
-        self._call(self._gather, outputs, input, root)
+        self._call(DECLINED, self._gather, outputs, input, root)
 
     def scatter(self, output: np.ndarray, inputs: Sequence[np.ndarray] | None, root: int) -> None:
         """``output`` of rank r becomes ``inputs[r]`` of ``root``, and has its length; the others pass None."""
-        self._call(self._scatter, output, inputs, root)
+        self._call(DECLINED, self._scatter, output, inputs, root)
 
     def barrier(self) -> None:
         """Return once all ranks have called it."""
-        self._call(self._ways.meet, Fingerprint(NUMBER_OF["barrier"]))
+        if verdict := self._quickly(_BARRIER, None, None, -1, None, None):
+            self._call(verdict, self._ways.meet, Fingerprint(_BARRIER))
 
     # -- messages --------------------------------------------------------------------------------
 
     def send(self, array: np.ndarray, to: int, tag: int = 0) -> None:
         """Send ``array`` to one rank. Returns when ``array`` may be filled again; the other may not have received it yet."""
-        block = _block(array)
+        block = block_of(array)
         self._check_rank("to", to)
         with self._communicating():
             self._mail.send(block, to, tag)
@@ -161,23 +171,28 @@ class Communicator:
 
         Raises RankError, on this rank alone, if the message has another length.
         """
-        block = _target(array)
+        block = target_of(array)
         self._check_rank("source", source)
         with self._communicating():
             self._mail.receive(block, source, tag)
 
     def close(self) -> None:
         """Give back memory and communicators. Collective; does nothing the second time."""
+        self._quick.book()
         self._mail.close()
         self._ways.close()
 
     # -- a call ----------------------------------------------------------------------------------
 
-    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
-        """``function``, with the clock told; an error of this rank's arguments is told to all ranks."""
+    def _call(self, verdict: int, function: Callable[..., None], *arguments: Any) -> None:
+        """``function``, with the clock told, unless ``verdict`` of the quick way is that ranks differ.
+
+        An error of this rank's arguments is told to all ranks.
+        """
+        if verdict != DECLINED:
+            raise self._ways.quick_error(verdict)
         # As ``_communicating``, which takes 2 us more.
-        self._number += 1
-        self._clock.enter("communication", self._number)
+        self._clock.enter("communication", self._quick.next_number())
         try:
             function(*arguments)
         except ConfigurationError as error:
@@ -186,26 +201,27 @@ class Communicator:
             self._ways.refuse(error)
         finally:
             self._clock.enter("compute")
+            self._quick.book()
 
     @contextmanager
     def _communicating(self) -> Iterator[None]:
         """A block in which the watchdog knows that this rank waits for others, in which call."""
-        self._number += 1
-        self._clock.enter("communication", self._number)
+        self._clock.enter("communication", self._quick.next_number())
         try:
             yield
         finally:
             self._clock.enter("compute")
 
     def _reduce(self, verb: str, array: np.ndarray, root: int, op: str, kind: str | None) -> None:
-        block = _block(array)
+        block = block_of(array)
         how = combination(array.dtype, op, kind)
         if verb == "reduce":
             self._check_rank("root", root)
         if root in (-1, self.rank):
-            _check_writable(array)
+            check_writable(array)
         number = NUMBER_OF[verb]
         told = Fingerprint(number, how.code, how.operation_code, root, block[1])
+        self._quick.learn(array.dtype, op, kind, how)
         self._ways.reduce(told, block, how)
 
     def _reduce_scatter(
@@ -218,7 +234,7 @@ class Communicator:
         self, output: np.ndarray, inputs: Sequence[np.ndarray], op: str, kind: str | None
     ) -> None:
         parts = self._blocks(inputs, "inputs")
-        self._reduce_blocks("reduce_scatterv", output, _dtype(inputs), parts, op, kind)
+        self._reduce_blocks("reduce_scatterv", output, dtype_of(inputs), parts, op, kind)
 
     def _reduce_blocks(
         self,
@@ -229,32 +245,35 @@ class Communicator:
         op: str,
         kind: str | None,
     ) -> None:
-        block = _target(output)
+        block = target_of(output)
         if output.dtype != dtype:
             raise ConfigurationError(f"{verb}: output is {output.dtype}, input {dtype}")
         how = combination(dtype, op, kind)
         byte_count = block[1] if verb == "reduce_scatter" else 0
         told = Fingerprint(NUMBER_OF[verb], how.code, how.operation_code, -1, byte_count)
+        self._quick.learn(dtype, op, kind, how)
         self._ways.reduce_blocks(told, block, inputs, how)
 
     def _broadcast(self, array: np.ndarray, root: int) -> None:
         self._check_rank("root", root)
         is_root = root == self.rank
-        block = _block(array) if is_root else _target(array)
+        block = block_of(array) if is_root else target_of(array)
         told = Fingerprint(NUMBER_OF["broadcast"], root=root, byte_count=block[1])
         wanted: list[Block | None] = [None] * self.size
         if not is_root:
             wanted[root] = block
+        self._learn_moves(array)
         self._ways.spread(told, block if is_root else None, wanted)
 
     def _allgather(self, output: np.ndarray, input: np.ndarray) -> None:
         parts = self._parts(output, input, "output", "input")
-        _check_writable(output)
+        check_writable(output)
+        self._learn_moves(output, input)
         told = Fingerprint(NUMBER_OF["allgather"], byte_count=parts.byte_count)
-        self._ways.spread(told, _block(input), parts)
+        self._ways.spread(told, block_of(input), parts)
 
     def _allgatherv(self, outputs: Sequence[np.ndarray], input: np.ndarray) -> None:
-        source, targets = _block(input), self._blocks(outputs, "outputs", _target)
+        source, targets = block_of(input), self._blocks(outputs, "outputs", target_of)
         lengths = [source[1]] * self.size, [size for _, size in targets]
         self._ways.spread(Fingerprint(NUMBER_OF["allgatherv"]), source, targets, lengths)
 
@@ -264,23 +283,24 @@ class Communicator:
                 f"alltoall: expected output and input of one length, a multiple of {self.size}, got {output.size} elements of "
                 f"{output.dtype} and {input.size} of {input.dtype}"
             )
-        _check_writable(output)
-        targets, sources = self._cut(_block(output)), self._cut(_block(input))
+        check_writable(output)
+        targets, sources = self._cut(block_of(output)), self._cut(block_of(input))
+        self._learn_moves(output, input)
         told = Fingerprint(NUMBER_OF["alltoall"], byte_count=sources.byte_count)
         self._ways.exchange(told, targets, sources)
 
     def _alltoallv(self, outputs: Sequence[np.ndarray], inputs: Sequence[np.ndarray]) -> None:
-        targets = self._blocks(outputs, "outputs", _target)
+        targets = self._blocks(outputs, "outputs", target_of)
         told = Fingerprint(NUMBER_OF["alltoallv"])
         self._ways.exchange(told, targets, self._blocks(inputs, "inputs"))
 
     def _gather(self, outputs: Sequence[np.ndarray] | None, input: np.ndarray, root: int) -> None:
         self._check_rank("root", root)
-        source, is_root = _block(input), root == self.rank
+        source, is_root = block_of(input), root == self.rank
         targets: Sequence[Block | None] = [None] * self.size
         expected = [0] * self.size
         if is_root:
-            targets = blocks = self._blocks(outputs, "outputs", _target)
+            targets = blocks = self._blocks(outputs, "outputs", target_of)
             expected = [size for _, size in blocks]
         sent = [source[1] if rank == root else 0 for rank in self._ranks]
         told = Fingerprint(NUMBER_OF["gather"], root=root)
@@ -288,12 +308,16 @@ class Communicator:
 
     def _scatter(self, output: np.ndarray, inputs: Sequence[np.ndarray] | None, root: int) -> None:
         self._check_rank("root", root)
-        target = _target(output)
+        target = target_of(output)
         sources = [_NOTHING] * self.size
         if root == self.rank:
             sources = self._blocks(inputs, "inputs")
         targets = [target if rank == root else _NOTHING for rank in self._ranks]
         self._ways.exchange(Fingerprint(NUMBER_OF["scatter"], root=root), targets, sources)
+
+    def _learn_moves(self, *arrays: np.ndarray) -> None:
+        for array in arrays:
+            self._quick.learn(array.dtype, None, None, None)
 
     # -- arguments -------------------------------------------------------------------------------
 
@@ -309,7 +333,7 @@ class Communicator:
 
     def _parts(self, whole: np.ndarray, part: np.ndarray, name: str, part_name: str) -> EvenBlocks:
         """Those of ``whole``, of which each is as long as ``part``."""
-        blocks = _block(whole), _block(part)
+        blocks = block_of(whole), block_of(part)
         if blocks[0][1] != self.size * blocks[1][1]:
             raise ConfigurationError(
                 f"expected len({name}) == {self.size} * len({part_name}), got {whole.size} elements of {whole.dtype} and "
@@ -328,46 +352,11 @@ class Communicator:
             raise ConfigurationError(
                 f"{name}: expected {self.size} arrays, one for each rank, got {came}"
             )
-        return list(map(block or _block, arrays))
+        return list(map(block or block_of, arrays))
 
 
+_BARRIER, _BROADCAST = NUMBER_OF["barrier"], NUMBER_OF["broadcast"]
+_ALLREDUCE, _REDUCE = NUMBER_OF["allreduce"], NUMBER_OF["reduce"]
+_ALLGATHER, _ALLTOALL = NUMBER_OF["allgather"], NUMBER_OF["alltoall"]
+_REDUCE_SCATTER = NUMBER_OF["reduce_scatter"]
 _NOTHING: Block = (0, 0)
-_from_buffer = c_char.from_buffer
-
-
-def _block(array: np.ndarray) -> Block:
-    """Where an array is; refuses what cannot be read as bytes."""
-    if not isinstance(array, np.ndarray):
-        raise ConfigurationError(f"expected a NumPy array, got {type(array).__name__}")
-    if not array.flags.c_contiguous or array.dtype.hasobject:
-        raise ConfigurationError(
-            f"expected a contiguous array of numbers, got dtype {array.dtype}, shape {array.shape}, strides {array.strides}; "
-            "pass np.ascontiguousarray(array)"
-        )
-    try:
-        # A fifth of the time of ``__array_interface__``, which is for what is read-only, empty or of dtypes without a buffer.
-        return addressof(_from_buffer(array)), array.nbytes
-    except (TypeError, ValueError):
-        return array.__array_interface__["data"][0], array.nbytes
-
-
-def _target(array: np.ndarray) -> Block:
-    """The same of an array that is filled."""
-    block = _block(array)
-    _check_writable(array)
-    return block
-
-
-def _check_writable(array: np.ndarray) -> None:
-    if not array.flags.writeable:
-        raise ConfigurationError(
-            f"expected an array to be filled, got one of shape {array.shape} that is read-only; pass array.copy()"
-        )
-
-
-def _dtype(arrays: Sequence[np.ndarray]) -> np.dtype:
-    """That of all ``arrays``."""
-    dtypes = {array.dtype for array in arrays}
-    if len(dtypes) != 1:
-        raise ConfigurationError(f"inputs: expected one dtype, got {', '.join(map(str, dtypes))}")
-    return dtypes.pop()

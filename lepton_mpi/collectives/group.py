@@ -31,6 +31,13 @@ class Clock(Protocol):
     def enter(self, phase: str, step: int | None = None) -> None:
         """From now on this rank is in ``phase``, one of ``world/heartbeats.py``."""
 
+    @property
+    def row(self) -> np.ndarray:
+        """What it tells: step, number of the phase, CLOCK_MONOTONIC seconds at its begin; float64."""
+
+    def number_of(self, phase: str) -> int:
+        """Of a phase, as it stands in the row."""
+
     def move(self, source: str, target: str, seconds: float) -> None:
         """Count ``seconds`` that are booked under ``source`` as ``target``."""
 

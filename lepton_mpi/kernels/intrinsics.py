@@ -39,6 +39,21 @@ def _word_pointer(typing_context, address):
     return types.CPointer(types.int64)(types.int64), generate
 
 
+@intrinsic
+def _number_pointer(typing_context, address):
+    def generate(context, builder, signature, arguments):
+        kind = context.get_value_type(signature.return_type)
+        return builder.inttoptr(arguments[0], kind)
+
+    return types.CPointer(types.float64)(types.int64), generate
+
+
+@inlined
+def numbers_at(address, count):
+    """The ``count`` numbers of float64 at ``address`` (int64); they must outlive the result."""
+    return carray(_number_pointer(address), (count,))
+
+
 @inlined
 def words_at(address, count):
     """The ``count`` words of int64 at ``address`` (int64); they must outlive the result."""

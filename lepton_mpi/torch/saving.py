@@ -1,16 +1,23 @@
 """``save``: the ``state_dict`` of a module as a safetensors file, which runs no program when it is read, as a pickle may."""
 
-import os
-import tempfile
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
-from lepton_mpi.durable import replace_durably
+from lepton_mpi.data.files.parameter_writing import Stored, little_endian, write_stored
 from lepton_mpi.errors import DataError, LauncherError
-from lepton_mpi.extras import pip_install
+from lepton_mpi.torch.tensors import memory_of
 
 _SUFFIX = ".safetensors"
+# torch's types, which not every version has all of, and their names in safetensors.
+_NAMES = {
+    **{"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "bool": "BOOL"},
+    **{"int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8"},
+    **{"uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8"},
+    **{"complex64": "C64", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2"},
+}
+_KINDS = {getattr(torch, name): kind for name, kind in _NAMES.items() if hasattr(torch, name)}
 
 
 def save(module: nn.Module, path: str | Path) -> None:
@@ -22,43 +29,40 @@ def save(module: nn.Module, path: str | Path) -> None:
     Raises
     ------
     DataError
-        A path that does not end in .safetensors.
+        A path that does not end in .safetensors; a tensor of a type that such files do not have.
     LauncherError
-        Without the library safetensors, or for a file that cannot be written.
+        A file that cannot be written.
     """
     path = Path(path)
     if not path.name.endswith(_SUFFIX):
         raise DataError(f"{path}: expected a file whose name ends in {_SUFFIX}")
+    stored, about = _once(module, path)
     try:
-        from safetensors.torch import save_file
-    except ImportError:
-        raise LauncherError(
-            f"{path}: is written by the library safetensors: {pip_install('safetensors')}"
-        ) from None
-    tensors, metadata = _once(module)
-    try:
-        handle, temporary = tempfile.mkstemp(suffix=_SUFFIX, dir=path.parent)
-        os.close(handle)
-        try:
-            save_file(tensors, temporary, metadata)
-            replace_durably(Path(temporary), path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_stored(path, stored, about)
     except OSError as error:
         raise LauncherError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def _once(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _once(module: nn.Module, path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
     """Tensors by name, and of names that stand for the same memory as an earlier one, that name."""
-    tensors: dict[str, Tensor] = {}
+    stored: dict[str, Stored] = {}
     names: dict[tuple[int, tuple[int, ...], tuple[int, ...]], str] = {}
-    metadata = {"format": "pt"}
+    about = {"format": "pt"}
     for name, tensor in module.state_dict().items():
         key = tensor.data_ptr(), tuple(tensor.shape), tensor.stride()
         if tensor.numel() and key in names:
-            metadata[name] = names[key]
+            about[name] = names[key]
             continue
         names[key] = name
-        tensors[name] = tensor.detach().clone().contiguous()
-    return tensors, metadata
+        stored[name] = _stored(name, tensor, path)
+    return stored, about
+
+
+def _stored(name: str, tensor: Tensor, path: Path) -> Stored:
+    kind = _KINDS.get(tensor.dtype)
+    if kind is None:
+        raise DataError(
+            f"{path}: {name}: safetensors files have no {tensor.dtype}; expected one of {', '.join(map(str, _KINDS))}"
+        )
+    dense = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    return Stored(kind, tuple(tensor.shape), little_endian(memory_of(dense)))

@@ -96,6 +96,15 @@ class PhaseClock:
             self._is_patient = phase in PATIENCE_SECONDS
             self.on_new_limit()
 
+    @property
+    def row(self) -> np.ndarray:
+        """This rank's row, which ``enter`` fills: float64, shape (3,)."""
+        return self.rows[self.local_rank]
+
+    def number_of(self, phase: str) -> int:
+        """As it stands in the row."""
+        return _NUMBER_OF[phase]
+
     def name_steps(self, label: str) -> None:
         """Have reports say that steps are of ``label``, such as the strategy; all ranks of the host say the same."""
         self._label[:] = np.frombuffer(label_bytes(label), np.uint8)

@@ -11,9 +11,10 @@ import pytest
 
 from lepton_mpi.collectives.allreduce import make_plan
 from lepton_mpi.collectives.communicator import Communicator
-from lepton_mpi.collectives.within_host import staging
+from lepton_mpi.collectives.within_host import staging_memory
 from lepton_mpi.errors import ConfigurationError, RankError
 from tests import contributions
+from tests.parallel.practice import practise
 from tests.parallel.together import check, equal_everywhere, refused, together
 
 _WHOLE = ("bool", "uint8", "int8", "int16", "int32", "int64")
@@ -209,7 +210,7 @@ def _wrong_uneven_moves(one: Communicator, dtype: str, count: int) -> list[str]:
 @pytest.mark.parametrize("direct_bytes", [1, 0], ids=["read where they are", "staged"])
 def test_long_moves(world, monkeypatch, direct_bytes):
     """From their senders' memory, and where the system forbids that, in many parts through the area."""
-    monkeypatch.setattr(staging, "DIRECT_BYTES", direct_bytes)
+    monkeypatch.setattr(staging_memory, "DIRECT_BYTES", direct_bytes)
     one = Communicator(world, staging_bytes=_small(world))
     wrong = [name for count in (3000, 40_003) for name in _wrong_moves(one, "float64", count)]
     one.close()
@@ -330,6 +331,14 @@ def test_a_message_of_another_length(world, one):
 # -- what does not fit together ------------------------------------------------------------------
 
 
+@pytest.fixture(params=["new", "practised"])
+def any_age(one, request: pytest.FixtureRequest) -> Communicator:
+    """Of all ranks; a practised one makes short calls in the quick way (``within_host/quick_calls.py``)."""
+    if request.param == "practised":
+        practise(one)
+    return one
+
+
 def _odd_one_out(one: Communicator, usual, other) -> None:
     """The last rank does something else."""
     (other if one.rank == one.size - 1 else usual)()
@@ -352,8 +361,9 @@ def _odd_one_out(one: Communicator, usual, other) -> None:
         ("c.reduce_scatterv(np.zeros(2), many(2))", "c.reduce_scatterv(np.zeros(1), many(1))", ("reduce_scatterv",)),
     ],
 )  # fmt: skip
-def test_calls_that_differ(world, one, usual, other, words):
+def test_calls_that_differ(world, any_age, usual, other, words):
     """All ranks raise the same error, and go on."""
+    one = any_age
     if one.size == 1:
         return
     scope = {
@@ -383,8 +393,9 @@ def test_calls_that_differ(world, one, usual, other, words):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("then", ["c.barrier()", "c.broadcast(np.zeros(2), 0)", "c.allreduce(np.zeros(90000))"])  # fmt: skip
-def test_short_rooted_calls_that_differ(world, one, usual, other, words, then):
+def test_short_rooted_calls_that_differ(world, any_age, usual, other, words, then):
     """Some ranks have gone on: all raise the same error, at once or in one of the next calls, and in all calls after that."""
+    one = any_age
     if one.size == 1:
         return
     if world.host_count > 1:

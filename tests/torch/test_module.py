@@ -16,6 +16,7 @@ from lepton_mpi.errors import ConfigurationError, DataError  # noqa: E402
 from lepton_mpi.models.gradient_check import check_gradient  # noqa: E402
 from lepton_mpi.models.own_model import adapt  # noqa: E402
 from lepton_mpi.sync import NO_SYNC  # noqa: E402
+from lepton_mpi.torch import saving  # noqa: E402
 from lepton_mpi.vectors import Layout  # noqa: E402
 from tests.torch import modules  # noqa: E402
 
@@ -387,6 +388,38 @@ def test_the_module_comes_back(tmp_path):
         "end.safetensors",
         "tied.safetensors",
     ]
+
+
+class _OfTypes(nn.Module):
+    """Buffers of every type that torch and safetensors have in common, one of them transposed and one empty."""
+
+    def __init__(self):
+        super().__init__()
+        for name in saving._NAMES:
+            if hasattr(torch, name):
+                values = torch.arange(6).reshape(2, 3).to(getattr(torch, name))
+                self.register_buffer(f"of_{name}", values)
+        self.register_buffer("turned", torch.arange(6.0).reshape(2, 3).T)
+        self.register_buffer("empty", torch.zeros(0, 4))
+
+
+def test_a_saved_module_of_any_types(tmp_path):
+    """The library reads the same bits; a type that such files do not have is refused."""
+    pytest.importorskip("safetensors", reason="needs safetensors, which is not installed")
+    from safetensors.torch import load_file
+
+    module = _OfTypes()
+    lepton_mpi.torch.save(module, tmp_path / "types.safetensors")
+    found = load_file(tmp_path / "types.safetensors")
+    assert found.keys() == module.state_dict().keys()
+    for name, tensor in module.state_dict().items():
+        assert found[name].dtype == tensor.dtype and found[name].shape == tensor.shape, name
+        dense = [one.contiguous().view(torch.uint8) for one in (found[name], tensor)]
+        assert torch.equal(*dense), name
+    module.register_buffer("wide", torch.zeros(2, dtype=torch.complex128))
+    with pytest.raises(DataError, match=r"wide: safetensors files have no torch\.complex128"):
+        lepton_mpi.torch.save(module, tmp_path / "wide.safetensors")
+    assert not (tmp_path / "wide.safetensors").exists()
 
 
 # -- mistakes ------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ class Agreement:
         self._calls += 1
         said = self._said[self._calls % 2]
         self._meet()
-        self._host.call_number = self._calls - 1
+        self._host.number_next(self._calls)
         error: LeptonError | None = None
         try:
             meet_host()

@@ -58,6 +58,8 @@ class StagedHosts:
         Upper bound of the memory that the ranks of a host share.
     """
 
+    plan = None
+
     def __init__(self, group: Group, staging_bytes: int) -> None:
         self._host = StagedCollectives(group, staging_bytes)
         with MPI_LOCK:
@@ -76,6 +78,10 @@ class StagedHosts:
     def refuse(self, error: LeptonError) -> None:
         """See ``Ways``."""
         self._agreement.reach(lambda: self._host.refuse(error), Fingerprint(0))
+
+    def quick_error(self, verdict: int) -> LeptonError:
+        """See ``Ways``."""
+        return self._host.quick_error(verdict)
 
     def close(self) -> None:
         """Give back the communicator; does nothing the second time."""
@@ -109,7 +115,7 @@ class StagedHosts:
         """See ``Ways``."""
         self._check_own("reduce_scatterv", inputs, output)
         self.meet(self._with_lengths(told, inputs))
-        item, wide = combination.item_bytes, wide_bytes(combination)
+        item, wide = combination.item_bytes, combination.wide_bytes
         requests, elements = [], output[1] // item
         sums = self.room("sums", len(self._hosts) * elements * wide)
         for host, ranks in enumerate(self._hosts):
@@ -303,11 +309,6 @@ class StagedHosts:
         fold(table.ctypes.data, len(rows), out, elements, operation, float(self._size))
 
 
-def wide_bytes(combination: Combination) -> int:
-    """Of an element of a partial result."""
-    return 4 if combination.wide != combination.stored else combination.item_bytes
-
-
 class _Chunk:
     """Elements [start, stop) of an allreduce or reduce, in three steps. ``turn`` names its memory."""
 
@@ -334,7 +335,7 @@ class _Chunk:
 
     def fold_host(self) -> None:
         """This rank's slice, and off with its parts."""
-        ways, wide = self._ways, wide_bytes(self._how)
+        ways, wide = self._ways, self._how.wide_bytes
         elements = self._own[1] // self._how.item_bytes
         self._partial = ways.room(f"partial {self._turn}", elements * wide)
         mine = self._part(ways._here) * wide

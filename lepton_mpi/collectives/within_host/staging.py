@@ -20,42 +20,20 @@ from lepton_mpi.collectives.calls import (
 from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.within_host import (
     call_kernels,
-    meeting_kernels,
     short_kernels,
 )
 from lepton_mpi.collectives.within_host import staged_kernels as kernels
 from lepton_mpi.collectives.within_host.call_errors import entry_error
-from lepton_mpi.collectives.within_host.cross_memory import can_read
 from lepton_mpi.collectives.within_host.direct_reduce_kernels import direct_reduce
 from lepton_mpi.collectives.within_host.lost_turns import LostTurns
-from lepton_mpi.collectives.within_host.plan_words import (
-    YIELDS,
-    control_block,
-    waited_seconds,
-)
+from lepton_mpi.collectives.within_host.plan_words import waited_seconds
 from lepton_mpi.collectives.within_host.row_folds import fold_words
-from lepton_mpi.collectives.within_host.vectors import map_pages
-from lepton_mpi.errors import ConfigurationError, LeptonError, RankError
+from lepton_mpi.collectives.within_host.staging_memory import StagingMemory
+from lepton_mpi.errors import LeptonError, RankError
 from lepton_mpi.kernels.intrinsics import LINE_BYTES
-
-# Of a slot, and so of a part of a call; as in plans.py.
-SLOT_BYTES = 512 << 10
-# A block that has more parts than fill so many bytes is read from its sender's memory, where that is allowed.
-DIRECT_BYTES = 128 << 10
-_PAGE_BYTES = 4096
 
 # Reductions of so many bytes are carried out without stages while ranks lose turns to other processes.
 LONG_BYTES = 2 << 20
-
-# Polls before a rank gives its core away, 1 or 2 us: where other programs have the cores, two ranks may share one, and the one that
-# polls keeps the other from coming. With the 2000 of plans, a meeting of 2 ranks on a busy machine took 50 us in place of 10.
-_POLLS = 64
-
-# Longest blocks of a rank in a short call together; it shares RING_CALLS times as much for them.
-SHORT_BYTES = 32 << 10
-
-# Up to this size of all ranks' arrays together every rank folds all of them, which is one meeting in place of two; as in plans.py.
-SMALL_BYTES, SMALL_CROWDED_BYTES = 8 << 10, 128 << 10
 
 
 class StagedCollectives:
@@ -70,60 +48,23 @@ class StagedCollectives:
 
     Attributes
     ----------
-    call_number : int
-        Of the present call, for errors.
+    plan : int64, one dimension
+        Of this rank's calls, for ``quick_calls.py``.
     """
 
     def __init__(self, group: Group, staging_bytes: int) -> None:
         self._ranks, self._own = group.local_size, group.local_rank
         self._numbers = group.ranks_of_hosts[group.host_index]
-        slots = kernels.ROUNDS * (self._ranks + 1)
-        least = -(-LINE_BYTES * self._ranks // _PAGE_BYTES) * _PAGE_BYTES
-        slot = min(max(SLOT_BYTES, least), staging_bytes // slots) // _PAGE_BYTES * _PAGE_BYTES
-        if slot < least:
-            raise ConfigurationError(
-                f"staging_bytes: expected at least {slots * least} for {self._ranks} ranks on a host, got {staging_bytes}"
-            )
-        self._slot = slot
-        self._area = group.host_array((kernels.ROUNDS, self._ranks + 1, slot), np.uint8, "staging")
-        map_pages(group, self._area, [])
-        self._control = control_block(group, call_kernels.called.py_func(self._ranks))
-        short = min(SHORT_BYTES, slot)
-        # An odd number of lines, so that entries do not compete for the same ones of a cache.
-        ring_shape = call_kernels.RING_CALLS, self._ranks, LINE_BYTES + short
-        self._ring = group.host_array(ring_shape, np.uint8, "staging")
-        self._lengths = group.host_array((2, self._ranks, 2, self._ranks), np.int64)
-        is_crowded = group.local_size > group.cores
-        self._plan = plan = np.zeros(kernels.plan_words(self._ranks), np.int64)
-        plan[meeting_kernels.RANKS], plan[meeting_kernels.OWN] = self._ranks, self._own
-        plan[meeting_kernels.POLLS], plan[meeting_kernels.YIELDS] = (
-            0 if is_crowded else _POLLS,
-            YIELDS,
-        )
-        plan[meeting_kernels.CONTROL] = self._control.ctypes.data
-        plan[meeting_kernels.TABLE], plan[kernels.SLOT] = self._area.ctypes.data, slot
-        plan[call_kernels.RING], plan[call_kernels.ENTRY] = (
-            self._ring.ctypes.data,
-            LINE_BYTES + short,
-        )
-        plan[kernels.LENGTHS] = self._lengths.ctypes.data
-        small = SMALL_CROWDED_BYTES if is_crowded else SMALL_BYTES
-        self._short, self._small = short, min(small // self._ranks, short)
-        plan[call_kernels.SHORT], plan[call_kernels.SMALL] = self._short, self._small
-        plan[kernels.DIVISOR] = group.size
-        self._addresses = group.host_array((2, self._ranks, self._ranks), np.int64)
-        self._processes = group.host_array((self._ranks,), np.int64)
-        plan[kernels.ADDRESSES] = self._addresses.ctypes.data
-        plan[kernels.PROCESSES] = self._processes.ctypes.data
-        can_all = can_read(group, self._processes, self._addresses[0])
-        plan[kernels.DIRECT] = DIRECT_BYTES if can_all else 0
+        self._memory = memory = StagingMemory(group, staging_bytes)
+        self._slot, self._short, self._small = memory.slot, memory.short, memory.small
+        self.plan = memory.plan
         # Setting an element of it takes a third of the time.
-        self._words = memoryview(plan)
-        self._lost_turns = LostTurns(group, self._words, bool(plan[kernels.DIRECT]))
-        self._address_words = memoryview(self._addresses.reshape(-1))
-        self._length_words = memoryview(self._lengths.reshape(-1)).cast("B")
+        self._words = memoryview(memory.plan)
+        self._lost_turns = LostTurns(group, self._words, memory.can_read_all)
+        self._address_words = memoryview(memory.addresses.reshape(-1))
+        self._length_words = memoryview(memory.lengths.reshape(-1)).cast("B")
         self._row = Struct(f"{2 * self._ranks}q")
-        self.call_number = 0
+        self._number_shift = 0
         self._broken: LeptonError | None = None
         for kernel in (kernels.staged_move, kernels.staged_reduce, direct_reduce):
             kernel.compile("i8(i8[::1])")
@@ -133,7 +74,7 @@ class StagedCollectives:
     @property
     def wait_seconds(self) -> float:
         """Time that this rank waited for others, but for the first polls of each wait."""
-        return waited_seconds(self._plan)
+        return waited_seconds(self.plan)
 
     # -- calls -----------------------------------------------------------------------------------
 
@@ -256,6 +197,14 @@ class StagedCollectives:
         self._move_shortly(told, text.ctypes.data, 0)
         raise error.on_all_ranks()  # there is no other
 
+    def quick_error(self, verdict: int) -> LeptonError:
+        """What a quick call of this rank has found; the same on all ranks."""
+        return self._error(verdict, Fingerprint(_BARRIER))
+
+    def number_next(self, number: int) -> None:
+        """Have errors call the next call ``number``; else they are counted from 1."""
+        self._number_shift = number - 1 - self._words[call_kernels.CALL]
+
     def close(self) -> None:
         """There is memory only, which goes with this object."""
 
@@ -274,31 +223,30 @@ class StagedCollectives:
         self._move_shortly(told, block[0], block[0])
 
     def _move_shortly(self, told: Fingerprint, source: int, target: int) -> None:
-        self._count_call()
-        verdict = short_kernels.short_move(self._plan, *told, source, target)
+        self._check_whole()
+        verdict = short_kernels.short_move(self.plan, *told, source, target)
         if verdict:
             raise self._error(verdict, told)
 
     def _combine_shortly(
         self, told: Fingerprint, source: int, target: int, combination: Combination
     ) -> None:
-        self._count_call()
+        self._check_whole()
         fold, operation, _ = fold_words(combination, False)
         verdict = short_kernels.short_combine(
-            self._plan, *told, source, target, fold, operation, combination.item_bytes
+            self.plan, *told, source, target, fold, operation, combination.item_bytes
         )
         if verdict:
             raise self._error(verdict, told)
 
-    def _count_call(self) -> None:
-        self.call_number += 1
+    def _check_whole(self) -> None:
         if self._broken is not None:
             raise type(self._broken)(str(self._broken)).on_all_ranks()
 
     # -- words -----------------------------------------------------------------------------------
 
     def _begin(self, told: Fingerprint) -> memoryview:
-        self._count_call()
+        self._check_whole()
         words, at = self._words, call_kernels.FINGERPRINT
         for number in told:
             words[at] = number
@@ -364,7 +312,7 @@ class StagedCollectives:
             words[kernels.PARTS] = max(1, -(-told.byte_count // unit))
 
     def _run(self, kernel, told: Fingerprint) -> None:
-        verdict = kernel(self._plan)
+        verdict = kernel(self.plan)
         if verdict:
             raise self._error(verdict, told)
 
@@ -374,17 +322,19 @@ class StagedCollectives:
         """The same on all ranks, but for memory that one of them could not read."""
         if verdict == self._ranks:
             return RankError(f"{told}: memory of another rank cannot be read any more")
-        plan, numbers = self._plan, self._numbers
+        plan, numbers = self.plan, self._numbers
+        present = int(plan[call_kernels.CALL])
         if verdict < 0:
             sender, receiver = divmod(-1 - verdict, self._ranks)
-            table = self._lengths[(int(plan[kernels.MEETINGS]) - 1) % 2]
+            table = self._memory.lengths[(int(plan[kernels.MEETINGS]) - 1) % 2]
             sent, expected = table[sender, 0, receiver], table[receiver, 1, sender]
             return length_error(
-                *(self.call_number, told, numbers[sender], sent, numbers[receiver], expected)
+                *(present + self._number_shift, told, numbers[sender], sent),
+                *(numbers[receiver], expected),
             )
-        call, present = int(plan[call_kernels.DIFFERENT]), int(plan[call_kernels.CALL]) - 1
-        entries = self._ring[call % call_kernels.RING_CALLS]
-        error = entry_error(entries, numbers, verdict, self.call_number - (present - call))
+        call = int(plan[call_kernels.DIFFERENT])
+        entries = self._memory.ring[call % call_kernels.RING_CALLS]
+        error = entry_error(entries, numbers, verdict, call + 1 + self._number_shift)
         if plan[call_kernels.BROKEN]:
             self._broken = error
         return error

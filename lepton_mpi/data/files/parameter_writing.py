@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -45,23 +45,54 @@ def write_bytes(path: Path, *parts: bytes) -> None:
     write(path, fill)
 
 
-def write_safetensors(path: Path, arrays: Arrays, about: Mapping[str, str]) -> None:
-    """float32 and float64 arrays; ``about`` becomes the file's metadata, in its order, which the library leaves to chance.
+class Stored(NamedTuple):
+    """Numbers as a safetensors file has them.
 
-    A file is the length of a JSON, the JSON, with spaces behind it up to a multiple of 8 bytes, and the numbers, little-endian.
+    Attributes
+    ----------
+    kind : str
+        "F32" and its like, see the format.
+    shape : tuple of int
+    numbers : bytes
+        Little-endian, in C order.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    numbers: bytes
+
+
+def write_safetensors(path: Path, arrays: Arrays, about: Mapping[str, str]) -> None:
+    """float32 and float64 arrays; ``about`` becomes the file's metadata, in its order, which the library leaves to chance."""
+    stored = {
+        name: Stored(_KINDS[array.dtype.name], array.shape, little_endian(array))
+        for name, array in arrays.items()
+    }
+    write_stored(path, stored, about)
+
+
+def little_endian(array: NDArray[Any]) -> bytes:
+    """The numbers of an array, in C order."""
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+
+
+def write_stored(path: Path, stored: Mapping[str, Stored], about: Mapping[str, str]) -> None:
+    """The same of numbers of any type.
+
+    A file is the length of a JSON, the JSON, with spaces behind it up to a multiple of 8 bytes, and the numbers.
     Source: github.com/huggingface/safetensors, README, section Format.
     """
     header: dict[str, Any] = {"__metadata__": dict(about)}
-    parts, start = list[bytes](), 0
-    for name, array in arrays.items():
-        parts.append(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())
-        stop = start + len(parts[-1])
-        of_array = {"dtype": _KINDS[array.dtype.name], "shape": list(array.shape)}
+    start = 0
+    for name, one in stored.items():
+        stop = start + len(one.numbers)
+        of_array = {"dtype": one.kind, "shape": list(one.shape)}
         header[name] = of_array | {"data_offsets": [start, stop]}
         start = stop
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    write_bytes(path, len(text).to_bytes(8, "little"), text, *parts)
+    numbers = [one.numbers for one in stored.values()]
+    write_bytes(path, len(text).to_bytes(8, "little"), text, *numbers)
 
 
 def write_npz(path: Path, arrays: Arrays) -> None:
