@@ -30,7 +30,7 @@ class Watching(Checked):
     )
     tensorboard: str | None = option(
         None,
-        "folder for TensorBoard: figures, learning rate and times of every epoch, and within long ones (pip install 'lepton_mpi[tensorboard]')",
+        "folder for TensorBoard: figures, learning rate and times of every epoch, and within long ones; needs tensorboardX",
         kind=PathText("FOLDER"),
     )
     progress: Literal["auto", "bar", "plain", "none"] = option(

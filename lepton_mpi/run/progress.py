@@ -74,7 +74,7 @@ class EpochWatch:
     def look(self, run: Run) -> SoFar:
         """After a step."""
         seconds, steps = perf_counter() - self._began, run.position - self._first
-        rows = run.rows_used - self._first * run.config.global_batch
+        rows = run.rows_used - self._first * run.config.batch_rows
         return SoFar(
             *(run.epoch, run.config.epoch_count, run.position, run.steps_per_epoch),
             *(rows / seconds, self._waiting(run), self._left(run, seconds / steps)),

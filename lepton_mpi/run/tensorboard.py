@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lepton_mpi.errors import ConfigurationError, LauncherError
+from lepton_mpi.extras import pip_install
 
 if TYPE_CHECKING:
     from lepton_mpi.run.progress import SoFar
@@ -44,7 +45,7 @@ class TensorBoard:
             from tensorboardX import SummaryWriter
         except ImportError:
             raise ConfigurationError(
-                "--tensorboard: expected tensorboardX, got none; pip install 'lepton_mpi[tensorboard]'"
+                f"--tensorboard: expected tensorboardX, got none; {pip_install('tensorboard')}"
             ) from None
         self._folder = folder
         if step is None and any(Path(folder).glob("events.out.tfevents.*")):
