@@ -14,6 +14,7 @@ LIBRARIES = {
     "images": ("pillow>=10.0",),
     "parquet": ("pyarrow>=15.0",),
     "report": ("matplotlib>=3.8",),
+    "tensorboard": ("tensorboardX>=2.6",),
     "safetensors": ("safetensors>=0.4",),
     "onnx": ("onnx>=1.13",),
     "language": ("tokenizers>=0.21",),

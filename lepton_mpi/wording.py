@@ -47,10 +47,21 @@ def grouped(number: float) -> str:
     return f"{number:,.0f}".replace(",", " ")
 
 
-def print_line(line: str) -> None:
+def duration_text(seconds: float) -> str:
+    """Hours, minutes and seconds, as a clock shows them.
+
+    >>> [duration_text(seconds) for seconds in (0.4, 59.6, 83, 3723, 100 * 3600)]
+    ['0:00', '1:00', '1:23', '1:02:03', '100:00:00']
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def print_line(line: str, end: str = "\n") -> None:
     """To standard output, which may be a pipe that nobody reads, or a disk that is full. Raises LauncherError."""
     try:
-        print(line, flush=True)
+        print(line, end=end, flush=True)
     except OSError as error:
         # Else Python would try to write what is left when it ends, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -35,6 +35,7 @@ from lepton_mpi.options.option import (
     option,
     options_of,
 )
+from lepton_mpi.options.watching import Watching
 from lepton_mpi.wording import did_you_mean
 
 _MLP = ("model", "mlp", "wide_and_deep")
@@ -46,8 +47,8 @@ _NETWORKS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Settled, Checked):
-    """Everything that decides a run; equal on every rank (``World.agree_on`` checks it)."""
+class Training(Checked):
+    """A part of ``Config``: what is trained on what, how, and where it is kept."""
 
     recipe: str | None = option(
         None,
@@ -318,20 +319,6 @@ class Config(Settled, Checked):
         "begins anew",
         kind=PathText("FILE|FOLDER"),
     )
-    report_memory: bool = option(
-        False,
-        "print before the first step what memory the run is going to take, and at the end what the ranks of the host take, by purpose",
-    )
-    metrics: str | None = option(
-        None,
-        "file for the run's numbers, one JSON object a line; one that holds some is added to with --resume or "
-        "--metrics-append, and else refused",
-        kind=PathText("FILE"),
-    )
-    metrics_append: bool = option(False, "add to the --metrics file that is there")
-    progress: Literal["auto", "bar", "plain", "none"] = option(
-        "auto", "auto: a bar only on a terminal"
-    )
     threads: int = option(
         1,
         "threads of each rank for matrix products of the mlp; those of several are by BLAS, with other bits on other processors; "
@@ -346,6 +333,12 @@ class Config(Settled, Checked):
         "seconds without a sign of life from another host after which the job ends",
         ABOVE_0,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Settled, Watching, Training):
+    """Everything that decides a run; equal on every rank (``World.agree_on`` checks it)."""
+
     own: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Options that the chosen model alone has, an object of its class, by ``"model"``; likewise ``"optimizer"`` and ``"strategy"``."""
 

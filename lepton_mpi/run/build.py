@@ -47,6 +47,8 @@ from lepton_mpi.run.best import KeepBest, is_wanted
 from lepton_mpi.run.cold_start import ColdStart
 from lepton_mpi.run.hook import Hook, QuietHook
 from lepton_mpi.run.model_check import check_model
+from lepton_mpi.run.progress import Progress
+from lepton_mpi.run.records import Records, open_sinks
 from lepton_mpi.run.report import Report
 from lepton_mpi.run.resume import Start
 from lepton_mpi.run.run import Run
@@ -338,7 +340,9 @@ def _make_hooks(run: Run) -> list[Hook]:
     """Those of every run, and the user's. Raises ConfigurationError on every rank."""
     summary.say_head(run)
     made: list[Hook] = [*faults.hooks_for(run), hooks.TrainingFigures(run), hooks.Validation()]
-    made += [hooks.Progress()]
+    made += [Progress(run)]
+    if run.config.csv or run.config.tensorboard:
+        made += [Records(run, open_sinks(run.config, run.world, run.start))]
     made += [KeepBest(run)] if is_wanted(run.config) else []
     folder = run.config.checkpoint
     checkpoints = hooks.Checkpoints(run, folder) if folder else None

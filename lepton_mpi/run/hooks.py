@@ -1,4 +1,4 @@
-"""The hooks of every run, in the order in which they are called: figures, validation, the epoch's line, checkpoints, the end."""
+"""The hooks of every run, in the order in which they are called: figures, validation, checkpoints, the end; ``progress.py`` has the epoch's line."""
 
 from math import inf, isnan, nan
 from pathlib import Path
@@ -64,28 +64,6 @@ class Validation(QuietHook):
         if figures:
             short = run.task.short(figures)
             run.figures |= {f"val_{name}": value for name, value in short.items()}
-
-
-class Progress(QuietHook):
-    """The bar of an epoch, and its line on screen and in the metrics file."""
-
-    def before_epoch(self, run: Run) -> None:
-        """Begin the bar."""
-        run.report.epoch_begins(run.epoch, run.config.epoch_count, run.steps_per_epoch)
-
-    def after_step(self, run: Run) -> None:
-        """Advance the bar."""
-        run.report.step_done()
-
-    def after_epoch(self, run: Run) -> None:
-        """Print the figures that the hooks before have found."""
-        rate = run.rate(max(1, run.step))
-        run.report.epoch_ends(
-            *(run.epoch, run.config.epoch_count, run.figures),
-            learning_rate=rate,
-            evaluation_seconds=run.evaluation_seconds,
-        )
-        run.history.append({"epoch": run.epoch, "learning_rate": rate, **run.figures})
 
 
 class Checkpoints(QuietHook):

@@ -1,21 +1,19 @@
-"""What the user sees: on screen by rank 0, and the same numbers in the metrics file.
-
-Plain lines are the default, since a rank cannot know whether its output ends on a terminal: under
-``mpirun`` ``isatty`` is true on no rank or on all of them, also when the output goes to a file.
-"""
+"""What the user sees: on screen by rank 0, and the same numbers in the metrics file."""
 
 import json
 import os
 import stat
-import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from lepton_mpi import launcher
 from lepton_mpi.errors import ConfigurationError, LauncherError
-from lepton_mpi.wording import grouped, print_line, size_text
+from lepton_mpi.run.screen import Screen, find_terminal
+from lepton_mpi.wording import duration_text, grouped, size_text
 
-_TERMINAL = "LEPTON_TERMINAL"  # set by run_local.sh, which can see its own terminal
+if TYPE_CHECKING:
+    from lepton_mpi.run.progress import SoFar
+
+_BAR_CELLS, _BAR_CELLS_MIN = 30, 10
 
 
 class Report:
@@ -34,19 +32,25 @@ class Report:
     def __init__(
         self, speaks: bool, progress: str, metrics: str | None, append: bool = False
     ) -> None:
-        self._prints = speaks and progress != "none"
-        self._bar_wanted = self._prints and (
-            progress == "bar" or (progress == "auto" and _on_terminal())
-        )
+        self._screen: Screen | None = None
+        if speaks and progress != "none":
+            terminal = "" if progress == "plain" else find_terminal()
+            self._screen = Screen(terminal or ("/proc/self/fd/1" if progress == "bar" else ""))
         self._file: TextIO | None = None
         if speaks and metrics:
             self._file = _open_metrics(Path(metrics), append)
-        self._bar: Any = None
+
+    @property
+    def progress_seconds(self) -> float:
+        """How often ``epoch_goes_on`` is worth a call; 0 where it does nothing."""
+        if self._screen is None:
+            return 0.0
+        return 0.1 if self._screen.is_terminal else 10.0
 
     def say(self, title: str, text: str) -> None:
         """One line of the head or of the end."""
-        if self._prints:
-            print_line(f"{title:<9} {text}")
+        if self._screen:
+            self._screen.line(f"{title:<9} {text}")
 
     def record(self, event: str, **values: Any) -> None:
         """One line of the metrics file, on disk at once."""
@@ -58,51 +62,31 @@ class Report:
                 name, self._file = self._file.name, None
                 raise LauncherError(f"cannot write {name}: {error.strerror}") from None
 
-    def epoch_begins(self, epoch: int, epochs: int, steps: int) -> None:
-        """Show a bar for the steps of epoch ``epoch``, counted from 1, if there is a terminal."""
-        if self._bar_wanted:
-            from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                TextColumn,
-                TimeRemainingColumn,
-            )
-
-            columns = (
-                TextColumn(f"epoch {epoch}/{epochs}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-            )
-            self._bar = Progress(*columns, console=Console(force_terminal=True), transient=True)
-            self._task = self._bar.add_task("", total=steps)
-            self._bar.start()
-
-    def step_done(self) -> None:
-        """Advance the bar."""
-        if self._bar:
-            self._bar.advance(self._task)
+    def epoch_goes_on(self, now: "SoFar") -> None:
+        """Show how far an epoch has come: in place on a terminal, else as a line."""
+        if self._screen and self._screen.is_terminal:
+            columns = self._screen.columns
+            self._screen.status(_status_fields(now, columns), least=3)
+        elif self._screen:
+            where = f"{now.step}/{now.steps} of epoch {now.epoch}/{now.epochs}"
+            self.say("step", "  ".join([where, *_measured(now)]))
 
     def epoch_ends(
         self, epoch: int, epochs: int, values: dict[str, float], **recorded: float
     ) -> None:
         """Print the epoch's line and write its record; ``values`` in the order to print, ``recorded`` for the file alone."""
-        if self._bar:
-            self._bar.stop()
-            self._bar = None
-        if self._prints:
-            number = f"epoch {epoch:>{len(str(epochs))}}/{epochs}"
-            print_line(
-                "  ".join([number, *(_formatted(name, value) for name, value in values.items())])
-            )
+        if self._screen:
+            fields = [_formatted(name, value) for name, value in values.items()]
+            line = "  ".join([_epoch_text(epoch, epochs), *fields])
+            if self._screen.is_terminal and len(line) >= self._screen.columns:
+                line = "  ".join([_epoch_text(epoch, epochs), *_short_fields(values)])
+            self._screen.line(line)
         self.record("epoch", epoch=epoch, **values, **recorded)
 
     def close(self) -> None:
-        """End bar and file."""
-        if self._bar:
-            self._bar.stop()
+        """End what is shown in place, and the file."""
+        if self._screen:
+            self._screen.clear()
         if self._file:
             self._file.close()
 
@@ -120,15 +104,43 @@ def _open_metrics(path: Path, append: bool) -> TextIO:
     return file
 
 
-def _on_terminal() -> bool:
-    if os.environ.get(_TERMINAL) == "1":
-        return True
-    return (
-        launcher.launched_size() == 1
-        and "OMPI_COMM_WORLD_SIZE" not in os.environ
-        and sys.stdout is not None
-        and sys.stdout.isatty()
-    )
+def _epoch_text(epoch: int, epochs: int) -> str:
+    return f"epoch {epoch:>{len(str(epochs))}}/{epochs}"
+
+
+def _measured(now: "SoFar") -> list[str]:
+    """Fields behind the steps, in the order of their importance."""
+    left = [] if now.seconds_left is None else [f"{duration_text(now.seconds_left)} left"]
+    figures = [_formatted(name, value) for name, value in now.figures.items()]
+    before = [_formatted(name, value) for name, value in now.before.items()]
+    speed = f"{grouped(now.samples_per_second)} samples/s"
+    rest = [speed, f"waiting {now.waiting:.0%}"]
+    return [*left, *figures[:1], *rest, *before[:1], *figures[1:], *before[1:]]
+
+
+def _status_fields(now: "SoFar", columns: int) -> list[str]:
+    """Of the line in place, with a bar where there is room for one beside all that was measured."""
+    steps = f"{now.step:>{len(str(now.steps))}}/{now.steps}"
+    fields = [_epoch_text(now.epoch, now.epochs), steps, f"{now.step / now.steps:>4.0%}"]
+    fields += _measured(now)
+    cells = min(_BAR_CELLS, columns - 1 - len("  ".join(fields)) - 2)
+    if cells >= _BAR_CELLS_MIN:
+        done = cells * now.step // now.steps
+        fields.insert(1, "#" * done + "." * (cells - done))
+    return fields
+
+
+def _short_fields(values: dict[str, float]) -> list[str]:
+    """Of an epoch's line, for a narrow terminal: figures of validation behind those of training, and no speed."""
+    fields = []
+    for name, value in values.items():
+        if name == "samples_per_second" or name.removeprefix("val_") in values.keys() - {name}:
+            continue
+        field = _formatted(name, value)
+        if f"val_{name}" in values:
+            field += f" val {values[f'val_{name}']:.4f}"
+        fields.append(field.replace(" ", "\xa0"))
+    return fields
 
 
 def _formatted(name: str, value: float) -> str:

@@ -32,6 +32,7 @@ _FREE = {
         "shuffle_buffer",
     ),
     *("checkpoint", "checkpoint_steps", "resume", "report_memory", "metrics", "metrics_append"),
+    *("csv", "tensorboard"),
     *(
         "progress",
         "check_model",

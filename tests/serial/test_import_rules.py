@@ -38,6 +38,7 @@ ALLOWED = {
     "PIL": ["prepare/readers/image_folders.py"],
     "pyarrow": ["prepare/readers/parquet.py", "prediction/files/parquet_file.py"],
     "matplotlib": ["interpretation/pictures.py"],
+    "tensorboardX": ["run/tensorboard.py"],
     "tokenizers": ["data/byte_pairs.py"],
     "onnx": ["exporting/onnx_*.py"],
     "torch": ["torch/*.py"],

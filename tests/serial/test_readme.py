@@ -28,7 +28,14 @@ _BY_PAGE = pytest.mark.parametrize("page", PAGES, ids=name_of)
 
 # Options of programs that are not ours.
 _OF_OTHERS = {
-    *("--oversubscribe", "--allow-run-as-root", "--bind-to", "--map-by", "--host"),  # mpirun
+    *(
+        "--oversubscribe",
+        "--allow-run-as-root",
+        "--bind-to",
+        "--map-by",
+        "--host",
+        "--output",
+    ),  # mpirun
     *("--no-binary", "--mpi", "--pdb"),  # pip, srun, pytest
     *("--mem", "--qos", "--signal"),  # sbatch
 }

@@ -168,6 +168,8 @@ _FREE = {
         "report_memory": True,
         "metrics": "m",
         "metrics_append": True,
+        "csv": "c",
+        "tensorboard": "t",
         "progress": "none",
         "timeout": 9.0,
         "peer_timeout": 9.0,

@@ -1,0 +1,105 @@
+"""``--tensorboard``: scalars of every epoch, and within long ones, by the library tensorboardX, an extra that is imported here alone.
+
+    loss/training   loss/validation   accuracy/…       figures, by optimizer step
+    learning_rate
+    time/seconds    time/evaluation_seconds   time/samples_per_second   time/waiting_share …
+    within_epoch/…                                       rank 0's figures so far, every 10 s
+
+A run that goes on has TensorBoard drop what was written for later steps than it begins with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lepton_mpi.errors import ConfigurationError, LauncherError
+from lepton_mpi.extras import pip_install
+
+if TYPE_CHECKING:
+    from lepton_mpi.run.progress import SoFar
+
+_TIMES = ("seconds", "evaluation_seconds", "samples_per_second")
+
+
+class TensorBoard:
+    """The files of a run in a folder.
+
+    Parameters
+    ----------
+    folder : str
+    step : int or None
+        Last step before a run that goes on. None for a run that begins: then the folder must have no files of another.
+
+    Raises
+    ------
+    ConfigurationError
+        The library is missing, or the folder has files of a run.
+    LauncherError
+        Nothing can be written there.
+    """
+
+    def __init__(self, folder: str, step: int | None) -> None:
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            raise ConfigurationError(
+                f"--tensorboard: expected tensorboardX, got none; {pip_install('tensorboard')}"
+            ) from None
+        self._folder = folder
+        if step is None and any(Path(folder).glob("events.out.tfevents.*")):
+            raise ConfigurationError(
+                f"--tensorboard: expected a folder without files of another run, got {folder}; take another name, or go on with --resume"
+            )
+        try:
+            purged = None if step is None else step + 1
+            self._writer: Any = SummaryWriter(folder, purge_step=purged)
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def epoch_goes_on(self, now: SoFar, step: int, learning_rate: float) -> None:
+        """Scalars of the epoch so far."""
+        values = {
+            **now.figures,
+            "learning_rate": learning_rate,
+            "samples_per_second": now.samples_per_second,
+            "waiting_share": now.waiting,
+        }
+        self._write({f"within_epoch/{name}": value for name, value in values.items()}, step)
+
+    def epoch_ends(self, values: Mapping[str, float]) -> None:
+        """Scalars of an epoch."""
+        step = int(values["step"])
+        tagged = {tag(name): value for name, value in values.items() if name != "step"}
+        self._write(tagged, step)
+
+    def close(self) -> None:
+        """All is on disk."""
+        self._writer.close()
+
+    def _write(self, values: Mapping[str, float], step: int) -> None:
+        try:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
+            self._writer.flush()
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def _failed(self, error: OSError) -> LauncherError:
+        return LauncherError(f"cannot write to {self._folder}: {error.strerror or error}")
+
+
+def tag(name: str) -> str:
+    """Where TensorBoard shows a number: figures of training and validation beside each other.
+
+    >>> [tag(name) for name in ("loss", "val_loss", "learning_rate", "seconds", "waiting_share", "epoch")]
+    ['loss/training', 'loss/validation', 'learning_rate', 'time/seconds', 'time/waiting_share', 'epoch']
+    """
+    if name in _TIMES or name.endswith("_share"):
+        return f"time/{name}"
+    if name in ("learning_rate", "epoch"):
+        return name
+    if name.startswith("val_"):
+        return f"{name.removeprefix('val_')}/validation"
+    return f"{name}/training"
