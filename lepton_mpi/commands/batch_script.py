@@ -229,6 +229,8 @@ def _given(name: str, words: Sequence[str]) -> str | None:
 def _notes(chosen: Options, config: Config) -> list[str]:
     """What a user would want to know before the job has waited in the queue."""
     assert chosen.ranks_per_node is not None
+    if config.global_batch is None:  # it follows from the data, which may not be there yet
+        return []
     found = []
     ranks = chosen.nodes * chosen.ranks_per_node
     micro_batch = config.micro_batch or -(-config.global_batch // 8)

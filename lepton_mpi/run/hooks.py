@@ -9,7 +9,7 @@ import numpy as np
 from lepton_mpi.chunks import share
 from lepton_mpi.durable import no_checkpoint
 from lepton_mpi.errors import ConfigurationError, Preempted
-from lepton_mpi.run import advice, checkpoint, checkpoint_folder, resume, summary
+from lepton_mpi.run import advice, checkpoint_folder, resume, summary
 from lepton_mpi.run.hook import QuietHook
 from lepton_mpi.run.run import Run
 from lepton_mpi.world.stopping import Stopping
