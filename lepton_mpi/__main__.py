@@ -27,6 +27,7 @@ COMMANDS = {
     "tune": "lepton_mpi.commands.tune:COMMAND",
     "explain": "lepton_mpi.commands.explain:COMMAND",
     "doctor": "lepton_mpi.commands.doctor:COMMAND",
+    "sweep": "lepton_mpi.commands.sweep:COMMAND",
     "slurm": "lepton_mpi.commands.batch_script:SLURM",
     "pbs": "lepton_mpi.commands.batch_script:PBS",
     "lsf": "lepton_mpi.commands.batch_script:LSF",

@@ -91,9 +91,12 @@ MAY_IMPORT = {
     "exporting": {"data", "layers", "models", "options", "run"},
     "doctor": {"collectives", "kernels", "world"},
     "batch_systems": {"options"},
+    "sweeping": {"options", "reporting", "starting"},
     "commands": {
         *(
             "batch_systems",
+            "sweeping",
+            "starting",
             "doctor",
             "exporting",
             "interpretation",
