@@ -3,7 +3,7 @@
 The map, in the order the data flows::
 
     train.py        the door of python -m lepton_mpi.train; __main__.py of python -m lepton_mpi COMMAND
-    commands/       one file a command: train, prepare, inspect, evaluate, predict, generate, explain-model, compress, export, tune, explain, report, doctor, slurm, pbs, lsf
+    commands/       one file a command: train, prepare, inspect, evaluate, predict, generate, explain-model, compress, export, tune, explain, report, doctor, sweep, slurm, pbs, lsf
     options/        every option, checked once; command line, TOML files, recipes
     run/            START in loop.py: the training loop; run.py what a run holds, build.py how it is made, hooks.py
                     evaluation, checkpoints and progress; resume, report
@@ -16,6 +16,7 @@ The map, in the order the data flows::
     reporting/      metrics files and a checkpoint as one HTML page: the command report; START in its __init__.py
     markup/         pages of HTML: their elements, style and file
     doctor/         whether a machine or a job is set up well; START in examination.py
+    sweeping/       many runs with other options each, and one table: the command sweep; START in search.py
     batch_systems/  scripts for Slurm, PBS and LSF, and the time that is left in a job; START in shell.py
     prepare/        from raw files to a data file; START in its __init__.py
     data/           from data file to batches; files/ has what reads HDF5

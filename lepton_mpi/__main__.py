@@ -28,6 +28,7 @@ COMMANDS = {
     "explain": "lepton_mpi.commands.explain:COMMAND",
     "doctor": "lepton_mpi.commands.doctor:COMMAND",
     "chaos": "lepton_mpi.commands.chaos:COMMAND",
+    "sweep": "lepton_mpi.commands.sweep:COMMAND",
     "slurm": "lepton_mpi.commands.batch_script:SLURM",
     "pbs": "lepton_mpi.commands.batch_script:PBS",
     "lsf": "lepton_mpi.commands.batch_script:LSF",

@@ -29,6 +29,7 @@ from lepton_mpi.options.option import (
     position,
 )
 from lepton_mpi.options.toml_file import TomlFile
+from lepton_mpi.sweeping.search import read_plan
 from lepton_mpi.wording import print_line
 
 # Of Slurm's --signal.
@@ -51,6 +52,8 @@ _EPILOGUE = """The options of train behind -- are checked before anything is pri
 Before the time limit the ranks are told to stop: they finish a step, save, and end with exit code 75; the job is then started again
 until the run is over. The first lines of the script hold what another cluster would need otherwise.
 
+With --sweep the script is for an array of jobs, of which each makes one run; the table is written anew after every one.
+
 examples: python -m lepton_mpi {name} --nodes 4 --ranks-per-node 16 --time 2:00:00 --out job.sh -- --data train.h5 --epochs 50"""
 
 
@@ -66,6 +69,12 @@ class Options(Checked):
     out: str | None = option(
         None, "file for the script; none: it is printed", kind=PathText("FILE")
     )
+    sweep: str | None = option(
+        None,
+        "file of the command sweep, in place of options of train: an array of jobs, one for each of its runs",
+        kind=PathText("FILE.toml"),
+    )
+    at_once: int = option(0, "of --sweep: runs that may run at the same time; 0: all", WHOLE_FROM_0)
     nodes: int = option(1, "nodes of the job", WHOLE_FROM_1)
     ranks_per_node: int | None = option(
         None, "ranks on each node: as many as it has cores, as a rule; must be given", WHOLE_FROM_1
@@ -101,6 +110,14 @@ class Options(Checked):
 
     def check_together(self) -> None:
         """Raises ConfigurationError."""
+        if self.sweep is not None and self.train:
+            raise ConfigurationError(
+                f"--sweep: expected no options of train, which stand in {self.sweep}, got {' '.join(self.train)}"
+            )
+        if self.at_once and self.sweep is None:
+            raise ConfigurationError(
+                "--at-once: expected a sweep of several runs, --sweep, got none"
+            )
         if self.ranks_per_node is None:
             raise ConfigurationError(
                 "--ranks-per-node: expected the ranks of each node, as in --ranks-per-node 16, got none"
@@ -129,10 +146,18 @@ def _is_words(text: str) -> bool:
 
 
 def _run(chosen: Options, name: str, write: Callable[[Job], str]) -> int:
-    words, config = _with_checkpoints(list(chosen.train), chosen.name)
-    for note in _notes(chosen, config):
+    run_count = 0
+    if chosen.sweep is not None:
+        plan = read_plan(chosen.sweep)
+        words, run_count = [chosen.sweep], len(plan.runs)
+        configs = [sources.from_values(run.options).config for run in plan.runs]
+    else:
+        words, config = _with_checkpoints(list(chosen.train), chosen.name)
+        configs = [config]
+    for note in dict.fromkeys(note for config in configs for note in _notes(chosen, config)):
         print(f"lepton_mpi {name}: {note}", file=sys.stderr)
-    text = write(_job(chosen, words, config, name))
+    threads = max(config.threads for config in configs)
+    text = write(_job(chosen, words, threads, run_count, name))
     if chosen.out is None:
         print_line(text.rstrip("\n"))
     else:
@@ -153,13 +178,13 @@ def _write(path: Path, text: str) -> None:
     print_line(f"wrote     {path}")
 
 
-def _job(chosen: Options, words: list[str], config: Config, name: str) -> Job:
+def _job(chosen: Options, words: list[str], threads: int, run_count: int, name: str) -> Job:
     assert chosen.ranks_per_node is not None and chosen.time is not None
     return Job(
         name=chosen.name,
         nodes=chosen.nodes,
         ranks_per_node=chosen.ranks_per_node,
-        cores_per_rank=chosen.cores_per_rank or max(1, config.threads),
+        cores_per_rank=chosen.cores_per_rank or max(1, threads),
         seconds=chosen.time,
         warning_seconds=chosen.warn,
         is_requeued=chosen.requeue,
@@ -171,8 +196,8 @@ def _job(chosen: Options, words: list[str], config: Config, name: str) -> Job:
         mpi=chosen.mpi,
         launcher=chosen.launcher or "",
         options=tuple(words),
-        run_count=0,
-        at_once=0,
+        run_count=run_count,
+        at_once=chosen.at_once,
         written_by=_written_by(chosen, name),
     )
 
@@ -189,7 +214,8 @@ def _written_by(chosen: Options, name: str) -> str:
                 if shown.startswith("-")
                 else [each.flag, *_split(each.name, shown)]
             )
-    text = shlex.join(["python", "-m", "lepton_mpi", name, *given, "--", *chosen.train])
+    behind = ["--", *chosen.train] if chosen.train else []
+    text = shlex.join(["python", "-m", "lepton_mpi", name, *given, *behind])
     return text if text.isprintable() else f"python -m lepton_mpi {name}"
 
 

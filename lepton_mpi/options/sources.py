@@ -57,6 +57,14 @@ def from_command_line(words: Sequence[str]) -> Chosen:
     return sources.chosen()
 
 
+def from_values(values: Mapping[str, Any]) -> Chosen:
+    """Options as a file of ``--config`` with these values has them. Raises ConfigurationError."""
+    sources = _Sources()
+    sources.take_recipe(values.get("recipe"), has_data=True)
+    sources.take_file(TomlFile.of("options", values))
+    return sources.chosen()
+
+
 def from_program(options: Mapping[str, Any]) -> Chosen:
     """Options of ``fit``. Raises ConfigurationError, also for unknown names."""
     sources = _Sources()

@@ -1,5 +1,7 @@
 """TOML files with options: ``--config FILE`` and recipes. Raises ConfigurationError that names option, file and key."""
 
+from __future__ import annotations
+
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +33,13 @@ class TomlFile:
             raise ConfigurationError(
                 f"{flag}: cannot read {printable(path)}: {one_line(reason)}"
             ) from None
+
+    @staticmethod
+    def of(name: str, values: Mapping[str, Any]) -> TomlFile:
+        """As if a file had these values; ``name`` is what errors name."""
+        file = object.__new__(TomlFile)
+        file.name, file.values = name, dict(values)
+        return file
 
     def read(self, options: Mapping[str, Option]) -> dict[str, Any]:
         """Checked values by name, every key one of ``options``."""

@@ -167,11 +167,18 @@ def say_end(run: Run) -> dict[str, Any]:
     report.record(
         "end",
         **result,
-        **(run.best.result() if run.best else {}),
+        **_best(run),
         ranks=[account.record() for account in accounts],
         slow_rank=slow.record() if slow else None,
     )
     return result
+
+
+def _best(run: Run) -> dict[str, Any]:
+    """The best epoch, and whether a higher or a lower score is better."""
+    if run.best is None or not run.best.epoch:
+        return {}
+    return {**run.best.result(), "best_is": run.task.better[run.best.score]}
 
 
 def _versions(world: World) -> dict[str, str]:

@@ -10,7 +10,8 @@ What a rank that fails does, in this order, so that nothing it waits for can kee
     2. word to the other hosts, which end themselves without a report
     3. its report, if no rank of the host has reported before; the others of the host see that within a second and end, too
     4. a program that ends the host's launcher if that stays (``launchers.py``)
-    5. MPI's abort, which may hang with the interpreter lock held
+    5. MPI's abort, which may hang with the interpreter lock held; a process that no launcher has started just ends, since there
+       is nobody to abort, and Open MPI would print a banner
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import NoReturn
 
 import numpy as np
 
+from lepton_mpi import launcher
 from lepton_mpi.errors import RankError
 from lepton_mpi.world.launchers import end_launcher, launcher_of
 from lepton_mpi.world.timers import Timer
@@ -113,6 +115,8 @@ class Failure:
             end_launcher(launcher_of(os.getpid()), launcher_seconds)
         if not (first and report):
             time.sleep(_OTHERS_SPEAK_SECONDS)
+        if self._size == 1 and not launcher.is_launched():
+            os._exit(exit_code)
         _abort(exit_code)
 
     def close(self, hooks_stay: bool) -> None:

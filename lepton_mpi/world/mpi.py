@@ -4,10 +4,12 @@ Other modules import it when they make the first communicator, so that ``--help`
 """
 
 import ctypes
+import os
 import re
 import sys
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import mpi4py
@@ -22,11 +24,33 @@ __all__ = ["MPI", "check_launcher", "delay_abort", "mpi_library"]
 # Open MPI's variable behind the setting ``opal_abort_delay``, and that of version 4.
 _ABORT_DELAYS = (("libopen-pal", "opal_abort_delay"), ("libmpi", "ompi_mpi_abort_delay"))
 
+_TRANSPORTS = "OMPI_MCA_btl"
+
 # mpi4py's default, MPI_THREAD_MULTIPLE, makes MPICH avoid its shared-memory collectives. Not "funneled": a communicator may be
 # used in a thread of its own, see collectives/messages/mail.py.
 mpi4py.rc.thread_level = "serialized"
+
+
+@contextmanager
+def _suited_to_one_process() -> Iterator[None]:
+    """A block in which Open MPI starts without memory for other ranks, if there are none.
+
+    It would leave a file of 16 MiB in /dev/shm behind, even after a good end. Programs that this one starts know nothing of it.
+    """
+    before = os.environ.get(_TRANSPORTS)
+    if not launcher.is_launched() and launcher.launched_size() == 1:
+        os.environ[_TRANSPORTS] = "self"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_TRANSPORTS, None)
+        else:
+            os.environ[_TRANSPORTS] = before
+
+
 try:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _suited_to_one_process():
         # mpi4py guesses at a wrong launcher here; `check_launcher` knows, and says what to do.
         warnings.simplefilter("ignore")
         from mpi4py import MPI

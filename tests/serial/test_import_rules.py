@@ -97,10 +97,13 @@ MAY_IMPORT = {
     "doctor": {"collectives", "kernels", "world"},
     "batch_systems": {"options"},
     "chaos": {"run", "starting"},
+    "sweeping": {"options", "reporting", "starting"},
     "commands": {
         *(
             "batch_systems",
             "chaos",
+            "sweeping",
+            "starting",
             "doctor",
             "exporting",
             "interpretation",
