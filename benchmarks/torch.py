@@ -5,6 +5,7 @@
 
 Both backends run in the same processes, in turn (``engines/torch_backend.py``). Times are medians over rounds, of rank 0; x is how
 many times as long gloo takes, and "goal" what is asked of it. Bytes are those of the longer buffer, or of the gradients.
+"hidden" is the share of an exchange by ``async_op=True`` that matrix products of the same length hide (part overlap, and hosts).
 "wire" is bytes that a host sends in a step over ``2 (H-1)/H`` gradients, the lower bound, headers included. Over hosts, x is asked to
 be 1 and wire 1.03. "#wrong" counts ranks on which results differ.
 The first run makes an environment with torch; ``--python`` names one that has torch and lepton_mpi with its MPI.
@@ -46,7 +47,8 @@ _COLUMNS = (
     *(Column("bytes", "bytes", 10), Column("gloo_us", "gloo us", 11, ".1f")),
     *(Column("lepton_us", "lepton us", 11, ".1f"), Column("times_faster", "x", 7, ".2f")),
     *(Column("goal", "goal", 5), Column("gloo_wire", "gloo wire", 9, ".3f")),
-    *(Column("wire", "wire", 7, ".3f"), Column("wrong", "#wrong", 6)),
+    *(Column("wire", "wire", 7, ".3f"), Column("gloo_hidden", "gloo hidden", 11, ".2f")),
+    *(Column("lepton_hidden", "hidden", 7, ".2f"), Column("wrong", "#wrong", 6)),
 )
 
 
@@ -84,7 +86,7 @@ def _measured(part: str, ranks: int, python: str, options: argparse.Namespace):
     words = ("-W", "ignore", "-m", "benchmarks.engines.torch_backend")
     words += ("--seconds", str(options.seconds), "--models", *options.models)
     words += ("--sizes", *options.sizes, "--verbs", *options.verbs)
-    words += ("--parts", *(("steps",) if part == "hosts" else (part,)))
+    words += ("--parts", *(("steps", "overlap") if part == "hosts" else (part,)))
     limit = options.timeout
     if part != "hosts":
         command = (str(RUN_LOCAL), "mpi", str(ranks), python, *words)
@@ -98,15 +100,17 @@ def _measured(part: str, ranks: int, python: str, options: argparse.Namespace):
 def _complete(row: Row, part: str) -> Row:
     """With what is asked of it, and over hosts the bytes beside their bound."""
     case = row["case"]
-    row["hosts"] = 1
-    if part == "verbs":
+    row["hosts"] = len(_RANKS_PER_HOST) if part == "hosts" else 1
+    if case == "overlap":
+        row["times_faster"] = row["gloo_us"] / row["lepton_us"]
+    elif part == "verbs":
         row["goal"] = 5.0 if case == "all_reduce" and row["bytes"] <= 16 << 20 else 2.0
     elif part == "steps" and (case != "DDP mlp" or row["ranks"] == 8):
         row["goal"] = _GOALS[case]
     elif part == "hosts":
         hosts = len(_RANKS_PER_HOST)
         bound = 2 * (hosts - 1) / hosts * row["bytes"]
-        row |= {"hosts": hosts, "goal": 1.0}
+        row["goal"] = 1.0
         row["wire"] = row["lepton_sent_bytes"] / bound
         row["gloo_wire"] = row["gloo_sent_bytes"] / bound
     return row
@@ -114,8 +118,8 @@ def _complete(row: Row, part: str) -> Row:
 
 def _parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_line("torch", __doc__)
-    parts = ("verbs", "steps", "fsdp", "hosts")
-    parser.add_argument("--parts", nargs="+", choices=parts, default=parts[:3], metavar="PART")
+    parts = ("verbs", "steps", "fsdp", "overlap", "hosts")
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts[:4], metavar="PART")
     parser.add_argument("--ranks", nargs="+", type=int, default=[2, 4, 8])
     verbs = ["all_reduce", "broadcast", "reduce", "all_gather", "reduce_scatter", "all_to_all"]
     parser.add_argument("--verbs", nargs="+", choices=verbs, default=verbs, metavar="VERB")

@@ -28,6 +28,8 @@ from lepton_mpi.options.kinds import parse_size
 BACKENDS = ("gloo", "lepton")
 VERBS = ("all_reduce", "broadcast", "reduce", "all_gather", "reduce_scatter", "all_to_all")
 STEPS = {"mlp": "mlp-784-128-10", "resnet-18": "resnet-18, 64x64", "gpt": "gpt-6x384"}
+# Bytes of a vector that is exchanged under matrix products, and rows of their matrices.
+_OVERLAPPED_BYTES, _PRODUCT_ROWS = (1 << 20, 16 << 20), 256
 _ROUNDS = 5
 _CALLS_MAX = 200
 
@@ -54,7 +56,7 @@ def main() -> None:
     dist.init_process_group("lepton")
     groups = dict(zip(BACKENDS, (dist.new_group(backend="gloo"), dist.new_group()), strict=True))
     rows: list[Row] = []
-    measures = {"verbs": _verbs, "steps": _steps, "fsdp": _fsdp}
+    measures = {"verbs": _verbs, "steps": _steps, "fsdp": _fsdp, "overlap": _overlap}
     for part in options.parts:
         for row in measures[part](options, groups):
             rows.append({"part": part, "ranks": dist.get_world_size(), **row})
@@ -157,6 +159,62 @@ def _fsdp(options: argparse.Namespace, groups: dict[str, Any]) -> Iterator[Row]:
         steps[backend] = _step(net, x, y)
         size = _gradient_bytes(net)
     yield {"case": "FSDP2 gpt", "bytes": size, **_alternating(steps, options)}
+
+
+def _overlap(options: argparse.Namespace, groups: dict[str, Any]) -> Iterator[Row]:
+    """Which share of an exchange is hidden under matrix products that take as long as it does."""
+    matrix = torch.randn(_PRODUCT_ROWS, _PRODUCT_ROWS)
+    out = torch.empty_like(matrix)
+    product = min(_seconds_of(lambda: torch.mm(matrix, matrix, out=out)) for _ in range(20))
+    for size in _OVERLAPPED_BYTES:
+        row: Row = {"case": "overlap", "bytes": size, "wrong": 0}
+        for name, group in groups.items():
+            row |= _hidden(name, group, size, lambda: torch.mm(matrix, matrix, out=out), product)
+        yield row
+
+
+def _hidden(name: str, group: Any, size: int, multiply: Callable[[], Any], product: float) -> Row:
+    vector = torch.zeros(size // 4)
+
+    def begin() -> Any:
+        return dist.all_reduce(vector, group=group, async_op=True)
+
+    exchange = min(_seconds_of(lambda: begin().wait()) for _ in range(_ROUNDS))
+    products = _same(max(1, round(exchange / product)))
+
+    def compute() -> None:
+        for _ in range(products):
+            multiply()
+
+    def both() -> None:
+        work = begin()
+        compute()
+        work.wait()
+
+    rounds = _same(max(_ROUNDS, min(_CALLS_MAX, 1.0 / exchange)))
+    times: dict[str, list[float]] = {"exchange": [], "compute": [], "both": []}
+    for _ in range(rounds):
+        for what, call in (
+            ("exchange", lambda: begin().wait()),
+            ("compute", compute),
+            ("both", both),
+        ):
+            dist.barrier()
+            times[what].append(_seconds_of(call))
+    found = {what: statistics.median(each) for what, each in times.items()}
+    alone = found["exchange"] + found["compute"]
+    share = (alone - found["both"]) / min(found["exchange"], found["compute"])
+    return {
+        f"{name}_us": 1e6 * found["both"],
+        f"{name}_alone_us": 1e6 * alone,
+        f"{name}_hidden": share,
+    }
+
+
+def _seconds_of(call: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
 
 
 def _gradient_bytes(net: nn.Module) -> int:

@@ -1,7 +1,7 @@
 """Messages between two ranks of a process group, over MPI: both sides may go on while a message is under way.
 
-MPI serves one thread at a time here, hence ``MPI_LOCK``. A message is cut into pieces of 1 GiB, since MPI counts in 32 bits. Nobody is waited for by the call itself, so that ranks may
-send to each other before either receives; ``wait`` asks MPI, with shorter and shorter spells of the processor, until the
+MPI serves one thread at a time here, hence ``MPI_LOCK``. A message is cut into pieces of 1 GiB, since MPI counts in 32 bits.
+Nobody is waited for by the call itself, so that ranks may send to each other before either receives; ``wait`` asks MPI, with shorter and shorter spells of the processor, until the
 message is through or the timeout is over. Messages do not take turns with collectives.
 """
 
@@ -14,11 +14,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.distributed import Work
 
 from lepton_mpi.collectives.messages.mail import MPI_LOCK
+from lepton_mpi.torch.work import CallWork
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -29,7 +28,7 @@ _TAG_MIN, TAG_MAX = 1000, 31000
 _SPIN_SECONDS, _NAP_SECONDS = 0.001, 0.00005
 
 
-class MessageWork(Work):
+class MessageWork(CallWork):
     """A message that is on its way.
 
     Parameters
@@ -51,10 +50,10 @@ class MessageWork(Work):
         timeout_seconds: float,
         give_back: Callable[[], None],
     ) -> None:
-        super().__init__()
-        self._tensors, self._requests, self._what = tensors, requests, what
+        super().__init__(tensors)
+        self._requests, self._what = requests, what
         self._timeout_seconds, self._give_back = timeout_seconds, give_back
-        self._is_done, self._source = not requests, -1
+        self._is_done = not requests
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Until the message is through; RuntimeError after ``timeout``, or else that of the group."""
@@ -67,10 +66,6 @@ class MessageWork(Work):
                 raise RuntimeError(f"{self._what} did not end in {seconds:g} s (timeout)")
             time.sleep(0 if waited < _SPIN_SECONDS else _NAP_SECONDS)
         return True
-
-    def synchronize(self) -> None:
-        """The same as ``wait``."""
-        self.wait()
 
     def is_completed(self) -> bool:
         """Whether the message is through."""
@@ -86,30 +81,6 @@ class MessageWork(Work):
                 self._is_done = True
                 self._give_back()
         return self._is_done
-
-    def is_success(self) -> bool:
-        """The same: an error of MPI ends the job."""
-        return self.is_completed()
-
-    def exception(self) -> None:
-        """None: an error of MPI ends the job."""
-
-    def result(self) -> list[Tensor]:
-        """The tensor; waits for it."""
-        self.wait()
-        return self._tensors
-
-    def source_rank(self) -> int:
-        """Rank in the group that the message came from."""
-        return self._source
-
-    _source_rank = source_rank
-
-    def get_future(self) -> torch.futures.Future[list[Tensor]]:
-        """A future that is done: this waits."""
-        future: torch.futures.Future[list[Tensor]] = torch.futures.Future()
-        future.set_result(self.result())
-        return future
 
 
 def start_send(comm: MPI.Comm, array: np.ndarray, to: int, tag: int) -> list[Any]:

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.distributed import Work
 
 
-class DoneWork(Work):
-    """A call that ended before it returned.
+class CallWork(Work):
+    """What all kinds of work have in common; ``wait`` and ``is_completed`` are a kind's own.
 
     Parameters
     ----------
@@ -30,51 +30,57 @@ class DoneWork(Work):
         What ``result`` gives.
     """
 
-    def __init__(self, tensors: list[Tensor], source: int = -1) -> None:
+    def __init__(self, tensors: list[Tensor]) -> None:
         super().__init__()
-        self._tensors, self._source = tensors, source
+        self._tensors, self._source = tensors, -1
+
+    def synchronize(self) -> None:
+        """The same as ``wait``."""
+        self.wait()
+
+    def is_success(self) -> bool:
+        """Whether it has ended; an error was raised by the call, or ends the job."""
+        return self.is_completed()
+
+    def exception(self) -> BaseException | None:
+        """None: an error was raised by the call, or ends the job."""
+        return None
+
+    def result(self) -> list[Tensor]:
+        """Where the result is; waits for it."""
+        self.wait()
+        return self._tensors
+
+    def source_rank(self) -> int:
+        """Rank in the group that a message came from; collectives have none."""
+        return self._source
+
+    _source_rank = source_rank
+
+    def get_future(self) -> Any:
+        """A future that is done: this waits."""
+        future: torch.futures.Future[list[Tensor]] = torch.futures.Future()
+        future.set_result(self.result())
+        return future
+
+
+class DoneWork(CallWork):
+    """A call that ended before it returned."""
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """At once."""
         return True
 
-    def synchronize(self) -> None:
-        """Nothing to wait for."""
-
     def is_completed(self) -> bool:
         """Always."""
         return True
 
-    def is_success(self) -> bool:
-        """Always; an error was raised by the call."""
-        return True
 
-    def exception(self) -> None:
-        """None; an error was raised by the call."""
-
-    def result(self) -> list[Tensor]:
-        """Where the result is."""
-        return self._tensors
-
-    def source_rank(self) -> int:
-        """Rank in the group that a message came from."""
-        return self._source
-
-    _source_rank = source_rank
-
-    def get_future(self) -> torch.futures.Future[list[Tensor]]:
-        """A future that is done."""
-        future: torch.futures.Future[list[Tensor]] = torch.futures.Future()
-        future.set_result(self._tensors)
-        return future
-
-
-class HelpedWork(Work):
-    """A call that the helper thread carries out. Parameter as above."""
+class HelpedWork(CallWork):
+    """A call that the helper thread carries out."""
 
     def __init__(self, tensors: list[Tensor]) -> None:
-        super().__init__()
-        self._tensors = tensors
+        super().__init__(tensors)
         self._is_done = threading.Event()
         self._error: BaseException | None = None
         self._future: torch.futures.Future[list[Tensor]] = torch.futures.Future()
@@ -97,10 +103,6 @@ class HelpedWork(Work):
             raise self._error
         return True
 
-    def synchronize(self) -> None:
-        """The same as ``wait``."""
-        self.wait()
-
     def is_completed(self) -> bool:
         """Whether it has ended, with an error or without."""
         return self._is_done.is_set()
@@ -113,36 +115,21 @@ class HelpedWork(Work):
         """What it raised."""
         return self._error
 
-    def result(self) -> list[Tensor]:
-        """Where the result is; waits for it."""
-        self.wait()
-        return self._tensors
-
-    def source_rank(self) -> int:
-        """Collectives have none."""
-        return -1
-
-    _source_rank = source_rank
-
-    def get_future(self) -> torch.futures.Future[list[Tensor]]:
+    def get_future(self) -> Any:
         """A future of ``result``; its callbacks run in the helper thread."""
         return self._future
 
 
-class JointWork(Work):
+class JointWork(CallWork):
     """Several calls as one."""
 
     def __init__(self, works: list[Any]) -> None:
-        super().__init__()
+        super().__init__([])
         self._works = works
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Until all have ended."""
         return all([work.wait(timeout) if timeout else work.wait() for work in self._works])
-
-    def synchronize(self) -> None:
-        """The same as ``wait``."""
-        self.wait()
 
     def is_completed(self) -> bool:
         """Whether all have ended."""
