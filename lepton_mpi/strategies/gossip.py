@@ -10,7 +10,7 @@ is what is evaluated and saved, and what all go on from after an epoch (periodic
 Push-sum, ``random_push``: what worker k holds is a numerator u and a weight v, from 1 on, that are sent and added up alike;
 its parameters are u / v, right on the average although some got more than others.
 
-The order of messages: a worker sends its vector, then waits for those that send to it, so that no two wait for each other.
+With ``--asynchronous true`` nobody waits (``asynchronous_gossip.py``). Otherwise the order of messages: a worker sends its vector, then waits for those that send to it, so that no two wait for each other.
 Sources: Lian et al., "Can decentralized algorithms outperform centralized algorithms?", NeurIPS 2017; Assran et al.,
 "Stochastic gradient push", ICML 2019; Ying et al., "Exponential graph is provably efficient", NeurIPS 2021; Chen et al.,
 "Accelerating gossip SGD with periodic global averaging", ICML 2021.
@@ -24,6 +24,7 @@ import numpy as np
 from lepton_mpi.collectives.messages.mpi import MpiTransport
 from lepton_mpi.collectives.messages.neighbours import NeighbourExchange
 from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.strategies.asynchronous_gossip import AsynchronousGossip
 from lepton_mpi.strategies.strategy import Setting, Strategy
 from lepton_mpi.strategies.strategy_options import GossipOptions
 from lepton_mpi.strategies.topology import PUSHING, TOPOLOGIES
@@ -124,4 +125,11 @@ def make(setting: Setting) -> Strategy:
             f"--topology {options.topology}: expected no --clip-norm, since push-sum sends parameters times a weight, and "
             "a clipped step is no longer of one size on all workers: take --topology random, or --clip-value"
         ).on_all_ranks()
-    return Gossip(setting, options)
+    if options.asynchronous and options.topology in PUSHING:
+        raise ConfigurationError(
+            f"--asynchronous: expected a topology without push-sum, whose weights must all arrive, got {options.topology}: take "
+            "--topology random"
+        ).on_all_ranks()
+    return (
+        AsynchronousGossip(setting, options) if options.asynchronous else Gossip(setting, options)
+    )

@@ -88,12 +88,16 @@ class ElasticOptions(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class GossipOptions(Checked):
-    """Who averages with whom after a step."""
+    """Who averages with whom after a step; asynchronous: Lian et al., ICML 2018."""
 
     topology: Literal["ring", "exponential", "one_peer", "random", "random_push", "complete"] = (
         option("one_peer", "of each step's exchange")
     )
     sync_every: int = option(1, "steps that a worker makes between two exchanges", WHOLE_FROM_1)
+    asynchronous: bool = option(
+        False,
+        "take what others have published last, and wait for nobody before the epoch's end (AD-PSGD); other bits each time",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,6 +92,23 @@ TOPOLOGIES: dict[str, Callable[[int, int, int, int], Round]] = {
 PUSHING = ("random_push",)
 
 
+def peers_of(topology: str, count: int, worker: int) -> tuple[list[int], list[int]]:
+    """Whom a worker may send to in any round, and whom it may hear of; ascending.
+
+    >>> peers_of("ring", 5, 0), peers_of("one_peer", 6, 0)
+    (([1, 4], [1, 4]), ([1, 2, 4], [2, 4, 5]))
+    """
+    others = [other for other in range(count) if other != worker]
+    if topology in ("random", "random_push"):
+        return others, others
+    # The others repeat themselves after as many rounds as ``one_peer`` has distances.
+    rounds = [
+        TOPOLOGIES[topology](count, worker, number, 0) for number in range(count.bit_length() + 1)
+    ]
+    targets = {target for each in rounds for target in each.targets}
+    return sorted(targets), sorted({place for each in rounds for place in each.weights} - {worker})
+
+
 def _evenly(workers: Iterable[int]) -> dict[int, float]:
     found = sorted(workers)
     return dict.fromkeys(found, 1 / len(found))

@@ -52,12 +52,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bounded without locks": {"strategy": "bounded", "locks": False},
     "gossip by push-sum": {"strategy": "gossip", "topology": "random_push"},
     "gossip on a ring": {"strategy": "gossip", "topology": "ring", "sync_every": 3},
+    "asynchronous gossip": {"strategy": "gossip", "asynchronous": True},
 }
 # In the long form; other variants wait where these do.
-_KILLED = [*STRATEGIES, "diloco with overlap"]
+_KILLED = [*STRATEGIES, "diloco with overlap", "asynchronous gossip"]
 # What a run's bits depend on: not even the number of ranks; that number; who is when where.
 _ON_ANY_NUMBER = ("sync", "delayed", "hierarchical", "local of hosts")
-_ON_NO_NUMBER = ("bounded", "bounded without locks")
+_ON_NO_NUMBER = ("bounded", "bounded without locks", "asynchronous gossip")
 
 # 18 steps an epoch; saved after 18, 25, 36, 50 and 54.
 _STEPS, _EPOCHS, _EVERY = 18, 3, 25

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lepton_mpi.collectives.within_host.published import Published
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.optimizers.settings import Settings
 from lepton_mpi.options import names
@@ -534,6 +535,100 @@ def test_nobody_is_further_ahead_than_allowed(world):
             np.testing.assert_array_equal(other, everybody[0])
 
 
+@pytest.mark.parametrize("topology", ["ring", "one_peer", "complete"])
+def test_asynchronous_gossip_in_turn(world, topology):
+    """Ranks that take turns, one of them every other step only, give what NumPy gives: the newest of each, once."""
+    if world.size == 1 or world.host_count > 1:
+        pytest.skip("for two ranks or more of one host")
+    strategy = _begin(world, _make(world, "gossip", {"topology": topology, "asynchronous": True}))
+    workers, turns = _workers(world.size), np.zeros(world.size, int)
+    published: dict[int, tuple[int, np.ndarray]] = {}
+    taken = np.zeros((world.size, world.size), int)
+    for step in range(1, 2 * _STEPS + 1):
+        for rank in (range(world.size), range(world.size - 1, -1, -1))[step % 2]:
+            if turns[rank] == _STEPS or (rank == 0 and step % 2 and step < 2 * _STEPS):
+                continue
+            turns[rank] += 1
+            turn = int(turns[rank])
+            worker = workers[rank]
+            worker.apply(worker.gradient(turn))
+            published[rank] = turn, worker.w.copy()
+            heard = [worker.w]
+            for source in TOPOLOGIES[topology](world.size, rank, turn, 5).weights:
+                version, vector = published.get(source, (0, worker.w))
+                if source != rank and version > taken[rank, source]:
+                    taken[rank, source] = version
+                    heard.append(vector)
+            worker.w = _mean(heard)
+            if world.rank == rank:
+                for number, given in zip(strategy.numbers, strategy.shares(turn), strict=True):
+                    given.vector[:] = _gradient(turn, number, strategy.parameters)
+                strategy.step(turn, _ROWS * len(strategy.numbers))  # waits for nobody
+            world.comm.Barrier()
+    before = strategy.parameters.copy()
+    strategy.finish()
+    heard = strategy.figures()["heard_per_exchange"]
+    everybody = world.comm.allgather(strategy.consensus().copy())
+    with together(world):
+        np.testing.assert_allclose(before, workers[world.rank].w, rtol=1e-12, atol=1e-13)
+        expected = _mean(worker.w for worker in workers)
+        np.testing.assert_allclose(everybody[0], expected, rtol=1e-12, atol=1e-13)
+        for other in everybody:
+            np.testing.assert_array_equal(other, everybody[0])
+        assert heard > 0 and not strategy.reproducible
+
+
+@pytest.mark.parametrize("topology", sorted(set(TOPOLOGIES) - {"random_push"}))
+@pytest.mark.parametrize("placement", range(-1, 4))
+def test_asynchronous_gossip_ends_near_the_optimum_whatever_the_delays(world, topology, placement):
+    """Over one host and over several: all meet at each end, with the same bits, and go on."""
+    ways = [[0] * world.size, *placements(world.size)]
+    if world.size == 1 or placement + 1 >= len(ways):
+        pytest.skip("no more ways to place so few ranks")
+    target = np.linspace(3, 4, _SIZE)
+    with on_hosts(world, ways[placement + 1]) as group:
+        optimizer = Settings("sgd", lambda step: 0.1, 0.0)
+        own = {"topology": topology, "asynchronous": True}
+        strategy = _begin(group, _make(group, "gossip", own, optimizer=optimizer, averaged={}))
+        delays, ends = random.Random(f"{topology} {group.rank}"), []
+        for epoch in range(3):
+            for step in range(1 + _STEPS * epoch, 1 + _STEPS * (epoch + 1)):
+                for share in strategy.shares(step):
+                    time.sleep(delays.choice((0, 0, 0.001)) * (group.rank == 0))
+                    noise = np.random.default_rng([step, share.number]).standard_normal(_SIZE)
+                    share.vector[:] = strategy.parameters - target + 0.01 * noise
+                strategy.step(step, len(strategy.numbers))
+            strategy.finish()
+            ends.append(strategy.consensus().copy())
+        everybody = group.comm.allgather([end.tobytes() for end in ends])
+        heard = strategy.figures()["heard_per_exchange"]
+        with together(world):
+            assert all(other == everybody[0] for other in everybody)
+            np.testing.assert_allclose(ends[-1], target, atol=0.05)
+            assert 0 < heard < group.size
+
+
+def test_what_is_published_is_whole_and_newer(world):
+    """One rank writes as fast as it can what others read: no vector is of two versions, none is taken twice."""
+    published = Published(world, 40_000, np.dtype(np.float64))
+    world.comm.Barrier()
+    found, out, whole = [], np.zeros(40_000), True
+    if world.local_rank == 0:
+        for version in range(1, 301):
+            published.publish(np.full(40_000, float(version)))
+    else:
+        end = time.monotonic() + 30
+        while (not found or found[-1] < 300) and time.monotonic() < end:
+            if published.take(0, out):
+                whole &= bool((out == out[0]).all())
+                found.append(float(out[0]))
+    world.comm.Barrier()
+    with together(world):
+        assert whole and found == sorted(set(found))
+        assert world.local_rank == 0 or found[-1] == 300
+        assert not published.take(0, out) or world.local_rank == 0
+
+
 def test_bounded_by_nothing_is_sync(world):
     """Bit for bit."""
     sync = _drive(_begin(world, _make(world, "sync")))
@@ -577,6 +672,10 @@ def test_what_does_not_fit_is_refused_on_every_rank(world):
         for name in ("local", "diloco", "elastic", "gossip", "bounded", "adasum"):
             with refused(world, ConfigurationError, f"--strategy {name}: ", "--micro-batch"):
                 _make(world, name, micro_batch_count=world.size - 1)
+        with refused(
+            world, ConfigurationError, "--asynchronous", "random_push", "--topology random"
+        ):
+            _make(world, "gossip", {"topology": "random_push", "asynchronous": True})
         with refused(world, ConfigurationError, "--topology random_push", "--clip-norm"):
             _make(world, "gossip", {"topology": "random_push"}, clip_norm=1.0)
     else:

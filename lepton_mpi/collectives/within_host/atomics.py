@@ -87,6 +87,17 @@ def fetch_add(typing_context, words, index, value):
 
 
 @intrinsic
+def full_fence(typing_context):
+    """Nothing is stored or read out of its order across this, neither before nor after."""
+
+    def generate(context, builder, signature, arguments):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
+@intrinsic
 def _store_and_look(typing_context, words, index, value, other):
     """``words[index] = value``, after everything stored before; then, never before, read ``words[other]``.
 
