@@ -47,10 +47,10 @@ def grouped(number: float) -> str:
     return f"{number:,.0f}".replace(",", " ")
 
 
-def duration_text(seconds: float) -> str:
+def clock_text(seconds: float) -> str:
     """Hours, minutes and seconds, as a clock shows them.
 
-    >>> [duration_text(seconds) for seconds in (0.4, 59.6, 83, 3723, 100 * 3600)]
+    >>> [clock_text(seconds) for seconds in (0.4, 59.6, 83, 3723, 100 * 3600)]
     ['0:00', '1:00', '1:23', '1:02:03', '100:00:00']
     """
     minutes, rest = divmod(round(seconds), 60)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lepton_mpi.options.kinds import PathText
-from lepton_mpi.options.option import Checked, option
+from lepton_mpi.options.option import WHOLE_FROM_1, Checked, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,13 @@ class Watching(Checked):
         "folder for TensorBoard: figures, learning rate and times of every epoch, and within long ones; needs tensorboardX",
         kind=PathText("FOLDER"),
     )
+    trace: str | None = option(
+        None,
+        "file for a trace of the last steps of all ranks, for Perfetto or chrome://tracing; it is also written when the run is stopped "
+        "by a signal or fails",
+        kind=PathText("FILE"),
+    )
+    trace_steps: int = option(100, "steps that --trace keeps", WHOLE_FROM_1)
     progress: Literal["auto", "bar", "plain", "none"] = option(
         "auto",
         "what stands below the last line while an epoch goes on; bar: a line that changes in place, for a terminal; plain: a line every 10 s; "

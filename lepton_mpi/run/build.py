@@ -52,6 +52,7 @@ from lepton_mpi.run.records import Records, open_sinks
 from lepton_mpi.run.report import Report
 from lepton_mpi.run.resume import Start
 from lepton_mpi.run.run import Run
+from lepton_mpi.run.trace import Trace, WriteTrace
 from lepton_mpi.strategies.registry import STRATEGIES
 from lepton_mpi.strategies.strategy import Setting, Strategy
 from lepton_mpi.tasks.registry import make_task
@@ -102,6 +103,9 @@ def build(
         memory_forecast.check_rest(run)
     if config.check_model:
         check_model(run)
+    if config.trace:
+        run.trace = Trace(run, config.trace, config.trace_steps)
+        run.hooks.append(WriteTrace())
     return run
 
 

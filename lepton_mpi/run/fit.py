@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lepton_mpi import launcher
-from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.errors import ConfigurationError, LeptonError
 from lepton_mpi.options import sources
 from lepton_mpi.options.config import Config
 from lepton_mpi.run.hook import Hook
@@ -91,7 +91,7 @@ def train(
     See ``fit`` for model, hooks and result, and ``build`` for ``given``. The result has no ``parameters`` unless ``keeps_parameters``:
     they are a copy on every rank, of memory that a host has once.
     """
-    from lepton_mpi.run import loop
+    from lepton_mpi.run import loop, trace
     from lepton_mpi.run.build import build
 
     if config.prepare is not None:
@@ -101,7 +101,9 @@ def train(
         made.hooks += hooks
         try:
             loop.train(made)
-        except Exception:
+        except Exception as error:
+            if (isinstance(error, LeptonError) and error.agreed) or world.size == 1:
+                trace.say_written(made)  # else one rank of each host writes, when the job fails
             made.model.release(made.parameters)
             made.ends.close()
             raise

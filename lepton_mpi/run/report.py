@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from lepton_mpi.errors import ConfigurationError, LauncherError
 from lepton_mpi.run.screen import Screen, find_terminal
-from lepton_mpi.wording import duration_text, grouped, size_text
+from lepton_mpi.wording import clock_text, grouped, size_text
 
 if TYPE_CHECKING:
     from lepton_mpi.run.progress import SoFar
@@ -110,7 +110,7 @@ def _epoch_text(epoch: int, epochs: int) -> str:
 
 def _measured(now: "SoFar") -> list[str]:
     """Fields behind the steps, in the order of their importance."""
-    left = [] if now.seconds_left is None else [f"{duration_text(now.seconds_left)} left"]
+    left = [] if now.seconds_left is None else [f"{clock_text(now.seconds_left)} left"]
     figures = [_formatted(name, value) for name, value in now.figures.items()]
     before = [_formatted(name, value) for name, value in now.before.items()]
     speed = f"{grouped(now.samples_per_second)} samples/s"

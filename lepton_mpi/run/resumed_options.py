@@ -32,7 +32,7 @@ _FREE = {
         "shuffle_buffer",
     ),
     *("checkpoint", "checkpoint_steps", "resume", "report_memory", "metrics", "metrics_append"),
-    *("csv", "tensorboard"),
+    *("csv", "tensorboard", "trace", "trace_steps"),
     *(
         "progress",
         "check_model",

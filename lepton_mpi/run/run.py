@@ -24,6 +24,7 @@ from lepton_mpi.run.hook import Hook
 from lepton_mpi.run.report import Report
 from lepton_mpi.run.resume import Start
 from lepton_mpi.run.time_limit import TimeLimit
+from lepton_mpi.run.trace import Trace
 from lepton_mpi.strategies.strategy import Strategy
 from lepton_mpi.tasks.task import Task
 from lepton_mpi.vectors import Layout, Views
@@ -76,6 +77,8 @@ class Run:
         Written last, on rank 0.
     history : list of dict
         Of every epoch that was made: its number, learning rate and figures.
+    trace : Trace or None
+        What ``--trace`` records.
     result : dict
         What ``fit`` returns.
     phases_before : dict of str to float
@@ -119,6 +122,7 @@ class Run:
     is_over: bool = False
     checkpoint: Path | None = None
     history: list[dict[str, float]] = field(default_factory=list)
+    trace: Trace | None = None
     result: dict[str, Any] = field(default_factory=dict)
     began: float = 0.0
     phases_before: dict[str, float] = field(default_factory=dict)
@@ -195,4 +199,6 @@ class Run:
     def close(self) -> None:
         """Give back files, threads and memory. Collective."""
         self.strategy.close()
+        if self.trace:
+            self.trace.close()
         self.ends.close()

@@ -9,6 +9,7 @@ What a rank that fails does, in this order, so that nothing it waits for can kee
     1. timers of the C library and of Linux, which end it in 4 and 5 s, whatever holds the interpreter lock
     2. word to the other hosts, which end themselves without a report
     3. its report, if no rank of the host has reported before; the others of the host see that within a second and end, too
+       Behind the report what the run wants to leave, such as a trace
     4. a program that ends the host's launcher if that stays (``launchers.py``)
     5. MPI's abort, which may hang with the interpreter lock held; a process that no launcher has started just ends, since there
        is nobody to abort, and Open MPI would print a banner
@@ -60,6 +61,11 @@ class Failure:
         Word 0 of it.
     tell_hosts : callable
         Has the other hosts end the job, too, without a report.
+
+    Attributes
+    ----------
+    last_words : callable or None
+        Called by the first rank of the host that fails, behind its report, in whatever thread; the job ends about 3 s later all the same.
     """
 
     def __init__(
@@ -74,6 +80,7 @@ class Failure:
         self._who, self._size = f"rank {rank} of {size}", size
         self._lock_file, self._reported = os.dup(lock_file), reported
         self._hooks_stay = False
+        self.last_words: Callable[[], None] | None = None
         self._hooks = sys.excepthook, threading.excepthook
         before = getattr(sys.excepthook, "__self__", None)
         if isinstance(before, Failure) and before._hooks_stay:
@@ -110,6 +117,9 @@ class Failure:
             with suppress(OSError, ValueError):
                 print(report.rstrip("\n"), file=sys.stderr, flush=True)
             time.sleep(_PASSED_ON_SECONDS)
+        if first and self.last_words:
+            with suppress(Exception):  # the report is what counts
+                self.last_words()
         fcntl.flock(self._lock_file, fcntl.LOCK_UN)
         if first:
             end_launcher(launcher_of(os.getpid()), launcher_seconds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Self
@@ -83,6 +83,15 @@ class RankGroup:
     def catching_signals(self) -> AbstractContextManager[None]:
         """A block in which a signal asks ``stopping``: of a part of a job none does, and a signal ends it."""
         return nullcontext()
+
+    def at_failure(self, last_words: Callable[[], None] | None) -> None:
+        """Have one rank of every host call ``last_words`` when the job fails, for a second at most; None: no more."""
+        if self._parent:
+            self._parent.at_failure(last_words)
+
+    def host_index_of(self, rank: int) -> int:
+        """The host of a rank, counted as ``host_index``."""
+        return next(host for host, ranks in enumerate(self.ranks_of_hosts) if rank in ranks)
 
     def _find_hosts(self) -> None:
         """Which ranks are on which host: the same on every rank."""

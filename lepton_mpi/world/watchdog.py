@@ -37,6 +37,7 @@ from lepton_mpi.world.heartbeats import (
     read_label,
 )
 from lepton_mpi.world.host_links import HostLinks, News
+from lepton_mpi.world.phase_ring import Recorder, Ring
 
 _NUMBER_OF = {phase: number for number, phase in enumerate(PHASES)}
 _WAITING_NUMBERS = {_NUMBER_OF[phase] for phase in WAITING}
@@ -78,7 +79,9 @@ class PhaseClock:
         self._row: memoryview[float] = memoryview(self.rows[local_rank])
         self.seconds = dict.fromkeys(PHASES, 0.0)
         self.on_new_limit: Callable[[], None] = _nothing
-        self._is_patient = False
+        self._recorder: Recorder | None = None
+        # Whether a phase of the usual kind has more to do, too: one that was patient, or is recorded.
+        self._is_patient = self._minds = False
         self._phase, self._since = "start", monotonic()
         self.enter("start", 0)
 
@@ -92,8 +95,16 @@ class PhaseClock:
         if step is not None:
             row[0] = step
         row[1] = _NUMBER_OF[phase]
-        if self._is_patient or phase in PATIENCE_SECONDS:
-            self._is_patient = phase in PATIENCE_SECONDS
+        if self._minds or phase in PATIENCE_SECONDS:
+            self._mind(phase, now)
+
+    def _mind(self, phase: str, now: float) -> None:
+        """What is to be done seldom, or in a run that is recorded alone."""
+        recorder, patient = self._recorder, phase in PATIENCE_SECONDS
+        if recorder:
+            recorder.begin(now, self._row[0], _NUMBER_OF[phase])
+        if patient or self._is_patient:
+            self._is_patient, self._minds = patient, patient or recorder is not None
             self.on_new_limit()
 
     @property
@@ -105,6 +116,13 @@ class PhaseClock:
         """As it stands in the row."""
         return _NUMBER_OF[phase]
 
+    def record(self, row: Ring | None) -> None:
+        """Write every phase to a row of ``phase_ring.py`` from now on; None: no more."""
+        self._recorder = None if row is None else Recorder(row)
+        self._minds = self._is_patient or row is not None
+        if self._recorder:
+            self._recorder.begin(monotonic(), self._row[0], _NUMBER_OF[self._phase])
+
     def name_steps(self, label: str) -> None:
         """Have reports say that steps are of ``label``, such as the strategy; all ranks of the host say the same."""
         self._label[:] = np.frombuffer(label_bytes(label), np.uint8)
@@ -113,6 +131,8 @@ class PhaseClock:
         """Count ``seconds`` that were booked, or will be, under ``source`` as ``target``."""
         self.seconds[source] -= seconds
         self.seconds[target] += seconds
+        if self._recorder:
+            self._recorder.wait(monotonic(), _NUMBER_OF[source], _NUMBER_OF[target], seconds)
 
     def phase_of(self, local_rank: int) -> str:
         """Phase of one rank of this host."""

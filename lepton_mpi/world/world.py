@@ -190,6 +190,10 @@ class World(RankGroup):
         """Whether this process is not the rank, but one that the rank has forked: then nothing here is its own."""
         return os.getpid() != self._process_id
 
+    def at_failure(self, last_words: Callable[[], None] | None) -> None:
+        """See ``RankGroup``."""
+        self._failure.last_words = last_words
+
     def fail(self, report: str, exit_code: int = 5) -> None:
         """Print ``report``, unless another rank of this host has failed before, and end the job."""
         if self.is_child:

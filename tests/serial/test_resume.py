@@ -170,6 +170,8 @@ _FREE = {
         "metrics_append": True,
         "csv": "c",
         "tensorboard": "t",
+        "trace": "t.json",
+        "trace_steps": 7,
         "progress": "none",
         "timeout": 9.0,
         "peer_timeout": 9.0,
