@@ -111,7 +111,7 @@ def test_scalars_of_tensorboard(tmp_path):
 
 def test_tensorboard_is_an_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tensorboardX", None)
-    with pytest.raises(ConfigurationError, match="pip install 'tensorboardX>=2.6'"):
+    with pytest.raises(ConfigurationError, match=r"pip install 'tensorboardX>=2\.6'"):
         TensorBoard(str(tmp_path), None)
 
 
