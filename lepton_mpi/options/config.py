@@ -283,8 +283,8 @@ class Training(Checked):
     )
     checkpoint: str | None = option(
         None,
-        "folder for checkpoints, one after every epoch, of which the last two of the run are kept; none: none "
-        "are written",
+        "folder for checkpoints, one after every epoch, which belongs to this run as long as it runs; {job} in it stands for the "
+        "number of the batch job; none: none are written",
         kind=PathText("FOLDER"),
     )
     checkpoint_steps: int = option(
@@ -299,6 +299,7 @@ class Training(Checked):
     time_limit: float | None = option(
         None, "how long the run may take, from the start of its program, as in 2h", kind=Duration()
     )
+    keep: int = option(2, "how many checkpoints of the run stay, the newest ones", WHOLE_FROM_1)
     keep_best: str | None = option(
         None,
         "keep a checkpoint of the epoch with the best figure on the validation rows, best.h5 in the folder of --checkpoint: accuracy, loss, "

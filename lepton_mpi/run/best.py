@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lepton_mpi.durable import no_checkpoint
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.options.early_stop import EarlyStop
 from lepton_mpi.run import checkpoint, resume
@@ -194,7 +193,9 @@ class KeepBest(QuietHook):
         text = f"epoch {best.epoch} of {last}: validation {self._score} {best.value:.4f}{where}"
         if run.is_over and self._stop and last < run.config.epoch_count:
             text += f"; ended early, {best.waited} epochs without a better one"
-        if run.config.restore_best:
+        if run.config.restore_best and not best.digest:
+            text += "; its parameters could not be written, and are not put back"
+        elif run.config.restore_best:
             self._restore(run, best)
             text += "; its parameters are put back"
         run.report.say("best", text)
@@ -245,10 +246,12 @@ class KeepBest(QuietHook):
                 digest = run.layout.digest(run.strategy.consensus())
                 now = dataclasses.replace(now, digest=digest)
                 run.best = now
-                try:
-                    checkpoint.save_as(self._path, resume.checkpoint_of(run, sums, digest))
-                except OSError as error:
-                    raise no_checkpoint(str(self._path), error) from None
+                assert run.folder
+                line = run.folder.save_as(FILE, resume.checkpoint_of(run, sums, digest))
+                if run.folder.lacks(FILE):
+                    now = dataclasses.replace(now, digest="")
+                if line:
+                    run.report.say("best", line)
         return run.world.broadcast(now)
 
     def _restore(self, run: Run, best: Best) -> None:

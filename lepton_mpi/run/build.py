@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
-from lepton_mpi import fault_points
+from lepton_mpi import fault_points, launcher
 from lepton_mpi.data import augmentation, called_kernels
 from lepton_mpi.data.batches import BatchReader, MicroBatchReader
 from lepton_mpi.data.dataset import DataSet, normalised_in_memory
@@ -18,7 +18,7 @@ from lepton_mpi.data.loader import Wanted, load
 from lepton_mpi.data.order import BlockShuffle, FullShuffle, MicroBatches
 from lepton_mpi.data.reads import TrainingReads
 from lepton_mpi.data.training_order import training_order
-from lepton_mpi.durable import no_checkpoint, try_writing
+from lepton_mpi.durable import no_checkpoint
 from lepton_mpi.errors import ConfigurationError, LauncherError
 from lepton_mpi.models import own_model
 from lepton_mpi.models.model import Model
@@ -46,7 +46,9 @@ from lepton_mpi.run.balance import Balance
 from lepton_mpi.run.best import KeepBest, is_wanted
 from lepton_mpi.run.cold_start import ColdStart
 from lepton_mpi.run.hook import Hook, QuietHook
+from lepton_mpi.run.job_name import with_job
 from lepton_mpi.run.model_check import check_model
+from lepton_mpi.run.owned_folder import OwnedFolder
 from lepton_mpi.run.progress import Progress
 from lepton_mpi.run.records import Records, open_sinks
 from lepton_mpi.run.report import Report
@@ -88,25 +90,43 @@ def build(
     phases_before = dict(world.clock.seconds)
     world.agree_on("the configuration", dataclasses.asdict(config))
     threadpoolctl.threadpool_limits(summary.thread_count(config, world))
+    config = with_job(config, world)
     limit = time_limit.begin(config, world)
-    start = start or resume.find(config, world, given)
-    config = start.config or config
-    if not start.goes_on:
-        file = initial.find(config, world, is_own_model=model is not None)
-        start = dataclasses.replace(start, initial=file)
     with ExitStack() as ends:
+        # Before anybody looks which checkpoint is the newest.
+        folder = _own_folder(config, world, ends)
+        start = start or resume.find(config, world, given)
+        config = start.config or config
+        if not start.goes_on:
+            file = initial.find(config, world, is_own_model=model is not None)
+            start = dataclasses.replace(start, initial=file)
         report = ends.enter_context(closing(_open_report(config, world, start)))
         run = _build(config, world, model, start, report, ends)
-        run.ends, run.phases_before, run.time_limit = ends.pop_all(), phases_before, limit
-    run.hooks = _make_hooks(run)
-    with world.agreeing():
-        memory_forecast.check_rest(run)
-    if config.check_model:
-        check_model(run)
-    if config.trace:
-        run.trace = Trace(run, config.trace, config.trace_steps)
-        run.hooks.append(WriteTrace())
+        run.folder, run.phases_before, run.time_limit = folder, phases_before, limit
+        run.hooks = _make_hooks(run)
+        with world.agreeing():
+            memory_forecast.check_rest(run)
+        if config.check_model:
+            check_model(run)
+        if config.trace:
+            run.trace = Trace(run, config.trace, config.trace_steps)
+            run.hooks.append(WriteTrace())
+        run.ends = ends.pop_all()
     return run
+
+
+def _own_folder(config: Config, world: World, ends: ExitStack) -> OwnedFolder | None:
+    """The folder of ``--checkpoint``, taken by rank 0 until the run ends. Collective. Raises LeptonError on every rank."""
+    found = None
+    with world.agreeing():
+        if world.rank == 0 and config.checkpoint:
+            found = OwnedFolder(Path(config.checkpoint), config.keep)
+            ends.callback(found.close)
+            try:
+                found.open(lambda line: launcher.complain(f"lepton_mpi: {line}"))
+            except OSError as error:
+                raise no_checkpoint(config.checkpoint, error) from None
+    return found
 
 
 def _build(
@@ -190,12 +210,6 @@ def _choose_order(
 def _open_report(config: Config, world: World, start: Start) -> Report:
     """Find out before the first step whether everything that will be written can be."""
     with world.agreeing():
-        if world.rank == 0 and config.checkpoint:
-            try:
-                Path(config.checkpoint).mkdir(parents=True, exist_ok=True)
-                try_writing(Path(config.checkpoint))
-            except OSError as error:
-                raise no_checkpoint(config.checkpoint, error) from None
         # A job that is submitted again may have ended before its first checkpoint.
         appends = start.goes_on or config.resume is not None or config.metrics_append
         try:
@@ -348,8 +362,9 @@ def _make_hooks(run: Run) -> list[Hook]:
     if run.config.csv or run.config.tensorboard:
         made += [Records(run, open_sinks(run.config, run.world, run.start))]
     made += [KeepBest(run)] if is_wanted(run.config) else []
-    folder = run.config.checkpoint
-    checkpoints = hooks.Checkpoints(run, folder) if folder else None
+    if run.folder and run.folder.note:
+        run.report.say("checkpoint", f"{run.folder.path}: {run.folder.note}")
+    checkpoints = hooks.Checkpoints(run) if run.config.checkpoint else None
     made += [checkpoints] if checkpoints else []
     made += [Balance(run)] if run.config.balance == "auto" else []
     with run.world.agreeing():

@@ -99,9 +99,14 @@ def target_scale_attribute(scale: TargetScale) -> dict[str, str]:
     return {} if scale.is_identity else {"target_scale": json.dumps(scale.as_json())}
 
 
-def save_as(path: Path, checkpoint: Checkpoint) -> None:
+def temporary_name(path: Path, mark: str = "") -> Path:
+    """What a file is called while it is written: of one run, or else of this process."""
+    return path.with_name(f"{path.name}.{mark or os.getpid()}.tmp")
+
+
+def save_as(path: Path, checkpoint: Checkpoint, mark: str = "") -> None:
     """Write a file of any name, in place of one that is there. One rank calls it. Raises OSError; nothing is left then."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path, mark)
     try:
         write_file(temporary, checkpoint)
         replace_durably(temporary, path)

@@ -9,31 +9,37 @@ from pathlib import Path
 from lepton_mpi import fault_points
 from lepton_mpi.durable import replace_durably
 from lepton_mpi.errors import DataError
-from lepton_mpi.run.checkpoint import Checkpoint, verify, write_file
+from lepton_mpi.run.checkpoint import Checkpoint, temporary_name, verify, write_file
 from lepton_mpi.wording import one_line
 
-_KEPT = 2
+KEPT = 2
 
 
-def save(folder: Path, checkpoint: Checkpoint, own: list[Path] | None = None) -> Path:
-    """Write ``folder``/step-XXXXXXXX.h5 and remove all but the two written last of ``own``. One rank calls it.
+def save(
+    folder: Path,
+    checkpoint: Checkpoint,
+    own: list[Path] | None = None,
+    kept: int = KEPT,
+    mark: str = "",
+) -> Path:
+    """Write ``folder``/step-XXXXXXXX.h5, read it back, and remove all but the ``kept`` written last of ``own``. One rank calls it.
 
     Parameters
     ----------
     own
         Files of the same run, oldest first: the new one is added, and what is removed is taken out. Files of other runs
         stay, since somebody may want them, unless they have the name of the new one.
+    mark
+        Part of the temporary name, of the run; empty: of the process.
 
     Raises
     ------
     OSError
-        Nothing of the new file is left then. What a kill has left of an earlier one is removed in any case.
+        Nothing of the new file is left then, and nothing is removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{checkpoint.attributes['step']:08d}.h5"
-    for left in folder.glob("step-*.tmp"):
-        left.unlink()
-    temporary = path.with_suffix(".tmp")
+    temporary = temporary_name(path, mark)
     step = checkpoint.attributes["step"]
     try:
         fault_points.reached("checkpoint.before_write", step)
@@ -48,9 +54,16 @@ def save(folder: Path, checkpoint: Checkpoint, own: list[Path] | None = None) ->
         temporary.unlink(missing_ok=True)
     if own is not None:
         own[:] = [*(file for file in own if file != path), path]
-        while len(own) > _KEPT:
+        while len(own) > kept:
             own.pop(0).unlink(missing_ok=True)
     return path
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what runs that were killed have left of files that they wrote. For who owns the folder. Raises OSError."""
+    for pattern in ("step-*.h5.*.tmp", "step-*.tmp", "best.h5.*.tmp", "owner-*.tmp"):
+        for left in folder.glob(pattern):
+            left.unlink(missing_ok=True)
 
 
 def newest_first(folder: Path) -> list[Path]:
@@ -76,13 +89,13 @@ def newest_whole(folder: Path) -> tuple[Path, list[str]]:
     raise DataError(f"{folder}: expected a checkpoint that is whole, got none: {found}")
 
 
-def of_the_same_run(path: Path) -> list[Path]:
+def of_the_same_run(path: Path, kept: int = KEPT) -> list[Path]:
     """``path`` and what its run has kept before it, oldest first: older files of the folder, of lower steps."""
     files = newest_first(path.parent)
     if path not in files:  # moved, or given another name: nobody's to remove
         return []
     older = [file for file in files[files.index(path) + 1 :] if _step(file) < _step(path)]
-    return [*older[: _KEPT - 1][::-1], path]
+    return [*older[: kept - 1][::-1], path]
 
 
 def _step(path: Path) -> tuple[int, str]:

@@ -1,15 +1,13 @@
 """The hooks of every run, in the order in which they are called: figures, validation, checkpoints, the end; ``progress.py`` has the epoch's line."""
 
 from math import inf, isnan, nan
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
 from lepton_mpi.chunks import share
-from lepton_mpi.durable import no_checkpoint
 from lepton_mpi.errors import ConfigurationError, Preempted
-from lepton_mpi.run import advice, checkpoint_folder, resume, summary
+from lepton_mpi.run import advice, resume, summary
 from lepton_mpi.run.hook import QuietHook
 from lepton_mpi.run.run import Run
 from lepton_mpi.world.stopping import Stopping
@@ -69,10 +67,10 @@ class Validation(QuietHook):
 class Checkpoints(QuietHook):
     """Saves after every epoch, and after every so many steps; after the run's last step the epoch's is the one."""
 
-    def __init__(self, run: Run, folder: str) -> None:
-        self._folder = folder
-        is_writer = run.world.rank == 0
-        self._own_files = resume.own_files(run.config, run.start) if is_writer else []
+    def __init__(self, run: Run) -> None:
+        if run.folder:
+            run.folder.own = resume.own_files(run.config, run.start)
+            run.folder.newest = run.folder.own[-1] if run.folder.own else None
         self._every = run.config.checkpoint_steps
         self.save_seconds = 0.0
 
@@ -86,27 +84,26 @@ class Checkpoints(QuietHook):
     def after_epoch(self, run: Run) -> None:
         """Of the whole epoch; the parameters have been looked at with its figures, and hashed if they are the best."""
         best = run.best
-        self._save(run, run.total(), best.digest if best and best.epoch == run.epoch else "")
+        is_last = run.is_over or run.epoch == run.config.epoch_count
+        digest = best.digest if best and best.epoch == run.epoch else ""
+        self._save(run, run.total(), is_last, digest)
 
-    def save_now(self, run: Run) -> None:
+    def save_now(self, run: Run, is_last: bool = False) -> None:
         """In the middle of an epoch, whatever ``--checkpoint-steps`` says. Collective."""
         run.strategy.finish()
-        self._save(run, finite_sums(run))
+        self._save(run, finite_sums(run), is_last)
 
-    def _save(self, run: Run, sums: np.ndarray, digest: str = "") -> None:
-        """Rank 0 writes; every rank learns whether it worked. Collective."""
+    def _save(self, run: Run, sums: np.ndarray, is_last: bool, digest: str = "") -> None:
+        """Rank 0 writes, and says once what it cannot write. Collective."""
         world, began = run.world, perf_counter()
         world.clock.enter("checkpoint")
         run.strategy.collect()
         with world.agreeing():
-            if world.rank == 0:
-                saved = resume.checkpoint_of(run, sums, digest)
-                try:
-                    run.checkpoint = checkpoint_folder.save(
-                        Path(self._folder), saved, self._own_files
-                    )
-                except OSError as error:
-                    raise no_checkpoint(self._folder, error) from None
+            if run.folder:
+                line = run.folder.save(resume.checkpoint_of(run, sums, digest), is_last)
+                run.checkpoint = run.folder.newest
+                if line:
+                    run.report.say("checkpoint", line)
         self.save_seconds = perf_counter() - began
 
 
@@ -126,7 +123,7 @@ class Preemption(QuietHook):
         if self._is_due(run.step):
             if run.position < run.steps_per_epoch:
                 if self._checkpoints:
-                    self._checkpoints.save_now(run)
+                    self._checkpoints.save_now(run, is_last=True)
                 self._stop(run)
             self._waits_for_epoch = True
 
@@ -139,7 +136,10 @@ class Preemption(QuietHook):
         limit = run.time_limit if self._stopping.is_by_time else None
         reason = limit.left_text() if limit else self._stopping.reason
         where = f"{reason}: stopped after step {run.step}, in epoch {run.epoch}"
-        if folder := run.config.checkpoint:
+        folder, lacking = run.config.checkpoint, run.lacking()
+        if lacking:
+            text = f"{where}; {lacking}"
+        elif folder:
             text = f"{where}; saved, go on with --resume {folder}"
         else:
             text = f"{where}; nothing is saved without --checkpoint"

@@ -204,7 +204,7 @@ def own_files(config: Config, start: Start) -> list[Path]:
     folder = Path(config.checkpoint or "")
     if not config.checkpoint or not start.path or start.path.parent.resolve() != folder.resolve():
         return []
-    return checkpoint_folder.of_the_same_run(folder / start.path.name)
+    return checkpoint_folder.of_the_same_run(folder / start.path.name, config.keep)
 
 
 def order_facts(shuffle: FullShuffle | BlockShuffle, rows: Rows) -> dict[str, Any]:

@@ -31,7 +31,15 @@ _FREE = {
         "shuffle",
         "shuffle_buffer",
     ),
-    *("checkpoint", "checkpoint_steps", "resume", "report_memory", "metrics", "metrics_append"),
+    *(
+        "checkpoint",
+        "checkpoint_steps",
+        "keep",
+        "resume",
+        "report_memory",
+        "metrics",
+        "metrics_append",
+    ),
     *("csv", "tensorboard", "trace", "trace_steps"),
     *(
         "progress",

@@ -14,6 +14,7 @@ from lepton_mpi.data.dataset import DataSet
 from lepton_mpi.data.order import BlockShuffle, FullShuffle, MicroBatches, draws
 from lepton_mpi.data.reads import TrainingReads
 from lepton_mpi.data.rows import Rows
+from lepton_mpi.errors import LauncherError
 from lepton_mpi.layers.layer import Sums
 from lepton_mpi.models.model import Model
 from lepton_mpi.optimizers.learning_rate import ReducedRate
@@ -21,6 +22,7 @@ from lepton_mpi.options.config import Config
 from lepton_mpi.run.best import Best
 from lepton_mpi.run.defaults import Derived
 from lepton_mpi.run.hook import Hook
+from lepton_mpi.run.owned_folder import OwnedFolder
 from lepton_mpi.run.report import Report
 from lepton_mpi.run.resume import Start
 from lepton_mpi.run.time_limit import TimeLimit
@@ -75,6 +77,8 @@ class Run:
         The best epoch so far where that is asked for, see ``best.py``; whether the run ends before its last epoch.
     checkpoint : Path or None
         Written last, on rank 0.
+    folder : OwnedFolder or None
+        That of ``--checkpoint``, on rank 0.
     history : list of dict
         Of every epoch that was made: its number, learning rate and figures.
     trace : Trace or None
@@ -121,6 +125,7 @@ class Run:
     best: Best | None = None
     is_over: bool = False
     checkpoint: Path | None = None
+    folder: OwnedFolder | None = None
     history: list[dict[str, float]] = field(default_factory=list)
     trace: Trace | None = None
     result: dict[str, Any] = field(default_factory=dict)
@@ -197,8 +202,22 @@ class Run:
         return self.world.sum(np.array([self.loss, self.correct], np.float64))
 
     def close(self) -> None:
-        """Give back files, threads and memory. Collective."""
+        """Give back files, threads and memory. Collective.
+
+        Raises LauncherError on every rank, once all is given back, if a checkpoint that should be there could not be written.
+        """
+        lacking = self.lacking()
         self.strategy.close()
         if self.trace:
             self.trace.close()
         self.ends.close()
+        if lacking:
+            text = f"training is over, but {lacking}"
+            raise LauncherError(text).on_all_ranks()
+
+    def lacking(self) -> str:
+        """Which checkpoint could not be written, and why; empty if all could. Collective where checkpoints are written."""
+        if not self.config.checkpoint:
+            return ""
+        lacking: str = self.world.broadcast(self.folder.trouble if self.folder else "")
+        return lacking

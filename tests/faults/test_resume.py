@@ -38,9 +38,9 @@ def fill_the_disk():
     \"\"\"When a checkpoint is to be written; shared memory counts as files, too.\"\"\"
     save = checkpoint_folder.save
 
-    def limited(*arguments):
+    def limited(*arguments, **more):
         resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
-        return save(*arguments)
+        return save(*arguments, **more)
 
     checkpoint_folder.save = limited
 
@@ -67,7 +67,13 @@ def _run(folder, ranks: int, text: str) -> jobs.Ended:
 
 
 def _saved(folder) -> set[str]:
-    return {path.name for path in (folder / "runs").iterdir()}
+    return {path.name for path in (folder / "runs").glob("*.h5")}
+
+
+def _others(folder) -> list[str]:
+    """What else is in the folder, without the names of runs."""
+    names = [path.name for path in (folder / "runs").iterdir() if path.suffix != ".h5"]
+    return sorted(re.sub(r"h5\.[0-9a-f]{12}\.tmp", "h5.RUN.tmp", name) for name in names)
 
 
 def _end(job: jobs.Ended) -> list[str]:
@@ -83,11 +89,14 @@ def killed_twice(tmp_path_factory):
     first = _run(folder, 2, "die_while_saving(15); fit(**OPTIONS, **SAVED)")
     assert first.code != 0, first.text
     assert "begins anew" in first.out, first.text
-    assert _saved(folder) == {"step-00000010.h5", "step-00000012.h5", "step-00000015.tmp"}
+    assert _saved(folder) == {"step-00000010.h5", "step-00000012.h5"}
+    assert _others(folder) == ["owner-0001.lock", "step-00000015.h5.RUN.tmp"]
     second = _run(folder, 3, "die_in_step(23, rank=2); fit(**OPTIONS, **SAVED)")
     assert second.code != 0, second.text
     assert "goes on from runs/step-00000012.h5, epoch 2, row 0, step 12\n" in second.out
+    assert "runs: taken over from process" in second.out
     assert _saved(folder) == {"step-00000015.h5", "step-00000020.h5"}
+    assert _others(folder) == ["owner-0002.lock"]
     return folder
 
 
@@ -108,13 +117,19 @@ def test_a_run_that_was_killed_twice_ends_as_one_that_was_not(killed_twice):
     assert "goes on from runs/step-00000020.h5, epoch 2, row 800, step 20\n" in last.out, last.text
     assert _end(last) == _end(_run(killed_twice, 4, "fit(**OPTIONS)"))
     assert _saved(killed_twice) == {"step-00000035.h5", "step-00000036.h5"}
+    assert _others(killed_twice) == []
 
 
-def test_a_disk_that_is_full_ends_in_one_line(tmp_path):
-    """Nothing of the file that does not fit is left, and the code is that of the README."""
-    job = _run(tmp_path, 2, "fill_the_disk(); fit(epochs=2, checkpoint='runs')")
+def test_training_goes_on_where_the_disk_is_full(tmp_path):
+    """It is said once, nothing of the file that does not fit is left, and the code of the end is that of the README."""
+    job = _run(tmp_path, 2, "fill_the_disk(); fit(epochs=3, checkpoint='runs')")
     assert job.code == 4, job.text
     assert "Traceback" not in job.text, job.text
+    assert "epoch 3/3" in job.out and "test accuracy" in job.out, job.text
+    (said,) = [line for line in job.out.splitlines() if "cannot write" in line]
+    assert "tries again" in said and "none is written yet" in said, job.text
     (line,) = job.lines("lepton_mpi")
-    assert line.startswith("lepton_mpi: cannot write a checkpoint to runs: ")
+    assert line.startswith(
+        "lepton_mpi: training is over, but the newest checkpoint was not written to runs: "
+    )
     assert _saved(tmp_path) == set()

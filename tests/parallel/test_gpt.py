@@ -63,13 +63,10 @@ def test_weights_have_the_same_bits_on_any_number_of_ranks(world, text, name):
     ("activations", "digest"),
     [("dtype", VARIANTS["gpt-2"][1]), ("bfloat16", "425be2c86c0202fa95777968c8bdcaac")],
 )
-def test_a_run_goes_on_in_the_middle_of_an_epoch(
-    world, text, folder, monkeypatch, activations, digest
-):
+def test_a_run_goes_on_in_the_middle_of_an_epoch(world, text, folder, activations, digest):
     """To the bits of the run that never stopped, which are those of any number of ranks."""
-    monkeypatch.setattr(checkpoint_folder, "_KEPT", 1000)
     options = {"activations": activations, "clip_norm": 1.0}
-    saved = {"checkpoint": str(folder / "runs"), "checkpoint_steps": 3}
+    saved = {"checkpoint": str(folder / "runs"), "checkpoint_steps": 3, "keep": 1000}
     whole = train(_config(text, **options, **saved), world)
     step = str(folder / "runs" / "step-00000003.h5")
     resumed = train(_config(text, **options, resume=step), world)

@@ -8,7 +8,7 @@ from lepton_mpi.data.files import probe
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.models.torch_names import torch_names
 from lepton_mpi.options.config import Config
-from lepton_mpi.run import checkpoint_folder, loop
+from lepton_mpi.run import loop
 from lepton_mpi.run.build import build
 from lepton_mpi.run.fit import train
 from tests.parallel.alone import trained_alone
@@ -109,13 +109,12 @@ def test_a_folder_of_checkpoints(world, folder):
 
 
 @pytest.mark.parametrize("stop", [3, 6])
-def test_a_run_goes_on_without_the_file(world, folder, torchs, monkeypatch, stop):
+def test_a_run_goes_on_without_the_file(world, folder, torchs, stop):
     """What is frozen is an option of the checkpoint; --initial is no longer looked at. The end has the bits of one run."""
     path, _ = torchs
-    monkeypatch.setattr(checkpoint_folder, "_KEPT", 100)
     saved = folder / "saved"
     options = {"initial": str(path), "initial_strict": False, "freeze": ("stem*", "stage0*")}
-    whole = train(_config(**options, checkpoint=str(saved), checkpoint_steps=stop), world)
+    whole = train(_config(**options, checkpoint=str(saved), checkpoint_steps=stop, keep=100), world)
     middle = saved / f"step-{stop:08d}.h5"
     going_on = {"resume": str(middle), "data": ("digits",), "progress": "none"}
     run = build(Config(**going_on), world, given=frozenset(going_on))

@@ -82,14 +82,17 @@ def _written(world, path: Path, rows: int, scale: float = 1.0, **options) -> Pat
     return path
 
 
+_KEEP = {"keep": 2}
+
+
 @pytest.fixture
 def all_kept(monkeypatch):
     """No checkpoint is removed, so that one run leaves every moment to go on from."""
-    monkeypatch.setattr(checkpoint_folder, "_KEPT", 1000)
+    monkeypatch.setitem(_KEEP, "keep", 1000)
 
 
 def _config(data, **options) -> Config:
-    common = {"data": str(data), "epochs": 2, "global_batch": _BATCH, "hidden": (9,)}
+    common = _KEEP | {"data": str(data), "epochs": 2, "global_batch": _BATCH, "hidden": (9,)}
     return Config(**(common | {"progress": "none", "learning_rate": 0.003} | options))
 
 

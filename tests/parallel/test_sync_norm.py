@@ -7,7 +7,6 @@ import pytest
 
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options.config import Config
-from lepton_mpi.run import checkpoint_folder
 from lepton_mpi.run.fit import train
 from tests.parallel.together import refused, together
 
@@ -44,10 +43,14 @@ def test_weights_have_the_same_bits_on_any_number_of_ranks(world, model, options
         assert result["weights_digest"] == digest
 
 
-def test_a_run_goes_on_in_the_middle_of_an_epoch(world, folder, monkeypatch):
+def test_a_run_goes_on_in_the_middle_of_an_epoch(world, folder):
     """To the bits of the run that never stopped."""
-    monkeypatch.setattr(checkpoint_folder, "_KEPT", 1000)
-    options = {"checkpoint": str(folder / "runs"), "checkpoint_steps": 3, "global_batch": 200}
+    options = {
+        "checkpoint": str(folder / "runs"),
+        "checkpoint_steps": 3,
+        "global_batch": 200,
+        "keep": 1000,
+    }
     whole = train(_config("cnn", **options), world)
     step = str(folder / "runs" / "step-00000003.h5")
     resumed = train(_config("cnn", global_batch=200, resume=step), world)

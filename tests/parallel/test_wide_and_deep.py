@@ -11,7 +11,7 @@ from lepton_mpi.data.loader import load
 from lepton_mpi.models.registry import make_model
 from lepton_mpi.options.config import Config
 from lepton_mpi.options.sources import from_program
-from lepton_mpi.run import checkpoint, checkpoint_folder
+from lepton_mpi.run import checkpoint
 from lepton_mpi.run.build import wanted_of
 from lepton_mpi.run.fit import train
 from tests.parallel.together import check, together
@@ -76,10 +76,9 @@ def test_weights_have_the_same_bits_on_any_number_of_ranks(world, table, name):
         assert result["weights_digest"] == digest
 
 
-def test_a_run_goes_on_in_the_middle_of_an_epoch(world, table, folder, monkeypatch):
+def test_a_run_goes_on_in_the_middle_of_an_epoch(world, table, folder):
     """To the bits of the run that never stopped, from a checkpoint that is the same from any number of ranks."""
-    monkeypatch.setattr(checkpoint_folder, "_KEPT", 1000)
-    options = {"checkpoint": str(folder / "runs"), "checkpoint_steps": 3}
+    options = {"checkpoint": str(folder / "runs"), "checkpoint_steps": 3, "keep": 1000}
     whole = train(_config(table, **options), world)
     path = folder / "runs" / "step-00000009.h5"
     resumed = train(_config(table, resume=str(path)), world)

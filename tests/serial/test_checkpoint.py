@@ -147,10 +147,13 @@ def test_a_disk_that_is_full_is_an_error_that_can_be_caught(tmp_path, limit_byte
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_kill_left_is_removed(tmp_path):
-    """Half of a checkpoint, of whatever step, goes when the next one is written."""
-    (tmp_path / "step-00000006.tmp").write_text("half of one")
+def test_what_others_write_stays(tmp_path):
+    """Half of a checkpoint may be that of a run that is writing it; who owns the folder removes it."""
+    left = tmp_path / "step-00000006.h5.abc.tmp"
+    left.write_text("half of one")
     path = checkpoint_folder.save(tmp_path, small_checkpoint(7))
+    assert sorted(file.name for file in tmp_path.iterdir()) == [left.name, path.name]
+    checkpoint_folder.remove_leftovers(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 

@@ -188,8 +188,9 @@ def _without_encodings(checkpoint, folder):
 
     from lepton_mpi.data.encodings import Encodings
     from lepton_mpi.run import checkpoint as files
+    from lepton_mpi.run import checkpoint_folder
 
-    return files.save(folder, replace(files.load(checkpoint), encodings=Encodings()))
+    return checkpoint_folder.save(folder, replace(files.load(checkpoint), encodings=Encodings()))
 
 
 def test_inputs_that_prepare_has_not_made(tmp_path):

@@ -163,7 +163,13 @@ _OTHER = {
 _FREE = {
     **{"recipe": "breast_cancer", "data": ("elsewhere.h5",), "loader": "mapped", "shuffle": "full"},
     **{"shuffle_buffer": 1, "initial": "any.h5", "epochs": 2, "allreduce": "ring", "threads": 2},
-    **{"bucket_bytes": 1, "segment_bytes": 1, "checkpoint": "runs", "checkpoint_steps": 9},
+    **{
+        "bucket_bytes": 1,
+        "segment_bytes": 1,
+        "checkpoint": "runs",
+        "checkpoint_steps": 9,
+        "keep": 5,
+    },
     **{
         "report_memory": True,
         "metrics": "m",
