@@ -12,8 +12,8 @@ less than ``sync`` sends: a run of all epochs less one of a single epoch, so tha
 The picture has validation loss over time and over bytes.
 
 With ``--straggler`` every micro-batch takes a time of its own, asleep, on the job's last rank three times as long. "of ideal" is the
-speed in rows, over the sum of what all ranks could do; "others" is that of a rank that is not slow, over what it does
-where none is.
+speed in rows, over the sum of what all ranks could do; "others" is that of a rank that is not slow until its own last step, over what it does
+where none is. With ``--turns`` besides, the slow rank is another one in each step, drawn at random, which no share of the work can make up for.
 
 The exit code is 1 if a way could not be trained, 4 if there can be no emulated hosts here and nothing else was asked for.
 """
@@ -30,7 +30,7 @@ from pathlib import Path
 from statistics import mean
 
 from benchmarks.emulated_hosts import EmulatedHosts, HostsUnavailableError
-from benchmarks.engines.slow_rank import SLOW, write_data
+from benchmarks.engines.slow_rank import SECONDS, SLOW, write_data
 from benchmarks.harness import (
     Column,
     Launch,
@@ -98,6 +98,7 @@ WAYS: dict[str, tuple[str, ...]] = {
     "elastic, H = 4": ("--strategy", "elastic"),
     "bounded, S = 4": ("--strategy", "bounded"),
     "gossip, one_peer": ("--strategy", "gossip"),
+    "gossip, asynchronous": ("--strategy", "gossip", "--asynchronous", "true"),
     "gossip, ring": ("--strategy", "gossip", "--topology", "ring"),
     "adasum": ("--strategy", "adasum"),
     **{f"sync, {codec}": ("--compress", codec) for codec in ("bf16", "int8", "int4", "powersgd:4")},
@@ -142,6 +143,7 @@ _STRAGGLER_COLUMNS = [
     Column("others", "others", 7, ".2f"),
 ]
 _BALANCED = ("sync", "delayed", "local, H = 16", "bounded, S = 4", "gossip, one_peer")
+_BALANCED += ("gossip, asynchronous",)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -180,6 +182,12 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Names
     also_help = "ways that are given by their options, such as '--strategy local --sync-every 2'"
     parser.add_argument("--also", nargs="+", default=[], metavar="OPTIONS", help=also_help)
     parser.add_argument("--straggler", action="store_true", help="beside a slow rank, on one host")
+    turns_help = "with --straggler: the slow rank is drawn anew in each step"
+    parser.add_argument("--turns", action="store_true", help=turns_help)
+    sleep_help = (
+        "with --straggler: seconds of a micro-batch; longer where other programs want the cores"
+    )
+    parser.add_argument("--sleep", type=float, default=SECONDS, help=sleep_help)
     table_help = (
         "run nothing: print, write and draw the rows for --rates of files that --json has written"
     )
@@ -344,43 +352,54 @@ def _below(score: float, of_sync: float) -> float:
 
 
 def straggler(options: argparse.Namespace) -> tuple[list[Row], int]:
-    """The same steps with and without a slow rank, as they are and balanced."""
-    print_header(f"a rank of {_RANKS} that is {SLOW:g} times slower", machine())
+    """The same steps with and without a slow rank, as they are and balanced: a job for each way, one case after the other."""
+    which = ", another one in each step" if options.turns else ""
+    print_header(f"a rank of {_RANKS} that is {SLOW:g} times slower{which}", machine())
     print_titles(_STRAGGLER_COLUMNS)
+    # Of the sum of what all ranks could do, beside a run in which none is slow.
+    ideal = (_RANKS - 1 + 1 / SLOW) / _RANKS
+    if options.turns:
+        ideal = _RANKS / (_RANKS - 1 + SLOW)
     rows: list[Row] = []
     lost = 0
     for way in [way for way in options.ways if "--compress" not in WAYS[way]]:
-        even = _slow(way, 1.0, "none")
-        for balance in ("none", "auto") if way in _BALANCED else ("none",):
-            uneven = _slow(way, SLOW, balance)
-            if even is None or uneven is None:
-                lost += 1
-                continue
-            ideal = (_RANKS - 1 + 1 / SLOW) / _RANKS
-            speed = uneven["rows_per_second"] / even["rows_per_second"]
-            others = uneven["rows_of_first"] / even["rows_of_first"]
+        kinds = [("none", 1.0), ("none", SLOW)]
+        if way in _BALANCED and not options.turns:
+            kinds.append(("auto", SLOW))
+        found = _slow(way, kinds, options)
+        lost += found is None
+        for (balance, _), uneven in zip(kinds[1:], found[1:] if found else [], strict=False):
+            even = found[0] if found else uneven
             row: Row = {
                 "way": way + ", balanced" * (balance == "auto"),
                 "samples_per_second": uneven["rows_per_second"],
-                "of_ideal": speed / ideal,
-                "others": others,
+                "of_ideal": uneven["rows_per_second"] / even["rows_per_second"] / ideal,
+                "others": uneven["rows_of_first"] / even["rows_of_first"],
             }
+            row |= {"others": None} if options.turns else {}
             rows.append(row)
             print_row(_STRAGGLER_COLUMNS, row)
     return rows, lost
 
 
-def _slow(way: str, factor: float, balance: str) -> Row | None:
+def _slow(
+    way: str, kinds: Sequence[tuple[str, float]], options: argparse.Namespace
+) -> list[Row] | None:
+    """A row of each kind, ``--balance`` and how much slower a rank is; None after saying why there is none."""
+    cases = [
+        {"words": [*WAYS[way], "--balance", balance], "factor": factor, "turns": options.turns}
+        for balance, factor in kinds
+    ]
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder, "rows.h5")
         write_data(data)
-        words = ("-m", "benchmarks.engines.slow_rank", *WAYS[way], "--balance", balance)
-        command = mpi_command(_RANKS, *words, "--data", str(data))
-        outcome = run(Launch(way, command, {"LEPTON_SLOW_RANK": str(factor)}))
+        words = ("-m", "benchmarks.engines.slow_rank", "--cases", json.dumps(cases))
+        words += ("--data", str(data), "--seconds", str(options.sleep))
+        outcome = run(Launch(way, mpi_command(_RANKS, *words)))
     if outcome.problem:
         print(f"{way}: {outcome.problem}")
         return None
-    return outcome.rows[0]
+    return outcome.rows
 
 
 if __name__ == "__main__":
