@@ -30,7 +30,7 @@ from pathlib import Path
 from statistics import mean
 
 from benchmarks.emulated_hosts import EmulatedHosts, HostsUnavailableError
-from benchmarks.engines.slow_rank import SECONDS, SLOW, write_data
+from benchmarks.engines.slow_rank import SECONDS
 from benchmarks.harness import (
     Column,
     Launch,
@@ -43,6 +43,7 @@ from benchmarks.harness import (
     run,
     write_rows,
 )
+from benchmarks.strategies_straggler import straggler
 
 _RANKS_PER_HOST = (2, 2)
 _RANKS = sum(_RANKS_PER_HOST)
@@ -136,14 +137,6 @@ _COLUMNS = [
     Column("fewer", "fewer", 6, ".1f"),
     Column("fewer_of_run", "of run", 6, ".1f"),
 ]
-_STRAGGLER_COLUMNS = [
-    Column("way", "way", 28),
-    Column("samples_per_second", "samples/s", 10, ".0f"),
-    Column("of_ideal", "of ideal", 8, ".2f"),
-    Column("others", "others", 7, ".2f"),
-]
-_BALANCED = ("sync", "delayed", "local, H = 16", "bounded, S = 4", "gossip, one_peer")
-_BALANCED += ("gossip, asynchronous",)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -153,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.table:
             rows, lost = combine(options.table, options.rates), 0
         else:
-            rows, lost = straggler(options) if options.straggler else compare(options)
+            rows, lost = straggler(options, WAYS, _RANKS) if options.straggler else compare(options)
     except HostsUnavailableError as error:
         print(f"benchmarks.strategies: {error}")
         return 4
@@ -349,57 +342,6 @@ def _beside_sync(row: Row, rows: Sequence[Row]) -> Row:
 def _below(score: float, of_sync: float) -> float:
     """Of an accuracy the difference, of a loss, which is negative, the part that it is higher."""
     return of_sync - score if of_sync > 0 else score / of_sync - 1
-
-
-def straggler(options: argparse.Namespace) -> tuple[list[Row], int]:
-    """The same steps with and without a slow rank, as they are and balanced: a job for each way, one case after the other."""
-    which = ", another one in each step" if options.turns else ""
-    print_header(f"a rank of {_RANKS} that is {SLOW:g} times slower{which}", machine())
-    print_titles(_STRAGGLER_COLUMNS)
-    # Of the sum of what all ranks could do, beside a run in which none is slow.
-    ideal = (_RANKS - 1 + 1 / SLOW) / _RANKS
-    if options.turns:
-        ideal = _RANKS / (_RANKS - 1 + SLOW)
-    rows: list[Row] = []
-    lost = 0
-    for way in [way for way in options.ways if "--compress" not in WAYS[way]]:
-        kinds = [("none", 1.0), ("none", SLOW)]
-        if way in _BALANCED and not options.turns:
-            kinds.append(("auto", SLOW))
-        found = _slow(way, kinds, options)
-        lost += found is None
-        for (balance, _), uneven in zip(kinds[1:], found[1:] if found else [], strict=False):
-            even = found[0] if found else uneven
-            row: Row = {
-                "way": way + ", balanced" * (balance == "auto"),
-                "samples_per_second": uneven["rows_per_second"],
-                "of_ideal": uneven["rows_per_second"] / even["rows_per_second"] / ideal,
-                "others": uneven["rows_of_first"] / even["rows_of_first"],
-            }
-            row |= {"others": None} if options.turns else {}
-            rows.append(row)
-            print_row(_STRAGGLER_COLUMNS, row)
-    return rows, lost
-
-
-def _slow(
-    way: str, kinds: Sequence[tuple[str, float]], options: argparse.Namespace
-) -> list[Row] | None:
-    """A row of each kind, ``--balance`` and how much slower a rank is; None after saying why there is none."""
-    cases = [
-        {"words": [*WAYS[way], "--balance", balance], "factor": factor, "turns": options.turns}
-        for balance, factor in kinds
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder, "rows.h5")
-        write_data(data)
-        words = ("-m", "benchmarks.engines.slow_rank", "--cases", json.dumps(cases))
-        words += ("--data", str(data), "--seconds", str(options.sleep))
-        outcome = run(Launch(way, mpi_command(_RANKS, *words)))
-    if outcome.problem:
-        print(f"{way}: {outcome.problem}")
-        return None
-    return outcome.rows
 
 
 if __name__ == "__main__":
