@@ -2,6 +2,7 @@
 
     ./run_local.sh bench slow_network --json FILE               as root; both parts, on 2 emulated hosts of 2 ranks at 100 Mbit/s
     ./run_local.sh bench slow_network --parts steps --ways sync "sync, int8" --delay 20
+    ./run_local.sh bench slow_network --parts overlap --delay 20
 
 ``steps``: an MLP of 10 million parameters, 64 rows a rank, each codec in turn, some launches. "step" is the median over epochs after the
 first, with all that an epoch's last step still has to send; "faster" is how many times less than that of ``sync`` as it is.
@@ -10,6 +11,9 @@ what the strategy says that a host has sent, by the formulas of the codecs; "off
 
 ``training``: 153 600 rows of a task that a random network makes, 4 epochs, by ``sync`` and by ``diloco`` that meets every 50 steps: the same
 columns over all epochs, and the accuracy on 48 000 test rows. "below sync" is by how much less it is.
+
+``overlap``: steps of 64 rows of the same network, and ``diloco`` that meets every 20 of them, so that a meeting takes about as long as the steps
+between two; without and with ``--overlap-steps``. "hidden" is the part of the exchange that steps have hidden, as the line ``time`` says it.
 
 Hosts share this machine's cores; a codec's share of a step is that of two hosts on the cores of one.
 The exit code is 1 if a way could not be run, and 4 if there can be no emulated hosts here.
@@ -65,6 +69,19 @@ _TRAINED = (
     *("--model", "mlp", "--hidden", "512", "512", "--global-batch", "256", "--epochs", "4"),
     *("--optimizer", "adam", "--learning-rate", "0.001", "--schedule", "cosine"),
 )
+_OFTEN = ("--strategy", "diloco", "--sync-every", "20", "--across-epochs", "true")
+OVERLAP: dict[str, tuple[str, ...]] = {
+    "waits, hosts": (*_OFTEN, "--workers", "hosts"),
+    "overlaps 10, hosts": (*_OFTEN, "--workers", "hosts", "--overlap-steps", "10"),
+    "overlaps 19, hosts": (*_OFTEN, "--workers", "hosts", "--overlap-steps", "19"),
+    "waits, ranks": _OFTEN,
+    "overlaps 19, ranks": (*_OFTEN, "--overlap-steps", "19"),
+}
+_OVERLAP_ROWS = 60_000
+_OVERLAPPED = (
+    *("--model", "mlp", "--hidden", "512", "512", "--global-batch", "64", "--epochs", "2"),
+    *("--optimizer", "adam", "--learning-rate", "0.001", "--schedule", "cosine"),
+)
 _TASK_ROWS, _FEATURES, _CLASSES = 240_000, 64, 10
 _COLUMNS = [
     Column("way", "way", 20),
@@ -81,12 +98,21 @@ _TRAINING_COLUMNS = [
     *(Column("fewer", "fewer", 7, ".1f"), Column("score", "accuracy", 8, ".4f")),
     Column("below_sync", "below sync", 10, ".4f"),
 ]
+_OVERLAP_COLUMNS = [
+    *(Column("way", "way", 20), Column("samples_per_second", "samples/s", 10, ".0f")),
+    *(Column("faster", "faster", 7, ".2f"), Column("hidden_share", "hidden", 7, ".2f")),
+    Column("score", "accuracy", 8, ".4f"),
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; returns the exit code."""
     options = parse_command_line(arguments)
-    parts = {"steps": compare_steps, "training": compare_training}
+    parts = {
+        "steps": compare_steps,
+        "training": compare_training,
+        "overlap": compare_overlap,
+    }
     rows: list[Row] = []
     lost = 0
     try:
@@ -118,8 +144,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Options."""
     parser = command_line("slow_network", __doc__)
-    ways = list(dict.fromkeys([*STEPS, *TRAINING]))
-    parser.add_argument("--parts", nargs="+", choices=("steps", "training"), metavar="PART")
+    ways = list(dict.fromkeys([*STEPS, *TRAINING, *OVERLAP]))
+    parts = ("steps", "training", "overlap")
+    parser.add_argument("--parts", nargs="+", choices=parts, metavar="PART")
     parser.add_argument("--ways", nargs="+", choices=ways, default=ways, metavar="WAY")
     parser.add_argument("--rate", default="100mbit", help="of each link, as tc writes it")
     parser.add_argument("--delay", type=float, default=0.0, help="milliseconds to another host")
@@ -196,9 +223,30 @@ def compare_training(options: argparse.Namespace, hosts: EmulatedHosts) -> tuple
     return rows, lost
 
 
-def _training_row(way: str, end: Row) -> Row:
+def compare_overlap(options: argparse.Namespace, hosts: EmulatedHosts) -> tuple[list[Row], int]:
+    """A row of each way, beside the one that waits, and how many could not be run."""
+    rows: list[Row] = []
+    lost = 0
+    print_titles(_OVERLAP_COLUMNS)
+    with tempfile.TemporaryDirectory(prefix="lepton-slow-") as folder:
+        data = Path(folder, "rows.h5")
+        write_task(data, _OVERLAP_ROWS)
+        for way in [way for way in OVERLAP if way in options.ways]:
+            end = _run(hosts, way, ("--data", str(data), *_OVERLAPPED, *OVERLAP[way]))
+            lost += end is None
+            if end is not None:
+                row = _training_row(way, end, _OVERLAP_ROWS)
+                of = f"waits, {way.rpartition(' ')[2]}"
+                waits = next((each for each in [*rows, row] if each["way"] == of), row)
+                faster = waits["step_seconds"] / row["step_seconds"]
+                rows.append(row | {"faster": faster, "hidden_share": end.get("hidden_share")})
+                print_row(_OVERLAP_COLUMNS, rows[-1])
+    return rows, lost
+
+
+def _training_row(way: str, end: Row, rows: int = _TASK_ROWS) -> Row:
     seconds, epochs = sum(end["epoch_seconds"]), len(end["epoch_seconds"])
-    train_rows = round(_TASK_ROWS * 0.8 * 0.8)
+    train_rows = round(rows * 0.8 * 0.8)
     steps = -(-train_rows // end["global_batch"]) * epochs
     return {
         "way": way,

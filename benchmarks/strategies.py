@@ -12,8 +12,8 @@ less than ``sync`` sends: a run of all epochs less one of a single epoch, so tha
 The picture has validation loss over time and over bytes.
 
 With ``--straggler`` every micro-batch takes a time of its own, asleep, on the job's last rank three times as long. "of ideal" is the
-speed in rows, over the sum of what all ranks could do; "others" is that of a rank that is not slow, over what it does
-where none is.
+speed in rows, over the sum of what all ranks could do; "others" is that of a rank that is not slow until its own last step, over what it does
+where none is. With ``--turns`` besides, the slow rank is another one in each step, drawn at random, which no share of the work can make up for.
 
 The exit code is 1 if a way could not be trained, 4 if there can be no emulated hosts here and nothing else was asked for.
 """
@@ -30,7 +30,7 @@ from pathlib import Path
 from statistics import mean
 
 from benchmarks.emulated_hosts import EmulatedHosts
-from benchmarks.engines.slow_rank import SLOW, write_data
+from benchmarks.engines.slow_rank import SECONDS
 from benchmarks.harness import (
     Column,
     Launch,
@@ -45,6 +45,7 @@ from benchmarks.harness import (
     write_rows,
 )
 from benchmarks.host_runs import HostsUnavailableError
+from benchmarks.strategies_straggler import straggler
 
 _RANKS_PER_HOST = (2, 2)
 _RANKS = sum(_RANKS_PER_HOST)
@@ -100,6 +101,7 @@ WAYS: dict[str, tuple[str, ...]] = {
     "elastic, H = 4": ("--strategy", "elastic"),
     "bounded, S = 4": ("--strategy", "bounded"),
     "gossip, one_peer": ("--strategy", "gossip"),
+    "gossip, asynchronous": ("--strategy", "gossip", "--asynchronous", "true"),
     "gossip, ring": ("--strategy", "gossip", "--topology", "ring"),
     "adasum": ("--strategy", "adasum"),
     **{f"sync, {codec}": ("--compress", codec) for codec in ("bf16", "int8", "int4", "powersgd:4")},
@@ -137,13 +139,6 @@ _COLUMNS = [
     Column("fewer", "fewer", 6, ".1f"),
     Column("fewer_of_run", "of run", 6, ".1f"),
 ]
-_STRAGGLER_COLUMNS = [
-    Column("way", "way", 28),
-    Column("samples_per_second", "samples/s", 10, ".0f"),
-    Column("of_ideal", "of ideal", 8, ".2f"),
-    Column("others", "others", 7, ".2f"),
-]
-_BALANCED = ("sync", "delayed", "local, H = 16", "bounded, S = 4", "gossip, one_peer")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -153,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.table:
             rows, lost = combine(options.table, options.rates), 0
         else:
-            rows, lost = straggler(options) if options.straggler else compare(options)
+            rows, lost = straggler(options, WAYS, _RANKS) if options.straggler else compare(options)
     except HostsUnavailableError as error:
         print(f"benchmarks.strategies: {error}")
         return 4
@@ -181,6 +176,12 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> argparse.Names
     also_help = "ways that are given by their options, such as '--strategy local --sync-every 2'"
     parser.add_argument("--also", nargs="+", default=[], metavar="OPTIONS", help=also_help)
     parser.add_argument("--straggler", action="store_true", help="beside a slow rank, on one host")
+    turns_help = "with --straggler: the slow rank is drawn anew in each step"
+    parser.add_argument("--turns", action="store_true", help=turns_help)
+    sleep_help = (
+        "with --straggler: seconds of a micro-batch; longer where other programs want the cores"
+    )
+    parser.add_argument("--sleep", type=float, default=SECONDS, help=sleep_help)
     table_help = (
         "run nothing: print, write and draw the rows for --rates of files that --json has written"
     )
@@ -342,46 +343,6 @@ def _beside_sync(row: Row, rows: Sequence[Row]) -> Row:
 def _below(score: float, of_sync: float) -> float:
     """Of an accuracy the difference, of a loss, which is negative, the part that it is higher."""
     return of_sync - score if of_sync > 0 else score / of_sync - 1
-
-
-def straggler(options: argparse.Namespace) -> tuple[list[Row], int]:
-    """The same steps with and without a slow rank, as they are and balanced."""
-    print_header(f"a rank of {_RANKS} that is {SLOW:g} times slower", machine())
-    print_titles(_STRAGGLER_COLUMNS)
-    rows: list[Row] = []
-    lost = 0
-    for way in [way for way in options.ways if "--compress" not in WAYS[way]]:
-        even = _slow(way, 1.0, "none")
-        for balance in ("none", "auto") if way in _BALANCED else ("none",):
-            uneven = _slow(way, SLOW, balance)
-            if even is None or uneven is None:
-                lost += 1
-                continue
-            ideal = (_RANKS - 1 + 1 / SLOW) / _RANKS
-            speed = uneven["rows_per_second"] / even["rows_per_second"]
-            others = uneven["rows_of_first"] / even["rows_of_first"]
-            row: Row = {
-                "way": way + ", balanced" * (balance == "auto"),
-                "samples_per_second": uneven["rows_per_second"],
-                "of_ideal": speed / ideal,
-                "others": others,
-            }
-            rows.append(row)
-            print_row(_STRAGGLER_COLUMNS, row)
-    return rows, lost
-
-
-def _slow(way: str, factor: float, balance: str) -> Row | None:
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder, "rows.h5")
-        write_data(data)
-        words = ("-m", "benchmarks.engines.slow_rank", *WAYS[way], "--balance", balance)
-        command = mpi_command(_RANKS, *words, "--data", str(data))
-        outcome = run(Launch(way, command, {"LEPTON_SLOW_RANK": str(factor)}))
-    if outcome.problem:
-        print(f"{way}: {outcome.problem}")
-        return None
-    return outcome.rows[0]
 
 
 if __name__ == "__main__":

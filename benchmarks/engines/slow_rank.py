@@ -1,10 +1,12 @@
-"""A run in which each micro-batch takes a time of its own, asleep, on the job's last rank ``LEPTON_SLOW_RANK`` times as long.
+"""Runs in one job, in which each micro-batch takes a time of its own, asleep, on a slow rank several times as long.
 
-Options are those of ``lepton_mpi.train``, ``--data`` a file of ``write_data``, and ``--json FILE`` for the row: rows a second of all ranks, and of rank 0, in the
-second half of the steps, when shares have settled.
+``--data`` is a file of ``write_data``, ``--cases`` a JSON list of objects: ``words``, options of ``lepton_mpi.train``; ``factor``, by how many times the job's last rank is
+slower, or with ``turns`` one that is drawn anew in each step. ``--json FILE`` gets a row of each: rows a second of all ranks, and of rank 0 until
+its last step, in the second half of the steps, when shares have settled. ``--seconds`` are those of a micro-batch.
 """
 
-import os
+import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -12,14 +14,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from benchmarks.harness import write_rows
+from benchmarks.harness import Row, write_rows
 from lepton_mpi import QuietHook
 from lepton_mpi.options import sources
 from lepton_mpi.run.fit import train
 from lepton_mpi.world.world import World, run
 
 SLOW = 3.0
-_SECONDS, _ROWS, _MICRO_BATCH, _BATCH = 0.004, 24_000, 5, 200
+SECONDS, _ROWS, _MICRO_BATCH, _BATCH = 0.004, 24_000, 5, 200
 
 
 def write_data(path: Path) -> None:
@@ -32,14 +34,17 @@ def write_data(path: Path) -> None:
 class Slow:
     """Softmax regression that sleeps."""
 
-    seconds = _SECONDS
+    seconds = SECONDS
+    # Of all ranks this one, and by how many times a drawn one is slower; 1 where none is drawn.
+    rank, size, drawn_factor = 0, 1, 1.0
 
     def __init__(self, feature_shape, class_count):
         self.shapes = {"w": (int(np.prod(feature_shape)), class_count)}
 
     def loss_and_gradient(self, parameters, batch, gradient):
         """Cross-entropy, summed over the rows, after a sleep of ``seconds``."""
-        time.sleep(self.seconds)
+        is_drawn = batch.draw % self.size == self.rank
+        time.sleep(self.seconds * (self.drawn_factor if is_drawn else 1.0))
         x = batch.x.reshape(len(batch.x), -1)
         z = x @ parameters["w"]
         p = np.exp(z - z.max(axis=1, keepdims=True))
@@ -68,28 +73,40 @@ class Speed(QuietHook):
 
 def main(words: list[str]) -> int:
     """Train; rank 0 writes."""
-    at = words.index("--json")
-    path, words = words[at + 1], words[:at] + words[at + 2 :]
-    common = ("--epochs", "1", "--progress", "none", "--global-batch", str(_BATCH))
-    chosen = sources.from_command_line(
-        [*words, *common, "--micro-batch", str(_MICRO_BATCH), "--learning-rate", "0.001"]
-    )
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--json", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--cases", required=True)
+    parser.add_argument("--seconds", type=float, default=SECONDS)
+    options = parser.parse_args(words)
 
     def work(world: World) -> None:
-        factor = float(os.environ.get("LEPTON_SLOW_RANK", "1"))
-        Slow.seconds = _SECONDS * (factor if world.rank == world.size - 1 else 1.0)
-        speed = Speed(_ROWS // _BATCH)
-        train(chosen.config, world, Slow, [speed], given=chosen.given)
-        rows, seconds = world.comm.allgather((speed.rows, speed.seconds)), speed.seconds
+        rows = [
+            _measure(world, options.data, options.seconds, **case)
+            for case in json.loads(options.cases)
+        ]
         if world.rank == 0:
-            total = sum(count for count, _ in rows)
-            longest = max(each for _, each in rows)
-            write_rows(
-                path,
-                [{"rows_per_second": total / longest, "rows_of_first": speed.rows / seconds}],
-            )
+            write_rows(options.json, rows)
 
-    return run(work, chosen.config.timeout)
+    return run(work, 600)
+
+
+def _measure(
+    world: World, data: str, seconds: float, words: list[str], factor: float, turns: bool
+) -> Row:
+    """Of one case, on every rank."""
+    common = ("--data", data, "--epochs", "1", "--progress", "none", "--global-batch", str(_BATCH))
+    more = ("--micro-batch", str(_MICRO_BATCH), "--learning-rate", "0.001")
+    chosen = sources.from_command_line([*words, *common, *more])
+    Slow.rank, Slow.size = world.rank, world.size
+    Slow.drawn_factor = factor if turns else 1.0
+    is_slow = world.rank == world.size - 1 and not turns
+    Slow.seconds = seconds * (factor if is_slow else 1.0)
+    speed = Speed(_ROWS // _BATCH)
+    train(chosen.config, world, Slow, [speed], given=chosen.given)
+    rows = world.comm.allgather((speed.rows, speed.seconds))
+    total, longest = sum(count for count, _ in rows), max(each for _, each in rows)
+    return {"rows_per_second": total / longest, "rows_of_first": rows[0][0] / rows[0][1]}
 
 
 if __name__ == "__main__":

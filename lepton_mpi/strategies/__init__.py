@@ -12,5 +12,8 @@ micro_batches.py      the unit of the gradient sum
 clipping.py           by the norm of the whole gradient
 compression.py        --compress: a codec for the sums between hosts (collectives/compressing), and its residuals as state
 undelivered.py        the same with sync on one host: residuals of a run that was on several
+workers.py            --strategy local, diloco, elastic, gossip: who makes steps by itself, a rank or a host
 meetings.py           workers that meet: the mean of their parameters, by a codec or as it is
+streaming.py          the same while they go on with their steps: diloco --overlap-steps
+gossip.py topology.py asynchronous_gossip.py  averages with a few others, which wait for these or for nobody
 """

@@ -7,11 +7,13 @@ import pytest
 
 from benchmarks import slow_network
 from benchmarks.emulated_hosts import EmulatedHosts, why_not
-from benchmarks.slow_network import CODECS, STEPS, TRAINING
+from benchmarks.slow_network import CODECS, OVERLAP, STEPS, TRAINING
 from lepton_mpi.options import names, sources
 
 
-@pytest.mark.parametrize("words", [*STEPS.values(), *TRAINING.values()], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [*STEPS.values(), *TRAINING.values(), *OVERLAP.values()], ids=" ".join
+)
 def test_every_way_is_one_that_train_takes(words):
     """The words of each run make a configuration."""
     chosen = sources.from_command_line([*slow_network._TRAINED, *words])

@@ -1,1 +1,1 @@
-"""Schedules carried out by messages: program.py and scratch.py are pure, plan.py runs a program over a transport, threads.py and mpi.py are transports."""
+"""Schedules carried out by messages: program.py and scratch.py are pure, plan.py runs a program over a transport, threads.py and mpi.py are transports; neighbours.py and unawaited.py exchange vectors with a few ranks, waiting for them or not."""
