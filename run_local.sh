@@ -27,6 +27,8 @@ variables:
   LEPTON_MPIRUN_FLAGS=    more flags for mpirun, separated by spaces
   OMP_NUM_THREADS=1       BLAS threads of a rank; OPENBLAS_, MKL_ and NUMBA_NUM_THREADS likewise
 
+Ctrl-C has the ranks of a training finish a step and save (--checkpoint FOLDER); a second one ends them.
+
 examples:
   ./run_local.sh
   ./run_local.sh train --recipe breast_cancer --epochs 20
@@ -78,6 +80,8 @@ run_training() {
         # Help is for one reader and needs no ranks.
         case $option in -h | --help | --help=*) exec python -m lepton_mpi.train "$@" ;; esac
     done
+    # Ctrl-C has the ranks save, and what they say about it is seen.
+    in_front=(python -I -S "$root/lepton_mpi/starting/foreground.py")
     launch "$ranks" python -m lepton_mpi.train "$@"
 }
 
@@ -237,6 +241,9 @@ trap 'interrupted=1' INT TERM
 
 is_count() { [[ $1 =~ ^[1-9][0-9]*$ ]]; }
 
+# Words before the launcher.
+in_front=()
+
 # Replaces this process, so that signals and the exit code pass through.
 launch() {
     local ranks=$1 command extra
@@ -271,13 +278,14 @@ launch() {
             # After MPI_Abort its launcher may still write to a rank that is gone.
             # In 3 of 60 runs that ended it with 141 (SIGPIPE) in place of the job's exit code.
             trap '' PIPE
+            [[ ${#in_front[@]} -eq 0 ]] || in_front+=(--without-sigpipe)
             ;;
     esac
     if [[ -n ${LEPTON_MPIRUN_FLAGS-} ]]; then
         read -r -a extra <<<"$LEPTON_MPIRUN_FLAGS"
         command+=("${extra[@]}")
     fi
-    exec "${command[@]}" "$@"
+    exec ${in_front[@]+"${in_front[@]}"} "${command[@]}" "$@"
 }
 
 # The ranks fill the machine: more threads would only stand in each other's way.

@@ -134,13 +134,13 @@ def _make(
         if not run.is_left(chosen.retry):
             continue
         try:
-            with run.held() as is_ours:
-                if not is_ours or not run.is_left(chosen.retry):
+            with run.held() as lock:
+                if lock is None or not run.is_left(chosen.retry):
                     continue  # another process makes it, or has made it meanwhile
                 print_line(
                     f"run       {number + 1}/{len(runs)} {run.planned.name}  {run.planned.shown()}"
                 )
-                outcome = carry_out(run, launch, environment, plan.method.score, signals)
+                outcome = carry_out(run, lock, launch, environment, plan.method.score, signals)
         except OSError as error:
             raise LauncherError(f"cannot write to {run.folder}: {error.strerror}") from None
         print_line(f"          {_said(run, outcome)}")

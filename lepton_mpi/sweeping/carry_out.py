@@ -59,12 +59,16 @@ class Signals:
 
 def carry_out(
     run: SweepRun,
+    lock: int,
     launch: tuple[str, ...],
     environment: Mapping[str, str],
     score: str,
     signals: Signals,
 ) -> Outcome:
-    """Make a run, or go on with it, to its end. Raises LauncherError where it cannot be started."""
+    """Make a run, or go on with it, to its end. Raises LauncherError where it cannot be started.
+
+    The launcher holds the run's ``lock``, too: if this process is killed, the run is free when its ranks have ended.
+    """
     before = run.outcome()
     began = time.monotonic()
     try:
@@ -72,7 +76,7 @@ def carry_out(
         with run.log.open("ab") as log:
             place = log.tell()
             code = _to_its_end(
-                _started(_words(run, launch, score), environment, log.fileno()), signals
+                _started(_words(run, launch, score), environment, log.fileno(), lock), signals
             )
     except OSError as error:
         raise LauncherError(f"{error.filename or run.folder}: {error.strerror}") from None
@@ -92,7 +96,9 @@ def _words(run: SweepRun, launch: tuple[str, ...], score: str) -> list[str]:
     ]
 
 
-def _started(words: list[str], environment: Mapping[str, str], log: int) -> subprocess.Popen[bytes]:
+def _started(
+    words: list[str], environment: Mapping[str, str], log: int, lock: int
+) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             words,
@@ -101,6 +107,7 @@ def _started(words: list[str], environment: Mapping[str, str], log: int) -> subp
             stdout=log,
             stderr=log,
             start_new_session=True,
+            pass_fds=(lock,),
             preexec_fn=_ends_with(os.getpid()),
         )
     except OSError as error:

@@ -73,12 +73,15 @@ class SweepRun:
         )
 
     @contextmanager
-    def held(self) -> Iterator[bool]:
-        """A block in which nobody else makes this run; False where somebody else does. Raises OSError."""
+    def held(self) -> Iterator[int | None]:
+        """A block in which nobody else makes this run; None where somebody else does. Raises OSError.
+
+        The lock is that of the open file: a process that inherits it holds it, too, until it ends.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         file = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            yield _locked(file)
+            yield file if _locked(file) else None
         finally:
             os.close(file)
 

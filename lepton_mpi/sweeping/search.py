@@ -32,7 +32,7 @@ from typing import Any
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options import own, sources
 from lepton_mpi.options.config import OPTIONS
-from lepton_mpi.options.kinds import Number, OneOf, Several, Text, Whole
+from lepton_mpi.options.kinds import Number, OneOf, OrAuto, Several, Text, Whole
 from lepton_mpi.options.option import (
     WHOLE_FROM_0,
     WHOLE_FROM_1,
@@ -252,12 +252,14 @@ def _axis(key: str, value: Any, method: Method) -> _Axis:
             f'[search] {key}: expected a list of values for a grid, got {kind}; method = "random" in [sweep] draws from it'
         )
     declared = _known_options().get(key)
-    if declared is not None and not isinstance(declared.kind, Whole | Number):
+    of_value = None if declared is None else declared.kind
+    if isinstance(of_value, OrAuto):
+        of_value = of_value.item
+    if of_value is not None and not isinstance(of_value, Whole | Number):
         raise ConfigurationError(
             f"[search] {key}: expected a list of values, since it is no number, got {kind}"
         )
-    is_whole = declared is not None and isinstance(declared.kind, Whole)
-    return _Axis((), kind, low, high, is_whole)
+    return _Axis((), kind, low, high, isinstance(of_value, Whole))
 
 
 def _settings(axes: Mapping[str, _Axis], method: Method) -> Iterator[dict[str, Any]]:

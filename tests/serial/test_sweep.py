@@ -430,8 +430,12 @@ def test_a_kill_ends_the_run_too_and_the_next_start_goes_on(trainer, tmp_path, m
     sweep = _started(trainer, monkeypatch, "0.1")
     process_id = int((tmp_path / "made").read_text().splitlines()[-1].split()[1])
     assert _is_alive(process_id)
+    # One that does not end by itself holds its lock.
+    os.kill(process_id, signal.SIGSTOP)
     sweep.kill()
     sweep.communicate(timeout=30)
+    assert SweepRun(read_plan("tune.toml").runs[1], Path("tune")).state == "running"
+    os.kill(process_id, signal.SIGCONT)
     _until(lambda: not _is_alive(process_id))
     assert main(_words(trainer)) == 0
     assert _made(tmp_path) == [0.3, 0.1, 0.1, 0.2]
