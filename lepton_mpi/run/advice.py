@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lepton_mpi.run import class_weights
+
 if TYPE_CHECKING:
     from lepton_mpi.run.run import Run
 
@@ -123,7 +125,7 @@ def chance_loss_of(run: Run) -> float:
     """
     task, data = run.task.name, run.data
     if task in ("classes", "tokens"):
-        return math.log(max(2, data.output_count))
+        return math.log(max(2, data.output_count)) * class_weights.mean_weight(run.model, data)
     if task != "targets" or data.target_scale.is_identity:
         return math.nan
     return 0.5 if run.config.loss == "huber" else 1.0
@@ -140,7 +142,7 @@ def facts_of(run: Run, figures: Mapping[str, Any]) -> Facts:
         stopped_early=run.is_over,
         keeps_best=bool(config.keep_best or config.early_stop),
         confusion=np.array(figures.get("confusion", np.zeros((0, 0))), np.int64),
-        weighs_classes=False,
+        weighs_classes=run.model.class_weights is not None,
         model=run.model.name,
         row_shape=shapes[0] if len(shapes) == 1 else (),
         r2=float(figures.get("r2", math.nan)),
