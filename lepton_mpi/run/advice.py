@@ -104,7 +104,7 @@ def waiting_text(ranks: int, cores: int, batch_rows: int, waiting: float) -> str
         )
     return (
         f"for other ranks, {waiting:.0%} of the time: a step of {batch_rows} rows is too short for so many; --global-batch "
-        f"{4 * batch_rows} --base-batch {batch_rows}, or fewer ranks"
+        f"{4 * batch_rows} --base-batch {batch_rows}, or fewer ranks, unless other programs use these cores"
     )
 
 
