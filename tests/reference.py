@@ -184,21 +184,40 @@ def softmax_predict(logits, labels, predicted):
     return -log_p[np.arange(labels.size), labels].sum()
 
 
-def logistic_gradient(inputs, places, weight, bias, labels, difference, grad_weight, grad_bias):
+def weighted_softmax_cross_entropy(logits, labels, weights):
+    of_rows = weights.astype(np.float64)[labels]
+    log_p = log_softmax(logits.astype(np.float64), axis=1)
+    _, correct = softmax_cross_entropy(logits, labels)
+    logits *= of_rows[:, None]
+    return -(of_rows * log_p[np.arange(labels.size), labels]).sum(), correct
+
+
+def weighted_softmax_predict(logits, labels, weights, predicted):
+    log_p = log_softmax(logits.astype(np.float64), axis=1)
+    predicted[:] = log_p.argmax(axis=1)
+    return -(weights.astype(np.float64)[labels] * log_p[np.arange(labels.size), labels]).sum()
+
+
+def logistic_gradient(
+    inputs, places, weight, bias, labels, class_weights, difference, grad_weight, grad_bias
+):
     x, w, b = _double(inputs[places], weight, bias)
     z = x @ w + b
-    p_minus_y = expit(z) - labels
+    counts = class_weights.astype(np.float64)[labels]
+    p_minus_y = (expit(z) - labels) * counts
     difference[:] = p_minus_y
     grad_weight[:] = x.T @ p_minus_y
     grad_bias[:] = p_minus_y.sum()
-    return np.logaddexp(0, np.where(labels, -z, z)).sum(), np.count_nonzero((z > 0) == labels)
+    loss = (np.logaddexp(0, np.where(labels, -z, z)) * counts).sum()
+    return loss, np.count_nonzero((z > 0) == labels)
 
 
-def logistic_predict(inputs, places, weight, bias, labels, scratch, predicted):
+def logistic_predict(inputs, places, weight, bias, labels, class_weights, scratch, predicted):
     x, w, b = _double(inputs[places], weight, bias)
     z = x @ w + b
     predicted[:] = z > 0
-    return np.logaddexp(0, np.where(labels, -z, z)).sum()
+    counts = class_weights.astype(np.float64)[labels]
+    return (np.logaddexp(0, np.where(labels, -z, z)) * counts).sum()
 
 
 def logistic_probabilities(inputs, places, weight, bias, scratch, outputs):

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,10 +15,11 @@ import numpy as np
 from lepton_mpi.data.files import probe
 from lepton_mpi.errors import ConfigurationError, DataError, LauncherError
 from lepton_mpi.estimators import training
-from lepton_mpi.estimators.rows import Rows, options_for, rows_of
+from lepton_mpi.estimators.rows import Rows, class_weights_of, options_for, rows_of
 from lepton_mpi.extras import pip_install
 from lepton_mpi.options import sources
 from lepton_mpi.options.config import Config
+from lepton_mpi.options.kinds import AUTO
 from lepton_mpi.prediction.model import TrainedModel, load
 from lepton_mpi.registry import is_own_file
 
@@ -40,11 +42,11 @@ _OPTIONS = (
 # What an estimator says by parameters of other names, or decides by itself.
 _DECIDED = {
     *("data", "x", "y", "prepare", "recipe", "seed", "task", "validation_split", "test_split"),
-    *("resume", "keep_best", "restore_best", "early_stop"),
+    *("resume", "keep_best", "restore_best", "early_stop", "class_weights"),
 }
 _REFUSED = {
     "sample_weight": "rows have no weights: repeat rows, or balance classes by prepare={'balance': 'oversample'}",
-    "class_weight": "classes have no weights: prepare={'balance': 'oversample'} trains on as many rows of each",
+    "class_weight": "it is a parameter of LeptonClassifier(class_weight='balanced')",
 }
 
 
@@ -185,7 +187,7 @@ class _Estimator(BaseEstimator):
             )
         X, y = validation.training_rows(self, X, y, self._are_classes)
         rows, classes = self._rows(X, y)
-        options = self._training_options()
+        options = self._training_options() | self._class_weights(classes)
         prepare = self._preparing()
         # Both say what is wrong with the parameters before anything starts.
         config = sources.from_program(options | {"data": "X"}).config
@@ -219,6 +221,10 @@ class _Estimator(BaseEstimator):
         target.write_bytes(self._saved)
         return target
 
+    def _class_weights(self, classes: Any) -> dict[str, Any]:
+        """Options for weights of classes; a regression has none."""
+        return {}
+
     @property
     def _are_classes(self) -> bool:
         return isinstance(self, ClassifierMixin)
@@ -234,7 +240,11 @@ class _Estimator(BaseEstimator):
                 raise ConfigurationError(
                     f"options: expected options without a parameter of their own, got {name!r}"
                 )
-        own = {name: getattr(self, name) for name in _OPTIONS if getattr(self, name) is not None}
+        own = {name: getattr(self, name) for name in _OPTIONS}
+        # Left to the defaults, or to the rule; a text is compared with texts alone, since arrays answer otherwise.
+        own = {
+            n: v for n, v in own.items() if not (v is None or (isinstance(v, str) and v == AUTO))
+        }
         if isinstance(own.get("hidden"), np.ndarray):
             own["hidden"] = own["hidden"].tolist()
         seed = self.random_state
@@ -317,13 +327,53 @@ class _Estimator(BaseEstimator):
         return tags
 
 
+# Parameters of both classes.
+_COMMON = frozenset(signature(_Estimator.__init__).parameters) - {"self"}
+
+
 class LeptonClassifier(ClassifierMixin, _Estimator):
     __doc__ = f"""A classifier: classes are whole numbers, texts or booleans.
 
+    class_weight : {{"balanced"}} or dict of class to float, optional
+        As --class-weights; 1 for classes that the dict has not.
     classes_ : array
         The classes, sorted, as y has them.
 
     {_Estimator.__doc__}"""
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        hidden: Sequence[int] | str | None = "auto",
+        activation: str | None = None,
+        dropout: float | None = None,
+        epochs: int | str | None = "auto",
+        global_batch: int | str | None = "auto",
+        optimizer: str | None = None,
+        learning_rate: float | str | None = "auto",
+        weight_decay: float | None = None,
+        schedule: str | None = None,
+        dtype: str | None = None,
+        class_weight: Mapping[Any, float] | str | None = None,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 0.0,
+        missing: str = "error",
+        unknown: str = "error",
+        categorical: Sequence[str] = (),
+        n_ranks: int = 1,
+        random_state: Any = None,
+        verbose: bool = False,
+        options: Mapping[str, Any] | None = None,
+        prepare: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(**{name: v for name, v in locals().items() if name in _COMMON})
+        self.class_weight = class_weight
+
+    def _class_weights(self, classes: Any) -> dict[str, Any]:
+        return class_weights_of(self.class_weight, classes)
 
     def predict(self, X: Any) -> np.ndarray:
         """The likeliest class of each row, as y of ``fit`` has them, shape (rows,). Raises ValueError and DataError for wrong rows."""

@@ -108,6 +108,24 @@ def _classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return classes, codes.astype(np.int64)
 
 
+def class_weights_of(given: Any, classes: np.ndarray) -> dict[str, Any]:
+    """The option ``class_weights`` for scikit-learn's ``class_weight``; nothing for None. Raises ConfigurationError."""
+    if given is None:
+        return {}
+    if isinstance(given, str) and given == "balanced":
+        return {"class_weights": given}
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(
+            f"class_weight: expected 'balanced', a dict of class to weight or None, got {given!r}"
+        )
+    known = classes.tolist()
+    if unknown := [each for each in given if each not in known]:
+        raise ConfigurationError(
+            f"class_weight: expected classes of y, {known[:8]}, got {unknown[0]!r}"
+        )
+    return {"class_weights": [float(given.get(each, 1.0)) for each in known]}
+
+
 def _name_of(value: Any) -> str:
     """Whole numbers without a point, as a file has them."""
     if isinstance(value, float) and value == int(value) and abs(value) < 2**53:

@@ -73,6 +73,36 @@ def softmax_predict(logits, labels, predicted):
     return loss
 
 
+@kernel("UniTuple(f8, 2)(M, i4[::1], V)")
+def weighted_softmax_cross_entropy(logits, labels, weights):
+    """``softmax_cross_entropy`` with loss and gradient of a row times the weight of its class; the correct count is that of rows.
+
+    Shapes (rows, classes), (rows,), (classes,).
+    """
+    loss, correct = 0.0, 0.0
+    for i in range(logits.shape[0]):
+        row_loss, is_correct = softmax_cross_entropy(logits[i : i + 1], labels[i : i + 1])
+        weight = weights[labels[i]]
+        loss += weight * row_loss
+        correct += is_correct
+        for j in range(logits.shape[1]):
+            logits[i, j] *= weight
+    return loss, correct
+
+
+@kernel("f8(M, i4[::1], V, i4[::1])")
+def weighted_softmax_predict(logits, labels, weights, predicted):
+    """``softmax_predict`` with the loss of a row times the weight of its class. Shapes (rows, classes), (rows,), (classes,), (rows,)."""
+    loss = 0.0
+    for i in range(logits.shape[0]):
+        row_loss = softmax_predict(logits[i : i + 1], labels[i : i + 1], predicted[i : i + 1])
+        loss += weights[labels[i]] * row_loss
+    return loss
+
+
+WEIGHTED = (weighted_softmax_cross_entropy, weighted_softmax_predict)
+
+
 @kernel("void(M, M)")
 def softmax(logits, out):
     """``out = exp(z_j) / sum_j exp(z_j)`` for each row, the row's maximum taken out first; may be in place.

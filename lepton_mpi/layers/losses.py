@@ -16,22 +16,36 @@ class CrossEntropy(Head):
     """Of the softmax of the outputs, shape (rows, …, classes), with labels, int32, (rows, …); summed, not averaged."""
 
     task, in_place = "classes", True
-    kernels = (
+    kernels: Sequence[Kernel] = (
         loss_kernels.softmax_cross_entropy,
         loss_kernels.softmax_predict,
         loss_kernels.softmax,
     )
 
+    def __init__(self) -> None:
+        self._weights: Array | None = None
+
+    def weigh(self, weights: Array) -> None:
+        """Multiply loss and gradient of a row by the weight of its class, shape (classes,). Before ``kernels`` are read."""
+        self._weights, self.kernels = weights, (*type(self).kernels, *loss_kernels.WEIGHTED)
+
     def loss_and_gradient(
         self, p: Mapping[str, Array], at: Arrays, grad: Mapping[str, Array], y: Array
     ) -> Sums:
-        logits = _as_gradient(at)
-        loss, correct = loss_kernels.softmax_cross_entropy(logits, y.reshape(-1))
+        logits, labels = _as_gradient(at), y.reshape(-1)
+        if self._weights is None:
+            loss, correct = loss_kernels.softmax_cross_entropy(logits, labels)
+        else:
+            loss, correct = loss_kernels.weighted_softmax_cross_entropy(
+                logits, labels, self._weights
+            )
         return loss, correct
 
     def evaluate(self, p: Mapping[str, Array], at: Arrays, y: Array, predicted: Array) -> float:
-        labels = y.reshape(-1), predicted.reshape(-1)
-        return float(loss_kernels.softmax_predict(_rows(at.x), *labels))
+        logits, labels, found = _rows(at.x), y.reshape(-1), predicted.reshape(-1)
+        if self._weights is None:
+            return float(loss_kernels.softmax_predict(logits, labels, found))
+        return float(loss_kernels.weighted_softmax_predict(logits, labels, self._weights, found))
 
     def predict(self, p: Mapping[str, Array], at: Arrays, outputs: Array) -> None:
         loss_kernels.softmax(_rows(at.x), _rows(outputs))

@@ -29,7 +29,11 @@ class Logistic(Model):
     def __init__(self, feature_count: int) -> None:
         self.shapes = {"weight": (feature_count,), "bias": (1,)}
         self.inputs = {"x": Input("numbers", (feature_count,))}
+        self._weights: dict[np.dtype[Any], Array] = {}
         self._plans: dict[tuple[int, np.dtype[Any]], tuple[Array, Array]] = {}
+
+    def weigh_classes(self, weights: Array) -> None:
+        self.class_weights = weights
 
     def __str__(self) -> str:
         return f"logistic regression, {self.shapes['weight'][0]} features"
@@ -40,7 +44,7 @@ class Logistic(Model):
         places, scratch = self._plan(batch)
         sums: Sums = logistic_kernels.logistic_gradient(
             *flat_rows(batch, places),
-            *(parameters["weight"], parameters["bias"], batch.y, scratch),
+            *(parameters["weight"], parameters["bias"], batch.y, self._weights_as(batch), scratch),
             *(gradient["weight"], gradient["bias"]),
         )
         return sums
@@ -49,7 +53,8 @@ class Logistic(Model):
         places, scratch = self._plan(batch)
         loss: float = logistic_kernels.logistic_predict(
             *flat_rows(batch, places),
-            *(parameters["weight"], parameters["bias"], batch.y, scratch, predicted),
+            *(parameters["weight"], parameters["bias"], batch.y, self._weights_as(batch)),
+            *(scratch, predicted),
         )
         return loss
 
@@ -57,6 +62,15 @@ class Logistic(Model):
         places, scratch = self._plan(batch)
         given = parameters["weight"], parameters["bias"], scratch, outputs
         logistic_kernels.logistic_probabilities(*flat_rows(batch, places), *given)
+
+    def _weights_as(self, batch: Batch) -> Array:
+        """Of both classes, in the batch's type; 1 without weights, which changes no bit."""
+        if self.class_weights is not None:
+            return self.class_weights
+        dtype = batch.x.dtype
+        if dtype not in self._weights:
+            self._weights[dtype] = np.ones(2, dtype)
+        return self._weights[dtype]
 
     def _plan(self, batch: Batch) -> tuple[Array, Array]:
         """Places of all rows of a batch of this length, and memory for a number a row, made once."""

@@ -70,6 +70,12 @@ class Mlp(Model):
         of_two = (loss_kernels.softmax,) if loss == "cross_entropy" and widths[-1] == 2 else ()
         self.kernels = (*self._stack.kernels, *_LOSS_KERNELS[loss], *of_two)
 
+    def weigh_classes(self, weights: Array) -> None:
+        if self.loss != "cross_entropy":
+            super().weigh_classes(weights)
+        self.class_weights = weights
+        self.kernels = (*self.kernels, *loss_kernels.WEIGHTED)
+
     def __str__(self) -> str:
         words = [f"mlp {'-'.join(map(str, self.widths))}"]
         if len(self.widths) > 2:
@@ -83,14 +89,18 @@ class Mlp(Model):
         stack, dropped = self._stack, self._stack.dropped
         plan = stack.plan(len(batch.y), batch.x.dtype, parameters, gradient)
         rows = self._rows(plan, batch, dropped)
-        if self.loss == "cross_entropy" and not (sync.follows or sync.awaits):
+        is_one_call = self.loss == "cross_entropy" and self.class_weights is None
+        if is_one_call and not (sync.follows or sync.awaits):
             return stack.run(plan, rows, (0, stack.stage_count), dropped)
         for layer in range(stack.layer_count):
             sync.need(f"layer{layer}/weight")
             sync.need(f"layer{layer}/bias")
             stack.run(plan, rows, (layer, layer + 1), dropped)
-        if self.loss == "cross_entropy":
+        if is_one_call:
             sums = stack.run(plan, rows, (stack.loss_stage, stack.loss_stage + 1))
+        elif self.class_weights is not None:
+            weighted = loss_kernels.weighted_softmax_cross_entropy
+            sums = weighted(plan.output, batch.y, self.class_weights)
         else:
             sums = self._regression_loss(plan.output, batch.y), np.nan
         for layer in range(stack.layer_count, 0, -1):
@@ -105,6 +115,9 @@ class Mlp(Model):
 
     def evaluate(self, parameters: Views, batch: Batch, predicted: Array) -> float:
         outputs = self._outputs(parameters, batch)
+        if self.class_weights is not None:
+            weighted = loss_kernels.weighted_softmax_predict
+            return float(weighted(outputs, batch.y, self.class_weights, predicted))
         if self.loss == "cross_entropy":
             return float(loss_kernels.softmax_predict(outputs, batch.y, predicted))
         predicted[:] = outputs

@@ -47,6 +47,8 @@ class Model(Protocol):
         scales. None: those of two or more dimensions.
     outputs_first : collection of str
         Weights whose first dimension is that of outputs, such as an embedding's rows; of others it is the last.
+    class_weights : array, shape (classes,), or None
+        By ``weigh_classes``: what the loss of a row of each class is multiplied by, of the type of the parameters.
     frozen : collection of str
         Parameters that are not trained, by ``freeze``; nobody looks at their gradient, which need not be filled.
     reads_in_place : bool
@@ -78,6 +80,7 @@ class Model(Protocol):
     averaged: Mapping[str, float] = {}
     decayed: Collection[str] | None = None
     outputs_first: Collection[str] = ()
+    class_weights: Array | None = None
     frozen: Collection[str] = ()
     reads_in_place: bool = False
     asks_for_parameters: bool = False
@@ -98,6 +101,15 @@ class Model(Protocol):
         Raises ConfigurationError for parameters that can only stay together.
         """
         self.frozen = frozenset(names)
+
+    def weigh_classes(self, weights: Array) -> None:
+        """Set ``class_weights``. Called once, before ``kernels`` are read; the correct count stays that of rows.
+
+        Raises ConfigurationError of a model whose loss cannot be weighted.
+        """
+        raise ConfigurationError(
+            f"--class-weights: expected a built-in model of classes, got {self.name}; a model of one's own weighs the rows itself"
+        )
 
     def loss_and_gradient(
         self, parameters: Views, batch: Batch, gradient: Views, sync: Sync

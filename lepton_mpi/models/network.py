@@ -18,6 +18,7 @@ from lepton_mpi.layers import packing_kernels
 from lepton_mpi.layers.bound import Bound, Room, make_arena, make_lasting
 from lepton_mpi.layers.compose import Graph, Part
 from lepton_mpi.layers.layer import Array, Head, Layer, Sums, Synchronised, When
+from lepton_mpi.layers.losses import CrossEntropy
 from lepton_mpi.layers.packing import pack
 from lepton_mpi.layers.plan import Key, Plan, make_plan
 from lepton_mpi.models.joint_step import JointStep, Meeting, meetings_of
@@ -146,6 +147,15 @@ class Network(Model):
     def graph(self) -> Graph:
         """Its layers and the values between them, not to be changed."""
         return self._graph
+
+    def weigh_classes(self, weights: Array) -> None:
+        head = self._graph.head.layer
+        if not isinstance(head, CrossEntropy) or "tokens" in self.inputs:
+            super().weigh_classes(weights)
+        else:
+            head.weigh(weights)
+            self.class_weights = weights
+            self._look_at_layers()
 
     def memory_lines(self, rows: int, dtype: np.dtype[Any]) -> list[str]:
         return self.plan(rows, dtype).lines()

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options import combinations, names, own
 from lepton_mpi.options.by_rule import EARLIER, Settled, by_rule
+from lepton_mpi.options.class_weights import ClassWeightsText
 from lepton_mpi.options.duration import Duration
 from lepton_mpi.options.early_stop import EarlyStopText
 from lepton_mpi.options.kinds import (
@@ -138,6 +139,12 @@ class Training(Checked):
         "auto",
         "of the mlp; auto: cross_entropy where y are whole numbers, mse where they are floats; mse and huber "
         "take y as numbers to predict",
+    )
+    class_weights: str | None = option(
+        None,
+        "what a row of each class counts in the loss: balanced, n / (classes x rows of the class); NAME=WEIGHT,…; a weight for each class; or "
+        "a .json file",
+        kind=ClassWeightsText(),
     )
     huber_delta: float = option(
         1.0, "of loss huber: size from which on an error no longer counts by its square", ABOVE_0

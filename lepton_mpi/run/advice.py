@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lepton_mpi.run import class_weights
+
 if TYPE_CHECKING:
     from lepton_mpi.run.run import Run
 
@@ -102,7 +104,7 @@ def waiting_text(ranks: int, cores: int, batch_rows: int, waiting: float) -> str
         )
     return (
         f"for other ranks, {waiting:.0%} of the time: a step of {batch_rows} rows is too short for so many; --global-batch "
-        f"{4 * batch_rows} --base-batch {batch_rows}, or fewer ranks"
+        f"{4 * batch_rows} --base-batch {batch_rows}, or fewer ranks, unless other programs use these cores"
     )
 
 
@@ -123,7 +125,7 @@ def chance_loss_of(run: Run) -> float:
     """
     task, data = run.task.name, run.data
     if task in ("classes", "tokens"):
-        return math.log(max(2, data.output_count))
+        return math.log(max(2, data.output_count)) * class_weights.mean_weight(run.model, data)
     if task != "targets" or data.target_scale.is_identity:
         return math.nan
     return 0.5 if run.config.loss == "huber" else 1.0
@@ -140,7 +142,7 @@ def facts_of(run: Run, figures: Mapping[str, Any]) -> Facts:
         stopped_early=run.is_over,
         keeps_best=bool(config.keep_best or config.early_stop),
         confusion=np.array(figures.get("confusion", np.zeros((0, 0))), np.int64),
-        weighs_classes=False,
+        weighs_classes=run.model.class_weights is not None,
         model=run.model.name,
         row_shape=shapes[0] if len(shapes) == 1 else (),
         r2=float(figures.get("r2", math.nan)),

@@ -29,6 +29,7 @@ from lepton_mpi.optimizers.settings import Settings
 from lepton_mpi.options.config import Config
 from lepton_mpi.registry import load as load_own
 from lepton_mpi.run import (
+    class_weights,
     defaults,
     evaluation,
     faults,
@@ -241,6 +242,7 @@ def _make_model(config: Config, world: World, model: Any, data: DataSet) -> Mode
         else:
             made = own_model.adapt(model, data, threads)
         freezing.freeze(config.freeze, made)
+    class_weights.weigh(config.class_weights, made, data, world)
     # Of a model whose values the program brings along: two programs that draw them at random have others.
     world.agree_on(
         f"model {made.name}, its values or what it computes with beside them,", made.fingerprint
@@ -340,6 +342,8 @@ def _initialise(
     Returns ``start``, on rank 0 with what there is to say of the file.
     """
     with world.agreeing():
+        if start.goes_on:
+            class_weights.check_same(start.attributes, model, start.path)
         # One that several ranks share is filled by one of them.
         if world.local_rank == 0 or not strategy.is_shared:
             views = layout.views(strategy.parameters)

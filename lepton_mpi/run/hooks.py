@@ -19,7 +19,7 @@ class TrainingFigures(QuietHook):
     def __init__(self, run: Run) -> None:
         # What a checkpoint goes on from is no beginning.
         self._first_step = 0 if run.start.goes_on else run.start.step + 1
-        self._loss, self._first_loss, self._before = 0.0, nan, inf
+        self._loss, self._first_loss, self._chance_loss, self._before = 0.0, nan, nan, nan
 
     def after_step(self, run: Run) -> None:
         """Keep this rank's part of the loss of the first step, which is that of the initial parameters."""
@@ -40,9 +40,11 @@ class TrainingFigures(QuietHook):
         """Raises ConfigurationError, on every rank, for a loss that is far above that of the beginning and no longer falls, or is the last."""
         if self._first_step and isnan(self._first_loss):
             self._first_loss = float(run.world.sum(np.array([self._loss]))[0]) / run.weights[0]
+        if isnan(self._before):
+            self._chance_loss, self._before = advice.chance_loss_of(run), inf
         before, self._before = self._before, loss
         is_over = loss >= before or run.epoch == run.config.epoch_count
-        if is_over and advice.diverged(loss, self._first_loss, advice.chance_loss_of(run)):
+        if is_over and advice.diverged(loss, self._first_loss, self._chance_loss):
             began = "" if isnan(self._first_loss) else f", where it began at {self._first_loss:.4g}"
             text = (
                 f"the training loss is {loss:.6g} in epoch {run.epoch}{began}: training has diverged; try a smaller --learning-rate than "

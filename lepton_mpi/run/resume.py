@@ -22,7 +22,7 @@ from lepton_mpi.data.encodings import Encodings
 from lepton_mpi.data.order import BlockShuffle
 from lepton_mpi.errors import DataError
 from lepton_mpi.options.config import Config
-from lepton_mpi.run import checkpoint, checkpoint_folder, codes, resumed_options
+from lepton_mpi.run import checkpoint, checkpoint_folder, class_weights, codes, resumed_options
 from lepton_mpi.run.arithmetic import BY_NUMBER, FIRST, NEWEST, changed_options
 from lepton_mpi.vectors import Layout, digest_of
 from lepton_mpi.wording import one_line
@@ -123,6 +123,7 @@ def checkpoint_of(run: Run, sums: np.ndarray, digest: str = "") -> checkpoint.Ch
         "y_kind": run.data.y_kind,
         **checkpoint.target_scale_attribute(run.data.target_scale),
         **(run.best.attribute() if run.best else {}),
+        **class_weights.attribute(run.model),
     }
     strategy = run.strategy
     return checkpoint.Checkpoint(

@@ -13,7 +13,7 @@ import numpy as np
 from lepton_mpi import __version__
 from lepton_mpi.data.order import BlockShuffle, FullShuffle
 from lepton_mpi.options.config import Config
-from lepton_mpi.run import advice, evaluation, freezing, memory_forecast, per_rank
+from lepton_mpi.run import advice, class_weights, evaluation, freezing, memory_forecast, per_rank
 from lepton_mpi.run.resume import name_of
 from lepton_mpi.wording import grouped, size_text
 from lepton_mpi.world import memory
@@ -45,6 +45,8 @@ def say_head(run: Run) -> None:
         report.say("initial", note)
     parameters = f"{grouped(run.layout.size)} parameters, {config.dtype}"
     report.say("model", f"{name_of(run.model)}, {parameters}")
+    if weighted := class_weights.sentence(run.model, data):
+        report.say("weighted", weighted)
     if frozen := freezing.sentence(run.model):
         report.say("frozen", frozen)
     if config.report_memory:

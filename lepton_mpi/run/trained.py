@@ -18,7 +18,7 @@ from lepton_mpi.models.registry import make_model
 from lepton_mpi.options.config import Config
 from lepton_mpi.options.names import YKind
 from lepton_mpi.registry import is_own_file
-from lepton_mpi.run import build, checkpoint, checkpoint_folder
+from lepton_mpi.run import build, checkpoint, checkpoint_folder, class_weights
 from lepton_mpi.run.checkpoint import Checkpoint
 from lepton_mpi.run.codes import check_codes
 from lepton_mpi.tasks.registry import TASKS
@@ -93,6 +93,7 @@ def load_trained(
             for note in notes:
                 print_line(note)
         model = make_model(model_name or config.model, config.for_model(threads=1), data)
+        class_weights.take(saved.attributes, model, dtype, path)
         _check_fits(path, saved, Layout(model.shapes), data, dtype)
     # The checkpoint was trained with its own normalisation, whatever the file says.
     data = renormalised(data, saved.normalisation)

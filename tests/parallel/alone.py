@@ -13,11 +13,14 @@ from lepton_mpi.optimizers.optimizer import Optimizer
 from lepton_mpi.optimizers.registry import rule_of
 from lepton_mpi.optimizers.settings import Settings
 from lepton_mpi.options.config import Config
+from lepton_mpi.run import class_weights
 from lepton_mpi.run.build import wanted_of
+from lepton_mpi.run.defaults import Facts, settle
 from lepton_mpi.strategies.clipping import ReplicatedNorm, clipped_scale
 from lepton_mpi.sync import NO_SYNC
 from lepton_mpi.tasks.registry import make_task
 from lepton_mpi.vectors import Layout, aligned_zeros
+from lepton_mpi.world.alone import Alone
 from tests import reference
 from tests.serial.data_files import OneRank
 
@@ -25,10 +28,12 @@ from tests.serial.data_files import OneRank
 def trained_alone(config: Config) -> str:
     """Digest of the weights after a training in this process alone; full shuffle, constant learning rate."""
     data = load(config.data, wanted_of(config), OneRank())
+    config, _ = settle(config, Facts.of(data), is_own_model=False)
     model, task = (
         make_model(config.model, config.for_model(threads=1), data),
         make_task(data.y_kind, data),
     )
+    class_weights.weigh(config.class_weights, model, data, Alone())
     layout, dtype = Layout(model.shapes), np.dtype(config.dtype)
     parameters = aligned_zeros(layout.size, dtype)
     model.initialise(layout.views(parameters), config.seed)

@@ -17,6 +17,7 @@ from lepton_mpi.data.loader import Wanted, load
 from lepton_mpi.errors import ConfigurationError, DataError, LauncherError, RankError
 from lepton_mpi.layers.initial import initialise_uniform
 from lepton_mpi.models.mlp import Mlp
+from lepton_mpi.options.by_rule import EARLIER
 from lepton_mpi.options.config import Config
 from lepton_mpi.run import checkpoint, evaluation
 from lepton_mpi.run.fit import train
@@ -31,7 +32,8 @@ FIGURES = ("accuracy", "loss", "macro_recall", "macro_precision", "macro_f1")
 
 def _config(**options) -> Config:
     """The digits recipe, three quiet epochs."""
-    return Config(**{"progress": "none", "epochs": 3, "learning_rate": 0.003} | options)
+    quiet = {"progress": "none", "epochs": 3, "learning_rate": 0.003}
+    return Config(**{**EARLIER, **quiet} | options)
 
 
 def _copy(parameters: dict) -> dict[str, np.ndarray]:

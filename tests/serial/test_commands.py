@@ -258,9 +258,9 @@ def test_importing_the_package_loads_nothing():
     """``import lepton_mpi`` is free; its public names load what they need on first use."""
     code = "import sys, lepton_mpi; print('numpy' in sys.modules, 'mpi4py' in sys.modules, lepton_mpi.__version__)"
     assert _run(["-c", code]).stdout.split()[:2] == ["False", "False"]
-    code = "import lepton_mpi; print(lepton_mpi.Config().global_batch); lepton_mpi.nothing"
+    code = "import lepton_mpi; print(lepton_mpi.Config().micro_batch); lepton_mpi.nothing"
     ended = _run(["-c", code])
-    assert ended.stdout == "64\n"
+    assert ended.stdout == "0\n"
     assert "module 'lepton_mpi' has no attribute 'nothing'" in ended.stderr
 
 

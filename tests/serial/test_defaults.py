@@ -22,6 +22,19 @@ def test_the_rule():
     assert all(less < more for less, more in itertools.pairwise(steps))
 
 
+def test_small_tables_and_many_classes():
+    """What does not fall under them has what earlier versions took."""
+    for facts, expected in (
+        (Facts(199, 4, 3, ""), {"global_batch": 32}),
+        (Facts(200, 4, 3, ""), {}),
+        (Facts(5000, 4, 0, ""), {}),
+        (Facts(5000, 4, 64, ""), {}),
+        (Facts(5000, 4, 100, ""), {"hidden": (256,)}),
+        (Facts(5000, 4, 3000, ""), {"hidden": (1024,)}),
+    ):
+        assert rule(facts) == {**EARLIER, "epochs": epochs_for(facts.rows), **expected}
+
+
 @pytest.mark.parametrize("model", ["mlp", "logistic"])
 def test_the_head_names_each_option_that_was_derived(model):
     """As it would be typed; logistic has no widths to speak of."""
@@ -30,7 +43,7 @@ def test_the_head_names_each_option_that_was_derived(model):
     assert {name: getattr(settled, name) for name in EARLIER} == expected
     shown = "--hidden 128 " if model == "mlp" else ""
     assert str(derived) == (
-        f"{shown}--epochs 122 --global-batch 64 --learning-rate 0.001, by rule from 114 rows, 4 features, 3 classes; "
+        f"{shown}--epochs 122 --global-batch 32 --learning-rate 0.001, by rule from 114 rows, 4 features, 3 classes; "
         "an option that is given counts instead"
     )
 

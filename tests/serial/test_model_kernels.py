@@ -138,7 +138,8 @@ def test_logistic_kernels_match_their_twins(dtype, rows, features):
     b, labels = _normal(3, (1,), dtype), _labels(rows, 2)
     vectors = _empty(rows, dtype=dtype), _empty(features, dtype=dtype), _empty(1, dtype=dtype)
     terms = 4 * (rows + features)
-    given, kernel = (x, places, w, b, labels), logistic_kernels.logistic_gradient
+    counts = np.array([0.5, 3], dtype)
+    given, kernel = (x, places, w, b, labels, counts), logistic_kernels.logistic_gradient
     _check(kernel, reference.logistic_gradient, given, vectors, terms)
     predicted, expected = np.full(rows, -1, np.int32), np.full(rows, -1, np.int32)
     loss = logistic_kernels.logistic_predict(*given, vectors[0].copy(), predicted)
@@ -191,7 +192,7 @@ def test_logistic_loss_is_stable_for_extreme_logits(dtype, z, label):
     x, w, b = np.ones((1, 1), dtype), np.array([z], dtype), np.zeros(1, dtype)
     difference, grad_weight, grad_bias = np.empty(1, dtype), np.empty(1, dtype), np.empty(1, dtype)
     labels = np.array([label], np.int32)
-    given = x, np.zeros(1, np.int64), w, b, labels
+    given = x, np.zeros(1, np.int64), w, b, labels, np.ones(2, dtype)
     loss, correct = logistic_kernels.logistic_gradient(*given, difference, grad_weight, grad_bias)
     exact = np.logaddexp(0, -z if label else z)
     np.testing.assert_allclose(loss, exact, rtol=1e-6)

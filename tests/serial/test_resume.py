@@ -152,7 +152,13 @@ def test_hosts_that_do_not_see_the_same_files(tmp_path, monkeypatch, has_it):
 # Another value of every option but those that need none.
 _OTHER = {
     **{"augment": ("noise=0.1",), "model": "logistic", "hidden": (7,), "activation": "tanh"},
-    **{"dropout": 0.5, "loss": "huber", "huber_delta": 2.0, "dtype": "float64"},
+    **{
+        "dropout": 0.5,
+        "class_weights": "balanced",
+        "loss": "huber",
+        "huber_delta": 2.0,
+        "dtype": "float64",
+    },
     **{"global_batch": 64, "micro_batch": 2, "optimizer": "lion", "learning_rate": 0.5},
     **{"momentum": 0.5, "weight_decay": 0.1, "clip_value": 1.0, "clip_norm": 1.0},
     **{"schedule": "step", "warmup_epochs": 1, "schedule_epochs": 3, "schedule_factor": 0.5},
