@@ -3,7 +3,7 @@
 The map, in the order the data flows::
 
     train.py        the door of python -m lepton_mpi.train; __main__.py of python -m lepton_mpi COMMAND
-    commands/       one file a command: train, prepare, inspect, evaluate, predict, generate, explain-model, compress, export, tune, explain, report, doctor, sweep, slurm, pbs, lsf
+    commands/       one file a command: train, prepare, inspect, evaluate, predict, generate, explain-model, compress, checkpoints, export, tune, explain, report, doctor, chaos, sweep, slurm, pbs, lsf
     options/        every option, checked once; command line, TOML files, recipes
     run/            START in loop.py: the training loop; run.py what a run holds, build.py how it is made, hooks.py
                     evaluation, checkpoints and progress; resume, report

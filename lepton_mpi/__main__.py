@@ -23,6 +23,7 @@ COMMANDS = {
     "generate": "lepton_mpi.commands.generate:COMMAND",
     "explain-model": "lepton_mpi.commands.explain_model:COMMAND",
     "compress": "lepton_mpi.commands.compress:COMMAND",
+    "checkpoints": "lepton_mpi.commands.checkpoints:COMMAND",
     "export": "lepton_mpi.commands.export:COMMAND",
     "tune": "lepton_mpi.commands.tune:COMMAND",
     "explain": "lepton_mpi.commands.explain:COMMAND",

@@ -4,13 +4,13 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 import threadpoolctl
 
-from lepton_mpi import fault_points, launcher
+from lepton_mpi import fault_points
 from lepton_mpi.data import augmentation, called_kernels
 from lepton_mpi.data.batches import BatchReader, MicroBatchReader
 from lepton_mpi.data.dataset import DataSet, normalised_in_memory
@@ -18,7 +18,6 @@ from lepton_mpi.data.loader import Wanted, load
 from lepton_mpi.data.order import BlockShuffle, FullShuffle, MicroBatches
 from lepton_mpi.data.reads import TrainingReads
 from lepton_mpi.data.training_order import training_order
-from lepton_mpi.durable import no_checkpoint
 from lepton_mpi.errors import ConfigurationError, LauncherError
 from lepton_mpi.models import own_model
 from lepton_mpi.models.model import Model
@@ -39,6 +38,7 @@ from lepton_mpi.run import (
     memory_forecast,
     rates,
     resume,
+    row_order,
     summary,
     time_limit,
 )
@@ -49,7 +49,7 @@ from lepton_mpi.run.cold_start import ColdStart
 from lepton_mpi.run.hook import Hook, QuietHook
 from lepton_mpi.run.job_name import with_job
 from lepton_mpi.run.model_check import check_model
-from lepton_mpi.run.owned_folder import OwnedFolder
+from lepton_mpi.run.owned_folder import own_folder
 from lepton_mpi.run.progress import Progress
 from lepton_mpi.run.records import Records, open_sinks
 from lepton_mpi.run.report import Report
@@ -95,7 +95,7 @@ def build(
     limit = time_limit.begin(config, world)
     with ExitStack() as ends:
         # Before anybody looks which checkpoint is the newest.
-        folder = _own_folder(config, world, ends)
+        folder = own_folder(config, world, ends)
         start = start or resume.find(config, world, given)
         config = start.config or config
         if not start.goes_on:
@@ -116,20 +116,6 @@ def build(
     return run
 
 
-def _own_folder(config: Config, world: World, ends: ExitStack) -> OwnedFolder | None:
-    """The folder of ``--checkpoint``, taken by rank 0 until the run ends. Collective. Raises LeptonError on every rank."""
-    found = None
-    with world.agreeing():
-        if world.rank == 0 and config.checkpoint:
-            found = OwnedFolder(Path(config.checkpoint), config.keep)
-            ends.callback(found.close)
-            try:
-                found.open(lambda line: launcher.complain(f"lepton_mpi: {line}"))
-            except OSError as error:
-                raise no_checkpoint(config.checkpoint, error) from None
-    return found
-
-
 def _build(
     config: Config, world: World, model: Any, start: Start, report: Report, ends: ExitStack
 ) -> Run:
@@ -143,8 +129,9 @@ def _build(
     micro_batches = MicroBatches(
         config.batch_rows, config.micro_batch or -(-config.batch_rows // 8)
     )
+    features = row_order.features_digest(train_rows, world)
     with world.agreeing():
-        shuffle, order = _choose_order(config, data, micro_batches, start)
+        shuffle, order = _choose_order(config, data, micro_batches, start, features)
         augment = augmentation.parse(config.augment, data.augmented_shape)
         task = make_task(data.y_kind if config.task == "auto" else config.task, data)
     reads_in_place = not augment and model.reads_in_place
@@ -193,7 +180,7 @@ def _build(
 
 
 def _choose_order(
-    config: Config, data: DataSet, micro_batches: MicroBatches, start: Start
+    config: Config, data: DataSet, micro_batches: MicroBatches, start: Start, features: str
 ) -> tuple[FullShuffle | BlockShuffle, dict[str, Any]]:
     """The order of the training rows, and how checkpoints say it. Raises LeptonError."""
     # What is asked for is not passed over: ``check_order`` refuses another order than before.
@@ -203,8 +190,8 @@ def _choose_order(
         *(data, micro_batches, config.seed, kind, config.shuffle_buffer),
         begins_whole=BY_NUMBER[start.arithmetic].blocks_begin_whole,
     )
-    order = resume.order_facts(shuffle, data.splits["train"])
-    resume.check_order(start, order, micro_batches)
+    order = row_order.order_facts(shuffle, data.splits["train"], features)
+    row_order.check_order(start, order, micro_batches)
     return shuffle, order
 
 

@@ -8,6 +8,7 @@
                             see ``data/encodings.py``; files of earlier versions have none
     /about/encoding         what ``prepare`` kept in the data file under this name, as it stood there: ``prepare --like`` takes
                             a checkpoint, too
+    /about/digests          a digest of each vector, see ``vector_digests.py``
     attributes              format, version, step, epoch, seed, model, y_kind (classes or targets), target_scale (JSON,
                             shift, scale and log of scaled targets), configuration (JSON), names (JSON, the order of the flat vector), weights_digest (BLAKE2b);
                             arithmetic, by which rules the run was begun (``run/arithmetic.py``), of version 1 the first;
@@ -20,7 +21,7 @@ parameters some are int8, with /scales/<name> for each output channel; compressi
 weights_digest is that of the parameters as they are read, and is checked when they are.
 
 The first 512 bytes, which HDF5 leaves to its user, hold a magic word and the BLAKE2b of all other bytes.
-A file is written under a temporary name, synced and renamed, and the folder is synced: a kill at any
+A file is written under a temporary name, read back, synced and renamed, and the folder is synced: a kill at any
 moment leaves the previous checkpoint. The format is that of HDF5 1.10, the oldest with checksums of its metadata,
 and Fletcher32 covers the rest, so that other programs see damage too.
 """
@@ -44,7 +45,7 @@ from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.durable import PatientFile, replace_durably
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.options.config import Config, make_config
-from lepton_mpi.run import compressed
+from lepton_mpi.run import compressed, vector_digests
 from lepton_mpi.run.compressed import Compressed
 from lepton_mpi.run.defaults import with_earlier
 from lepton_mpi.vectors import Layout
@@ -117,13 +118,16 @@ def save_as(path: Path, checkpoint: Checkpoint, mark: str = "") -> None:
 
 
 def write_file(path: Path, checkpoint: Checkpoint) -> None:
+    """Write all of it and read it back. Raises OSError, and RuntimeError where h5py does."""
+    arrays = _arrays(checkpoint)
     with (
         closing(PatientFile(path)) as raw,
         h5py.File(raw, "w", libver=("v110", "v110"), userblock_size=_HEAD_BYTES) as file,
     ):
-        _write(file, checkpoint)
+        _write(file, checkpoint, arrays)
     with path.open("r+b") as written:
         written.write(_head(path))
+    vector_digests.check_written(path, arrays)
 
 
 def load(path: Path) -> Checkpoint:
@@ -210,7 +214,8 @@ def _head(path: Path) -> bytes:
     return _MAGIC + digest.hexdigest().encode() + b"\n"
 
 
-def _write(file: h5py.File, checkpoint: Checkpoint) -> None:
+def _arrays(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    """What is stored, by the names of the data sets."""
     views, how = checkpoint.layout.views(checkpoint.parameters), checkpoint.compressed
     arrays = {f"parameters/{name}": view for name, view in views.items()}
     if how:
@@ -219,9 +224,15 @@ def _write(file: h5py.File, checkpoint: Checkpoint) -> None:
     arrays |= {f"optimizer/{name}": vector for name, vector in checkpoint.state.items()}
     names = ("normalisation/shift", "normalisation/scale")
     arrays |= dict(zip(names, checkpoint.normalisation, strict=True))
+    arrays[vector_digests.NAME] = vector_digests.manifest(arrays)
     known = checkpoint.encodings
     arrays |= {_DATA: np.frombuffer(known.as_json(), np.uint8)} if known.inputs else {}
     arrays |= {ENCODING: np.frombuffer(known.prepared, np.uint8)} if known.prepared else {}
+    return arrays
+
+
+def _write(file: h5py.File, checkpoint: Checkpoint, arrays: dict[str, np.ndarray]) -> None:
+    how = checkpoint.compressed
     for name, array in arrays.items():
         # A checksum needs chunks, and a chunk at least one element.
         checked = {"chunks": _chunk(array), "fletcher32": True} if array.size and array.ndim else {}

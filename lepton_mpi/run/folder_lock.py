@@ -231,6 +231,12 @@ class FolderLock:
             temporary.unlink(missing_ok=True)
 
 
+def owner_of(folder: Path) -> Owner | None:
+    """Who has the lock of a folder, alive or dead; None if nobody. Raises OSError."""
+    path, owner = _highest(folder)
+    return owner if path else None
+
+
 def taken(folder: str, error: OSError) -> ConfigurationError:
     """For a folder that another run owns."""
     return ConfigurationError(

@@ -10,12 +10,20 @@ import errno
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from lepton_mpi import launcher
+from lepton_mpi.durable import no_checkpoint
 from lepton_mpi.run import checkpoint_folder
 from lepton_mpi.run.checkpoint import Checkpoint, save_as
 from lepton_mpi.run.folder_lock import FolderLock, FolderTakenError, taken
 from lepton_mpi.wording import one_line
+
+if TYPE_CHECKING:
+    from lepton_mpi.options.config import Config
+    from lepton_mpi.world.rank_group import RankGroup
 
 # Before the last checkpoint of a run is given up.
 _PAUSES_SECONDS = (1.0, 3.0)
@@ -128,6 +136,20 @@ class OwnedFolder:
             self.path.stat().st_dev
         )  # a network file system that is mounted anew has another number
         return self._lock.token
+
+
+def own_folder(config: Config, world: RankGroup, ends: ExitStack) -> OwnedFolder | None:
+    """The folder of ``--checkpoint``, taken by rank 0 until ``ends`` is closed. Collective. Raises LeptonError on every rank."""
+    found = None
+    with world.agreeing():
+        if world.rank == 0 and config.checkpoint:
+            found = OwnedFolder(Path(config.checkpoint), config.keep)
+            ends.callback(found.close)
+            try:
+                found.open(lambda line: launcher.complain(f"lepton_mpi: {line}"))
+            except OSError as error:
+                raise no_checkpoint(config.checkpoint, error) from None
+    return found
 
 
 def _device_of(path: Path) -> int:

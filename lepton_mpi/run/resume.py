@@ -19,18 +19,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lepton_mpi.data.encodings import Encodings
-from lepton_mpi.data.order import BlockShuffle
 from lepton_mpi.errors import DataError
 from lepton_mpi.options.config import Config
 from lepton_mpi.run import checkpoint, checkpoint_folder, class_weights, codes, resumed_options
 from lepton_mpi.run.arithmetic import BY_NUMBER, FIRST, NEWEST, changed_options
-from lepton_mpi.vectors import Layout, digest_of
+from lepton_mpi.vectors import Layout
 from lepton_mpi.wording import one_line
 
 if TYPE_CHECKING:
     from lepton_mpi.data.dataset import DataSet
-    from lepton_mpi.data.order import FullShuffle, MicroBatches
-    from lepton_mpi.data.rows import Rows
     from lepton_mpi.run.initial import InitialFile
     from lepton_mpi.run.run import Run
     from lepton_mpi.strategies.strategy import Strategy
@@ -48,7 +45,7 @@ class Start:
     loss, correct : float
         Sums over the rows of the epoch that have been used.
     order : dict
-        How rows are shuffled, as ``order_facts`` has it; empty for a new run.
+        How rows are shuffled, as ``row_order.order_facts`` has it; empty for a new run.
     path : Path or None
         The checkpoint; None for a new run, and for a state in memory.
     saved : Checkpoint or None
@@ -208,43 +205,6 @@ def own_files(config: Config, start: Start) -> list[Path]:
     return checkpoint_folder.of_the_same_run(folder / start.path.name, config.keep)
 
 
-def order_facts(shuffle: FullShuffle | BlockShuffle, rows: Rows) -> dict[str, Any]:
-    """All that the order of ``rows`` follows from, beside the seed and the micro-batches."""
-    facts = {"shuffle": shuffle.name, "rows": rows.row_count, **rows.facts()}
-    if isinstance(shuffle, BlockShuffle):
-        blocks = np.ascontiguousarray(shuffle.blocks, "<i8")
-        facts |= {
-            "blocks": len(blocks) - 1,
-            "blocks_digest": digest_of(blocks),
-            "window_rows": shuffle.window_rows,
-        }
-    return facts
-
-
-def check_order(start: Start, now: dict[str, Any], micro_batches: MicroBatches) -> None:
-    """Raises DataError if rows would come in another order than before, or be others in the middle of a run."""
-    # Older checkpoints have no digest of y.
-    origin = start.path or "the state in memory"
-    before = start.order and {"y_digest": now.get("y_digest")} | start.order
-    if before and before != now:
-        differing = ", ".join(
-            f"{one_line(key)} {one_line(before.get(key))} to {now.get(key)}"
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key)
-        )
-        raise DataError(
-            f"{origin}: expected the rows in the order in which training began, which changed: {differing}; give "
-            "--data with its files in their order, --shuffle and --shuffle-buffer as before"
-        )
-    steps = micro_batches.step_count(now["rows"])
-    made = (start.epoch - 1) * steps + start.row // micro_batches.batch_rows
-    if start.goes_on and start.step != made:
-        raise DataError(
-            f"{origin}: expected step {made} at epoch {start.epoch}, row {start.row} of {now['rows']} training rows, "
-            f"got step {start.step}; give --data as before"
-        )
-
-
 def restore(
     start: Start,
     layout: Layout,
@@ -384,7 +344,7 @@ def _place(found: dict[str, Any], batch_rows: int, path: Path) -> Start:
 
 
 def _order(text: Any, path: Path) -> dict[str, Any]:
-    """What ``order_facts`` were. Raises DataError."""
+    """What ``row_order.order_facts`` were. Raises DataError."""
     try:
         order = json.loads(text)
         is_good = isinstance(order["shuffle"], str) and type(order["rows"]) is int

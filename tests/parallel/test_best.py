@@ -7,7 +7,7 @@ import pytest
 
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.options.config import Config
-from lepton_mpi.run import best, checkpoint
+from lepton_mpi.run import checkpoint, owned_folder
 from lepton_mpi.run.fit import train
 from lepton_mpi.strategies.strategy_options import DilocoOptions
 from lepton_mpi.vectors import Layout
@@ -105,16 +105,16 @@ def test_another_runs_file_is_not_put_back(world, folder, monkeypatch):
     """Two runs in one folder: the parameters of the other are not taken for the best."""
     train(_config(folder, epochs=1), world)
     other = folder / "runs" / "best.h5"
-    save = best.checkpoint.save_as
+    save = owned_folder.save_as
 
-    def overwritten(path, saved):
-        save(path, saved)
+    def overwritten(path, saved, mark):
+        save(path, saved, mark)
         shutil.copyfile(folder / "other.h5", path)
 
     if world.rank == 0:
         shutil.copyfile(other, folder / "other.h5")
     world.comm.Barrier()
-    monkeypatch.setattr(best.checkpoint, "save_as", overwritten)
+    monkeypatch.setattr(owned_folder, "save_as", overwritten)
     with refused(world, DataError, "best.h5", "another run"):
         train(_config(folder, epochs=3, restore_best=True, seed=1), world)
 

@@ -435,6 +435,20 @@ def test_another_shuffle_buffer_is_refused(world, images, folder):
         train(_config(images, resume=str(saved), **asked), world)
 
 
+@pytest.mark.parametrize("loader", ["memory", "streamed"])
+def test_other_features_of_the_same_labels_are_refused(world, images, folder, loader):
+    """One number of one row; what is read in another way is the same, and so is a checkpoint that does not know them."""
+    saved, shuffle = folder / "saved", {"shuffle": "blocks", "shuffle_buffer": 4000}
+    train(_config(images, epochs=1, checkpoint=str(saved), loader="mapped", **shuffle), world)
+    train(_config(images, resume=str(saved), loader=loader, **shuffle), world)
+    with world.agreeing():
+        if world.rank == 0:
+            with h5py.File(images, "r+") as file:
+                file["train/x"][101, 2, 3] += 1
+    with refused(world, DataError, "others that have the same labels", "--initial"):
+        train(_config(images, resume=str(saved), loader=loader, **shuffle), world)
+
+
 def test_files_in_another_order_are_refused(world, folder):
     """As many rows of the same shape, of which some would come twice and others never."""
     saved, paths = folder / "saved", [folder / "80.h5", folder / "87.h5"]

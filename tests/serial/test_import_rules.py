@@ -23,6 +23,7 @@ ALLOWED = {
         "data/embedded/make.py",
         "data/embedded/make_words.py",
         "run/checkpoint.py",
+        "run/vector_digests.py",
         "prepare/readers/hdf5_arrays.py",
         "prepare/readers/hdf5*.py",
         "prepare/readers/label_files.py",

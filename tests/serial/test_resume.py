@@ -14,7 +14,7 @@ from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.options import sources
 from lepton_mpi.options.by_rule import EARLIER
 from lepton_mpi.options.config import OPTIONS, Config
-from lepton_mpi.run import checkpoint, checkpoint_folder, resume
+from lepton_mpi.run import checkpoint, checkpoint_folder, resume, row_order
 from lepton_mpi.run.arithmetic import BY_NUMBER
 from lepton_mpi.vectors import Layout
 from tests.serial.thread_ranks import on_ranks
@@ -389,6 +389,6 @@ def test_an_order_that_is_another(tmp_path):
     """Only what differs is named, on one line whatever stands in the file."""
     _save(tmp_path, order=json.dumps(_ORDER | {"blocks": "a\nb" * 3, "\x1b": 1}))
     with pytest.raises(DataError) as caught:
-        resume.check_order(_find(tmp_path), _ORDER, None)
+        row_order.check_order(_find(tmp_path), _ORDER, None)
     assert str(caught.value).isprintable()
     assert "rows" not in str(caught.value).split(";")[0].partition("changed")[2]
