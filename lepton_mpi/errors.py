@@ -46,7 +46,7 @@ class RankError(LeptonError):
 
 
 class Preempted(LeptonError):
-    """A signal has stopped the run; what it did is saved, or the message says that it is not."""
+    """A signal or the time limit has stopped the run; what it did is saved, or the message says that it is not."""
 
     exit_code = 75
 

@@ -22,6 +22,8 @@ from lepton_mpi.sweeping.search import Plan, read_plan
 from lepton_mpi.wording import print_line
 
 _SOME_FAILED = 1
+# In the folder of a sweep: its file as it was last.
+COPY = "sweep.toml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +80,28 @@ def _run(chosen: Options) -> int:
     if chosen.show:
         return _show(runs)
     launch, environment = _launch(chosen)
+    _take(folder, plan)
     signals = Signals()
     with signals.caught():
         _make(chosen, plan, runs, launch, environment, signals)
     return _end(runs, folder, chosen)
+
+
+def _take(folder: Path, plan: Plan) -> None:
+    """Put the plan's file into the sweep's folder; another folder with files in it is refused. Raises LeptonError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        copy = folder / COPY
+        if not copy.exists() and any(folder.iterdir()):
+            raise ConfigurationError(
+                f"--out: expected a folder that is new, empty, or of a sweep, got {folder} with other files; --out names another"
+            )
+        # From beside it: another process that starts with this one sees no folder with other files.
+        temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+        temporary.write_bytes(plan.path.read_bytes())
+        os.replace(temporary, copy)
+    except OSError as error:
+        raise LauncherError(f"cannot write to {folder}: {error.strerror}") from None
 
 
 def _title(plan: Plan, runs: Sequence[SweepRun]) -> str:

@@ -9,6 +9,7 @@ A run's folder is named by a digest of its options. So a sweep that is started a
 is finished and what was interrupted; and several processes, such as the tasks of an array of jobs, may share a sweep: each run has
 a lock, which Linux takes back when its holder dies.
 
+    OUT/sweep.toml               the file, as it was last
     OUT/3f2a91c0/options.toml    written once, before the run begins
                  lock            held while it runs
                  log.txt, metrics.jsonl, checkpoint/    of train

@@ -380,6 +380,20 @@ def test_a_task_of_an_array_makes_its_run(trainer, tmp_path, capsys):
     assert "--task: expected a run from 0 to 2, got 3" in capsys.readouterr().err
 
 
+def test_a_folder_of_other_files_is_refused(trainer, tmp_path, capsys):
+    """Also one with results of the user's; an empty one is taken."""
+    Path("tune").mkdir()
+    Path("tune/results.csv").write_text("mine")
+    assert _sweep(trainer, _RATES) == 2
+    assert "--out: expected a folder that is new, empty, or of a sweep" in capsys.readouterr().err
+    assert Path("tune/results.csv").read_text() == "mine" and not _made(tmp_path)
+    Path("empty").mkdir()
+    assert _sweep(trainer, _RATES, "--out", "empty") == 0
+    assert Path("empty/sweep.toml").read_text() == _RATES
+    assert {path.name for path in tmp_path.iterdir()} >= {"empty", "tune", "tune.toml"}
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_show_makes_nothing(trainer, tmp_path, capsys):
     assert _sweep(trainer, _RATES, "--show") == 0
     out = capsys.readouterr().out
