@@ -57,6 +57,11 @@ _PARAMETERS = {
 }
 
 
+def _is_left(value: Any) -> bool:
+    """Whether a parameter leaves an option to its default or to the rule; an array is compared with no text."""
+    return value is None or (isinstance(value, str) and value == AUTO)
+
+
 @contextmanager
 def _by_parameters() -> Iterator[None]:
     """A block whose errors about cells name the parameters of an estimator."""
@@ -77,11 +82,8 @@ class _Estimator(BaseEstimator):
     ----------
     model : str, optional
         As ``--model``: mlp, logistic, wide_and_deep, cnn, … or FILE.py:NAME.
-    hidden, epochs, global_batch, learning_rate : optional
-        The options of training of these names; "auto": by the rule of the command line from rows, features and classes, see
-        ``lepton_mpi/run/README.md``. ``derived_`` has what came of it.
-    activation, dropout, optimizer, weight_decay, schedule, dtype : optional
-        The options of training of these names, ``python -m lepton_mpi.train --help``; None: their defaults.
+    hidden, epochs, global_batch, learning_rate, activation, dropout, optimizer, weight_decay, schedule, dtype : optional
+        The options of training of these names; None: their defaults, and "auto": by rule, see ``lepton_mpi/run/README.md``.
     early_stopping : bool
         Whether ``validation_fraction`` of the rows are held out, training ends after ``n_iter_no_change`` epochs without a score on them
         that is better by more than ``tol``, and the model is that of the best epoch.
@@ -116,6 +118,8 @@ class _Estimator(BaseEstimator):
     figures_ : dict
         Of the end of training: digest of the weights, time split and more.
     """
+
+    class_weight: Any = None  # a parameter of classifiers alone
 
     def __init__(
         self,
@@ -187,7 +191,9 @@ class _Estimator(BaseEstimator):
             )
         X, y = validation.training_rows(self, X, y, self._are_classes)
         rows, classes = self._rows(X, y)
-        options = self._training_options() | self._class_weights(classes)
+        options = self._training_options()
+        if classes is not None:
+            options |= class_weights_of(self.class_weight, classes)
         prepare = self._preparing()
         # Both say what is wrong with the parameters before anything starts.
         config = sources.from_program(options | {"data": "X"}).config
@@ -221,10 +227,6 @@ class _Estimator(BaseEstimator):
         target.write_bytes(self._saved)
         return target
 
-    def _class_weights(self, classes: Any) -> dict[str, Any]:
-        """Options for weights of classes; a regression has none."""
-        return {}
-
     @property
     def _are_classes(self) -> bool:
         return isinstance(self, ClassifierMixin)
@@ -240,11 +242,7 @@ class _Estimator(BaseEstimator):
                 raise ConfigurationError(
                     f"options: expected options without a parameter of their own, got {name!r}"
                 )
-        own = {name: getattr(self, name) for name in _OPTIONS}
-        # Left to the defaults, or to the rule; a text is compared with texts alone, since arrays answer otherwise.
-        own = {
-            n: v for n, v in own.items() if not (v is None or (isinstance(v, str) and v == AUTO))
-        }
+        own = {name: getattr(self, name) for name in _OPTIONS if not _is_left(getattr(self, name))}
         if isinstance(own.get("hidden"), np.ndarray):
             own["hidden"] = own["hidden"].tolist()
         seed = self.random_state
@@ -327,7 +325,6 @@ class _Estimator(BaseEstimator):
         return tags
 
 
-# Parameters of both classes.
 _COMMON = frozenset(signature(_Estimator.__init__).parameters) - {"self"}
 
 
@@ -371,9 +368,6 @@ class LeptonClassifier(ClassifierMixin, _Estimator):
     ) -> None:
         super().__init__(**{name: v for name, v in locals().items() if name in _COMMON})
         self.class_weight = class_weight
-
-    def _class_weights(self, classes: Any) -> dict[str, Any]:
-        return class_weights_of(self.class_weight, classes)
 
     def predict(self, X: Any) -> np.ndarray:
         """The likeliest class of each row, as y of ``fit`` has them, shape (rows,). Raises ValueError and DataError for wrong rows."""

@@ -142,8 +142,7 @@ class Training(Checked):
     )
     class_weights: str | None = option(
         None,
-        "what a row of each class counts in the loss: balanced, n / (classes x rows of the class); NAME=WEIGHT,…; a weight for each class; or "
-        "a .json file",
+        "what a row of each class counts in the loss: balanced, n / (classes x rows of the class), or weights, or a .json file of them",
         kind=ClassWeightsText(),
     )
     huber_delta: float = option(
@@ -205,9 +204,7 @@ class Training(Checked):
         "which published rule each follows",
         kind=NameOrFile.of(names.OPTIMIZERS),
     )
-    learning_rate: float | None = by_rule(
-        "step size of the optimizer, at its peak", ABOVE_0, Number()
-    )
+    learning_rate: float | None = by_rule("step size of the optimizer, at its peak", ABOVE_0, Number())  # fmt: skip
     momentum: float = option(
         0.9,
         "of sgd and nesterov; the learning rate is inside of the velocity, as in Keras, not outside, as in torch",

@@ -10,7 +10,7 @@ import pytest
 import lepton_mpi
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.estimators import rows as rows_module
-from lepton_mpi.estimators.rows import rows_of
+from lepton_mpi.estimators.rows import class_weights_of, rows_of
 from lepton_mpi.options import sources
 from tests.serial.raw_files import prepare, write_csv
 
@@ -74,6 +74,26 @@ def test_a_frame_is_prepared_as_a_file_of_its_cells(tmp_path):
     made = _written(rows, tmp_path / "frame.h5", categorical=["zip"])
     _assert_equal(made, _contents(tmp_path / "file.h5"))
     assert {"train/x", "validation/x", "test/x", "normalisation/shift"} <= made.keys()
+
+
+def test_parameters_that_are_left_to_the_rule_and_weights_of_classes():
+    """``auto`` and None are no option of training, also of a model without widths; weights are in the order of the classes."""
+    made = estimators.LeptonClassifier()
+    assert made.get_params()["hidden"] == made.get_params()["learning_rate"] == "auto"
+    assert "class_weight" not in estimators.LeptonRegressor().get_params()
+    names = {"hidden", "epochs", "global_batch", "learning_rate"}
+    for left in ("auto", None):
+        given = dict.fromkeys(names, left)
+        for model in ("logistic", None):
+            made = estimators.LeptonClassifier(model, **given, class_weight="balanced")
+            assert not made._training_options().keys() & names
+    classes = np.array(["no", "yes"])
+    assert class_weights_of(None, classes) == {}
+    assert class_weights_of("balanced", classes) == {"class_weights": "balanced"}
+    assert class_weights_of({"yes": 8}, classes) == {"class_weights": [1.0, 8.0]}
+    for wrong, text in (("evenly", "expected 'balanced'"), ({"maybe": 1}, "got 'maybe'")):
+        with pytest.raises(ConfigurationError, match=text):
+            class_weights_of(wrong, classes)
 
 
 def test_a_column_of_the_frame_called_label_is_a_feature(tmp_path):
