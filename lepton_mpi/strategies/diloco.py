@@ -212,8 +212,8 @@ class Diloco(MeetingWorkers):
         options = self._options
         if not options.overlap_steps:
             return ""
-        idle = ", of which one host has nothing to hide" if self._group.host_count == 1 else ""
-        return f", which overlaps {options.overlap_steps} steps{idle} (mixing {options.overlap_mixing:g})"
+        idle = ", one host: no exchange to hide" if self._group.host_count == 1 else ""
+        return f", merged {options.overlap_steps} steps later (mixing {options.overlap_mixing:g}{idle})"
 
 
 def due_fragments(since: int, every: int, fragments: int) -> list[int]:
