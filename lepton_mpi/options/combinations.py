@@ -24,6 +24,10 @@ def check(config: Config) -> None:
         raise ConfigurationError(
             "--checkpoint-steps: expected a folder for checkpoints, --checkpoint, got none"
         )
+    if config.save_every and not config.checkpoint:
+        raise ConfigurationError(
+            "--save-every: expected a folder for checkpoints, --checkpoint, got none"
+        )
     if config.keep_best and not config.checkpoint:
         raise ConfigurationError(
             "--keep-best: expected a folder for best.h5, --checkpoint, got none"

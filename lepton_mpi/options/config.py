@@ -13,8 +13,6 @@ from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options import combinations, names, own
 from lepton_mpi.options.by_rule import EARLIER, Settled, by_rule
 from lepton_mpi.options.class_weights import ClassWeightsText
-from lepton_mpi.options.duration import Duration
-from lepton_mpi.options.early_stop import EarlyStopText
 from lepton_mpi.options.kinds import (
     Bytes,
     NameOrFile,
@@ -36,6 +34,7 @@ from lepton_mpi.options.option import (
     option,
     options_of,
 )
+from lepton_mpi.options.saving import Saving
 from lepton_mpi.options.watching import Watching
 from lepton_mpi.wording import did_you_mean
 
@@ -49,7 +48,7 @@ _NETWORKS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Training(Checked):
-    """A part of ``Config``: what is trained on what, how, and where it is kept."""
+    """A part of ``Config``: what is trained on what, and how."""
 
     recipe: str | None = option(
         None,
@@ -285,45 +284,6 @@ class Training(Checked):
     segment_bytes: int = option(
         256 << 10, "size of one message of the ring", WHOLE_FROM_1, kind=Bytes()
     )
-    checkpoint: str | None = option(
-        None,
-        "folder for checkpoints, one after every epoch, which belongs to this run as long as it runs; {job} in it stands for the "
-        "number of the batch job; none: none are written",
-        kind=PathText("FOLDER"),
-    )
-    checkpoint_steps: int = option(
-        0, "write a checkpoint after so many steps, too; 0: only after epochs", WHOLE_FROM_0
-    )
-    stop_before: float | None = option(
-        None,
-        "save and end, with exit code 75, so long before the time limit: that of --time-limit, else of Slurm, PBS or LSF; sooner where "
-        "steps and checkpoints turn out to take longer",
-        kind=Duration(),
-    )
-    time_limit: float | None = option(
-        None, "how long the run may take, from the start of its program, as in 2h", kind=Duration()
-    )
-    keep: int = option(2, "how many checkpoints of the run stay, the newest ones", WHOLE_FROM_1)
-    keep_best: str | None = option(
-        None,
-        "keep a checkpoint of the epoch with the best figure on the validation rows, best.h5 in the folder of --checkpoint: accuracy, loss, "
-        "macro_f1 and others as the data have them; auto: accuracy, r2 or loss",
-        kind=Text("SCORE"),
-    )
-    restore_best: bool = option(
-        False, "end with the parameters of best.h5: the test figures and the digest are theirs"
-    )
-    early_stop: str | None = option(
-        None,
-        "end the run after so many epochs whose score, that of --keep-best, was not better than the best before by more than MIN_DELTA",
-        kind=EarlyStopText(),
-    )
-    resume: str | None = option(
-        None,
-        "checkpoint to go on from, or a folder of them, of which the newest is taken; a folder with none, or none yet, "
-        "begins anew",
-        kind=PathText("FILE|FOLDER"),
-    )
     threads: int = option(
         1,
         "threads of each rank for matrix products of the mlp; those of several are by BLAS, with other bits on other processors; "
@@ -341,7 +301,7 @@ class Training(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Settled, Watching, Training):
+class Config(Settled, Watching, Saving, Training):
     """Everything that decides a run; equal on every rank (``World.agree_on`` checks it)."""
 
     own: Mapping[str, Any] = dataclasses.field(default_factory=dict)

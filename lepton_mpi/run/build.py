@@ -111,7 +111,7 @@ def build(
             check_model(run)
         if config.trace:
             run.trace = Trace(run, config.trace, config.trace_steps)
-            run.hooks.append(WriteTrace())
+            run.hooks = [run.trace, *run.hooks, WriteTrace()]
         run.ends = ends.pop_all()
     return run
 

@@ -67,7 +67,7 @@ class Validation(QuietHook):
 
 
 class Checkpoints(QuietHook):
-    """Saves after every epoch, and after every so many steps; after the run's last step the epoch's is the one."""
+    """Saves after every epoch, every so many steps, and every so much time; after the run's last step the epoch's is the one."""
 
     def __init__(self, run: Run) -> None:
         if run.folder:

@@ -1,6 +1,6 @@
 """``--trace``: the last steps of all ranks as a file for Perfetto (ui.perfetto.dev) or chrome://tracing, on one axis of time.
 
-    every rank        phases -> its row of a ring in its host's memory (world/phase_ring.py)
+    every rank        phases of long steps, sums of short ones -> its rows of rings in its host's memory (world/phase_ring.py, step_ring.py)
     at the end        all rows to rank 0, clocks of hosts compared before and after -> FILE
     at a failure      one rank of each host writes what that host's rows hold: FILE, and FILE with .host1 before its suffix, and so on
 
@@ -24,9 +24,10 @@ from lepton_mpi.durable import replace_durably
 from lepton_mpi.errors import ConfigurationError, LauncherError, LeptonError
 from lepton_mpi.run.hook import QuietHook
 from lepton_mpi.run.per_rank import STEP_PHASES
-from lepton_mpi.world import clock_offsets
+from lepton_mpi.world import clock_offsets, step_ring
 from lepton_mpi.world.clock_offsets import Offset
-from lepton_mpi.world.phase_ring import Phase, phases_of
+from lepton_mpi.world.phase_ring import Phase, Recorder, phases_of
+from lepton_mpi.world.step_ring import StepRecorder
 
 if TYPE_CHECKING:
     from lepton_mpi.run.run import Run
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 _ENTRIES_OF_STEP, _ENTRIES_MIN = 16, 1024
 # Of a failing job, which has three seconds.
 _PHASES_AT_FAILURE = 100_000
+# An entry of a phase costs about so much, of which a step may be made slower by this share.
+_ENTRY_SECONDS, _SHARE = 0.5e-6, 0.004
 _MARK = '{"lepton_mpi": "trace"'
 
 
@@ -62,9 +65,10 @@ class Clocks(NamedTuple):
         return max(offset.error_seconds for offset in [*self.begin, *self.now])
 
 
-class Trace:
-    """Records from when it is made. Making one, ``write`` and ``close`` are collective over the run's ranks.
+class Trace(QuietHook):
+    """The hook of ``--trace``, before all others; ``WriteTrace`` is behind them. Making one, ``write`` and ``close`` are collective.
 
+    Steps that are long enough are recorded phase by phase, and what is between epochs always is; others by their sums.
     Raises ConfigurationError, on every rank, for a file that is something else, and LauncherError for one that cannot be written.
     """
 
@@ -74,41 +78,74 @@ class Trace:
         with world.agreeing():
             if world.rank == 0:
                 _check(self._path)
-        entries = steps * (2 * run.micro_batches.count + _ENTRIES_OF_STEP)
-        shape = (world.local_size, max(entries, _ENTRIES_MIN), 2)
+        per_step = 2 * run.micro_batches.count + _ENTRIES_OF_STEP
+        shape = (world.local_size, max(steps * per_step, _ENTRIES_MIN), 2)
         self._ring = world.host_array(shape, np.float64, "trace")
+        self._steps_ring = world.host_array(
+            (world.local_size, steps + 2, step_ring.WORDS), np.float64, "trace"
+        )
+        self._phase_recorder = Recorder(self._ring[world.local_rank])
+        self._recorder = StepRecorder(self._steps_ring[world.local_rank], world.clock)
+        entries = 2 * len(run.strategy.numbers) + _ENTRIES_OF_STEP
+        self._long_seconds = entries * _ENTRY_SECONDS / _SHARE
+        self._is_long = self._records = False
         self._begin = clock_offsets.measure(world)
-        world.clock.record(self._ring[world.local_rank])
+        self._record(True)
         world.at_failure(self._write_host)
 
+    def before_epoch(self, run: Run) -> None:
+        """What there was between epochs ends, and the order of the rows, which counts as input, is no part of the first step."""
+        self._world.clock.enter("input")
+        self._recorder.end(run.step)
+        self._record(self._is_long)
+
+    def after_step(self, run: Run) -> None:
+        """One entry, and perhaps all phases of the next step, or of what there is between epochs."""
+        seconds = self._recorder.end(-run.step if self._records else run.step)
+        self._is_long = seconds > self._long_seconds
+        self._record(self._is_long or run.position == run.steps_per_epoch)
+
     def write(self) -> str:
-        """The file, and on rank 0 what there is to say of it; nothing the second time."""
+        """The file, and on rank 0 what there is to say of it."""
         world = self._world
+        own = world.host_index, self._phases(world.local_rank), monotonic()
         self.close()
         now = clock_offsets.measure(world)
-        own = np.array(self._ring[world.local_rank]), world.host_index, monotonic()
-        rows = world.comm.gather(own)
+        found = world.comm.gather(own)
         text = ""
         with world.agreeing():
-            if rows is not None:
-                tracks = [Track(r, h, phases_of(row), t) for r, (row, h, t) in enumerate(rows)]
+            if found is not None:
+                tracks = [Track(rank, host, *rest) for rank, (host, *rest) in enumerate(found)]
                 text = self._write(self._path, tracks, Clocks(self._begin, now), self._steps)
         return text
 
     def close(self) -> None:
         """Record no more."""
-        self._world.clock.record(None)
+        self._record(False)
         self._world.at_failure(None)
 
+    def _record(self, is_wanted: bool) -> None:
+        """Phase by phase from the last entry on, or not."""
+        if is_wanted != self._records:
+            self._records = is_wanted
+            recorder = self._phase_recorder if is_wanted else None
+            self._world.clock.record(recorder, self._recorder.now)
+
+    def _phases(self, local: int) -> list[Phase]:
+        """Of a rank of this host, up to where it is now."""
+        beat = self._world.clock.heartbeats()[local]
+        present = Phase(beat.phase, int(beat.step), beat.since, None)
+        return step_ring.merged(self._steps_ring[local], phases_of(self._ring[local]), present)
+
     def _write_host(self) -> None:
-        """What the rows of this host hold, while the job fails."""
+        """What is known of the ranks of this host, while the job fails."""
         world, now = self._world, monotonic()
-        rows = [phases_of(row) for row in self._ring]
         tracks = [
-            Track(world.ranks_of_hosts[world.host_index][local], world.host_index, phases, now)
-            for local, phases in enumerate(rows)
+            Track(rank, world.host_index, self._phases(local), now)
+            for local, rank in enumerate(world.ranks_of_hosts[world.host_index])
         ]
-        steps = max(1, self._steps * _PHASES_AT_FAILURE // max(1, sum(map(len, rows))))
+        count = sum(len(track.phases) for track in tracks)
+        steps = max(1, self._steps * _PHASES_AT_FAILURE // max(1, count))
         path = self._path
         if world.host_index:
             path = path.with_name(f"{path.stem}.host{world.host_index}{path.suffix}")
@@ -139,7 +176,7 @@ class Trace:
 
 
 class WriteTrace(QuietHook):
-    """The hook of ``--trace``, behind those that have something to do at the end."""
+    """The hook of ``--trace`` behind those that have something to do at the end."""
 
     def at_end(self, run: Run) -> None:
         """Collective."""

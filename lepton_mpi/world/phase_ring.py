@@ -43,7 +43,7 @@ class Phase(NamedTuple):
 
 
 class Recorder:
-    """Writes one row; ``PhaseClock`` calls it."""
+    """Writes one row, for which there is one recorder; ``PhaseClock`` calls it while it is told to."""
 
     def __init__(self, row: Ring) -> None:
         # Its elements are faster to set than an array's.

@@ -37,7 +37,7 @@ from lepton_mpi.world.heartbeats import (
     read_label,
 )
 from lepton_mpi.world.host_links import HostLinks, News
-from lepton_mpi.world.phase_ring import Recorder, Ring
+from lepton_mpi.world.phase_ring import Recorder
 
 _NUMBER_OF = {phase: number for number, phase in enumerate(PHASES)}
 _WAITING_NUMBERS = {_NUMBER_OF[phase] for phase in WAITING}
@@ -61,7 +61,7 @@ class PhaseClock:
     Attributes
     ----------
     seconds : dict of str to float
-        Time spent in each phase, but for the present stay.
+        Time spent in each phase, but for the present stay, which began at ``since`` by ``time.monotonic``.
     on_new_limit : callable
         Called when a phase begins that may last longer, or shorter, than the one before.
     """
@@ -82,16 +82,16 @@ class PhaseClock:
         self._recorder: Recorder | None = None
         # Whether a phase of the usual kind has more to do, too: one that was patient, or is recorded.
         self._is_patient = self._minds = False
-        self._phase, self._since = "start", monotonic()
+        self._phase, self.since = "start", monotonic()
         self.enter("start", 0)
 
     def enter(self, phase: str, step: int | None = None) -> None:
         """This rank now is in ``phase`` (one of PHASES), until the next call."""
         now, row = monotonic(), self._row
-        self.seconds[self._phase] += now - self._since
+        self.seconds[self._phase] += now - self.since
         # Before the phase: the watchdog must not take the age of one for that of another with a shorter limit.
         row[2] = now
-        self._phase, self._since = phase, now
+        self._phase, self.since = phase, now
         if step is not None:
             row[0] = step
         row[1] = _NUMBER_OF[phase]
@@ -116,12 +116,12 @@ class PhaseClock:
         """As it stands in the row."""
         return _NUMBER_OF[phase]
 
-    def record(self, row: Ring | None) -> None:
-        """Write every phase to a row of ``phase_ring.py`` from now on; None: no more."""
-        self._recorder = None if row is None else Recorder(row)
-        self._minds = self._is_patient or row is not None
+    def record(self, recorder: Recorder | None, at: float = 0.0) -> None:
+        """Tell every phase to ``recorder`` from now on, or ``at`` a moment of the present one; None: no more, or not for now."""
+        self._recorder = recorder
+        self._minds = self._is_patient or recorder is not None
         if self._recorder:
-            self._recorder.begin(monotonic(), self._row[0], _NUMBER_OF[self._phase])
+            self._recorder.begin(at or monotonic(), self._row[0], _NUMBER_OF[self._phase])
 
     def name_steps(self, label: str) -> None:
         """Have reports say that steps are of ``label``, such as the strategy; all ranks of the host say the same."""

@@ -2,12 +2,14 @@
 
 import json
 import math
+import time
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from lepton_mpi import QuietHook
 from lepton_mpi.commands import evaluate
 from lepton_mpi.data.files import probe
 from lepton_mpi.errors import ConfigurationError, DataError
@@ -15,7 +17,7 @@ from lepton_mpi.options.config import Config
 from lepton_mpi.run import checkpoint, checkpoint_folder
 from lepton_mpi.run.fit import train
 from lepton_mpi.tasks.classes import Classes
-from tests.parallel.together import refused, together
+from tests.parallel.together import check, equal_everywhere, refused, together
 
 # 167 training rows in steps of 37: 5 an epoch, the last one short.
 _ROWS, _BATCH, _STEPS = 167, 37, 5
@@ -534,3 +536,44 @@ def test_evaluation_is_never_augmented(world, images, folder, capsys):
 def test_rows_that_cannot_be_augmented(world, data, words):
     with refused(world, ConfigurationError, "--augment", *words):
         train(_config(data, augment=("flip",) if data != "digits" else ("crop=9",)), world)
+
+
+class _Slow(QuietHook):
+    """Steps of 4 ms on rank 0 alone; remembers after which of them its rank wrote a checkpoint."""
+
+    def __init__(self, world) -> None:
+        self._world, self.steps, self._before = world, [], 0.0
+
+    def after_step(self, run) -> None:
+        if self._world.rank == 0:
+            time.sleep(0.004)
+        self._world.clock.enter("compute")
+        now = self._world.clock.seconds["checkpoint"]
+        if now > self._before:
+            self.steps.append(run.step)
+        self._before = now
+
+    def before_epoch(self, run) -> None:
+        self._world.clock.enter("compute")
+        self._before = self._world.clock.seconds["checkpoint"]
+
+
+def test_checkpoints_by_time_are_of_one_step(world, folder):
+    """Some of them within the 18 steps of an epoch, after the same on all ranks, and a run goes on from one to the same end."""
+    options = {"epochs": 4, "progress": "none"}
+    whole = train(Config(**options), world)
+    hook = _Slow(world)
+    config = Config(**options, checkpoint=str(folder / "runs"), save_every=0.05)
+    saved = train(config, world, hooks=[hook])
+    equal_everywhere(world, hook.steps)
+    check(world, len(hook.steps) >= 2 and len({step % 18 for step in hook.steps} - {0}) > 0)
+    check(world, saved["weights_digest"] == whole["weights_digest"])
+    early = train(
+        Config(**options | {"epochs": 1}, checkpoint=str(folder / "b"), save_every=0.03),
+        world,
+        hooks=[_Slow(world)],
+    )
+    parts = sorted((folder / "b").glob("step-*.h5"))
+    first = world.broadcast(str(parts[0]) if world.rank == 0 else "")
+    again = train(Config(**options, resume=first), world)
+    check(world, again["weights_digest"] == whole["weights_digest"] != early["weights_digest"])

@@ -11,10 +11,11 @@ from lepton_mpi.errors import ConfigurationError, LauncherError
 from lepton_mpi.run import trace as traces
 from lepton_mpi.run.per_rank import STEP_PHASES
 from lepton_mpi.run.trace import Clocks, Track
-from lepton_mpi.world import watchdog
+from lepton_mpi.world import step_ring, watchdog
 from lepton_mpi.world.clock_offsets import Offset, aligned, best_of
 from lepton_mpi.world.heartbeats import PHASES
 from lepton_mpi.world.phase_ring import Phase, Recorder, phases_of
+from lepton_mpi.world.step_ring import StepRecorder
 from lepton_mpi.world.watchdog import PhaseClock
 
 # -- the ring ----------------------------------------------------------------------------------------
@@ -67,7 +68,7 @@ def test_a_clock_records_while_it_is_told_to(monkeypatch):
     monkeypatch.setattr(watchdog, "monotonic", lambda: now[0])
     clock, ring = PhaseClock(), np.zeros((64, 2))
     clock.enter("compute", 6)
-    clock.record(ring[:])
+    clock.record(Recorder(ring))
     for phase, step in (
         ("input", 7),
         ("compute", None),
@@ -99,11 +100,60 @@ def test_limits_are_still_moved_while_a_clock_records():
     """The watchdog is told when a patient phase begins and when it ends, and not otherwise."""
     clock, told = PhaseClock(), []
     clock.enter("compute", 1)
-    clock.record(np.zeros((16, 2)))
+    clock.record(Recorder(np.zeros((16, 2))))
     clock.on_new_limit = lambda: told.append(clock.phase_of(0))
     for phase in ("input", "checkpoint", "compute", "input"):
         clock.enter(phase)
     assert told == ["checkpoint", "compute"]
+
+
+# -- sums of steps -----------------------------------------------------------------------------------
+
+
+def test_sums_of_steps_become_phases(monkeypatch):
+    """In their order, whole; a step that was recorded phase by phase is not there twice, and what is between epochs is as it was."""
+    now = [100.0]
+    monkeypatch.setattr(step_ring, "monotonic", lambda: now[0])
+    monkeypatch.setattr(watchdog, "monotonic", lambda: now[0])
+    clock = PhaseClock()
+    seconds = clock.seconds
+    ring = np.zeros((7, step_ring.WORDS))
+    recorder = StepRecorder(ring, clock)
+
+    def goes_on(entry: int, **spent: float) -> None:
+        for name, more in spent.items():
+            seconds[name] += more
+            now[0] += more
+        clock.since = now[0] - 0.03125  # of the next computation, not told yet
+        seconds["compute"] -= 0.03125
+        recorder.end(entry)
+        seconds["compute"] += 0.03125
+
+    for step in range(1, 9):  # pushed out of the ring, but for the last
+        goes_on(step, compute=1.0)
+    goes_on(9, input=0.25, compute=0.5, communication=0.125, waiting=0.0625)
+    goes_on(-10, compute=2.0)
+    now[0] += 50.0  # an evaluation, and the next epoch begins
+    goes_on(10)
+    goes_on(11, compute=3.0)
+    singly = [
+        Phase("compute", 9, 108.5, 108.9375),  # its clock was not told to stop at once
+        Phase("input", 10, 108.9375, 109.0),
+        Phase("compute", 10, 109.0, 110.9375),
+        Phase("evaluation", 10, 110.9375, 160.9375),
+        Phase("input", 10, 160.9375, None),
+    ]
+    found = step_ring.merged(ring, singly, Phase("communication", 12, 164.5, None))
+    assert found[-8:] == [
+        Phase("input", 9, 108.0, 108.25),
+        Phase("compute", 9, 108.25, 108.75),
+        Phase("communication", 9, 108.75, 108.9375, 0.0625),
+        *singly[1:4],
+        Phase("compute", 11, 160.9375, 163.9375),
+        Phase("communication", 12, 164.5, None),
+    ]
+    assert found[:2] == [Phase("compute", n, 99.0 + n, 100.0 + n) for n in (7, 8)]
+    assert len(found) == 10
 
 
 # -- clocks ------------------------------------------------------------------------------------------

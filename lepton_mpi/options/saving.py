@@ -1,0 +1,59 @@
+"""Options of a training run that say what is kept of it, when it ends before its last epoch, and where it goes on. Imports no NumPy."""
+
+from dataclasses import dataclass
+
+from lepton_mpi.options.duration import Duration
+from lepton_mpi.options.early_stop import EarlyStopText
+from lepton_mpi.options.kinds import PathText, Text
+from lepton_mpi.options.option import ABOVE_0, WHOLE_FROM_0, WHOLE_FROM_1, Checked, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saving(Checked):
+    """A part of ``Config``."""
+
+    checkpoint: str | None = option(
+        None,
+        "folder for checkpoints, one after every epoch, which belongs to this run as long as it runs; {job} in it stands for the "
+        "number of the batch job; none: none are written",
+        kind=PathText("FOLDER"),
+    )
+    checkpoint_steps: int = option(
+        0, "write a checkpoint after so many steps, too; 0: only after epochs", WHOLE_FROM_0
+    )
+    stop_before: float | None = option(
+        None,
+        "save and end, with exit code 75, so long before the time limit: that of --time-limit, else of Slurm, PBS or LSF; sooner where "
+        "steps and checkpoints turn out to take longer",
+        kind=Duration(),
+    )
+    time_limit: float | None = option(
+        None, "how long the run may take, from the start of its program, as in 2h", kind=Duration()
+    )
+    keep: int = option(2, "how many checkpoints of the run stay, the newest ones", WHOLE_FROM_1)
+    save_every: float | None = option(
+        None,
+        "write a checkpoint when so much time has passed since the last one, too, such as 10min or 1h30min; all ranks after the same step",
+        ABOVE_0,
+        kind=Duration(),
+    )
+    keep_best: str | None = option(
+        None,
+        "keep a checkpoint of the epoch with the best figure on the validation rows, best.h5 in the folder of --checkpoint: accuracy, loss, "
+        "macro_f1 and others as the data have them; auto: accuracy, r2 or loss",
+        kind=Text("SCORE"),
+    )
+    restore_best: bool = option(
+        False, "end with the parameters of best.h5: the test figures and the digest are theirs"
+    )
+    early_stop: str | None = option(
+        None,
+        "end the run after so many epochs whose score, that of --keep-best, was not better than the best before by more than MIN_DELTA",
+        kind=EarlyStopText(),
+    )
+    resume: str | None = option(
+        None,
+        "checkpoint to go on from, or a folder of them, of which the newest is taken; a folder with none, or none yet, "
+        "begins anew",
+        kind=PathText("FILE|FOLDER"),
+    )
