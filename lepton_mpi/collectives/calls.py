@@ -14,6 +14,7 @@ from lepton_mpi.errors import ConfigurationError, LeptonError, RankError
 VERBS = (
     *("barrier", "allreduce", "reduce", "broadcast", "allgather", "allgatherv", "reduce_scatter"),
     *("reduce_scatterv", "alltoall", "alltoallv", "gather", "scatter", "refused"),
+    "allreduce_mapped",
 )
 NUMBER_OF = {verb: number for number, verb in enumerate(VERBS)}
 OPERATIONS = ("sum", "max", "min", "product", "mean", "band", "bor", "bxor")
@@ -100,7 +101,7 @@ class Fingerprint(NamedTuple):
     def __str__(self) -> str:
         verb = VERBS[self.verb]
         words = []
-        if verb in ("allreduce", "reduce", "reduce_scatter", "reduce_scatterv"):
+        if "reduce" in verb:
             words = [OPERATIONS[self.operation], REDUCED_DTYPES[self.dtype]]
         if verb != "barrier" and not verb.endswith("v") and verb not in ("gather", "scatter"):
             words.append(f"{self.byte_count} bytes")
@@ -176,6 +177,11 @@ class Ways(Protocol):
         self, told: Fingerprint, output: Block, inputs: Sequence[Block], combination: Combination
     ) -> None:
         """Combine what all ranks have for this one."""
+
+    def reduce_mapped(
+        self, told: Fingerprint, addresses: Sequence[int], combination: Combination
+    ) -> None:
+        """Combine the arrays of all ranks, which this one has at ``addresses``, in place of each. On one host."""
 
     def spread(
         self,

@@ -116,6 +116,15 @@ class Communicator:
         """The same for parts of any lengths: ``inputs[r]`` goes to rank r, whose ``output`` has its length."""
         self._call(DECLINED, self._reduce_scatterv, output, inputs, op, kind)
 
+    def allreduce_mapped(
+        self, array: np.ndarray, addresses: Sequence[int], op: str = "sum", kind: str | None = None
+    ) -> None:
+        """``allreduce``, on one host, of arrays that each rank has in its address space: ``addresses``, by rank, where it has them.
+
+        Nothing is copied. ``SharedArrays`` knows the addresses.
+        """
+        self._call(DECLINED, self._reduce_mapped, array, addresses, op, kind)
+
     # -- moves -----------------------------------------------------------------------------------
 
     def broadcast(self, array: np.ndarray, root: int) -> None:
@@ -223,6 +232,14 @@ class Communicator:
         told = Fingerprint(number, how.code, how.operation_code, root, block[1])
         self._quick.learn(array.dtype, op, kind, how)
         self._ways.reduce(told, block, how)
+
+    def _reduce_mapped(
+        self, array: np.ndarray, addresses: Sequence[int], op: str, kind: str | None
+    ) -> None:
+        block, how = target_of(array), combination(array.dtype, op, kind)
+        number = NUMBER_OF["allreduce_mapped"]
+        told = Fingerprint(number, how.code, how.operation_code, -1, block[1])
+        self._ways.reduce_mapped(told, addresses, how)
 
     def _reduce_scatter(
         self, output: np.ndarray, input: np.ndarray, op: str, kind: str | None

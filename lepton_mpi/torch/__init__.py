@@ -5,6 +5,7 @@ work.py            calls that are done or under way, and whose turn it is; messa
 tensors.py         tensors as NumPy arrays
 job.py             the World that process groups share; environment.py launcher, store and addresses
 monitor.py         who is late
+shared_buckets.py  DDP without copies of its buckets
 canonical.py       DDP with the same bits on any number of ranks
 module.py          a torch module as a model of ``fit``
 """
@@ -26,11 +27,13 @@ from lepton_mpi.torch.backend import register
 
 _PUBLIC = {
     "CanonicalGradients": "canonical",
+    "SharedBuckets": "shared_buckets",
     "canonical_hook": "canonical",
     "model": "module",
     "save": "saving",
+    "shared_hook": "shared_buckets",
 }
-__all__ = ["CanonicalGradients", "canonical_hook", "model", "save"]
+__all__ = ["CanonicalGradients", "SharedBuckets", "canonical_hook", "model", "save", "shared_hook"]
 
 if not torch.distributed.is_available():
     raise ImportError("lepton_mpi.torch needs a torch that was built with torch.distributed")

@@ -117,9 +117,9 @@ class CanonicalGradients:
         """The sum of a bucket over all micro-batches, divided; it will be in the bucket's buffer."""
         buffer = bucket.buffer()
         nodes = self._node_sums(bucket)
-        work = self._process_group._carry_out(
+        work = self._process_group.carry_out(
             *("all_reduce", lambda communicator: self._exchange(communicator, nodes, buffer)),
-            *([buffer], None),
+            [buffer],
         )
         return work.get_future().then(lambda future: future.value()[0])
 

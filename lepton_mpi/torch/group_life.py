@@ -73,6 +73,17 @@ class GroupLife:
             self._coalesced.append(work)
         return work
 
+    def carry_out(
+        self, verb: str, call: Callable[[Communicator], Any], tensors: list[Tensor]
+    ) -> Work:
+        """A call that hooks of DDP make of their own, by the helper. Collective over the group; ``verb`` is for reports."""
+        return self._carry_out(verb, call, tensors, None)
+
+    @property
+    def is_on_one_host(self) -> bool:
+        """Whether all ranks are."""
+        return self._group.host_count == 1
+
     # -- several calls as one --------------------------------------------------------------------
 
     def _start_coalescing(self, device: Any = None) -> None:

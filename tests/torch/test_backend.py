@@ -3,6 +3,7 @@
 The programs stand in ``programs/``; they check themselves, and print a line for each part that is through.
 """
 
+import os
 import re
 import time
 from importlib.util import find_spec
@@ -80,6 +81,22 @@ def test_trainers_of_other_libraries(name, library, tmp_path):
     if find_spec(library) is None:
         pytest.skip(f"needs {library}, which is not installed")
     assert _passes(2, "trainers", name, str(tmp_path)).count(name) == 2
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_ddp_sums_its_buckets_where_they_lie(ranks):
+    """The values; buckets that are made anew; ranks that cannot share their memory; files, maps and descriptors."""
+    parts = ["values", "moved", "not shared", "left behind"]
+    assert sorted(_passes(ranks, "shared_buckets")) == sorted(parts * ranks)
+
+
+def test_a_killed_rank_whose_memory_others_write_to():
+    """Ends the job, which names it; nothing stays in /dev/shm."""
+    before = set(os.listdir("/dev/shm"))
+    ended = _run(2, "shared_buckets.py", "killed")
+    assert ended.code != 0
+    assert re.search(r"lepton_mpi: rank 1 of 2 \(process \d+\) died", ended.err), ended.text
+    assert not {name for name in set(os.listdir("/dev/shm")) - before if name.startswith("torch")}
 
 
 def test_calls_groups_and_cycles_leave_nothing_behind():

@@ -109,6 +109,12 @@ class StagedHosts:
             if number > 1:
                 chunks[number - 2].share()
 
+    def reduce_mapped(
+        self, told: Fingerprint, addresses: Sequence[int], combination: Combination
+    ) -> None:
+        """ConfigurationError: ranks of other hosts cannot read them."""
+        raise ConfigurationError("arrays in shared memory are reduced on one host alone")
+
     def reduce_blocks(
         self, told: Fingerprint, output: Block, inputs: Sequence[Block], combination: Combination
     ) -> None:

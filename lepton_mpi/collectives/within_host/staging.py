@@ -26,6 +26,7 @@ from lepton_mpi.collectives.within_host import staged_kernels as kernels
 from lepton_mpi.collectives.within_host.call_errors import entry_error
 from lepton_mpi.collectives.within_host.direct_reduce_kernels import direct_reduce
 from lepton_mpi.collectives.within_host.lost_turns import LostTurns
+from lepton_mpi.collectives.within_host.mapped_reduce_kernels import mapped_reduce
 from lepton_mpi.collectives.within_host.plan_words import waited_seconds
 from lepton_mpi.collectives.within_host.row_folds import fold_words
 from lepton_mpi.collectives.within_host.staging_memory import StagingMemory
@@ -96,6 +97,18 @@ class StagedCollectives:
             self._enter_slices(array)
         self._run(direct_reduce if is_direct else kernels.staged_reduce, told)
         self._lost_turns.end(array[1])
+
+    def reduce_mapped(
+        self, told: Fingerprint, addresses: Sequence[int], combination: Combination
+    ) -> None:
+        """Combine arrays of ``told.byte_count`` bytes in place of each; ``addresses`` are those, by rank, at which this one has them."""
+        words = self._begin(told)
+        words[kernels.BYTES], words[kernels.ITEM] = told.byte_count, combination.item_bytes
+        words[kernels.FOLD], words[kernels.OPERATION], _ = fold_words(combination, False)
+        for rank, address in enumerate(addresses):
+            words[kernels.ENTRIES + rank] = address
+        mapped_reduce.compile("i8(i8[::1])")
+        self._run(mapped_reduce, told)
 
     def reduce_blocks(
         self,
