@@ -30,10 +30,13 @@ class ClassWeightsText(Text):
         return text
 
     def from_value(self, value: Any) -> str:
-        if isinstance(value, Mapping):
-            value = json.dumps({str(name): weight for name, weight in value.items()})
-        elif isinstance(value, list | tuple):
-            value = json.dumps(list(value))
+        try:
+            if isinstance(value, Mapping):
+                value = json.dumps({str(name): weight for name, weight in value.items()})
+            elif isinstance(value, list | tuple):
+                value = json.dumps(list(value))
+        except TypeError:  # of what is in it
+            raise ValueError from None
         return super().from_value(value)
 
 

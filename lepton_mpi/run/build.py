@@ -126,9 +126,8 @@ def _build(
     config, derived = defaults.settle(config, defaults.Facts.of(data), model is not None)
     model = _make_model(config, world, model, data)
     layout = Layout(model.shapes)
-    micro_batches = MicroBatches(
-        config.batch_rows, config.micro_batch or -(-config.batch_rows // 8)
-    )
+    micro_batch = config.micro_batch or -(-config.batch_rows // 8)
+    micro_batches = MicroBatches(config.batch_rows, micro_batch)
     features = row_order.features_digest(train_rows, world)
     with world.agreeing():
         shuffle, order = _choose_order(config, data, micro_batches, start, features)

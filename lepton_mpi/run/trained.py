@@ -89,9 +89,8 @@ def load_trained(
         data = _loaded(path, data_name or config.data, wanted, world, "" if data_name else hint)
     with world.agreeing():
         notes = check_codes(saved.encodings, data, str(path))
-        if world.rank == 0:
-            for note in notes:
-                print_line(note)
+        for note in notes if world.rank == 0 else ():
+            print_line(note)
         model = make_model(model_name or config.model, config.for_model(threads=1), data)
         class_weights.take(saved.attributes, model, dtype, path)
         _check_fits(path, saved, Layout(model.shapes), data, dtype)

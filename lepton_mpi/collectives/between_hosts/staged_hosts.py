@@ -351,12 +351,8 @@ class _Chunk:
         for host, peer in enumerate(self._peers):
             if host != ways._here and mine:
                 self._requests.append(ways.receive((self._rows[host], mine), peer, _PARTIAL))
-        ways.here(
-            lambda: ways._host.reduce_blocks(
-                *(_REDUCE, (self._partial, self._own[1]), self._slices, self._how),
-                is_partial=True,
-            )
-        )
+        what = _REDUCE, (self._partial, self._own[1]), self._slices, self._how
+        ways.here(lambda: ways._host.reduce_blocks(*what, is_partial=True))
         for host, peer in enumerate(self._peers):
             length = self._part(host) * wide
             if host != ways._here and length:

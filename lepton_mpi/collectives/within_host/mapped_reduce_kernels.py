@@ -10,7 +10,13 @@ The order of additions is that of the staged form. A rank that dies is found by 
 from lepton_mpi.collectives.within_host.atomics import publish
 from lepton_mpi.collectives.within_host.call_kernels import copied, wait_for_all
 from lepton_mpi.collectives.within_host.meeting_kernels import EPOCH, OWN, RANKS, control_words
-from lepton_mpi.collectives.within_host.staged_kernels import BYTES, ENTRIES, _begin, _fold, _slice
+from lepton_mpi.collectives.within_host.staged_kernels import (
+    BYTES,
+    ENTRIES,
+    begin_call,
+    fold_rows,
+    slice_bounds,
+)
 from lepton_mpi.kernels.compiling import inlined, kernel
 from lepton_mpi.kernels.intrinsics import copy_bytes
 
@@ -24,7 +30,7 @@ def _fold_piece(plan, at, length):
     rows, out = ENTRIES + 6 * ranks, plan[ENTRIES + own] + at
     for rank in range(ranks):
         plan[rows + rank] = plan[ENTRIES + rank] + at
-    _fold(plan, out, length)
+    fold_rows(plan, out, length)
     for rank in range(ranks):
         if rank != own:
             copy_bytes(plan[ENTRIES + rank] + at, out, length)
@@ -37,10 +43,10 @@ def mapped_reduce(plan):
     Returns as ``staged_move``.
     """
     words = control_words(plan)
-    different = _begin(plan, words)
+    different = begin_call(plan, words)
     if different:
         return different
-    start, stop = _slice(plan[OWN], plan[RANKS], plan[BYTES])
+    start, stop = slice_bounds(plan[OWN], plan[RANKS], plan[BYTES])
     for at in range(start, stop, PIECE_BYTES):
         _fold_piece(plan, at, min(PIECE_BYTES, stop - at))
     publish(words, copied(plan[OWN]), plan[EPOCH] + 2)
