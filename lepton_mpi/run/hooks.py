@@ -10,6 +10,7 @@ from lepton_mpi.errors import ConfigurationError, Preempted
 from lepton_mpi.run import advice, resume, summary
 from lepton_mpi.run.hook import QuietHook
 from lepton_mpi.run.run import Run
+from lepton_mpi.run.save_timer import SaveTimer
 from lepton_mpi.world.stopping import Stopping
 
 
@@ -73,12 +74,15 @@ class Checkpoints(QuietHook):
         if run.folder:
             run.folder.own = resume.own_files(run.config, run.start)
             run.folder.newest = run.folder.own[-1] if run.folder.own else None
-        self._every = run.config.checkpoint_steps
+        self._every, seconds = run.config.checkpoint_steps, run.config.save_every
+        self._timer = SaveTimer(run.world, seconds) if seconds else None
         self.save_seconds = 0.0
 
     def after_step(self, run: Run) -> None:
         """In the middle of an epoch."""
-        is_due = self._every and run.step % self._every == 0
+        is_due = bool(self._every) and run.step % self._every == 0
+        if self._timer and self._timer.is_due():
+            is_due = True
         if is_due and run.position < run.steps_per_epoch:  # after an epoch there is one anyway
             # What is saved pushes out what was saved before, which may be all that is good.
             self.save_now(run)
@@ -107,6 +111,8 @@ class Checkpoints(QuietHook):
                 if line:
                     run.report.say("checkpoint", line)
         self.save_seconds = perf_counter() - began
+        if self._timer:
+            self._timer.saved()
 
 
 class Preemption(QuietHook):

@@ -34,6 +34,7 @@ _FREE = {
     *(
         "checkpoint",
         "checkpoint_steps",
+        "save_every",
         "keep",
         "resume",
         "report_memory",

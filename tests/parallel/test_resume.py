@@ -566,7 +566,7 @@ def test_checkpoints_by_time_are_of_one_step(world, folder):
     config = Config(**options, checkpoint=str(folder / "runs"), save_every=0.05)
     saved = train(config, world, hooks=[hook])
     equal_everywhere(world, hook.steps)
-    check(world, len(hook.steps) >= 2 and len({step % 18 for step in hook.steps} - {0}) > 0)
+    check(world, len(hook.steps) >= 2 and any(step % 18 for step in hook.steps), str(hook.steps))
     check(world, saved["weights_digest"] == whole["weights_digest"])
     early = train(
         Config(**options | {"epochs": 1}, checkpoint=str(folder / "b"), save_every=0.03),

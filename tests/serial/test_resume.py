@@ -174,6 +174,7 @@ _FREE = {
         "segment_bytes": 1,
         "checkpoint": "runs",
         "checkpoint_steps": 9,
+        "save_every": 60.0,
         "keep": 5,
     },
     **{
