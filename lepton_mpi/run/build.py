@@ -123,12 +123,12 @@ def _build(
     cold_start.compile(called_kernels.while_loading())
     data, start = _load(config, world, start)
     train_rows = data.splits["train"]
+    features = row_order.features_digest(train_rows, world)
     config, derived = defaults.settle(config, defaults.Facts.of(data), model is not None)
     model = _make_model(config, world, model, data)
     layout = Layout(model.shapes)
     micro_batch = config.micro_batch or -(-config.batch_rows // 8)
     micro_batches = MicroBatches(config.batch_rows, micro_batch)
-    features = row_order.features_digest(train_rows, world)
     with world.agreeing():
         shuffle, order = _choose_order(config, data, micro_batches, start, features)
         augment = augmentation.parse(config.augment, data.augmented_shape)
@@ -139,9 +139,8 @@ def _build(
     rules = BY_NUMBER[start.arithmetic]
     rate = rates.learning_rate(config, micro_batches.step_count(train_rows.row_count), rules)
     strategy = _make_strategy(config, world, layout, model, micro_batches.count, rate, rules)
-    of_data = called_kernels.while_training(
-        data.y_kind, data.inputs.values(), augments=augment is not None
-    )
+    augments = augment is not None
+    of_data = called_kernels.while_training(data.y_kind, data.inputs.values(), augments=augments)
     cold_start.compile([*of_data, *model.kernels, *strategy.kernels])
     cold_start.say_end()
     start = _initialise(config, world, layout, model, strategy, start, data)

@@ -4,11 +4,10 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
-
-import pytest
 
 import lepton_mpi
 
@@ -150,30 +149,42 @@ def _imported(module: Path, for_types: bool = True) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("module", MODULES, ids=str)
-def test_libraries_are_imported_only_where_they_belong(module):
+def _of_all(look: Callable[[Path], Iterable[object]]) -> dict[str, list[object]]:
+    """What ``look`` finds in every module; one test for all, since each test of its own would take longer than its look."""
+    found = {module.as_posix(): list(look(module)) for module in MODULES}
+    return {name: wrong for name, wrong in found.items() if wrong}
+
+
+def test_libraries_are_imported_only_where_they_belong():
     """MPI, HDF5 and Numba each have their few places. Imports for types alone do not count."""
-    for name in _imported(module, for_types=False):
-        library = name.split(".")[0]
-        if library in ALLOWED:
-            assert any(fnmatch(module.as_posix(), pattern) for pattern in ALLOWED[library]), library
+
+    def out_of_place(module):
+        libraries = {name.split(".")[0] for name in _imported(module, for_types=False)}
+        for library in libraries & ALLOWED.keys():
+            if not any(fnmatch(module.as_posix(), pattern) for pattern in ALLOWED[library]):
+                yield library
+
+    assert _of_all(out_of_place) == {}
 
 
-@pytest.mark.parametrize("module", MODULES, ids=str)
-def test_folders_import_only_what_lies_below_them(module):
+def test_folders_import_only_what_lies_below_them():
     """No arrow upwards, so no circle of folders; ``data``, ``models`` and ``collectives`` know nothing of each other.
 
     Imports for types alone do not count: a class may name the protocol that it keeps.
     """
-    folder = module.parts[0].removesuffix(".py")
-    if folder in DOORS:
-        return
-    allowed = {folder, *GROUND} if folder in MAY_IMPORT else GROUND
-    allowed = allowed | MAY_IMPORT.get(folder, set())
-    for name in _imported(module, for_types=False):
-        parts = name.split(".")
-        is_ours = parts[0] == "lepton_mpi" and len(parts) > 1 and parts[1] != "__version__"
-        assert not is_ours or parts[1] in allowed, name
+
+    def upwards(module):
+        folder = module.parts[0].removesuffix(".py")
+        if folder in DOORS:
+            return
+        allowed = {folder, *GROUND, *MAY_IMPORT.get(folder, ())}
+        for name in _imported(module, for_types=False):
+            parts = name.split(".")
+            is_ours = parts[0] == "lepton_mpi" and len(parts) > 1 and parts[1] != "__version__"
+            if is_ours and parts[1] not in allowed:
+                yield name
+
+    assert _of_all(upwards) == {}
 
 
 def test_every_folder_has_its_rule():
@@ -209,26 +220,34 @@ def _name(module: Path) -> str:
     return f"lepton_mpi.{dotted}".removesuffix(".__init__")
 
 
-@pytest.mark.parametrize("module", MODULES, ids=str)
-def test_names_are_ideas(module):
+def test_names_are_ideas():
     """No module is called after the fact that its author did not know where to put things."""
-    assert not NO_IDEA.intersection(part.removesuffix(".py") for part in module.parts)
+    assert _of_all(lambda m: NO_IDEA.intersection(p.removesuffix(".py") for p in m.parts)) == {}
 
 
-@pytest.mark.parametrize("module", MODULES, ids=str)
-def test_every_module_says_what_it_is(module):
-    """Each begins with a docstring."""
-    assert ast.get_docstring(ast.parse((_PACKAGE / module).read_text("utf-8")))
-
-
-@pytest.mark.parametrize("module", MODULES, ids=str)
-def test_functions_and_modules_are_short(module):
-    """No function over 60 lines, no module over 400: past that it is two ideas."""
+def _tree(module: Path) -> tuple[str, ast.Module]:
     text = (_PACKAGE / module).read_text("utf-8")
-    assert text.count("\n") <= 400
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert node.end_lineno - node.lineno < 60, node.name
+    return text, ast.parse(text)
+
+
+def test_every_module_says_what_it_is():
+    """Each begins with a docstring."""
+    assert _of_all(lambda m: [] if ast.get_docstring(_tree(m)[1]) else ["no docstring"]) == {}
+
+
+def test_functions_and_modules_are_short():
+    """No function over 60 lines, no module over 400: past that it is two ideas."""
+
+    def too_long(module):
+        text, tree = _tree(module)
+        if text.count("\n") > 400:
+            yield f"{text.count(chr(10))} lines"
+        for node in ast.walk(tree):
+            is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            if is_function and node.end_lineno - node.lineno >= 60:
+                yield node.name
+
+    assert _of_all(too_long) == {}
 
 
 ROOT = _PACKAGE.parent
@@ -268,10 +287,10 @@ def _private_of_others(path: Path) -> list[str]:
 _OF_NAMED_TUPLES = {"_fields", "_field_defaults", "_make", "_replace", "_asdict"}
 
 
-@pytest.mark.parametrize("path", _FILES, ids=str)
-def test_private_names_stay_in_their_module(path):
+def test_private_names_stay_in_their_module():
     """What another module needs is public."""
-    assert _private_of_others(path) == []
+    found = {path.as_posix(): _private_of_others(path) for path in _FILES}
+    assert {path: names for path, names in found.items() if names} == {}
 
 
 def test_modules_that_compute_start_no_mpi():
