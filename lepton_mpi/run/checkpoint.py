@@ -27,6 +27,7 @@ and Fletcher32 covers the rest, so that other programs see damage too.
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -125,9 +126,12 @@ def write_file(path: Path, checkpoint: Checkpoint) -> None:
         h5py.File(raw, "w", libver=("v110", "v110"), userblock_size=_HEAD_BYTES) as file,
     ):
         _write(file, checkpoint, arrays)
+    head = _head(path)
     with path.open("r+b") as written:
-        written.write(_head(path))
+        written.write(head)
     vector_digests.check_written(path, arrays)
+    if _head(path) != head:  # what lies between the vectors, too
+        raise OSError(errno.EIO, "it was not read back as it was written")
 
 
 def load(path: Path) -> Checkpoint:
