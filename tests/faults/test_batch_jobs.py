@@ -4,7 +4,9 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -47,7 +49,10 @@ def start(tmp_path, monkeypatch, capsys):
         size = ["--ranks-per-node", "2", *words]
         assert main([system, *size, "--", *_TRAIN]) == 0
         (tmp_path / "job.sh").write_text(capsys.readouterr().out)
-        usual = {"PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(jobs.ROOT)}
+        usual = {
+            "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(jobs.ROOT),
+        }
         job = subprocess.Popen(
             ["bash", "job.sh"],
             env=jobs.clean_environment() | usual | variables,

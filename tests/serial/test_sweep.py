@@ -512,10 +512,11 @@ def test_an_array_makes_the_runs_of_the_sweep(trainer, tmp_path, capsys, system,
     Path("tune.toml").write_text(_RATES)
     words = [system, "--sweep", "tune.toml", "--ranks-per-node", "2", "--time", "1h"]
     assert main([*words, "--launcher", trainer, "--out", "job.sh"]) == 0
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     for task in range(3):
         ended = subprocess.run(
             ["bash", "job.sh"],
-            env=os.environ | {variable: str(task)},
+            env=os.environ | {variable: str(task), "PATH": path},
             capture_output=True,
             text=True,
         )
