@@ -51,6 +51,25 @@ class Preempted(LeptonError):
     exit_code = 75
 
 
+def ending(error: LeptonError) -> LeptonError:
+    """``error``, whose line has been printed, for a program that may catch it as one of its class.
+
+    It is a SystemExit, too: a program that does not catch it ends with its exit code and without a traceback.
+
+    >>> found = ending(DataError("no such file"))
+    >>> isinstance(found, DataError), isinstance(found, SystemExit), found.code, str(found)
+    (True, True, 3, 'no such file')
+    """
+    kind = type(error)
+    both: type[LeptonError] = type(
+        kind.__name__, (kind, SystemExit), {"__module__": kind.__module__, "code": kind.exit_code}
+    )
+    found = both(*error.args)
+    found.code = kind.exit_code  # type: ignore[attr-defined]
+    found.agreed = error.agreed
+    return found
+
+
 @contextmanager
 def same_on_all_ranks() -> Iterator[None]:
     """A block that computes from what all ranks know, so that all of them raise what one raises."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lepton_mpi import launcher
-from lepton_mpi.errors import ConfigurationError, DataError
+from lepton_mpi.errors import ConfigurationError, DataError, ending
 from lepton_mpi.run import fit as file_fit
 from lepton_mpi.run.hook import Hook
 
@@ -30,8 +30,8 @@ def fit(
     model, hooks
         See ``lepton_mpi.run.fit.fit``.
     raises : bool
-        Whether wrong options or data are a LeptonError of ``lepton_mpi.errors``. Else they end the process as they end the command line,
-        with one line and an exit code. An error of one rank of several ends the job in both cases.
+        Whether wrong options or data are a LeptonError of ``lepton_mpi.errors`` alone. Else a line says what is wrong, and the LeptonError is a
+        SystemExit, too: a program that does not catch it ends with its exit code. An error of one rank of several ends the job in both cases.
     prepare : mapping, optional
         With X and y: options of the command ``prepare``, such as ``{"missing": "median"}``.
     **options
@@ -47,7 +47,7 @@ def fit(
     TypeError
         For more than two values without a name, or a model that is given twice.
     LeptonError
-        With ``raises``.
+        For wrong options and data.
     """
     try:
         _check(first, model, prepare, options)
@@ -57,7 +57,7 @@ def fit(
         if raises:
             raise
         launcher.complain(f"lepton_mpi: {error}")
-        raise SystemExit(error.exit_code) from None
+        raise ending(error) from None
     return file_fit.fit(first[0] if first else model, hooks=hooks, raises=raises, **options)
 
 

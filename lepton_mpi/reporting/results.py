@@ -16,7 +16,7 @@ from lepton_mpi.markup.elements import (
 )
 from lepton_mpi.reporting import charts
 from lepton_mpi.reporting.charts import COLOURS, Line
-from lepton_mpi.reporting.metrics import RunRecord, mapping, number
+from lepton_mpi.reporting.metrics import RunRecord, listed, mapping, number
 from lepton_mpi.wording import grouped
 
 _CURVES_MAX = 8
@@ -65,8 +65,8 @@ def heading(runs: Sequence[RunRecord]) -> Markup:
 
 def _advice(run: RunRecord) -> list[str]:
     """What the run has said at its end; whoever wrote the file may have written anything."""
-    found = run.end.get("advice")
-    return [line for line in found if isinstance(line, str)] if isinstance(found, list) else []
+    found = listed(run.end.get("advice"))
+    return [line for line in found if isinstance(line, str)]
 
 
 def results(runs: Sequence[RunRecord]) -> Markup:

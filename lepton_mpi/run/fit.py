@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lepton_mpi import launcher
-from lepton_mpi.errors import ConfigurationError, LeptonError
+from lepton_mpi.errors import ConfigurationError, LeptonError, ending
 from lepton_mpi.options import sources
 from lepton_mpi.options.config import Config
 from lepton_mpi.run.hook import Hook
@@ -16,7 +16,8 @@ def fit(
 ) -> dict[str, Any]:
     """Train ``model`` on all ranks of the job and return the figures of the run's end. Collective.
 
-    Ends the process as the command line does, with one line and an exit code, if options or data are wrong, unless ``raises``.
+    Wrong options or data are one line and a LeptonError of ``lepton_mpi.errors`` that is a SystemExit, too: a program that does not
+    catch it ends as the command line does, with an exit code and no traceback.
 
     Parameters
     ----------
@@ -27,8 +28,7 @@ def fit(
     hooks : sequence of Hook
         Called after the run's own.
     raises : bool
-        Whether wrong options or data are a LeptonError of ``lepton_mpi.errors``, which a program may catch, in place of the end of the
-        process. An error of one rank of several still ends the job.
+        Whether it is a LeptonError alone, without the line. An error of one rank of several still ends the job.
     **options
         Fields of ``Config``, with the defaults of the command line: without ``data`` those of the recipe ``digits``.
 
@@ -44,7 +44,7 @@ def fit(
     Raises
     ------
     LeptonError
-        With ``raises``.
+        For wrong options and data.
     """
     return fit_with(train, model, hooks, raises, options)
 
@@ -65,16 +65,20 @@ def fit_with(
         if raises:
             raise
         launcher.complain(f"lepton_mpi: {error}")
-        raise SystemExit(error.exit_code) from None
+        raise ending(error) from None
     result: dict[str, Any] = {}
-    code = run(
-        lambda world: result.update(work(chosen.config, world, model, hooks, chosen.given)),
-        chosen.config.timeout,
-        chosen.config.peer_timeout,
-        raises,
-    )
+    errors: list[LeptonError] = []
+
+    def on_world(world: World) -> None:
+        try:
+            result.update(work(chosen.config, world, model, hooks, chosen.given))
+        except LeptonError as error:
+            errors.append(error)
+            raise
+
+    code = run(on_world, chosen.config.timeout, chosen.config.peer_timeout, raises)
     if code:
-        raise SystemExit(code)
+        raise ending(errors[0]) if errors else SystemExit(code)
     return result
 
 

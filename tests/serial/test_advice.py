@@ -2,10 +2,13 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lepton_mpi.reporting.metrics import RunRecord
+from lepton_mpi.reporting.results import heading
 from lepton_mpi.run.advice import Facts, advise, diverged, waiting_text
 
 CHANCE = math.log(10)
@@ -162,3 +165,12 @@ def test_few_rows_a_step(ranks, cores, waiting, expected):
 def test_diverged(loss, first, chance, is_diverged):
     """Ten times what the loss was at the beginning, and of a model that knows nothing."""
     assert diverged(loss, first, chance) is is_diverged
+
+
+def test_the_page_of_report_shows_it():
+    """As text: whoever wrote the file may have written anything."""
+    end = {"advice": ["one & two: --epochs 60", 7]}
+    record = RunRecord("a.jsonl", Path("a.jsonl"), end=end)
+    shown = str(heading([record]))
+    assert "a.jsonl: advice: one &amp; two: --epochs 60." in shown and "advice: 7" not in shown
+    assert "advice" not in str(heading([RunRecord("b", Path("b"), end={"advice": "no list"})]))

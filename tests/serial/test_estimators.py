@@ -76,7 +76,7 @@ def test_a_frame_is_prepared_as_a_file_of_its_cells(tmp_path):
     assert {"train/x", "validation/x", "test/x", "normalisation/shift"} <= made.keys()
 
 
-def test_parameters_that_are_left_to_the_rule_and_weights_of_classes():
+def test_parameters_that_are_left_to_the_rule_and_weights_of_classes(estimators):
     """``auto`` and None are no option of training, also of a model without widths; weights are in the order of the classes."""
     made = estimators.LeptonClassifier()
     assert made.get_params()["hidden"] == made.get_params()["learning_rate"] == "auto"
