@@ -103,6 +103,7 @@ WAYS: dict[str, tuple[str, ...]] = {
     "gossip, one_peer": ("--strategy", "gossip"),
     "gossip, asynchronous": ("--strategy", "gossip", "--asynchronous", "true"),
     "gossip, ring": ("--strategy", "gossip", "--topology", "ring"),
+    "gossip, exponential": ("--strategy", "gossip", "--topology", "exponential"),
     "adasum": ("--strategy", "adasum"),
     **{f"sync, {codec}": ("--compress", codec) for codec in ("bf16", "int8", "int4", "powersgd:4")},
     **{
@@ -121,6 +122,8 @@ OF_TASK: dict[tuple[str, str], tuple[str, ...]] = {
         )
         for codec in ("sign", "topk:0.01", "randomk:0.1", "powersgd:4")
     },
+    # Half of the steps with a meeting after each.
+    ("gpt 2x64", "local, H = 4"): ("--sync-first", "800"),
     **{
         ("gpt 2x64", f"diloco, hosts, H = {every}"): ("--outer-momentum", "0") for every in (20, 50)
     },

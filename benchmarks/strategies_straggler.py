@@ -20,7 +20,7 @@ from benchmarks.harness import (
 )
 
 _COLUMNS = [
-    Column("way", "way", 28),
+    Column("way", "way", 30),
     Column("samples_per_second", "samples/s", 10, ".0f"),
     Column("of_ideal", "of ideal", 8, ".2f"),
     Column("others", "others", 7, ".2f"),
