@@ -1,14 +1,22 @@
 """``python -m lepton_mpi.train``: train a model on all ranks; the run itself is ``run/loop.py``."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from lepton_mpi import launcher
 from lepton_mpi.commands import prepare_first
 from lepton_mpi.commands.command import Command
 from lepton_mpi.optimizers import rule_texts
 from lepton_mpi.options import own, sources
-from lepton_mpi.options.config import OPTIONS
+from lepton_mpi.options.config import OPTIONS, Config
 from lepton_mpi.options.option import Option
+
+if TYPE_CHECKING:
+    from lepton_mpi.world.world import World
 
 _EPILOGUE = """Where an option's value comes from: the defaults above, then the recipe, then the file of --config, then the
 command line; the last one counts. A recipe is taken if --recipe names one, or if neither --data nor --config is given:
@@ -33,9 +41,26 @@ def _run(chosen: sources.Chosen) -> int:
 
     def train(ranks: world.World) -> None:
         ready = prepare_first.prepared(config, first, ranks) if first else config
-        fit.train(ready, ranks, given=given - {"prepare"}, keeps_parameters=False)
+        page = _rate_page(ready, ranks)
+        found = fit.train(ready, ranks, given=given - {"prepare"}, keeps_parameters=False)
+        if page:
+            with ranks.agreeing():
+                if ranks.rank == 0:
+                    page.write_page(Path(str(ready.find_out)), found)
 
     return world.run(train, config.timeout, config.peer_timeout)
+
+
+def _rate_page(config: Config, ranks: World) -> ModuleType | None:
+    """What draws ``--find-out FILE.html``, if that is asked for. Collective. Raises ConfigurationError where it cannot."""
+    if not (config.find_out or "").endswith(".html"):
+        return None
+    from lepton_mpi.reporting import rate_page
+
+    with ranks.agreeing():
+        if ranks.rank == 0:
+            rate_page.check(Path(str(config.find_out)))
+    return rate_page
 
 
 def _topics() -> Mapping[str, Sequence[Option]]:

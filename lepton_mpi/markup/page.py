@@ -65,10 +65,10 @@ class Page:
         page = element("html", element("head", *head), element("body", *sections), lang="en")
         return f"{self._mark}\n{page}\n"
 
-    def check_target(self, path: Path) -> None:
-        """Whether a page may be written there: where nothing is, or such a page. Raises ConfigurationError."""
+    def check_target(self, path: Path, flag: str = "--out") -> None:
+        """Whether a page may be written there: where nothing is, or such a page. Raises ConfigurationError that names the option."""
         if not path.parent.is_dir() or path.is_dir():
-            raise ConfigurationError(f"--out: expected a file in a folder that exists, got {path}")
+            raise ConfigurationError(f"{flag}: expected a file in a folder that exists, got {path}")
         mark = self._mark.encode()
         try:
             with path.open("rb") as file:
@@ -76,10 +76,10 @@ class Page:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise ConfigurationError(f"--out: {path}: not readable: {error.strerror}") from None
+            raise ConfigurationError(f"{flag}: {path}: not readable: {error.strerror}") from None
         if not is_ours:
             raise ConfigurationError(
-                f"--out: expected a new file, or one that {self.command} has written, got {path}, which is another"
+                f"{flag}: expected a new file, or one that {self.command} has written, got {path}, which is another"
             )
 
 

@@ -24,6 +24,16 @@ def check(config: Config) -> None:
         raise ConfigurationError(
             "--checkpoint-steps: expected a folder for checkpoints, --checkpoint, got none"
         )
+    if config.find_out and not config.find_learning_rate:
+        raise ConfigurationError("--find-out: expected --find-learning-rate, got none")
+    if config.find_out and not config.find_out.endswith((".json", ".html")):
+        raise ConfigurationError(
+            f"--find-out: expected a file that ends in .json or .html, got {config.find_out}"
+        )
+    if config.find_learning_rate and config.resume:
+        raise ConfigurationError(
+            "--find-learning-rate: expected no --resume, got one; a test from a checkpoint's parameters takes --initial"
+        )
     if config.save_every and not config.checkpoint:
         raise ConfigurationError(
             "--save-every: expected a folder for checkpoints, --checkpoint, got none"

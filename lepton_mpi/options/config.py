@@ -204,6 +204,21 @@ class Training(Checked):
         kind=NameOrFile.of(names.OPTIMIZERS),
     )
     learning_rate: float | None = by_rule("step size of the optimizer, at its peak", ABOVE_0, Number())  # fmt: skip
+    find_learning_rate: bool = option(
+        False,
+        "train nothing: a range test (Smith, 2017) raises the rate from 1e-7 to 10 over --find-steps steps, prints the loss by the rate and "
+        "suggests a --learning-rate; all other options count as in training",
+    )
+    find_steps: int = option(
+        100,
+        "steps of --find-learning-rate",
+        ("a whole number of at least 20", lambda value: value >= 20),
+    )
+    find_out: str | None = option(
+        None,
+        "file for what --find-learning-rate finds: .json, or .html with a picture",
+        kind=PathText("FILE"),
+    )
     momentum: float = option(
         0.9,
         "of sgd and nesterov; the learning rate is inside of the velocity, as in Keras, not outside, as in torch",

@@ -95,11 +95,13 @@ def train(
     See ``fit`` for model, hooks and result, and ``build`` for ``given``. The result has no ``parameters`` unless ``keeps_parameters``:
     they are a copy on every rank, of memory that a host has once.
     """
-    from lepton_mpi.run import loop, trace
+    from lepton_mpi.run import loop, rate_search, trace
     from lepton_mpi.run.build import build
 
     if config.prepare is not None:
         raise ConfigurationError("--prepare: is of the command train; call prepare before fit")
+    if config.find_learning_rate:
+        return rate_search.search(config, world, model, given)
     with world.catching_signals():
         made = build(config, world, model, given=given)
         made.hooks += hooks

@@ -175,6 +175,9 @@ _FREE = {
         "checkpoint": "runs",
         "checkpoint_steps": 9,
         "save_every": 60.0,
+        "find_learning_rate": False,
+        "find_steps": 30,
+        "find_out": None,
         "keep": 5,
     },
     **{
