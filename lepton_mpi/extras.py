@@ -18,7 +18,7 @@ LIBRARIES = {
     "safetensors": ("safetensors>=0.4",),
     "onnx": ("onnx>=1.13",),
     "language": ("tokenizers>=0.21",),
-    "torch": ("torch>=2.2",),
+    "torch": ("torch>=2.8",),
 }
 
 

@@ -11,7 +11,8 @@ Reading order::
     messages/          a schedule as a program, run over messages between ranks, or between threads for tests
     within_host/       ranks that share memory: atomics and flags, meetings, folds, vectors, and the plans that sum them;
                        staging.py and its kernels: every verb on arrays that peers cannot read; call_kernels.py: how a call
-                       begins, short_kernels.py: short ones, staged_kernels.py: the others
+                       begins, short_kernels.py: short ones, quick_kernels.py: called by Python without a detour,
+                       staged_kernels.py: the others
     between_hosts/     lanes, each of which completes its slice; sums in the background, bucket by bucket;
                        staged_hosts.py: every verb over hosts, agreement.py: how hosts agree on a call
     compressing/       codecs with error feedback, and the lanes of compressed slices
@@ -19,6 +20,7 @@ Reading order::
     explaining/        cost model, trace in words and pictures
     allreduce.py       make_plan, the door to all of it for one vector that is summed again and again
     communicator.py    Communicator, the door to every verb on any arrays; calls.py: what a call is, as ranks tell it to each other
+    shared_arrays.py   arrays in memory that the ranks of a host can map, reduced where they lie
     sliced_sum.py      the same for gradients where every rank gets a sum of its own
 
 Nothing in this folder knows what a gradient is. Lengths are in elements unless a name says bytes.

@@ -172,4 +172,14 @@ def test_without_torch_the_import_says_what_to_install(tmp_path):
     (tmp_path / "torch.py").write_text("raise ImportError('none here')")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import lepton_mpi.torch"
     ended = jobs.run(0, "-c", code, cwd=jobs.ROOT)
-    assert ended.code == 1 and "pip install 'torch>=2.2'" in ended.err, ended.text
+    assert ended.code == 1 and "pip install 'torch>=2.8'" in ended.err, ended.text
+
+
+def test_an_old_torch_is_refused(tmp_path):
+    """One line, with what is needed, what is there, and the command."""
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch/__init__.py").write_text("__version__ = '2.7.1+cpu'")
+    (tmp_path / "torch/distributed.py").write_text("")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import lepton_mpi.torch"
+    ended = jobs.run(0, "-c", code, cwd=jobs.ROOT)
+    assert ended.code == 1 and "needs torch 2.8 or later, got 2.7.1+cpu: pip install" in ended.err

@@ -58,10 +58,10 @@ class StagedHosts:
         Upper bound of the memory that the ranks of a host share.
     """
 
-    plan = None
-
     def __init__(self, group: Group, staging_bytes: int) -> None:
+        self.plan = None
         self._host = StagedCollectives(group, staging_bytes)
+        self.quick_error = self._host.quick_error
         with MPI_LOCK:
             self._comm = group.collective_comm.Dup()
         self._flags, self._round = HostFlags(group, 1), 0
@@ -78,10 +78,6 @@ class StagedHosts:
     def refuse(self, error: LeptonError) -> None:
         """See ``Ways``."""
         self._agreement.reach(lambda: self._host.refuse(error), Fingerprint(0))
-
-    def quick_error(self, verdict: int) -> LeptonError:
-        """See ``Ways``."""
-        return self._host.quick_error(verdict)
 
     def close(self) -> None:
         """Give back the communicator; does nothing the second time."""

@@ -1,5 +1,7 @@
 """Every call of c10d on every kind of tensor, held against what torch computes on one rank from the same contributions."""
 
+from inspect import signature
+
 import torch
 import torch.distributed as dist
 import torch.distributed._functional_collectives as functional
@@ -154,12 +156,18 @@ def messages(rank: int, size: int) -> None:
     dist.group.WORLD.monitored_barrier()
 
 
-def groups(rank: int, size: int) -> None:
+def turned_group(rank: int, size: int) -> None:
+    if "sort_ranks" not in signature(dist.new_group).parameters:  # before torch 2.9
+        return
     backwards = dist.new_group(list(range(size))[::-1], sort_ranks=False)
     assert dist.get_group_rank(backwards, rank) == size - 1 - rank
     parts = [torch.empty(1) for _ in range(size)]
     dist.all_gather(parts, torch.tensor([float(rank)]), group=backwards)
     assert [part.item() for part in parts] == list(range(size))[::-1]
+
+
+def groups(rank: int, size: int) -> None:
+    turned_group(rank, size)
     even = dist.new_group(list(range(0, size, 2)))
     if rank % 2 == 0:
         tensor = torch.ones(1)
