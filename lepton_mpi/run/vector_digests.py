@@ -69,8 +69,8 @@ def _reads_back(dataset: h5py.Dataset, array: np.ndarray) -> bool:
 
 def _equal(one: np.ndarray, other: np.ndarray) -> bool:
     """Bit by bit; NaN is equal to itself."""
-    views = [np.ascontiguousarray(each).reshape(-1).view(np.uint8) for each in (one, other)]
-    return np.array_equal(*views)
+    first, second = (np.ascontiguousarray(each).reshape(-1).view(np.uint8) for each in (one, other))
+    return np.array_equal(first, second)
 
 
 def damaged(path: Path) -> list[str]:
