@@ -122,8 +122,6 @@ OF_TASK: dict[tuple[str, str], tuple[str, ...]] = {
         )
         for codec in ("sign", "topk:0.01", "randomk:0.1", "powersgd:4")
     },
-    # Half of the steps with a meeting after each.
-    ("gpt 2x64", "local, H = 4"): ("--sync-first", "800"),
     **{
         ("gpt 2x64", f"diloco, hosts, H = {every}"): ("--outer-momentum", "0") for every in (20, 50)
     },
