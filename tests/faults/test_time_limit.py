@@ -10,8 +10,8 @@ from tests.faults import jobs
 _TRAIN = (*jobs.TRAIN, "--progress", "plain", "--epochs", "100000", "--hidden", "8")
 
 
-def _ended_before(job, limit_seconds: float, folder) -> int:
-    """The step that was saved; the job must have ended by the time limit, but for what a busy machine takes to end processes."""
+def _ended_before(job, folder) -> int:
+    """The step that was saved, which must have been before the time limit."""
     assert job.code == 75, job.text
     (line,) = job.lines("lepton_mpi:")
     found = re.fullmatch(
@@ -26,11 +26,13 @@ def _ended_before(job, limit_seconds: float, folder) -> int:
 
 
 def test_ranks_stop_together_before_the_limit(tmp_path):
-    """Two ranks, and a checkpoint that is whole."""
-    words = ("--time-limit", "20s", "--stop-before", "8s", "--checkpoint", str(tmp_path / "saved"))
+    """Two ranks, told 10 s after their begin or as soon as they have begun; a busy machine has the rest of the time."""
+    words = ("--time-limit", "90s", "--stop-before", "80s", "--checkpoint", str(tmp_path / "saved"))
     job = jobs.run(2, *_TRAIN, *words, cwd=tmp_path)
-    assert _ended_before(job, 20, tmp_path / "saved") > 2
-    assert job.lines("stop ")[0].startswith("stop      8 s before the time limit, which is in ")
+    assert _ended_before(job, tmp_path / "saved") > 2
+    assert job.lines("stop ")[0].startswith(
+        "stop      1 min 20 s before the time limit, which is in "
+    )
 
 
 _SLOW = """
@@ -46,9 +48,9 @@ class Slow(QuietHook):
 def test_steps_that_take_longer_than_the_margin_are_warned_of_and_minded(tmp_path):
     """A step takes 1.5 s, 2 of them and the rest more than the second that was asked for."""
     (tmp_path / "slow.py").write_text(_SLOW)
-    words = ("--time-limit", "25s", "--stop-before", "1s", "--checkpoint", str(tmp_path / "saved"))
+    words = ("--time-limit", "30s", "--stop-before", "1s", "--checkpoint", str(tmp_path / "saved"))
     job = jobs.run(0, *_TRAIN, *words, "--hook", f"{tmp_path}/slow.py:Slow", cwd=tmp_path)
-    _ended_before(job, 25, tmp_path / "saved")
+    _ended_before(job, tmp_path / "saved")
     (_, warning) = job.lines("stop ")
     assert re.search(
         r"a step takes 1\.\d s: the ranks are told \S+ s before the time limit, not 1 s", warning
