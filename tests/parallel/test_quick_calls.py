@@ -187,4 +187,4 @@ def test_nothing_is_kept(world, one):
     after = [sys.getrefcount(each) for each in (array, array.dtype, op, np.ndarray)]
     with together(world):
         assert np.abs(np.subtract(after, before)).max() < 50
-        assert abs(sys.getallocatedblocks() - blocks) < 1000
+        assert abs(sys.getallocatedblocks() - blocks) < 5000  # half a block a call
