@@ -36,7 +36,7 @@ def test_a_sweep_that_is_interrupted_has_the_weights_of_runs_that_were_not(tmp_p
     (tmp_path / "tune.toml").write_text(_TUNE)
     (tmp_path / "slow.py").write_text(_SLOW)
     words = [sys.executable, "-m", "lepton_mpi", "sweep", "tune.toml", "--ranks", "2"]
-    variables = jobs.environment() | {"PYTHONPATH": str(jobs.ROOT)}
+    variables = jobs.clean_environment() | {"PYTHONPATH": str(jobs.ROOT)}
     first = subprocess.Popen(words, cwd=tmp_path, env=variables, stdout=subprocess.PIPE, text=True)
     end = time.monotonic() + 90
     while not list(tmp_path.glob("tune/*/checkpoint/step-*")) and time.monotonic() < end:
