@@ -421,6 +421,13 @@ def sum_of_squares(vector):
     return float(np.sum(vector.astype(np.float64) ** 2))
 
 
+# -- kernels/finite_kernels.py ----------------------------------------------------------------------
+
+
+def not_finite(vector):
+    return int(not np.isfinite(vector).all())
+
+
 # -- prepare/readers/csv_kernels.py ------------------------------------------------------------------
 
 

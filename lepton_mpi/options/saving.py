@@ -1,6 +1,7 @@
 """Options of a training run that say what is kept of it, when it ends before its last epoch, and where it goes on. Imports no NumPy."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from lepton_mpi.options.duration import Duration
 from lepton_mpi.options.early_stop import EarlyStopText
@@ -50,6 +51,11 @@ class Saving(Checked):
         None,
         "end the run after so many epochs whose score, that of --keep-best, was not better than the best before by more than MIN_DELTA",
         kind=EarlyStopText(),
+    )
+    on_nan: Literal["stop", "skip", "rollback"] = option(
+        "stop",
+        "what is done about numbers that are not finite; skip: a step with a gradient of such is not made; rollback: parameters and state "
+        "become those of the last epoch or checkpoint, from a copy in memory, and the learning rate is halved",
     )
     resume: str | None = option(
         None,

@@ -30,6 +30,7 @@ from lepton_mpi.registry import load as load_own
 from lepton_mpi.run import (
     class_weights,
     defaults,
+    divergence,
     evaluation,
     faults,
     freezing,
@@ -46,6 +47,7 @@ from lepton_mpi.run.arithmetic import BY_NUMBER, Arithmetic
 from lepton_mpi.run.balance import Balance
 from lepton_mpi.run.best import KeepBest, is_wanted
 from lepton_mpi.run.cold_start import ColdStart
+from lepton_mpi.run.divergence import Divergence
 from lepton_mpi.run.hook import Hook, QuietHook
 from lepton_mpi.run.job_name import with_job
 from lepton_mpi.run.model_check import check_model
@@ -104,6 +106,9 @@ def build(
         report = ends.enter_context(closing(_open_report(config, world, start)))
         run = _build(config, world, model, start, report, ends)
         run.folder, run.phases_before, run.time_limit = folder, phases_before, limit
+        with world.agreeing():
+            divergence.check(run)
+            run.divergence = Divergence(run)
         run.hooks = _make_hooks(run)
         with world.agreeing():
             memory_forecast.check_rest(run)
@@ -142,7 +147,7 @@ def _build(
     of_data = called_kernels.while_training(
         data.y_kind, data.inputs.values(), augments=augment is not None
     )
-    cold_start.compile([*of_data, *model.kernels, *strategy.kernels])
+    cold_start.compile([*of_data, *model.kernels, *strategy.kernels, *divergence.KERNELS])
     cold_start.say_end()
     start = _initialise(config, world, layout, model, strategy, start, data)
     rows_max = max(evaluation.batch_rows(data), micro_batches.rows)
@@ -347,7 +352,8 @@ def _initialise(
 def _make_hooks(run: Run) -> list[Hook]:
     """Those of every run, and the user's. Raises ConfigurationError on every rank."""
     summary.say_head(run)
-    made: list[Hook] = [*faults.hooks_for(run), hooks.TrainingFigures(run), hooks.Validation()]
+    made: list[Hook] = [run.divergence, *faults.hooks_for(run)]
+    made += [hooks.TrainingFigures(run), hooks.Validation()]
     made += [Progress(run)]
     if run.config.csv or run.config.tensorboard:
         made += [Records(run, open_sinks(run.config, run.world, run.start))]

@@ -17,7 +17,7 @@ With ``--compress`` the sums between hosts are of compressed gradients, as those
 Source: Agarwal and Duchi, "Distributed delayed stochastic optimization", NeurIPS 2011; with one step of delay as in Li et al., "Pipe-SGD", NeurIPS 2018.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -166,6 +166,15 @@ class Delayed(Compressing, Executor):
         self._step_count += 1
         self._under_way = _UnderWay(self._exchange, step, weight)
         self._clock.enter("compute")
+
+    def skip(self, step: int) -> None:
+        """See ``Strategy``: the step before is made."""
+        self.finish()
+
+    def restore(self, parameters: np.ndarray | None, state: Mapping[str, np.ndarray]) -> None:
+        """See ``Strategy``."""
+        super().restore(parameters, state)
+        self._begun = False
 
     def finish(self) -> None:
         """See ``Strategy``: nothing is under way then."""

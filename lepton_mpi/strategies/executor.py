@@ -4,7 +4,7 @@ from typing import Any
 
 from lepton_mpi.collectives.choosing.tuning import Choice
 from lepton_mpi.optimizers.optimizer import Optimizer
-from lepton_mpi.strategies.strategy import StrategyBase
+from lepton_mpi.strategies.strategy import SkipScope, StrategyBase
 
 
 class Executor(StrategyBase):
@@ -21,6 +21,7 @@ class Executor(StrategyBase):
     """
 
     is_in_step = freezes = True
+    skips: SkipScope = "all"
     bucket_count: int
     optimizer: Optimizer
 

@@ -204,6 +204,7 @@ _FREE = {
     "prepare": "--label y",
     "x": "features",
     "y": "labels",
+    "on_nan": "skip",
 }
 
 
