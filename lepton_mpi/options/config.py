@@ -38,12 +38,7 @@ from lepton_mpi.options.saving import Saving
 from lepton_mpi.options.watching import Watching
 from lepton_mpi.wording import did_you_mean
 
-_MLP = ("model", "mlp", "wide_and_deep")
-# Models that are a sequence of parts, see models/network.py.
-_NETWORKS = (
-    *("model", "gpt", "cnn", "tcn", "wide_and_deep", "speech_cnn", "speech_gru"),
-    *("resnet8", "resnet20", "resnet32", "resnet18"),
-)
+_MLP, _NETWORKS = names.OF_MLP, names.OF_NETWORKS
 
 
 @dataclass(frozen=True, kw_only=True)

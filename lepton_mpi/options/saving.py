@@ -57,6 +57,15 @@ class Saving(Checked):
         "what is done about numbers that are not finite; skip: a step with a gradient of such is not made; rollback: parameters and state "
         "become those of the last epoch or checkpoint, from a copy in memory, and the learning rate is halved",
     )
+    check_every: int = option(
+        0,
+        "look for flipped bits after so many steps: parameters and state of all that hold them are compared, and a gradient is computed twice; "
+        "0: never; 100 costs about 1 % or less",
+        WHOLE_FROM_0,
+    )
+    on_drift: Literal["stop", "repair"] = option(
+        "stop", "what is done about them; repair: whoever differs takes what most have"
+    )
     resume: str | None = option(
         None,
         "checkpoint to go on from, or a folder of them, of which the newest is taken; a folder with none, or none yet, "

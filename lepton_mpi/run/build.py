@@ -31,6 +31,7 @@ from lepton_mpi.run import (
     class_weights,
     defaults,
     divergence,
+    drift,
     evaluation,
     faults,
     freezing,
@@ -48,6 +49,7 @@ from lepton_mpi.run.balance import Balance
 from lepton_mpi.run.best import KeepBest, is_wanted
 from lepton_mpi.run.cold_start import ColdStart
 from lepton_mpi.run.divergence import Divergence
+from lepton_mpi.run.drift import Drift
 from lepton_mpi.run.hook import Hook, QuietHook
 from lepton_mpi.run.job_name import with_job
 from lepton_mpi.run.model_check import check_model
@@ -109,6 +111,7 @@ def build(
         with world.agreeing():
             divergence.check(run)
             run.divergence = Divergence(run)
+            run.drift = Drift(run) if config.check_every else None
         run.hooks = _make_hooks(run)
         with world.agreeing():
             memory_forecast.check_rest(run)
@@ -147,7 +150,15 @@ def _build(
     of_data = called_kernels.while_training(
         data.y_kind, data.inputs.values(), augments=augment is not None
     )
-    cold_start.compile([*of_data, *model.kernels, *strategy.kernels, *divergence.KERNELS])
+    cold_start.compile(
+        [
+            *of_data,
+            *model.kernels,
+            *strategy.kernels,
+            *divergence.KERNELS,
+            *(drift.KERNELS if config.check_every else ()),
+        ]
+    )
     cold_start.say_end()
     start = _initialise(config, world, layout, model, strategy, start, data)
     rows_max = max(evaluation.batch_rows(data), micro_batches.rows)
@@ -352,7 +363,8 @@ def _initialise(
 def _make_hooks(run: Run) -> list[Hook]:
     """Those of every run, and the user's. Raises ConfigurationError on every rank."""
     summary.say_head(run)
-    made: list[Hook] = [run.divergence, *faults.hooks_for(run)]
+    made: list[Hook] = [run.divergence, *([run.drift] if run.drift else [])]
+    made += [*faults.hooks_for(run)]
     made += [hooks.TrainingFigures(run), hooks.Validation()]
     made += [Progress(run)]
     if run.config.csv or run.config.tensorboard:

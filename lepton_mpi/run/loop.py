@@ -13,6 +13,7 @@ A model that normalises over all rows of a step has its micro-batches computed t
 ``build.py`` makes the run, ``hooks.py`` has what happens beside training: figures, evaluation, checkpoints, progress.
 """
 
+from collections.abc import Callable
 from math import isfinite
 
 from lepton_mpi.run.run import Run, Step
@@ -23,8 +24,11 @@ def train(run: Run) -> None:
     """Make all steps of all epochs that are left, and call the hooks. Collective over ``run.world``."""
     after_step = [hook.after_step for hook in run.hooks]
     together = Together(run) if run.model.synchronised else None
-    looks = run.divergence.looks_at_gradients
-    make_step = run.divergence.step if looks else run.strategy.step
+    make_step: Callable[[int, int], None] = (
+        run.divergence.step if run.divergence.looks_at_gradients else run.strategy.step
+    )
+    if run.drift:
+        make_step = run.drift.guarding(make_step)
     is_paused = False
     for _ in run.epochs():
         for hook in run.hooks:
@@ -56,6 +60,7 @@ def train(run: Run) -> None:
 def compute(run: Run, step: Step) -> None:
     """Fill the gradients of this rank's micro-batches of a step, and add up loss and correct count."""
     clock, model, parameters = run.world.clock, run.model, run.parameters
+    twice = run.drift.twice if run.drift and run.drift.is_due() else None
     looks, is_wrong = run.divergence.looks_at_gradients, run.divergence.is_wrong
     for number, vector, gradient, sync in run.strategy.shares(step.number):
         clock.enter("input", step.number)
@@ -67,5 +72,7 @@ def compute(run: Run, step: Step) -> None:
                 run.add(sums)
             else:
                 run.divergence.note(number, batch, vector, sums)
+            if twice and number == run.strategy.numbers[-1]:
+                twice(number, batch, vector)
         else:
             vector[:] = 0  # the last step of an epoch may be shorter

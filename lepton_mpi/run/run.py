@@ -22,6 +22,7 @@ from lepton_mpi.options.config import Config
 from lepton_mpi.run.best import Best
 from lepton_mpi.run.defaults import Derived
 from lepton_mpi.run.divergence import Divergence
+from lepton_mpi.run.drift import Drift
 from lepton_mpi.run.hook import Hook
 from lepton_mpi.run.owned_folder import OwnedFolder
 from lepton_mpi.run.report import Report
@@ -62,6 +63,8 @@ class Run:
         Called in their order.
     divergence : Divergence
         What is done about numbers that are not finite.
+    drift : Drift or None
+        What looks for flipped bits.
     ends : ExitStack
         What ``close`` undoes.
     epoch, step, position : int
@@ -116,6 +119,7 @@ class Run:
     ends: ExitStack
     hooks: list[Hook] = field(default_factory=list)
     divergence: Divergence = field(init=False)
+    drift: Drift | None = None
     epoch: int = 0
     step: int = 0
     position: int = 0

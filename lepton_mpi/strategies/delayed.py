@@ -37,7 +37,7 @@ from lepton_mpi.strategies.executor import Executor
 from lepton_mpi.strategies.host_state import host_state, vector_counts
 from lepton_mpi.strategies.micro_batches import NodeSums
 from lepton_mpi.strategies.norm_kernels import sum_of_squares
-from lepton_mpi.strategies.strategy import Setting, Share, Strategy
+from lepton_mpi.strategies.strategy import Copy, Setting, Share, Strategy
 
 
 class _Exchange:
@@ -200,6 +200,16 @@ class Delayed(Compressing, Executor):
         self.parameters[:] = self._master
         self._seconds += exchange.take_seconds()
         self._under_way = None
+
+    def copies(self) -> list[Copy]:
+        """See ``Strategy``: the master and its state, and what each rank computes with. What is under way stays so."""
+        state = {"parameters": self._master, **self.optimizer.named_state}
+        of_host = [Copy(name, vector, True) for name, vector in state.items()]
+        return [Copy("a rank's parameters", self.parameters, False), *of_host]
+
+    def copies_at_end(self) -> list[Copy]:
+        """The same."""
+        return self.copies()
 
     def memory(self) -> dict[str, int]:
         """Vectors that the host holds; each rank has a copy of parameters and gradients besides."""

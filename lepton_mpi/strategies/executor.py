@@ -4,7 +4,7 @@ from typing import Any
 
 from lepton_mpi.collectives.choosing.tuning import Choice
 from lepton_mpi.optimizers.optimizer import Optimizer
-from lepton_mpi.strategies.strategy import SkipScope, StrategyBase
+from lepton_mpi.strategies.strategy import Copy, SkipScope, StrategyBase
 
 
 class Executor(StrategyBase):
@@ -28,6 +28,11 @@ class Executor(StrategyBase):
     def __init__(self, choice: Choice) -> None:
         self.choice = choice
         self.reproducible = choice.algorithm in ("host", "two_level")
+
+    def copies(self) -> list[Copy]:
+        """See ``Strategy``: all ranks make the same step."""
+        self.finish()
+        return self.copies_at_end()
 
     def facts(self) -> dict[str, Any]:
         """Which allreduce, why, and in how many buckets."""

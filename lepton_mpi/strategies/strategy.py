@@ -37,6 +37,22 @@ class Share(NamedTuple):
     sync: Sync
 
 
+class Copy(NamedTuple):
+    """A flat vector that several hold with the same bits.
+
+    Attributes
+    ----------
+    name : str
+    vector : shape (layout.size,)
+    is_of_host : bool
+        Whether the ranks of a host hold it together, else each rank has its own.
+    """
+
+    name: str
+    vector: np.ndarray
+    is_of_host: bool
+
+
 class Strategy(Protocol):
     """Made by ``make(setting)``, which is collective over the group. Every rank makes every step.
 
@@ -120,6 +136,14 @@ class Strategy(Protocol):
     def collect(self) -> None:
         """Have in ``state`` what other hosts hold. Collective, after ``finish`` and before ``state``."""
 
+    def copies(self) -> list[Copy]:
+        """What has the same bits wherever it is held after every step, complete when this returns, and until the next step; nothing
+        where ranks differ between two meetings. To be called between two steps. Collective over the group.
+        """
+
+    def copies_at_end(self) -> list[Copy]:
+        """The same after ``finish``."""
+
     def state(self) -> dict[str, np.ndarray]:
         """Flat vectors beside the parameters that a run goes on from, by name."""
 
@@ -177,6 +201,16 @@ class StrategyBase:
 
     def collect(self) -> None:
         """Every host has all of the state."""
+
+    def copies(self) -> list[Copy]:
+        """Nothing is known of steps."""
+        return []
+
+    def copies_at_end(self) -> list[Copy]:
+        """Parameters and the optimizer's state."""
+        state = self.optimizer.named_state if self.optimizer else {}
+        vectors = {"parameters": self.parameters, **state}
+        return [Copy(name, vector, self.is_shared) for name, vector in vectors.items()]
 
     def state(self) -> dict[str, np.ndarray]:
         """The optimizer's vectors by name."""

@@ -205,6 +205,8 @@ _FREE = {
     "x": "features",
     "y": "labels",
     "on_nan": "skip",
+    "check_every": 10,
+    "on_drift": "repair",
 }
 
 
