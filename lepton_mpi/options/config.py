@@ -73,6 +73,11 @@ class Training(Checked):
         "where rows are: copied into memory once per host, mapped from the file, or read ahead in windows; "
         "auto: by their size and the memory that is free",
     )
+    io_retry: float = option(
+        60.0,
+        "seconds for which reads are tried again while the file system is out of reach",
+        AT_LEAST_0,
+    )
     shuffle: Literal["auto", "full", "blocks"] = option(
         "auto",
         "order of an epoch; blocks: runs of rows, then rows within windows of some of them, as streaming needs it; "

@@ -226,6 +226,7 @@ def wanted_of(config: Config) -> Wanted:
     return Wanted(
         *(np.dtype(config.dtype), config.held_out, config.seed, config.y_kind, config.loader),
         *(config.arrays, config.context, config.stride),
+        io_retry=config.io_retry,
     )
 
 

@@ -59,6 +59,7 @@ _FREE = {
         "allreduce",
         "bucket_bytes",
         "segment_bytes",
+        "io_retry",
         "on_nan",
         "check_every",
         "on_drift",

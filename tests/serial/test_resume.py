@@ -205,6 +205,7 @@ _FREE = {
     "x": "features",
     "y": "labels",
     "on_nan": "skip",
+    "io_retry": 9.0,
     "check_every": 10,
     "on_drift": "repair",
 }
