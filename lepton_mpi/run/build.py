@@ -48,8 +48,6 @@ from lepton_mpi.run.arithmetic import BY_NUMBER, Arithmetic
 from lepton_mpi.run.balance import Balance
 from lepton_mpi.run.best import KeepBest, is_wanted
 from lepton_mpi.run.cold_start import ColdStart
-from lepton_mpi.run.divergence import Divergence
-from lepton_mpi.run.drift import Drift
 from lepton_mpi.run.hook import Hook, QuietHook
 from lepton_mpi.run.job_name import with_job
 from lepton_mpi.run.model_check import check_model
@@ -109,9 +107,7 @@ def build(
         run = _build(config, world, model, start, report, ends)
         run.folder, run.phases_before, run.time_limit = folder, phases_before, limit
         with world.agreeing():
-            divergence.check(run)
-            run.divergence = Divergence(run)
-            run.drift = Drift(run) if config.check_every else None
+            divergence.begin(run)
         run.hooks = _make_hooks(run)
         with world.agreeing():
             memory_forecast.check_rest(run)
@@ -364,10 +360,8 @@ def _initialise(
 def _make_hooks(run: Run) -> list[Hook]:
     """Those of every run, and the user's. Raises ConfigurationError on every rank."""
     summary.say_head(run)
-    made: list[Hook] = [run.divergence, *([run.drift] if run.drift else [])]
-    made += [*faults.hooks_for(run)]
-    made += [hooks.TrainingFigures(run), hooks.Validation()]
-    made += [Progress(run)]
+    made: list[Hook] = [run.divergence, *drift.hooks_for(run)]
+    made += [*faults.hooks_for(run), hooks.TrainingFigures(run), hooks.Validation(), Progress(run)]
     if run.config.csv or run.config.tensorboard:
         made += [Records(run, open_sinks(run.config, run.world, run.start))]
     made += [KeepBest(run)] if is_wanted(run.config) else []

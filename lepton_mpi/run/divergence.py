@@ -330,13 +330,14 @@ def _weight_of(batch: Batch) -> int:
     return int(np.count_nonzero(batch.y >= 0)) if is_text else len(batch.y)
 
 
-def check(run: Run) -> None:
-    """Raises ConfigurationError for a strategy that cannot do what ``--on-nan`` asks for."""
+def begin(run: Run) -> None:
+    """Make ``run.divergence``. Collective. Raises ConfigurationError for a strategy that cannot do what ``--on-nan`` asks for."""
     if run.config.on_nan == "skip" and not run.strategy.skips:
         raise ConfigurationError(
             f"--on-nan skip: expected a strategy that can leave a step out, such as sync (between hosts without --compress) or delayed, got "
             f"{run.config.strategy}; --on-nan rollback goes with every strategy"
         )
+    run.divergence = Divergence(run)
 
 
 def _counts_of(run: Run) -> Counts:

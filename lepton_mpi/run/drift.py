@@ -270,6 +270,12 @@ class Drift(QuietHook):
         return table
 
 
+def hooks_for(run: Run) -> list[Drift]:
+    """Make ``run.drift``, if that is asked for. Collective."""
+    run.drift = Drift(run) if run.config.check_every else None
+    return [run.drift] if run.drift else []
+
+
 def _words(array: np.ndarray) -> np.ndarray:
     return array.reshape(-1).view(np.uint32)
 
