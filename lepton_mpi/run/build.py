@@ -146,15 +146,7 @@ def _build(
     of_data = called_kernels.while_training(
         data.y_kind, data.inputs.values(), augments=augment is not None
     )
-    cold_start.compile(
-        [
-            *of_data,
-            *model.kernels,
-            *strategy.kernels,
-            *divergence.KERNELS,
-            *(drift.KERNELS if config.check_every else ()),
-        ]
-    )
+    cold_start.compile([*of_data, *model.kernels, *strategy.kernels, *drift.kernels_for(config)])
     cold_start.say_end()
     start = _initialise(config, world, layout, model, strategy, start, data)
     rows_max = max(evaluation.batch_rows(data), micro_batches.rows)

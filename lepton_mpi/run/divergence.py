@@ -38,8 +38,6 @@ from lepton_mpi.wording import one_line
 if TYPE_CHECKING:
     from lepton_mpi.run.run import Run
 
-# Those that are called in every run.
-KERNELS = (not_finite,)
 CUT, ROLLBACKS_MAX = 0.5, 8
 # Steps without one that was made between them, after which the run ends.
 _SKIPS_MAX = 100

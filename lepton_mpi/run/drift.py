@@ -28,16 +28,18 @@ import numpy as np
 from lepton_mpi.batch import Batch
 from lepton_mpi.chunks import share
 from lepton_mpi.errors import RankError
+from lepton_mpi.kernels.compiling import Kernel
 from lepton_mpi.kernels.digest_kernels import digest_of_words
+from lepton_mpi.kernels.finite_kernels import not_finite
 from lepton_mpi.run.hook import QuietHook
 from lepton_mpi.strategies.norm_kernels import sum_of_squares
 from lepton_mpi.strategies.strategy import Copy
 from lepton_mpi.sync import NO_SYNC
 
 if TYPE_CHECKING:
+    from lepton_mpi.options.config import Config
     from lepton_mpi.run.run import Run
 
-KERNELS = (digest_of_words, sum_of_squares)
 _NAMED_MAX = 5
 
 
@@ -268,6 +270,11 @@ class Drift(QuietHook):
         for part in self._parts:
             table[part.row, part.column] = digest_of_words(part.words, part.first)
         return table
+
+
+def kernels_for(config: Config) -> list[Kernel]:
+    """Those that look at numbers: ``not_finite`` in every run."""
+    return [not_finite, *([digest_of_words, sum_of_squares] if config.check_every else [])]
 
 
 def hooks_for(run: Run) -> list[Drift]:
