@@ -421,6 +421,22 @@ def sum_of_squares(vector):
     return float(np.sum(vector.astype(np.float64) ** 2))
 
 
+# -- kernels/digest_kernels.py -----------------------------------------------------------------------
+
+
+def digest_of_words(words, first):
+    numbers = range(first, first + len(words))
+    factors = [(number * 0x9E3779B1 & 0xFFFFFFFF) | 1 for number in numbers]
+    return sum(int(word) * factor for word, factor in zip(words, factors, strict=True)) % 2**64
+
+
+# -- kernels/finite_kernels.py ----------------------------------------------------------------------
+
+
+def not_finite(vector):
+    return int(not np.isfinite(vector).all())
+
+
 # -- prepare/readers/csv_kernels.py ------------------------------------------------------------------
 
 

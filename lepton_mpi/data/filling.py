@@ -91,7 +91,8 @@ def make_rows(
         inputs = [
             replace(part, memory=_memory(table, part, way, host)) for part in shape.inputs
         ]  # in this order on every rank
-        splits[split] = Rows(table, inputs, y, None, windows)
+        mapped = table.first if way.name == "mapped" and rows else None
+        splits[split] = Rows(table, inputs, y, None, windows, mapped)
     with host.agreeing():
         for rows_of_split in splits.values():
             _fill(rows_of_split, host, is_mapped=way.name == "mapped")

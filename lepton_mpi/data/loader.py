@@ -50,6 +50,8 @@ class Wanted:
         How targets are scaled, in place of what the files say: that of a checkpoint. Raises DataError.
     for_training : bool
         Whether there must be training rows.
+    io_retry : float
+        Seconds for which a read is tried again if the file system is out of reach.
     """
 
     dtype: np.dtype
@@ -62,6 +64,7 @@ class Wanted:
     stride: int = 0
     target_scale: Callable[[int], TargetScale] | None = None
     for_training: bool = True
+    io_retry: float = 0.0
 
 
 def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
@@ -84,7 +87,7 @@ def load(names: str | Sequence[str], wanted: Wanted, host: Host) -> DataSet:
     paths = _locate(names, wanted, host)
     with host.agreeing():
         how = wanted.y_kind, wanted.arrays, wanted.context, wanted.stride
-        opened = open_all(paths, *how)
+        opened = open_all(paths, *how, wanted.io_retry)
         if wanted.target_scale is not None:
             opened = opened.with_targets(wanted.target_scale)
         normalisation = _normalisation(opened.facts, wanted.dtype)

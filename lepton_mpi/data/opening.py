@@ -11,7 +11,8 @@ from lepton_mpi.data.files import hdf5
 from lepton_mpi.data.files.class_names import same_in_all
 from lepton_mpi.data.files.layouts import OpenFile, YKind
 from lepton_mpi.data.files.probe import Arrays
-from lepton_mpi.data.files.stored_rows import StoredFile, StoredRows
+from lepton_mpi.data.files.stored_file import StoredFile
+from lepton_mpi.data.files.stored_rows import StoredRows
 from lepton_mpi.data.tables import RowTable, Table
 from lepton_mpi.data.target_scale import TargetScale
 from lepton_mpi.data.token_tables import TokenTable
@@ -44,7 +45,14 @@ class Opened:
         return replace(self, facts=replace(self.facts, target_scale=scale), tables=tables)
 
 
-def open_all(paths: list[Path], y_kind: YKind, arrays: Arrays, context: int, stride: int) -> Opened:
+def open_all(
+    paths: list[Path],
+    y_kind: YKind,
+    arrays: Arrays,
+    context: int,
+    stride: int,
+    retry_seconds: float = 0.0,
+) -> Opened:
     """Open the files of a data set; what is asked for is as in ``loader.Wanted``. Raises DataError."""
     _allow_open_files(len(paths))
     found: list[OpenFile] = []
@@ -52,6 +60,7 @@ def open_all(paths: list[Path], y_kind: YKind, arrays: Arrays, context: int, str
     for path in paths:
         with hdf5.open_file(path, y_kind, arrays) as opened:
             stays_open = StoredFile(path, opened.file)
+            stays_open.retry_seconds = retry_seconds
             for split, source in opened.sources.items():
                 part = parts.setdefault(split, _Part({}, [], []))
                 for name, data_set in source.inputs.items():

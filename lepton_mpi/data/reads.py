@@ -174,12 +174,15 @@ class TrainingReads:
         length = cut.batch_rows
         whole = [cut.run(*run, length) for run in runs]
         rows, classes, windows = self._order.rows, self._order.classes, self._rows.windows
+        mapped = self._rows.mapped
         for number, first_step in self._places:
             if self._order.epoch != number:
                 self._order.make(number)
             count = rows.size
             for begin in range(first_step * length, count, length):
                 rest = count - begin
+                if mapped:
+                    mapped.check_there(int(rows[begin]))
                 now = whole if rest >= length else [cut.run(*run, rest) for run in runs]
                 for start, end, cuts in now:
                     part = rows[begin + start : begin + end]
@@ -190,11 +193,14 @@ class TrainingReads:
 
     def _micro_batches(self) -> Iterator[tuple[Read, list[tuple[int, int]]]]:
         """Reads of rows in memory, in the order of those that are streamed."""
+        mapped = self._rows.mapped
         for number, first_step in self._places:
             epoch = self._shuffle.epoch(number)
             for step in range(first_step, epoch.step_count):
                 for micro_batch in self._numbers:
                     rows = epoch.micro_batch(micro_batch, step)
+                    if mapped and rows.size:
+                        mapped.check_there(int(rows[0]))
                     yield self._rows.read_of(rows), [(0, rows.size)]
 
     def _windows(self) -> Iterator[tuple[BlockEpoch, Window]]:
@@ -259,6 +265,8 @@ def reads_in_order(rows: Rows, start: int, stop: int, batch_rows: int) -> Iterat
     batches = [(first, min(first + batch_rows, stop)) for first in range(start, stop, batch_rows)]
     if rows.x is not None:
         for batch in batches:
+            if rows.mapped:
+                rows.mapped.check_there(batch[0])
             yield rows.read_of(rows.numbers(*batch))
         return
 

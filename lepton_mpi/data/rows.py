@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lepton_mpi.batch import Input
+from lepton_mpi.data.files.stored_rows import StoredRows
 from lepton_mpi.data.tables import RowTable
 from lepton_mpi.data.windows import Windows
 from lepton_mpi.vectors import digest_of
@@ -98,6 +99,8 @@ class Rows:
         The rows that count, ascending; None for all.
     windows : Windows or None
         Of a text: which tokens a row is.
+    mapped : StoredRows or None
+        Of rows that are mapped from a file: what says whether that is still as it was.
     """
 
     table: RowTable
@@ -105,6 +108,7 @@ class Rows:
     y: np.ndarray
     chosen: np.ndarray | None = None
     windows: Windows | None = None
+    mapped: StoredRows | None = None
 
     @property
     def x(self) -> np.ndarray | None:

@@ -179,8 +179,9 @@ class Table:
         self.read(name, start, stop, out)
 
     def check_mapped(self, name: str, start: int, block: np.ndarray) -> None:
-        """Rows of the one file that there is, from ``start`` on: numbers must be finite, codes must exist."""
+        """Rows of the one file that there is, from ``start`` on: numbers must be finite, codes must exist, checksums fit."""
         check(self.specs[name], self.inputs[name][0], start, block)
+        self.inputs[name][0].check_sums(start, block)
 
     def read_y(self, start: int, stop: int, out: np.ndarray) -> None:
         """Classes, int32 of shape (stop - start,), or scaled targets, floats of shape (stop - start, targets).

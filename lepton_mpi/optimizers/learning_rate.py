@@ -67,13 +67,14 @@ class ReducedRate:
     Attributes
     ----------
     schedule : Schedule
-    part : float
-        What the schedule's rate is multiplied by; the same on all ranks.
+    part, cut : float
+        What the schedule's rate is multiplied by, for want of a better score and after numbers that were not finite; the same on all ranks.
     """
 
     schedule: Schedule
     part: float = 1.0
+    cut: float = 1.0
 
     def __call__(self, step: int) -> float:
         """Rate of step ``step``, counted from 1."""
-        return self.schedule(step) * self.part
+        return self.schedule(step) * self.part * self.cut

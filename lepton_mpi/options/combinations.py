@@ -38,6 +38,8 @@ def check(config: Config) -> None:
         raise ConfigurationError(
             "--save-every: expected a folder for checkpoints, --checkpoint, got none"
         )
+    if config.on_drift != "stop" and not config.check_every:
+        raise ConfigurationError("--on-drift: expected --check-every, such as 100, got none")
     if config.keep_best and not config.checkpoint:
         raise ConfigurationError(
             "--keep-best: expected a folder for best.h5, --checkpoint, got none"

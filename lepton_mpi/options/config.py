@@ -38,12 +38,7 @@ from lepton_mpi.options.saving import Saving
 from lepton_mpi.options.watching import Watching
 from lepton_mpi.wording import did_you_mean
 
-_MLP = ("model", "mlp", "wide_and_deep")
-# Models that are a sequence of parts, see models/network.py.
-_NETWORKS = (
-    *("model", "gpt", "cnn", "tcn", "wide_and_deep", "speech_cnn", "speech_gru"),
-    *("resnet8", "resnet20", "resnet32", "resnet18"),
-)
+_MLP, _NETWORKS = names.OF_MLP, names.OF_NETWORKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +72,11 @@ class Training(Checked):
         "auto",
         "where rows are: copied into memory once per host, mapped from the file, or read ahead in windows; "
         "auto: by their size and the memory that is free",
+    )
+    io_retry: float = option(
+        60.0,
+        "seconds for which reads are tried again while the file system is out of reach",
+        AT_LEAST_0,
     )
     shuffle: Literal["auto", "full", "blocks"] = option(
         "auto",

@@ -94,3 +94,11 @@ ActivationName = Literal["relu", "gelu", "tanh", "sigmoid", "silu", "gelu_tanh"]
 LossName = Literal["auto", "cross_entropy", "mse", "huber"]
 
 YKind = Literal["auto", "classes", "targets", "tokens"]
+
+# Whose options: that of the model, and the models.
+OF_MLP = ("model", "mlp", "wide_and_deep")
+# Models that are a sequence of parts, see models/network.py.
+OF_NETWORKS = (
+    *("model", "gpt", "cnn", "tcn", "wide_and_deep", "speech_cnn", "speech_gru"),
+    *("resnet8", "resnet20", "resnet32", "resnet18"),
+)

@@ -1,6 +1,7 @@
 """Options of a training run that say what is kept of it, when it ends before its last epoch, and where it goes on. Imports no NumPy."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from lepton_mpi.options.duration import Duration
 from lepton_mpi.options.early_stop import EarlyStopText
@@ -50,6 +51,20 @@ class Saving(Checked):
         None,
         "end the run after so many epochs whose score, that of --keep-best, was not better than the best before by more than MIN_DELTA",
         kind=EarlyStopText(),
+    )
+    on_nan: Literal["stop", "skip", "rollback"] = option(
+        "stop",
+        "what is done about numbers that are not finite; skip: a step with a gradient of such is not made; rollback: parameters and state "
+        "become those of the last epoch or checkpoint, from a copy in memory, and the learning rate is halved",
+    )
+    check_every: int = option(
+        0,
+        "look for flipped bits after so many steps: parameters and state of all that hold them are compared, and a gradient is computed twice; "
+        "0: never; 100 costs about 1 % or less",
+        WHOLE_FROM_0,
+    )
+    on_drift: Literal["stop", "repair"] = option(
+        "stop", "what is done about them; repair: whoever differs takes what most have"
     )
     resume: str | None = option(
         None,

@@ -321,7 +321,9 @@ class Options(Checked):
     compress: str = _choice(
         "none", "gzip takes less space, none reads fastest; of chunks only", "gzip"
     )
-    layout: str = _choice("chunked", "contiguous has no checksums, and can be mapped", "contiguous")
+    layout: str = _choice(
+        "chunked", "contiguous can be mapped, and has its checksums beside it", "contiguous"
+    )
     block: int = option(
         1 << 20,
         "unit of work of a rank, and of the sums",

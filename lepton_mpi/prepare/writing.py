@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from lepton_mpi.data.files import block_sums
 from lepton_mpi.data.files.file_format import FORMAT
 from lepton_mpi.durable import PatientFile, replace_durably
 from lepton_mpi.errors import LauncherError
@@ -92,6 +93,7 @@ class RowWriter:
             if compress == "gzip":
                 storage |= {"compression": "gzip", "shuffle": True}
         self._dataset = file.create_dataset(name, shape, dtype, **storage)
+        self._file, self._sums = file, list[int]() if layout != "chunked" else None
         self._pending: list[np.ndarray] = []
         self._pending_rows, self._written = 0, 0
 
@@ -111,13 +113,30 @@ class RowWriter:
         """Write what is left; as many rows must have come as the data set has."""
         self._write(self._pending_rows)
         assert self._written == len(self._dataset), (self._dataset.name, self._written)
+        if self._sums:  # h5py keeps no checksums of what is in one piece
+            sums = np.array(self._sums, np.uint32)
+            made = self._file.create_dataset(
+                block_sums.name_of(self._dataset.name),
+                data=sums,
+                chunks=sums.shape,
+                fletcher32=True,
+            )
+            made.attrs["rows"] = np.int64(self._rows_per_chunk)
 
     def _write(self, count: int) -> None:
         if count:
             rows = np.concatenate(self._pending)
             self._dataset[self._written : self._written + count] = rows[:count]
+            if self._sums is not None:
+                self._sums += self._sums_of(rows[:count])
             self._pending, self._pending_rows = [rows[count:]], self._pending_rows - count
             self._written += count
+
+    def _sums_of(self, rows: np.ndarray) -> list[int]:
+        """Of every block of them, as they lie in the file."""
+        stored = np.ascontiguousarray(rows, self._dataset.dtype)
+        starts = range(0, len(stored), self._rows_per_chunk)
+        return [block_sums.checksum(stored[at : at + self._rows_per_chunk]) for at in starts]
 
 
 def chunk_rows(shape: tuple[int, ...], dtype: np.dtype, chunk_bytes: int = _CHUNK_BYTES) -> int:

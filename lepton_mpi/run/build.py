@@ -30,6 +30,8 @@ from lepton_mpi.registry import load as load_own
 from lepton_mpi.run import (
     class_weights,
     defaults,
+    divergence,
+    drift,
     evaluation,
     faults,
     freezing,
@@ -104,6 +106,8 @@ def build(
         report = ends.enter_context(closing(_open_report(config, world, start)))
         run = _build(config, world, model, start, report, ends)
         run.folder, run.phases_before, run.time_limit = folder, phases_before, limit
+        with world.agreeing():
+            divergence.begin(run)
         run.hooks = _make_hooks(run)
         with world.agreeing():
             memory_forecast.check_rest(run)
@@ -141,7 +145,7 @@ def _build(
     strategy = _make_strategy(config, world, layout, model, micro_batches.count, rate, rules)
     augments = augment is not None
     of_data = called_kernels.while_training(data.y_kind, data.inputs.values(), augments=augments)
-    cold_start.compile([*of_data, *model.kernels, *strategy.kernels])
+    cold_start.compile([*of_data, *model.kernels, *strategy.kernels, *drift.kernels_for(config)])
     cold_start.say_end()
     start = _initialise(config, world, layout, model, strategy, start, data)
     rows_max = max(evaluation.batch_rows(data), micro_batches.rows)
@@ -209,6 +213,7 @@ def wanted_of(config: Config) -> Wanted:
     return Wanted(
         *(np.dtype(config.dtype), config.held_out, config.seed, config.y_kind, config.loader),
         *(config.arrays, config.context, config.stride),
+        io_retry=config.io_retry,
     )
 
 
@@ -346,8 +351,8 @@ def _initialise(
 def _make_hooks(run: Run) -> list[Hook]:
     """Those of every run, and the user's. Raises ConfigurationError on every rank."""
     summary.say_head(run)
-    made: list[Hook] = [*faults.hooks_for(run), hooks.TrainingFigures(run), hooks.Validation()]
-    made += [Progress(run)]
+    made: list[Hook] = [run.divergence, *drift.hooks_for(run)]
+    made += [*faults.hooks_for(run), hooks.TrainingFigures(run), hooks.Validation(), Progress(run)]
     if run.config.csv or run.config.tensorboard:
         made += [Records(run, open_sinks(run.config, run.world, run.start))]
     made += [KeepBest(run)] if is_wanted(run.config) else []

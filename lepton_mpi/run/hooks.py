@@ -5,7 +5,6 @@ from time import perf_counter
 
 import numpy as np
 
-from lepton_mpi.chunks import share
 from lepton_mpi.errors import ConfigurationError, Preempted
 from lepton_mpi.run import advice, resume, summary
 from lepton_mpi.run.hook import QuietHook
@@ -30,12 +29,12 @@ class TrainingFigures(QuietHook):
     def after_epoch(self, run: Run) -> None:
         """Of all ranks."""
         run.world.clock.enter("waiting")
-        loss, correct = finite_sums(run).tolist()
-        self._check(run, loss / sum(run.weights))
+        loss, correct = run.divergence.finite_sums().tolist()
+        self._check(run, loss / run.divergence.weight)
         seconds = perf_counter() - run.began
         rows = run.train_rows.row_count - run.first_row
         run.figures |= {"seconds": seconds, "samples_per_second": rows / seconds}
-        run.figures |= run.task.training_figures(loss, correct, sum(run.weights))
+        run.figures |= run.task.training_figures(loss, correct, run.divergence.weight)
 
     def _check(self, run: Run, loss: float) -> None:
         """Raises ConfigurationError, on every rank, for a loss that is far above that of the beginning and no longer falls, or is the last."""
@@ -97,7 +96,7 @@ class Checkpoints(QuietHook):
     def save_now(self, run: Run, is_last: bool = False) -> None:
         """In the middle of an epoch, whatever ``--checkpoint-steps`` says. Collective."""
         run.strategy.finish()
-        self._save(run, finite_sums(run), is_last)
+        self._save(run, run.divergence.finite_sums(), is_last)
 
     def _save(self, run: Run, sums: np.ndarray, is_last: bool, digest: str = "") -> None:
         """Rank 0 writes, and says once what it cannot write. Collective."""
@@ -132,6 +131,9 @@ class Preemption(QuietHook):
             if run.position < run.steps_per_epoch:
                 if self._checkpoints:
                     self._checkpoints.save_now(run, is_last=True)
+                else:
+                    run.strategy.finish()
+                    run.divergence.finite_sums()  # which may be why the ranks stop
                 self._stop(run)
             self._waits_for_epoch = True
 
@@ -161,24 +163,3 @@ class Summary(QuietHook):
         """Printed, recorded, and the run's result."""
         of_run = {"history": run.history, "derived": dict(run.derived.values)}
         run.result |= summary.say_end(run) | of_run
-
-
-def finite_sums(run: Run) -> np.ndarray:
-    """Loss and correct count of all ranks, float64 (2,), if they and the parameters are good to go on from. Collective.
-
-    Losses were computed before the last update, so each rank also looks at its part of the host's parameters. The sums
-    are the same on every rank, so all of them stop together. Raises ConfigurationError.
-    """
-    world, parameters = run.world, run.strategy.parameters
-    first, last = share(0, parameters.size, world.local_size, world.local_rank)
-    # NaN is the least and the largest where there is one; ``isfinite`` of all would make a vector.
-    part = parameters[first:last]
-    is_finite = np.isfinite(part.min(initial=0)) and np.isfinite(part.max(initial=0))
-    *sums, wrong = world.sum(np.array([run.loss, run.correct, not is_finite], np.float64))
-    became = "" if np.isfinite(sums[0]) else f"the loss became {sums[0]}"
-    if wrong and not became:
-        became = "the parameters became infinite or no numbers"
-    if became:
-        text = f"{became} in epoch {run.epoch}: try a smaller --learning-rate"
-        raise ConfigurationError(text).on_all_ranks()
-    return np.array(sums)

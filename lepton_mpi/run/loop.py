@@ -13,6 +13,9 @@ A model that normalises over all rows of a step has its micro-batches computed t
 ``build.py`` makes the run, ``hooks.py`` has what happens beside training: figures, evaluation, checkpoints, progress.
 """
 
+from collections.abc import Callable
+from math import isfinite
+
 from lepton_mpi.run.run import Run, Step
 from lepton_mpi.run.together import Together
 
@@ -21,6 +24,11 @@ def train(run: Run) -> None:
     """Make all steps of all epochs that are left, and call the hooks. Collective over ``run.world``."""
     after_step = [hook.after_step for hook in run.hooks]
     together = Together(run) if run.model.synchronised else None
+    make_step: Callable[[int, int], None] = (
+        run.divergence.step if run.divergence.looks_at_gradients else run.strategy.step
+    )
+    if run.drift:
+        make_step = run.drift.guarding(make_step)
     is_paused = False
     for _ in run.epochs():
         for hook in run.hooks:
@@ -33,7 +41,7 @@ def train(run: Run) -> None:
                     compute(run, step)
             else:
                 compute(run, step)
-            run.strategy.step(step.number, step.weight)
+            make_step(step.number, step.weight)
             for call in after_step:
                 call(run)
         is_paused = run.will_go_on_unsaved
@@ -52,11 +60,19 @@ def train(run: Run) -> None:
 def compute(run: Run, step: Step) -> None:
     """Fill the gradients of this rank's micro-batches of a step, and add up loss and correct count."""
     clock, model, parameters = run.world.clock, run.model, run.parameters
-    for _, vector, gradient, sync in run.strategy.shares(step.number):
+    twice = run.drift.twice if run.drift and run.drift.is_due() else None
+    looks, is_wrong = run.divergence.looks_at_gradients, run.divergence.is_wrong
+    for number, vector, gradient, sync in run.strategy.shares(step.number):
         clock.enter("input", step.number)
         batch = run.inputs.next(step.draw)
         clock.enter("compute")
         if batch.y.size:
-            run.add(model.loss_and_gradient(parameters, batch, gradient, sync))
+            sums = model.loss_and_gradient(parameters, batch, gradient, sync)
+            if isfinite(sums[0]) and not (looks and is_wrong(vector)):
+                run.add(sums)
+            else:
+                run.divergence.note(number, batch, vector, sums)
+            if twice and number == run.strategy.numbers[-1]:
+                twice(number, batch, vector)
         else:
             vector[:] = 0  # the last step of an epoch may be shorter

@@ -49,7 +49,7 @@ def forecast(run: Run) -> Forecast:
     own = {
         "activations": activations,
         "batch": max((rows for rows, _ in batches), default=0) * run.reader.row_bytes,
-        "vectors": run.strategy.own_vectors() * vector_bytes,
+        "vectors": (run.strategy.own_vectors() + run.divergence.vector_count) * vector_bytes,
         "result": vector_bytes,
     }
     counts = run.strategy.memory().items()

@@ -121,6 +121,7 @@ def checkpoint_of(run: Run, sums: np.ndarray, digest: str = "") -> checkpoint.Ch
         **checkpoint.target_scale_attribute(run.data.target_scale),
         **(run.best.attribute() if run.best else {}),
         **class_weights.attribute(run.model),
+        **run.divergence.attribute(),
     }
     strategy = run.strategy
     return checkpoint.Checkpoint(

@@ -62,11 +62,15 @@ _FREE = {
         "allreduce",
         "bucket_bytes",
         "segment_bytes",
+        "io_retry",
+        "on_nan",
+        "check_every",
+        "on_drift",
     ),
 }
 # Those of them that a run goes on with all the same, unless it is told otherwise.
 _KEPT = {"recipe", "data", "prepare", "x", "y", "epochs"} | {
-    *("keep_best", "restore_best", "early_stop")
+    *("keep_best", "restore_best", "early_stop", "on_nan", "check_every", "on_drift")
 }
 _OF_FOLDER = ("keep_best", "restore_best")
 # All of these add in the canonical order; threads and other ways of summing round otherwise, which is no mistake.

@@ -21,6 +21,8 @@ from lepton_mpi.optimizers.learning_rate import ReducedRate
 from lepton_mpi.options.config import Config
 from lepton_mpi.run.best import Best
 from lepton_mpi.run.defaults import Derived
+from lepton_mpi.run.divergence import Divergence
+from lepton_mpi.run.drift import Drift
 from lepton_mpi.run.hook import Hook
 from lepton_mpi.run.owned_folder import OwnedFolder
 from lepton_mpi.run.report import Report
@@ -59,6 +61,10 @@ class Run:
         This rank's part of every epoch's order; its micro-batches in turn; what gathers rows for evaluation.
     hooks : list of Hook
         Called in their order.
+    divergence : Divergence
+        What is done about numbers that are not finite.
+    drift : Drift or None
+        What looks for flipped bits.
     ends : ExitStack
         What ``close`` undoes.
     epoch, step, position : int
@@ -112,6 +118,8 @@ class Run:
     start: Start
     ends: ExitStack
     hooks: list[Hook] = field(default_factory=list)
+    divergence: Divergence = field(init=False)
+    drift: Drift | None = None
     epoch: int = 0
     step: int = 0
     position: int = 0
@@ -156,8 +164,9 @@ class Run:
 
     @property
     def will_go_on_unsaved(self) -> bool:
-        """Whether there are more epochs after this one, and no checkpoint in between."""
-        return self.epoch < self.config.epoch_count and not self.config.checkpoint
+        """Whether there are more epochs after this one, and no checkpoint or copy in between."""
+        is_kept = self.config.checkpoint or self.config.on_nan == "rollback"
+        return self.epoch < self.config.epoch_count and not is_kept
 
     def epochs(self) -> Iterator[int]:
         """Epochs that are left, each begun."""
@@ -207,6 +216,7 @@ class Run:
         Raises LauncherError on every rank, once all is given back, if a checkpoint that should be there could not be written.
         """
         lacking = self.lacking()
+        self.divergence.close()
         self.strategy.close()
         if self.trace:
             self.trace.close()

@@ -87,7 +87,9 @@ class Together:
                 micro_batches.append(MicroBatch(number, batch, self._gradients[slot]))
             else:
                 self._vectors[slot][:] = 0
-        run.add(run.model.loss_and_gradients(run.parameters, micro_batches, self._exchange))
+        sums = run.model.loss_and_gradients(run.parameters, micro_batches, self._exchange)
+        computed = zip(numbers, batches, self._vectors[: len(numbers)], strict=True)
+        run.divergence.add([each for each in computed if each[1].y.size], sums)
         shares = run.strategy.shares(step.number)
         for share, vector in zip(shares, self._vectors[: len(numbers)], strict=True):
             share.vector[:] = vector

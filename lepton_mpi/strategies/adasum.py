@@ -20,7 +20,7 @@ import numpy as np
 from lepton_mpi.collectives.messages.mpi import MpiTransport
 from lepton_mpi.collectives.messages.neighbours import NeighbourExchange
 from lepton_mpi.strategies.clipping import ReplicatedNorm, clipped_scale
-from lepton_mpi.strategies.strategy import Setting, Share, Strategy, StrategyBase
+from lepton_mpi.strategies.strategy import Copy, Setting, Share, SkipScope, Strategy, StrategyBase
 from lepton_mpi.strategies.workers import RankWorker, ranks_by_place
 
 _TAG = 10
@@ -31,6 +31,7 @@ class Adasum(StrategyBase):
     """See the module. Making one and stepping are collective over the group."""
 
     reproducible = freezes = True
+    skips: SkipScope = "all"
 
     def __init__(self, setting: Setting) -> None:
         group, layout = setting.group, setting.layout
@@ -108,6 +109,10 @@ class Adasum(StrategyBase):
         return self._messages.run(
             [ranks[place] for place in targets], [ranks[place] for place in sources]
         )
+
+    def copies(self) -> list[Copy]:
+        """See ``Strategy``: of the same gradient all ranks make the same."""
+        return self.copies_at_end()
 
     def own_vectors(self) -> int:
         """With what is sent, and what came from each that was heard of."""

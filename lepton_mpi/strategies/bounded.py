@@ -22,7 +22,7 @@ al., "Hogwild!", NeurIPS 2011. Changes as messages: the filter-free form of Li e
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -42,7 +42,7 @@ from lepton_mpi.strategies.frozen import FrozenValues
 from lepton_mpi.strategies.host_state import host_state
 from lepton_mpi.strategies.micro_batches import sums_of_run
 from lepton_mpi.strategies.norm_kernels import sum_of_squares
-from lepton_mpi.strategies.strategy import Setting, Share, Strategy, StrategyBase
+from lepton_mpi.strategies.strategy import Setting, Share, SkipScope, Strategy, StrategyBase
 from lepton_mpi.strategies.strategy_options import BoundedOptions
 from lepton_mpi.strategies.workers import Mean, check_worker_count
 
@@ -54,6 +54,7 @@ class Bounded(StrategyBase):
     """See the module. Making one and ``finish`` are collective over the group; ``step`` is not."""
 
     is_shared = can_share_out = freezes = True
+    skips: SkipScope = "rank"
 
     def __init__(self, setting: Setting, options: BoundedOptions) -> None:
         group, layout, dtype = setting.group, setting.layout, setting.dtype
@@ -115,6 +116,16 @@ class Bounded(StrategyBase):
         self._clock.enter("waiting")
         self._until(lambda: self._clocks.all_raised(0, self._made - self._options.staleness))
         self._clock.enter("compute")
+
+    def skip(self, step: int) -> None:
+        """See ``Strategy``: as a rank without a row."""
+        self.step(step, 0)
+
+    def restore(self, parameters: np.ndarray | None, state: Mapping[str, np.ndarray]) -> None:
+        """See ``Strategy``."""
+        super().restore(parameters, state)
+        if self._begun and self._lane:
+            self._lane.forget()
 
     def _update(self, step: int, weight: int) -> None:
         scale = 1.0 / weight
@@ -216,8 +227,12 @@ class _Lane:
 
     def begin(self) -> None:
         """Before the first step, when all hosts have the same parameters."""
-        self._base[:] = self._parameters[slice(*self._part)]
+        self.forget()
         self._expect()
+
+    def forget(self) -> None:
+        """All hosts have the same parameters, whatever they were when the last change was sent."""
+        self._base[:] = self._parameters[slice(*self._part)]
 
     def _expect(self) -> None:
         for request in self._receives.values():

@@ -17,7 +17,7 @@ With ``--compress`` the sums between hosts are of compressed gradients, as those
 Source: Agarwal and Duchi, "Distributed delayed stochastic optimization", NeurIPS 2011; with one step of delay as in Li et al., "Pipe-SGD", NeurIPS 2018.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -37,7 +37,7 @@ from lepton_mpi.strategies.executor import Executor
 from lepton_mpi.strategies.host_state import host_state, vector_counts
 from lepton_mpi.strategies.micro_batches import NodeSums
 from lepton_mpi.strategies.norm_kernels import sum_of_squares
-from lepton_mpi.strategies.strategy import Setting, Share, Strategy
+from lepton_mpi.strategies.strategy import Copy, Setting, Share, Strategy
 
 
 class _Exchange:
@@ -167,6 +167,15 @@ class Delayed(Compressing, Executor):
         self._under_way = _UnderWay(self._exchange, step, weight)
         self._clock.enter("compute")
 
+    def skip(self, step: int) -> None:
+        """See ``Strategy``: the step before is made."""
+        self.finish()
+
+    def restore(self, parameters: np.ndarray | None, state: Mapping[str, np.ndarray]) -> None:
+        """See ``Strategy``."""
+        super().restore(parameters, state)
+        self._begun = False
+
     def finish(self) -> None:
         """See ``Strategy``: nothing is under way then."""
         self._clock.enter("communication")
@@ -191,6 +200,16 @@ class Delayed(Compressing, Executor):
         self.parameters[:] = self._master
         self._seconds += exchange.take_seconds()
         self._under_way = None
+
+    def copies(self) -> list[Copy]:
+        """See ``Strategy``: the master and its state, and what each rank computes with. What is under way stays so."""
+        state = {"parameters": self._master, **self.optimizer.named_state}
+        of_host = [Copy(name, vector, True) for name, vector in state.items()]
+        return [Copy("a rank's parameters", self.parameters, False), *of_host]
+
+    def copies_at_end(self) -> list[Copy]:
+        """The same."""
+        return self.copies()
 
     def memory(self) -> dict[str, int]:
         """Vectors that the host holds; each rank has a copy of parameters and gradients besides."""

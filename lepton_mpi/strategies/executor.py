@@ -4,7 +4,7 @@ from typing import Any
 
 from lepton_mpi.collectives.choosing.tuning import Choice
 from lepton_mpi.optimizers.optimizer import Optimizer
-from lepton_mpi.strategies.strategy import StrategyBase
+from lepton_mpi.strategies.strategy import Copy, SkipScope, StrategyBase
 
 
 class Executor(StrategyBase):
@@ -21,12 +21,18 @@ class Executor(StrategyBase):
     """
 
     is_in_step = freezes = True
+    skips: SkipScope = "all"
     bucket_count: int
     optimizer: Optimizer
 
     def __init__(self, choice: Choice) -> None:
         self.choice = choice
         self.reproducible = choice.algorithm in ("host", "two_level")
+
+    def copies(self) -> list[Copy]:
+        """See ``Strategy``: all ranks make the same step."""
+        self.finish()
+        return self.copies_at_end()
 
     def facts(self) -> dict[str, Any]:
         """Which allreduce, why, and in how many buckets."""

@@ -57,6 +57,8 @@ class OverlappedParameters(Compressing, Executor):
         self._setting, self._group = setting, setting.group
         self._use(compression, setting)
         self.can_share_out = compression is None  # which serves one sum
+        # What was left out of a payload has the gradient in it.
+        self.skips = "all" if compression is None else ""
         buckets = list(setting.buckets)
         self._buckets = compression.buckets(buckets) if compression else buckets
         self.bucket_count, self._clock = len(self._buckets), setting.group.clock
@@ -95,7 +97,7 @@ class OverlappedParameters(Compressing, Executor):
         self._step = 0
         self._not_updated: list[int] = []
         self._not_seen: set[int] = set()
-        self._has_begun = False
+        self._has_begun = self._drops = False
 
     def shares(self, step: int) -> Iterable[Share]:
         """See ``Strategy``."""
@@ -168,6 +170,17 @@ class OverlappedParameters(Compressing, Executor):
         self._sum.poll()
         self._clock.enter("compute")
 
+    def skip(self, step: int) -> None:
+        """See ``Strategy``: the sums come in, and nobody uses them."""
+        self._step += 1
+        self._has_begun, self._drops = False, True
+        self._not_updated, self._not_seen = (
+            list(range(self.bucket_count)),
+            set(range(self.bucket_count)),
+        )
+        self.finish()
+        self._drops = False
+
     def finish(self) -> None:
         """See ``Strategy``."""
         self._complete(range(self.bucket_count))
@@ -193,7 +206,8 @@ class OverlappedParameters(Compressing, Executor):
         if not self._not_updated or not self._sum.host_is_through():
             return
         for bucket in filter(self._sum.is_complete, self._not_updated):
-            slice_ = self._sum.slices[bucket]
-            self.optimizer.update(self.parameters, self._gradient, *slice_)
+            if not self._drops:
+                slice_ = self._sum.slices[bucket]
+                self.optimizer.update(self.parameters, self._gradient, *slice_)
             self._updated.raise_own(bucket, self._step)
         self._not_updated = [b for b in self._not_updated if not self._sum.is_complete(b)]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from lepton_mpi.optimizers.optimizer import Optimizer
 from lepton_mpi.optimizers.settings import Settings
 from lepton_mpi.sync import Sync
 from lepton_mpi.vectors import Layout, Views
+
+# Which ranks leave a step out together.
+SkipScope = Literal["", "rank", "host", "all"]
 
 
 class Share(NamedTuple):
@@ -32,6 +35,22 @@ class Share(NamedTuple):
     vector: np.ndarray
     gradient: Views
     sync: Sync
+
+
+class Copy(NamedTuple):
+    """A flat vector that several hold with the same bits.
+
+    Attributes
+    ----------
+    name : str
+    vector : shape (layout.size,)
+    is_of_host : bool
+        Whether the ranks of a host hold it together, else each rank has its own.
+    """
+
+    name: str
+    vector: np.ndarray
+    is_of_host: bool
 
 
 class Strategy(Protocol):
@@ -59,6 +78,8 @@ class Strategy(Protocol):
         Micro-batches of which ``step`` is told the weight, 0 where they are empty; None: all of the step, over all ranks.
     can_share_out : bool
         Whether ``share_out`` may be called. It changes no bit of what is ``reproducible``.
+    skips : {"", "rank", "host", "all"}
+        Ranks that make a step together, so that all of them leave it out or none, by ``skip``; "" where it cannot be called.
     compresses : bool
         Whether it follows ``Setting.compress``; else a run with a codec is refused.
     """
@@ -73,6 +94,7 @@ class Strategy(Protocol):
     weighed: Sequence[int] | None
     can_share_out: bool
     compresses: bool
+    skips: SkipScope
 
     def shares(self, step: int) -> Iterable[Share]:
         """This rank's micro-batches of step ``step``, which counts from 1; all of them, then ``step``."""
@@ -84,6 +106,12 @@ class Strategy(Protocol):
         Some of the work may go on in the background until ``finish``, or until ``Sync.need``. Collective over the group.
         While it waits for other ranks the group's ``clock`` is in phase communication or waiting, and in compute behind it:
         a report of a hang names the ranks that are in neither. The same holds for ``finish``.
+        """
+
+    def skip(self, step: int) -> None:
+        """In place of ``step``, on all ranks of ``skips``: the gradients are dropped, parameters and state stay as they are.
+
+        Who exchanges something besides the gradients of a step still does. Collective as ``step``.
         """
 
     def finish(self) -> None:
@@ -108,11 +136,19 @@ class Strategy(Protocol):
     def collect(self) -> None:
         """Have in ``state`` what other hosts hold. Collective, after ``finish`` and before ``state``."""
 
+    def copies(self) -> list[Copy]:
+        """What has the same bits wherever it is held after every step, complete when this returns, and until the next step; nothing
+        where ranks differ between two meetings. To be called between two steps. Collective over the group.
+        """
+
+    def copies_at_end(self) -> list[Copy]:
+        """The same after ``finish``."""
+
     def state(self) -> dict[str, np.ndarray]:
         """Flat vectors beside the parameters that a run goes on from, by name."""
 
     def restore(self, parameters: np.ndarray | None, state: Mapping[str, np.ndarray]) -> None:
-        """Take both from a checkpoint; None leaves the parameters. ValueError for other names than those of ``state``."""
+        """Take both from a checkpoint, or from a copy between two steps, after ``finish``; None leaves the parameters. ValueError for other names than those of ``state``."""
 
     def facts(self) -> dict[str, Any]:
         """How it works, for the record of a run's beginning; ``str(strategy)`` says it to people."""
@@ -142,7 +178,11 @@ class StrategyBase:
     weighed: Sequence[int] | None = None
     can_share_out: bool = False
     compresses: bool = False
+    skips: SkipScope = ""
     optimizer: Optimizer | None = None
+
+    def skip(self, step: int) -> None:
+        """Nothing is under way before ``step``. Of those that say so by ``skips``."""
 
     def finish(self) -> None:
         """``step`` has left nothing to do."""
@@ -161,6 +201,16 @@ class StrategyBase:
 
     def collect(self) -> None:
         """Every host has all of the state."""
+
+    def copies(self) -> list[Copy]:
+        """Nothing is known of steps."""
+        return []
+
+    def copies_at_end(self) -> list[Copy]:
+        """Parameters and the optimizer's state."""
+        state = self.optimizer.named_state if self.optimizer else {}
+        vectors = {"parameters": self.parameters, **state}
+        return [Copy(name, vector, self.is_shared) for name, vector in vectors.items()]
 
     def state(self) -> dict[str, np.ndarray]:
         """The optimizer's vectors by name."""

@@ -28,7 +28,7 @@ from lepton_mpi.strategies.clipping import ReplicatedNorm, clipped_scale
 from lepton_mpi.strategies.frozen import FrozenValues
 from lepton_mpi.strategies.micro_batches import sums_of_run
 from lepton_mpi.strategies.norm_kernels import sum_of_squares
-from lepton_mpi.strategies.strategy import Setting, Share, Strategy, StrategyBase
+from lepton_mpi.strategies.strategy import Setting, Share, SkipScope, Strategy, StrategyBase
 
 
 class RankWorker:
@@ -219,6 +219,7 @@ class Workers(StrategyBase):
         self.worker, self._clock, self._group = worker, setting.group.clock, setting.group
         self.parameters, self.optimizer = worker.parameters, worker.optimizer
         self.is_shared, self.kernels = worker.is_shared, worker.kernels
+        self.skips: SkipScope = "host" if worker.is_shared else "rank"
         self.numbers, self.weighed = worker.numbers, worker.weighed
         self.part = self.parameters[worker.part]
         self._state_mean = Mean(worker.peers, [each[worker.part] for each in self.optimizer.state])
@@ -261,6 +262,10 @@ class Workers(StrategyBase):
         self.exchange(step)
         self._frozen.put_back()
         self._clock.enter("compute")
+
+    def skip(self, step: int) -> None:
+        """See ``Strategy``: as a worker without a row; it meets the others when that is due."""
+        self.step(step, 0)
 
     def finish(self) -> None:
         """See ``Strategy``: all workers have the same parameters then, and the same state."""

@@ -39,8 +39,8 @@ _SIOCGIFADDR = 0x8915
 _IDLE_PART, _PROBES = 0.5, 4
 
 # What one leader sends another, and what a connection itself says.
-FAILED, LEFT, WANTED, PROPOSED, YES, NO, DECIDED = range(7)
-ENDED, UNREACHABLE = 7, 8
+FAILED, LEFT, WANTED, PROPOSED, YES, NO, DECIDED, FORGOTTEN = range(8)
+ENDED, UNREACHABLE = 8, 9
 _WORD = struct.Struct("<Bq")
 
 

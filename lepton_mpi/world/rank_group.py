@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from hashlib import blake2b
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,6 +14,7 @@ import numpy as np
 from lepton_mpi import launcher
 from lepton_mpi.errors import ConfigurationError, LeptonError, RankError
 from lepton_mpi.world import memory, shared_memory
+from lepton_mpi.world.calls import ROOM_BYTES, Call, Calls
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -61,7 +64,7 @@ class RankGroup:
     ) -> None:
         from lepton_mpi.world.mpi import MPI, mpi_library
 
-        self.comm, self.clock = comm, clock
+        self.comm, self.clock, self._calls = comm, clock, Calls(comm)
         self.collective_comm: MPI.Comm = comm.Dup()
         self.rank, self.size = comm.rank, comm.size
         self.host_comm: MPI.Comm = comm.Split_type(MPI.COMM_TYPE_SHARED, key=self.rank)
@@ -78,6 +81,7 @@ class RankGroup:
         self._parent, self._groups = parent, list[RankGroup]()
         # What a part of the job agrees on the rest knows nothing of: ``run`` ends the job with it.
         self._is_job: bool = parent is None or (parent._is_job and self.size == parent.size)
+        self._calls.is_job = self._is_job
         self._is_open = True
 
     def catching_signals(self) -> AbstractContextManager[None]:
@@ -122,6 +126,8 @@ class RankGroup:
 
     def agree(self, error: LeptonError | None) -> None:
         """Raise, on every rank, the error of the lowest rank that has one. Collective."""
+        if not self._calls.meet(Call("agree"), error is not None).any():
+            return
         errors = self.comm.allgather(error and (type(error), str(error)))
         for kind, message in filter(None, errors):
             agreed = kind(message)
@@ -143,6 +149,9 @@ class RankGroup:
 
         Of dicts, the message has what differs.
         """
+        told = self._calls.meet(Call("agree_on"), _digest(value))
+        if (told == told[0]).all() and told[0]:
+            return
         values = self.comm.allgather(value)
         for rank, other in enumerate(values):
             if other != values[0]:
@@ -155,24 +164,32 @@ class RankGroup:
 
     def broadcast(self, value: Any) -> Any:
         """Rank 0's ``value``, any that can be pickled. Collective."""
+        self._calls.meet(Call("broadcast"))
         return self.comm.bcast(value)
 
     def sum(self, values: np.ndarray) -> np.ndarray:
         """Sum of a small array over ranks, in rank order, so that all ranks get the same bits. Collective."""
+        values = np.ascontiguousarray(values)
+        call = Call("sum", values.dtype.name, values.size)
+        if values.nbytes <= ROOM_BYTES:
+            self._calls.meet(call, 0, values)
+            return self._calls.more_of(values).sum(axis=0)
+        self._calls.meet(call)
         everybody = np.empty((self.size, *values.shape), values.dtype)
-        self.comm.Allgather(np.ascontiguousarray(values), everybody)
+        self.comm.Allgather(values, everybody)
         return everybody.sum(axis=0)
 
     def array_of(self, rank: int, values: np.ndarray) -> np.ndarray:
         """The ``values`` of one rank, of one dimension and any length, on all. Collective."""
-        count = self.comm.bcast(len(values), root=rank)
+        counts = self._calls.meet(Call("array_of", values.dtype.name, root=rank), len(values))
+        count = int(counts[rank])
         found = values if self.rank == rank else np.empty(count, values.dtype)
         self.comm.Bcast(found, root=rank)
         return found
 
     def least(self, value: int) -> int:
         """The least of all ranks' whole numbers. Collective."""
-        return min(self.comm.allgather(value))
+        return int(self._calls.meet(Call("least"), value).min())
 
     # -- memory ----------------------------------------------------------------------------------
 
@@ -265,6 +282,15 @@ def _different(one: Any, other: Any) -> tuple[Any, Any]:
         return one, other
     keys = [key for key in one | other if one.get(key) != other.get(key)]
     return tuple({key: side[key] for key in keys if key in side} for side in (one, other))  # type: ignore[return-value]
+
+
+def _digest(value: Any) -> int:
+    """Of what ``value`` says, the same for equal ones of one program; 0 where it cannot be told. Others are compared themselves."""
+    try:
+        content = pickle.dumps(value)
+    except (pickle.PicklingError, TypeError, AttributeError):
+        return 0
+    return int.from_bytes(blake2b(content, digest_size=7).digest(), "little")
 
 
 def places_of_hosts(ranks_of_hosts: list[list[int]]) -> list[range]:

@@ -13,6 +13,9 @@ watchdogs' threads of the leaders, over the connections of ``host_links.py``:
     every leader     writes it and then looks at its ranks: none may have come so far. It says yes, or no and how far they are.
     leader of host 0 after yes from all: decided; after a no: proposes a later step
 
+A rank may ask for it, too, without a signal. If the ranks then end their run by an error, and the job goes on, they forget it: the leader of
+host 0 says so to all others, and has their answers behind all that they said before.
+
 A rank that comes to a proposed step waits until it is decided or replaced. Two steps, since a rank's last store may still be on its
 way to the leader's core; it is not when the rank has made another step.
 """
@@ -31,7 +34,16 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from lepton_mpi import early_signals
-from lepton_mpi.world.host_links import DECIDED, NO, PROPOSED, WANTED, YES, HostLinks, News
+from lepton_mpi.world.host_links import (
+    DECIDED,
+    FORGOTTEN,
+    NO,
+    PROPOSED,
+    WANTED,
+    YES,
+    HostLinks,
+    News,
+)
 
 if TYPE_CHECKING:
     from lepton_mpi.world.rank_group import RankGroup
@@ -42,6 +54,8 @@ SIGNALS = (*early_signals.SIGNALS, signal.SIGINT)
 _TIME_LIMIT = 1000
 
 _SIGNAL, _STEP, _IS_DECIDED, _MADE = 0, 1, 2, 3
+# In place of a signal's number.
+_ASKED = 1 << 16
 _WAIT_SECONDS = 0.001
 # Of steps, between the last one made and the next one proposed, which doubles while that is too late.
 _MARGIN_MAX = 1024
@@ -76,6 +90,7 @@ class Stopping:
         self._agreed: set[int] = set()
         self._is_open, self._margin = False, 2
         self._stop_at = math.inf
+        self._lock, self._answers, self._is_forgetting = threading.Lock(), 0, False
 
     def begin(self, step: int) -> None:
         """Training begins with step ``step + 1``."""
@@ -103,10 +118,47 @@ class Stopping:
         """Whether it is the time that stops them, and not a signal; known on rank 0."""
         return self._words[_SIGNAL] == _TIME_LIMIT
 
+    def ask(self) -> None:
+        """This rank wants all to stop, soon: the leader's watchdog looks about once a second. Does nothing where hosts cannot agree."""
+        if not self._links.unwatched:
+            self._words[_SIGNAL] = self._words[_SIGNAL] or _ASKED
+
+    @property
+    def has_signal(self) -> bool:
+        """Whether this host knows of a signal."""
+        return self._words[_SIGNAL] not in (0, _ASKED)
+
+    def forget(self) -> None:
+        """All that was asked for. Collective over the job, which meets afterwards."""
+        if not self._is_leader or self._links.unwatched:
+            return
+        if self._is_root:
+            with self._lock:
+                self._is_forgetting = True
+                self._links.send(FORGOTTEN)
+        is_over = self._all_have_forgotten if self._is_root else self._has_forgotten
+        while not is_over():
+            time.sleep(_WAIT_SECONDS)
+        with self._lock:
+            self._begin_anew()
+
+    def _all_have_forgotten(self) -> bool:
+        return self._answers == self._others
+
+    def _has_forgotten(self) -> bool:
+        return self._answers > 0
+
+    def _begin_anew(self) -> None:
+        for word in (_SIGNAL, _STEP, _IS_DECIDED):
+            self._words[word] = 0
+        self._is_open, self._margin, self._answers, self._is_forgetting = False, 2, 0, False
+
     @property
     def reason(self) -> str:
         """Name of the signal; ``a signal`` where another host got it."""
         number = self._words[_SIGNAL]
+        if number == _ASKED:
+            return "a rank's request"
         return signal.Signals(number).name if number in SIGNALS else "a signal"
 
     # -- the watchdog's thread ---------------------------------------------------------------------
@@ -124,19 +176,33 @@ class Stopping:
         """What is to be done by a leader; called about once a second, too."""
         if self._is_root and time.monotonic() >= self._stop_at and not self._words[_SIGNAL]:
             self._words[_SIGNAL] = _TIME_LIMIT
+        with self._lock:
+            self._look()
+
+    def _look(self) -> None:
         if not self._is_leader or not self._words[_SIGNAL] or self._words[_IS_DECIDED]:
             return
         if not self._is_root:
             self._links.send(WANTED, self._words[_SIGNAL])
-        elif not self._is_open:
+        elif not self._is_open and not self._is_forgetting:
             self._propose(self._last_made())
 
     def heard(self, news: News) -> None:
         """From the leader of another host."""
+        with self._lock:
+            self._heard(news)
+
+    def _heard(self, news: News) -> None:
         step = self._words[_STEP]
+        if news.kind == FORGOTTEN:
+            self._answers += 1
+            if not self._is_root:
+                self._links.send(FORGOTTEN)
+        if self._is_forgetting:
+            return
         if news.kind == WANTED:
             self._words[_SIGNAL] = self._words[_SIGNAL] or news.value
-            self.look()
+            self._look()
         elif news.kind == PROPOSED:
             answer = (YES, news.value) if self._write(news.value) else (NO, self._last_made())
             self._links.send(*answer)

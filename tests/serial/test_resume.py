@@ -207,6 +207,10 @@ _FREE = {
     "prepare": "--label y",
     "x": "features",
     "y": "labels",
+    "on_nan": "skip",
+    "io_retry": 9.0,
+    "check_every": 10,
+    "on_drift": "repair",
 }
 
 

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lepton_mpi.data.files import checksum_kernels, stored_rows
-from lepton_mpi.data.files.stored_rows import StoredFile, StoredRows
+from lepton_mpi.data.files.stored_file import StoredFile
+from lepton_mpi.data.files.stored_rows import StoredRows
 from lepton_mpi.errors import DataError
 from tests import reference
 
@@ -372,7 +373,9 @@ def test_a_file_that_has_become_shorter_is_told(tmp_path, storage):
     x, path = content((20, 50), "f8"), tmp_path / "a.h5"
     rows = written(path, x, **storage)
     os.truncate(path, 1000)
-    with pytest.raises(DataError, match=r"a\.h5: /x: the file has become shorter"):
+    with pytest.raises(
+        DataError, match=r"a\.h5: /x: rows 0 to 19: the file has become shorter: 1000 bytes"
+    ):
         read(rows, 0, 20, "f4")
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from lepton_mpi.batch import Input
 from lepton_mpi.data.files import hdf5
-from lepton_mpi.data.files.stored_rows import StoredFile, StoredRows
+from lepton_mpi.data.files.stored_file import StoredFile
+from lepton_mpi.data.files.stored_rows import StoredRows
 from lepton_mpi.data.tables import Table
 from lepton_mpi.errors import DataError
 from tests.serial.data_files import load, read_all, table, write

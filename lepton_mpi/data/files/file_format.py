@@ -43,13 +43,15 @@ windows of a text overlap, groups belong together, balancing repeats rows. Files
     about/categories/N              texts of feature N of a table, if it has codes; the text in place k has code k
     about/inputs/columns            names of the columns in train/inputs/categories (prepare --categories inputs)
     about/inputs/categories/N       texts of column N of them
+    about/checksums/train/x, …      uint32 (blocks,): CRC-32 of every block of a data set in one piece, of as many rows as attribute rows
+                                    says (block_sums.py); absent in files of versions before, which are read all the same
     about/vocabulary                texts of the tokens, in the order of their ids
     about/statistics/…              float64 (units,): count, mean, std, minimum and maximum of the training rows as
                                     stored; a unit is a feature, a channel or everything, see normalisation in the report
 
 Storage is that of HDF5 1.10, which h5py 3.11 and later read. Data sets of rows are chunked by rows, about 1 MiB a
 chunk, with Fletcher32, and with gzip and shuffle if asked for; or contiguous (``--layout contiguous``), which can be
-mapped into memory and has no checksum. Nothing in the file depends on the time, the machine or the number of ranks
+mapped into memory and has checksums beside it. Nothing in the file depends on the time, the machine or the number of ranks
 that wrote it. Texts are fixed-length UTF-8. There are no links, references, or data outside the file.
 A file is written under a temporary name, synced and renamed: it is whole or not there.
 """

@@ -4,7 +4,7 @@ HDF5 says once where the bytes lie; they are then read by ``pread`` into the cal
 That spares the way through its chunk cache and its slow checksum, holds neither its lock nor Python's while bytes are read and unpacked, and never unpacks more than a chunk can hold, whatever the file claims
 (``stored.py`` tells why HDF5 cannot be trusted with that).
 
-    in one piece            read to where they are wanted
+    in one piece            read to where they are wanted; with checksums by block (block_sums.py), as the next
     chunks of whole rows    the same, and their checksum is computed there
     packed, cut in columns, of another type, or wanted in part
                             into a chunk's scratch first, from which they are copied and converted
@@ -15,14 +15,14 @@ The chunk in the scratch is kept: the next run of rows often begins in it.
 import copy
 import mmap
 import os
-from pathlib import Path
 
 import h5py
 import numpy as np
 from h5py import h5d, h5z
 
-from lepton_mpi.data.files import stored, trust
+from lepton_mpi.data.files import block_sums, stored, trust
 from lepton_mpi.data.files.checksum_kernels import fletcher32
+from lepton_mpi.data.files.stored_file import StoredFile
 from lepton_mpi.errors import DataError
 from lepton_mpi.wording import one_line
 
@@ -32,26 +32,6 @@ except ImportError:  # not made for this processor
     import zlib
 
 _MAP_NORESERVE = 0x4000  # not in Python's own list before 3.13
-
-
-class StoredFile:
-    """An HDF5 file that stays open for reading after HDF5 has closed it, as long as this object lives.
-
-    Parameters
-    ----------
-    path : Path
-        For messages.
-    file : h5py.File
-    """
-
-    def __init__(self, path: Path, file: h5py.File) -> None:
-        # The same file for sure, even if another has taken its name.
-        self.path, self.descriptor = path, os.dup(file.id.get_vfd_handle())
-        self.size = os.fstat(self.descriptor).st_size
-
-    def __del__(self) -> None:
-        if hasattr(self, "descriptor"):
-            os.close(self.descriptor)
 
 
 class StoredRows:
@@ -70,7 +50,7 @@ class StoredRows:
     row_count : int
     row_shape : tuple of int
     chunk_rows : int
-        Rows that can only be read together; 1 where they lie in one piece.
+        Rows that can only be read together; 1 where they lie in one piece and have no checksums.
     map_offset : int or None
         Byte of the file where the rows begin, if they lie in one piece.
     """
@@ -88,7 +68,10 @@ class StoredRows:
         layout = dataset.id.get_create_plist().get_layout()
         self.map_offset = dataset.id.get_offset() if layout == h5d.CONTIGUOUS else None
         self.chunk_rows = 1
-        self._whole = None
+        self._whole, self._sums, self._reading = None, None, (0, 0)
+        if self.map_offset is not None:
+            self._sums = block_sums.sums_of(file.path, dataset, file.size)
+            self.chunk_rows = self._sums.rows if self._sums else 1
         self.forget()
         if self._chunks is not None:
             self._lay_out(dataset.chunks)
@@ -115,13 +98,37 @@ class StoredRows:
         if start >= stop or 0 in self.row_shape:
             return
         shaped = out.reshape(stop - start, *self.row_shape)
+        self._reading = start, stop
         if self._whole is not None:
             _convert(self._whole[start:stop], shaped)
+        elif self._sums is not None:
+            for number in range(start // self.chunk_rows, -(-stop // self.chunk_rows)):
+                self._read_block(number, start, stop, shaped)
         elif self._chunks is None:
             self._read_piece(start, stop, shaped)
         else:
             for group in range(start // self.chunk_rows, -(-stop // self.chunk_rows)):
                 self._read_group(group, start, stop, shaped)
+        if not self._has_checksums and (text := self._file.changed()):
+            raise self._unreadable(text)
+
+    def check_sums(self, start: int, rows: np.ndarray) -> None:
+        """Compare rows from ``start`` on, as they lie in the file, with the checksums of whole blocks of them. Raises DataError."""
+        if self._sums is None:
+            return
+        for number in range(-(-start // self.chunk_rows), -(-self.row_count // self.chunk_rows)):
+            first, last = self._rows_of_block(number)
+            if last - start > len(rows):
+                return
+            self._check_block(number, rows[first - start : last - start])
+
+    def check_there(self, row: int) -> None:
+        """That what is mapped may be touched: of a file that was cut short Linux ends who does. ``row`` is for the message.
+
+        Raises DataError.
+        """
+        if text := self._file.changed():
+            raise DataError(f"{self.path}: {self.name}: row {row}: {text}")
 
     def mapped(self, shape: tuple[int, ...]) -> np.ndarray:
         """All rows where the system has them in memory, or reads them when they are touched; not to be written to.
@@ -179,6 +186,45 @@ class StoredRows:
         self._pread(wanted.reshape(-1).view(np.uint8), self.map_offset + start * row_bytes)
         if not is_same:
             _convert(wanted, out)
+
+    @property
+    def _has_checksums(self) -> bool:
+        is_checked = self._chunks is not None and h5z.FILTER_FLETCHER32 in self._chunks.filters
+        return self._sums is not None or is_checked
+
+    def _rows_of_block(self, number: int) -> tuple[int, int]:
+        first = number * self.chunk_rows
+        return first, min(first + self.chunk_rows, self.row_count)
+
+    def _read_block(self, number: int, start: int, stop: int, out: np.ndarray) -> None:
+        """Those of rows [start, stop) that lie in a block with a checksum; out[0] is row ``start``."""
+        first, last = self._rows_of_block(number)
+        begin, end = max(start, first), min(stop, last)
+        is_all = (begin, end) == (first, last)
+        if is_all and out.dtype == self.dtype and not self._has(number):
+            self._read_checked_block(number, out[begin - start : end - start])
+            return
+        if not self._has(number):
+            self._scratch_number = -1
+            if self._scratch is None:
+                self._scratch = np.empty((self.chunk_rows, *self.row_shape), self.dtype)
+            self._read_checked_block(number, self._scratch[: last - first])
+            self._scratch_number = number
+        _convert(self._scratch[begin - first : end - first], out[begin - start : end - start])
+
+    def _read_checked_block(self, number: int, out: np.ndarray) -> None:
+        row_bytes = self.dtype.itemsize * int(np.prod(self.row_shape, dtype=np.int64))
+        target = out.reshape(-1).view(np.uint8)
+        self._pread(target, self.map_offset + number * self.chunk_rows * row_bytes)
+        self._check_block(number, target)
+
+    def _check_block(self, number: int, content: np.ndarray) -> None:
+        if not self._sums.fits(number, content):
+            first, last = self._rows_of_block(number)
+            changed = self._file.changed() or "its checksum does not fit"
+            raise DataError(
+                f"{self.path}: {self.name}: rows {first} to {last - 1}: damaged: {changed}"
+            )
 
     def _read_group(self, group: int, start: int, stop: int, out: np.ndarray) -> None:
         """Those of rows [start, stop) that lie in the chunks of ``group``; out[0] is row ``start``."""
@@ -280,16 +326,20 @@ class StoredRows:
         wanted, got = sum(map(len, parts)), 0
         while got < wanted:
             try:
-                count = os.preadv(self._file.descriptor, parts, start + got)
+                count = self._file.read(parts, start + got)
             except OSError as error:
-                raise DataError(f"{self.path}: {self.name}: {one_line(error)}") from None
+                raise self._unreadable(one_line(error)) from None
             if count == 0:
-                raise DataError(f"{self.path}: {self.name}: the file has become shorter")
+                raise self._unreadable(self._file.changed() or "the file ends before them")
             got += count
             while parts and count >= len(parts[0]):
                 count -= len(parts.pop(0))
             if parts:
                 parts[0] = parts[0][count:]
+
+    def _unreadable(self, reason: str) -> DataError:
+        start, stop = self._reading
+        return DataError(f"{self.path}: {self.name}: rows {start} to {stop - 1}: {reason}")
 
     def _damaged(self, number: int, reason: str) -> DataError:
         first = int(self._chunks.offsets[number][0])
