@@ -13,6 +13,7 @@ from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options import combinations, names, own
 from lepton_mpi.options.by_rule import EARLIER, Settled, by_rule
 from lepton_mpi.options.class_weights import ClassWeightsText
+from lepton_mpi.options.duration import Duration
 from lepton_mpi.options.kinds import (
     Bytes,
     NameOrFile,
@@ -75,8 +76,8 @@ class Training(Checked):
     )
     io_retry: float = option(
         60.0,
-        "seconds for which reads are tried again while the file system is out of reach",
-        AT_LEAST_0,
+        "time for which reads are tried again while the file system is out of reach",
+        kind=Duration(),
     )
     shuffle: Literal["auto", "full", "blocks"] = option(
         "auto",
