@@ -125,7 +125,7 @@ def test_layers_match_their_twins(dtype, kind, rows, m, k, threaded):
 
 def test_the_configuration_names_the_activations():
     """``--activation`` offers what there is."""
-    assert typing.get_args(Config.__annotations__["activation"]) == tuple(kernels.KINDS)
+    assert typing.get_args(typing.get_type_hints(Config)["activation"]) == tuple(kernels.KINDS)
 
 
 # -- dropout -----------------------------------------------------------------------------------------

@@ -225,7 +225,7 @@ def test_a_path_with_a_zero_byte_is_one_line(toml):
         {"epochs": "3"},
         {"epochs": 2.5},
         {"epochs": True},
-        {"global_batch": None},
+        {"seed": None},
         {"hidden": 128},
         {"hidden": (1.5,)},
         {"hidden": ("a",)},

@@ -8,8 +8,8 @@ from lepton_mpi.errors import DataError
 from lepton_mpi.prepare.known_categories import CategoryCodes, Unknown, together
 from lepton_mpi.prepare.readers import Words
 from tests.serial.made_checkpoints import save_random
+from tests.serial.predicted import Frame, records, run
 from tests.serial.raw_files import prepare, write_csv
-from tests.serial.test_prediction import Frame, records, run
 
 NAMES = ("n", "grade", "member", "label")
 WORDS = ("--label", "label", "--categorical", "grade,member", "--normalise", "none")

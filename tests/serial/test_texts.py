@@ -284,18 +284,18 @@ def test_texts_are_told_apart(tmp_path):
         assert _load(path, way=way).splits["train"].facts() == facts
     packed = _write(tmp_path / "b.h5", {"train": tokens.astype("i4")}, compression="gzip")
     assert _load(packed).splits["train"].facts() == facts
-    others = [_load(path, **wanted) for wanted in ({"context": 9}, {"stride": 5})]
+    loaded = [_load(path, **wanted) for wanted in ({"context": 9}, {"stride": 5})]
     changed = tokens.copy()
     changed[1] = (changed[1] + 1) % 50
-    others += [
+    loaded += [
         _load(_write(tmp_path / f"c{number}.h5", {"train": other}))
         for number, other in enumerate((tokens[:-1], tokens[::-1].copy(), changed))
     ]
+    found = [str(other.splits["train"].facts()) for other in loaded]
     with h5py.File(path, "a") as file:
         file["train/document_starts"] = [0, 1000]
-    others.append(_load(path))
-    found = [str(other.splits["train"].facts()) for other in others]
-    assert len({*found, str(facts)}) == len(others) + 1
+    found.append(str(_load(path).splits["train"].facts()))
+    assert len({*found, str(facts)}) == len(found) + 1
 
 
 def test_the_full_shuffle_is_that_of_rows(tmp_path):

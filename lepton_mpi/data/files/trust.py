@@ -49,7 +49,7 @@ ATTRIBUTES_READ = {
     *("classes", "format", "format_version", "kind", "values", "context"),
     *("MATLAB_class", "_NCProperties", "encoding-type", "shape"),
     *("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned"),
-    *("valid_range", "valid_min", "valid_max"),
+    *("valid_range", "valid_min", "valid_max", "rows"),
 }
 # Where other programs put nothing.
 _OWN = re.compile(r"/(normalisation/|about/|vocabulary/|[^/]+/(inputs/|tokens$|document_starts$))")
