@@ -1,4 +1,4 @@
-"""Files that are damaged, cut short, written to, unlinked or out of reach while a run reads them: named, or waited for."""
+"""Files that are damaged or out of reach while they are read: named, or waited for. While a run reads: ``tests/parallel/test_changing_files.py``."""
 
 import errno
 import os
@@ -8,33 +8,16 @@ import h5py
 import numpy as np
 import pytest
 
-from lepton_mpi import QuietHook
-from lepton_mpi.data.files import block_sums, stored_file
+from lepton_mpi.data.files import stored_file
 from lepton_mpi.data.loader import Wanted, load
 from lepton_mpi.errors import DataError
-from lepton_mpi.options.config import Config
-from lepton_mpi.prepare import writing
-from lepton_mpi.run.fit import train
-from lepton_mpi.world.world import World
+from tests.serial.checked_files import WIDTH, with_checksums
 from tests.serial.data_files import OneRank
-from tests.serial.raw_files import prepare
-
-_ROWS, _WIDTH = 700, 24
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A file of ``prepare --layout contiguous`` with several blocks of each data set, and one without checksums as earlier versions wrote."""
-    folder = tmp_path_factory.mktemp("prepared")
-    x = np.random.default_rng(0).integers(0, 256, (_ROWS, _WIDTH)).astype(np.uint8)
-    np.savez(folder / "rows.npz", x=x, y=np.arange(_ROWS) % 3)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writing.RowWriter.__init__, "__defaults__", (2000,))
-        prepare(folder / "rows.npz", folder / "rows.h5", "--layout", "contiguous")
-    shutil.copyfile(folder / "rows.h5", folder / "old.h5")
-    with h5py.File(folder / "old.h5", "r+") as file:
-        del file[block_sums.FOLDER]
-    return folder
+    return with_checksums(tmp_path_factory.mktemp("prepared"))
 
 
 @pytest.fixture
@@ -65,7 +48,7 @@ def test_files_with_and_without_checksums_are_read_alike(prepared, way):
     for _ in range(60):
         start, stop = sorted(generator.integers(0, table.row_count + 1, 2).tolist())
         for kind in (np.uint8, np.float32):
-            out = np.empty((stop - start, _WIDTH), kind)
+            out = np.empty((stop - start, WIDTH), kind)
             table.read("x", start, stop, out)
             assert np.array_equal(out, x[start:stop].astype(kind))
 
@@ -123,77 +106,7 @@ def test_checksums_that_cannot_be_are_refused(copied, change, expected):
         _rows(copied, "memory")
 
 
-# -- while a run reads ------------------------------------------------------------------------------
-
-
-class Change(QuietHook):
-    """Does something to the data file after a step."""
-
-    def __init__(self, do, path, step=3):
-        self._do, self._path, self._step = do, path, step
-
-    def after_step(self, run):
-        if run.step == self._step:
-            self._do(self._path)
-
-
-def _cut(path) -> None:
-    os.truncate(path, 5000)
-
-
-def _empty(path) -> None:
-    os.truncate(path, 0)
-
-
-def _write(path) -> None:
-    with open(path, "r+b") as file:
-        file.seek(4000)
-        file.write(b"?" * 100)
-    os.utime(path, ns=(1, 1))  # clocks of file systems are coarse
-
-
-def _replace(path) -> None:
-    other = f"{path}.new"
-    shutil.copyfile(path, other)
-    os.replace(other, path)
-
-
-_CHANGES = {
-    "cut short": (_cut, "shorter: 5000 bytes, expected"),
-    "emptied": (_empty, "shorter: 0 bytes, expected"),
-    "written to": (_write, ""),
-    "renamed over": (_replace, None),
-    "unlinked": (os.unlink, None),
-}
-
-
-@pytest.fixture(scope="module")
-def world():
-    made = World(100.0)
-    yield made
-    made.close()
-
-
-@pytest.mark.parametrize("change", _CHANGES)
-@pytest.mark.parametrize("way", ["mapped", "streamed"])
-@pytest.mark.parametrize("file", ["rows.h5", "old.h5"])
-def test_a_file_that_changes_in_an_epoch(world, prepared, tmp_path, file, way, change):
-    """20 cases: the run ends with file, data set and row, or with the bits of one whose file stayed."""
-    do, expected = _CHANGES[change]
-    path = shutil.copy(prepared / file, tmp_path / file)
-    config = Config(
-        data=str(path), loader=way, epochs=6, global_batch=32, hidden=(5,), progress="none",
-        shuffle="blocks", shuffle_buffer=1000,
-    )  # fmt: skip
-    if expected is None:
-        whole = train(config, world)["weights_digest"]
-        assert train(config, world, hooks=[Change(do, path)])["weights_digest"] == whole
-        return
-    with pytest.raises(DataError) as raised:
-        train(config, world, hooks=[Change(do, path)])
-    text = str(raised.value)
-    assert text.startswith(f"{path}: /train/x: row") and "\n" not in text, text
-    assert expected in text or "checksum" in text, text
+# -- out of reach -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
