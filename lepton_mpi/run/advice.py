@@ -18,9 +18,12 @@ from lepton_mpi.run import class_weights
 if TYPE_CHECKING:
     from lepton_mpi.run.run import Run
 
-# A mean training loss so many times that of a model that knows nothing has diverged. A network at its beginning is within 2 times, and a
-# poor rate that still learns within 4: digits with a rate of 0.3, a hundred times the good one, ends at a third of it, with 100 at 23 times.
-DIVERGED = 10.0
+# A mean training loss so many times that of a model that knows nothing has diverged, and the run ends, so it must be sure: features that are
+# not scaled begin with ten times, and come down. Digits with a rate of 0.3, a hundred times the good one, end at a third of it, with 100 at
+# 23 times, where accuracy says that nothing was learnt; the loss that ran away was 300 000 times.
+DIVERGED = 100.0
+# A network at its beginning is within so many times of a model that knows nothing.
+_POOR = 2.0
 # Curves are compared in fifths of the epochs: single epochs of few validation rows go up and down by some per cent.
 _PARTS = 5
 # Epochs below which a curve says nothing.
@@ -82,7 +85,9 @@ class Facts:
 def advise(facts: Facts) -> list[str]:
     """A line for each thing that may be mended, with the option that mends it."""
     found = [_of_classes(facts), _of_targets(facts), _of_validation(facts)]
-    if not found[-1]:
+    # A loss that comes down from a rate that is too large falls, too: more of the same is no help.
+    is_far_above = facts.history and facts.history[-1]["loss"] > _POOR * facts.chance_loss
+    if not found[-1] and not is_far_above:
         found.append(_of_epochs(facts))
     return [line for line in found if line]
 
@@ -111,7 +116,7 @@ def waiting_text(ranks: int, cores: int, batch_rows: int, waiting: float) -> str
 def diverged(loss: float, first_loss: float, chance_loss: float) -> bool:
     """Whether a mean training loss is far above that of the run's first step and of a model that knows nothing; NaN is unknown.
 
-    >>> diverged(24.0, 2.4, 2.3), diverged(25.0, 2.4, math.nan), diverged(25.0, math.nan, math.nan)
+    >>> diverged(240.0, 2.4, 2.3), diverged(250.0, 2.4, math.nan), diverged(250.0, math.nan, math.nan)
     (False, True, False)
     """
     known = [value for value in (first_loss, chance_loss) if value > 0]

@@ -78,14 +78,14 @@ def test_a_poor_run_says_what_to_try(world, folder, make, options, expected, cap
 @pytest.mark.parametrize("epochs", [1, 20])
 def test_a_run_that_diverges_is_an_error_as_not_a_number_is(world, folder, epochs):
     """It ended with exit code 0 and a loss of a million; no checkpoint is made of it."""
-    options = {"recipe": "digits", "learning_rate": 100.0, "progress": "none"}
+    options = {"recipe": "digits", "learning_rate": 10000.0, "progress": "none"}
     more = {"epochs": epochs, "checkpoint": str(folder / "runs")}
     chosen = sources.from_program(options | more)
     with refused(
         world,
         ConfigurationError,
         "where it began at 2.",
-        "training has diverged; try a smaller --learning-rate than 100",
+        "training has diverged; try a smaller --learning-rate than 10000",
     ):
         train(chosen.config, world, given=chosen.given)
     with together(world):

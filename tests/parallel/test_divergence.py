@@ -10,7 +10,6 @@ from lepton_mpi.data import order
 from lepton_mpi.data.order import draws
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options.config import Config
-from lepton_mpi.run import checkpoint
 from lepton_mpi.run.fit import train
 from tests.parallel.together import refused, together
 
@@ -178,11 +177,10 @@ def test_rollback_undoes_and_halves_the_rate(world, data, name):
             assert np.allclose(moved, 1 + 0.125 * (4 + is_in_step), atol=1e-6), moved
 
 
-def test_a_rate_that_is_cut_stays_so_when_a_run_goes_on(world, data, folder, monkeypatch):
+def test_a_rate_that_is_cut_stays_so_when_a_run_goes_on(world, data, folder):
     """And so does what was left out of an epoch's figures."""
-    monkeypatch.setattr(checkpoint, "_KEPT", 100)
     saved = folder / "saved"
-    options = {"on_nan": "rollback", "checkpoint_steps": 1}
+    options = {"on_nan": "rollback", "checkpoint_steps": 1, "keep": 100}
     whole = train(_config(data, checkpoint=str(saved), **options), world, Even)
     place = saved / "step-00000007.h5"
     end = train(_config(data, resume=str(place), on_nan="rollback"), world, Even)

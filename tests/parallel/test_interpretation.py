@@ -162,7 +162,7 @@ def test_a_table_is_explained_by_its_columns(world, folder, capsys):
         if world.rank == 0:
             text = (folder / "x.html").read_text("utf-8")
             assert text.count("data:image/png") == 3 and "permutation importance" in text
-            assert "row 2: true" in text and "<td>plan</td>" in text
+            assert "row 2: true" in text and ">plan</th>" in text
             assert sorted(p.name for p in (folder / "png").iterdir()) == [
                 "importance.png",
                 "row-0.png",

@@ -153,8 +153,8 @@ def test_few_rows_a_step(ranks, cores, waiting, expected):
     ("loss", "first", "chance", "is_diverged"),
     [
         (755066.0, 2.4, CHANCE, True),
-        (24.1, 2.41, CHANCE, False),
-        (24.2, 2.41, CHANCE, True),
+        (240.9, 2.41, CHANCE, False),
+        (241.1, 2.41, CHANCE, True),
         (3.0, 0.01, CHANCE, False),  # a model that was good and is trained on
         (1e6, math.nan, math.nan, False),
         (1e6, math.nan, CHANCE, True),  # which goes on from a checkpoint
@@ -163,8 +163,19 @@ def test_few_rows_a_step(ranks, cores, waiting, expected):
     ],
 )
 def test_diverged(loss, first, chance, is_diverged):
-    """Ten times what the loss was at the beginning, and of a model that knows nothing."""
+    """A hundred times what the loss was at the beginning, and of a model that knows nothing."""
     assert diverged(loss, first, chance) is is_diverged
+
+
+def test_a_loss_that_comes_down_from_afar_asks_for_no_more_epochs():
+    """Of the same curve at a loss below chance they are asked for."""
+    falling = [8.0 * 0.8**n for n in range(10)]
+    near = advise(
+        Facts(history=curves([CHANCE / 8 * loss for loss in falling]), chance_loss=CHANCE)
+    )
+    assert any("still falls" in line for line in near)
+    far = advise(Facts(history=curves([CHANCE * 5 * loss for loss in falling]), chance_loss=CHANCE))
+    assert not any("still falls" in line for line in far)
 
 
 def test_the_page_of_report_shows_it():
