@@ -32,7 +32,7 @@ from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.kernels.finite_kernels import not_finite
 from lepton_mpi.layers.layer import Sums
 from lepton_mpi.run.finding import Finding, earliest, finding_of, wrong_names
-from lepton_mpi.run.hook import QuietHook
+from lepton_mpi.run.hook import QuietHook, weak
 from lepton_mpi.wording import one_line
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Divergence(QuietHook):
     """
 
     def __init__(self, run: Run) -> None:
-        self._run, self._policy = run, run.config.on_nan
+        self._run, self._policy = weak(run), run.config.on_nan
         self.looks_at_gradients = self._policy != "stop"
         self._has_frozen = bool(run.model.frozen)
         self.counts = _counts_of(run)

@@ -31,7 +31,7 @@ from lepton_mpi.errors import RankError
 from lepton_mpi.kernels.compiling import Kernel
 from lepton_mpi.kernels.digest_kernels import digest_of_words
 from lepton_mpi.kernels.finite_kernels import not_finite
-from lepton_mpi.run.hook import QuietHook
+from lepton_mpi.run.hook import QuietHook, weak
 from lepton_mpi.strategies.norm_kernels import sum_of_squares
 from lepton_mpi.strategies.strategy import Copy
 from lepton_mpi.sync import NO_SYNC
@@ -67,7 +67,7 @@ class Drift(QuietHook):
     """See the module. Making one is collective over the run's world, and so is every method but ``twice``."""
 
     def __init__(self, run: Run) -> None:
-        self._run, self._every = run, run.config.check_every
+        self._run, self._every = weak(run), run.config.check_every
         self._repairs = run.config.on_drift == "repair"
         self._names = list(run.layout.shapes)
         self._by_step = bool(run.strategy.copies())

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lepton_mpi import fault_points
-from lepton_mpi.run.hook import QuietHook
+from lepton_mpi.run.hook import QuietHook, weak
 from lepton_mpi.run.run import Run
 
 
@@ -20,7 +20,7 @@ class Faults(QuietHook):
     """To be the first of the hooks, so that a step's fault comes before its checkpoint."""
 
     def __init__(self, run: Run) -> None:
-        self._run, self._read = run, 0
+        self._run, self._read = weak(run), 0
         # Of this run alone, whose parts they are.
         self._put(run.inputs, "next", self._before_reading)
         self._put(run.strategy, "step", self._before_exchange)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import weakref
+from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
     from lepton_mpi.run.run import Run
@@ -42,3 +43,8 @@ class QuietHook:
 
     def at_end(self, run: Run) -> None:
         """Nothing."""
+
+
+def weak(run: Run) -> Run:
+    """The run, for a hook that keeps it: it must not hold what holds it, or files and memory would stay until Python's collector comes by."""
+    return cast("Run", weakref.proxy(run))
