@@ -69,7 +69,8 @@ def _measure(world, options) -> None:
     Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
     before, watch = _status("VmRSS"), _Watch()
     train_case(world, options, case, (rows, micro), path, options.epochs, [watch], more)
-    peak = watch.peak - before
+    # The result's copy of the parameters comes last.
+    peak = max(watch.peak, _status("VmHWM")) - before
     predicted = watch.forecast
     parts = world.comm.allgather((peak, peak - _mapped_of(watch, world), watch.shared))
     own = world.comm.allgather(sum(predicted.own.values()))

@@ -71,6 +71,7 @@ def build(
     model: Any = None,
     start: Start | None = None,
     given: frozenset[str] | None = None,
+    keeps_parameters: bool = False,
 ) -> Run:
     """A run at its beginning, or where ``start`` says. Collective over ``world``.
 
@@ -82,6 +83,9 @@ def build(
         The state of another run, from ``resume.capture``; default: what ``config.resume`` says.
     given
         Names of the options that somebody has chosen, None for all: a run that goes on has the others from its checkpoint.
+
+    keeps_parameters
+        Whether a copy of the parameters will be made in the end, which is predicted with the other memory.
 
     Raises
     ------
@@ -106,6 +110,7 @@ def build(
         report = ends.enter_context(closing(_open_report(config, world, start)))
         run = _build(config, world, model, start, report, ends)
         run.folder, run.phases_before, run.time_limit = folder, phases_before, limit
+        run.keeps_parameters = keeps_parameters
         with world.agreeing():
             divergence.begin(run)
         run.hooks = _make_hooks(run)

@@ -103,7 +103,7 @@ def train(
     if config.find_learning_rate:
         return rate_search.search(config, world, model, given)
     with world.catching_signals():
-        made = build(config, world, model, given=given)
+        made = build(config, world, model, given=given, keeps_parameters=keeps_parameters)
         made.hooks += hooks
         try:
             loop.train(made)

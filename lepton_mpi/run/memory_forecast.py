@@ -50,7 +50,7 @@ def forecast(run: Run) -> Forecast:
         "activations": activations,
         "batch": max((rows for rows, _ in batches), default=0) * run.reader.row_bytes,
         "vectors": (run.strategy.own_vectors() + run.divergence.vector_count) * vector_bytes,
-        "result": vector_bytes,
+        "result": vector_bytes * run.keeps_parameters,
     }
     counts = run.strategy.memory().items()
     shared = {name: file_length(count * vector_bytes) for name, count in counts if count}

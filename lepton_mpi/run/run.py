@@ -93,6 +93,8 @@ class Run:
         What ``fit`` returns.
     phases_before : dict of str to float
         What the clock had counted in each phase before this run.
+    keeps_parameters : bool
+        Whether the result has a copy of the parameters.
     derived : Derived
         Options that nobody has chosen.
     time_limit : TimeLimit or None
@@ -140,6 +142,7 @@ class Run:
     began: float = 0.0
     phases_before: dict[str, float] = field(default_factory=dict)
     derived: Derived = field(default_factory=Derived)
+    keeps_parameters: bool = False
     time_limit: TimeLimit | None = None
 
     @property
