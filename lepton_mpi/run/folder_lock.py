@@ -203,8 +203,8 @@ class FolderLock:
         """By the clock of the file server."""
         path = self.folder / f"owner-{self.token}.tmp"
         try:
-            path.write_text("")
-            return path.stat().st_mtime
+            with path.open("w") as file:
+                return os.fstat(file.fileno()).st_mtime
         finally:
             path.unlink(missing_ok=True)
 
@@ -218,7 +218,11 @@ class FolderLock:
                 os.link(temporary, path)
             except FileExistsError:
                 # A file server may have carried a link out whose answer was lost.
-                return temporary.stat().st_nlink == 2
+                with suppress(FileNotFoundError):
+                    return temporary.stat().st_nlink == 2
+                return False
+            except FileNotFoundError:
+                return False  # the owner has taken it for what a killed run has left
             except OSError as error:
                 if error.errno not in _NO_LINKS:
                     raise

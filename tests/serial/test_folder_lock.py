@@ -12,6 +12,7 @@ import time
 import pytest
 
 from lepton_mpi.run import folder_lock
+from lepton_mpi.run.checkpoint_folder import remove_leftovers
 from lepton_mpi.run.folder_lock import FolderLock, FolderTakenError, Owner
 
 _TAKE = """
@@ -224,6 +225,25 @@ def test_a_link_whose_answer_was_lost_was_made(tmp_path, monkeypatch):
     lock = FolderLock(tmp_path)
     lock.take()
     assert not lock.note and lock.is_there()
+
+
+def test_an_owner_that_clears_up_meanwhile_is_asked_again(tmp_path, monkeypatch):
+    """It removes what killed runs have left, and the file of one that is about to take the folder looks like that."""
+    owner, link = FolderLock(tmp_path), os.link
+    owner.take()
+    owner.release()
+    calls = []
+
+    def cleared(*paths):
+        calls.append(paths)
+        if len(calls) == 1:
+            remove_leftovers(tmp_path)
+        link(*paths)
+
+    monkeypatch.setattr(os, "link", cleared)
+    late = FolderLock(tmp_path)
+    late.take()
+    assert len(calls) == 2 and late.is_there() and _locks(tmp_path) == ["owner-0001.lock"]
 
 
 def test_a_heart_beats(tmp_path, monkeypatch):
