@@ -218,6 +218,8 @@ class Run:
 
         Raises LauncherError on every rank, once all is given back, if a checkpoint that should be there could not be written.
         """
+        if self.folder:
+            self.folder.close()  # before the other ranks go on, who wait for what follows
         lacking = self.lacking()
         self.divergence.close()
         self.strategy.close()
