@@ -2,10 +2,12 @@
 
 import json
 import math
+from bisect import bisect
 
 import numpy as np
 import pytest
 
+from lepton_mpi.chunks import chunk_bounds
 from lepton_mpi.data import order
 from lepton_mpi.data.order import draws
 from lepton_mpi.errors import ConfigurationError
@@ -92,7 +94,7 @@ def test_where_it_began_is_said(world, data, finite_loss):
     Diverging.finite_loss = finite_loss
     words = ["nan" if not finite_loss else "parameters became", "in epoch 2", "--learning-rate"]
     if not finite_loss:
-        place = next(p for p in range(world.size) if 8 * (p + 1) // world.size > _NUMBER)
+        place = bisect(chunk_bounds(8, world.size), _NUMBER) - 1
         words.append(f"step {_STEP}, rank {place}, micro-batch {_NUMBER}, training rows ")
         words.append(", ".join(map(str, rows)) + ": loss nan, gradient of w not finite")
     else:
