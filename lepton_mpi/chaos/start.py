@@ -11,8 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from lepton_mpi import fault_points
 from lepton_mpi.fault_points import Fault
 from lepton_mpi.starting.mpirun import find_launcher
@@ -93,31 +91,25 @@ def start(
 def _end(mark: str, grace_seconds: float) -> int:
     """Wait for the processes of a start, kill those that stay, and say how many these were."""
     until = time.monotonic() + grace_seconds
-    living = _living(mark)
-    while living and time.monotonic() < until:
+    while (living := _living(mark)) and time.monotonic() < until:
         time.sleep(_LOOK_SECONDS)
-        living = [process for process in living if _is_living(process)] or _living(mark)
     for process in living:
-        with suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(living, _KILLED_SECONDS)
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    until = time.monotonic() + _KILLED_SECONDS
+    while _living(mark) and time.monotonic() < until:
+        time.sleep(_LOOK_SECONDS)
     return len(living)
 
 
-def _living(mark: str) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            if _is_living(process) and process.environ().get(_MARK) == mark:
-                found.append(process)
+def _living(mark: str) -> list[int]:
+    """Numbers of the processes with the mark; one that has ended, and waits for its parent to look, has no environment."""
+    wanted, found = f"{_MARK}={mark}".encode(), []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if wanted in (place / "environ").read_bytes().split(b"\0"):
+                found.append(int(place.name))
     return found
-
-
-def _is_living(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
 
 
 def _read(log: Path) -> list[dict]:

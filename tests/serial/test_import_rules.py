@@ -1,6 +1,7 @@
 """Which module may import what, and what a module may be called."""
 
 import ast
+import configparser
 import re
 import subprocess
 import sys
@@ -10,10 +11,13 @@ from functools import cache
 from pathlib import Path
 
 import lepton_mpi
+from lepton_mpi import extras
 
 _PACKAGE = Path(lepton_mpi.__file__).parent
 MODULES = sorted(path.relative_to(_PACKAGE) for path in _PACKAGE.rglob("*.py"))
 
+# Libraries that are imported by another name than they are installed by.
+_NAMES = {"scikit-learn": "sklearn", "pillow": "PIL"}
 # Who may import a library; patterns of paths in the package.
 ALLOWED = {
     "mpi4py": ["world/*.py", "collectives/messages/mpi.py", "collectives/messages/mail.py"],
@@ -165,6 +169,23 @@ def test_libraries_are_imported_only_where_they_belong():
                 yield library
 
     assert _of_all(out_of_place) == {}
+
+
+def test_libraries_are_declared():
+    """In setup.cfg, for every run or by an extra that a message names: what tests alone install is missing elsewhere."""
+    read = configparser.ConfigParser()
+    read.read(_PACKAGE.parent / "setup.cfg", "utf-8")
+    lines = read["options"]["install_requires"].splitlines()
+    lines += [line for libraries in extras.LIBRARIES.values() for line in libraries]
+    names = {re.split("[>=<;]", line)[0].strip() for line in lines if line and line[0] != "#"}
+    known = {_NAMES.get(name, name) for name in names} | {"lepton_mpi", "llvmlite", "jax"}
+
+    def undeclared(module):
+        libraries = {name.split(".")[0] for name in _imported(module, for_types=False)}
+        beside = {"launchers"} if module == Path("world/heartbeats.py") else set()  # a program, too
+        return libraries - known - beside - sys.stdlib_module_names
+
+    assert _of_all(undeclared) == {}
 
 
 def test_folders_import_only_what_lies_below_them():
