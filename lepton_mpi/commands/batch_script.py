@@ -148,7 +148,7 @@ def _is_words(text: str) -> bool:
 def _run(chosen: Options, name: str, write: Callable[[Job], str]) -> int:
     run_count = 0
     if chosen.sweep is not None:
-        plan = read_plan(chosen.sweep)
+        plan = read_plan(chosen.sweep, "--sweep")
         words, run_count = [chosen.sweep], len(plan.runs)
         configs = [sources.from_values(run.options).config for run in plan.runs]
     else:

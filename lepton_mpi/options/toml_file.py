@@ -14,7 +14,7 @@ from lepton_mpi.wording import did_you_mean, one_line, printable
 
 
 class TomlFile:
-    """The keys and values of a file, read when it is made.
+    """The keys and values of a file, read when it is made. ``flag`` is the option that named it, empty for a word of the command line.
 
     Attributes
     ----------
@@ -23,7 +23,8 @@ class TomlFile:
     """
 
     def __init__(self, flag: str, path: str) -> None:
-        self.name = f"{flag}: {printable(path)}"
+        of = f"{flag}: " if flag else ""
+        self.name = f"{of}{printable(path)}"
         try:
             if Path(path).is_fifo():  # it would wait for a writer, and every rank reads the file
                 raise ValueError("expected a file, got a pipe")
@@ -31,7 +32,7 @@ class TomlFile:
         except (OSError, ValueError, RecursionError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise ConfigurationError(
-                f"{flag}: cannot read {printable(path)}: {one_line(reason)}"
+                f"{of}cannot read {printable(path)}: {one_line(reason)}"
             ) from None
 
     @staticmethod

@@ -115,9 +115,9 @@ class Plan:
     repeated: int
 
 
-def read_plan(path: str) -> Plan:
-    """Of a TOML file; the options of every run are checked as train would. Raises ConfigurationError with the key."""
-    file = TomlFile("sweep", path)
+def read_plan(path: str, flag: str = "") -> Plan:
+    """Of a TOML file, which ``flag`` names; the options of every run are checked as train would. Raises ConfigurationError with the key."""
+    file = TomlFile(flag, path)
     with file.naming_it():
         tables = _tables(file.values)
         method = _method(tables["sweep"])
