@@ -29,11 +29,11 @@ class Logistic(Model):
     def __init__(self, feature_count: int) -> None:
         self.shapes = {"weight": (feature_count,), "bias": (1,)}
         self.inputs = {"x": Input("numbers", (feature_count,))}
-        self._weights: dict[np.dtype[Any], Array] = {}
-        self._plans: dict[tuple[int, np.dtype[Any]], tuple[Array, Array]] = {}
+        self._plans: dict[tuple[int, np.dtype[Any]], tuple[Array, Array, Array]] = {}
 
     def weigh_classes(self, weights: Array) -> None:
         self.class_weights = weights
+        self._plans.clear()
 
     def __str__(self) -> str:
         return f"logistic regression, {self.shapes['weight'][0]} features"
@@ -41,43 +41,38 @@ class Logistic(Model):
     def loss_and_gradient(
         self, parameters: Views, batch: Batch, gradient: Views, sync: Sync
     ) -> Sums:
-        places, scratch = self._plan(batch)
+        places, weights, scratch = self._plan(batch)
         sums: Sums = logistic_kernels.logistic_gradient(
             *flat_rows(batch, places),
-            *(parameters["weight"], parameters["bias"], batch.y, self._weights_as(batch), scratch),
+            *(parameters["weight"], parameters["bias"], batch.y, weights, scratch),
             *(gradient["weight"], gradient["bias"]),
         )
         return sums
 
     def evaluate(self, parameters: Views, batch: Batch, predicted: Array) -> float:
-        places, scratch = self._plan(batch)
+        places, weights, scratch = self._plan(batch)
         loss: float = logistic_kernels.logistic_predict(
             *flat_rows(batch, places),
-            *(parameters["weight"], parameters["bias"], batch.y, self._weights_as(batch)),
+            *(parameters["weight"], parameters["bias"], batch.y, weights),
             *(scratch, predicted),
         )
         return loss
 
     def predict(self, parameters: Views, batch: Batch, outputs: Array) -> None:
-        places, scratch = self._plan(batch)
+        places, _, scratch = self._plan(batch)
         given = parameters["weight"], parameters["bias"], scratch, outputs
         logistic_kernels.logistic_probabilities(*flat_rows(batch, places), *given)
 
-    def _weights_as(self, batch: Batch) -> Array:
-        """Of both classes, in the batch's type; 1 without weights, which changes no bit."""
-        if self.class_weights is not None:
-            return self.class_weights
-        dtype = batch.x.dtype
-        if dtype not in self._weights:
-            self._weights[dtype] = np.ones(2, dtype)
-        return self._weights[dtype]
+    def _plan(self, batch: Batch) -> tuple[Array, Array, Array]:
+        """For batches of this length, made once: places of all rows, weights of both classes, and memory for a number a row.
 
-    def _plan(self, batch: Batch) -> tuple[Array, Array]:
-        """Places of all rows of a batch of this length, and memory for a number a row, made once."""
+        Without weights both are 1, which changes no bit.
+        """
         key = len(batch.y), batch.x.dtype
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plans[key] = np.arange(key[0]), np.empty(*key)
+            weights = np.ones(2, key[1]) if self.class_weights is None else self.class_weights
+            plan = self._plans[key] = np.arange(key[0]), weights, np.empty(*key)
         return plan
 
 

@@ -357,7 +357,7 @@ def _make_hooks(run: Run) -> list[Hook]:
     """Those of every run, and the user's. Raises ConfigurationError on every rank."""
     summary.say_head(run)
     made: list[Hook] = [run.divergence, *drift.hooks_for(run)]
-    made += [*faults.hooks_for(run), hooks.TrainingFigures(run), hooks.Validation(), Progress(run)]
+    made += [*faults.hooks_for(run), hooks.TrainingFigures(), hooks.Validation(), Progress(run)]
     if run.config.csv or run.config.tensorboard:
         made += [Records(run, open_sinks(run.config, run.world, run.start))]
     made += [KeepBest(run)] if is_wanted(run.config) else []

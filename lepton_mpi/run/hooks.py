@@ -16,15 +16,8 @@ from lepton_mpi.world.stopping import Stopping
 class TrainingFigures(QuietHook):
     """Seconds, speed, loss and accuracy of the epoch's training; ends a run that has diverged."""
 
-    def __init__(self, run: Run) -> None:
-        # What a checkpoint goes on from is no beginning.
-        self._first_step = 0 if run.start.goes_on else run.start.step + 1
-        self._loss, self._first_loss, self._chance_loss, self._before = 0.0, nan, nan, nan
-
-    def after_step(self, run: Run) -> None:
-        """Keep this rank's part of the loss of the first step, which is that of the initial parameters."""
-        if run.step == self._first_step:
-            self._loss = run.loss
+    def __init__(self) -> None:
+        self._first_loss, self._chance_loss, self._before = nan, nan, nan
 
     def after_epoch(self, run: Run) -> None:
         """Of all ranks."""
@@ -38,10 +31,11 @@ class TrainingFigures(QuietHook):
 
     def _check(self, run: Run, loss: float) -> None:
         """Raises ConfigurationError, on every rank, for a loss that is far above that of the beginning and no longer falls, or is the last."""
-        if self._first_step and isnan(self._first_loss):
-            self._first_loss = float(run.world.sum(np.array([self._loss]))[0]) / run.weights[0]
         if isnan(self._before):
             self._chance_loss, self._before = advice.chance_loss_of(run), inf
+            if not run.start.goes_on:  # else it is no beginning
+                of_all = float(run.world.sum(np.array([run.first_loss]))[0])
+                self._first_loss = of_all / run.weights[0]
         before, self._before = self._before, loss
         is_over = loss >= before or run.epoch == run.config.epoch_count
         if is_over and advice.diverged(loss, self._first_loss, self._chance_loss):

@@ -16,31 +16,40 @@ A model that normalises over all rows of a step has its micro-batches computed t
 from collections.abc import Callable
 from math import isfinite
 
+from lepton_mpi.run.hook import QuietHook
 from lepton_mpi.run.run import Run, Step
 from lepton_mpi.run.together import Together
 
 
 def train(run: Run) -> None:
     """Make all steps of all epochs that are left, and call the hooks. Collective over ``run.world``."""
-    after_step = [hook.after_step for hook in run.hooks]
+    # Most hooks have nothing to do after a step.
+    nothing = QuietHook.after_step
+    after_step = [
+        hook.after_step
+        for hook in run.hooks
+        if getattr(type(hook), "after_step", None) is not nothing
+    ]
     together = Together(run) if run.model.synchronised else None
     make_step: Callable[[int, int], None] = (
         run.divergence.step if run.divergence.looks_at_gradients else run.strategy.step
     )
     if run.drift:
         make_step = run.drift.guarding(make_step)
-    is_paused = False
+    first, is_paused = run.start.step + 1, False
     for _ in run.epochs():
         for hook in run.hooks:
             hook.before_epoch(run)
         for step in run.steps():
             if together:
                 together.compute(run, step)
-            elif step.number == run.start.step + 1:
+            elif step.number == first:
                 with run.world.agreeing():  # a user's model is checked in its first step
                     compute(run, step)
             else:
                 compute(run, step)
+            if step.number == first:
+                run.first_loss = run.loss
             make_step(step.number, step.weight)
             for call in after_step:
                 call(run)

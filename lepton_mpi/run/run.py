@@ -93,6 +93,8 @@ class Run:
         What ``fit`` returns.
     phases_before : dict of str to float
         What the clock had counted in each phase before this run.
+    first_loss : float
+        This rank's part of the loss of the first step, that of the parameters that the run began with.
     keeps_parameters : bool
         Whether the result has a copy of the parameters.
     derived : Derived
@@ -143,6 +145,7 @@ class Run:
     phases_before: dict[str, float] = field(default_factory=dict)
     derived: Derived = field(default_factory=Derived)
     keeps_parameters: bool = False
+    first_loss: float = 0.0
     time_limit: TimeLimit | None = None
 
     @property
