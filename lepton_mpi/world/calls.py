@@ -54,23 +54,28 @@ class Calls:
 
     def __init__(self, comm: MPI.Intracomm) -> None:
         self._comm, self._number, self.is_job = comm, 0, True
-        self._mine = np.zeros(_WORDS, np.int64)
         self._all = np.zeros((comm.size, _WORDS), np.int64)
+        # A rank alone agrees with itself.
+        self._is_alone = comm.size == 1
+        self._mine = self._all[0] if self._is_alone else np.zeros(_WORDS, np.int64)
 
     def meet(self, call: Call, value: int = 0, more: np.ndarray | None = None) -> np.ndarray:
         """What all ranks have for ``value``, int64 (ranks,), until the next call; see ``more_of``. Raises RankError on all ranks.
 
         ``more`` are at most ``ROOM_BYTES`` that go with it.
         """
-        self._number += 1
-        dtype = np.dtype(call.dtype).num if call.dtype else -1
         mine = self._mine
-        mine[:_MORE_AT] = (
-            *(self._number, OPERATIONS.index(call.operation), dtype, call.elements),
-            *(call.root, value),
-        )
+        mine[_MORE_AT - 1] = value
         if more is not None and more.nbytes:
             mine[_MORE_AT:].view(np.uint8)[: more.nbytes] = more.reshape(-1).view(np.uint8)
+        if self._is_alone:
+            return self._all[:, _MORE_AT - 1]
+        self._number += 1
+        dtype = np.dtype(call.dtype).num if call.dtype else -1
+        mine[: _MORE_AT - 1] = (
+            *(self._number, OPERATIONS.index(call.operation), dtype, call.elements),
+            call.root,
+        )
         self._comm.Allgather(mine, self._all)
         told = self._all[:, : _MORE_AT - 1]
         if (told != told[0]).any():
