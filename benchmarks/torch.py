@@ -5,7 +5,7 @@
 
 Both backends run in the same processes, in turn (``engines/torch_backend.py``). Times are medians over rounds, of rank 0; x is how
 many times as long gloo takes, and "goal" what is asked of it. "shared" are DDP steps of lepton with ``shared_hook``; x is of those
-without. Bytes are those of the longer buffer, or of the gradients.
+without, and "most" what it would be if the exchange took no time. Bytes are those of the longer buffer, or of the gradients.
 "hidden" is the share of an exchange by ``async_op=True`` that matrix products of the same length hide (part overlap, and hosts).
 "wire" is bytes that a host sends in a step over ``2 (H-1)/H`` gradients, the lower bound, headers included. Over hosts, x is asked to
 be 1 and wire 1.03. "#wrong" counts ranks on which results differ.
@@ -47,7 +47,8 @@ _COLUMNS = (
     *(Column("hosts", "hosts", 5), Column("ranks", "ranks", 5), Column("case", "case", 14)),
     *(Column("bytes", "bytes", 10), Column("gloo_us", "gloo us", 11, ".1f")),
     *(Column("lepton_us", "lepton us", 11, ".1f"), Column("shared_us", "shared us", 11, ".1f")),
-    *(Column("times_faster", "x", 7, ".2f"), Column("goal", "goal", 5)),
+    *(Column("times_faster", "x", 7, ".2f"), Column("most", "most", 5, ".2f")),
+    Column("goal", "goal", 5),
     *(Column("gloo_wire", "gloo wire", 9, ".3f"), Column("wire", "wire", 7, ".3f")),
     Column("gloo_hidden", "gloo hidden", 11, ".2f"),
     *(Column("lepton_hidden", "hidden", 7, ".2f"), Column("wrong", "#wrong", 6)),

@@ -3,6 +3,8 @@
 import io
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,27 @@ def replace_durably(temporary: Path, path: Path) -> None:
     _sync(temporary)
     os.replace(temporary, path)
     _sync(path.parent)
+
+
+def temporary_name(path: Path, mark: str = "") -> Path:
+    """What a file is called while it is written: of ``mark``, or else of this process."""
+    return path.with_name(f"{path.name}.{mark or os.getpid()}.tmp")
+
+
+@contextmanager
+def replacing(path: Path, temporary: Path | None = None) -> Iterator[Path]:
+    """A block that writes the file whose name it is given, which then takes the place of ``path``; nothing is left if it fails.
+
+    Raises OSError, also for the RuntimeError of HDF5 on a disk that is full.
+    """
+    temporary = temporary or temporary_name(path)
+    try:
+        yield temporary
+        replace_durably(temporary, path)
+    except RuntimeError as error:
+        raise OSError(one_line(error)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -151,7 +151,11 @@ def _steps(options: argparse.Namespace, groups: dict[str, Any]) -> Iterator[Row]
         net = DistributedDataParallel(net, process_group=groups["lepton"])
         net.register_comm_hook(SharedBuckets(groups["lepton"]), shared_hook)
         steps["shared"] = _step(net, x, y)
-        yield {"case": f"DDP {name}", "bytes": _gradient_bytes(net), **_alternating(steps, options)}
+        # All ranks at the same time, without an exchange: what no backend can be faster than.
+        steps["alone"] = _step(*_network(name))
+        row = _alternating(steps, options)
+        most = row["gloo_us"] / row["alone_us"]
+        yield {"case": f"DDP {name}", "bytes": _gradient_bytes(net), **row, "most": most}
 
 
 def _fsdp(options: argparse.Namespace, groups: dict[str, Any]) -> Iterator[Row]:
@@ -260,7 +264,8 @@ def _alternating(steps: dict[str, Callable[[], float]], options: argparse.Namesp
     """A step of the one, a step of the other; bytes that a host sends, where there are several."""
     losses = {name: [step() for _ in range(3)] for name, step in steps.items()}
     first = losses["gloo"]
-    wrong = _on_ranks(not all(np.allclose(first, each, rtol=1e-3) for each in losses.values()))
+    compared = [each for name, each in losses.items() if name != "alone"]
+    wrong = _on_ranks(not all(np.allclose(first, each, rtol=1e-3) for each in compared))
     began = time.perf_counter()
     for step in steps.values():
         step()

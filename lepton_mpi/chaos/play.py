@@ -18,6 +18,7 @@ from lepton_mpi.chaos.draw import KINDS, Situation, in_turn
 from lepton_mpi.chaos.start import Ended, start
 from lepton_mpi.errors import ConfigurationError, DataError, LeptonError, RankError
 from lepton_mpi.run import checkpoint, checkpoint_folder
+from lepton_mpi.run.best import FILE as BEST
 
 # A start without progress may be drawn again, but not for ever.
 _STARTS_PER_FAULT = 4
@@ -96,7 +97,7 @@ def play(plan: Plan, say: Say) -> Verdict:
             if not faults:
                 break
         elif not faults:
-            raise _failed(ended, "without a fault")
+            raise _failed(ended)
     else:
         raise RankError(f"the run was not over after {len(found.starts)} starts")
     _finish(found, folder)
@@ -121,7 +122,7 @@ def _play_undisturbed(plan: Plan, found: Verdict, say: Say) -> None:
     words = _with_folder(plan.words, folder, 1)
     ended = start(words, max(plan.ranks), (), folder / "start-001", float("inf"))
     if ended.code:
-        raise _failed(ended, "without a fault")
+        raise _failed(ended)
     found.undisturbed_seconds = ended.seconds
     found.last_step, found.digest = _last(folder / "checkpoints")
     say("undisturbed", f"{found.last_step} steps, {ended.seconds:.1f} s, weights {found.digest}")
@@ -133,11 +134,11 @@ def _with_folder(words: Sequence[str], folder: Path, number: int) -> list[str]:
     return [*words, *own, "--metrics", str(folder / f"start-{number:03d}" / "run.jsonl")]
 
 
-def _failed(ended: Ended, when: str) -> LeptonError:
+def _failed(ended: Ended) -> LeptonError:
     lines = ended.output.read_text("utf-8", errors="replace").splitlines()
     shown = "\n".join(lines[-12:])
     return RankError(
-        f"the training failed {when}, exit code {ended.code}; {ended.output} ends with\n{shown}"
+        f"the training failed without a fault, exit code {ended.code}; {ended.output} ends with\n{shown}"
     )
 
 
@@ -148,11 +149,17 @@ def _last(folder: Path) -> tuple[int, str]:
 
 
 def _saved(folder: Path) -> tuple[int, list[str]]:
-    """The highest step of whole checkpoints, 0 for none, and what is wrong with others."""
+    """The highest step of whole checkpoints, 0 for none, and what is wrong with others, and with that of the best epoch."""
     steps, damaged = [0], []
     for path in checkpoint_folder.newest_first(folder):
         try:
             steps.append(int(checkpoint.load(path).attributes["step"]))
+        except DataError as error:
+            damaged.append(str(error))
+    best = folder / BEST
+    if best.exists():
+        try:
+            checkpoint.load(best)
         except DataError as error:
             damaged.append(str(error))
     return max(steps), damaged
@@ -161,7 +168,7 @@ def _saved(folder: Path) -> tuple[int, list[str]]:
 def _count(found: Verdict, ended: Ended, before: int, saved: int, damaged: list[str]) -> None:
     found.disturbed_seconds += ended.seconds
     found.lost_steps += max(0, before - saved)
-    found.damaged += damaged
+    found.damaged += [text for text in damaged if text not in found.damaged]
     found.left_processes += ended.left
     found.hung += ended.is_hung
     reached = max((fact["step"] or 0 for fact in ended.happened), default=0)
@@ -186,12 +193,7 @@ def _line(record: dict[str, Any], ended: Ended, before: int) -> str:
 def _finish(found: Verdict, folder: Path) -> None:
     step, found.disturbed_digest = _last(folder / "checkpoints")
     found.lost_steps += max(0, found.last_step - step)
-    known = {path.name for path in checkpoint_folder.newest_first(folder / "checkpoints")}
-    found.left_files = sorted(
-        str(path)
-        for path in (folder / "checkpoints").iterdir()
-        if path.name not in known and path.suffix == ".tmp"
-    )
+    found.left_files = sorted(map(str, (folder / "checkpoints").glob("*.tmp")))
 
 
 def write_json(path: Path, plan: Plan, found: Verdict) -> None:

@@ -91,14 +91,23 @@ def _run(chosen: Options) -> int:
         timeout_seconds=config.timeout,
         promises_bits=config.strategy == "sync" and config.compress == "none",
     )
+    out = Path(chosen.json) if chosen.json else None
+    if out and (out.is_dir() or not out.parent.is_dir()):
+        raise ConfigurationError(
+            f"--json: expected a file in a folder that exists, got {chosen.json}"
+        )
     _say("chaos", f"{chosen.kills} faults, seed {chosen.seed}, in {chosen.folder}")
     try:
         found = play.play(plan, _say)
-        if chosen.json:
-            play.write_json(Path(chosen.json), plan, found)
     except OSError as error:
-        raise LauncherError(f"{chosen.folder}: {error.strerror}: {error.filename}") from None
+        where = error.filename or chosen.folder
+        raise LauncherError(f"{where}: {error.strerror or error}") from None
     _say_end(plan, found)
+    if out:
+        try:
+            play.write_json(out, plan, found)
+        except OSError as error:
+            raise LauncherError(f"cannot write {out}: {error.strerror or error}") from None
     return int(not found.is_good(plan.promises_bits))
 
 

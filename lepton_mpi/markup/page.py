@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lepton_mpi.durable import replace_durably
+from lepton_mpi.durable import replacing
 from lepton_mpi.errors import ConfigurationError, LauncherError
 from lepton_mpi.markup.elements import Markup, element
 
@@ -85,11 +84,8 @@ class Page:
 
 def write(path: Path, text: str) -> None:
     """There in full or not at all. Raises LauncherError for a disk that takes none."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, "utf-8")
-        replace_durably(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_text(text, "utf-8")
     except OSError as error:
         raise LauncherError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)

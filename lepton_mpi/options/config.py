@@ -76,7 +76,7 @@ class Training(Checked):
     )
     io_retry: float = option(
         60.0,
-        "time for which reads are tried again while the file system is out of reach",
+        "time for which reads are tried again while the file system is out of reach, at most half of --timeout",
         kind=Duration(),
     )
     shuffle: Literal["auto", "full", "blocks"] = option(

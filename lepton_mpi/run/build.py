@@ -218,7 +218,8 @@ def wanted_of(config: Config) -> Wanted:
     return Wanted(
         *(np.dtype(config.dtype), config.held_out, config.seed, config.y_kind, config.loader),
         *(config.arrays, config.context, config.stride),
-        io_retry=config.io_retry,
+        # A rank that waits for a file makes no progress.
+        io_retry=min(config.io_retry, config.timeout / 2),
     )
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lepton_mpi.durable import replace_durably
+from lepton_mpi.durable import replacing
 from lepton_mpi.errors import ConfigurationError, LauncherError
 from lepton_mpi.wording import one_line, size_text
 
@@ -93,19 +92,16 @@ class CsvTable:
         if not whole:
             kept, head = [], None
         else:
-            head = next(csv.reader(whole[:1]))
-            if head[0] != "epoch":
+            head = next(csv.reader(whole[:1]), [])
+            if head[:1] != ["epoch"]:
+                found = one_line(head[0]) if head else "an empty line"
                 raise ConfigurationError(
-                    f"--csv: expected a file that --csv has written, whose first column is epoch, got {self._path}, whose is {one_line(head[0])}"
+                    f"--csv: expected a file that --csv has written, whose first column is epoch, got {self._path}, whose is {found}"
                 )
             kept = [whole[0], *(line for line in whole[1:] if self._epoch(line) < epoch)]
         if kept != lines:
-            temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
-            try:
+            with replacing(self._path) as temporary:
                 temporary.write_text("".join(kept), "utf-8", newline="")
-                replace_durably(temporary, self._path)
-            finally:
-                temporary.unlink(missing_ok=True)
         return head
 
     def _epoch(self, line: str) -> int:

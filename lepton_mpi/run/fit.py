@@ -61,6 +61,10 @@ def fit_with(
         options, model = options | {"model": model}, None
     try:
         chosen = sources.from_program(options)
+        if (chosen.config.find_out or "").endswith(".html"):
+            raise ConfigurationError(
+                f"--find-out: expected a file that ends in .json in a program, got {chosen.config.find_out}; the command train draws the page"
+            )
     except ConfigurationError as error:
         if raises:
             raise
@@ -100,9 +104,9 @@ def train(
 
     if config.prepare is not None:
         raise ConfigurationError("--prepare: is of the command train; call prepare before fit")
-    if config.find_learning_rate:
-        return rate_search.search(config, world, model, given)
     with world.catching_signals():
+        if config.find_learning_rate:
+            return rate_search.search(config, world, model, given)
         made = build(config, world, model, given=given, keeps_parameters=keeps_parameters)
         made.hooks += hooks
         try:

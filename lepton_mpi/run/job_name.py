@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PATTERN = "{job}"
 # Slurm, PBS, LSF; a job that is requeued keeps its number, so it finds its folder again.
 _NUMBERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
-_OPTIONS = ("checkpoint", "resume", "metrics")
+_OPTIONS = ("checkpoint", "resume", "metrics", "csv", "tensorboard", "trace")
 
 
 def job_name(environment: Mapping[str, str] = os.environ) -> str:

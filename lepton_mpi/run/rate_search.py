@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lepton_mpi.errors import LauncherError
+from lepton_mpi.durable import replacing
+from lepton_mpi.errors import ConfigurationError, LauncherError, Preempted
 from lepton_mpi.run.build import build
 from lepton_mpi.run.together import Together
 
@@ -34,6 +35,8 @@ RATE_MIN, RATE_MAX = 1e-7, 10.0
 _WEIGHT, _WORSE = 0.9, 4.0
 # Steps whose loss has not been smoothed yet, in which nothing diverges and nothing is steep.
 _BEGIN = 5
+# How a file of --find-out begins.
+_JSON_BEGIN = b'{"learning_rate": '
 _CHART_LINES, _CHART_CELLS = 16, 40
 # What writes, ends early or is of the user's own has no part in it.
 _OFF: dict[str, Any] = {
@@ -111,23 +114,28 @@ def search(
 ) -> dict[str, Any]:
     """Make the test, say and write what was found, and return it. Collective over ``world``.
 
-    Raises LeptonError on every rank.
+    Raises LeptonError on every rank: Preempted after a signal, which ends it without a suggestion.
     """
     steps, out = config.find_steps, config.find_out
+    path = Path(out) if world.rank == 0 and out and out.endswith(".json") else None
+    with world.agreeing():
+        if path:
+            _check_target(path)
     quiet = dataclasses.replace(config, **_OFF, epochs=steps)
     run = build(quiet, world, model, given=given)
     try:
-        before = run.strategy.parameters.copy()
+        keeps = world.local_rank == 0 or not run.strategy.is_shared
+        before = run.strategy.parameters.copy() if keeps else None
         found = range_test(run, steps)
         run.strategy.finish()
         world.host_barrier()
-        if world.local_rank == 0 or not run.strategy.is_shared:
+        if before is not None:
             run.strategy.parameters[:] = before
         world.host_barrier()
         _say(run, found)
         with world.agreeing():
-            if world.rank == 0 and out and out.endswith(".json"):
-                _write(Path(out), found)
+            if path:
+                _write(path, found)
         digest = run.layout.digest(run.strategy.parameters)
         result = found.record() | {"weights_digest": digest, "world_size": world.size}
         result |= run.model.release(run.parameters)
@@ -142,6 +150,7 @@ def range_test(run: Run, steps: int) -> RangeTest:
     """Train with a rising rate. Collective."""
     rates, losses, smoothed = list[float](), list[float](), list[float]()
     mean, weight, least = 0.0, 0.0, math.inf
+    stopping = run.world.stopping
     for number, (step, loss) in enumerate(_losses(run, steps)):
         rates.append(rate_of(number, steps))
         losses.append(loss)
@@ -157,6 +166,9 @@ def range_test(run: Run, steps: int) -> RangeTest:
             break
         run.rate.part = rates[-1] / run.rate.schedule(step.number)
         run.strategy.step(step.number, step.weight)
+        if stopping and stopping.is_due(step.number):
+            text = f"{stopping.reason}: the range test stopped after step {number + 1} of {steps}, without a suggestion; nothing is saved"
+            raise Preempted(text).on_all_ranks()
     return RangeTest(rates, losses, smoothed)
 
 
@@ -185,8 +197,6 @@ def _losses(run: Run, steps: int) -> Iterator[tuple[Step, float]]:
             # Each micro-batch is one rank's, and the others add zeros: no rounding before the sum in their order.
             total = float(run.world.sum(sums).sum())
             yield step, total / run.weights[run.position - 1]
-            if step.number - run.start.step >= steps:
-                return
 
 
 def _compute(run: Run, step: Step, sums: np.ndarray) -> None:
@@ -219,8 +229,26 @@ def _say(run: Run, found: RangeTest) -> None:
     run.report.say("suggested", text)
 
 
+def _check_target(path: Path) -> None:
+    """Raises ConfigurationError for a file of somebody else, and a folder that is not there."""
+    if not path.parent.is_dir() or path.is_dir():
+        raise ConfigurationError(f"--find-out: expected a file in a folder that exists, got {path}")
+    try:
+        with path.open("rb") as file:
+            is_ours = file.read(len(_JSON_BEGIN)) == _JSON_BEGIN
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConfigurationError(f"--find-out: {path}: not readable: {error.strerror}") from None
+    if not is_ours:
+        raise ConfigurationError(
+            f"--find-out: expected a new file, or one that --find-out has written, got {path}, which is another"
+        )
+
+
 def _write(path: Path, found: RangeTest) -> None:
     try:
-        path.write_text(json.dumps(found.record()) + "\n", "utf-8")
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(found.record()) + "\n", "utf-8")
     except OSError as error:
         raise LauncherError(f"cannot write {path}: {error.strerror}") from None

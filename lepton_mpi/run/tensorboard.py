@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING, Any
 
 from lepton_mpi.errors import ConfigurationError, LauncherError
@@ -42,19 +43,26 @@ class TensorBoard:
 
     def __init__(self, folder: str, step: int | None) -> None:
         try:
-            from tensorboardX import SummaryWriter
+            from tensorboardX import summary
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto.event_pb2 import Event, SessionLog
         except ImportError:
             raise ConfigurationError(
                 f"--tensorboard: expected tensorboardX, got none; {pip_install('tensorboard')}"
             ) from None
-        self._folder = folder
+        self._folder, self._event, self._scalar = folder, Event, summary.scalar
         if step is None and any(Path(folder).glob("events.out.tfevents.*")):
             raise ConfigurationError(
                 f"--tensorboard: expected a folder without files of another run, got {folder}; take another name, or go on with --resume"
             )
         try:
-            purged = None if step is None else step + 1
-            self._writer: Any = SummaryWriter(folder, purge_step=purged)
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            # Not SummaryWriter: its thread ends at a full disk without a word, and then what hands it values waits for ever.
+            self._writer: Any = EventsWriter(str(Path(folder, "events")))
+            if step is not None:
+                begin = SessionLog(status=SessionLog.START)
+                self._writer.write_event(Event(wall_time=time(), step=step + 1, session_log=begin))
+            self._writer.flush()
         except OSError as error:
             raise self._failed(error) from None
 
@@ -75,13 +83,17 @@ class TensorBoard:
         self._write(tagged, step)
 
     def close(self) -> None:
-        """All is on disk."""
-        self._writer.close()
+        """All is in the file. Raises LauncherError."""
+        try:
+            self._writer.close()
+        except OSError as error:
+            raise self._failed(error) from None
 
     def _write(self, values: Mapping[str, float], step: int) -> None:
         try:
             for name, value in values.items():
-                self._writer.add_scalar(name, value, step)
+                event = self._event(wall_time=time(), step=step, summary=self._scalar(name, value))
+                self._writer.write_event(event)
             self._writer.flush()
         except OSError as error:
             raise self._failed(error) from None

@@ -11,7 +11,6 @@ each rank, in it a slice for each step and in that the phases. Of waiting within
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lepton_mpi.durable import replace_durably
+from lepton_mpi.durable import replacing
 from lepton_mpi.errors import ConfigurationError, LauncherError, LeptonError
 from lepton_mpi.run.hook import QuietHook
 from lepton_mpi.run.per_rank import STEP_PHASES
@@ -157,15 +156,11 @@ class Trace(QuietHook):
             track._replace(phases=[each for each in track.phases if each.step > last - steps])
             for track in tracks
         ]
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
-            with temporary.open("w", encoding="utf-8") as file:
+            with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
                 file.writelines(_lines(kept, clocks))
-            replace_durably(temporary, path)
         except OSError as error:
             raise LauncherError(f"cannot write {path}: {error.strerror}") from None
-        finally:
-            temporary.unlink(missing_ok=True)
         first = min((track.phases[0].step for track in kept if track.phases), default=0)
         shown = f"{path}: steps {first} to {last} of {len(tracks)} ranks"
         if len(clocks.now) > 1:

@@ -21,6 +21,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
@@ -29,6 +30,18 @@ _INTERRUPTED = 130
 # For ranks to finish a step and save where nobody can ask a second time; from SIGTERM to the next one, and to SIGKILL.
 _SAVE_SECONDS, _END_SECONDS, _END_TIMES = 60.0, 5.0, 2
 _LOOK_SECONDS = 0.1
+
+
+def end_with_parent(parent: int) -> Callable[[], None]:
+    """For a new process to call: SIGTERM when the process ``parent`` dies, at once if it has died already."""
+    library = ctypes.CDLL(None)
+
+    def set_up() -> None:
+        library.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return set_up
 
 
 class Foreground:
@@ -42,24 +55,26 @@ class Foreground:
             **dict.fromkeys((signal.SIGUSR1, signal.SIGUSR2), self._on_other),
             signal.SIGTSTP: self._on_stop,
         }
+        # What comes before there is a process to tell waits until there is.
+        signal.pthread_sigmask(signal.SIG_BLOCK, handlers)
         for number, handler in handlers.items():
             if (
                 signal.getsignal(number) != signal.SIG_IGN
             ):  # as nohup has it, and a script's background
                 signal.signal(number, handler)
-        library, parent = ctypes.CDLL(None), os.getpid()
+        end = end_with_parent(os.getpid())
 
-        def end_with_parent() -> None:
-            library.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:
-                os.kill(os.getpid(), signal.SIGTERM)
+        def begin() -> None:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, handlers)
+            end()
 
         self._process = subprocess.Popen(
             words,
             start_new_session=True,
             restore_signals=keeps_sigpipe,
-            preexec_fn=end_with_parent,
+            preexec_fn=begin,
         )
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, handlers)
 
     def exit_code(self) -> int:
         """Wait until the launcher has ended."""

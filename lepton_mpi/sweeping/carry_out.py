@@ -6,23 +6,22 @@ run has a session of its own, so that Ctrl-C reaches it in that way only, and ge
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
 from lepton_mpi.errors import LauncherError, Preempted
+from lepton_mpi.starting.foreground import end_with_parent
 from lepton_mpi.sweeping.runs import Outcome, SweepRun
 from lepton_mpi.wording import one_line
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-_PR_SET_PDEATHSIG = 1
 # From the signal that asks a launcher to end its job to the one that ends it.
 _KILL_SECONDS = 10.0
 _ERROR_BYTES = 64 << 10
@@ -108,22 +107,10 @@ def _started(
             stderr=log,
             start_new_session=True,
             pass_fds=(lock,),
-            preexec_fn=_ends_with(os.getpid()),
+            preexec_fn=end_with_parent(os.getpid()),
         )
     except OSError as error:
         raise LauncherError(f"cannot start {shlex.join(words[:3])}: {error.strerror}") from None
-
-
-def _ends_with(parent: int) -> Callable[[], None]:
-    """For a new process: SIGTERM when its parent dies, at once if it has died already."""
-    library = ctypes.CDLL(None)
-
-    def set_up() -> None:
-        library.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return set_up
 
 
 def _to_its_end(process: subprocess.Popen[bytes], signals: Signals) -> int:

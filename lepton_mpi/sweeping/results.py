@@ -6,12 +6,12 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lepton_mpi.durable import replacing
 from lepton_mpi.reporting.metrics import RunRecord
 from lepton_mpi.sweeping.runs import Score, SweepRun
 from lepton_mpi.sweeping.search import value_text
@@ -144,9 +144,8 @@ def _as_dict(each: Result) -> dict[str, Any]:
 
 
 def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, "utf-8")
 
 
 def remove_others(found: Sequence[Result], keep: int) -> None:

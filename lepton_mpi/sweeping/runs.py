@@ -6,13 +6,15 @@ import fcntl
 import json
 import os
 import shutil
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lepton_mpi.durable import replace_durably
+from lepton_mpi.durable import replacing
 from lepton_mpi.errors import DataError, Preempted
 from lepton_mpi.reporting import metrics
 from lepton_mpi.reporting.metrics import RunRecord, number
@@ -91,7 +93,9 @@ class SweepRun:
         except OSError:
             return False
         try:
-            return not _locked(file)
+            # Asks and takes nothing: who wants the lock meanwhile has it.
+            found = _FLOCK.unpack(fcntl.fcntl(file, fcntl.F_OFD_GETLK, _WHOLE_FILE))
+            return bool(found[0] != fcntl.F_UNLCK)
         finally:
             os.close(file)
 
@@ -107,8 +111,9 @@ class SweepRun:
     def record(self) -> RunRecord | None:
         """What the run has written so far; None if that is nothing."""
         try:
-            return metrics.read(self.metrics)[-1]
-        except DataError:
+            found = self.metrics.stat()
+            return _record(self.metrics, found.st_mtime_ns, found.st_size)
+        except (DataError, OSError):
             return None
 
     def remove_checkpoints(self) -> None:
@@ -150,16 +155,26 @@ def toml_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
+@lru_cache(maxsize=4096)
+def _record(path: Path, changed: int, size: int) -> RunRecord:
+    """Of a file as it was then: of a sweep's runs all are asked for whenever one ends. Raises DataError."""
+    return metrics.read(path)[-1]
+
+
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, "utf-8")
-    replace_durably(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, "utf-8")
+
+
+# struct flock of Linux: type, whence, start, length (0: all of the file), process.
+_FLOCK = struct.Struct("@hhqqi0q")
+_WHOLE_FILE = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
 
 def _locked(file: int) -> bool:
-    """Whether the lock is ours now. Linux takes it back from a process that dies."""
+    """Whether the lock is ours now: of the open file, and Linux takes it back when the last process that has it open ends."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, _WHOLE_FILE)
+    except (BlockingIOError, PermissionError):  # POSIX leaves it open which of them
         return False
     return True

@@ -245,3 +245,29 @@ def test_run_local_puts_it_before_the_launcher():
     assert 'in_front=(python -I -S "$root/lepton_mpi/starting/foreground.py")' in training
     assert text.count("in_front=(python") == 1
     assert (jobs.ROOT / "lepton_mpi/starting/foreground.py").samefile(foreground.__file__)
+
+
+_EARLY = """
+import os, signal, subprocess, sys
+from lepton_mpi.starting import foreground
+
+start = subprocess.Popen
+
+def interrupted(*words, **named):
+    os.kill(os.getpid(), signal.SIGUSR1)
+    return start(*words, **named)
+
+subprocess.Popen = interrupted
+program = "import signal; print(signal.pthread_sigmask(0, []), flush=True); signal.pause()"
+sys.exit(foreground.main([sys.executable, "-c", program]))
+"""
+
+
+def test_a_signal_that_comes_before_the_launcher_has_started_reaches_it():
+    """It waits until there is somebody to tell; the launcher itself has no signal blocked."""
+    job = subprocess.run(
+        [sys.executable, "-c", _EARLY], capture_output=True, text=True, timeout=60, check=False
+    )
+    # By SIGUSR1, which the program does not handle, before or after it has printed.
+    assert job.returncode == 128 + signal.SIGUSR1, job.stderr
+    assert job.stdout in ("", "set()\n") and not job.stderr

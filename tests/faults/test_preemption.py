@@ -147,3 +147,31 @@ def test_a_second_interrupt_ends_at_once(tmp_path):
     assert time.monotonic() - began < 80
     (line,) = job.lines("lepton_mpi:")
     assert "interrupted twice" in line
+
+
+_SEARCHES = """
+import os, signal
+from lepton_mpi import fit
+from lepton_mpi.launcher import launched_rank
+from lepton_mpi.run import rate_search
+
+def rate_of(number, steps):
+    if number == 5 and launched_rank() == 1:
+        os.kill(os.getpid(), signal.SIGUSR1)
+    return 0.001
+
+rate_search.rate_of = rate_of
+fit(find_learning_rate=True, find_steps=100_000, progress="none", hidden=(8,))
+"""
+
+
+def test_a_learning_rate_search_ends_by_a_signal(tmp_path):
+    """On all ranks, as training does, with what was not done."""
+    (tmp_path / "searches.py").write_text(_SEARCHES)
+    job = jobs.run(2, "searches.py", cwd=tmp_path)
+    assert job.code == 75, job.text
+    (line,) = job.lines("lepton_mpi:")
+    assert re.fullmatch(
+        r"lepton_mpi: SIGUSR1: the range test stopped after step \d+ of 100000, without a suggestion; nothing is saved",
+        line,
+    ), line

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options.config import Config
 from lepton_mpi.run import build, rate_search
 from lepton_mpi.run.fit import train
-from tests.parallel.together import check, equal_everywhere, together
+from tests.parallel.together import check, equal_everywhere, refused, together
 
 
 def _config(**options) -> Config:
@@ -68,3 +69,23 @@ def test_losses_are_those_of_training(world, monkeypatch):
     rows = [64] * 17 + [1150 - 17 * 64]
     mean = np.dot(found["losses"][:18], rows) / 1150
     check(world, abs(mean - usual["history"][0]["loss"]) < 1e-12, f"{mean} {usual['history']}")
+
+
+def test_a_file_that_is_there_is_asked_for_before_the_test(world, folder, monkeypatch):
+    """One of another test is replaced; any other stays as it is, and nothing is trained."""
+    if world.rank == 0:
+        (folder / "mine.json").write_text('{"learning_rates": [1]}')
+    world.comm.Barrier()
+    with monkeypatch.context() as patched:
+        patched.setattr(rate_search, "range_test", None)
+        for name, said in (
+            ("mine.json", "--find-out: expected a new file, or one that --find-out has written"),
+            ("none/a.json", "--find-out: expected a file in a folder that exists"),
+        ):
+            with refused(world, ConfigurationError, said):
+                train(_config(find_out=str(folder / name)), world)
+    again = _config(find_out=str(folder / "own.json"))
+    assert train(again, world) == train(again, world)
+    with together(world):
+        assert (folder / "mine.json").read_text() == '{"learning_rates": [1]}'
+        assert len(list(folder.iterdir())) == 2

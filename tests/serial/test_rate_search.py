@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 
+from lepton_mpi import fit
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options.config import Config
 from lepton_mpi.reporting import rate_page
@@ -69,3 +70,10 @@ def test_the_page_has_the_curve_and_the_suggestion(tmp_path):
     path.write_text("mine")
     with pytest.raises(ConfigurationError, match="--find-out: expected a new file"):
         rate_page.check(path)
+
+
+def test_a_program_gets_no_page(tmp_path):
+    """The command draws it: a program would look for it in vain."""
+    with pytest.raises(ConfigurationError, match=r"expected a file that ends in \.json"):
+        fit(raises=True, find_learning_rate=True, find_out=str(tmp_path / "a.html"))
+    assert not list(tmp_path.iterdir())

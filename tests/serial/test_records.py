@@ -1,6 +1,8 @@
 """``--csv`` and ``--tensorboard``: what stands in the files after a run, one that was cut, and one that went on."""
 
 import struct
+import subprocess
+import sys
 
 import pytest
 
@@ -51,6 +53,7 @@ def test_what_is_no_table_of_ours_is_left_alone(tmp_path):
     path = tmp_path / "t.csv"
     for text, begins, said in (
         ("a,b\n1,2\n", 2, "whose first column is epoch"),
+        ("\n1,2\n", 2, "whose is an empty line"),
         ("epoch,loss\nmine,2\n", 2, "rows that begin with the number of an epoch"),
         ("epoch,loss\n1,2\n", None, "expected a file that is new or empty"),
     ):
@@ -107,6 +110,39 @@ def test_scalars_of_tensorboard(tmp_path):
         TensorBoard(str(tmp_path / "tb"), None)
     TensorBoard(str(tmp_path / "tb"), 7).close()
     assert _events(tmp_path / "tb")[1] == [8]
+
+
+def test_a_disk_that_is_full_ends_tensorboard(tmp_path):
+    """Whatever was handed over before: nobody waits for a writer that has given up."""
+    pytest.importorskip("tensorboardX")
+    program = """
+import resource, sys
+from lepton_mpi.errors import LauncherError
+from lepton_mpi.run.tensorboard import TensorBoard
+board = TensorBoard(sys.argv[1], None)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+for epoch in range(1, 1000):
+    try:
+        board.epoch_ends({"epoch": epoch, "step": epoch, "loss": 0.5})
+    except LauncherError as error:
+        print(epoch, error)
+        break
+try:
+    board.close()
+except LauncherError as error:
+    print(error)
+"""
+    job = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "tb")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    said = job.stdout.splitlines()
+    assert job.returncode == 0, job.stderr
+    assert 2 < int(said[0].split()[0]) < 100
+    assert all(f"cannot write to {tmp_path / 'tb'}: File too large" in line for line in said)
 
 
 def test_tensorboard_is_an_extra(tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ from lepton_mpi.__main__ import main
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options import sources
 from lepton_mpi.sweeping.runs import SweepRun, toml_text
-from lepton_mpi.sweeping.search import read_plan
+from lepton_mpi.sweeping.search import Planned, read_plan
 from tests import pages
 
 _GRID = """
@@ -535,3 +535,32 @@ def test_a_sweep_and_options_of_train_exclude_each_other(capsys):
     assert "--sweep: expected no options of train" in capsys.readouterr().err
     assert main(["slurm", "--at-once", "2", *size]) == 2
     assert "--at-once: expected a sweep" in capsys.readouterr().err
+
+
+def test_whoever_looks_takes_no_lock(tmp_path):
+    """A table that is asked for all the time keeps no process from making a run."""
+    run = SweepRun(Planned(0, {}, {}), tmp_path)
+    look = f"""
+import pathlib, sys
+from lepton_mpi.sweeping.runs import SweepRun
+from lepton_mpi.sweeping.search import Planned
+run = SweepRun(Planned(0, {{}}, {{}}), pathlib.Path({str(tmp_path)!r}))
+seen = set()
+while len(seen) < 2 or not pathlib.Path({str(tmp_path / "over")!r}).exists():
+    seen.add(run.state)
+print(*sorted(seen))
+"""
+    with subprocess.Popen([sys.executable, "-c", look], stdout=subprocess.PIPE, text=True) as job:
+        try:
+            got = 0
+            end = time.monotonic() + 2
+            while time.monotonic() < end:
+                with run.held() as lock:
+                    got += 1
+                    assert lock is not None, f"refused after {got} times"
+            with run.held():
+                (tmp_path / "over").touch()
+                assert job.communicate(timeout=30)[0].split() == ["running", "waiting"]
+        finally:
+            job.kill()
+    assert got > 1000

@@ -4,7 +4,6 @@ A file is written under a temporary name in its folder, synced and renamed: it i
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -14,8 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton_mpi.durable import PatientFile, replace_durably
-from lepton_mpi.wording import one_line
+from lepton_mpi.durable import PatientFile, replacing
 
 Arrays = Mapping[str, NDArray[Any]]
 # Types by their names in safetensors.
@@ -24,14 +22,8 @@ _KINDS = {"float32": "F32", "float64": "F64"}
 
 def write(path: Path, fill: Callable[[Path], None]) -> None:
     """``fill`` writes to the path that it is given, which then takes the place of ``path``."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         fill(temporary)
-        replace_durably(temporary, path)
-    except RuntimeError as error:  # of HDF5, of a disk that is full
-        raise OSError(one_line(error)) from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, *parts: bytes) -> None:

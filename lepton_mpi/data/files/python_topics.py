@@ -5,13 +5,12 @@ characters; every tenth topic, by name, is for validation, and every tenth for t
 """
 
 import hashlib
-import os
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from lepton_mpi.durable import replace_durably
+from lepton_mpi.durable import replacing
 from lepton_mpi.errors import LauncherError
 from lepton_mpi.kernels import cache
 
@@ -27,15 +26,12 @@ def locate() -> Path:
     folder = (cache.folder() or cache.private_temporary()).parent / "data"
     path = folder / f"{NAME}-{digest}.h5"
     if not path.exists():
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write(temporary, topics, characters)
-            replace_durably(temporary, path)
+            with replacing(path) as temporary:
+                _write(temporary, topics, characters)
         except OSError as error:
             raise LauncherError(f"cannot write {path}: {error.strerror or error}") from None
-        finally:
-            temporary.unlink(missing_ok=True)
     return path
 
 
