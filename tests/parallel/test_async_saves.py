@@ -1,12 +1,15 @@
 """Checkpoints of ``--async-save`` have the bits of those that are written at once, with strategies that share memory and others."""
 
 import h5py
+import numpy as np
 import pytest
 
+from lepton_mpi import QuietHook
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options.config import Config
-from lepton_mpi.run import snapshot
+from lepton_mpi.run import memory_forecast, snapshot
 from lepton_mpi.run.fit import train
+from lepton_mpi.world.memory import shared_bytes
 from tests.parallel.together import check, equal_everywhere
 
 # 18 steps an epoch; nothing is removed.
@@ -65,3 +68,30 @@ def test_a_copy_that_does_not_fit_is_refused(world, folder, monkeypatch):
     options = {"checkpoint": str(folder), "async_save": True, "progress": "none"}
     with pytest.raises(ConfigurationError, match=r"--async-save: expected .* of memory"):
         train(Config(epochs=1, **options), world)
+
+
+class _Memory(QuietHook):
+    """What was predicted for the copy, and what Linux counts on all ranks together."""
+
+    def __init__(self) -> None:
+        self.predicted, self.measured = 0, 0.0
+
+    def before_epoch(self, run) -> None:
+        self.predicted = memory_forecast.forecast(run).shared.get("snapshot", 0)
+        run.world.host_barrier()
+        own = np.array([float(shared_bytes().get("snapshot", 0))])
+        run.world.host_barrier()
+        self.measured = float(run.world.sum(own)[0])
+
+
+def test_the_copy_takes_what_is_predicted(world, folder):
+    """Parameters and two vectors of state, once; nothing without the option."""
+    options = {"hidden": (1024, 512), "epochs": 1, "optimizer": "adam", "progress": "none"}
+    look, without = _Memory(), _Memory()
+    config = Config(**options, checkpoint=str(folder), async_save=True)
+    train(config, world, hooks=[look])
+    train(Config(**options), world, hooks=[without])
+    count = 64 * 1024 + 1024 + 1024 * 512 + 512 + 512 * 10 + 10
+    check(world, 3 * 4 * count <= look.predicted <= 3 * 4 * count + 3 * (2 << 20))
+    check(world, abs(look.measured - look.predicted) <= 1 << 16, str(look.measured))
+    check(world, without.predicted == 0 == without.measured)
