@@ -38,6 +38,10 @@ def check(config: Config) -> None:
         raise ConfigurationError(
             "--save-every: expected a folder for checkpoints, --checkpoint, got none"
         )
+    if config.async_save and not config.checkpoint:
+        raise ConfigurationError(
+            "--async-save: expected a folder for checkpoints, --checkpoint, got none"
+        )
     if config.on_drift != "stop" and not config.check_every:
         raise ConfigurationError("--on-drift: expected --check-every, such as 100, got none")
     if config.keep_best and not config.checkpoint:

@@ -38,6 +38,11 @@ class Saving(Checked):
         ABOVE_0,
         kind=Duration(),
     )
+    async_save: bool = option(
+        False,
+        "write checkpoints while training goes on: the ranks stop for a copy of parameters and state in memory alone, and wait if the "
+        "file before is not written yet; the last one of a run is written at once",
+    )
     keep_best: str | None = option(
         None,
         "keep a checkpoint of the epoch with the best figure on the validation rows, best.h5 in the folder of --checkpoint: accuracy, loss, "

@@ -6,10 +6,11 @@ from time import perf_counter
 import numpy as np
 
 from lepton_mpi.errors import ConfigurationError, Preempted
-from lepton_mpi.run import advice, resume, summary
+from lepton_mpi.run import advice, resume, snapshot, summary
 from lepton_mpi.run.hook import QuietHook
 from lepton_mpi.run.run import Run
 from lepton_mpi.run.save_timer import SaveTimer
+from lepton_mpi.run.snapshot import Snapshot
 from lepton_mpi.world.stopping import Stopping
 
 
@@ -61,7 +62,17 @@ class Validation(QuietHook):
 
 
 class Checkpoints(QuietHook):
-    """Saves after every epoch, every so many steps, and every so much time; after the run's last step the epoch's is the one."""
+    """Saves after every epoch, every so many steps, and every so much time; after the run's last step the epoch's is the one.
+
+    With ``--async-save`` the ranks of rank 0's host copy the vectors, and a thread of rank 0 writes the copy. If the file before is
+    not written yet, all ranks wait for it. The last checkpoint of a run is written at once, from the vectors themselves.
+
+    Attributes
+    ----------
+    pauses : list of float
+        Seconds for which this rank did not train, for each checkpoint of ``--async-save``; ``waits`` is the part of each until
+        the file before was written.
+    """
 
     def __init__(self, run: Run) -> None:
         if run.folder:
@@ -69,10 +80,31 @@ class Checkpoints(QuietHook):
             run.folder.newest = run.folder.own[-1] if run.folder.own else None
         self._every, seconds = run.config.checkpoint_steps, run.config.save_every
         self._timer = SaveTimer(run.world, seconds) if seconds else None
-        self.save_seconds = 0.0
+        self._folder, self._began, self._pause_seconds = run.folder, 0.0, 0.0
+        self._is_aside, self._snapshot = run.config.async_save, self._make_snapshot(run)
+        self.pauses: list[float] = []
+        self.waits: list[float] = []
+
+    @staticmethod
+    def _make_snapshot(run: Run) -> Snapshot | None:
+        """Memory of the host that writes. Raises ConfigurationError on every rank."""
+        is_needed = run.config.async_save and run.world.host_index == 0
+        with run.world.agreeing():
+            if is_needed:
+                snapshot.check_memory(run, "--async-save")
+        return Snapshot(run) if is_needed else None
+
+    @property
+    def save_seconds(self) -> float:
+        """From a signal to a file, at most, as far as is known: another one may have to be written first."""
+        if self._is_aside and self._folder:
+            return self._pause_seconds + 2 * self._folder.write_seconds
+        return self._pause_seconds
 
     def after_step(self, run: Run) -> None:
         """In the middle of an epoch."""
+        if self._is_aside:
+            self._tell(run)
         is_due = bool(self._every) and run.step % self._every == 0
         if self._timer and self._timer.is_due():
             is_due = True
@@ -85,27 +117,65 @@ class Checkpoints(QuietHook):
         best = run.best
         is_last = run.is_over or run.epoch == run.config.epoch_count
         digest = best.digest if best and best.epoch == run.epoch else ""
+        self._began = perf_counter()
         self._save(run, run.total(), is_last, digest)
+
+    def at_end(self, run: Run) -> None:
+        """What ``--async-save`` has cost."""
+        if self.pauses:
+            longest, waited = max(self.pauses), sum(self.waits)
+            run.report.say(
+                "saving",
+                f"{len(self.pauses)} checkpoints while training went on, for which it stopped {longest:.3g} s at most, "
+                f"{sum(self.pauses):.3g} s in all; {waited:.3g} s of these until the one before was written",
+            )
+            run.result |= {"save_pause_seconds": longest, "save_wait_seconds": waited}
 
     def save_now(self, run: Run, is_last: bool = False) -> None:
         """In the middle of an epoch, whatever ``--checkpoint-steps`` says. Collective."""
         run.strategy.finish()
+        self._began = perf_counter()
         self._save(run, run.divergence.finite_sums(), is_last)
 
     def _save(self, run: Run, sums: np.ndarray, is_last: bool, digest: str = "") -> None:
         """Rank 0 writes, and says once what it cannot write. Collective."""
-        world, began = run.world, perf_counter()
+        world = run.world
         world.clock.enter("checkpoint")
         run.strategy.collect()
-        with world.agreeing():
-            if run.folder:
-                line = run.folder.save(resume.checkpoint_of(run, sums, digest), is_last)
-                run.checkpoint = run.folder.newest
-                if line:
-                    run.report.say("checkpoint", line)
-        self.save_seconds = perf_counter() - began
+        if self._is_aside and not is_last:
+            self._save_aside(run, sums, digest)
+        else:
+            with world.agreeing():
+                if run.folder:
+                    line = run.folder.save(resume.checkpoint_of(run, sums, digest), is_last)
+                    self._tell(run, *filter(None, [line]))
+        self._pause_seconds = perf_counter() - self._began
         if self._timer:
             self._timer.saved()
+
+    def _save_aside(self, run: Run, sums: np.ndarray, digest: str) -> None:
+        """Copy, and have the copy written."""
+        world, began = run.world, perf_counter()
+        with world.agreeing():
+            if run.folder:
+                run.folder.wait()  # for the copy that is being written
+                self._tell(run)
+        self.waits.append(perf_counter() - began)
+        if self._snapshot:
+            self._snapshot.take()
+        world.agree(None)  # workers that go ahead would write into what is copied
+        if run.folder and self._snapshot:
+            now = resume.checkpoint_of(run, sums, digest)
+            run.folder.begin_saving(self._snapshot.copied(now))
+        self.pauses.append(perf_counter() - self._began)
+
+    @staticmethod
+    def _tell(run: Run, *lines: str) -> None:
+        """What there is to say of the folder, and which checkpoint is written."""
+        if run.folder:
+            for line in (*run.folder.news(), *lines):
+                run.report.say("checkpoint", line)
+            run.checkpoint = run.folder.newest
 
 
 class Preemption(QuietHook):

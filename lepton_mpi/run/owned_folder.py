@@ -2,12 +2,16 @@
 
 A disk that is full, a folder that became read-only, was removed or is mounted anew ends no training: the run goes on, the last good
 checkpoint stays, and the job's exit code tells at the end if the last one is missing.
+
+``begin_saving`` writes in a thread (``--async-save``). One file is written at a time: every other method waits for the thread, so
+files come in the order of the calls, and none is left half written when the folder is given back.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -43,6 +47,8 @@ class OwnedFolder:
         Checkpoints of this run, and of the one that it goes on from, oldest first.
     kept : int
         How many of them stay.
+    write_seconds : float
+        What the last one took.
     """
 
     def __init__(self, path: Path, kept: int) -> None:
@@ -52,6 +58,10 @@ class OwnedFolder:
         self._lock: FolderLock | None = None
         self._device = 0
         self._troubles: dict[str, str] = {}
+        self._thread: threading.Thread | None = None
+        self._lines: list[str] = []
+        self._error: BaseException | None = None
+        self.write_seconds = 0.0
 
     def open(self, say: Callable[[str], None]) -> None:
         """Make the folder and take it; ``say`` has a line for people while that takes long.
@@ -78,21 +88,62 @@ class OwnedFolder:
 
         ``is_last`` : there will be no other, so that it is worth waiting for a few seconds.
         """
+        self.wait()
+        return self._save(checkpoint, is_last)
 
+    def begin_saving(self, checkpoint: Checkpoint) -> None:
+        """``save`` in a thread; its line comes by ``news``. The vectors of ``checkpoint`` stay as they are until ``wait`` returns."""
+        self.wait()
+        self._thread = threading.Thread(
+            target=self._save_aside, args=(checkpoint,), name="lepton_mpi checkpoint", daemon=True
+        )
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Return once nothing is being written. Raises what ``begin_saving`` met that is no OSError."""
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+        if error := self._error:
+            self._error = None
+            raise error
+
+    def news(self) -> list[str]:
+        """Lines for people that there are since the last call, of what ``begin_saving`` wrote. Does not wait."""
+        if self._error:
+            self.wait()
+        lines = []
+        while self._lines:
+            lines.append(self._lines.pop(0))
+        return lines
+
+    def _save_aside(self, checkpoint: Checkpoint) -> None:
+        try:
+            if line := self._save(checkpoint, is_last=False):
+                self._lines.append(line)
+        except BaseException as error:  # raised by ``wait``, where the run is
+            self._error = error
+
+    def _save(self, checkpoint: Checkpoint, is_last: bool) -> str:
         def write(mark: str) -> None:
             self.newest = checkpoint_folder.save(
                 *(self.path, checkpoint, self.own, self.kept), mark=mark
             )
 
-        return self._tried("the newest checkpoint", write, is_last)
+        began = time.perf_counter()
+        line = self._tried("the newest checkpoint", write, is_last)
+        self.write_seconds = time.perf_counter() - began
+        return line
 
     def save_as(self, name: str, checkpoint: Checkpoint) -> str:
         """Write a file of another name, and return as ``save``."""
+        self.wait()
         return self._tried(name, lambda mark: save_as(self.path / name, checkpoint, mark), False)
 
     @property
     def trouble(self) -> str:
         """What is not in the folder though it should be, and why; empty if all is well."""
+        self.wait()
         return "; ".join(
             f"{name} was not written to {self.path}: {reason}"
             for name, reason in self._troubles.items()
@@ -100,12 +151,16 @@ class OwnedFolder:
 
     def lacks(self, name: str) -> bool:
         """Whether a file of that name could not be written."""
+        self.wait()
         return name in self._troubles
 
     def close(self) -> None:
-        """Give the folder back."""
-        if self._lock:
-            self._lock.release()
+        """Give the folder back, once nothing is being written."""
+        try:
+            self.wait()
+        finally:
+            if self._lock:
+                self._lock.release()
 
     def _tried(self, name: str, write: Callable[[str], None], is_last: bool) -> str:
         before = self._troubles.pop(name, "")

@@ -40,7 +40,8 @@ _JSON_BEGIN = b'{"learning_rate": '
 _CHART_LINES, _CHART_CELLS = 16, 40
 # What writes, ends early or is of the user's own has no part in it.
 _OFF: dict[str, Any] = {
-    **{"checkpoint": None, "checkpoint_steps": 0, "save_every": None, "keep_best": None},
+    **{"checkpoint": None, "checkpoint_steps": 0, "save_every": None, "async_save": False},
+    **{"keep_best": None},
     **{"restore_best": False, "early_stop": None, "stop_before": None, "time_limit": None},
     **{"metrics": None, "csv": None, "tensorboard": None, "trace": None, "hook": ()},
     **{"schedule": "constant", "warmup_epochs": 0, "base_batch": 0, "balance": "none"},

@@ -35,6 +35,7 @@ _FREE = {
         "checkpoint",
         "checkpoint_steps",
         "save_every",
+        "async_save",
         "find_learning_rate",
         "find_steps",
         "find_out",

@@ -29,9 +29,11 @@ _LESS_SECONDS = 1.0
 
 
 class Saves(Protocol):
-    """What writes checkpoints; ``save_seconds`` is what the last one took."""
+    """What writes checkpoints."""
 
-    save_seconds: float
+    @property
+    def save_seconds(self) -> float:
+        """What the last one took, and what may have to be written before the next."""
 
 
 class TimeLimit(QuietHook):

@@ -1,0 +1,97 @@
+"""Checkpoints of ``--async-save`` have the bits of those that are written at once, with strategies that share memory and others."""
+
+import h5py
+import numpy as np
+import pytest
+
+from lepton_mpi import QuietHook
+from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.options.config import Config
+from lepton_mpi.run import memory_forecast, snapshot
+from lepton_mpi.run.fit import train
+from lepton_mpi.world.memory import shared_bytes
+from tests.parallel.together import check, equal_everywhere
+
+# 18 steps an epoch; nothing is removed.
+_OPTIONS = {"epochs": 2, "checkpoint_steps": 5, "keep": 99, "optimizer": "adam", "progress": "none"}
+
+
+def _content(path):
+    """All but the options, which differ."""
+    with h5py.File(path) as file:
+        found = {"attributes": {k: v for k, v in file.attrs.items() if k != "configuration"}}
+        file.visititems(
+            lambda name, item: (
+                found.update({name: item[()].tobytes()}) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+        return found
+
+
+def _files(folder):
+    return {path.name: _content(path) for path in sorted(folder.glob("*.h5"))}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"clip_norm": 1.0, "on_nan": "rollback"},
+        {"allreduce": "ring"},
+        {"strategy": "delayed"},
+        {"strategy": "local"},
+        {"keep_best": "auto", "restore_best": True},
+        {"dtype": "float64", "optimizer": "sgd"},
+    ],
+    ids=lambda more: "-".join(map(str, more.values())) or "sync",
+)
+def test_the_files_are_those_of_saves_that_stop_the_run(world, folder, more):
+    """Every vector and attribute of every step, and the figures of the end."""
+    ended = [
+        train(Config(**_OPTIONS | more, checkpoint=str(folder / name), async_save=aside), world)
+        for name, aside in (("stopped", False), ("aside", True))
+    ]
+    world.host_barrier()
+    stopped, aside = _files(folder / "stopped"), _files(folder / "aside")
+    names = [f"step-{step:08d}.h5" for step in (5, 10, 15, 18, 20, 25, 30, 35, 36)]
+    check(world, set(names) <= stopped.keys() == aside.keys(), str(aside.keys()))
+    check(world, [n for n in stopped if stopped[n] != aside[n]] == [])
+    check(world, ended[0]["weights_digest"] == ended[1]["weights_digest"])
+    equal_everywhere(world, ended[1]["weights_digest"])
+    check(world, ended[1]["save_pause_seconds"] > 0 and ended[1]["save_wait_seconds"] >= 0)
+    check(world, "save_pause_seconds" not in ended[0])
+
+
+def test_a_copy_that_does_not_fit_is_refused(world, folder, monkeypatch):
+    """Before the first step, on every rank."""
+    monkeypatch.setattr(snapshot, "memory_bytes", lambda run: 1 << 60)
+    options = {"checkpoint": str(folder), "async_save": True, "progress": "none"}
+    with pytest.raises(ConfigurationError, match=r"--async-save: expected .* of memory"):
+        train(Config(epochs=1, **options), world)
+
+
+class _Memory(QuietHook):
+    """What was predicted for the copy, and what Linux counts on all ranks together."""
+
+    def __init__(self) -> None:
+        self.predicted, self.measured = 0, 0.0
+
+    def before_epoch(self, run) -> None:
+        self.predicted = memory_forecast.forecast(run).shared.get("snapshot", 0)
+        run.world.host_barrier()
+        own = np.array([float(shared_bytes().get("snapshot", 0))])
+        run.world.host_barrier()
+        self.measured = float(run.world.sum(own)[0])
+
+
+def test_the_copy_takes_what_is_predicted(world, folder):
+    """Parameters and two vectors of state, once; nothing without the option."""
+    options = {"hidden": (1024, 512), "epochs": 1, "optimizer": "adam", "progress": "none"}
+    look, without = _Memory(), _Memory()
+    config = Config(**options, checkpoint=str(folder), async_save=True)
+    train(config, world, hooks=[look])
+    train(Config(**options), world, hooks=[without])
+    count = 64 * 1024 + 1024 + 1024 * 512 + 512 + 512 * 10 + 10
+    check(world, 3 * 4 * count <= look.predicted <= 3 * 4 * count + 3 * (2 << 20))
+    check(world, abs(look.measured - look.predicted) <= 1 << 16, str(look.measured))
+    check(world, without.predicted == 0 == without.measured)
