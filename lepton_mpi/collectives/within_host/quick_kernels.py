@@ -184,7 +184,9 @@ def quick_call(address, arguments, count):
     output, input = words_at(given[1], ARRAY_WORDS), words_at(given[2], ARRAY_WORDS)
     at = _learned(words, input[ARRAY_DTYPE], given[4], given[5])
     other = _learned(words, output[ARRAY_DTYPE], given[4], given[5])
-    if at == 0 or other == 0 or (words[at + FOLD] and at != other):
+    combines = verb in (_ALLREDUCE, _REDUCE, _REDUCE_SCATTER)
+    # A verb that combines has an entry with a fold, which a move with the same objects has not taught.
+    if at == 0 or other == 0 or combines != (words[at + FOLD] != 0) or (combines and at != other):
         return DECLINED
     elements = _length(input)
     bytes_in, bytes_out = elements * words[at + ITEM], _length(output) * words[other + ITEM]
