@@ -142,6 +142,7 @@ def range_test(run: Run, steps: int) -> RangeTest:
     """Train with a rising rate. Collective."""
     rates, losses, smoothed = list[float](), list[float](), list[float]()
     mean, weight, least = 0.0, 0.0, math.inf
+    make_step = run.faults.guarding(run.strategy.step) if run.faults else run.strategy.step
     for number, (step, loss) in enumerate(_losses(run, steps)):
         rates.append(rate_of(number, steps))
         losses.append(loss)
@@ -156,7 +157,7 @@ def range_test(run: Run, steps: int) -> RangeTest:
         if is_over or number + 1 == steps:
             break
         run.rate.part = rates[-1] / run.rate.schedule(step.number)
-        run.strategy.step(step.number, step.weight)
+        make_step(step.number, step.weight)
     return RangeTest(rates, losses, smoothed)
 
 
@@ -194,7 +195,7 @@ def _compute(run: Run, step: Step, sums: np.ndarray) -> None:
     clock = run.world.clock
     for number, vector, gradient, sync in run.strategy.shares(step.number):
         clock.enter("input", step.number)
-        batch = run.inputs.next(step.draw)
+        batch = run.next_batch(step)
         clock.enter("compute")
         if batch.y.size:
             sums[number] += run.model.loss_and_gradient(run.parameters, batch, gradient, sync)[0]

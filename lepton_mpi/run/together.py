@@ -79,7 +79,7 @@ class Together:
         while len(self._held) < len(numbers):
             self._hold(run)
         clock.enter("input", step.number)
-        batches = [held.hold(run.inputs.next(step.draw)) for held in self._held[: len(numbers)]]
+        batches = [held.hold(run.next_batch(step)) for held in self._held[: len(numbers)]]
         clock.enter("compute")
         micro_batches = []
         for slot, (number, batch) in enumerate(zip(numbers, batches, strict=True)):
