@@ -30,9 +30,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.processes import look_at
 from lepton_mpi.wording import one_line
 
 HEARTBEAT_SECONDS = 10.0
@@ -315,5 +315,5 @@ def _pid_space() -> str:
 
 def _process_start(pid: int) -> str:
     """When a process began, in ticks since the boot; empty if it is gone or a zombie, or where Linux does not say it."""
-    words: Any = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return words[19] if len(words) > 19 and words[0] not in ("Z", "X") else ""
+    found = look_at(pid)
+    return "" if found is None or found.has_ended else str(found.began)
