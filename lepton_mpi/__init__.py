@@ -34,7 +34,7 @@ The map, in the order the data flows::
     sync.py         what a model tells while it computes       registry.py  what an option's name stands for
     errors.py       what a user can cause, with exit codes     wording.py   how values are written for people
     durable.py      a file in full or not at all               launcher.py  what the launcher says before MPI is loaded
-    early_signals.py  signals that come before there are ranks
+    early_signals.py  signals that come before there are ranks processes.py what Linux tells of a process
 
 The words, one per idea:
 

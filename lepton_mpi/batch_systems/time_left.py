@@ -20,6 +20,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from lepton_mpi.processes import look_at
+
 # For a command of a batch system whose server is busy.
 _ASK_SECONDS = 30.0
 _ANCESTORS_MAX = 20
@@ -134,25 +136,30 @@ def clock_seconds(text: str) -> float | None:
 
 
 def process_age_seconds(process_id: int | str = "self") -> float:
-    """Since a process has begun."""
-    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
-    began = int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - began
+    """Since a process has begun; 0 for one that is gone."""
+    found = look_at(process_id)
+    if found is None:
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - found.began / os.sysconf("SC_CLK_TCK")
 
 
 def script_age_seconds() -> float:
     """Of the oldest process of this user that this one descends from."""
-    oldest, process = process_age_seconds(), os.getpid()
+    oldest, found = process_age_seconds(), look_at("self")
     for _ in range(_ANCESTORS_MAX):
-        try:
-            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-            process = int(fields[1])
-            if process <= 1 or Path(f"/proc/{process}").stat().st_uid != os.getuid():
-                break
-            oldest = max(oldest, process_age_seconds(process))
-        except OSError:
+        if found is None or found.parent <= 1 or not _is_ours(found.parent):
             break
+        oldest = max(oldest, process_age_seconds(found.parent))
+        found = look_at(found.parent)
     return oldest
+
+
+def _is_ours(process_id: int) -> bool:
+    """Whether a process is of this user."""
+    try:
+        return Path(f"/proc/{process_id}").stat().st_uid == os.getuid()
+    except OSError:
+        return False
 
 
 def _first(pattern: str, text: str) -> str:

@@ -157,18 +157,7 @@ class EvenBlocks(Sequence[Block]):
 
 
 class Ways(Protocol):
-    """How calls are carried out, on one host or on several. All collective; nothing is written if ranks were told different things.
-
-    Attributes
-    ----------
-    plan : int64, one dimension, or None
-        Of the quick way for short calls (``within_host/quick_calls.py``), if there is one.
-    """
-
-    plan: np.ndarray | None
-
-    def quick_error(self, verdict: int) -> LeptonError:
-        """What a quick call has found. Not collective."""
+    """How calls are carried out, on one host or on several. All collective; nothing is written if ranks were told different things."""
 
     def reduce(self, told: Fingerprint, array: Block, combination: Combination) -> None:
         """Combine the arrays of all ranks in place of each or, with a ``told.root``, of that of the root."""

@@ -5,8 +5,9 @@
     an array has moved      on any rank: all tell and map anew
     a file cannot be mapped by any rank, for any reason: the arrays of the slot are staged from then on, on all ranks
 
-A file has no name in a folder, and is opened by way of ``/proc/<process>/fd``; so nothing is left behind by a rank that dies. What a
-rank has mapped stays usable for it, whatever the owner does with its memory.
+A file has no name in a folder, and is opened by way of ``/proc/<process>/fd``; so nothing is left behind by a rank that dies. Whoever
+opens it compares its number with the one that was told: in another container the process of that number is another one. What a rank
+has mapped stays usable for it, whatever the owner does with its memory.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lepton_mpi.collectives.communicator import Communicator
+
+_WORD = (1 << 63) - 1
 
 
 class Whereabouts(NamedTuple):
@@ -48,6 +51,7 @@ class SharedArrays:
     def __init__(self, communicator: Communicator) -> None:
         self._communicator = communicator
         self._mapped: dict[int, _Slot | None] = {}
+        self._verdict = np.zeros(1, np.int64)
 
     def allreduce(
         self,
@@ -79,27 +83,29 @@ class SharedArrays:
         self, found: _Slot | None, array: np.ndarray, where: Whereabouts | None
     ) -> bool:
         """Whether on all ranks."""
-        is_so = found is None or found.own == _identity(array, where)
-        told = np.array([is_so], np.int64)
-        self._communicator.allreduce(told, "min")
-        return bool(told[0])
+        return self._all(found is None or found.own == _identity(array, where))
+
+    def _all(self, is_so: bool) -> bool:
+        """Whether it is so on all ranks."""
+        self._verdict[0] = is_so
+        self._communicator.allreduce(self._verdict, "min")
+        return bool(self._verdict[0])
 
     def _map(self, array: np.ndarray, where: Whereabouts | None) -> _Slot | None:
         """The arrays of all ranks; None if one rank cannot share its array, or map another's."""
         one = self._communicator
-        mine = np.array([os.getpid(), *(where or (-1, 0)), array.nbytes], np.int64)
+        slot = _Slot(array, where)
+        mine = np.array([os.getpid(), *(where or (-1, 0)), array.nbytes, *slot.file], np.int64)
         told = np.empty((one.size, mine.size), np.int64)
         one.allgather(told, mine)
-        slot = _Slot(array, where)
         fits = bool((told[:, 1] >= 0).all() and (told[:, 3] == array.nbytes).all() and array.nbytes)
         if fits:
             fits = all(
-                slot.add(*map(int, row), is_own=rank == one.rank) for rank, row in enumerate(told)
+                slot.add_own() if rank == one.rank else slot.add(*row)
+                for rank, row in enumerate(told.tolist())
             )
-        outcome = np.array([fits], np.int64)
         # Also the end of the files' being open: no rank goes on before all have mapped.
-        one.allreduce(outcome, "min")
-        return slot if outcome[0] else None
+        return slot if self._all(fits) else None
 
 
 class _Slot:
@@ -110,16 +116,25 @@ class _Slot:
         self.addresses: list[int] = []
         self._files: list[mmap.mmap] = []
 
+    @property
+    def file(self) -> tuple[int, int]:
+        """Numbers of this rank's file and of its device; 0 without one."""
+        return self.own[2], self.own[3]
+
+    def add_own(self) -> bool:
+        """The next rank is this one."""
+        self.addresses.append(self.own[0])
+        return True
+
     def add(
-        self, process: int, descriptor: int, offset: int, byte_count: int, is_own: bool
+        self, process: int, descriptor: int, offset: int, byte_count: int, *file_number: int
     ) -> bool:
-        """The array of the next rank; whether it could be mapped."""
-        if is_own:
-            self.addresses.append(self.own[0])
-            return True
+        """The array of the next rank, by what that has told; whether it could be mapped."""
         try:
             opened = os.open(f"/proc/{process}/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
             try:
+                if _file_number(opened) != file_number:
+                    return False
                 file = mmap.mmap(opened, offset + byte_count)
             finally:
                 os.close(opened)
@@ -132,7 +147,11 @@ class _Slot:
 
 def _identity(array: np.ndarray, where: Whereabouts | None) -> tuple[int, ...]:
     """Address, bytes, and the file, whose number no other has as long as a rank has it mapped: an address may come again."""
-    if where is None:
-        return array.ctypes.data, array.nbytes
-    found = os.fstat(where.descriptor)
-    return array.ctypes.data, array.nbytes, found.st_dev, found.st_ino
+    file_number = (0, 0) if where is None else _file_number(where.descriptor)
+    return array.ctypes.data, array.nbytes, *file_number
+
+
+def _file_number(descriptor: int) -> tuple[int, int]:
+    """As two words of 64 bits with a sign."""
+    found = os.fstat(descriptor)
+    return found.st_dev & _WORD, found.st_ino & _WORD

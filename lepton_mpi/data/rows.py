@@ -13,9 +13,9 @@ from lepton_mpi.data.tables import RowTable
 from lepton_mpi.data.windows import Windows
 from lepton_mpi.vectors import digest_of
 
-# Of a text that are looked at to know it again: 256 KiB of short tokens, read in a few milliseconds.
+# Of a text that are looked at to know it again: 256 KiB of short tokens.
 _STRETCHES, _STRETCH_TOKENS = 128, 1024
-# Of other rows: all of a table that is read and hashed in 30 ms, else 64 times 64 KiB.
+# Of other rows: all of a small table, else 64 times 64 KiB.
 _WHOLE_BYTES, _PARTS, _PART_BYTES = 16 << 20, 64, 64 << 10
 # Memory of every input of some rows, in the order of the inputs.
 Slot = tuple[np.ndarray, ...]

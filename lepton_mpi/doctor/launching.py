@@ -13,6 +13,7 @@ from lepton_mpi import launcher
 from lepton_mpi.doctor import trial
 from lepton_mpi.doctor.finding import Finding, fault, note, ok, plural
 from lepton_mpi.extras import pip_install
+from lepton_mpi.processes import look_at
 from lepton_mpi.world.launchers import launcher_of
 
 _LIMIT_SECONDS = 10.0
@@ -143,11 +144,8 @@ def _line(process_id: int) -> bytes:
 
 def _status(process_id: int) -> tuple[int, int] | None:
     """Parent and start time of a process that lives."""
-    try:
-        words = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if words[0] in "ZX" else (int(words[1]), int(words[19]))
+    found = look_at(process_id)
+    return None if found is None or found.has_ended else (found.parent, found.began)
 
 
 # -- findings ------------------------------------------------------------------------------------

@@ -8,27 +8,17 @@ Source: Goto and van de Geijn, "Anatomy of high-performance matrix multiplicatio
 
 from typing import Any, NamedTuple
 
-import llvmlite.binding
-import numba
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from lepton_mpi.kernels.intrinsics import LINE_BYTES, emit_prefetch
-from lepton_mpi.kernels.vector_code import VECTOR_BYTES, VectorCode
+from lepton_mpi.kernels.vector_code import VECTOR_BYTES, VectorCode, compiles_for
 
 _word = ir.IntType(64)
 
-
-def _has_long_registers() -> bool:
-    """Whether the processor that kernels are compiled for has 32 registers of 64 bytes."""
-    if numba.config.CPU_NAME or numba.config.CPU_FEATURES:
-        return "+avx512f" in (numba.config.CPU_FEATURES or "")
-    return bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
-
-
-# Rows and vectors of the largest tile: 16 sums of 64 bytes, or with 16 registers of 32 bytes 6 of 64.
-ROWS, VECTORS = (8, 2) if _has_long_registers() else (6, 1)
+# Rows and vectors of the largest tile: 16 sums of 64 bytes in 32 registers of that length, or with 16 registers of 32 bytes 6 of 64.
+ROWS, VECTORS = (8, 2) if compiles_for("avx512f") else (6, 1)
 ROW_COUNTS = tuple(count for count in (8, 6, 4, 2, 1) if count <= ROWS)
 
 

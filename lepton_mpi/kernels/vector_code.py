@@ -3,12 +3,24 @@
 Where registers are shorter, LLVM splits the vectors.
 """
 
+import numba
 from llvmlite import ir
+from numba.core.codegen import get_host_cpu_features
 
 VECTOR_BYTES = 64
 # Of a number that says which row of a table is meant: they are int64.
 PLACE_BYTES = 8
 _word, _half_word, _bit = ir.IntType(64), ir.IntType(32), ir.IntType(1)
+
+
+def compiles_for(feature: str) -> bool:
+    """Whether the processor that Numba compiles for has ``feature``, called as LLVM calls it.
+
+    That is this one, unless NUMBA_CPU_FEATURES or the NUMBA_CPU_NAME ``generic`` say otherwise.
+    """
+    asked = numba.config.CPU_FEATURES
+    features = get_host_cpu_features() if asked is None else asked
+    return f"+{feature}" in features.split(",")
 
 
 class VectorCode:

@@ -149,6 +149,7 @@ class Divergence(QuietHook):
         if self._agree:
             self._flag[0] = is_wrong
             self._agree.allreduce(self._flag, "max")
+            self._agree.book()
             is_wrong = bool(self._flag[0])
         if not is_wrong or not self._together:
             run.strategy.step(number, weight)
@@ -177,7 +178,6 @@ class Divergence(QuietHook):
         first = earliest(run, found)
         self._in_a_row += 1
         if self._policy == "rollback":
-            run.strategy.finish()
             self._roll_back(str(first))
             return
         self._say(f"{first}; the step is not made", step=run.step)
@@ -274,6 +274,9 @@ class Divergence(QuietHook):
                 f"--on-nan rollback: {reason}, after {ROLLBACKS_MAX} returns to step {self._copied_step} with a learning rate "
                 f"that became {run.rate(run.step):.3g}: the rate is not the reason"
             ).on_all_ranks()
+        run.strategy.finish()
+        if run.drift:
+            run.drift.forget()
         if self._copy is not None:
             run.strategy.restore(*self._copy)
         run.world.agree(None)  # nobody reads before all is written

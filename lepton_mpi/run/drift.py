@@ -4,7 +4,8 @@
                                     meetings are compared after each epoch alone
     the same at rest                what each rank holds a part of is digested again before the next update; it must not have changed. So where
                                     a host holds parameters once, flips are seen in 1 step of N, and on several hosts in all of them
-    a gradient                      each rank computes its last micro-batch twice: the same bits come out, or the processor is at fault
+    a gradient                      each rank computes its last micro-batch twice, or all of them where they are computed together: the same bits
+                                    come out, or the processor is at fault
 
 A digest can be added up (``kernels/digest_kernels.py``), so hosts of different numbers of ranks compare theirs, parameter by parameter.
 Any single word that changed is found. Of three holders or more the majority is right; of two, the one that has not changed at rest, if either.
@@ -64,7 +65,7 @@ class _Part:
 
 
 class Drift(QuietHook):
-    """See the module. Making one is collective over the run's world, and so is every method but ``twice``."""
+    """See the module. Making one is collective over the run's world, and so is every method but ``twice`` and ``compare``."""
 
     def __init__(self, run: Run) -> None:
         self._run, self._every = weak(run), run.config.check_every
@@ -90,12 +91,17 @@ class Drift(QuietHook):
         run = self._run
         if not self._scratch.size:
             self._scratch = np.zeros_like(vector)
-        self._norm = sqrt(sum_of_squares(vector))
         views = run.layout.views(self._scratch)
         run.model.loss_and_gradient(run.parameters, batch, views, NO_SYNC)
-        if np.array_equal(_words(self._scratch), _words(vector)):
+        self.compare(number, vector, self._scratch)
+
+    def compare(self, number: int, vector: np.ndarray, again: np.ndarray) -> None:
+        """The gradient of a micro-batch, and what came out when it was computed once more."""
+        run = self._run
+        self._norm = sqrt(sum_of_squares(vector))
+        if np.array_equal(_words(again), _words(vector)):
             return
-        mine = run.layout.views(vector)
+        mine, views = run.layout.views(vector), run.layout.views(again)
         other = [
             name
             for name in self._names
@@ -114,11 +120,22 @@ class Drift(QuietHook):
         """``step``, with a look at what has been at rest since the last check."""
 
         def checked(number: int, weight: int) -> None:
-            if self._resting is not None:
-                self._check_rest()
+            self._check_rest()
             step(number, weight)
 
         return checked
+
+    def finish(self) -> None:
+        """``Strategy.finish`` between two steps, which may make an update that is under way, with the same look before it."""
+        was_at_rest = self._resting is not None
+        self._check_rest()
+        self._run.strategy.finish()
+        if was_at_rest:
+            self._resting = self._digests()
+
+    def forget(self) -> None:
+        """What was looked at is written anew."""
+        self._resting = None
 
     def after_step(self, run: Run) -> None:
         """Compare, if it is due."""
@@ -149,18 +166,20 @@ class Drift(QuietHook):
             self._copies, self._parts = copies, self._parts_of(copies)
         mine = self._digests()
         said = world.comm.allgather((mine, self._gradient_wrong, self._norm))
-        self._gradient_wrong = ""
+        self._gradient_wrong, self._norm = "", 0.0
         self.checks += 1
         run.report.record("check", step=run.step, gradient_norms=[norm for _, _, norm in said])
         for text in [text for _, text, _ in said if text]:
             raise RankError(f"{text} (--check-every {self._every})").on_all_ranks()
         tables = [table for table, _, _ in said]
-        self._settle(self._wrong(tables), "differ")
-        self._resting = self._digests() if self.repairs else mine
+        wrong = self._wrong(tables)
+        self._settle(wrong, "differ")
+        self._resting = self._digests() if wrong else mine
 
     def _check_rest(self) -> None:
-        """Before an update: nobody had a reason to write since the check."""
-        assert self._resting is not None
+        """Before an update: nobody had a reason to write since the check, if there was one."""
+        if self._resting is None:
+            return
         changed = self._digests() != self._resting
         self._resting = None
         said = self._run.world.comm.allgather(changed)
@@ -281,6 +300,14 @@ def hooks_for(run: Run) -> list[Drift]:
     """Make ``run.drift``, if that is asked for. Collective."""
     run.drift = Drift(run) if run.config.check_every else None
     return [run.drift] if run.drift else []
+
+
+def finish(run: Run) -> None:
+    """``Strategy.finish`` between two steps of an epoch. Collective."""
+    if run.drift:
+        run.drift.finish()
+    else:
+        run.strategy.finish()
 
 
 def _words(array: np.ndarray) -> np.ndarray:

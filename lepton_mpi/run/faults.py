@@ -1,19 +1,24 @@
 """The points of ``fault_points`` that are in a run's steps; the hook is there only where LEPTON_FAULT asks for one of them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lepton_mpi import fault_points
 from lepton_mpi.run.hook import QuietHook, weak
-from lepton_mpi.run.run import Run
+
+if TYPE_CHECKING:
+    from lepton_mpi.run.run import Run
 
 
-def hooks_for(run: Run) -> list[QuietHook]:
-    """None, as a rule. Says what will happen, on rank 0. Raises ConfigurationError."""
+def hooks_for(run: Run) -> list[Faults]:
+    """Make ``run.faults``, if one is asked for; says what will happen, on rank 0. Raises ConfigurationError."""
     faults = fault_points.wanted()
     for fault in faults:
         run.report.say("fault", f"{fault} ({fault_points.VARIABLE})")
-    return [Faults(run)] if faults else []
+    run.faults = Faults(run) if faults else None
+    return [run.faults] if run.faults else []
 
 
 class Faults(QuietHook):
@@ -21,26 +26,21 @@ class Faults(QuietHook):
 
     def __init__(self, run: Run) -> None:
         self._run, self._read = weak(run), 0
-        # Of this run alone, whose parts they are.
-        self._put(run.inputs, "next", self._before_reading)
-        self._put(run.strategy, "step", self._before_exchange)
 
-    def _put(self, part: Any, method: str, before: Callable[[], None]) -> None:
-        whole = getattr(part, method)
-
-        def called(*arguments: Any) -> Any:
-            before()
-            return whole(*arguments)
-
-        setattr(part, method, called)
-
-    def _before_reading(self) -> None:
+    def before_reading(self) -> None:
+        """Before this rank's rows of a step."""
         if self._read != self._run.step:
             self._read = self._run.step
             fault_points.reached("input", self._read)
 
-    def _before_exchange(self) -> None:
-        fault_points.reached("exchange", self._run.step)
+    def guarding(self, step: Callable[[int, int], None]) -> Callable[[int, int], None]:
+        """``step``, with the point before it."""
+
+        def reached(number: int, weight: int) -> None:
+            fault_points.reached("exchange", self._run.step)
+            step(number, weight)
+
+        return reached
 
     def after_step(self, run: Run) -> None:
         """Before the other hooks."""

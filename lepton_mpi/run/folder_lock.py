@@ -4,7 +4,8 @@
 
 The file of the highest number is the lock. It is made as a hard link to a file that is complete, or by O_EXCL where there are no
 links: of several takers one gets the number, also on NFS, where ``flock`` may do nothing. Nothing is overwritten or renamed. Who
-takes over from a dead owner makes the next number, looks again, and removes the lower one; if a living owner is there, it gives way.
+takes over from a dead owner makes the next number, looks again, and removes the lower ones, of which there are several if a taker died
+in between; if a living owner is there, it gives way.
 
 An owner is dead if its process is gone, which is seen on its own host since the same boot, and among the same process numbers, of
 which a container has its own. Elsewhere its heartbeat counts: the owner sets the time of its file every ten seconds, and who wants the folder
@@ -29,9 +30,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.processes import look_at
 from lepton_mpi.wording import one_line
 
 HEARTBEAT_SECONDS = 10.0
@@ -124,13 +125,11 @@ class FolderLock:
 
     def take(self) -> None:
         """Become the owner. Raises FolderTakenError if another run is, and OSError where nothing can be written."""
-        dead = ""
         while True:
             path, owner = _highest(self.folder)
             if path and owner.token != self.token:
                 if self._waits_for(path, owner):
                     raise FolderTakenError(f"it belongs to {owner}")
-                dead = owner.token
                 self.note = f"taken over from {owner}, which has ended without giving it back"
             number = int(_number(path)) + 1 if path else 1
             mine = self.folder / f"owner-{number:04d}.lock"
@@ -138,11 +137,13 @@ class FolderLock:
                 break
         for other in sorted(set(_locks(self.folder)) - {mine}):
             found = _owner_of(other)
-            if found and found.token not in (self.token, dead) and found.is_alive() is not False:
+            if found and found.token != self.token and self._waits_for(other, found):
                 # It began while this run was asleep between looking and making.
                 mine.unlink(missing_ok=True)
                 raise FolderTakenError(f"it belongs to {found}")
             other.unlink(missing_ok=True)
+        with suppress(OSError):  # looking may have lasted as long as a silence
+            os.utime(mine)
         self._path = mine
 
     def begin_heartbeat(self) -> None:
@@ -314,5 +315,5 @@ def _pid_space() -> str:
 
 def _process_start(pid: int) -> str:
     """When a process began, in ticks since the boot; empty if it is gone or a zombie, or where Linux does not say it."""
-    words: Any = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return words[19] if len(words) > 19 and words[0] not in ("Z", "X") else ""
+    found = look_at(pid)
+    return "" if found is None or found.has_ended else str(found.began)

@@ -6,7 +6,7 @@ from time import perf_counter
 import numpy as np
 
 from lepton_mpi.errors import ConfigurationError, Preempted
-from lepton_mpi.run import advice, resume, snapshot, summary
+from lepton_mpi.run import advice, drift, resume, snapshot, summary
 from lepton_mpi.run.hook import QuietHook
 from lepton_mpi.run.run import Run
 from lepton_mpi.run.save_timer import SaveTimer
@@ -133,7 +133,7 @@ class Checkpoints(QuietHook):
 
     def save_now(self, run: Run, is_last: bool = False) -> None:
         """In the middle of an epoch, whatever ``--checkpoint-steps`` says. Collective."""
-        run.strategy.finish()
+        drift.finish(run)
         self._began = perf_counter()
         self._save(run, run.divergence.finite_sums(), is_last)
 

@@ -34,8 +34,8 @@ def train(run: Run) -> None:
     make_step: Callable[[int, int], None] = (
         run.divergence.step if run.divergence.looks_at_gradients else run.strategy.step
     )
-    if run.drift:
-        make_step = run.drift.guarding(make_step)
+    for guard in filter(None, (run.faults, run.drift)):
+        make_step = guard.guarding(make_step)
     first, is_paused = run.start.step + 1, False
     for _ in run.epochs():
         for hook in run.hooks:
@@ -73,7 +73,7 @@ def compute(run: Run, step: Step) -> None:
     looks, is_wrong = run.divergence.looks_at_gradients, run.divergence.is_wrong
     for number, vector, gradient, sync in run.strategy.shares(step.number):
         clock.enter("input", step.number)
-        batch = run.inputs.next(step.draw)
+        batch = run.next_batch(step)
         clock.enter("compute")
         if batch.y.size:
             sums = model.loss_and_gradient(parameters, batch, gradient, sync)

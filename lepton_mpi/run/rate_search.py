@@ -152,6 +152,7 @@ def range_test(run: Run, steps: int) -> RangeTest:
     rates, losses, smoothed = list[float](), list[float](), list[float]()
     mean, weight, least = 0.0, 0.0, math.inf
     stopping = run.world.stopping
+    make_step = run.faults.guarding(run.strategy.step) if run.faults else run.strategy.step
     for number, (step, loss) in enumerate(_losses(run, steps)):
         rates.append(rate_of(number, steps))
         losses.append(loss)
@@ -166,7 +167,7 @@ def range_test(run: Run, steps: int) -> RangeTest:
         if is_over or number + 1 == steps:
             break
         run.rate.part = rates[-1] / run.rate.schedule(step.number)
-        run.strategy.step(step.number, step.weight)
+        make_step(step.number, step.weight)
         if stopping and stopping.is_due(step.number):
             text = f"{stopping.reason}: the range test stopped after step {number + 1} of {steps}, without a suggestion; nothing is saved"
             raise Preempted(text).on_all_ranks()
@@ -205,7 +206,7 @@ def _compute(run: Run, step: Step, sums: np.ndarray) -> None:
     clock = run.world.clock
     for number, vector, gradient, sync in run.strategy.shares(step.number):
         clock.enter("input", step.number)
-        batch = run.inputs.next(step.draw)
+        batch = run.next_batch(step)
         clock.enter("compute")
         if batch.y.size:
             sums[number] += run.model.loss_and_gradient(run.parameters, batch, gradient, sync)[0]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lepton_mpi.batch import Batch
 from lepton_mpi.data.batches import BatchReader, MicroBatchReader
 from lepton_mpi.data.dataset import DataSet
 from lepton_mpi.data.order import BlockShuffle, FullShuffle, MicroBatches, draws
@@ -23,6 +24,7 @@ from lepton_mpi.run.best import Best
 from lepton_mpi.run.defaults import Derived
 from lepton_mpi.run.divergence import Divergence
 from lepton_mpi.run.drift import Drift
+from lepton_mpi.run.faults import Faults
 from lepton_mpi.run.hook import Hook
 from lepton_mpi.run.owned_folder import OwnedFolder
 from lepton_mpi.run.report import Report
@@ -65,6 +67,8 @@ class Run:
         What is done about numbers that are not finite.
     drift : Drift or None
         What looks for flipped bits.
+    faults : Faults or None
+        What tests wish to happen.
     ends : ExitStack
         What ``close`` undoes.
     epoch, step, position : int
@@ -124,6 +128,7 @@ class Run:
     hooks: list[Hook] = field(default_factory=list)
     divergence: Divergence = field(init=False)
     drift: Drift | None = None
+    faults: Faults | None = None
     epoch: int = 0
     step: int = 0
     position: int = 0
@@ -201,6 +206,12 @@ class Run:
             if not self.strategy.numbers:  # who computes says the step with its rows
                 self.world.clock.enter("input", self.step)
             yield Step(self.step, draw, self.weighed[position])
+
+    def next_batch(self, step: Step) -> Batch:
+        """This rank's next micro-batch, which belongs to ``step``."""
+        if self.faults:
+            self.faults.before_reading()
+        return self.inputs.next(step.draw)
 
     def add(self, sums: Sums) -> None:
         """Of a micro-batch."""

@@ -5,11 +5,14 @@ gradient for each, of which the strategy takes one after the other. The ranks me
 there is watched as in any collective call, so that a rank that dies or hangs is named and ends the job.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from lepton_mpi.batch import Batch
 from lepton_mpi.models.model import MicroBatch
+from lepton_mpi.run import drift
 from lepton_mpi.run.run import Run, Step
 from lepton_mpi.vectors import Views
 from lepton_mpi.world.world import World
@@ -64,6 +67,8 @@ class Together:
         self._held: list[Held] = []
         self._vectors: list[np.ndarray] = []
         self._gradients: list[Views] = []
+        # For ``--check-every``: a gradient computed once more, and its arrays.
+        self._again: list[tuple[np.ndarray, Views]] = []
 
     def _hold(self, run: Run) -> None:
         """Memory for one more micro-batch: ``--balance auto`` may give this rank others than it began with."""
@@ -74,22 +79,40 @@ class Together:
     def compute(self, run: Run, step: Step) -> None:
         """What ``loop.compute`` does. Collective."""
         # Parameters are read before the first share, which else asks for them.
-        run.strategy.finish()
+        drift.finish(run)
         numbers, clock = run.strategy.numbers, run.world.clock
         while len(self._held) < len(numbers):
             self._hold(run)
         clock.enter("input", step.number)
-        batches = [held.hold(run.inputs.next(step.draw)) for held in self._held[: len(numbers)]]
+        batches = [held.hold(run.next_batch(step)) for held in self._held[: len(numbers)]]
         clock.enter("compute")
-        micro_batches = []
+        micro_batches: list[MicroBatch] = []
         for slot, (number, batch) in enumerate(zip(numbers, batches, strict=True)):
             if batch.y.size:
                 micro_batches.append(MicroBatch(number, batch, self._gradients[slot]))
             else:
                 self._vectors[slot][:] = 0
         sums = run.model.loss_and_gradients(run.parameters, micro_batches, self._exchange)
-        computed = zip(numbers, batches, self._vectors[: len(numbers)], strict=True)
-        run.divergence.add([each for each in computed if each[1].y.size], sums)
+        slots = zip(numbers, batches, self._vectors[: len(numbers)], strict=True)
+        computed = [each for each in slots if each[1].y.size]
+        run.divergence.add(computed, sums)
+        if run.drift and run.drift.is_due():
+            self._compare_again(run, micro_batches, [vector for _, _, vector in computed])
         shares = run.strategy.shares(step.number)
         for share, vector in zip(shares, self._vectors[: len(numbers)], strict=True):
             share.vector[:] = vector
+
+    def _compare_again(
+        self, run: Run, micro_batches: Sequence[MicroBatch], vectors: Sequence[np.ndarray]
+    ) -> None:
+        """Compute the gradients, which are in ``vectors``, once more: the same bits must come out. Collective."""
+        assert run.drift
+        while len(self._again) < len(micro_batches):
+            vector = np.zeros_like(self._vectors[0])
+            self._again.append((vector, run.layout.views(vector)))
+        second = self._again[: len(micro_batches)]
+        pairs = zip(micro_batches, second, strict=True)
+        again = [each._replace(gradient=views) for each, (_, views) in pairs]
+        run.model.loss_and_gradients(run.parameters, again, self._exchange)
+        for each, vector, (other, _) in zip(micro_batches, vectors, second, strict=True):
+            run.drift.compare(each.number, vector, other)

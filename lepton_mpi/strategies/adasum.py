@@ -23,6 +23,7 @@ from lepton_mpi.strategies.clipping import ReplicatedNorm, clipped_scale
 from lepton_mpi.strategies.strategy import Copy, Setting, Share, SkipScope, Strategy, StrategyBase
 from lepton_mpi.strategies.workers import RankWorker, ranks_by_place
 
+# Of messages on the group's ``collective_comm``, as 9 is that of gossip.
 _TAG = 10
 Bounds = Sequence[tuple[int, int]]
 

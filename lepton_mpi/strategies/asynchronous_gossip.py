@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lepton_mpi.collectives.messages.mpi import MpiTransport
+from lepton_mpi.collectives.messages.mpi import MpiTransport, reserve_tags
 from lepton_mpi.collectives.messages.unawaited import UnawaitedExchange
 from lepton_mpi.collectives.within_host.flags import let_messages_go_on
 from lepton_mpi.collectives.within_host.published import Published
@@ -27,9 +27,6 @@ from lepton_mpi.strategies.strategy import Setting
 from lepton_mpi.strategies.strategy_options import GossipOptions
 from lepton_mpi.strategies.topology import TOPOLOGIES, peers_of
 from lepton_mpi.strategies.workers import Mean, RankWorker, Workers, ranks_by_place
-
-# Of messages on the group's ``collective_comm``; 9 is that of gossip that waits.
-_TAG, _TOLD_TAG = 10, 11
 
 
 class AsynchronousGossip(Workers):
@@ -61,8 +58,8 @@ class AsynchronousGossip(Workers):
             [self._rank_of_place[place] for place in places if place not in near]
             for places in (targets, sources)
         ]
-        comm = group.collective_comm
-        vectors, tellings = MpiTransport(comm, _TAG), MpiTransport(comm, _TOLD_TAG)
+        comm, tag = group.collective_comm, reserve_tags(group, 2, "collective_comm")
+        vectors, tellings = MpiTransport(comm, tag), MpiTransport(comm, tag + 1)
         size, dtype = self.parameters.size, self.parameters.dtype
         return UnawaitedExchange(size, dtype, vectors, tellings, *far)
 
@@ -112,6 +109,8 @@ class AsynchronousGossip(Workers):
         if self._far:
             expected = {source: int(sent[source, self._group.rank]) for source in self._far.sources}
             self._far.finish(expected, self._go_on)
+        # Nobody publishes between that sum and the mean; what was published is part of it.
+        self._published.forget()
         self.run_mean(self._mean)
 
     def own_vectors(self) -> int:

@@ -228,7 +228,6 @@ class _Lane:
     def begin(self) -> None:
         """Before the first step, when all hosts have the same parameters."""
         self.forget()
-        self._expect()
 
     def forget(self) -> None:
         """All hosts have the same parameters, whatever they were when the last change was sent."""
@@ -242,7 +241,7 @@ class _Lane:
     def poll(self, under: Under) -> None:
         """Take what has arrived, and send what has changed, unless another host is too far behind."""
         if not self._expects:
-            return
+            self._expect()
         for host, request in self._receives.items():
             if request.Test():
                 self._add(host, under)
@@ -292,7 +291,8 @@ class _Lane:
         self._received = dict.fromkeys(self._received, 0)
         self._mean.run()
         self._base[:] = self._parameters[slice(*self._part)]
-        self._expect()
+        # No receive stays open behind a run, whose memory is gone then.
+        self._expects = False
 
     def _take(self, under: Under, rounds: list[int]) -> None:
         """Take what has arrived; after a host's last message nothing more is expected of it in this round of steps."""

@@ -52,8 +52,8 @@ class Calls:
         Whether the ranks are all of the job.
     """
 
-    def __init__(self, comm: MPI.Intracomm) -> None:
-        self._comm, self._number, self.is_job = comm, 0, True
+    def __init__(self, comm: MPI.Intracomm, is_job: bool) -> None:
+        self._comm, self._number, self.is_job = comm, 0, is_job
         self._all = np.zeros((comm.size, _WORDS), np.int64)
         # A rank alone agrees with itself.
         self._is_alone = comm.size == 1

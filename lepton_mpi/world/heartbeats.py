@@ -20,6 +20,8 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
+from lepton_mpi.processes import look_at
+
 PHASES = (
     "start",
     "input",
@@ -162,11 +164,8 @@ class Host:
 
 def _is_stopped(process_id: int) -> bool:
     """Whether a process was stopped, as by SIGSTOP: it may be in any phase, and holds up the others."""
-    try:
-        status = Path(f"/proc/{process_id}/stat").read_text()
-    except OSError:
-        return False
-    return status.rpartition(")")[2].split()[0] in "Tt"
+    found = look_at(process_id)
+    return found is not None and found.state in "Tt"
 
 
 def heartbeats_of(content: bytes) -> list[Heartbeat]:

@@ -16,6 +16,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from lepton_mpi.processes import look_at
+
 # As /proc/PID/comm has them, 15 characters. Slurm's own processes belong to another user, and end their steps reliably.
 _LAUNCHERS = {
     *("prterun", "prted", "prte", "orterun", "orted", "mpirun", "mpiexec"),
@@ -30,9 +32,11 @@ _SIGNALS = (*[(signal.SIGTERM, 0.4)] * 4, (signal.SIGKILL, 0.0))
 def launcher_of(process_id: int) -> int | None:
     """The launcher's process that a rank's process belongs to, of the same user; None if it has none."""
     for _ in range(_ANCESTORS_MAX):
+        found = look_at(process_id)
+        if found is None:
+            return None
+        process_id = found.parent
         try:
-            fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
-            process_id = int(fields[1])
             name = Path(f"/proc/{process_id}/comm").read_text().strip()
             owner = Path(f"/proc/{process_id}").stat().st_uid
         except OSError:

@@ -64,7 +64,10 @@ class RankGroup:
     ) -> None:
         from lepton_mpi.world.mpi import MPI, mpi_library
 
-        self.comm, self.clock, self._calls = comm, clock, Calls(comm)
+        self.comm, self.clock = comm, clock
+        # What a part of the job agrees on the rest knows nothing of: ``run`` ends the job with it.
+        is_job = parent is None or (parent._calls.is_job and comm.size == parent.size)
+        self._calls = Calls(comm, is_job)
         self.collective_comm: MPI.Comm = comm.Dup()
         self.rank, self.size = comm.rank, comm.size
         self.host_comm: MPI.Comm = comm.Split_type(MPI.COMM_TYPE_SHARED, key=self.rank)
@@ -79,9 +82,6 @@ class RankGroup:
             lane = comm.Split(self.local_rank if on_lane else MPI.UNDEFINED, self.host_index)
             self.lane_comm = lane if on_lane else None
         self._parent, self._groups = parent, list[RankGroup]()
-        # What a part of the job agrees on the rest knows nothing of: ``run`` ends the job with it.
-        self._is_job: bool = parent is None or (parent._is_job and self.size == parent.size)
-        self._calls.is_job = self._is_job
         self._is_open = True
 
     def catching_signals(self) -> AbstractContextManager[None]:
@@ -131,7 +131,7 @@ class RankGroup:
         errors = self.comm.allgather(error and (type(error), str(error)))
         for kind, message in filter(None, errors):
             agreed = kind(message)
-            agreed.agreed = self._is_job
+            agreed.agreed = self._calls.is_job
             raise agreed from error
 
     @contextmanager

@@ -3,7 +3,7 @@
     a row per local rank, of ROWS entries of WORDS float64: seconds of CLOCK_MONOTONIC, the step, and the clock's sums of input, compute,
     communication and waiting. The step is below 0 where its phases are in the rank's ``phase_ring.py`` one by one.
 
-One entry a step costs 0.5 us, so that short steps may be recorded; every phase of them would cost 1 to 10 % of the step. In a step all input comes
+One entry a step costs so little that short steps may be recorded, of which every phase would cost too much. In a step all input comes
 before all computation here, and the exchange behind it, as the sums have it.
 """
 

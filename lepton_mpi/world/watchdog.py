@@ -19,12 +19,12 @@ import os
 import select
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from time import monotonic
 from typing import Protocol
 
 import numpy as np
 
+from lepton_mpi.processes import look_at
 from lepton_mpi.world.backstop import Backstop
 from lepton_mpi.world.heartbeats import (
     LABEL_AT,
@@ -297,8 +297,5 @@ def _nothing(*_: object) -> None:
 
 def _has_ended(process_id: int) -> bool:
     """Whether a process is gone, or only waits for its parent to take notice of its end."""
-    try:
-        status = Path(f"/proc/{process_id}/stat").read_text()
-    except OSError:
-        return True
-    return status.rpartition(")")[2].split()[0] in "ZX"
+    found = look_at(process_id)
+    return found is None or found.has_ended

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.engines.slow_rank import SLOW, Slow
+from lepton_mpi import fault_points
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options.config import Config
 from lepton_mpi.run.balance import best_shares, share_out
@@ -91,6 +92,26 @@ def test_shares_may_become_any_others(world, options):
     plain, moved = train(config, world), train(config, world, hooks=[Moving()])
     with together(world):
         assert plain["weights_digest"] == moved["weights_digest"]
+
+
+def test_points_of_faults_stay_where_shares_move(world, folder, monkeypatch):
+    """Each rank that has rows reaches ``input`` once in every step, and all reach ``exchange``."""
+    reached = []
+    monkeypatch.setenv(fault_points.VARIABLE, "input@step=1000000:kill")
+    monkeypatch.setattr(fault_points, "reached", lambda *where: reached.append(where))
+
+    class Moves(QuietHook):
+        def after_step(self, run):
+            if run.step == 3:
+                count = run.micro_batches.count
+                share_out(run, [*range(world.size), count])
+
+    train(_config(folder, epochs=1), world, Slow, hooks=[Moves()])
+    last = max(where[-1] for where in reached if where[0] == "step")
+    with together(world):
+        for point in ("input", "exchange"):
+            steps = [where[-1] for where in reached if where[0] == point]
+            assert steps == list(range(1, last + 1)), point
 
 
 @pytest.mark.parametrize("strategy", ["local", "gossip", "bounded", "elastic"])

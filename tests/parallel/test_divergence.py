@@ -2,11 +2,13 @@
 
 import json
 import math
+import time
 from bisect import bisect
 
 import numpy as np
 import pytest
 
+from lepton_mpi import QuietHook
 from lepton_mpi.chunks import chunk_bounds
 from lepton_mpi.data import order
 from lepton_mpi.data.order import draws
@@ -203,3 +205,23 @@ def test_what_never_ends_is_ended(world, data):
         train(_config(data, on_nan="rollback", global_batch=10), world, Hopeless)
     with refused(world, ConfigurationError, "no step of epoch 2 had finite numbers"):
         train(_config(data, on_nan="skip"), world, Hopeless)
+
+
+def test_waits_for_what_ranks_agree_on_are_no_compute(world, data):
+    """A rank that is fast waits in the message of 8 bytes."""
+    if world.size == 1 or world.host_count > 1:
+        pytest.skip("for two ranks or more of one host")
+    booked, steps, seconds = [], 12, 0.03
+
+    class Slow(QuietHook):
+        def after_step(self, run):
+            if world.rank == 0:
+                time.sleep(seconds)
+
+        def at_end(self, run):
+            spent = run.phase_seconds()
+            booked.append(spent["communication"] + spent["waiting"])
+
+    train(_config(data, on_nan="skip"), world, Even, hooks=[Slow()])
+    with together(world):
+        assert world.rank == 0 or booked[0] > 0.8 * seconds * steps

@@ -1,11 +1,16 @@
 """``--check-every``: a flipped bit is found, who has it and in which parameter is said, and repaired where somebody knows what was right."""
 
+import json
+
 import numpy as np
 import pytest
 
 from lepton_mpi import QuietHook
+from lepton_mpi.chunks import chunk_bounds
 from lepton_mpi.errors import RankError
+from lepton_mpi.models.network import Network
 from lepton_mpi.options.config import Config
+from lepton_mpi.run import drift
 from lepton_mpi.run.build import build
 from lepton_mpi.run.fit import train
 from tests.parallel.together import refused, together
@@ -106,6 +111,122 @@ def test_a_repaired_copy_is_that_of_the_others(world):
         end = train(_config(allreduce="ring", on_drift="repair"), world, hooks=[Flip(6, 2)])
         with together(world):
             assert end["repairs"] >= 1
+
+
+_TOGETHER = {"model": "cnn", "own": {"model": {"norm": "sync_batch"}}, "global_batch": 200}
+
+
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_an_update_that_was_under_way_is_no_fault(world, folder, is_saved):
+    """It is made where a checkpoint is written in the middle of an epoch, and before micro-batches are computed together."""
+    digests = set()
+    for every in (0, 1, 2):
+        options = _TOGETHER
+        if is_saved:
+            options = {"checkpoint": str(folder / f"{every}"), "checkpoint_steps": 2}
+            options |= {"global_batch": 200}
+        end = train(_config(strategy="delayed", check_every=every, **options), world)
+        digests.add(end["weights_digest"])
+        with together(world):
+            assert (end.get("checks", 0), end.get("repairs", 0)) == (6 // every if every else 0, 0)
+    with together(world):
+        assert len(digests) == 1
+
+
+def test_a_flip_before_an_update_that_was_under_way_is_found(world):
+    """A save makes it, and looks first."""
+
+    class Saving(QuietHook):
+        def after_step(self, run):
+            if run.step == 4:
+                if world.rank == 0:
+                    _flip(run.strategy.parameters, 5, 3)
+                drift.finish(run)
+
+    words = ["a rank's parameters of ", " changed at rest on rank 0", "step 4", "--check-every 4"]
+    with refused(world, RankError, *words):
+        train(_config(strategy="delayed", global_batch=200), world, hooks=[Saving()])
+
+
+def test_a_return_to_a_copy_is_no_fault(world):
+    """An update left infinite parameters, the same ones on all; after the check, a save goes back to what they were before."""
+    run = build(_config(on_nan="rollback"), world)
+    try:
+        next(run.epochs())
+        run.divergence.before_epoch(run)
+        begin = run.strategy.parameters.copy()
+        world.agree(None)
+        if world.local_rank == 0 or not run.strategy.is_shared:
+            run.strategy.parameters[5] = np.inf
+        world.agree(None)
+        run.drift.after_step(run)
+        run.divergence.finite_sums()
+        run.drift._check_rest()
+        with together(world):
+            assert run.divergence.counts.rollbacks == 1 and run.drift.checks == 1
+            np.testing.assert_array_equal(run.strategy.parameters, begin)
+    finally:
+        run.close()
+
+
+def test_digests_are_taken_once_a_check(world, monkeypatch):
+    """Also where something was repaired in an earlier one."""
+    if world.size == 1:
+        pytest.skip("one rank has nobody to be repaired by")
+    run = build(_config(allreduce="ring", on_drift="repair"), world)
+    found, taken = run.drift, []
+    digests = found._digests
+    try:
+        found._compare(run.strategy.copies())
+        if world.rank == 1:
+            _flip(run.strategy.parameters, 5, 3)
+        found._check_rest()
+        monkeypatch.setattr(found, "_digests", lambda: taken.append(None) or digests())
+        found._compare(run.strategy.copies())
+        with together(world):
+            assert found.repairs == 1 and len(taken) == 1
+    finally:
+        run.close()
+
+
+def _norms(world, path, **options) -> list[list[float]]:
+    """Norms of gradients, by check and rank."""
+    train(_config(metrics=str(path), **options), world)
+    lines = world.broadcast(path.read_text() if world.rank == 0 else None).splitlines()
+    records = map(json.loads, lines)
+    return [record["gradient_norms"] for record in records if record["event"] == "check"]
+
+
+@pytest.mark.parametrize("options", [_TOGETHER, {"global_batch": 200}], ids=["together", "alone"])
+def test_norms_of_gradients_are_recorded(world, folder, options):
+    """Of each rank's last micro-batch, or of its last one with rows; the sixth and last step has rows for 6 of 8."""
+    norms = _norms(world, folder / "metrics.jsonl", check_every=2, **options)
+    bounds = chunk_bounds(8, world.size)
+    with together(world):
+        assert len(norms) == 3
+        for check, filled in zip(norms, (8, 8, 6), strict=True):
+            last = bounds[:-1] if options is _TOGETHER else [stop - 1 for stop in bounds[1:]]
+            assert [norm > 0 for norm in check] == [number < filled for number in last]
+
+
+def test_a_gradient_that_was_computed_together_is_named(world, monkeypatch):
+    """Even the last bit of one element, when it comes out the second time."""
+    compute, calls = Network.loss_and_gradients, []
+
+    def faulty(self, parameters, micro_batches, exchange):
+        sums = compute(self, parameters, micro_batches, exchange)
+        calls.append(None)
+        if len(calls) == 3 and world.rank == world.size - 1:  # step 2, once more
+            _flip(micro_batches[-1].gradient["classes/weight"].reshape(-1), 7, 0)
+        return sums
+
+    monkeypatch.setattr(Network, "loss_and_gradients", faulty)
+    words = [
+        f"rank {world.size - 1} of",
+        "the gradient of classes/weight in step 2, micro-batch 7, twice",
+    ]
+    with refused(world, RankError, *words):
+        train(_config(check_every=2, **_TOGETHER), world)
 
 
 class Faulty:

@@ -111,6 +111,17 @@ def test_what_is_declined(world, one, monkeypatch):
         one.allgather(np.zeros(one.size + 1, np.float32), np.zeros(1, np.float32))
     with refused(world, ConfigurationError, "float64"):
         one.reduce_scatter(np.zeros(1, np.float64), np.zeros(one.size, np.float32))
+    # What moves have taught is no way to combine: alone, and beside a rank that moves.
+    with refused(world, ConfigurationError, "op"):
+        one.allreduce(np.ones(2, np.float32), None)
+    with refused(world, ConfigurationError, "op"):
+        one.reduce_scatter(np.ones(1, np.float32), np.ones(one.size, np.float32), None)
+    array = np.ones(2, np.float32)
+    with refused(world, ConfigurationError, "op"):
+        if one.rank == one.size - 1:
+            one.allreduce(array, None)
+        else:
+            one.allgather(np.ones(2 * one.size, np.float32), array)
     counted, array = _Counted(one, monkeypatch), np.ones(2, np.float32)
     one.allreduce(array, "".join(["su", "m"]))  # another object than "sum"
     one.broadcast(array, np.int64(0))

@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lepton_mpi.collectives.messages.mpi import MpiTransport
+from lepton_mpi.collectives.messages.unawaited import UnawaitedExchange
 from lepton_mpi.collectives.within_host.published import Published
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.optimizers.settings import Settings
@@ -576,6 +578,68 @@ def test_asynchronous_gossip_in_turn(world, topology):
         for other in everybody:
             np.testing.assert_array_equal(other, everybody[0])
         assert heard > 0 and not strategy.reproducible
+
+
+def test_asynchronous_gossip_hears_nothing_from_before_a_meeting(world):
+    """Rank 0, the first to step, has not taken what the others published then; after all have met it is part of the mean."""
+    if world.size == 1 or world.host_count > 1:
+        pytest.skip("for two ranks or more of one host")
+    own = {"topology": "complete", "asynchronous": True}
+    strategy, worker = _begin(world, _make(world, "gossip", own)), _workers(world.size)[0]
+
+    def step(number: int) -> None:
+        for micro_batch, given in zip(strategy.numbers, strategy.shares(number), strict=True):
+            given.vector[:] = _gradient(number, micro_batch, strategy.parameters)
+        strategy.step(number, _ROWS * len(strategy.numbers))
+
+    for rank in range(world.size):
+        if world.rank == rank:
+            step(1)
+        world.comm.Barrier()
+    strategy.finish()
+    # The velocity is a mean as well.
+    worker.w, worker.v = strategy.parameters.copy(), strategy.state()["velocity"].copy()
+    if world.rank == 0:
+        step(2)
+        worker.apply(worker.gradient(2))
+    with together(world):
+        if world.rank == 0:
+            np.testing.assert_allclose(strategy.parameters, worker.w, rtol=1e-12, atol=1e-13)
+
+
+def test_asynchronous_gossip_of_two_runs(world):
+    """The second begins while the first, which has ended, is still there; of one tag, messages of the second reach the second."""
+    if world.size == 1:
+        pytest.skip("for two ranks or more")
+    others = [rank for rank in range(world.size) if rank != world.rank]
+    comm, kept = world.comm.Dup(), []
+    for run in range(3):
+        exchange = UnawaitedExchange(
+            3, np.dtype(np.float64), MpiTransport(comm, 20), MpiTransport(comm, 21), others, others
+        )
+        kept.append(exchange)
+        for other in others:
+            assert exchange.offer(other, np.full(3, 10.0 * run + world.rank))
+        heard, end = {}, time.monotonic() + 20
+        while len(heard) < len(others) and time.monotonic() < end:
+            heard |= {source: vector.tolist() for source, vector in exchange.arrived()}
+        list(exchange.arrived())  # leaves receives open, as the last step of an epoch does
+        with together(world):
+            assert heard == {other: [10.0 * run + other] * 3 for other in others}
+        exchange.finish(dict.fromkeys(others, 1), lambda: None)
+        comm.Barrier()
+    kept.clear()
+    comm.Free()
+    with on_hosts(world, [rank % 2 for rank in range(world.size)]) as group:
+        ends = []
+        for _ in range(2):
+            own = {"topology": "complete", "asynchronous": True}
+            strategy = _begin(group, _make(group, "gossip", own))
+            kept.append(strategy)
+            ends.append(_drive(strategy))
+        with together(world):
+            assert all(np.isfinite(end).all() for end in ends)
+        kept.clear()
 
 
 @pytest.mark.parametrize("topology", sorted(set(TOPOLOGIES) - {"random_push"}))

@@ -1,5 +1,8 @@
 """The codecs against their NumPy twins, what they promise of errors and bytes, and what no codec may hide."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -178,6 +181,46 @@ def _to_fp16_both_ways(numbers, at_once, by_words):
 def _from_fp16_both_ways(codes, at_once, by_words):
     for i in range(codes.size):
         at_once[i], by_words[i] = from_fp16(codes[i]), from_fp16_by_words(codes[i])
+
+
+_OTHER_PROCESSOR = """
+import platform
+import numpy as np
+from lepton_mpi.collectives.compressing.half_kernels import CONVERTS_FP16, from_fp16, to_fp16
+from lepton_mpi.kernels.compiling import kernel
+from lepton_mpi.kernels.tile_kernels import ROWS
+
+@kernel("void(f4[::1], u2[::1], f4[::1])")
+def both_ways(numbers, codes, back):
+    for i in range(numbers.size):
+        codes[i] = to_fp16(numbers[i])
+        back[i] = from_fp16(codes[i])
+
+numbers = np.array([1, -2.5, 65504, 1e-7, 0.1], np.float32)
+codes, back = np.zeros(5, np.uint16), np.zeros(5, np.float32)
+both_ways(numbers, codes, back)
+assert (codes == numbers.astype(np.float16).view(np.uint16)).all()
+assert (back == numbers.astype(np.float16)).all()
+print(CONVERTS_FP16 and platform.machine() == "x86_64", ROWS)
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"NUMBA_CPU_NAME": "generic"}, "False 6"),
+        ({"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "+sse4.2,-f16c,-avx512f"}, "False 6"),
+    ],
+)
+def test_kernels_for_another_processor_use_its_instructions(tmp_path, asked, said):
+    """As a cluster of several kinds of hosts asks for; the bits stay."""
+    program = tmp_path / "program.py"
+    program.write_text(_OTHER_PROCESSOR)
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)} | asked
+    done = subprocess.run(
+        [sys.executable, str(program)], env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, said), done.stderr
 
 
 def test_processors_with_and_without_fp16_agree():

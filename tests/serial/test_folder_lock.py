@@ -142,6 +142,27 @@ def test_a_long_silence_is_not_waited_for(tmp_path):
     assert _locks(tmp_path) == ["owner-0002.lock"]
 
 
+def test_a_taker_that_died_left_two_locks(tmp_path, quick):
+    """It had made its own and not yet removed the dead owner's: from another host both are silent, and both are removed."""
+    _elsewhere(tmp_path, "owner-0001.lock", 3600.0, token="owner")
+    _elsewhere(tmp_path, "owner-0002.lock", 3600.0, token="taker")
+    lock = FolderLock(tmp_path)
+    lock.take()
+    assert _locks(tmp_path) == ["owner-0003.lock"] and lock.is_there()
+
+
+def test_below_a_dead_taker_an_owner_may_live(tmp_path, quick):
+    """It keeps the folder."""
+    path = _elsewhere(tmp_path, "owner-0001.lock", token="owner")
+    _elsewhere(tmp_path, "owner-0002.lock", 3600.0, token="taker")
+    beat = threading.Timer(0.3, os.utime, (path,))
+    beat.start()
+    with pytest.raises(FolderTakenError, match="on host far"):
+        FolderLock(tmp_path).take()
+    beat.join()
+    assert path.exists() and "owner-0003.lock" not in _locks(tmp_path)
+
+
 def test_what_is_given_back_while_one_waits_is_taken(tmp_path, quick):
     """Without the rest of the silence."""
     path = _elsewhere(tmp_path)

@@ -58,6 +58,7 @@ GROUND = {
     "fault_points",
     "wording",
     "launcher",
+    "processes",
     "durable",
     "vectors",
     "batch",

@@ -59,9 +59,7 @@ class StagedHosts:
     """
 
     def __init__(self, group: Group, staging_bytes: int) -> None:
-        self.plan = None
         self._host = StagedCollectives(group, staging_bytes)
-        self.quick_error = self._host.quick_error
         with MPI_LOCK:
             self._comm = group.collective_comm.Dup()
         self._flags, self._round = HostFlags(group, 1), 0

@@ -9,7 +9,6 @@ what is missing; infinity and NaN stay what they are. Processors convert to fp16
 
 import platform
 
-import llvmlite.binding
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -23,6 +22,7 @@ from lepton_mpi.collectives.compressing.bit_kernels import (
     magnitude_bits,
 )
 from lepton_mpi.kernels.compiling import inlined, kernel
+from lepton_mpi.kernels.vector_code import compiles_for
 
 _INFINITY = np.int32(0x7F800000)
 # The largest finite numbers, and as float32 the smallest that is not subnormal in fp16.
@@ -31,9 +31,7 @@ _FP16_NORMAL = np.int32((127 - 14) << 23)
 # A number of fp16 has this power of two between neighbours where it is subnormal; so has float32 from 0.5 to 1.
 _HALF = np.int32(126 << 23)
 # Else LLVM would call a function that may be missing.
-CONVERTS_FP16 = (
-    llvmlite.binding.get_host_cpu_features().get("f16c", False) or platform.machine() == "aarch64"
-)
+CONVERTS_FP16 = compiles_for("f16c") or platform.machine() == "aarch64"
 
 
 @intrinsic

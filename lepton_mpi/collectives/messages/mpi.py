@@ -18,20 +18,21 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 # Plans that wait for their end run one after the other, and MPI keeps the order between two ranks: one tag serves them all.
+# Those of strategies that wait in each step are fixed as well, below the first free one.
 # Others have tags of their own, up to what every MPI has.
-_TAG, _TAG_MAX = 7, 32767
-_NEXT_TAG = "next tag of lane_comm"
+_TAG, _FIRST_FREE_TAG, _TAG_MAX = 7, 16, 32767
 
 
-def reserve_tags(group: Group, count: int) -> int:
-    """First of ``count`` tags of ``group.lane_comm`` for messages that stay on their way while others begin.
+def reserve_tags(group: Group, count: int, comm: str = "lane_comm") -> int:
+    """First of ``count`` tags of that communicator of ``group`` for messages that stay on their way while others begin.
 
-    Nobody else has them until some 32 000 more were asked for. Collective over the group, but does not wait.
+    Nobody else has them until some 32 000 more were asked for. Collective over the ranks of ``comm``, but does not wait.
     """
-    first = group.remembered.get(_NEXT_TAG, _TAG + 1)
+    next_tag = f"next tag of {comm}"
+    first = group.remembered.get(next_tag, _FIRST_FREE_TAG)
     if first + count - 1 > _TAG_MAX:
-        first = _TAG + 1
-    group.remembered[_NEXT_TAG] = first + count
+        first = _FIRST_FREE_TAG
+    group.remembered[next_tag] = first + count
     return first
 
 

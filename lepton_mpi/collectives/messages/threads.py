@@ -106,6 +106,9 @@ class _Receive:
             self.Wait()
         return not self._is_open
 
+    def Cancel(self) -> None:
+        self._is_open = False
+
 
 def run_ranks(world: ThreadWorld, function: Callable[[ThreadTransport], Any]) -> list[Any]:
     """Call ``function(transport)`` on every rank at once; results in rank order.

@@ -4,7 +4,7 @@
     receiver    arrived(): what has come; it is taken, the next receive begins, and the sender is told
 
 So a slow receiver holds up nobody, and has one message of each sender in its memory, however fast that is. ``finish`` lets all arrive that was
-sent, and leaves nothing on its way.
+sent, and leaves nothing on its way and no receive open: the next message of that tag may be another exchange's.
 """
 
 import os
@@ -22,6 +22,9 @@ class Request(neighbours.Request, Protocol):
     def Test(self) -> bool:
         """Whether it is complete; True also where none was started since it last was."""
 
+    def Cancel(self) -> object:
+        """Give up a receive that was started, for which nothing was sent: it is complete after ``Wait``."""
+
 
 class Transport(Protocol):
     """Makes them, see ``plan.Transport``."""
@@ -34,7 +37,7 @@ class Transport(Protocol):
 
 
 class UnawaitedExchange:
-    """Vectors of one length. Ranks that send to each other make one each; receives begin at once.
+    """Vectors of one length. Ranks that send to each other make one each; receives begin with the first ``arrived``.
 
     Parameters
     ----------
@@ -64,8 +67,6 @@ class UnawaitedExchange:
         self._in = {peer: _Incoming(length, dtype, vectors, tellings, peer) for peer in sources}
         self.sent = dict.fromkeys(targets, 0)
         self._received = dict.fromkeys(sources, 0)
-        for incoming in self._in.values():
-            incoming.vector.Start()
 
     @property
     def sources(self) -> list[int]:
@@ -90,7 +91,7 @@ class UnawaitedExchange:
     def arrived(self) -> Iterator[tuple[int, np.ndarray]]:
         """Sources whose vector has come, and the vector, which holds until the next is asked for: ask to the end."""
         for source, incoming in self._in.items():
-            if incoming.vector.Test():
+            if incoming.has_come():
                 self._received[source] += 1
                 yield source, incoming.memory
                 incoming.go_on()
@@ -99,7 +100,7 @@ class UnawaitedExchange:
         """Return once all that was sent was taken, also from here: of each source ``expected`` vectors, which is its ``sent``.
 
         What comes is dropped, and ``go_on`` called while waiting. To be called by all ranks that send to each other, none of which sends
-        meanwhile.
+        again before all of them have returned.
         """
         while any(self._received[source] < count for source, count in expected.items()):
             for _ in self.arrived():
@@ -109,6 +110,8 @@ class UnawaitedExchange:
         while not all([out.is_free() for out in self._out.values()]):
             go_on()
             os.sched_yield()
+        for incoming in self._in.values():
+            incoming.end()
 
 
 class _Outgoing:
@@ -144,11 +147,27 @@ class _Incoming:
         self, length: int, dtype: np.dtype, vectors: Transport, tellings: Transport, peer: int
     ) -> None:
         self.memory, self._word = np.zeros(length, dtype), np.zeros(1, np.uint8)
-        self.vector = vectors.receive_request(self.memory, peer)
+        self._vector = vectors.receive_request(self.memory, peer)
         self._telling = tellings.send_request(self._word, peer)
+        self._is_open = False
+
+    def has_come(self) -> bool:
+        """Whether there is a vector; the receive begins if none has."""
+        if not self._is_open:
+            self._vector.Start()
+            self._is_open = True
+        return self._vector.Test()
 
     def go_on(self) -> None:
         """The vector is taken: receive the next, and tell."""
-        self.vector.Start()
+        self._vector.Start()
         self._telling.Wait()  # the last one has arrived, since a vector came after it
         self._telling.Start()
+
+    def end(self) -> None:
+        """Nothing more is sent: leave no receive behind."""
+        if self._is_open:
+            self._vector.Cancel()
+            self._vector.Wait()
+            self._is_open = False
+        self._telling.Wait()

@@ -11,6 +11,8 @@ from lepton_mpi.collectives.calls import Combination
 from lepton_mpi.collectives.group import Clock
 from lepton_mpi.collectives.within_host import quick_kernels as kernels
 from lepton_mpi.collectives.within_host.row_folds import fold_words
+from lepton_mpi.collectives.within_host.staging import StagedCollectives
+from lepton_mpi.errors import LeptonError
 from lepton_mpi.kernels.python_functions import arrays_fit, python_function
 
 DECLINED = kernels.DECLINED
@@ -23,8 +25,8 @@ class QuickCalls:
     ----------
     clock : Clock
         Of this rank.
-    plan : int64, one dimension, or None
-        Of ``StagedCollectives``; None where there is no such way.
+    host : StagedCollectives or None
+        Whose short calls these are; None where there is no such way.
 
     Attributes
     ----------
@@ -33,17 +35,18 @@ class QuickCalls:
         ``short_kernels.short_move``. ``op`` and ``kind`` are None for verbs that combine nothing.
     """
 
-    def __init__(self, clock: Clock, plan: np.ndarray | None) -> None:
-        self._clock, self._plan = clock, plan
+    def __init__(self, clock: Clock, host: StagedCollectives | None) -> None:
+        self._clock, self._host = clock, host
         self._words = words = np.zeros(kernels.FUNCTION_WORDS, np.int64)
         self._memory = memoryview(words)
         self._learned: set[tuple[int, int, int]] = set()
         # Addresses of these are compared: they must stay.
         self._kept: list[object] = []
-        self._can_learn = plan is not None and arrays_fit()
+        self._can_learn = host is not None and arrays_fit()
         self.call: Callable[..., int] = _declined
-        if plan is None or not self._can_learn:
+        if host is None or not self._can_learn:
             return
+        plan = host.plan
         words[kernels.PLAN], words[kernels.PLAN_WORDS] = plan.ctypes.data, plan.size
         words[kernels.ROW] = clock.row.ctypes.data
         words[kernels.COMPUTE] = clock.number_of("compute")
@@ -74,6 +77,11 @@ class QuickCalls:
         fold = (how.code, how.operation_code, *fold_words(how, False)[:2]) if how else (0, 0, 0, 0)
         self._words[at : at + kernels.LEARNED_WORDS] = (*key, dtype.itemsize, *fold)
         self._memory[kernels.LEARNED] += 1
+
+    def error(self, verdict: int) -> LeptonError:
+        """What ``call`` has found; the same on all ranks."""
+        assert self._host
+        return self._host.quick_error(verdict)
 
     def book(self) -> None:
         """Have the clock count the time of quick calls as communication."""

@@ -4,7 +4,7 @@ What may happen to a file under the feet of a run:
 
     unlinked, renamed over     nothing: the descriptor, and what is mapped, stay those of the file that was opened
     cut short                  a read comes to its end early; touching what is mapped behind the new end kills the process (SIGBUS). So
-                               readers of mapped rows ask ``changed`` before each batch: a call of fstat, 0.5 us
+                               readers of mapped rows ask ``changed`` before each batch: a call of fstat
     written to in place        checksums do not fit; where there are none, its time of modification is another one
     out of reach               EIO, ESTALE and the like from a network file system: tried again, and a stale handle opened again
 

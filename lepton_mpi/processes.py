@@ -1,0 +1,40 @@
+"""What Linux tells of a process: its state, its parent, when it began. Of any process of the host, without rights to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Process(NamedTuple):
+    """A process that has a number.
+
+    Attributes
+    ----------
+    state : str
+        The letter of ``proc(5)``: R runs, S sleeps, T is stopped, Z has ended and waits for its parent to take notice.
+    parent : int
+        Its parent's number.
+    began : int
+        Clock ticks from the boot to its begin: with the number it says which process it is, since numbers are given anew.
+    """
+
+    state: str
+    parent: int
+    began: int
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing but its number is left."""
+        return self.state in "ZX"
+
+
+def look_at(process_id: int | str) -> Process | None:
+    """The process of a number, or ``self``; None if there is none, or where Linux does not say it."""
+    try:
+        # The name in brackets may have any bytes, brackets and spaces among them.
+        text = Path(f"/proc/{process_id}/stat").read_bytes().rpartition(b")")[2]
+    except OSError:
+        return None
+    words = text.decode("ascii", "replace").split()
+    return Process(words[0], int(words[1]), int(words[19])) if len(words) > 19 else None
