@@ -160,17 +160,18 @@ class _Sets:
                 _rows_of(batch, column)[:, list(column.features)] = cells[part]
             start += len(batch.y)
             own = self._predicted[: len(batch.y)]
-            loss += self._model.evaluate(self._parameters, batch, own)
+            if ranked:
+                loss += ranked.evaluate(self._model, self._parameters, batch, own)
+            else:
+                loss += self._model.evaluate(self._parameters, batch, own)
             weight += task.weight(batch)
             task.add(sums, batch, own)
-            if ranked:
-                ranked.add(self._model, self._parameters, batch)
         figures = task.figures(sums, loss, weight) | (ranked.figures() if ranked else {})
         value = figures[self._score]
         return float("nan") if value is None else float(value)
 
     def _ranking(self) -> "_Ranking | None":
-        """Only for a figure that it has, since it takes a second pass."""
+        """Only for a figure that it has."""
         task = self._task
         if not isinstance(task, Ranked) or not task.ranks_rows or not self._model.predicts:
             return None
@@ -206,12 +207,15 @@ class _Ranking:
         self._task, self._outputs = task, outputs
         self._parts: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def add(self, model: Model, parameters: Views, batch: Batch) -> None:
-        """Rows of a batch, which the model predicts once more."""
+    def evaluate(
+        self, model: Model, parameters: Views, batch: Batch, predicted: np.ndarray
+    ) -> float:
+        """``model.evaluate``, and the scores of the batch's rows."""
         own = self._outputs[: len(batch.y)]
-        model.predict(parameters, batch, own)
+        loss = model.evaluate_and_predict(parameters, batch, predicted, own)
         low, high = self._task.split_scores(batch, own)
         self._parts.append((low.copy(), high.copy()))
+        return loss
 
     def figures(self) -> dict[str, float | None]:
         low, high = (np.concatenate(part) for part in zip(*self._parts, strict=True))

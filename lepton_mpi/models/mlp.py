@@ -114,7 +114,20 @@ class Mlp(Model):
         return sums
 
     def evaluate(self, parameters: Views, batch: Batch, predicted: Array) -> float:
-        outputs = self._outputs(parameters, batch)
+        return self._evaluated(self._outputs(parameters, batch), batch, predicted)
+
+    def predict(self, parameters: Views, batch: Batch, outputs: Array) -> None:
+        self._predicted(self._outputs(parameters, batch), outputs)
+
+    def evaluate_and_predict(
+        self, parameters: Views, batch: Batch, predicted: Array, outputs: Array
+    ) -> float:
+        found = self._outputs(parameters, batch)
+        self._predicted(found, outputs)
+        return self._evaluated(found, batch, predicted)
+
+    def _evaluated(self, outputs: Array, batch: Batch, predicted: Array) -> float:
+        """The loss may take ``outputs`` for its gradient."""
         if self.class_weights is not None:
             weighted = loss_kernels.weighted_softmax_predict
             return float(weighted(outputs, batch.y, self.class_weights, predicted))
@@ -123,8 +136,7 @@ class Mlp(Model):
         predicted[:] = outputs
         return self._regression_loss(outputs, batch.y)
 
-    def predict(self, parameters: Views, batch: Batch, outputs: Array) -> None:
-        found = self._outputs(parameters, batch)
+    def _predicted(self, found: Array, outputs: Array) -> None:
         if self.loss == "cross_entropy":
             loss_kernels.softmax(found, outputs)
         else:

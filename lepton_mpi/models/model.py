@@ -138,6 +138,13 @@ class Model(Protocol):
         """Fill ``outputs``, shape (rows, outputs): probabilities of the classes, or predicted targets. ``batch.y`` counts rows."""
         ...
 
+    def evaluate_and_predict(
+        self, parameters: Views, batch: Batch, predicted: Array, outputs: Array
+    ) -> float:
+        """Both, with the same bits; a model that can computes its outputs once."""
+        self.predict(parameters, batch, outputs)
+        return self.evaluate(parameters, batch, predicted)
+
     def release(self, parameters: Views) -> dict[str, Any]:
         """The run is over: keep none of its arrays. Called once, also after an error.
 

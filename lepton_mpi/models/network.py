@@ -143,6 +143,13 @@ class Network(Model):
         bound = self._outputs(parameters, batch)
         bound.head_node.predict(bound.head_parameters, bound.head, outputs)
 
+    def evaluate_and_predict(
+        self, parameters: Views, batch: Batch, predicted: Array, outputs: Array
+    ) -> float:
+        bound = self._outputs(parameters, batch)
+        bound.head_node.predict(bound.head_parameters, bound.head, outputs)
+        return bound.head_node.evaluate(bound.head_parameters, bound.head, batch.y, predicted)
+
     @property
     def graph(self) -> Graph:
         """Its layers and the values between them, not to be changed."""

@@ -1,6 +1,6 @@
 """From batches to what a model says of their rows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,8 +60,10 @@ class Predictor:
             stop = start + len(batch.y)
             # What the true answers are must not matter; those of rows to be scored are no classes.
             unlabelled = batch._replace(y=np.zeros_like(batch.y))
-            for field, out in zip(self.fields, found, strict=True):
-                self._fill(field, unlabelled, out[start:stop])
+            rooms = {
+                field.name: out[start:stop] for field, out in zip(self.fields, found, strict=True)
+            }
+            self._fill(rooms, unlabelled)
             start = stop
         assert start == row_count, (start, row_count)
         return found
@@ -71,18 +73,20 @@ class Predictor:
             return np.empty(row_count, np.int32)
         return np.empty((row_count, len(field.columns)), field.dtype)
 
-    def _fill(self, field: Field, batch: Batch, out: np.ndarray) -> None:
-        if field.name == "class":
-            self._model.evaluate(self._parameters, batch, out)
-        elif field.name == "targets":
-            scaled = np.empty(out.shape, self.data.dtype)
-            self._model.evaluate(self._parameters, batch, scaled)
-            out[:] = self.data.target_scale.unscaled(scaled)
-        elif field.name == "probabilities":
-            self._model.predict(self._parameters, batch, out)
+    def _fill(self, rooms: Mapping[str, np.ndarray], batch: Batch) -> None:
+        """Rows of a batch, by the names of the fields."""
+        model, parameters = self._model, self._parameters
+        if "probabilities" in rooms:
+            both = rooms["class"], rooms["probabilities"]
+            model.evaluate_and_predict(parameters, batch, *both)
+        elif "class" in rooms:
+            model.evaluate(parameters, batch, rooms["class"])
         else:
-            assert self._embeddings
-            self._embeddings.of(batch, out)
+            scaled = np.empty(rooms["targets"].shape, self.data.dtype)
+            model.evaluate(parameters, batch, scaled)
+            rooms["targets"][:] = self.data.target_scale.unscaled(scaled)
+        if self._embeddings:
+            self._embeddings.of(batch, rooms["embeddings"])
 
 
 def _check(found: Trained, wanted: Wanted) -> None:

@@ -57,11 +57,12 @@ def evaluate(
         ranking = Ranking(task, task.outputs_for(len(predicted)))
     for batch in _own_batches(rows, reader, world):
         own = predicted[: len(batch.y)]
-        loss += model.evaluate(parameters, batch, own)
+        if ranking:
+            loss += ranking.evaluate(model, parameters, batch, own)
+        else:
+            loss += model.evaluate(parameters, batch, own)
         weight += task.weight(batch)
         task.add(sums, batch, own)
-        if ranking:
-            ranking.add(model, parameters, batch)
     # One message: whole numbers below 2**53 are exact as float64.
     totals = world.sum(np.concatenate([[loss, weight], sums.reshape(-1)]))
     loss, weight = float(totals[0]), int(totals[1])
@@ -86,13 +87,16 @@ class Ranking:
         self._low = [np.zeros(0, outputs.dtype)]
         self._high = [np.zeros(0, outputs.dtype)]
 
-    def add(self, model: Model, parameters: Views, batch: Batch) -> None:
-        """Rows of a batch, which the model predicts once more."""
+    def evaluate(
+        self, model: Model, parameters: Views, batch: Batch, predicted: np.ndarray
+    ) -> float:
+        """``model.evaluate``, and the scores of the batch's rows."""
         own = self._outputs[: len(batch.y)]
-        model.predict(parameters, batch, own)
+        loss = model.evaluate_and_predict(parameters, batch, predicted, own)
         low, high = self._task.split_scores(batch, own)
         self._low.append(low.copy())
         self._high.append(high.copy())
+        return loss
 
     def figures(self, world: World) -> Figures:
         """Exact, of the rows of all ranks. Collective."""

@@ -89,7 +89,7 @@ MAY_IMPORT = {
         *("data", "kernels", "layers", "markup", "models", "run", "tasks", "world"),
     },
     "prediction": {
-        *("data", "interpretation", "layers", "models", "prepare", "run", "world"),
+        *("data", "interpretation", "kernels", "layers", "models", "prepare", "run", "world"),
     },
     "starting": {"world"},
     "estimators": {

@@ -6,19 +6,29 @@ type.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain
+from fractions import Fraction
+from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from lepton_mpi.prediction.fields import Field
+from lepton_mpi.prediction.files import text_kernels
 from lepton_mpi.prediction.files.output import whole_file
 from lepton_mpi.prepare.writing import disk_errors
 
-# Rows that are formatted by one call: as fast as many more, and their objects stay in the cache.
-_ROWS = 1024
+# Of the numbers that are lines together: they stay in the cache.
+_ROOM_BYTES = 1 << 20
 _SPECIAL = frozenset(',"\r\n')
+
+
+class _Cells(NamedTuple):
+    """A column: in which bytes its cells are, where each begins, and how long it is."""
+
+    room: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
 
 
 class CsvFormat:
@@ -32,21 +42,46 @@ class CsvFormat:
 
     def packed(self, fields: Sequence[Field], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The lines, as one array of bytes."""
-        words, columns = list[str](), list[list[Any]]()
-        for field, array in zip(fields, arrays, strict=True):
-            if field.kind == "numbers":
-                words += [f"%.{self._digits}g"] * len(field.columns)
-                columns += [column.tolist() for column in array.T]
-            else:
-                words.append("%d" if field.kind == "number" else "%s")
-                columns.append(self._cells(field, array))
-        line, count = self._separator.join(words) + "\n", len(arrays[0])
-        lines = []
-        for start in range(0, count, _ROWS):
-            parts = [column[start : start + _ROWS] for column in columns]
-            values = tuple(chain.from_iterable(zip(*parts, strict=True)))
-            lines.append((line * len(parts[0])) % values)
-        return [np.frombuffer("".join(lines).encode("utf-8", "surrogateescape"), np.uint8)]
+        rows = max(1, _ROOM_BYTES // (text_kernels.CELL_BYTES * _column_count(fields)))
+        parts = [
+            self._lines(fields, [array[start : start + rows] for array in arrays])
+            for start in range(0, len(arrays[0]), rows)
+        ]
+        return [np.concatenate(parts) if parts else np.zeros(0, np.uint8)]
+
+    def _lines(self, fields: Sequence[Field], arrays: Sequence[np.ndarray]) -> np.ndarray:
+        """Those of a few rows."""
+        columns = [
+            cells
+            for field, array in zip(fields, arrays, strict=True)
+            for cells in self._columns(field, array)
+        ]
+        lengths = np.full(len(arrays[0]), len(columns))  # what is behind the cells
+        for cells in columns:
+            lengths += cells.lengths
+        ends = np.cumsum(lengths)
+        out = np.empty(ends[-1], np.uint8)
+        places, separator = ends - lengths, ord(self._separator)
+        for number, (room, starts, of_cells) in enumerate(columns, 1):
+            behind = ord("\n") if number == len(columns) else separator
+            text_kernels.append_cells(room, starts, of_cells, behind, out, places)
+        return out
+
+    def _columns(self, field: Field, array: np.ndarray) -> Iterator[_Cells]:
+        """The cells of a field, column by column."""
+        if field.kind == "numbers":
+            for column in array.T:
+                yield _of_floats(np.ascontiguousarray(column, np.float64), self._digits)
+        elif field.kind == "number":
+            room, lengths = _room(len(array))
+            text_kernels.print_integers(np.ascontiguousarray(array, np.int64), room, lengths)
+            yield _Cells(room.reshape(-1), np.arange(0, room.size, room.shape[1]), lengths)
+        elif field.kind == "choice":
+            cells = _of_texts([self._quoted(text) for text in field.texts])
+            yield _Cells(cells.room, cells.starts[array], cells.lengths[array])
+        else:
+            texts = [cell.decode("utf-8", "replace") for cell in array.tolist()]
+            yield _of_texts([self._quoted(text) for text in texts])
 
     @contextmanager
     def open(self, path: Path, fields: Sequence[Field]) -> Iterator["_Writer"]:
@@ -64,14 +99,6 @@ class CsvFormat:
             finally:
                 _close(file)
 
-    def _cells(self, field: Field, array: np.ndarray) -> list[Any]:
-        if field.kind == "number":
-            return array.tolist()
-        if field.kind == "choice":
-            texts = [self._quoted(text) for text in field.texts]
-            return [texts[code] for code in array.tolist()]
-        return [self._quoted(cell.decode("utf-8", "replace")) for cell in array.tolist()]
-
     def _quoted(self, text: str) -> str:
         if _SPECIAL.isdisjoint(text) and self._separator not in text:
             return text
@@ -87,6 +114,47 @@ class _Writer:
     def append(self, arrays: Sequence[np.ndarray]) -> None:
         """Lines, behind the others."""
         self._file.write(arrays[0].data)
+
+
+def _column_count(fields: Sequence[Field]) -> int:
+    return max(1, sum(len(field.columns) for field in fields))
+
+
+def _room(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """For so many numbers, and their lengths."""
+    return np.empty((count, text_kernels.CELL_BYTES), np.uint8), np.empty(count, np.int64)
+
+
+def _of_floats(values: np.ndarray, digits: int) -> _Cells:
+    """What the kernel does not decide, Python does: correctly rounded, too."""
+    room, lengths = _room(len(values))
+    text_kernels.print_floats(values, digits, *powers(), room, lengths)
+    for row in np.flatnonzero(lengths == text_kernels.UNDECIDED).tolist():
+        text = f"%.{digits}g" % values[row]
+        lengths[row] = len(text)
+        room[row, : len(text)] = np.frombuffer(text.encode(), np.uint8)
+    return _Cells(room.reshape(-1), np.arange(0, room.size, room.shape[1]), lengths)
+
+
+def _of_texts(texts: Sequence[str]) -> _Cells:
+    parts = [text.encode("utf-8", "surrogateescape") for text in texts]
+    lengths = np.array([len(part) for part in parts], np.int64)
+    room = np.frombuffer(
+        bytearray(b"".join(parts)), np.uint8
+    )  # kernels take what may be written to
+    return _Cells(room, np.cumsum(lengths) - lengths, lengths)
+
+
+@cache
+def powers() -> tuple[np.ndarray, np.ndarray]:
+    """Powers of ten, each the sum of two float64."""
+    exact = [
+        Fraction(10) ** power
+        for power in range(-text_kernels.POWER_MAX, text_kernels.POWER_MAX + 1)
+    ]
+    high = [float(each) for each in exact]
+    low = [float(each - Fraction(part)) for each, part in zip(exact, high, strict=True)]
+    return np.array(high), np.array(low)
 
 
 def _close(file: BinaryIO) -> None:
