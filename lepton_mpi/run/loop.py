@@ -34,8 +34,10 @@ def train(run: Run) -> None:
     make_step: Callable[[int, int], None] = (
         run.divergence.step if run.divergence.looks_at_gradients else run.strategy.step
     )
-    for guard in filter(None, (run.faults, run.drift)):
-        make_step = guard.guarding(make_step)
+    if run.faults:
+        make_step = run.faults.guarding(make_step)
+    if run.drift:
+        make_step = run.drift.guarding(make_step)
     first, is_paused = run.start.step + 1, False
     for _ in run.epochs():
         for hook in run.hooks:

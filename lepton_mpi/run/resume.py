@@ -21,7 +21,14 @@ import numpy as np
 from lepton_mpi.data.encodings import Encodings
 from lepton_mpi.errors import DataError
 from lepton_mpi.options.config import Config
-from lepton_mpi.run import checkpoint, checkpoint_folder, class_weights, codes, resumed_options
+from lepton_mpi.run import (
+    checkpoint,
+    checkpoint_folder,
+    class_weights,
+    codes,
+    drift,
+    resumed_options,
+)
 from lepton_mpi.run.arithmetic import BY_NUMBER, FIRST, NEWEST, changed_options
 from lepton_mpi.vectors import Layout
 from lepton_mpi.wording import one_line
@@ -157,7 +164,7 @@ def capture(run: Run) -> Start:
 
     Every rank has a copy of all of it, which outlives the run: it may go on with other ranks, or in another group of them.
     """
-    run.strategy.finish()
+    drift.finish(run)
     run.strategy.collect()
     sums = run.total()
     saved = checkpoint_of(run, sums)

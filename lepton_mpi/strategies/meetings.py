@@ -18,10 +18,10 @@ import numpy as np
 
 from lepton_mpi.collectives.compressing.compressed_sum import CompressedSum
 from lepton_mpi.collectives.compressing.compression import Compression
-from lepton_mpi.collectives.within_host.vectors import HostVectors
 from lepton_mpi.strategies.compression import Compressing, compression_of
 from lepton_mpi.strategies.strategy import Setting
-from lepton_mpi.strategies.streaming import StreamedMeans, leaf_of_each_host
+from lepton_mpi.strategies.streaming import StreamedMeans
+from lepton_mpi.strategies.worker_rows import WorkerRows
 from lepton_mpi.strategies.workers import HostWorker, Mean, Worker, Workers
 
 # A fragment may meet twice after a step: when it is due, and at ``finish``.
@@ -196,22 +196,15 @@ class _Differences:
         compression: Compression,
         fragments: list[tuple[int, int]],
     ) -> None:
-        group, size, dtype = setting.group, setting.layout.size, setting.dtype
-        is_host = isinstance(worker, HostWorker)
-        # The ranks of a host worker fill its one row together, each its own spans.
-        leaves = leaf_of_each_host(group) if is_host else None
-        self._vectors = vectors = HostVectors(
-            group, size, dtype, "shared", leaves, "differences", is_host
-        )
-        self._row = vectors.table[0, :size] if is_host else vectors.inputs[0]
-        self._sum = CompressedSum(vectors, compression, setting.buckets, fragments)
-        self._factor = dtype.type(1 / worker.count)
-        self.spans = self._sum.slices if is_host else [[slice(*each)] for each in fragments]
+        self._rows = rows = WorkerRows(setting, worker)
+        self._sum = CompressedSum(rows.vectors, compression, setting.buckets, fragments)
+        own = [[slice(*each)] for each in fragments]
+        self.spans = self._sum.slices if rows.is_of_host else own
 
     @property
     def vector_count(self) -> int:
         """Vectors of the whole length that a host holds."""
-        return len(self._vectors.table)
+        return self._rows.vector_count
 
     @property
     def wait_seconds(self) -> float:
@@ -221,8 +214,7 @@ class _Differences:
     def run(self, number: int, parameters: np.ndarray, anchor: np.ndarray) -> None:
         """Fill ``parameters`` in the spans of a fragment with the mean."""
         for span in self.spans[number]:
-            np.subtract(parameters[span], anchor[span], out=self._row[span])
-            self._row[span] *= self._factor
+            self._rows.fill(span, parameters, anchor)
         self._sum.run_part(number)
         for span in self.spans[number]:
             np.add(anchor[span], self._sum.result[span], out=parameters[span])

@@ -18,11 +18,10 @@ import numpy as np
 from lepton_mpi.collectives.between_hosts.overlapped_sum import OverlappedSum
 from lepton_mpi.collectives.compressing.compressed_sum import buckets_of_parts
 from lepton_mpi.collectives.compressing.compression import Compression
-from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.within_host.flags import HostFlags
-from lepton_mpi.collectives.within_host.vectors import HostVectors, Leaves
 from lepton_mpi.strategies.strategy import Setting
-from lepton_mpi.strategies.workers import HostWorker, Worker
+from lepton_mpi.strategies.worker_rows import WorkerRows
+from lepton_mpi.strategies.workers import Worker
 from lepton_mpi.sync import Sync
 
 
@@ -53,17 +52,9 @@ class StreamedMeans:
         compression: Compression | None,
         fragments: list[tuple[int, int]],
     ) -> None:
-        group, size, dtype = setting.group, setting.layout.size, setting.dtype
-        is_host = isinstance(worker, HostWorker)
-        leaves = leaf_of_each_host(group) if is_host else None
-        # The ranks of a host worker fill its one row together, each its own spans.
-        self._vectors = vectors = HostVectors(
-            group, size, dtype, "shared", leaves, "differences", is_host
-        )
-        self._row = vectors.table[0, :size] if is_host else vectors.inputs[0]
-        self._factor = dtype.type(1 / worker.count)
-        self._codes = compression is not None
-        buckets = list(setting.buckets) or [(0, size)]
+        self._rows = WorkerRows(setting, worker)
+        vectors, self._codes = self._rows.vectors, compression is not None
+        buckets = list(setting.buckets) or [(0, setting.layout.size)]
         if compression:
             buckets = compression.buckets(buckets)
         cut = buckets_of_parts(buckets, fragments)
@@ -76,19 +67,20 @@ class StreamedMeans:
             for of_part, of_slices in zip(cut, slices, strict=True)
         ]
         self._bucket_counts = [len(of_part) for of_part in cut]
-        self._summed, self._rounds = HostFlags(group, len(fragments)), [0] * len(fragments)
+        self._rounds = [0] * len(fragments)
+        self._summed = HostFlags(setting.group, len(fragments))
         self.under_way: set[int] = set()
         self.spans = [
             [slice(*each) for each in fragments[number : number + 1]]
             for number in range(len(fragments))
         ]
-        if is_host:
+        if self._rows.is_of_host:
             self.spans = [[slice(*each) for each in of_part.slices] for of_part in self._sums]
 
     @property
     def vector_count(self) -> int:
         """Vectors of the whole length that a host holds."""
-        return len(self._vectors.table)
+        return self._rows.vector_count
 
     @property
     def seconds(self) -> np.ndarray:
@@ -98,12 +90,7 @@ class StreamedMeans:
     def give(self, number: int, parameters: np.ndarray, anchor: np.ndarray) -> None:
         """Send a fragment of this worker's ``parameters``, from now on without it."""
         for span in self.spans[number]:
-            row = self._row[span]
-            if self._codes:
-                np.subtract(parameters[span], anchor[span], out=row)
-            else:
-                row[:] = parameters[span]
-            row *= self._factor
+            self._rows.fill(span, parameters, anchor if self._codes else None)
         self.under_way.add(number)
         self._rounds[number] += 1
         self._sums[number].begin()
@@ -133,7 +120,7 @@ class StreamedMeans:
 
         own.until(all_have)
         self.under_way.remove(number)
-        found = [self._vectors.result[span] for span in self.spans[number]]
+        found = [self._rows.vectors.result[span] for span in self.spans[number]]
         if self._codes:
             pairs = zip(found, self.spans[number], strict=True)
             found = [anchor[span] + difference for difference, span in pairs]
@@ -157,10 +144,3 @@ class Polling:
         """See ``Sync``."""
         self._inner.done(name, start, stop)
         self._poll()
-
-
-def leaf_of_each_host(group: Group) -> Leaves:
-    """The first rank of each host has one."""
-    starts = [places.start for places in group.places_of_hosts]
-    bounds = tuple(sum(start < place for start in starts) for place in range(group.size + 1))
-    return Leaves(group.host_count, bounds)

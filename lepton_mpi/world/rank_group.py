@@ -65,9 +65,6 @@ class RankGroup:
         from lepton_mpi.world.mpi import MPI, mpi_library
 
         self.comm, self.clock = comm, clock
-        # What a part of the job agrees on the rest knows nothing of: ``run`` ends the job with it.
-        is_job = parent is None or (parent._calls.is_job and comm.size == parent.size)
-        self._calls = Calls(comm, is_job)
         self.collective_comm: MPI.Comm = comm.Dup()
         self.rank, self.size = comm.rank, comm.size
         self.host_comm: MPI.Comm = comm.Split_type(MPI.COMM_TYPE_SHARED, key=self.rank)
@@ -82,6 +79,9 @@ class RankGroup:
             lane = comm.Split(self.local_rank if on_lane else MPI.UNDEFINED, self.host_index)
             self.lane_comm = lane if on_lane else None
         self._parent, self._groups = parent, list[RankGroup]()
+        # What a part of the job agrees on the rest knows nothing of: ``run`` ends the job with it.
+        is_job: bool = parent is None or (parent._calls.is_job and self.size == parent.size)
+        self._calls: Calls = Calls(comm, is_job)
         self._is_open = True
 
     def catching_signals(self) -> AbstractContextManager[None]:

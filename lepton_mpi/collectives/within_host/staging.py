@@ -107,7 +107,9 @@ class StagedCollectives:
         words[kernels.FOLD], words[kernels.OPERATION], _ = fold_words(combination, False)
         for rank, address in enumerate(addresses):
             words[kernels.ENTRIES + rank] = address
-        mapped_reduce.compile("i8(i8[::1])")
+        # Looking for it in each call would take longer than a short one.
+        if not mapped_reduce.overloads:
+            mapped_reduce.compile("i8(i8[::1])")
         self._run(mapped_reduce, told)
 
     def reduce_blocks(
