@@ -25,6 +25,7 @@ from benchmarks import public_peers
 from benchmarks.harness import (
     Column,
     Row,
+    command_line,
     machine,
     print_header,
     print_row,
@@ -139,8 +140,7 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="benchmarks.default_tables", description=__doc__)
-    made.formatter_class = argparse.RawDescriptionHelpFormatter
+    made = command_line("default_tables", __doc__)
     names = list(SETS)
     made.add_argument("--sets", nargs="+", choices=names, default=names, metavar="NAME")
     made.add_argument("--seeds", type=int, default=3, help="splits of each table; default: 3")

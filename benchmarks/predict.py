@@ -31,6 +31,7 @@ from benchmarks.harness import (
     Column,
     Launch,
     Row,
+    command_line,
     machine,
     mpi_command,
     print_header,
@@ -87,8 +88,7 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="benchmarks.predict", description=__doc__)
-    made.formatter_class = argparse.RawDescriptionHelpFormatter
+    made = command_line("predict", __doc__)
     made.add_argument("--rows", type=row_count, default=row_count("1M"), help="as 200K or 10M; default: 1M")  # fmt: skip
     made.add_argument("--features", type=int, default=30, help="default: 30")
     made.add_argument("--ranks", nargs="+", type=int, default=[1, 2, 3, 8], help="default: 1 2 3 8")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lepton_mpi.errors import LauncherError
+from lepton_mpi.errors import ConfigurationError, LauncherError
 from lepton_mpi.wording import one_line
 
 
@@ -61,6 +61,26 @@ def replace_durably(temporary: Path, path: Path) -> None:
     _sync(temporary)
     os.replace(temporary, path)
     _sync(path.parent)
+
+
+def check_target(path: Path, flag: str, begins: bytes, writer: str) -> None:
+    """Whether ``writer`` may write a file there: where nothing is, or one that it has written, which begins so.
+
+    Raises ConfigurationError that names the option ``flag``.
+    """
+    if not path.parent.is_dir() or path.is_dir():
+        raise ConfigurationError(f"{flag}: expected a file in a folder that exists, got {path}")
+    try:
+        with path.open("rb") as file:
+            is_ours = file.read(len(begins)) == begins
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConfigurationError(f"{flag}: {path}: not readable: {error.strerror}") from None
+    if not is_ours:
+        raise ConfigurationError(
+            f"{flag}: expected a new file, or one that {writer} has written, got {path}, which is another"
+        )
 
 
 def temporary_name(path: Path, mark: str = "") -> Path:

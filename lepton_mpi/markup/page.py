@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lepton_mpi.durable import replacing
-from lepton_mpi.errors import ConfigurationError, LauncherError
+from lepton_mpi.durable import check_target, replacing
+from lepton_mpi.errors import LauncherError
 from lepton_mpi.markup.elements import Markup, element
 
 # Nothing is loaded and nothing runs, whatever a name in what is shown says.
@@ -66,20 +66,7 @@ class Page:
 
     def check_target(self, path: Path, flag: str = "--out") -> None:
         """Whether a page may be written there: where nothing is, or such a page. Raises ConfigurationError that names the option."""
-        if not path.parent.is_dir() or path.is_dir():
-            raise ConfigurationError(f"{flag}: expected a file in a folder that exists, got {path}")
-        mark = self._mark.encode()
-        try:
-            with path.open("rb") as file:
-                is_ours = file.read(len(mark)) == mark
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise ConfigurationError(f"{flag}: {path}: not readable: {error.strerror}") from None
-        if not is_ours:
-            raise ConfigurationError(
-                f"{flag}: expected a new file, or one that {self.command} has written, got {path}, which is another"
-            )
+        check_target(path, flag, self._mark.encode(), self.command)
 
 
 def write(path: Path, text: str) -> None:

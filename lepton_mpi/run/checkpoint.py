@@ -30,7 +30,6 @@ import dataclasses
 import errno
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -43,7 +42,7 @@ from lepton_mpi.data.encodings import Encodings
 from lepton_mpi.data.files import named, probe, trust
 from lepton_mpi.data.files.file_format import ENCODING
 from lepton_mpi.data.target_scale import TargetScale
-from lepton_mpi.durable import PatientFile, replace_durably
+from lepton_mpi.durable import PatientFile, replacing, temporary_name
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.options.config import Config, make_config
 from lepton_mpi.run import compressed, vector_digests
@@ -101,21 +100,10 @@ def target_scale_attribute(scale: TargetScale) -> dict[str, str]:
     return {} if scale.is_identity else {"target_scale": json.dumps(scale.as_json())}
 
 
-def temporary_name(path: Path, mark: str = "") -> Path:
-    """What a file is called while it is written: of one run, or else of this process."""
-    return path.with_name(f"{path.name}.{mark or os.getpid()}.tmp")
-
-
 def save_as(path: Path, checkpoint: Checkpoint, mark: str = "") -> None:
     """Write a file of any name, in place of one that is there. One rank calls it. Raises OSError; nothing is left then."""
-    temporary = temporary_name(path, mark)
-    try:
+    with replacing(path, temporary_name(path, mark)) as temporary:
         write_file(temporary, checkpoint)
-        replace_durably(temporary, path)
-    except RuntimeError as error:
-        raise OSError(one_line(error)) from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_file(path: Path, checkpoint: Checkpoint) -> None:

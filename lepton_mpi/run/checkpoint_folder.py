@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 from lepton_mpi import fault_points
-from lepton_mpi.durable import replace_durably
+from lepton_mpi.durable import replacing, temporary_name
 from lepton_mpi.errors import DataError
-from lepton_mpi.run.checkpoint import Checkpoint, temporary_name, verify, write_file
+from lepton_mpi.run.checkpoint import Checkpoint, verify, write_file
 from lepton_mpi.wording import one_line
 
 KEPT = 2
@@ -39,19 +39,13 @@ def save(
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{checkpoint.attributes['step']:08d}.h5"
-    temporary = temporary_name(path, mark)
     step = checkpoint.attributes["step"]
-    try:
+    with replacing(path, temporary_name(path, mark)) as temporary:
         fault_points.reached("checkpoint.before_write", step)
         write_file(temporary, checkpoint)
         _make_newest(temporary, [file for file in newest_first(folder) if file != path])
         fault_points.reached("checkpoint.before_rename", step)
-        replace_durably(temporary, path)
-        fault_points.reached("checkpoint.after_rename", step)
-    except RuntimeError as error:  # h5py raises it, too, when a disk is full
-        raise OSError(one_line(error)) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    fault_points.reached("checkpoint.after_rename", step)
     if own is not None:
         own[:] = [*(file for file in own if file != path), path]
         while len(own) > kept:

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lepton_mpi.durable import replacing
-from lepton_mpi.errors import ConfigurationError, LauncherError, Preempted
+from lepton_mpi.durable import check_target, replacing
+from lepton_mpi.errors import LauncherError, Preempted
 from lepton_mpi.run.build import build
 from lepton_mpi.run.together import Together
 
@@ -121,7 +121,7 @@ def search(
     path = Path(out) if world.rank == 0 and out and out.endswith(".json") else None
     with world.agreeing():
         if path:
-            _check_target(path)
+            check_target(path, "--find-out", _JSON_BEGIN, "--find-out")
     quiet = dataclasses.replace(config, **_OFF, epochs=steps)
     run = build(quiet, world, model, given=given)
     try:
@@ -229,23 +229,6 @@ def _say(run: Run, found: RangeTest) -> None:
             f"{record['tenth_of_minimum']:.2g}; nothing was trained"
         )
     run.report.say("suggested", text)
-
-
-def _check_target(path: Path) -> None:
-    """Raises ConfigurationError for a file of somebody else, and a folder that is not there."""
-    if not path.parent.is_dir() or path.is_dir():
-        raise ConfigurationError(f"--find-out: expected a file in a folder that exists, got {path}")
-    try:
-        with path.open("rb") as file:
-            is_ours = file.read(len(_JSON_BEGIN)) == _JSON_BEGIN
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise ConfigurationError(f"--find-out: {path}: not readable: {error.strerror}") from None
-    if not is_ours:
-        raise ConfigurationError(
-            f"--find-out: expected a new file, or one that --find-out has written, got {path}, which is another"
-        )
 
 
 def _write(path: Path, found: RangeTest) -> None:

@@ -15,7 +15,7 @@ _OPTIONS = {
 _PROGRAM = f"""
 import os, resource, signal, sys
 from lepton_mpi.run import checkpoint, checkpoint_folder
-from lepton_mpi import fit
+from lepton_mpi import durable, fit
 from lepton_mpi.launcher import launched_rank
 from lepton_mpi.data.order import draws
 from lepton_mpi.models.mlp import Mlp
@@ -30,8 +30,8 @@ def die():
 
 def die_while_saving(step):
     \"\"\"When all has been written but the name.\"\"\"
-    put = checkpoint_folder.replace_durably
-    checkpoint_folder.replace_durably = lambda *paths: die() if str(step) in paths[1].name else put(*paths)
+    put = durable.replace_durably
+    durable.replace_durably = lambda *paths: die() if str(step) in paths[1].name else put(*paths)
 
 
 def fill_the_disk():

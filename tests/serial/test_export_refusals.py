@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from lepton_mpi import durable
 from lepton_mpi.commands.export import COMMAND
-from lepton_mpi.data.files import parameter_writing
 from lepton_mpi.errors import ConfigurationError, DataError, LauncherError
 from lepton_mpi.exporting import export, named_arrays
 from lepton_mpi.options.names import EXPORTS
@@ -84,7 +84,7 @@ def test_a_disk_that_is_full(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(parameter_writing, "replace_durably", full)
+    monkeypatch.setattr(durable, "replace_durably", full)
     for suffix in EXPORTS:
         with pytest.raises(LauncherError, match=r"cannot write .*: No space left on device"):
             exported(path, tmp_path / f"m{suffix}")
