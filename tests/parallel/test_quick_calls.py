@@ -88,6 +88,18 @@ def test_some_ranks_may_take_another_way(world, one, monkeypatch, who):
         assert (counted.done, counted.done + counted.declined) == (done, 84)
 
 
+@pytest.mark.parametrize("who", ["nobody", "the last", "all"])
+@pytest.mark.parametrize("count", [9_000, 131_073, 400_001])
+def test_long_blocks_of_one_length(world, one, monkeypatch, who, count):
+    """Broadcast, all-gather and all-to-all are quick at any length, of one part or more, staged or read where they are."""
+    is_slow = who == "all" or (who == "the last" and one.rank == one.size - 1)
+    counted = _Counted(one, monkeypatch)
+    wrong = _all_verbs(one, np.float32, count, lambda a: a.view(_Subclass) if is_slow else a)
+    with together(world):
+        assert not wrong, wrong[:5]
+        assert world.host_count > 1 or counted.done == (1 if is_slow else 4)
+
+
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 1, 2, 3)])
 def test_any_shape(world, one, monkeypatch, shape):
     """Also none."""

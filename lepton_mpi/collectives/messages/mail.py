@@ -33,6 +33,15 @@ def memory_at(address: int, byte_count: int) -> Any:
     return (ctypes.c_ubyte * byte_count).from_address(address)
 
 
+def wait_for_one(request: MPI.Request) -> None:
+    """Return once it is complete."""
+    while True:
+        with MPI_LOCK:
+            if request.Test():
+                return
+        os.sched_yield()
+
+
 def wait_for(requests: Sequence[MPI.Request]) -> None:
     """Return once all requests are complete."""
     waiting = list(requests)
@@ -61,7 +70,7 @@ class Mail:
         for piece in _pieces(block):
             with MPI_LOCK:
                 request = self._open.Isend(piece, to, _checked(tag))
-            wait_for([request])
+            wait_for_one(request)
 
     def receive(self, block: tuple[int, int], source: int, tag: int) -> None:
         """Fill ``block``. RankError, on this rank alone, for a message of another length."""
@@ -79,7 +88,7 @@ class Mail:
             fits = found == len(piece)
             with MPI_LOCK:
                 request = message.Irecv(piece if fits else np.empty(found, np.uint8))
-            wait_for([request])
+            wait_for_one(request)
             if not fits:
                 raise RankError(
                     f"receive from rank {source}, tag {tag}: expected {len(piece)} bytes, {found} came"
@@ -101,6 +110,8 @@ class Mail:
 
 def _pieces(block: tuple[int, int]) -> list[Any]:
     address, byte_count = block
+    if byte_count <= _PIECE_BYTES:
+        return [memory_at(address, byte_count)]
     starts = range(0, byte_count, _PIECE_BYTES) or (0,)
     return [memory_at(address + start, min(_PIECE_BYTES, byte_count - start)) for start in starts]
 

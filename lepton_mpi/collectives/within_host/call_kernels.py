@@ -44,6 +44,13 @@ _BROADCAST, _REDUCE = NUMBER_OF["broadcast"], NUMBER_OF["reduce"]
 
 
 @inlined
+def note_call(plan, verb, dtype, operation, root, byte_count):
+    """The fingerprint of the call that this rank begins."""
+    plan[FINGERPRINT], plan[FINGERPRINT + 1], plan[FINGERPRINT + 2] = verb, dtype, operation
+    plan[FINGERPRINT + 3], plan[FINGERPRINT + 4] = root, byte_count
+
+
+@inlined
 def called(rank):
     """Word that counts the calls that a rank has begun."""
     return FIRST_FREE_WORD + LINE_WORDS * 6 * rank

@@ -1,4 +1,4 @@
-"""Short calls of a communicator by one kernel, without Python between: what it has to know, and when it knows it."""
+"""Calls of a communicator by one kernel, without Python between: what it has to know, and when it knows it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DECLINED = kernels.DECLINED
 
 
 class QuickCalls:
-    """The way for short calls that were made before with arrays of the same dtype, operation and kind.
+    """The way for short calls, and moves of any length, that were made before with arrays of the same dtype, operation and kind.
 
     Parameters
     ----------

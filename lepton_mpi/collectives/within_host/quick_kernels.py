@@ -2,8 +2,8 @@
 
     quick_call(verb, output, input, root, op, kind)      objects of Python, see ``kernels/python_functions.py``
 
-It does what ``Communicator`` and ``StagedCollectives`` do in Python for ``short_move`` and ``short_combine``: so some ranks may take
-this way and others that one. Whatever is not plain (a long array, a dtype or an operation for the first time, arguments that are
+It does what ``Communicator`` and ``StagedCollectives`` do in Python for ``short_move``, ``even_move`` and ``short_combine``: so some ranks
+may take this way and others that one. Whatever is not plain (a long array to combine, a dtype or an operation for the first time, arguments that are
 wrong, a phase of the run in which the watchdog has another limit) is declined, and nothing has happened.
 """
 
@@ -11,6 +11,7 @@ from numba import types
 
 from lepton_mpi.collectives.calls import NUMBER_OF
 from lepton_mpi.collectives.within_host.call_kernels import BROKEN, SHORT, SMALL
+from lepton_mpi.collectives.within_host.even_move_kernels import even_move
 from lepton_mpi.collectives.within_host.meeting_kernels import (
     CLOCK,
     OWN,
@@ -104,18 +105,24 @@ def _rank(words, address, scratch):
 
 @inlined
 def _fits(plan, verb, bytes_out, bytes_in, elements):
-    """Bytes of a block as other ranks are told; or DECLINED, if the arrays do not fit together or are long."""
+    """Bytes of a block as other ranks are told; or DECLINED, if the arrays do not fit together or are too long to combine."""
     ranks = plan[RANKS]
     if verb in (_ALLREDUCE, _REDUCE):
         return bytes_in if bytes_in <= plan[SMALL] else DECLINED
     if verb == _BROADCAST:
-        return bytes_in if bytes_in <= plan[SHORT] else DECLINED
+        return bytes_in
     if verb == _ALLGATHER:
-        return bytes_in if bytes_out == ranks * bytes_in and bytes_in <= plan[SHORT] else DECLINED
+        return bytes_in if bytes_out == ranks * bytes_in else DECLINED
     if verb == _REDUCE_SCATTER:
         return bytes_out if bytes_in == ranks * bytes_out and bytes_in <= plan[SMALL] else DECLINED
     is_even = bytes_in == bytes_out and elements % ranks == 0
-    return bytes_in // ranks if is_even and bytes_in <= plan[SHORT] else DECLINED
+    return bytes_in // ranks if is_even else DECLINED
+
+
+@inlined
+def _is_short(plan, verb, byte_count):
+    """Whether what a rank has for others is moved by way of the ring of calls."""
+    return byte_count * (plan[RANKS] if verb == _ALLTOALL else 1) <= plan[SHORT]
 
 
 @inlined
@@ -152,8 +159,10 @@ def _carry_out(words, plan, verb, root, byte_count, source, target, at):
             *(plan, verb, words[at + DTYPE_CODE], words[at + OPERATION_CODE], root, byte_count),
             *(source, target, words[at + FOLD], words[at + FOLD_OPERATION], words[at + ITEM]),
         )
-    else:
+    elif _is_short(plan, verb, byte_count):
         verdict = short_move(plan, verb, 0, 0, root, byte_count, source, target)
+    else:
+        verdict = even_move(plan, verb, 0, 0, root, byte_count, source, target)
     _end(words, plan, began)
     retake_lock(state)
     return verdict
@@ -161,7 +170,7 @@ def _carry_out(words, plan, verb, root, byte_count, source, target, at):
 
 @kernel("i8(i8, i8, i8)")
 def quick_call(address, arguments, count):
-    """A short call of a communicator, see above; arrays are None for a barrier, ``root`` is -1 where there is none.
+    """A call of a communicator, see above; arrays are None for a barrier, ``root`` is -1 where there is none.
 
     Returns DECLINED, or as ``short_move``.
     """

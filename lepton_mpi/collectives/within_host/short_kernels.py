@@ -12,10 +12,10 @@ Cost: one line for the counter of each rank that is waited for, one for its fing
 from lepton_mpi.collectives.calls import MEETING, NUMBER_OF
 from lepton_mpi.collectives.within_host.call_kernels import (
     CALL,
-    FINGERPRINT,
     data_of,
     full_meeting,
     meet_root,
+    note_call,
     prepare,
     tell,
 )
@@ -28,12 +28,6 @@ from lepton_mpi.kernels.intrinsics import base_address, copy_bytes
 _BROADCAST, _REDUCE = NUMBER_OF["broadcast"], NUMBER_OF["reduce"]
 _ALLGATHER, _ALLTOALL = NUMBER_OF["allgather"], NUMBER_OF["alltoall"]
 _REDUCE_SCATTER = NUMBER_OF["reduce_scatter"]
-
-
-@inlined
-def _note(plan, verb, dtype, operation, root, byte_count):
-    plan[FINGERPRINT], plan[FINGERPRINT + 1], plan[FINGERPRINT + 2] = verb, dtype, operation
-    plan[FINGERPRINT + 3], plan[FINGERPRINT + 4] = root, byte_count
 
 
 @inlined
@@ -70,7 +64,7 @@ def short_move(plan, verb, dtype, operation, root, byte_count, source, target):
     different = prepare(plan, words)
     if different:
         return different
-    _note(plan, verb, dtype, operation, root, byte_count)
+    note_call(plan, verb, dtype, operation, root, byte_count)
     if verb < MEETING and (verb != _BROADCAST or own == root):
         length = byte_count * plan[RANKS] if verb == _ALLTOALL else byte_count
         copy_bytes(data_of(plan, own), source, length)
@@ -100,7 +94,7 @@ def short_combine(
     different = prepare(plan, words)
     if different:
         return different
-    _note(plan, verb, dtype, operation, root, byte_count)
+    note_call(plan, verb, dtype, operation, root, byte_count)
     wants_it = verb != _REDUCE or own == root
     length = byte_count * plan[RANKS] if verb == _REDUCE_SCATTER else byte_count
     if not (verb == _REDUCE and wants_it):

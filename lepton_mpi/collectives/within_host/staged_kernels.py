@@ -12,7 +12,7 @@ Whoever copies in part k has seen all ranks copy in part k - 2, that is, begin s
 k - 4. So 4 rounds do, and nobody waits for a part twice.
 
 A call begins with the meeting of ``call_kernels.py``, which compares what the ranks were told and stands for "all have copied in
-part 0". Short calls end with it (``short_kernels.py``).
+part 0". Short calls end with it (``short_kernels.py``). Where all blocks have one length, ``even_move_kernels.py`` fills the words of a call.
 Blocks of different lengths are told in a table, row r: bytes that rank r sends to each rank, bytes that it expects from each.
 
 Blocks of some parts are not staged where the system lets ranks read each other's memory: each rank tells where its blocks are,

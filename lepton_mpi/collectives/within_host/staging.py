@@ -25,6 +25,7 @@ from lepton_mpi.collectives.within_host import (
 from lepton_mpi.collectives.within_host import staged_kernels as kernels
 from lepton_mpi.collectives.within_host.call_errors import entry_error
 from lepton_mpi.collectives.within_host.direct_reduce_kernels import direct_reduce
+from lepton_mpi.collectives.within_host.even_move_kernels import even_move
 from lepton_mpi.collectives.within_host.lost_turns import LostTurns
 from lepton_mpi.collectives.within_host.mapped_reduce_kernels import mapped_reduce
 from lepton_mpi.collectives.within_host.plan_words import waited_seconds
@@ -69,7 +70,8 @@ class StagedCollectives:
         self._broken: LeptonError | None = None
         for kernel in (kernels.staged_move, kernels.staged_reduce, direct_reduce):
             kernel.compile("i8(i8[::1])")
-        short_kernels.short_move.compile(f"i8(i8[::1]{', i8' * 7})")
+        for kernel in (short_kernels.short_move, even_move):
+            kernel.compile(f"i8(i8[::1]{', i8' * 7})")
         short_kernels.short_combine.compile(f"i8(i8[::1]{', i8' * 10})")
 
     @property
@@ -154,16 +156,15 @@ class StagedCollectives:
         others_want_it: bool = True,
     ) -> None:
         """Every rank that has a block, ``source``, copies it to all that want it; see ``Ways``."""
-        if told.byte_count <= self._short and told.verb in _MOVED_SHORTLY:
-            self._spread_shortly(told, source, targets)
+        if told.verb in _EVEN:
+            self._spread_evenly(told, source, targets)
             return
         words, own = self._begin(told), self._own
         words[kernels.FOLD] = words[kernels.OUTGOING] = words[kernels.OWN_BYTES] = 0
         if source is not None:
             self._enter(0, own * self._slot, source)
             words[kernels.OUTGOING] = int(others_want_it)
-            if told.byte_count > self._slot or lengths:
-                self._tell_addresses([source] * self._ranks)
+            self._tell_addresses([source] * self._ranks)
             if (kept := targets[own]) is not None:
                 words[kernels.OWN_FROM], words[kernels.OWN_BYTES] = source
                 words[kernels.OWN_TO] = kept[0]
@@ -180,9 +181,10 @@ class StagedCollectives:
         self, told: Fingerprint, outputs: Sequence[Block], inputs: Sequence[Block]
     ) -> None:
         """Block r of ``inputs`` goes to rank r, block r of ``outputs`` comes from there."""
-        if type(inputs) is EvenBlocks and inputs.byte_count * self._ranks <= self._short:
+        if type(inputs) is EvenBlocks:
             assert type(outputs) is EvenBlocks
-            self._move_shortly(told, inputs.address, outputs.address)
+            length = inputs.byte_count * self._ranks
+            self._move_evenly(told, inputs.address, outputs.address, length)
             return
         words, own = self._begin(told), self._own
         words[kernels.FOLD] = 0
@@ -214,7 +216,9 @@ class StagedCollectives:
 
     def quick_error(self, verdict: int) -> LeptonError:
         """What a quick call of this rank has found; the same on all ranks."""
-        return self._error(verdict, Fingerprint(_BARRIER))
+        first = call_kernels.FINGERPRINT
+        told = Fingerprint(*self._words[first : first + call_kernels.FINGERPRINT_WORDS])
+        return self._error(verdict, told)
 
     def number_next(self, number: int) -> None:
         """Have errors call the next call ``number``; else they are counted from 1."""
@@ -223,25 +227,29 @@ class StagedCollectives:
     def close(self) -> None:
         """There is memory only, which goes with this object."""
 
-    # -- short calls -----------------------------------------------------------------------------
+    # -- short calls, and blocks of one length ---------------------------------------------------
 
-    def _spread_shortly(
+    def _spread_evenly(
         self, told: Fingerprint, source: Block | None, targets: Sequence[Block | None]
     ) -> None:
         """A broadcast or an all-gather."""
         if type(targets) is EvenBlocks:
             assert source is not None
-            self._move_shortly(told, source[0], targets.address)
+            self._move_evenly(told, source[0], targets.address, told.byte_count)
             return
         block = source or targets[told.root]
         assert block is not None
-        self._move_shortly(told, block[0], block[0])
+        self._move_evenly(told, block[0], block[0], told.byte_count)
+
+    def _move_evenly(self, told: Fingerprint, source: int, target: int, length: int) -> None:
+        """``length`` bytes go out of a rank."""
+        self._check_whole()
+        move = short_kernels.short_move if length <= self._short else even_move
+        if verdict := move(self.plan, *told, source, target):
+            raise self._error(verdict, told)
 
     def _move_shortly(self, told: Fingerprint, source: int, target: int) -> None:
-        self._check_whole()
-        verdict = short_kernels.short_move(self.plan, *told, source, target)
-        if verdict:
-            raise self._error(verdict, told)
+        self._move_evenly(told, source, target, 0)
 
     def _combine_shortly(
         self, told: Fingerprint, source: int, target: int, combination: Combination
@@ -356,7 +364,7 @@ class StagedCollectives:
 
 
 _BARRIER, _REDUCE_SCATTER = NUMBER_OF["barrier"], NUMBER_OF["reduce_scatter"]
-_MOVED_SHORTLY = frozenset((NUMBER_OF["broadcast"], NUMBER_OF["allgather"]))
+_EVEN = frozenset((NUMBER_OF["broadcast"], NUMBER_OF["allgather"]))
 _TOLD_BY_LENGTHS = frozenset(
     NUMBER_OF[verb] for verb in ("allgatherv", "reduce_scatterv", "alltoallv", "gather", "scatter")
 )
