@@ -33,7 +33,7 @@ def launcher_of(process_id: int) -> int | None:
         try:
             fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
             process_id = int(fields[1])
-            name = Path(f"/proc/{process_id}/comm").read_text().strip()
+            name = name_of(process_id)
             owner = Path(f"/proc/{process_id}").stat().st_uid
         except OSError:
             return None
@@ -42,6 +42,14 @@ def launcher_of(process_id: int) -> int | None:
         if process_id <= 1:
             return None
     return None
+
+
+def name_of(process_id: int) -> str:
+    """Of a process, as Linux has it; empty if it is gone."""
+    try:
+        return Path(f"/proc/{process_id}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def end_launcher(process_id: int | None, patience_seconds: float) -> None:

@@ -64,7 +64,7 @@ class RankGroup:
     ) -> None:
         from lepton_mpi.world.mpi import MPI, mpi_library
 
-        self.comm, self.clock, self._calls = comm, clock, Calls(comm)
+        self.comm, self.clock, self._calls = comm, clock, Calls(comm, clock)
         self.collective_comm: MPI.Comm = comm.Dup()
         self.rank, self.size = comm.rank, comm.size
         self.host_comm: MPI.Comm = comm.Split_type(MPI.COMM_TYPE_SHARED, key=self.rank)
@@ -92,6 +92,11 @@ class RankGroup:
         """Have one rank of every host call ``last_words`` when the job fails, for a second at most; None: no more."""
         if self._parent:
             self._parent.at_failure(last_words)
+
+    def watch(self, look: Callable[[], str]) -> None:
+        """See ``Group``."""
+        if self._parent:
+            self._parent.watch(look)
 
     def host_index_of(self, rank: int) -> int:
         """The host of a rank, counted as ``host_index``."""
@@ -204,7 +209,9 @@ class RankGroup:
 
     def host_barrier(self) -> None:
         """Wait for all ranks of this host. Collective over the host."""
+        self.clock.begin_meeting()
         self.host_comm.Barrier()
+        self.clock.end_meeting()
 
     def memory_available(self) -> int:
         """Bytes of memory that this host has free for this job."""

@@ -58,6 +58,7 @@ GROUND = {
     "fault_points",
     "wording",
     "launcher",
+    "report_word",
     "durable",
     "vectors",
     "batch",
@@ -171,6 +172,14 @@ def test_libraries_are_imported_only_where_they_belong():
     assert _of_all(out_of_place) == {}
 
 
+# Programs, too, which import files of their folder.
+_BESIDE = {
+    "world/heartbeats.py": {"launchers"},
+    "world/witness.py": {"deaths", "heartbeats"},
+    "starting/foreground.py": {"launcher_noise"},
+}
+
+
 def test_libraries_are_declared():
     """In setup.cfg, for every run or by an extra that a message names: what tests alone install is missing elsewhere."""
     read = configparser.ConfigParser()
@@ -182,7 +191,7 @@ def test_libraries_are_declared():
 
     def undeclared(module):
         libraries = {name.split(".")[0] for name in _imported(module, for_types=False)}
-        beside = {"launchers"} if module == Path("world/heartbeats.py") else set()  # a program, too
+        beside = _BESIDE.get(module.as_posix(), set())
         return libraries - known - beside - sys.stdlib_module_names
 
     assert _of_all(undeclared) == {}

@@ -126,6 +126,7 @@ def _understand_python(words: list[str]) -> None:
             "venv",
             "tests.serial.hostile_outcomes",
             "tests.torch.torchs_own_suite",
+            "tests.faults.table_of_ends",
         ), module
 
 
