@@ -41,7 +41,10 @@ _LINE_BEGINS = (
     b"[proxy",
     b"[mpiexec@",
     b"[unset]: aborting job",
+    b"Abort is in progress...hit ctrl-c again",
 )
+# Of Open MPI's ranks whose connection to a dead one was closed: [node1:00024] *** An error occurred in Socket closed
+_OF_RANKS = re.compile(rb"\[[\w.-]+:\d+\] (\*\*\* |Delaying for )")
 _BLOCK_LINES_MAX = 60
 
 
@@ -89,7 +92,8 @@ class Filter:
         if _RULE.fullmatch(text):
             self._block = [line]
             return b""
-        if text.startswith(_LINE_BEGINS) or (not text and self._is_after_banner):
+        is_noise = text.startswith(_LINE_BEGINS) or _OF_RANKS.match(text) is not None
+        if is_noise or (not text and self._is_after_banner):
             return self._keep(line)
         self._note(line)
         self._begin = b""
@@ -111,7 +115,7 @@ class Filter:
 def _may_be_noise(part: bytes) -> bool:
     """Whether a line that begins so may be noise, so that nothing of it is shown before it is whole."""
     begin = part.lstrip()
-    return any(
+    return begin.startswith(b"[") or any(
         begin.startswith(known) or known.startswith(begin)
         for known in (*_RULE_BEGINS, *_LINE_BEGINS)
     )

@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 
 from benchmarks.emulated_hosts import EmulatedHosts
+from lepton_mpi.starting import foreground
 
 ROOT = Path(__file__).parents[2]
 RANKS = 3
@@ -252,6 +253,7 @@ def see_lost_host(folder: Path) -> Seen:
             return [pid for name in hosts.names for pid in _ip("netns", "pids", name).split()]
 
         command = hosts.mpirun([sys.executable, *words])
+        command = [sys.executable, "-I", "-S", foreground.__file__, *command]
         job = hosts.start(command, stdout=out, stderr=out, cwd=ROOT)
         _until(lambda: metrics.exists() and metrics.read_text().count("\n") > 1, 60)
         _ip("-n", hosts.names[2], "link", "set", "eth0", "down")

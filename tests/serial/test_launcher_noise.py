@@ -26,6 +26,11 @@ _MPICH = (
     + _EQUALS
     + b"YOUR APPLICATION TERMINATED WITH THE EXIT STRING: Killed (signal 9)\n"
 )
+_OF_RANKS = (
+    b"[node1:00024] *** An error occurred in Socket closed\n"
+    b"[node1:00024] ***    and MPI will try to terminate your MPI job as well)\n"
+    b" [node1:00025] Delaying for 3 seconds before aborting\n"
+)
 _OTHER = _DASHES + b"The help of something else\n" + _DASHES
 
 
@@ -38,7 +43,9 @@ def _shown(content: bytes, size: int, is_explained: bool | None = None) -> bytes
 
 @pytest.mark.parametrize("size", [1, 7, 1 << 16])
 @pytest.mark.parametrize(
-    "banner", [_OPEN_MPI, _ABORT, _MPICH.lstrip()], ids=["Open MPI", "abort", "MPICH"]
+    "banner",
+    [_OPEN_MPI, _ABORT, _MPICH.lstrip(), _OF_RANKS],
+    ids=["Open MPI", "abort", "MPICH", "ranks"],
 )
 def test_a_report_makes_banners_superfluous(banner, size):
     """Before it and behind it: a launcher may be faster than a rank."""
@@ -63,6 +70,7 @@ def test_without_a_report_all_of_it_is_shown(banner, size):
         b"",
         b"no end",
         b"\rprogress 1\rprogress 2\n",
+        b"[1, 2]\n[a:1] b\n",
         _OTHER,
         b"--- a title ---\n\n",
         _DASHES + b"never closed\n",
