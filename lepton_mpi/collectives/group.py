@@ -13,7 +13,7 @@ of the job is to print is not for a group's rank 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -123,6 +123,9 @@ class Group(Protocol):
 
     def host_barrier(self) -> None:
         """Wait for the group's ranks on this host. Collective over the host."""
+
+    def watch(self, look: Callable[[], str]) -> None:
+        """Have a method called about once a second, from another thread, as long as its object lives; a text that it returns ends the job."""
 
     def group(self, ranks: Sequence[int]) -> Group:
         """Some of these ranks as a group, numbered as listed. Collective over the listed ranks alone, which list the same.

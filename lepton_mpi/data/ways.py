@@ -4,7 +4,7 @@ memory     a copy once per host, that its ranks share; any row at once, in pages
 mapped     the file itself, as the system keeps it in memory for all its readers; only for rows in one piece, in one file
            and of a type that kernels take. Takes no memory that the system cannot have back, but rows that it has given
            up are read again one page at a time. Bytes start at once; floats are read through once, to see that all are
-           finite. A file that is cut short meanwhile ends the job by SIGBUS
+           finite. A file that is cut short meanwhile ends the job by SIGBUS (files/mapped_rows.py)
 streamed   windows of the file, read ahead in long runs; any size of file
 """
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,16 +12,12 @@ from pathlib import Path
 from lepton_mpi.doctor import launching
 from lepton_mpi.doctor.finding import Finding, fault, note, ok, plural
 from lepton_mpi.wording import size_text
-from lepton_mpi.world import memory
+from lepton_mpi.world import leftovers, memory
 
 # Python, NumPy, Numba and MPI of one rank, before any data.
 _RANK_BYTES = 200 << 20
 # What Open MPI makes in /dev/shm for a rank; MPICH and Intel MPI take less.
 _SHARED_BYTES_PER_RANK = 16 << 20
-# A file that nobody maps may be one of a job that begins.
-_YOUNG_SECONDS = 60.0
-# Names that MPI libraries and their transports give.
-_OF_MPI = re.compile(r"(sm_segment|vader_segment|mpich_|Intel_MPI|psm\d?_shm|ucx_shm|osc_rdma)")
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,7 @@ def gather(
     except OSError:
         room = 0, 0
     total = re.search(r"^MemTotal:\s+(\d+) kB", (root / "proc/meminfo").read_text(), re.MULTILINE)
-    left, removed, held = _left(folder, root / "proc"), 0, 0
+    left, removed, held = leftovers.shared_files(root), 0, 0
     if remove:
         for path in left:
             with suppress(OSError):
@@ -86,27 +81,6 @@ def gather(
         held,
         removed,
     )
-
-
-def _left(folder: Path, processes: Path) -> list[Path]:
-    """Files of MPI that are this user's, old enough, and in no process's memory."""
-    now, found = time.time(), []
-    with suppress(OSError):
-        for path in folder.iterdir():
-            with suppress(OSError):
-                state = path.stat()
-                is_mine = state.st_uid == os.geteuid()
-                is_old = now - state.st_mtime > _YOUNG_SECONDS
-                if is_mine and is_old and _OF_MPI.match(path.name):
-                    found.append(path)
-    if not found:
-        return []
-    used = set()
-    for entry in processes.iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                used |= set(re.findall(r"/dev/shm/(\S+)", (entry / "maps").read_text()))
-    return sorted(path for path in found if path.name not in used)
 
 
 def findings(facts: Facts, launcher: str) -> Iterator[Finding]:

@@ -1,8 +1,9 @@
-"""How every Numba kernel of the package is declared and compiled: one decorator each for the three kinds of function.
+"""How every Numba kernel of the package is declared and compiled: one decorator each for the kinds of function.
 
     @kernel("void(M, i8[::1], V)")   called from Python and from kernels; declared signatures; kept on disk (``cache.py``)
     @inner                           called from kernels; compiled as a part of each kernel that calls it
     @inlined                         the same, and its code stands in the caller's loops
+    @callback("i8(i4, i8)")          a kernel that C calls as well, by its address
 
 Nothing is compiled at import. A kernel is compiled, or loaded from disk, for one signature: when a run asks for it
 (``queue.py``), or at the first call with arguments that fit. Then a call costs what a call of a Numba dispatcher costs,
@@ -14,10 +15,11 @@ loops vectorised. All kernels release the interpreter lock, divide as NumPy does
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from time import thread_time
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +46,11 @@ def kernel(*patterns: str) -> Callable[[Callable[..., Any]], "Kernel"]:
     them is one signature, for all runs.
     """
     return lambda function: Kernel(function, patterns)
+
+
+def callback(*patterns: str) -> Callable[[Callable[..., Any]], "Kernel"]:
+    """Declare a kernel of numbers that C may call; see ``Kernel.address``."""
+    return lambda function: Kernel(function, patterns, {"no_cfunc_wrapper": False})
 
 
 def inner(function: Callable[..., Any]) -> CPUDispatcher:
@@ -92,8 +99,14 @@ class Kernel(CPUDispatcher):
         See ``kernel``.
     """
 
-    def __init__(self, function: Callable[..., Any], patterns: tuple[str, ...]) -> None:
-        super().__init__(function, targetoptions=_OPTIONS | {"nopython": True, "boundscheck": None})
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        patterns: tuple[str, ...],
+        options: Mapping[str, bool] = MappingProxyType({}),
+    ) -> None:
+        chosen = {**_OPTIONS, "nopython": True, "boundscheck": None, **options}
+        super().__init__(function, targetoptions=chosen)
         self.patterns = patterns
         self._can_compile = False  # for types that nobody declared
         self._keys: dict[Signature, Key | None] = {}
@@ -148,6 +161,14 @@ class Kernel(CPUDispatcher):
             )
         self.obtain(declared)
         return self.overloads[declared.args].entry_point
+
+    def address(self) -> int:
+        """Of the function that C calls, as long as this process lives; of a ``callback`` with one signature."""
+        (signature,) = self._declared.values()
+        self.obtain(signature)
+        result = self.overloads[signature.args]
+        name = result.fndesc.llvm_cfunc_wrapper_name
+        return int(result.library.get_pointer_to_function(name))
 
     def _compile_anew(self, signature: Signature) -> None:
         began, key = _Began.now(), self._key(signature)

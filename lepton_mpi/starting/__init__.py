@@ -4,7 +4,8 @@
     task.py     function and arguments as a file, results and errors as files
     start.py    START HERE: what the calling process does
     rank.py     what each rank does
-    foreground.py    beside all that: a launcher at a terminal, for run_local.sh
+    foreground.py    beside all that: a launcher at a terminal, for run_local.sh; launcher_noise.py: what of its words is left out
+    parents.py       a process that ends with its parent
 
 The calling process makes a private folder, writes ``task`` (function, arguments, sys.path, pickled) and starts
 ``mpirun -n N python -m lepton_mpi.starting.rank FOLDER``. Order of what follows, and who writes what:

@@ -10,38 +10,36 @@ reach it, and this program translates:
     SIGUSR1, SIGUSR2     the same
     SIGTSTP, SIGCONT     SIGTSTP and SIGCONT, by which the launcher stops its ranks
 
-The launcher gets SIGTERM when this program dies, whatever kills it. Needs the standard library alone.
+The launcher gets SIGTERM when this program dies, whatever kills it. What it prints passes through here, without banners that add nothing
+(``launcher_noise.py``). Needs the standard library alone.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
+from typing import IO
 
-_PR_SET_PDEATHSIG = 1
+# Started as a file, without any folder to import from.
+sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+from launcher_noise import Filter
+from parents import end_with_parent
+
 _INTERRUPTED = 130
+# As ``RankError`` has it.
+_FAILED = 5
 # For ranks to finish a step and save where nobody can ask a second time; from SIGTERM to the next one, and to SIGKILL.
 _SAVE_SECONDS, _END_SECONDS, _END_TIMES = 60.0, 5.0, 2
 _LOOK_SECONDS = 0.1
-
-
-def end_with_parent(parent: int) -> Callable[[], None]:
-    """For a new process to call: SIGTERM when the process ``parent`` dies, at once if it has died already."""
-    library = ctypes.CDLL(None)
-
-    def set_up() -> None:
-        library.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return set_up
+# For what the launcher has printed last; what it has started may keep its output open.
+_LAST_WORDS_SECONDS = 1.0
+_READ_BYTES = 1 << 16
 
 
 class Foreground:
@@ -73,8 +71,16 @@ class Foreground:
             start_new_session=True,
             restore_signals=keeps_sigpipe,
             preexec_fn=begin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
         )
         signal.pthread_sigmask(signal.SIG_UNBLOCK, handlers)
+        self._streams = [
+            _Stream(pipe, target)
+            for pipe, target in ((self._process.stdout, 1), (self._process.stderr, 2))
+            if pipe
+        ]
 
     def exit_code(self) -> int:
         """Wait until the launcher has ended."""
@@ -85,8 +91,16 @@ class Foreground:
             except subprocess.TimeoutExpired:
                 if time.monotonic() > self._ends_at:
                     self._end()
+        for stream in self._streams:
+            stream.wait(_LAST_WORDS_SECONDS)
+        is_explained = any(stream.filter.has_report for stream in self._streams)
+        for stream in self._streams:
+            with suppress(BrokenPipeError):
+                stream.write(stream.filter.rest(is_explained))
         if self._interrupts > 1:
             return _INTERRUPTED
+        if any(stream.filter.has_death for stream in self._streams):
+            return _FAILED
         return 128 - code if code < 0 else code
 
     def _on_end(self, number: int, frame: FrameType | None) -> None:
@@ -119,6 +133,47 @@ class Foreground:
             self._process.send_signal(number)
 
 
+def _fill_streams() -> None:
+    """A stream that is closed must not get the number of a pipe."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+
+
+class _Stream:
+    """Passes on, in a thread of its own, what comes from ``source``.
+
+    What cannot be written is dropped; a pipe that nobody reads any more has ``source`` closed, as if the launcher wrote to it itself.
+    """
+
+    def __init__(self, source: IO[bytes], target: int) -> None:
+        self.filter, self._source, self._target = Filter(), source, target
+        self._thread = threading.Thread(target=self._pass_on, daemon=True)
+        self._thread.start()
+
+    def wait(self, seconds: float) -> None:
+        """Until all has come, or for so long."""
+        self._thread.join(seconds)
+
+    def write(self, content: bytes) -> None:
+        """To the target. Raises BrokenPipeError."""
+        view = memoryview(content)
+        while view:
+            try:
+                view = view[os.write(self._target, view) :]
+            except BrokenPipeError:
+                raise
+            except OSError:
+                return
+
+    def _pass_on(self) -> None:
+        with suppress(OSError), self._source:
+            while content := os.read(self._source.fileno(), _READ_BYTES):
+                self.write(self.filter.shown(content))
+
+
 def _say(text: str) -> None:
     with suppress(OSError):  # the terminal may be gone
         os.write(2, f"\nrun_local.sh: {text}\n".encode())
@@ -126,6 +181,7 @@ def _say(text: str) -> None:
 
 def main(words: list[str]) -> int:
     """Run the launcher of ``words``; returns the exit code."""
+    _fill_streams()
     keeps_sigpipe = words[:1] != ["--without-sigpipe"]
     try:
         return Foreground(words if keeps_sigpipe else words[1:], keeps_sigpipe).exit_code()

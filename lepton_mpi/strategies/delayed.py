@@ -27,7 +27,7 @@ from lepton_mpi.collectives.between_hosts.overlapped_sum import OverlappedSum
 from lepton_mpi.collectives.choosing.tuning import Choice
 from lepton_mpi.collectives.compressing.compression import Compression
 from lepton_mpi.collectives.sliced_sum import choose_for_gradients
-from lepton_mpi.collectives.within_host.flag_kernels import flags_reached, raise_flag
+from lepton_mpi.collectives.within_host.flag_kernels import flags_alike, flags_reached, raise_flag
 from lepton_mpi.collectives.within_host.flags import HostFlags, HostMeeting
 from lepton_mpi.collectives.within_host.vectors import HostVectors, Leaves
 from lepton_mpi.errors import ConfigurationError
@@ -50,7 +50,9 @@ class _Exchange:
         group, count = setting.group, setting.layout.size
         buckets = list(setting.buckets)
         self.vectors = HostVectors(group, count, setting.dtype, "shared", leaves, "gradients")
-        self.sum = OverlappedSum(self.vectors, buckets, compression=compression)
+        self.sum = OverlappedSum(
+            self.vectors, buckets, compression=compression, purpose="gradients"
+        )
         self.summed, self.updated = (HostFlags(group, len(buckets)) for _ in range(2))
         spans = setting.trained_spans
         self.norm = ReplicatedNorm(self.vectors.result, spans) if setting.clips else None
@@ -115,7 +117,7 @@ class Delayed(Compressing, Executor):
         self._seconds, self._begun = np.zeros(2), False
         self._under_way: _UnderWay | None = None
         self._hand_out(Leaves.spread(setting.micro_batch_count, setting.group.size))
-        self.kernels = [self.optimizer.kernel, raise_flag, flags_reached]
+        self.kernels = [self.optimizer.kernel, raise_flag, flags_reached, flags_alike]
         self.kernels += [sum_of_squares] if setting.clips else []
         self.kernels += compression.codec.kernels if compression else []
 
@@ -154,7 +156,7 @@ class Delayed(Compressing, Executor):
 
     def step(self, step: int, weight: int) -> None:
         """See ``Strategy``: update with the sum of the step before, and give away this step's gradient."""
-        self._clock.enter("communication")
+        self._clock.enter("communication", step)
         self._apply()
         if self._undelivered is not None:
             if self.numbers[:1] == [0]:

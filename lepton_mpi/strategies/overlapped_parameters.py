@@ -24,7 +24,7 @@ import numpy as np
 from lepton_mpi.collectives.between_hosts.overlapped_sum import OverlappedSum
 from lepton_mpi.collectives.choosing.tuning import Choice
 from lepton_mpi.collectives.compressing.compression import Compression
-from lepton_mpi.collectives.within_host.flag_kernels import flags_reached, raise_flag
+from lepton_mpi.collectives.within_host.flag_kernels import flags_alike, flags_reached, raise_flag
 from lepton_mpi.collectives.within_host.flags import HostFlags, HostMeeting
 from lepton_mpi.collectives.within_host.vectors import HostVectors, Leaves
 from lepton_mpi.strategies.clipping import SharedNorm, clipped_scale
@@ -68,7 +68,7 @@ class OverlappedParameters(Compressing, Executor):
         self._buckets_of = buckets_of(setting.layout, self._buckets)
         self._exchanged = np.zeros(2)
         self._hand_out(Leaves.spread(setting.micro_batch_count, setting.group.size))
-        self.kernels = [self.optimizer.kernel, raise_flag, flags_reached]
+        self.kernels = [self.optimizer.kernel, raise_flag, flags_reached, flags_alike]
         self.kernels += [sum_of_squares] if setting.clips else []
         self.kernels += compression.codec.kernels if compression else []
 
@@ -85,7 +85,9 @@ class OverlappedParameters(Compressing, Executor):
         vectors = HostVectors(group, layout.size, setting.dtype, "shared", leaves, "gradients")
         self._vector_counts = vector_counts(self.optimizer, vectors)
         self._gradient = vectors.result
-        self._sum = OverlappedSum(vectors, buckets, compression=self._compression)
+        self._sum = OverlappedSum(
+            vectors, buckets, compression=self._compression, purpose="gradients"
+        )
         nodes = leaves.nodes(group.place)
         # A rank that computes nothing would never ask.
         self.awaits = setting.is_asked and bool(nodes) and not clips

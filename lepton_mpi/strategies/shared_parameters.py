@@ -21,9 +21,9 @@ from lepton_mpi.collectives.within_host.plan_words import (
     row_addresses,
     slots_of,
     waited_seconds,
-    workers_of,
 )
 from lepton_mpi.collectives.within_host.plans import HostPlan
+from lepton_mpi.collectives.within_host.told import Meeting, workers_of
 from lepton_mpi.collectives.within_host.vectors import HostVectors, Leaves
 from lepton_mpi.strategies.clipping import SharedNorm, clipped_scale
 from lepton_mpi.strategies.executor import Executor
@@ -89,7 +89,7 @@ class SharedParameters(Executor):
         self.inputs = vectors.inputs
         self._node_sums = NodeSums(layout, leaves.nodes(group.place), self.inputs)
         self.numbers = self._node_sums.numbers
-        self._sum = HostPlan(vectors) if clips else None
+        self._sum = HostPlan(vectors, purpose="gradients") if clips else None
         spans = self._setting.trained_spans
         self._norm = SharedNorm(group, vectors.result, spans) if clips else None
         self._update = _Update(self, vectors, is_fused=not clips)
@@ -111,7 +111,7 @@ class SharedParameters(Executor):
     def step(self, step: int, weight: int) -> None:
         """See ``Strategy``: sum, divide by ``weight``, update."""
         scale = 1.0 / weight
-        self._clock.enter("communication")
+        self._clock.enter("communication", step)
         if self._sum and self._norm:
             self._sum.run()
             scale = clipped_scale(scale, self._norm.compute(), self._clip_norm)
@@ -152,8 +152,9 @@ class _Update:
         self._memory = control, table = control_block(group), vectors.table
         plan = encode_plan(
             *(group, control, row_addresses(table), scratch, 0, vectors.count),
-            *("sum", [folds], piece_bytes),
+            *("sum", [folds], piece_bytes, "gradients"),
         )
+        self._meeting = Meeting(group, control)
         optimizer, self._plan = owner.optimizer, plan
         self.kernel = sum_and_update_by(optimizer.rule.kernel)
         # A core that stores to lines which other cores have read waits until they have dropped them, line after line; past

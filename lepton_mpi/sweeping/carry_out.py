@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from lepton_mpi.errors import LauncherError, Preempted
-from lepton_mpi.starting.foreground import end_with_parent
+from lepton_mpi.starting.parents import end_with_parent
 from lepton_mpi.sweeping.runs import Outcome, SweepRun
 from lepton_mpi.wording import one_line
 

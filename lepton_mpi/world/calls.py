@@ -22,6 +22,8 @@ from lepton_mpi.errors import RankError
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from lepton_mpi.world.watchdog import PhaseClock
+
 OPERATIONS = ("agree", "agree_on", "broadcast", "sum", "array_of", "least")
 _WORDS, _MORE_AT = 16, 6
 ROOM_BYTES = (_WORDS - _MORE_AT) * 8
@@ -46,14 +48,22 @@ class Call(NamedTuple):
 class Calls:
     """The calls of one communicator. Collective.
 
+    Parameters
+    ----------
+    comm : MPI.Intracomm
+    clock : PhaseClock
+        This rank's. It is told of each call: whoever waits in one is not what the others wait for.
+
     Attributes
     ----------
     is_job : bool
         Whether the ranks are all of the job.
+    clock : PhaseClock
     """
 
-    def __init__(self, comm: MPI.Intracomm, is_job: bool) -> None:
+    def __init__(self, comm: MPI.Intracomm, clock: PhaseClock, is_job: bool) -> None:
         self._comm, self._number, self.is_job = comm, 0, is_job
+        self.clock = clock
         self._all = np.zeros((comm.size, _WORDS), np.int64)
         # A rank alone agrees with itself.
         self._is_alone = comm.size == 1
@@ -76,7 +86,9 @@ class Calls:
             *(self._number, OPERATIONS.index(call.operation), dtype, call.elements),
             call.root,
         )
+        self.clock.begin_meeting()
         self._comm.Allgather(mine, self._all)
+        self.clock.end_meeting()
         told = self._all[:, : _MORE_AT - 1]
         if (told != told[0]).any():
             self._raise(call)

@@ -8,8 +8,9 @@ What a rank that fails does, in this order, so that nothing it waits for can kee
 
     1. timers of the C library and of Linux, which end it in 4 and 5 s, whatever holds the interpreter lock
     2. word to the other hosts, which end themselves without a report
-    3. its report, if no rank of the host has reported before; the others of the host see that within a second and end, too
-       Behind the report what the run wants to leave, such as a trace
+    3. its report of at most REPORT_LINES, if no rank of the host has reported before; the others of the host see that within a second
+       and end, too, with the exit code of the first. Behind the report what the run wants to leave, such as a trace
+       Whole tracebacks of all ranks that fail are files of the folder that LEPTON_REPORTS names
     4. a program that ends the host's launcher if that stays (``launchers.py``)
     5. MPI's abort, which may hang with the interpreter lock held; a process that no launcher has started just ends, since there
        is nobody to abort, and Open MPI would print a banner
@@ -31,10 +32,16 @@ from typing import NoReturn
 
 import numpy as np
 
-from lepton_mpi import launcher
+from lepton_mpi import launcher, report_word
 from lepton_mpi.errors import RankError
+from lepton_mpi.world.heartbeats import REPORT_LINES, innermost
 from lepton_mpi.world.launchers import end_launcher, launcher_of
 from lepton_mpi.world.timers import Timer
+
+# Names a folder: each rank that fails leaves there all that it knows.
+REPORTS = "LEPTON_REPORTS"
+# Of a report for the error itself; some have long texts.
+_ERROR_LINES = 4
 
 # Launchers drop what they have not passed on yet when the job aborts.
 _PASSED_ON_SECONDS = 0.05
@@ -58,9 +65,11 @@ class Failure:
         Descriptor of the file of ``heartbeats.py``; kept open beyond the world's end as long as the hooks stay, so that ranks
         that fail after it take turns, too.
     reported : int64, shape (1,)
-        Word 0 of it.
+        Word 0 of it: see there.
     tell_hosts : callable
         Has the other hosts end the job, too, without a report.
+    place : callable
+        Process, phase and step of this rank, for people.
 
     Attributes
     ----------
@@ -75,9 +84,10 @@ class Failure:
         lock_file: int,
         reported: np.ndarray,
         tell_hosts: Callable[[], None] = lambda: None,
+        place: Callable[[], str] = lambda: "",
     ) -> None:
-        self._tell_hosts, self._process_id = tell_hosts, os.getpid()
-        self._who, self._size = f"rank {rank} of {size}", size
+        self._tell_hosts, self._process_id, self._place = tell_hosts, os.getpid(), place
+        self._rank, self._who, self._size = rank, f"rank {rank} of {size}", size
         self._lock_file, self._reported = os.dup(lock_file), reported
         self._hooks_stay = False
         self.last_words: Callable[[], None] | None = None
@@ -99,16 +109,21 @@ class Failure:
         report: str,
         exit_code: int = RankError.exit_code,
         launcher_seconds: float = LAUNCHER_SECONDS,
+        details: str = "",
     ) -> None:
         """Print ``report``, unless another rank of this host has failed before, and end the job.
 
         An empty report is for a failure that another host reports. The launcher of this host has ``launcher_seconds`` to end.
+        ``details`` are for the file of this rank.
         """
+        exit_code = report_word.code_of(int(self._reported[0])) or exit_code
         _end_process_soon(exit_code)
         self._tell_hosts()
+        self._keep(details or report)
         fcntl.flock(self._lock_file, fcntl.LOCK_EX)  # Linux takes it back from a rank that dies
         first = not self._reported[0]
-        self._reported[0] = 1
+        if first:
+            self._reported[0] = report_word.reported_with(exit_code)
         if first and report:
             with suppress(
                 OSError, ValueError, AttributeError
@@ -128,6 +143,15 @@ class Failure:
         if self._size == 1 and not launcher.is_launched():
             os._exit(exit_code)
         _abort(exit_code)
+
+    def _keep(self, text: str) -> None:
+        """In the folder of LEPTON_REPORTS, if there is one."""
+        if (folder := os.environ.get(REPORTS)) and text:
+            with suppress(OSError):
+                os.makedirs(folder, exist_ok=True)
+                path = os.path.join(folder, f"rank-{self._rank}.txt")
+                with open(path, "a", encoding="utf-8", errors="replace") as file:
+                    file.write(text.rstrip("\n") + "\n")
 
     def close(self, hooks_stay: bool) -> None:
         """Put the hooks back that were there before and give back the file, unless they are still needed."""
@@ -149,18 +173,38 @@ class Failure:
             self.fail("lepton_mpi: interrupted", 130)
         if kind.__module__ == "mpi4py.MPI":
             time.sleep(_CAUSE_SPEAKS_SECONDS)
-        lines = traceback.format_exception(kind, error, trace)
-        self.fail(f"lepton_mpi: {self._who} failed:\n{''.join(lines)}")
+        head = f"lepton_mpi: {self._who} failed: {self._place()}"
+        whole = "".join(traceback.format_exception(kind, error, trace))
+        short = "\n".join(excerpt(whole, REPORT_LINES - 1))
+        self.fail(f"{head}\n{short}", details=f"{head}\n{whole}")
 
     def _on_thread_exception(self, hook: threading.ExceptHookArgs) -> None:
         self._on_exception(hook.exc_type, hook.exc_value, hook.exc_traceback)
+
+
+def excerpt(trace: str, lines_max: int) -> list[str]:
+    """A traceback's innermost calls, and its error: of one that is longer than ``lines_max``, as much as fits.
+
+    Of errors that others have led to, the last one.
+    """
+    whole = [line for line in trace.splitlines() if line]
+    if len(whole) <= lines_max:
+        return whole
+    starts = [at for at, line in enumerate(whole) if line.startswith("Traceback (most recent")]
+    last = whole[starts[-1] :] if starts else whole
+    calls = [line for line in last[1:] if line.startswith("  ")]
+    said = [line for line in last[1:] if not line.startswith("  ")][:_ERROR_LINES]
+    shown = innermost("\n".join(calls), lines_max - 2 - len(said))
+    left_out = f"  … outer calls are left out; {REPORTS}=FOLDER keeps them"
+    return [last[0], left_out, *shown, *said]
 
 
 def end_child(error: BaseException | None) -> NoReturn:
     """End a process that a rank has forked, with a message if it failed: MPI is not its, and in MPI's end it would wait for ever."""
     code: object = error.code if isinstance(error, SystemExit) else 0 if error is None else 1
     if error is not None and not isinstance(error, SystemExit):
-        lines = "".join(traceback.format_exception(error))
+        trace = "".join(traceback.format_exception(error))
+        lines = "\n".join(excerpt(trace, REPORT_LINES - 1))
         text = (
             f"lepton_mpi: a process that a rank has forked failed, process {os.getpid()}:\n{lines}"
         )

@@ -1,8 +1,9 @@
 """What the ranks of a host show each other in one file of shared memory, and what is reported from it when they hang.
 
-    word 0           1 once a rank of the host has reported why the job ends
+    word 0           0 until a rank of the host has reported why the job ends; then see ``report_word.py``
     bytes 8 to 63    what the host's steps are of, the strategy's name: UTF-8, zeros behind it
-    from byte 64 on  a row per local rank, three float64: step, number of the phase, CLOCK_MONOTONIC seconds at its begin
+    from byte 64 on  a row per local rank, three float64: step, number of the phase (MEETING more: in a call in which all ranks meet),
+                     CLOCK_MONOTONIC seconds at its begin
 
 Needs the standard library alone: ``backstop.py`` starts it as a program of its own, which reports for a process whose
 interpreter is stuck. Its argument is a ``Host`` and the local rank as JSON.
@@ -15,6 +16,7 @@ import json
 import os
 import struct
 import sys
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
@@ -38,10 +40,18 @@ _WATCHDOG = os.path.join("lepton_mpi", "world", "watchdog.py")
 
 # In these a rank depends on its peers, so that its own stack would explain nothing.
 WAITING = ("communication", "waiting")
+MEETING = 0.5
 
 # Compiling kernels, reading the first data and writing a checkpoint have nothing to do with the length of
 # a step, which the user's limit is about.
 PATIENCE_SECONDS = {"start": 600.0, "checkpoint": 600.0}
+
+# Of a report: what is longer is in the files of LEPTON_REPORTS.
+REPORT_LINES = 12
+# Of them for the ranks of a host, one each.
+_RANKS_SHOWN = 4
+# Of the stack of a rank that has crashed.
+_CRASH_LINES = 8
 
 # For a launcher to end after the report of a rank whose interpreter is stuck.
 _LAUNCHER_SECONDS = 10.0
@@ -68,8 +78,19 @@ class Heartbeat(NamedTuple):
         return PHASES[int(self.phase_number)]
 
     def __str__(self) -> str:
+        return f"{self.place} for {monotonic() - self.since:.1f} s"
+
+    @property
+    def place(self) -> str:
+        """Phase and step."""
         of = f" of {self.label}" if self.label else ""
-        return f"{self.phase} in step {int(self.step)}{of} for {monotonic() - self.since:.1f} s"
+        meets = ", waiting for the others" if self.waits and self.phase not in WAITING else ""
+        return f"{self.phase} in step {int(self.step)}{of}{meets}"
+
+    @property
+    def waits(self) -> bool:
+        """Whether the rank depends on its peers."""
+        return self.phase in WAITING or self.phase_number % 1 == MEETING
 
     def limit_seconds(self, limit_seconds: float) -> float:
         """How long the rank may be in its phase: ``--timeout``, or longer."""
@@ -132,24 +153,45 @@ class Host:
         limit, why = first.limit_seconds(self.limit_seconds), "--timeout"
         if limit > self.limit_seconds:
             why = f"--timeout {self.limit_seconds:g}; {limit:g} for {first.phase}"
-        lines = [
-            f"lepton_mpi: {who} of {self.size} made no progress for {limit:g} s ({why}); "
-            "the ranks of this host:",
-            *(
-                f"  rank {self.ranks[rank]}: {beat}{', stopped by a signal' * (rank in stopped)}"
-                for rank, beat in enumerate(heartbeats)
-            ),
-        ]
-        stacks = {rank: self._last_stack(rank) for rank in late} | (
-            {local_rank: stack} if stack else {}
-        )
-        for rank, text in stacks.items():
-            if text:
-                lines += [f"where rank {self.ranks[rank]} is:", text.rstrip()]
+        first_line = f"lepton_mpi: {who} of {self.size} made no progress for {limit:g} s ({why}); the ranks of this host:"
+        lines = [first_line, *self._lines_of_ranks(heartbeats, named, stopped)]
+        for rank in dict.fromkeys((*named, local_rank)):
+            text = stack if rank == local_rank else ""
+            if text := text or self._last_stack(rank):
+                room = REPORT_LINES - len(lines) - 1
+                lines += [f"where rank {self.ranks[rank]} is:", *innermost(text, room)]
+                break
         return "\n".join(lines)
 
+    def death_report(
+        self, local_rank: int, beat: Heartbeat, causes: str, stack: str, place: str = ""
+    ) -> list[str]:
+        """Lines that name a rank that has died; ``stack`` is what ``faulthandler`` has written, ``place`` more behind its process's number."""
+        lines = [
+            f"lepton_mpi: rank {self.ranks[local_rank]} of {self.size} (process {self.process_ids[local_rank]}{place}) died: {beat}{causes}"
+        ]
+        if stack:
+            lines += ["where it was:", *innermost(stack, _CRASH_LINES)]
+        return lines
+
+    def _lines_of_ranks(
+        self, heartbeats: list[Heartbeat], named: list[int], stopped: list[int]
+    ) -> list[str]:
+        """Where the ranks are, a line each; of many, those that are the cause, and the number of the others in each phase."""
+        ranks = range(len(heartbeats))
+        shown = sorted(sorted(ranks, key=lambda rank: rank not in named)[:_RANKS_SHOWN])
+        lines = [
+            f"  rank {self.ranks[rank]}: {heartbeats[rank]}{', stopped by a signal' * (rank in stopped)}"
+            for rank in shown
+        ]
+        others = Counter(heartbeats[rank].place for rank in ranks if rank not in shown)
+        if others:
+            words = (f"{count} in {place}" for place, count in others.most_common(_RANKS_SHOWN))
+            lines.append(f"  {others.total()} others: {', '.join(words)}")
+        return lines
+
     def _is_cause(self, beat: Heartbeat) -> bool:
-        return beat.phase not in WAITING and beat.is_overdue(self.limit_seconds)
+        return not beat.waits and beat.is_overdue(self.limit_seconds)
 
     def _last_stack(self, local_rank: int) -> str:
         """What ``faulthandler`` has written of a rank that holds the interpreter lock, a paragraph a thread; empty of others."""
@@ -158,8 +200,17 @@ class Host:
             threads = Path(path).read_text(errors="replace").split("\n\n")
         except OSError:
             return ""
-        # The watchdog's thread waits for the lock, as every idle thread does.
-        return "\n\n".join(text for text in threads if _WATCHDOG not in text)
+        # The watchdog's thread waits for the lock, as every idle thread does. The last one is the main thread.
+        return next((text for text in reversed(threads) if text and _WATCHDOG not in text), "")
+
+
+def innermost(stack: str, lines_max: int) -> list[str]:
+    """The innermost calls of a stack, as text of ``traceback`` or ``faulthandler``: two lines a call of the one, one of the other."""
+    lines = [line for line in stack.splitlines() if not set(line) <= set("^~ ")]
+    calls = [line for line in lines if line.startswith("  ")]
+    if "most recent call first" in stack:
+        return calls[:lines_max]
+    return calls[-(lines_max // 2 * 2) :]
 
 
 def _is_stopped(process_id: int) -> bool:
@@ -197,7 +248,7 @@ def main(argument: str) -> None:
         return
     fcntl.flock(file, fcntl.LOCK_EX)
     if os.pread(file, 1, 0) == b"\0":
-        os.pwrite(file, b"\1", 0)
+        os.pwrite(file, b"\1\5", 0)  # and exit code 5
         print(host.hang_report(heartbeats, local_rank), file=sys.stderr, flush=True)
         _end_launcher_of(host.process_ids[local_rank])
 

@@ -37,7 +37,7 @@ def launcher_of(process_id: int) -> int | None:
             return None
         process_id = found.parent
         try:
-            name = Path(f"/proc/{process_id}/comm").read_text().strip()
+            name = name_of(process_id)
             owner = Path(f"/proc/{process_id}").stat().st_uid
         except OSError:
             return None
@@ -46,6 +46,14 @@ def launcher_of(process_id: int) -> int | None:
         if process_id <= 1:
             return None
     return None
+
+
+def name_of(process_id: int) -> str:
+    """Of a process, as Linux has it; empty if it is gone."""
+    try:
+        return Path(f"/proc/{process_id}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def end_launcher(process_id: int | None, patience_seconds: float) -> None:

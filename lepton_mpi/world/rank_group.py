@@ -81,7 +81,7 @@ class RankGroup:
         self._parent, self._groups = parent, list[RankGroup]()
         # What a part of the job agrees on the rest knows nothing of: ``run`` ends the job with it.
         is_job: bool = parent is None or (parent._calls.is_job and self.size == parent.size)
-        self._calls: Calls = Calls(comm, is_job)
+        self._calls: Calls = Calls(comm, clock, is_job)
         self._is_open = True
 
     def catching_signals(self) -> AbstractContextManager[None]:
@@ -92,6 +92,11 @@ class RankGroup:
         """Have one rank of every host call ``last_words`` when the job fails, for a second at most; None: no more."""
         if self._parent:
             self._parent.at_failure(last_words)
+
+    def watch(self, look: Callable[[], str]) -> None:
+        """See ``Group``."""
+        if self._parent:
+            self._parent.watch(look)
 
     def host_index_of(self, rank: int) -> int:
         """The host of a rank, counted as ``host_index``."""
@@ -204,7 +209,9 @@ class RankGroup:
 
     def host_barrier(self) -> None:
         """Wait for all ranks of this host. Collective over the host."""
+        self.clock.begin_meeting()
         self.host_comm.Barrier()
+        self.clock.end_meeting()
 
     def memory_available(self) -> int:
         """Bytes of memory that this host has free for this job."""

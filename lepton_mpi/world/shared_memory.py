@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lepton_mpi.errors import LauncherError
+from lepton_mpi.errors import LauncherError, RankError
 from lepton_mpi.world import pages
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def host_array(
 def open_host_file(host_comm: MPI.Comm, length: int, name: str) -> int:
     """Descriptor of one unnamed file, opened by each rank of ``host_comm`` on its own. Collective over them.
 
-    Raises LauncherError on all of them where one cannot open it.
+    Raises LauncherError on all of them where one cannot open it, RankError where they ask for different lengths: who has the longer one
+    would touch what is not there.
     """
     made = told = None
     if host_comm.rank == 0:
@@ -47,7 +48,8 @@ def open_host_file(host_comm: MPI.Comm, length: int, name: str) -> int:
         os.ftruncate(made, length)
         told = f"/proc/{os.getpid()}/fd/{made}", _identity(made)
     file, reason = _opened(*host_comm.bcast(told))
-    reasons = [one for one in host_comm.allgather(reason) if one]
+    found = host_comm.allgather((reason, length))
+    reasons = [one for one, _ in found if one]
     if made is not None:
         os.close(made)
     if file is None or reasons:
@@ -57,6 +59,13 @@ def open_host_file(host_comm: MPI.Comm, length: int, name: str) -> int:
             f"the ranks of a host cannot open memory of each other, {reasons[0]}: in containers they must share process numbers, "
             "as by one container a host, or without --pid of apptainer, with --pid=host of docker"
         )
+    for rank, (_, other) in enumerate(found):
+        if other != found[0][1]:
+            os.close(file)
+            raise RankError(
+                f"the ranks of a host differ in what they share as {name}: rank {rank} of the host has {other} bytes, rank 0 {found[0][1]}; all ranks "
+                "must make the same calls with the same sizes"
+            )
     return file
 
 

@@ -25,9 +25,11 @@ from typing import Protocol
 import numpy as np
 
 from lepton_mpi.processes import look_at
+from lepton_mpi.world import deaths
 from lepton_mpi.world.backstop import Backstop
 from lepton_mpi.world.heartbeats import (
     LABEL_AT,
+    MEETING,
     PATIENCE_SECONDS,
     PHASES,
     ROWS_AT,
@@ -98,6 +100,14 @@ class PhaseClock:
         if self._minds or phase in PATIENCE_SECONDS:
             self._mind(phase, now)
 
+    def begin_meeting(self) -> None:
+        """This rank waits for all others, in whatever phase it is; until ``end_meeting``, or the next phase."""
+        self._row[1] = _NUMBER_OF[self._phase] + MEETING
+
+    def end_meeting(self) -> None:
+        """This rank goes on."""
+        self._row[1] = _NUMBER_OF[self._phase]
+
     def _mind(self, phase: str, now: float) -> None:
         """What is to be done seldom, or in a run that is recorded alone."""
         recorder, patient = self._recorder, phase in PATIENCE_SECONDS
@@ -145,7 +155,8 @@ class PhaseClock:
 
     def waits_for_others(self) -> bool:
         """Whether this rank depends on its peers right now."""
-        return int(self._row[1]) in _WAITING_NUMBERS
+        number = self._row[1]
+        return int(number) in _WAITING_NUMBERS or number % 1 == MEETING
 
     def phase_limit_seconds(self, limit_seconds: float) -> float:
         """Longest time that this rank may stay in its present phase."""
@@ -162,8 +173,8 @@ class Alarms(Protocol):
     def timed_out(self) -> None:
         """This rank has been in its phase for too long. Nothing is called after it."""
 
-    def died(self, local_rank: int) -> None:
-        """Another rank of the host has ended before its end. Nothing is called after it."""
+    def died(self, local_rank: int, status: int | None) -> None:
+        """Another rank of the host has ended before its end, with this status of ``os.wait`` if known. Nothing is called after it."""
 
     def heard(self, news: News) -> None:
         """Another host has said something, or has gone."""
@@ -204,7 +215,7 @@ class Watchdog:
     ) -> None:
         self._clock, self._limit, self._backstop = clock, limit_seconds, backstop
         self._alarms: Alarms | None = alarms
-        self._links = links
+        self._links, self._process_ids = links, process_ids
         self._poll = select.poll()
         self._stop = os.eventfd(0)
         self._poll.register(self._stop, select.POLLIN)
@@ -253,7 +264,7 @@ class Watchdog:
                 return
             for local_rank in self._ended(ready):
                 if self._clock.phase_of(local_rank) != "over":
-                    alarms.died(local_rank)
+                    alarms.died(local_rank, self._status_of(local_rank))
                     return
             for number in os.read(self._signals, 64) if self._signals in ready else b"":
                 alarms.signalled(number)
@@ -274,6 +285,10 @@ class Watchdog:
         for descriptor in ready & self._ranks.keys():
             self._poll.unregister(descriptor)
         return found + [rank for process, rank in self._looked_at.items() if _has_ended(process)]
+
+    def _status_of(self, local_rank: int) -> int | None:
+        found = [descriptor for descriptor, rank in self._ranks.items() if rank == local_rank]
+        return deaths.wait_status(self._process_ids[local_rank], *found)
 
     def _news(self, ready: set[int]) -> list[News]:
         """Of other hosts."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -16,13 +17,15 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakMethod
 
 import numpy as np
 
-from lepton_mpi import early_signals, launcher
+from lepton_mpi import early_signals, launcher, report_word
 from lepton_mpi.errors import ConfigurationError, LeptonError, RankError
-from lepton_mpi.world import heartbeats, pages, shared_memory
+from lepton_mpi.world import deaths, heartbeats, launchers, leftovers, pages, shared_memory, witness
 from lepton_mpi.world.backstop import Backstop
+from lepton_mpi.world.deaths import CrashStacks, MemoryKills
 from lepton_mpi.world.failure import Failure, end_child
 from lepton_mpi.world.host_links import ENDED, FAILED, UNREACHABLE, HostLinks, News
 from lepton_mpi.world.rank_group import RankGroup
@@ -153,23 +156,33 @@ class World(RankGroup):
         words = pages.map_file(self._file, length)
         rows = words[heartbeats.ROWS_AT :].view(np.float64).reshape(self.local_size, 3)
         label = words[heartbeats.LABEL_AT : heartbeats.ROWS_AT]
-        self.clock = PhaseClock(rows, self.local_rank, label)
+        self.clock = self._calls.clock = PhaseClock(rows, self.local_rank, label)
         self._links = HostLinks(self, peer_timeout_seconds)
         reported = words[:8].view(np.int64)
+        report_word.set_address(reported.ctypes.data)
         tell = self._links.tell_failure
-        self._failure = Failure(self.rank, self.size, self._file, reported, tell)
         backstop = Backstop()
         self._host = self._describe_host(backstop.stack_file)
+        self._place_at_end = ""
+        self._failure = Failure(self.rank, self.size, self._file, reported, tell, self._place)
+        self._memory_kills = MemoryKills()
+        self._crashes = CrashStacks(self._host.process_ids, self._host.stack_files, self.local_rank)
         backstop.report_by(self._host, self.local_rank)
         self.can_agree_to_stop = not self._links.unwatched
         self.stopping = Stopping(self, self._links, self._host.process_ids[0])
         self._launcher, self._interrupts = os.getppid(), 0
+        self._looks: list[WeakMethod[Callable[[], str]]] = []
         self.watchdog = Watchdog(
             *(self.clock, self.timeout_seconds, self._host.process_ids),
             *(self, backstop, self._links),
         )
         if self.size > 1:
             delay_abort(_MPI_ABORT_SECONDS)
+        self._witness: subprocess.Popen[bytes] | None = None
+        if self.local_rank == 0 and self.size > 1:
+            leftovers.remove()
+            name = launchers.name_of(os.getppid())
+            self._witness = witness.start(self._host.to_json(0), self._file, name)
         if self._links.unwatched and self.rank == 0:
             print(
                 f"lepton_mpi: no TCP connection to {', '.join(self._links.unwatched)}: if a host is lost, only --timeout "
@@ -193,6 +206,10 @@ class World(RankGroup):
     def at_failure(self, last_words: Callable[[], None] | None) -> None:
         """See ``RankGroup``."""
         self._failure.last_words = last_words
+
+    def watch(self, look: Callable[[], str]) -> None:
+        """See ``Group``."""
+        self._looks.append(WeakMethod(look))
 
     def fail(self, report: str, exit_code: int = 5) -> None:
         """Print ``report``, unless another rank of this host has failed before, and end the job."""
@@ -228,21 +245,36 @@ class World(RankGroup):
                 super().close()
 
     def _stop_watching(self, hooks_stay: bool) -> None:
+        self._place_at_end = self._place()
         self.clock.enter("over")
+        report_word.set_address(0)
+        if self._witness:
+            self._witness.kill()
+            self._witness.wait()
+        self._crashes.close()
         self.watchdog.stop()
         self._failure.close(hooks_stay)
         os.close(self._file)
 
     # -- what the watchdog's thread calls ----------------------------------------------------------
 
-    def died(self, local_rank: int) -> None:
+    def died(self, local_rank: int, status: int | None) -> None:
         """See ``Alarms``."""
-        process = f"process {self._host.process_ids[local_rank]}"
-        if self.host_count > 1:
-            process += f" on {self._links.names[self.host_index]}"
-        self.fail(
-            f"lepton_mpi: rank {self.host_ranks[local_rank]} of {self.size} "
-            f"({process}) died: {self.clock.heartbeats()[local_rank]}"
+        beat, stack = self.clock.heartbeats()[local_rank], self._crashes.of(local_rank)
+        causes = deaths.causes(status, self._memory_kills)
+        report = self._host.death_report(local_rank, beat, causes, stack, self._on_host)
+        self._failure.fail("\n".join(report), details="\n".join([*report, stack]))
+
+    @property
+    def _on_host(self) -> str:
+        """In a job of several hosts where its processes are."""
+        return f" on {self._links.names[self.host_index]}" if self.host_count > 1 else ""
+
+    def _place(self) -> str:
+        """Process, phase and step; of a world that is over, where it was before that."""
+        return (
+            self._place_at_end
+            or f"process {os.getpid()}{self._on_host}, {self.clock.heartbeats()[self.local_rank]}"
         )
 
     def timed_out(self) -> None:
@@ -259,6 +291,12 @@ class World(RankGroup):
         """See ``Alarms``."""
         if self._failure.has_begun:
             self.fail("")
+        for reference in list(self._looks):
+            look = reference()
+            if look is None:
+                self._looks.remove(reference)
+            elif text := look():
+                self.fail(f"lepton_mpi: {text}")
         self.stopping.look()
 
     def signalled(self, number: int) -> None:

@@ -271,3 +271,79 @@ def test_a_signal_that_comes_before_the_launcher_has_started_reaches_it():
     # By SIGUSR1, which the program does not handle, before or after it has printed.
     assert job.returncode == 128 + signal.SIGUSR1, job.stderr
     assert job.stdout in ("", "set()\n") and not job.stderr
+
+
+_BANNER = (
+    "-" * 74
+    + "\nprterun noticed that process rank 1 with PID 7 on node a exited on\nsignal 9.\n"
+    + "-" * 74
+)
+
+
+@pytest.mark.parametrize("stream", [1, 2], ids=["standard output", "standard error"])
+@pytest.mark.parametrize("is_explained", [True, False])
+def test_a_banner_that_adds_nothing_is_left_out(stream, is_explained):
+    """A rank has said why the job ends; if none has, the launcher explains it. Everything else stays in its stream."""
+    report = "lepton_mpi: something" if is_explained else "something else"
+    program = f"echo figures; echo '{report}' >&2; echo '{_BANNER}' >&{stream}; exit 137"
+    words = [sys.executable, "-I", "-S", foreground.__file__, "sh", "-c", program]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    said = ["figures\n", f"{report}\n"]
+    if not is_explained:
+        said[stream - 1] += f"{_BANNER}\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (137, *said)
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full"])
+def test_streams_that_take_nothing(redirection):
+    """What is written there is dropped, and nothing else is."""
+    program = "echo out; echo err >&2; exit 9"
+    words = [sys.executable, "-I", "-S", foreground.__file__, "sh", "-c", program]
+    command = f"exec {shlex.join(words)} {redirection}"
+    ended = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+    expected = (
+        "" if "2>&-" in redirection else "err\n",
+        "" if ">&-" in redirection.split("2")[0] or "full" in redirection else "out\n",
+    )
+    assert (ended.returncode, ended.stderr, ended.stdout) == (9, *expected)
+
+
+def test_what_outlives_the_launcher_keeps_nobody_waiting():
+    """It may hold the launcher's output open."""
+    program = "sleep 30 & echo out; exit 3"
+    words = [sys.executable, "-I", "-S", foreground.__file__, "sh", "-c", program]
+    began = time.monotonic()
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as job:
+        assert job.wait(20) == 3
+        assert time.monotonic() - began < 15
+        assert job.stdout.readline() == "out\n"
+
+
+def test_a_reader_that_leaves_ends_the_launcher():
+    """As it does where nothing stands between them."""
+    program = "while :; do echo line; sleep 0.01; done"
+    words = [sys.executable, "-I", "-S", foreground.__file__, "sh", "-c", program]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as job:
+        assert job.stdout.readline() == "line\n"
+        job.stdout.close()
+        assert job.wait(20) == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize(
+    ("report", "code", "expected"),
+    [
+        (
+            "lepton_mpi: rank 1 of 3 (process 7) died: compute in step 2 of sync for 0.0 s, SIGKILL",
+            9,
+            5,
+        ),
+        ("lepton_mpi: ranks 1, 2 of 3 made no progress for 3 s (--timeout)", 137, 5),
+        ("lepton_mpi: rank 1 of 3 (process 7) died: compute in step 2, exit code 0", 0, 5),
+        ("lepton_mpi: rank 1 of 3: rows.h5: /train/x: row 5: the file has become shorter", 3, 3),
+        ("rank 1 died", 9, 9),
+    ],
+)
+def test_a_death_has_one_exit_code_whatever_the_launcher_says(report, code, expected):
+    program = f"echo '{report}' >&2; exit {code}"
+    words = [sys.executable, "-I", "-S", foreground.__file__, "sh", "-c", program]
+    assert subprocess.run(words, timeout=60, stderr=subprocess.DEVNULL).returncode == expected

@@ -4,10 +4,12 @@ import fcntl
 import os
 import threading
 import time
+import traceback
 
 import numpy as np
 import pytest
 
+from lepton_mpi import report_word
 from lepton_mpi.world import failure
 
 
@@ -62,3 +64,67 @@ def test_a_world_after_the_world_gives_back_what_the_first_one_held():
     last.close(hooks_stay=False)
     os.close(file)
     assert held[0] == held[1] == held[2]
+
+
+def _raise_deeply(depth: int) -> None:
+    if depth:
+        return _raise_deeply(depth - 1)
+    try:
+        raise KeyError("the first")
+    except KeyError:
+        raise ValueError("the last\nin two lines") from None
+
+
+@pytest.mark.parametrize("depth", [0, 40])
+def test_a_long_traceback_is_cut_to_its_end(depth):
+    """What fits is the error and its innermost calls."""
+    try:
+        _raise_deeply(depth)
+    except ValueError as error:
+        whole = "".join(traceback.format_exception(error))
+    lines = failure.excerpt(whole, 11)
+    assert len(lines) <= 11
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-2:] == ["ValueError: the last", "in two lines"]
+    assert 'raise ValueError("the last' in "".join(lines)
+    assert ("left out" in "".join(lines)) == (depth > 0)
+
+
+def test_of_errors_that_led_to_others_the_last_one_is_shown():
+    try:
+        try:
+            _raise_deeply(20)
+        except ValueError as error:
+            raise RuntimeError("at last") from error
+    except RuntimeError as error:
+        lines = failure.excerpt("".join(traceback.format_exception(error)), 11)
+    assert lines[-1] == "RuntimeError: at last" and len(lines) <= 11
+    assert not any("the last" in line for line in lines)
+
+
+def test_all_ranks_end_with_the_code_of_the_first(two_ranks, monkeypatch, capsys):
+    """Whatever they fail for themselves: the launcher takes the code of any of them."""
+    codes = []
+    monkeypatch.setattr(failure, "_abort", codes.append)
+    ranks, _ = two_ranks
+    ranks[0].fail("the cause", 3)
+    ranks[1].fail("a consequence", 5)
+    assert codes == [3, 3]
+    assert capsys.readouterr().err == "the cause\n"
+    assert report_word.code_of(int(ranks[0]._reported[0])) == 3
+
+
+def test_whole_tracebacks_are_kept_where_they_are_wanted(two_ranks, monkeypatch, tmp_path, capsys):
+    """A file for each rank that fails, also of those that do not speak."""
+    monkeypatch.setenv("LEPTON_REPORTS", str(tmp_path / "reports"))
+    ranks, _ = two_ranks
+    for rank in ranks:
+        try:
+            _raise_deeply(30)
+        except ValueError as error:
+            rank._on_exception(type(error), error, error.__traceback__)
+    assert len(capsys.readouterr().err.splitlines()) <= 12
+    for number in range(2):
+        text = (tmp_path / f"reports/rank-{number}.txt").read_text()
+        assert text.startswith(f"lepton_mpi: rank {number} of 2 failed: ")
+        assert "repeated 27 more times" in text and "ValueError: the last" in text

@@ -30,6 +30,7 @@ _BY_PAGE = pytest.mark.parametrize("page", PAGES, ids=name_of)
 _OF_OTHERS = {
     *(
         "--oversubscribe",
+        "--lost-host",
         "--allow-run-as-root",
         "--bind-to",
         "--map-by",
@@ -126,6 +127,7 @@ def _understand_python(words: list[str]) -> None:
             "venv",
             "tests.serial.hostile_outcomes",
             "tests.torch.torchs_own_suite",
+            "tests.faults.table_of_ends",
         ), module
 
 

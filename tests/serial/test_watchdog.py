@@ -21,8 +21,8 @@ class Alarms:
     def __init__(self):
         self.deaths, self.timeouts, self.told = (queue.SimpleQueue() for _ in range(3))
 
-    def died(self, local_rank):
-        self.deaths.put(local_rank)
+    def died(self, local_rank, status):
+        self.deaths.put((local_rank, status))
 
     def timed_out(self):
         self.timeouts.put(True)
@@ -57,7 +57,7 @@ def test_a_death_before_the_end_is_noticed(monkeypatch, kernel, phase):
         try:
             neighbour.kill()  # not waited for: a zombie has ended too
             if phase == "compute":
-                assert alarms.deaths.get(timeout=20) == 1
+                assert alarms.deaths.get(timeout=20) == (1, signal.SIGKILL)
             else:
                 with pytest.raises(queue.Empty):
                     alarms.deaths.get(timeout=1.5)
@@ -149,3 +149,40 @@ def test_the_report_says_the_limit_that_was_passed(phase, said):
     host = Host(8, [4, 5], [os.getpid()] * 2, [-1] * 2, [-1] * 2, 5.0)
     first = host.hang_report(beats, 1).splitlines()[0]
     assert first == f"lepton_mpi: rank 5 of 8 made no progress for {said}; the ranks of this host:"
+
+
+def _host(ranks: int) -> Host:
+    none = [-1] * ranks
+    return Host(ranks, list(range(ranks)), [os.getpid()] * ranks, none, none, 5.0)
+
+
+def test_a_rank_that_waits_in_a_call_of_all_is_not_the_cause():
+    """Whatever its phase: in the first step all ranks agree while they compute."""
+    clock = PhaseClock(np.zeros((2, 3)), 0)
+    clock.enter("compute", 1)
+    assert not clock.waits_for_others()
+    clock.begin_meeting()
+    assert clock.waits_for_others() and clock.phase_of(0) == "compute"
+    clock.rows[1] = 1, PHASES.index("compute"), 0
+    clock.rows[:, 2] = monotonic() - 7
+    first, of_0, of_1 = _host(2).hang_report(clock.heartbeats(), 0).splitlines()
+    assert first.startswith("lepton_mpi: rank 1 of 2 made no progress")
+    assert of_0 == "  rank 0: compute in step 1, waiting for the others for 7.0 s"
+    assert of_1 == "  rank 1: compute in step 1 for 7.0 s"
+    clock.end_meeting()
+    assert not clock.waits_for_others()
+
+
+@pytest.mark.parametrize("ranks", [1, 4, 5, 512])
+def test_a_report_has_12_lines_at_most(ranks):
+    """The rank that is the cause has its line, and the innermost calls of its stack are there."""
+    communicates, computes = PHASES.index("communication"), PHASES.index("compute")
+    beats = [Heartbeat(3, communicates, monotonic() - 7)] * (ranks - 1)
+    beats.append(Heartbeat(3, computes, monotonic() - 7))
+    calls = [f'  File "a.py", line {n}, in f\n    call_{n}()\n    ^^^^^^\n' for n in range(40)]
+    lines = _host(ranks).hang_report(beats, ranks - 1, "".join(calls)).splitlines()
+    assert len(lines) <= 12
+    assert any(line.startswith(f"  rank {ranks - 1}: compute in step 3 for 7.") for line in lines)
+    assert lines[-2:] == ['  File "a.py", line 39, in f', "    call_39()"]
+    if ranks > 4:
+        assert f"  {ranks - 4} others: {ranks - 4} in communication in step 3" in lines

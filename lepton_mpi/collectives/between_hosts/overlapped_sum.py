@@ -43,6 +43,7 @@ from lepton_mpi.collectives.within_host.plan_words import (
 )
 from lepton_mpi.collectives.within_host.plans import groups_of
 from lepton_mpi.collectives.within_host.vectors import HostVectors
+from lepton_mpi.errors import RankError
 
 if TYPE_CHECKING:
     from lepton_mpi.collectives.compressing.compression import Compression
@@ -63,6 +64,9 @@ class OverlappedSum:
     operation : {"sum", "max", "min"}
     compression : Compression, optional
         Of the vector, for operation "sum" over several hosts; ``buckets`` are those that it has made.
+    purpose : str
+        What is summed in a step of a training, such as "gradients": then ranks of a host whose ``group.clock`` is in another step raise a
+        RankError, before anything is summed. Else empty.
     slices : list of (start, stop), optional
         Of these buckets, where ``compression`` was asked for those of several sums at once.
 
@@ -82,8 +86,11 @@ class OverlappedSum:
         operation: str = "sum",
         compression: Compression | None = None,
         slices: list[tuple[int, int]] | None = None,
+        purpose: str = "",
     ) -> None:
         group = vectors.group
+        self._purpose, self._row = purpose, group.clock.row
+        self._ranks = group.ranks_of_hosts[group.host_index]
         # A rank is ready with a bucket, and has added up its slices of all of them.
         self._ready, self._added = HostFlags(group, len(buckets)), HostFlags(group, 1)
         self._go_on = let_messages_go_on(group)
@@ -113,17 +120,34 @@ class OverlappedSum:
 
     def ready(self, bucket: int) -> None:
         """This rank's rows are complete in ``bucket``: call it for every bucket, in order."""
-        self._ready.raise_own(bucket, self._round)
+        self._ready.raise_own(bucket, self._round, int(self._row[0]) if self._purpose else 0)
         self.poll()
 
     def host_is_ready(self, bucket: int) -> bool:
         """Whether ``ready(bucket)`` was called on all ranks of this host in this round."""
         return self._ready.all_raised(bucket, self._round)
 
+    def _may_start(self, bucket: int) -> bool:
+        """Whether the host is ready. Raises RankError where its ranks are in different steps."""
+        found = self._ready.all_alike(bucket, self._round)
+        if found > 1:
+            raise self._difference(bucket, found - 1)
+        return found == 1
+
+    def _difference(self, bucket: int, other: int) -> RankError:
+        first, second = (
+            f"rank {self._ranks[local_rank]} the {self._purpose} of step {self._ready.told(bucket, self._round, local_rank)}"
+            for local_rank in (other, 0)
+        )
+        return RankError(
+            f"the ranks sum different things, and nothing was summed: {first}, {second}, both in call {self._round}, bucket {bucket}; "
+            "all ranks must make the same calls in the same steps"
+        )
+
     def poll(self) -> None:
         """Go on as far as possible without waiting."""
         parts = self._parts
-        while self._started < len(parts) and self.host_is_ready(self._started):
+        while self._started < len(parts) and self._may_start(self._started):
             if self._started == 0:
                 self._first_sent = perf_counter()
             parts[self._started].start()

@@ -8,7 +8,7 @@ import numpy as np
 
 from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.within_host.atomics import LINE_WORDS
-from lepton_mpi.collectives.within_host.flag_kernels import flags_reached, raise_flag
+from lepton_mpi.collectives.within_host.flag_kernels import flags_alike, flags_reached, raise_flag
 
 
 class HostFlags:
@@ -25,14 +25,26 @@ class HostFlags:
         self._ranks, self._own = group.local_size, group.local_rank
         self._words = group.host_array((max(1, count * self._ranks * LINE_WORDS),), np.int64)
 
-    def raise_own(self, number: int, value: int) -> None:
-        """This rank has done ``number`` in round ``value``, after all that it has stored before."""
-        raise_flag(self._words, number * self._ranks + self._own, value)
+    def raise_own(self, number: int, value: int, told: int = 0) -> None:
+        """This rank has done ``number`` in round ``value``, after all that it has stored before; ``told`` is for ``all_alike``."""
+        raise_flag(self._words, number * self._ranks + self._own, value, told)
 
     def all_raised(self, number: int, value: int) -> bool:
         """Whether all ranks have done ``number`` in round ``value`` or a later one; then what they stored is visible."""
         first = number * self._ranks
         return flags_reached(self._words, first, first + self._ranks, value)
+
+    def all_alike(self, number: int, value: int) -> int:
+        """As ``all_raised``: 0 or 1; or 1 more than the local rank of one that has told another thing than the first.
+
+        No rank may be more than a round ahead.
+        """
+        first = number * self._ranks
+        return flags_alike(self._words, first, first + self._ranks, value)
+
+    def told(self, number: int, value: int, local_rank: int) -> int:
+        """What a rank told in a round that ``all_alike`` has seen."""
+        return int(self._words[(number * self._ranks + local_rank) * LINE_WORDS + 1 + (value & 1)])
 
 
 def let_messages_go_on(group: Group) -> Callable[[], object]:

@@ -9,10 +9,13 @@ whoever does it, so all calls give the same bits.
     rank 1   ------ arrive (last) open  take piece 0, 2 -- done -- leave
 
 A vector of one piece is reduced by the last to arrive at once, and the others wait once.
+Ranks arrive with a fingerprint of what they call, and of the step: it stands above the 16 bits that count them in the word ARRIVED, so
+that one addition does both, and the last to arrive compares the sum with what it would be if all were the same. If it is another one,
+nothing is reduced, and all wait until the watchdog has found DIFFERS (``told.py``).
 Memory traffic: (n + 1) N bytes with a shared result, 2 n N with private ones, the least there can be.
 """
 
-from numba import types
+from numba import int64, types
 from numba.extending import intrinsic
 
 from lepton_mpi.collectives.combining_kernels import SUM
@@ -32,13 +35,20 @@ from lepton_mpi.collectives.within_host.atomics import (
 )
 from lepton_mpi.collectives.within_host.fold_kernels import fold
 from lepton_mpi.kernels.compiling import inlined, kernel
-from lepton_mpi.kernels.intrinsics import LINE_BYTES, base_address, words_at
+from lepton_mpi.kernels.intrinsics import LINE_BYTES, base_address, numbers_at, words_at
 
 # Words of the control block. OPEN and DONE are waited for: the line after each counts its sleepers. From
 # TICKETS on there is a line for the ticket of every range of pieces.
 ARRIVED, FINISHED, OPEN, DONE, TICKETS = (
     FIRST_FREE_WORD + LINE_WORDS * line for line in (0, 1, 2, 4, 6)
 )
+# In the line of ARRIVED; NEVER stays 0. Behind the tickets each rank has a line, which nobody else reads while all is well: the step and the
+# number of its last call, then what it calls, for people.
+DIFFERS, NEVER = ARRIVED + 1, ARRIVED + 2
+TOLD_STEP, TOLD_CALL, TOLD_TEXT = range(3)
+_COUNT_BITS = 16
+# An odd number, by which steps are spread over the bits of a fingerprint (Knuth's of multiplicative hashing, in 48 bits).
+_SPREAD = 0x9E3779B97F4B
 
 # Words of a plan, which belongs to one rank. Groups follow, one for each sum that is wanted: the number of
 # its folds, then for each its arity, its number of targets, its operands and its targets, as numbers of
@@ -47,11 +57,14 @@ ARRIVED, FINISHED, OPEN, DONE, TICKETS = (
 # WAITED adds up nanoseconds; CLOCK is two words for reading the time. TURNS counts waits in which
 # other processes had the core for a millisecond, RESTING down waits without yields. BLOCK is the elements of a slot. Four are for
 # arrays: this rank's number, the addresses of the table and of the array, and the bytes of a row of the table. WAITS is for barriers.
+# TOLD is the fingerprint of the plan, TOLD_AT the place of this rank's line in the control block, STEP_AT the address of the step, float64, or of
+# NO_STEP, which is 0; EXPECTED is what ARRIVED comes to.
 # Addresses, since Numba takes 35 ns to hand an array to a kernel, and a short allreduce takes 400.
 EPOCH, RANKS, START, STOP, PIECE, PIECES, OPERATION, POLLS, YIELDS, STREAM = range(10)
 GROUPS, FIRST_SLOT, VECTORS, WORK, WORKERS, CONTROL, WAITED, CLOCK = range(10, 18)
 TURNS, BLOCK, OWN, TABLE, ARRAY, ROW_BYTES, WAITS, RESTING = range(18, 26)
-PLAN_HEADER = 26
+TOLD, TOLD_AT, STEP_AT, EXPECTED, NO_STEP = range(26, 31)
+PLAN_HEADER = 31
 
 # Where a sum takes several folds, they go over it block by block: what they leave to each other stays in
 # the first-level cache.
@@ -157,7 +170,15 @@ def wait(words, index, target, plan):
 def arrive(words, plan):
     """Begin a call. Returns, once pieces may be taken, whether this is the last rank to arrive."""
     plan[EPOCH] += 1
-    is_last = fetch_add(words, ARRIVED, 1) == plan[EPOCH] * plan[RANKS] - 1
+    step, line = int64(numbers_at(plan[STEP_AT], 1)[0]), plan[TOLD_AT]
+    words[line + TOLD_STEP], words[line + TOLD_CALL] = step, plan[EPOCH]
+    added = 1 + ((plan[TOLD] + step * _SPREAD) << _COUNT_BITS)
+    plan[EXPECTED] += plan[RANKS] * added
+    arrived = fetch_add(words, ARRIVED, added) + added
+    is_last = (arrived - plan[EXPECTED]) & ((1 << _COUNT_BITS) - 1) == 0
+    if is_last and arrived != plan[EXPECTED]:
+        store_release(words, DIFFERS, 1)
+        sleep_until(words, NEVER, 1)
     if plan[PIECES] > 1:
         if is_last:
             # All ranks have arrived, so none is still taking pieces of the call before.

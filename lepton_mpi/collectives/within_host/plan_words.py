@@ -9,6 +9,7 @@ from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.within_host import meeting_kernels as kernels
 from lepton_mpi.collectives.within_host.atomics import LONGEST_SLEEP_NANOSECONDS, TIMEOUT
 from lepton_mpi.collectives.within_host.folds import Fold
+from lepton_mpi.collectives.within_host.told import fingerprint, workers_of, write_line
 from lepton_mpi.kernels.compiling import Kernel
 
 # The sizes below can be tried out: mpirun -n 2 python -m benchmarks.allreduce --constants PART_BYTES=64K …
@@ -34,12 +35,14 @@ def encode_plan(
     operation: str,
     groups,
     piece_bytes: int = 0,
+    purpose: str = "",
 ) -> np.ndarray:
     """What ``meeting_kernels.host_allreduce`` is to do, as one vector of int64.
 
     It has the addresses of the control block, where ranks meet in a call, of the vectors, and of the rows of
     ``scratch``; all of them must outlive it.
     Several pieces are as many for each core, and of equal length, so that all cores end together.
+    ``purpose`` is what ranks tell each other as they meet: with one, the step counts, too, in which ``group.clock`` is.
     """
     itemsize = scratch.itemsize
     pieces = max(1, -(-(stop - start) * itemsize // (piece_bytes or PIECE_BYTES)))
@@ -62,12 +65,15 @@ def encode_plan(
     header[kernels.VECTORS], header[kernels.WORK] = len(addresses), len(header) + len(body)
     header[kernels.BLOCK] = scratch.shape[1]
     header[kernels.CONTROL] = 0 if control is None else control.ctypes.data
-    return np.concatenate([header, np.array([*body, *addresses, *[0] * longest], np.int64)])
-
-
-def workers_of(group: Group) -> int:
-    """Cores of the host that can be at work for its ranks at once."""
-    return min(group.local_size, group.cores)
+    plan = np.concatenate([header, np.array([*body, *addresses, *[0] * longest], np.int64)])
+    text = f"{operation} of {purpose or 'vectors'}, {stop - start} of {scratch.dtype}"
+    plan[kernels.TOLD] = fingerprint(text, start, body)
+    plan[kernels.STEP_AT] = plan.ctypes.data + 8 * kernels.NO_STEP
+    if purpose:
+        plan[kernels.STEP_AT] = group.clock.row.ctypes.data
+    if control is not None:
+        write_line(group, control, plan, text)
+    return plan
 
 
 def waited_seconds(plan: np.ndarray) -> float:
@@ -92,7 +98,7 @@ def row_addresses(table: np.ndarray) -> list[int]:
 
 def control_block(group: Group, count: int = 0) -> np.ndarray:
     """Words through which the ranks of a host meet; zero but for the longest sleep. Collective over the host."""
-    needed = kernels.TICKETS + kernels.LINE_WORDS * workers_of(group)
+    needed = kernels.TICKETS + kernels.LINE_WORDS * (workers_of(group) + group.local_size)
     words = group.host_array((count or needed,), np.int64)
     words[TIMEOUT + 1] = LONGEST_SLEEP_NANOSECONDS
     group.host_barrier()

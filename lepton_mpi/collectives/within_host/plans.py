@@ -18,6 +18,7 @@ from lepton_mpi.collectives.within_host.plan_words import (
     scratch_for,
     waited_seconds,
 )
+from lepton_mpi.collectives.within_host.told import Meeting
 from lepton_mpi.collectives.within_host.vectors import HostVectors, map_pages, row_width
 
 # The sizes below can be tried out: mpirun -n 2 python -m benchmarks.allreduce --constants PART_BYTES=64K …
@@ -56,6 +57,9 @@ class _HostKernel:
         self.run = partial(compiled(kernel, dtype), plan.view(dtype))
         # A plan has addresses only. Whoever keeps ``run`` alone keeps what they are addresses of.
         self.run.memory = memory  # type: ignore[attr-defined]
+        if kernel is kernels.host_allreduce:
+            # As long as ``run``, which may be kept alone.
+            self.run.meeting = Meeting(group, memory[0])  # type: ignore[attr-defined]
 
     @property
     def wait_seconds(self) -> float:
@@ -85,10 +89,17 @@ class HostPlan(_HostKernel):
     start, stop : int
         The elements that this plan is about; default all.
     operation : {"sum", "max", "min"}
+    purpose : str
+        What is summed in a step of a training, such as "gradients"; else empty. See ``encode_plan``.
     """
 
     def __init__(
-        self, vectors: HostVectors, start: int = 0, stop: int | None = None, operation: str = "sum"
+        self,
+        vectors: HostVectors,
+        start: int = 0,
+        stop: int | None = None,
+        operation: str = "sum",
+        purpose: str = "",
     ) -> None:
         group = vectors.group
         stop = vectors.count if stop is None else stop
@@ -106,6 +117,7 @@ class HostPlan(_HostKernel):
             stop,
             operation,
             groups,
+            purpose=purpose,
         )
         memory = control, table, scratch
         super().__init__(group, kernels.host_allreduce, plan, vectors.dtype, *memory)

@@ -8,7 +8,7 @@ What may happen to a file under the feet of a run:
     written to in place        checksums do not fit; where there are none, its time of modification is another one
     out of reach               EIO, ESTALE and the like from a network file system: tried again, and a stale handle opened again
 
-A file that is cut short between the question and the touch still kills the rank by SIGBUS, which its host's other ranks report.
+A file that is cut short between the question and the touch ends the rank by SIGBUS, whose handler names file and row (``mapped_rows.py``).
 """
 
 import errno

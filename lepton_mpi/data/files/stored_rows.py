@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 from h5py import h5d, h5z
 
-from lepton_mpi.data.files import block_sums, stored, trust
+from lepton_mpi.data.files import block_sums, mapped_rows, stored, trust
 from lepton_mpi.data.files.checksum_kernels import fletcher32
 from lepton_mpi.data.files.stored_file import StoredFile
 from lepton_mpi.errors import DataError
@@ -150,7 +150,9 @@ class StoredRows:
             raise DataError(
                 f"{self.path}: {self.name}: cannot be mapped: {one_line(error)}"
             ) from None
-        return np.frombuffer(memory, self.dtype, offset=spare).reshape(shape)
+        rows = np.frombuffer(memory, self.dtype, offset=spare)
+        mapped_rows.name_rows(memory, rows, size // self.row_count, f"{self.path}: {self.name}")
+        return rows.reshape(shape)
 
     def will_need(self, start: int, stop: int) -> None:
         """Have the system read the bytes of rows [start, stop) ahead of their use."""

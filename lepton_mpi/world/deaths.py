@@ -1,0 +1,181 @@
+"""How a rank's process has ended, as its neighbours find out: by which signal, for lack of memory, and where it was.
+
+status    of a process that waits for its parent to look, /proc/PID/stat has it; of one that is gone, its descriptor (Linux 6.15)
+memory    the out-of-memory killer sends SIGKILL like anybody; but its counters, of the control group and of the machine, have moved
+stack     ``faulthandler`` of a rank that crashes writes it to a file in memory, which its neighbours have opened at the start
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import fcntl
+import os
+import signal
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+# ``struct pidfd_info`` in its first version: 64 bytes, the wanted parts first, and the exit status behind 14 numbers.
+_PIDFD_GET_INFO, _PIDFD_INFO_EXIT, _INFO_BYTES = 0xC040FF0B, 8, 64
+_STATUS_AT = 60
+# Field 52 of /proc/PID/stat, counted behind the name, which is field 2.
+_STATUS_FIELD = 49
+
+_OOM_KILL = "oom_kill"
+# Version 2 of control groups, and version 1: where they are, the file with the counter, that with the limit.
+_GROUPS = {
+    "": ("sys/fs/cgroup", "memory.events", "memory.max"),
+    "memory": ("sys/fs/cgroup/memory", "memory.oom_control", "memory.limit_in_bytes"),
+}
+# What version 1 has for no limit is more than any machine has.
+_LIMIT_BYTES_MAX = 1 << 60
+
+
+def wait_status(process_id: int, descriptor: int = -1) -> int | None:
+    """Status, as ``os.wait`` gives it, of a process of this user that has ended; None if nothing tells it any more.
+
+    ``descriptor`` is one of ``os.pidfd_open``, or -1.
+    """
+    with suppress(OSError, IndexError, ValueError):
+        fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+        if fields[0] in "ZX":
+            return int(fields[_STATUS_FIELD])
+    if descriptor < 0:
+        return None
+    with suppress(OSError):
+        info = bytearray(struct.pack("Q", _PIDFD_INFO_EXIT).ljust(_INFO_BYTES, b"\0"))
+        fcntl.ioctl(descriptor, _PIDFD_GET_INFO, info)
+        if struct.unpack_from("Q", info)[0] & _PIDFD_INFO_EXIT:
+            return int(struct.unpack_from("i", info, _STATUS_AT)[0])
+    return None
+
+
+def cause(status: int | None) -> str:
+    """A status for people; empty of one that nobody knows.
+
+    >>> cause(9), cause(11), cause(3 << 8), cause(None)
+    ('SIGKILL', 'SIGSEGV (Segmentation fault)', 'exit code 3', '')
+    """
+    if status is None:
+        return ""
+    if not os.WIFSIGNALED(status):
+        return f"exit code {os.waitstatus_to_exitcode(status)}"
+    number = os.WTERMSIG(status)
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+    meaning = signal.strsignal(number)
+    return name if number == signal.SIGKILL or not meaning else f"{name} ({meaning})"
+
+
+class MemoryKills:
+    """Whether the out-of-memory killer has ended a process of this process's control group since this object was made.
+
+    Linux counts a process in its own group, whichever limit it was that had been reached. Where no group counts, the machine does.
+
+    Parameters
+    ----------
+    root : Path
+        Where proc and sys are; another one is for tests.
+    """
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._counter, self._limits = _counter_and_limits(root)
+        self._before = _count(self._counter)
+
+    def text(self) -> str:
+        """What has happened, for people; empty if nothing has."""
+        if _count(self._counter) <= self._before:
+            return ""
+        limits = [int(line) for path in self._limits for line in _lines(path)[:1] if line.isdigit()]
+        limit = min(limits, default=_LIMIT_BYTES_MAX)
+        if limit >= _LIMIT_BYTES_MAX:
+            return "out of memory: the machine has none left"
+        return f"out of memory: the job's control group may take {limit / 2**20:.0f} MiB"
+
+
+def causes(status: int | None, memory_kills: MemoryKills) -> str:
+    """What follows a report of a death: its cause, as far as it is known."""
+    found = [cause(status)]
+    if status in (None, signal.SIGKILL):
+        found.append(memory_kills.text())
+    return "".join(f", {text}" for text in found if text)
+
+
+def _counter_and_limits(root: Path) -> tuple[Path, list[Path]]:
+    """The file with the counter of this process's own group, and those of the limits of all groups that it is in."""
+    for line in _lines(root / "proc/self/cgroup"):
+        _, kinds, path = line.split(":", 2)
+        kind = "memory" if "memory" in kinds.split(",") else kinds
+        if kind not in _GROUPS:
+            continue
+        base, counter, limit = _GROUPS[kind]
+        place = root / base / path.strip("/")
+        # In a container the path may be one of the machine's, of which its own is all that can be seen.
+        groups = [
+            group
+            for group in dict.fromkeys((place, *place.parents, root / base))
+            if group.is_relative_to(root / base) and (group / counter).exists()
+        ]
+        if groups:
+            return groups[0] / counter, [group / limit for group in groups]
+    return root / "proc/vmstat", []
+
+
+def _count(path: Path) -> int:
+    found = (line.split() for line in _lines(path))
+    return next((int(words[1]) for words in found if words[:1] == [_OOM_KILL]), 0)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+class CrashStacks:
+    """Where the ranks of a host leave their stacks when they crash, and what this rank reads there of another one.
+
+    A rank alone leaves it on standard error, since nobody would read it. Does nothing where ``faulthandler`` is at work already.
+
+    Parameters
+    ----------
+    process_ids, files : list of int
+        By local rank: of the processes, and of their descriptors of the files.
+    local_rank : int
+        This rank's.
+    """
+
+    def __init__(self, process_ids: list[int], files: list[int], local_rank: int) -> None:
+        self._opened: list[int] = []
+        if len(process_ids) > 1:
+            for process_id, file in zip(process_ids, files, strict=True):
+                opened = -1
+                with suppress(OSError):  # no room for more descriptors: a report without a stack
+                    opened = os.open(f"/proc/{process_id}/fd/{file}", os.O_RDONLY | os.O_CLOEXEC)
+                self._opened.append(opened)
+        self._is_ours = not faulthandler.is_enabled()
+        if self._is_ours:
+            with suppress(OSError, ValueError, AttributeError, RuntimeError):  # closed, or no file
+                if self._opened:
+                    faulthandler.enable(file=files[local_rank], all_threads=False)
+                else:
+                    faulthandler.enable(all_threads=False)
+
+    def of(self, local_rank: int) -> str:
+        """What a rank has left; empty if it has not crashed."""
+        with suppress(OSError, IndexError):
+            file = self._opened[local_rank]
+            return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
+        return ""
+
+    def close(self) -> None:
+        """Nothing is left any more."""
+        if self._is_ours:
+            faulthandler.disable()
+        for file in self._opened:
+            if file >= 0:
+                os.close(file)
+        self._opened = []

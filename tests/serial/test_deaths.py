@@ -1,0 +1,109 @@
+"""How a process has ended: by its status, while it waits for its parent and when it is gone, and by the counters of a lack of memory."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from lepton_mpi.world import deaths
+
+
+@pytest.mark.parametrize(
+    ("program", "cause"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "SIGKILL"),
+        ("import os; os.kill(os.getpid(), 11)", "SIGSEGV (Segmentation fault)"),
+        ("import os; os._exit(3)", "exit code 3"),
+        ("", "exit code 0"),
+    ],
+)
+def test_the_status_of_a_process_that_has_ended(program, cause):
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", program]) as process:
+        descriptor = os.pidfd_open(process.pid)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it still waits for its parent
+        assert deaths.cause(deaths.wait_status(process.pid)) == cause
+        process.wait()
+        found = deaths.cause(deaths.wait_status(process.pid, descriptor))
+        assert found in (cause, "")  # Linux before 6.15 does not tell
+        assert deaths.wait_status(process.pid) is None
+        os.close(descriptor)
+
+
+def test_a_living_process_has_no_status():
+    assert deaths.wait_status(os.getpid()) is None
+
+
+_VERSIONS = {
+    "version 2": ("0::/job\n", "sys/fs/cgroup/job", "memory.events", "memory.max"),
+    "version 1": (
+        "4:memory:/job\n0::/\n",
+        "sys/fs/cgroup/memory/job",
+        "memory.oom_control",
+        "memory.limit_in_bytes",
+    ),
+}
+
+
+@pytest.mark.parametrize("version", _VERSIONS)
+@pytest.mark.parametrize(
+    ("limit", "parent", "said"),
+    [
+        (str(512 << 20), "max", "out of memory: the job's control group may take 512 MiB"),
+        ("max", str(2 << 30), "out of memory: the job's control group may take 2048 MiB"),
+        ("max", "9223372036854771712", "out of memory: the machine has none left"),
+    ],
+)
+def test_a_kill_for_lack_of_memory_is_counted(tmp_path, version, limit, parent, said):
+    """In the process's own group, whichever group's limit it was."""
+    groups, folder, counter, limits = _VERSIONS[version]
+    place = tmp_path / folder
+    place.mkdir(parents=True)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(groups)
+    (place / limits).write_text(limit + "\n")
+    (place.parent / limits).write_text(parent + "\n")
+    for each, count in ((place, 2), (place.parent, 5)):
+        (each / counter).write_text(f"low 0\noom_kill {count}\n")
+    found = deaths.MemoryKills(tmp_path)
+    (place.parent / counter).write_text("low 0\noom_kill 9\n")
+    assert found.text() == ""  # of another job
+    (place / counter).write_text("low 0\noom_kill 3\n")
+    assert found.text() == said
+
+
+def test_where_no_group_counts_the_machine_does(tmp_path):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/\n")
+    (tmp_path / "proc/vmstat").write_text("nr_free 1\noom_kill 4\n")
+    found = deaths.MemoryKills(tmp_path)
+    assert found.text() == ""
+    (tmp_path / "proc/vmstat").write_text("nr_free 1\noom_kill 5\n")
+    assert found.text() == "out of memory: the machine has none left"
+
+
+_CRASHING = """
+import ctypes, os, sys
+from lepton_mpi.world.deaths import CrashStacks
+file = int(sys.argv[1])
+stacks = CrashStacks([os.getpid(), os.getpid()], [file, file], 1)
+def a_function():
+    ctypes.string_at(0)
+a_function()
+"""
+
+
+def test_a_crash_leaves_its_stack():
+    """In the file that the neighbours have opened."""
+    file = os.memfd_create("stack", 0)
+    ended = subprocess.run(
+        [sys.executable, "-c", _CRASHING, str(file)], pass_fds=[file], stderr=subprocess.PIPE
+    )
+    assert ended.returncode == -signal.SIGSEGV, ended.stderr
+    assert ended.stderr == b""
+    neighbour = deaths.CrashStacks([os.getpid(), os.getpid()], [file, file], 0)
+    text = neighbour.of(1)
+    neighbour.close()
+    os.close(file)
+    assert "Segmentation fault" in text and "in a_function" in text

@@ -1,0 +1,92 @@
+"""Banners of launchers are left out behind a report of ours, and nothing else is."""
+
+import pytest
+
+from lepton_mpi.starting.launcher_noise import Filter
+
+_DASHES, _EQUALS = b"-" * 74 + b"\n", b"=" * 83 + b"\n"
+_REPORT = (
+    b"lepton_mpi: rank 1 of 3 (process 7) died: compute in step 2 of sync for 0.0 s, SIGKILL\n"
+)
+_OPEN_MPI = (
+    _DASHES
+    + b"prterun noticed that process rank 1 with PID 7 on node vm exited on\nsignal 9 (Killed).\n"
+    + _DASHES
+)
+_ABORT = (
+    _DASHES
+    + b"MPI_ABORT was invoked on rank 1 in communicator MPI_COMM_WORLD\n  Errorcode: 5\n\nNOTE: more\n"
+    + _DASHES
+    + b" \0\n"
+)
+_MPICH = (
+    b"\n"
+    + _EQUALS
+    + b"=   BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES\n=   EXIT CODE: 9\n"
+    + _EQUALS
+    + b"YOUR APPLICATION TERMINATED WITH THE EXIT STRING: Killed (signal 9)\n"
+)
+_OF_RANKS = (
+    b"[node1:00024] *** An error occurred in Socket closed\n"
+    b"[node1:00024] ***    and MPI will try to terminate your MPI job as well)\n"
+    b" [node1:00025] Delaying for 3 seconds before aborting\n"
+)
+_OTHER = _DASHES + b"The help of something else\n" + _DASHES
+
+
+def _shown(content: bytes, size: int, is_explained: bool | None = None) -> bytes:
+    """What a filter shows of content that comes in parts of ``size`` bytes."""
+    made = Filter()
+    out = b"".join(made.shown(content[at : at + size]) for at in range(0, len(content), size))
+    return out + made.rest(made.has_report if is_explained is None else is_explained)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 16])
+@pytest.mark.parametrize(
+    "banner",
+    [_OPEN_MPI, _ABORT, _MPICH.lstrip(), _OF_RANKS],
+    ids=["Open MPI", "abort", "MPICH", "ranks"],
+)
+def test_a_report_makes_banners_superfluous(banner, size):
+    """Before it and behind it: a launcher may be faster than a rank."""
+    assert _shown(_REPORT + banner, size) == _REPORT
+    assert _shown(b"\0" + _REPORT + b"\0" + banner, size) == _REPORT
+    assert _shown(banner + _REPORT, size) == _REPORT
+    assert _shown(banner, size, is_explained=True) == b""
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 16])
+@pytest.mark.parametrize("banner", [_OPEN_MPI, _ABORT, _MPICH])
+def test_without_a_report_all_of_it_is_shown(banner, size):
+    """A job that dies without a word of ours is explained by its launcher."""
+    content = b"a line\n" + banner
+    assert _shown(content, size).split() == content.replace(b"\0", b"").split()
+
+
+@pytest.mark.parametrize("size", [1, 5, 1 << 16])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no end",
+        b"\rprogress 1\rprogress 2\n",
+        b"[1, 2]\n[a:1] b\n",
+        _OTHER,
+        b"--- a title ---\n\n",
+        _DASHES + b"never closed\n",
+    ],
+)
+def test_what_is_no_banner_passes(content, size):
+    """Also behind a report, and if it looks like the begin of one."""
+    assert _shown(content, size) == content
+    assert _shown(_REPORT + content, size) == _REPORT + content
+
+
+def test_parts_of_lines_are_shown_at_once():
+    """A progress line has no end for long."""
+    made = Filter()
+    assert made.shown(b"epoch 1 ") == b"epoch 1 "
+    assert made.shown(b"step 2") == b"step 2"
+    assert made.shown(b"\nlepton_mpi: x\n-----") == b"\nlepton_mpi: x\n"
+    assert made.has_report
+    assert made.shown(b" a list\n") == b"----- a list\n"
