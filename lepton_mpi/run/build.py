@@ -41,6 +41,7 @@ from lepton_mpi.run import (
     rates,
     resume,
     row_order,
+    snapshot,
     summary,
     time_limit,
 )
@@ -150,7 +151,8 @@ def _build(
     strategy = _make_strategy(config, world, layout, model, micro_batches.count, rate, rules)
     augments = augment is not None
     of_data = called_kernels.while_training(data.y_kind, data.inputs.values(), augments=augments)
-    cold_start.compile([*of_data, *model.kernels, *strategy.kernels, *drift.kernels_for(config)])
+    of_hooks = [*drift.kernels_for(config), *snapshot.kernels_for(config)]
+    cold_start.compile([*of_data, *model.kernels, *strategy.kernels, *of_hooks])
     cold_start.say_end()
     start = _initialise(config, world, layout, model, strategy, start, data)
     rows_max = max(evaluation.batch_rows(data), micro_batches.rows)

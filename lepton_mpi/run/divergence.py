@@ -188,17 +188,19 @@ class Divergence(QuietHook):
 
     # -- where all ranks meet ------------------------------------------------------------------------
 
-    def finite_sums(self) -> np.ndarray:
+    def finite_sums(self, is_wrong: bool | None = None) -> np.ndarray:
         """Loss and correct count of all ranks, float64 (2,), if they and the parameters are good to go on from.
 
         To be called after ``Strategy.finish`` or ``pause``. Losses were computed before the last update, so each rank also looks
-        at its part of the host's parameters. The sums are the same on every rank, so all of them decide alike. Raises
+        at its part of the host's parameters; ``is_wrong`` is what it has found if it has looked already. The sums are the same on every rank, so all of them decide alike. Raises
         ConfigurationError.
         """
         run, counts = self._run, self.counts
         world, parameters = run.world, run.strategy.parameters
-        first, last = share(0, parameters.size, world.local_size, world.local_rank)
-        mine = run.loss, run.correct, not_finite(parameters[first:last]), self._wants_rollback
+        if is_wrong is None:
+            first, last = share(0, parameters.size, world.local_size, world.local_rank)
+            is_wrong = bool(not_finite(parameters[first:last]))
+        mine = run.loss, run.correct, is_wrong, self._wants_rollback
         more = self._skipped_weight, self._skipped_steps
         loss, correct, wrong, wanted, weight, steps = world.sum(
             np.array([*mine, *more], np.float64)

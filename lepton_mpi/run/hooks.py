@@ -118,7 +118,10 @@ class Checkpoints(QuietHook):
         is_last = run.is_over or run.epoch == run.config.epoch_count
         digest = best.digest if best and best.epoch == run.epoch else ""
         self._began = perf_counter()
-        self._save(run, run.total(), is_last, digest)
+        if self._is_aside and not is_last:
+            self._save_aside(run, run.total(), digest)
+        else:
+            self._save(run, run.total(), is_last, digest)
 
     def at_end(self, run: Run) -> None:
         """What ``--async-save`` has cost."""
@@ -135,39 +138,58 @@ class Checkpoints(QuietHook):
         """In the middle of an epoch, whatever ``--checkpoint-steps`` says. Collective."""
         drift.finish(run)
         self._began = perf_counter()
-        self._save(run, run.divergence.finite_sums(), is_last)
+        if self._is_aside and not is_last:
+            self._save_aside(run)
+        else:
+            self._save(run, run.divergence.finite_sums(), is_last)
 
     def _save(self, run: Run, sums: np.ndarray, is_last: bool, digest: str = "") -> None:
         """Rank 0 writes, and says once what it cannot write. Collective."""
         world = run.world
         world.clock.enter("checkpoint")
         run.strategy.collect()
-        if self._is_aside and not is_last:
-            self._save_aside(run, sums, digest)
-        else:
-            with world.agreeing():
-                if run.folder:
-                    line = run.folder.save(resume.checkpoint_of(run, sums, digest), is_last)
-                    self._tell(run, *filter(None, [line]))
-        self._pause_seconds = perf_counter() - self._began
-        if self._timer:
-            self._timer.saved()
+        with world.agreeing():
+            if run.folder:
+                line = run.folder.save(resume.checkpoint_of(run, sums, digest), is_last)
+                self._tell(run, *filter(None, [line]))
+        self._end(run)
 
-    def _save_aside(self, run: Run, sums: np.ndarray, digest: str) -> None:
-        """Copy, and have the copy written."""
+    def _save_aside(self, run: Run, sums: np.ndarray | None = None, digest: str = "") -> None:
+        """Copy, and have the copy written; ``sums`` are those of parameters that have been looked at, or None. Collective."""
         world, began = run.world, perf_counter()
+        world.clock.enter("checkpoint")
         with world.agreeing():
             if run.folder:
                 run.folder.wait()  # for the copy that is being written
                 self._tell(run)
         self.waits.append(perf_counter() - began)
-        if self._snapshot:
-            self._snapshot.take()
-        world.agree(None)  # workers that go ahead would write into what is copied
+        run.strategy.collect()
+        is_wrong = self._snapshot.take() if self._snapshot else None
+        # All ranks meet behind the copy: workers that go ahead would write into what is copied.
+        if sums is None:
+            sums = self._looked_at(run, is_wrong)
+        else:
+            world.agree(None)
         if run.folder and self._snapshot:
             now = resume.checkpoint_of(run, sums, digest)
             run.folder.begin_saving(self._snapshot.copied(now))
         self.pauses.append(perf_counter() - self._began)
+        self._end(run)
+
+    def _looked_at(self, run: Run, is_wrong: bool | None) -> np.ndarray:
+        """``Divergence.finite_sums`` of what was copied; if it goes back to other parameters, they are copied."""
+        before = run.divergence.counts.rollbacks
+        sums = run.divergence.finite_sums(is_wrong)
+        if run.divergence.counts.rollbacks > before:
+            if self._snapshot:
+                self._snapshot.take()
+            run.world.agree(None)
+        return sums
+
+    def _end(self, run: Run) -> None:
+        self._pause_seconds = perf_counter() - self._began
+        if self._timer:
+            self._timer.saved()
 
     @staticmethod
     def _tell(run: Run, *lines: str) -> None:

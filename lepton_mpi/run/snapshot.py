@@ -14,11 +14,14 @@ import numpy as np
 from lepton_mpi.chunks import share
 from lepton_mpi.collectives.within_host.vectors import map_pages
 from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.kernels.compiling import Kernel
+from lepton_mpi.kernels.copy_kernels import copy_and_look
 from lepton_mpi.run.hook import weak
 from lepton_mpi.wording import size_text
 from lepton_mpi.world.pages import file_length
 
 if TYPE_CHECKING:
+    from lepton_mpi.options.config import Config
     from lepton_mpi.run.checkpoint import Checkpoint
     from lepton_mpi.run.run import Run
 
@@ -38,6 +41,11 @@ def memory_bytes(run: Run) -> int:
     """What a snapshot takes of a host."""
     vectors = run.strategy.parameters, *run.strategy.state().values()
     return sum(file_length(max(1, vector.nbytes)) for vector in vectors)
+
+
+def kernels_for(config: Config) -> list[Kernel]:
+    """What copies."""
+    return [copy_and_look] if config.async_save else []
 
 
 def check_memory(run: Run, option: str) -> None:
@@ -62,23 +70,27 @@ class Snapshot:
         for source in self._sources():
             self._room(source)
 
-    def take(self) -> None:
+    def take(self) -> bool:
         """Copy what is there now; after ``Strategy.finish`` and ``collect``.
 
-        What is copied must stay as it is until all ranks of the host have returned.
+        What is copied must stay as it is until all ranks of the host have returned. Returns whether any of the parameters that this
+        rank has copied is not finite.
         """
         world = self._run.world
         held = self._held()
         sources = self._sources()
-        own = self._own() if world.local_rank == 0 else {}
+        own, wrong = self._own() if world.local_rank == 0 else {}, False
         for source in sources:
-            room = self._room(source)
+            room, vector = self._room(source), own.get(source.name)
             if source.held_at is not None:
                 first, last = share(0, source.size, world.local_size, world.local_rank)
-                room[first:last] = held[source.held_at][first:last]
-            elif world.local_rank == 0:
-                room[:] = own[source.name]
+                room, vector = room[first:last], held[source.held_at][first:last]
+            if vector is not None and source.name == _PARAMETERS:
+                wrong = bool(copy_and_look(room, vector))
+            elif vector is not None:
+                room[:] = vector
         self._taken = [source.name for source in sources]
+        return wrong
 
     def copied(self, checkpoint: Checkpoint) -> Checkpoint:
         """``checkpoint`` with the vectors of the copy, which ``take`` writes over. On local rank 0."""

@@ -9,6 +9,7 @@ from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options.config import Config
 from lepton_mpi.run import memory_forecast, snapshot
 from lepton_mpi.run.fit import train
+from lepton_mpi.run.hooks import Checkpoints
 from lepton_mpi.world.memory import shared_bytes
 from tests.parallel.together import check, equal_everywhere
 
@@ -95,3 +96,37 @@ def test_the_copy_takes_what_is_predicted(world, folder):
     check(world, 3 * 4 * count <= look.predicted <= 3 * 4 * count + 3 * (2 << 20))
     check(world, abs(look.measured - look.predicted) <= 1 << 16, str(look.measured))
     check(world, without.predicted == 0 == without.measured)
+
+
+@pytest.mark.parametrize("strategy", ["sync", "local"])
+def test_what_is_not_finite_is_not_written(world, folder, strategy, monkeypatch):
+    """It is found while it is copied: the run ends, or goes back, and the file has what it went back to."""
+    options = {
+        "epochs": 1,
+        "checkpoint_steps": 6,
+        "keep": 99,
+        "progress": "none",
+        "strategy": strategy,
+    }
+    after_step, spoiled = Checkpoints.after_step, set()
+
+    def spoiling(hook, run):
+        if run.step == 12 and run.config.checkpoint not in spoiled:
+            spoiled.add(run.config.checkpoint)
+            run.strategy.finish()
+            run.world.agree(None)
+            run.strategy.parameters[-1] = np.nan
+        after_step(hook, run)
+
+    monkeypatch.setattr(Checkpoints, "after_step", spoiling)
+    with pytest.raises(ConfigurationError, match="the parameters became infinite or no numbers"):
+        train(Config(**options, checkpoint=str(folder / "a"), async_save=True), world)
+    world.host_barrier()
+    check(world, [path.name for path in (folder / "a").glob("*.h5")] == ["step-00000006.h5"])
+    options |= {"checkpoint": str(folder / "b"), "async_save": True, "on_nan": "rollback"}
+    ended = train(Config(**options), world)
+    check(world, ended["rollbacks"] == 1)
+    world.host_barrier()
+    before, after = (_content(folder / "b" / f"step-{step:08d}.h5") for step in (6, 12))
+    names = [name for name in before if name.startswith(("parameters/", "optimizer/"))]
+    check(world, len(names) > 3 and all(before[name] == after[name] for name in names))
