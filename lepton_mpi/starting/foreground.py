@@ -37,6 +37,8 @@ _FAILED = 5
 # For ranks to finish a step and save where nobody can ask a second time; from SIGTERM to the next one, and to SIGKILL.
 _SAVE_SECONDS, _END_SECONDS, _END_TIMES = 60.0, 5.0, 2
 _LOOK_SECONDS = 0.1
+# For what the launcher prints before it stops: while this program is stopped nothing passes.
+_STOP_SECONDS = 0.5
 # For what the launcher has printed last; what it has started may keep its output open.
 _LAST_WORDS_SECONDS = 1.0
 _READ_BYTES = 1 << 16
@@ -119,6 +121,7 @@ class Foreground:
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         self._send(signal.SIGTSTP)
+        time.sleep(_STOP_SECONDS)
         os.kill(os.getpid(), signal.SIGSTOP)
         self._send(signal.SIGCONT)
 

@@ -88,6 +88,7 @@ def _training(folder):
     path = folder / "run.jsonl"
     try:
         terminal.until(lambda: path.exists() and path.read_text().count("epoch") > 4)
+        terminal.until(lambda: any((folder / "saved").glob("step-*.h5")))
         yield terminal
     finally:
         for process in jobs.processes_with(str(folder)):
