@@ -7,6 +7,7 @@ third way: the excepthook of ``failure.py`` makes sure of it for code that knows
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -14,20 +15,24 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from lepton_mpi import early_signals, launcher
 from lepton_mpi.errors import ConfigurationError, LeptonError, RankError
-from lepton_mpi.world import heartbeats, pages, shared_memory
+from lepton_mpi.world import exits, heartbeats, pages, shared_memory
 from lepton_mpi.world.backstop import Backstop
 from lepton_mpi.world.failure import Failure, end_child
 from lepton_mpi.world.host_links import ENDED, FAILED, UNREACHABLE, HostLinks, News
+from lepton_mpi.world.losses import Losses, check_possible
 from lepton_mpi.world.rank_group import RankGroup
 from lepton_mpi.world.stopping import Stopping, caught_signals
 from lepton_mpi.world.watchdog import PhaseClock, Watchdog
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 # A year: what C libraries take as a time is limited, what a user may want to wait is not.
 _LIMIT_SECONDS_MAX = 365 * 86400.0
@@ -48,6 +53,7 @@ def run(
     timeout_seconds: float = 300.0,
     peer_timeout_seconds: float = 30.0,
     raises: bool = False,
+    is_elastic: bool = False,
 ) -> int:
     """Call ``function(world)`` on every rank and return the exit code of the job. Collective.
 
@@ -57,13 +63,13 @@ def run(
     Parameters
     ----------
     function : callable (World) -> anything
-    timeout_seconds, peer_timeout_seconds : float
+    timeout_seconds, peer_timeout_seconds, is_elastic
         See ``World``.
     raises : bool
         Whether a LeptonError that all ranks raise, and any error of a single rank, is raised here in place of a line and an exit code.
     """
     try:
-        world = World(timeout_seconds, peer_timeout_seconds)
+        world = World(timeout_seconds, peer_timeout_seconds, is_elastic)
     except LeptonError as error:
         if raises:
             raise
@@ -79,6 +85,7 @@ def run(
         code = _ended_by(error, world)
         if code is None:
             raise
+        exits.exit_code = code
         return code
     if world.is_child:
         end_child(None)
@@ -115,6 +122,8 @@ class World(RankGroup):
         Time without progress after which the job ends; more where the start or a checkpoint takes it.
     peer_timeout_seconds : float
         Time after which a host that sends no sign of life, not even from its kernel, counts as gone; then the job ends.
+    is_elastic : bool
+        Whether the job goes on when a rank is lost: then its death ends nothing but the waits of the others, who call ``go_on``.
 
     Attributes
     ----------
@@ -128,25 +137,48 @@ class World(RankGroup):
     LauncherError
         No MPI library, a launcher that belongs to another one, or ranks of a host that cannot share memory.
     ConfigurationError
-        A ``timeout_seconds`` or ``peer_timeout_seconds`` that is not above 0.
+        A ``timeout_seconds`` or ``peer_timeout_seconds`` that is not above 0; or ``is_elastic`` where that cannot be.
     """
 
     stopping: Stopping
 
-    def __init__(self, timeout_seconds: float = 300.0, peer_timeout_seconds: float = 30.0) -> None:
+    def __init__(
+        self,
+        timeout_seconds: float = 300.0,
+        peer_timeout_seconds: float = 30.0,
+        is_elastic: bool = False,
+    ) -> None:
         for name, seconds in (
             ("timeout", timeout_seconds),
             ("peer_timeout", peer_timeout_seconds),
         ):
             if not seconds > 0:
                 raise ConfigurationError(f"{name}: expected seconds above 0, got {seconds}")
-        from lepton_mpi.world.mpi import MPI, check_launcher, delay_abort
+        from lepton_mpi.world.mpi import MPI, check_launcher
 
         check_launcher()
+        if is_elastic:
+            check_possible()
+            exits.watch_end()
         self._process_id = os.getpid()
         launcher.die_with_launcher()
-        super().__init__(MPI.COMM_WORLD.Dup(), PhaseClock())
         self.timeout_seconds = min(timeout_seconds, _LIMIT_SECONDS_MAX)
+        self._peer_timeout_seconds = peer_timeout_seconds
+        self._launcher, self._interrupts = os.getppid(), 0
+        self._begin(MPI.COMM_WORLD.Dup(), Losses() if is_elastic else None)
+
+    def _begin(self, comm: MPI.Intracomm, losses: Losses | None) -> None:
+        """Be the world of the ranks of ``comm``, and watch them."""
+        from lepton_mpi.world.mpi import delay_abort
+
+        self._is_watched = False
+        self.comm = comm  # of which ``go_on`` makes the next one, whatever happens here
+        if losses:
+            losses.revoke_with(comm)
+            losses.watch(comm.allgather(os.getpid()))
+        super().__init__(comm, PhaseClock(), losses=losses)
+        if losses:
+            losses.tell_by(self.host_array((1,), np.int64, "lost"))
         length = heartbeats.file_bytes(self.local_size)
         with self.agreeing():
             self._file = shared_memory.open_host_file(self.host_comm, length, "heartbeats")
@@ -154,7 +186,7 @@ class World(RankGroup):
         rows = words[heartbeats.ROWS_AT :].view(np.float64).reshape(self.local_size, 3)
         label = words[heartbeats.LABEL_AT : heartbeats.ROWS_AT]
         self.clock = PhaseClock(rows, self.local_rank, label)
-        self._links = HostLinks(self, peer_timeout_seconds)
+        self._links = HostLinks(self, self._peer_timeout_seconds)
         reported = words[:8].view(np.int64)
         tell = self._links.tell_failure
         self._failure = Failure(self.rank, self.size, self._file, reported, tell)
@@ -163,11 +195,11 @@ class World(RankGroup):
         backstop.report_by(self._host, self.local_rank)
         self.can_agree_to_stop = not self._links.unwatched
         self.stopping = Stopping(self, self._links, self._host.process_ids[0])
-        self._launcher, self._interrupts = os.getppid(), 0
         self.watchdog = Watchdog(
             *(self.clock, self.timeout_seconds, self._host.process_ids),
             *(self, backstop, self._links),
         )
+        self._is_watched = True
         if self.size > 1:
             delay_abort(_MPI_ABORT_SECONDS)
         if self._links.unwatched and self.rank == 0:
@@ -213,12 +245,52 @@ class World(RankGroup):
         with caught_signals(self.watchdog.signal_file):
             yield
 
+    def go_on(self) -> list[int]:
+        """Be the world of the ranks that are left; returns the numbers that the lost ones had. Collective over those that are left.
+
+        To be called where ``losses`` explains an error. Arrays and groups of before belong to nobody. More may be lost meanwhile.
+        """
+        losses = self.losses
+        assert losses is not None
+        before = dict(zip(self._host.process_ids, self.host_ranks, strict=True))
+        wanted = self.stopping.wanted
+        exits.has_lost = True
+        while True:
+            if self._is_watched:
+                self._is_watched = False
+                self._stop_watching(hooks_stay=True)
+                self._links.close()
+                # Until the next backstop, should a rank that is alive not come.
+                faulthandler.dump_traceback_later(self.timeout_seconds, exit=True)
+            losses.begin_anew()
+            try:
+                self._begin(cast("MPI.Intracomm", self.comm.Shrink()), losses)
+                break
+            except Exception as error:
+                if not losses.explain(error):
+                    raise
+        if wanted:
+            self.stopping.want(wanted)
+        return sorted(rank for process, rank in before.items() if process in losses.dead)
+
     def close(self) -> None:
         """Give back all that the world holds; ranks may go on without each other. Collective; once."""
+        if self._is_open and not self.is_child and self.losses:
+            self._meet_last(self.losses)
         if self._is_open and not self.is_child:
             self._stop_watching(hooks_stay=self.size > 1)
             self._links.close()
             super().close()
+
+    def _meet_last(self, losses: Losses) -> None:
+        """From here on the others may end without being lost."""
+        with suppress(Exception):
+            self.comm.Barrier()
+        losses.close()
+        if losses.dead:
+            self._is_open = False  # communicators of ranks that are gone
+            self._stop_watching(hooks_stay=True)
+            self._links.close()
 
     def abandon(self) -> None:
         """The same after an error of this rank alone, which the excepthook is to see; not collective."""
@@ -237,6 +309,8 @@ class World(RankGroup):
 
     def died(self, local_rank: int) -> None:
         """See ``Alarms``."""
+        if self.losses:
+            return  # its thread has seen it, too
         process = f"process {self._host.process_ids[local_rank]}"
         if self.host_count > 1:
             process += f" on {self._links.names[self.host_index]}"

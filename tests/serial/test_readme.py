@@ -35,6 +35,7 @@ _OF_OTHERS = {
         "--map-by",
         "--host",
         "--output",
+        "--with-ft",
     ),  # mpirun
     *("--no-binary", "--mpi", "--pdb"),  # pip, srun, pytest
     *("--mem", "--qos", "--signal"),  # sbatch
@@ -45,6 +46,7 @@ _LAUNCHERS = {
         "--host": 1,
         "--bind-to": 1,
         "--oversubscribe": 0,
+        "--with-ft": 1,
         "--allow-run-as-root": 0,
     },
     "srun": {"--mpi=pmix": 0, "--mpi=list": 0},
