@@ -58,6 +58,12 @@ def _seconds(job: jobs.Ended) -> list[float]:
     ]
 
 
+def _lost(job: jobs.Ended) -> int:
+    """Ranks that were said to have died: no more than were killed."""
+    said = [line.partition("died")[0] for line in job.lines("elastic")]
+    return sum(len(re.findall(r"rank \d+ of", text)) for text in said)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> list[str]:
     return _end(jobs.run(2, *_TRAIN, cwd=tmp_path_factory.mktemp("undisturbed")))
@@ -155,6 +161,7 @@ def test_random_kills(tmp_path, with_ulfm, undisturbed, recoveries, seed):
         )
         job = jobs.run(_RANKS, *_TRAIN, "--elastic", cwd=tmp_path, LEPTON_FAULT=fault)
     assert _end(job) == undisturbed, job.text
+    assert _lost(job) <= len(victims), job.text
     print(f"seed {seed}: {len(victims)} kills, {_seconds(job)}, {job.seconds:.1f} s", flush=True)
     recoveries += _seconds(job)
 
