@@ -56,6 +56,11 @@ def is_launched(environment: Mapping[str, str] = os.environ) -> bool:
     return any(name in environment for name in (*_RANK[:3], _SIZE[2]))
 
 
+def tolerates_losses(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the launcher leaves the other ranks alone when one ends: Open MPI's ``mpirun --with-ft ulfm``."""
+    return environment.get("OMPI_MCA_mpi_ft_enable", "") in ("1", "true")
+
+
 def launched_local_size(environment: Mapping[str, str] = os.environ) -> int:
     """Number of processes of this job on this host; the job's size where the launcher does not say."""
     return _first_number(environment, _LOCAL_SIZE, launched_size(environment))

@@ -48,7 +48,7 @@ def _run(chosen: sources.Chosen) -> int:
                 if ranks.rank == 0:
                     page.write_page(Path(str(ready.find_out)), found)
 
-    return world.run(train, config.timeout, config.peer_timeout)
+    return world.run(train, config.timeout, config.peer_timeout, is_elastic=config.elastic)
 
 
 def _rate_page(config: Config, ranks: World) -> ModuleType | None:

@@ -43,6 +43,11 @@ class Saving(Checked):
         "write checkpoints while training goes on: the ranks stop for a copy of parameters and state in memory alone, and wait if the "
         "file before is not written yet; the last one of a run is written at once",
     )
+    elastic: bool = option(
+        False,
+        "go on without ranks that die, from a copy in memory that costs 2 % of the time, with the same bits of weights; needs mpirun "
+        "--with-ft ulfm of Open MPI, one host, and --strategy sync",
+    )
     keep_best: str | None = option(
         None,
         "keep a checkpoint of the epoch with the best figure on the validation rows, best.h5 in the folder of --checkpoint: accuracy, loss, "

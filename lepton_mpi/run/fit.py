@@ -1,7 +1,9 @@
 """``fit``: a training run from a program of one's own, and what the command line calls."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lepton_mpi import launcher
 from lepton_mpi.errors import ConfigurationError, LeptonError, ending
@@ -9,6 +11,10 @@ from lepton_mpi.options import sources
 from lepton_mpi.options.config import Config
 from lepton_mpi.run.hook import Hook
 from lepton_mpi.world.world import World, run
+
+if TYPE_CHECKING:
+    from lepton_mpi.run.resume import Start
+    from lepton_mpi.run.run import Run
 
 
 def fit(
@@ -80,7 +86,8 @@ def fit_with(
             errors.append(error)
             raise
 
-    code = run(on_world, chosen.config.timeout, chosen.config.peer_timeout, raises)
+    limits = chosen.config.timeout, chosen.config.peer_timeout
+    code = run(on_world, *limits, raises, is_elastic=chosen.config.elastic)
     if code:
         raise ending(errors[0]) if errors else SystemExit(code)
     return result
@@ -99,27 +106,37 @@ def train(
     See ``fit`` for model, hooks and result, and ``build`` for ``given``. The result has no ``parameters`` unless ``keeps_parameters``:
     they are a copy on every rank, of memory that a host has once.
     """
-    from lepton_mpi.run import loop, rate_search, trace
+    from lepton_mpi.run import elastic, loop, rate_search, trace
     from lepton_mpi.run.build import build
 
     if config.prepare is not None:
         raise ConfigurationError("--prepare: is of the command train; call prepare before fit")
-    with world.catching_signals():
-        if config.find_learning_rate:
-            return rate_search.search(config, world, model, given)
-        made = build(config, world, model, given=given, keeps_parameters=keeps_parameters)
-        made.hooks += hooks
-        try:
-            loop.train(made)
-        except Exception as error:
-            if (isinstance(error, LeptonError) and error.agreed) or world.size == 1:
-                trace.say_written(made)  # else one rank of each host writes, when the job fails
-            made.model.release(made.parameters)
-            made.ends.close()
-            raise
-        if keeps_parameters:
-            copies = {name: array.copy() for name, array in made.parameters.items()}
-            made.result["parameters"] = copies
-        made.result |= made.model.release(made.parameters)
-        made.close()
-    return made.result
+
+    def train_once(
+        config: Config,
+        start: Start | None = None,
+        on_built: Callable[[Run], None] = lambda run: None,
+    ) -> dict[str, Any]:
+        """From a state in memory, if there is one; ``on_built`` gets the run before its first step."""
+        with world.catching_signals():
+            if config.find_learning_rate:
+                return rate_search.search(config, world, model, given)
+            made = build(config, world, model, start, given, keeps_parameters)
+            made.hooks += hooks
+            try:
+                on_built(made)
+                loop.train(made)
+            except Exception as error:
+                if (isinstance(error, LeptonError) and error.agreed) or world.size == 1:
+                    trace.say_written(made)  # else one rank of each host writes, when the job fails
+                made.model.release(made.parameters)
+                made.ends.close()
+                raise
+            if keeps_parameters:
+                copies = {name: array.copy() for name, array in made.parameters.items()}
+                made.result["parameters"] = copies
+            made.result |= made.model.release(made.parameters)
+            made.close()
+        return made.result
+
+    return elastic.train(train_once, config, world) if config.elastic else train_once(config)

@@ -2,8 +2,8 @@
 
     of a rank alone       what the model works in, a batch of rows, gradients that are added up before they are handed over,
                           the copy of the parameters that ``fit`` returns, and what is as large as an epoch has rows
-    shared by a host      vectors of parameters, state and gradients (``Strategy.memory``), rows in memory, their order, and on the host of
-                          rank 0 what ``--async-save`` copies
+    shared by a host      vectors of parameters, state and gradients (``Strategy.memory``), rows in memory, their order, the
+                          copies of ``--elastic`` and, on the host of rank 0, that of ``--async-save``
 
 A rank's resident memory holds all that its host shares, since every rank maps all of it; the host's has it once. What a model or a
 strategy of the user's own works in is not known. Large memory of a host comes in pages of 2 MiB. ``./run_local.sh bench memory`` compares with what Linux counts.
@@ -56,8 +56,9 @@ def forecast(run: Run) -> Forecast:
     counts = run.strategy.memory().items()
     shared = {name: file_length(count * vector_bytes) for name, count in counts if count}
     shared["rows"] = _row_bytes(run)
-    if run.config.async_save and run.world.host_index == 0:
-        shared["snapshot"] = snapshot.memory_bytes(run)
+    copies = (run.config.async_save and run.world.host_index == 0) + 2 * run.config.elastic
+    if copies:
+        shared["snapshot"] = copies * snapshot.memory_bytes(run)
     for name, size in run.reads.memory().items():
         part = shared if name == "order" else own
         part[name] = size

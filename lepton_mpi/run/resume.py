@@ -57,6 +57,8 @@ class Start:
         The checkpoint; None for a new run, and for a state in memory.
     saved : Checkpoint or None
         The state in memory, see ``capture``.
+    own : tuple of Path
+        Checkpoints in the run's folder that the run before a loss of ranks had written, see ``elastic.py``.
     arithmetic : int
         The rules by which the run was begun, of ``arithmetic.BY_NUMBER``.
     notes, initial_notes : tuple of str
@@ -86,6 +88,7 @@ class Start:
     encodings: Encodings | None = None
     attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
     initial: InitialFile | None = None
+    own: tuple[Path, ...] = ()
 
     @property
     def goes_on(self) -> bool:
@@ -173,6 +176,11 @@ def capture(run: Run) -> Start:
         parameters=saved.parameters.copy(),
         state={name: vector.copy() for name, vector in saved.state.items()},
     )
+    return start_of(run, sums, copied)
+
+
+def start_of(run: Run, sums: np.ndarray, saved: checkpoint.Checkpoint) -> Start:
+    """Where a run stands now, of which ``saved`` is a copy; ``sums`` as in ``checkpoint_of``."""
     rules = run.start.arithmetic
     if run.rows_used == run.order["rows"]:
         place = run.epoch + 1, 0, run.step, 0.0, 0.0, run.order
@@ -180,7 +188,7 @@ def capture(run: Run) -> Start:
         place = run.epoch, run.rows_used, run.step, float(sums[0]), float(sums[1]), run.order
     return Start(
         *place,
-        saved=copied,
+        saved=saved,
         arithmetic=rules,
         encodings=saved.encodings,
         attributes=saved.attributes,
@@ -207,6 +215,8 @@ def with_codes_checked(start: Start, data: DataSet) -> Start:
 
 def own_files(config: Config, start: Start) -> list[Path]:
     """Checkpoints in the run's folder that are its own before it has written any: those of the run that it goes on from."""
+    if start.own:
+        return list(start.own)
     folder = Path(config.checkpoint or "")
     if not config.checkpoint or not start.path or start.path.parent.resolve() != folder.resolve():
         return []

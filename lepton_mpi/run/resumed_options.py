@@ -36,6 +36,7 @@ _FREE = {
         "checkpoint_steps",
         "save_every",
         "async_save",
+        "elastic",
         "find_learning_rate",
         "find_steps",
         "find_out",

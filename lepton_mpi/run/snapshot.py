@@ -45,15 +45,16 @@ def memory_bytes(run: Run) -> int:
 
 def kernels_for(config: Config) -> list[Kernel]:
     """What copies."""
-    return [copy_and_look] if config.async_save else []
+    return [copy_and_look] if config.async_save or config.elastic else []
 
 
-def check_memory(run: Run, option: str) -> None:
-    """Is there room for one on this host? Raises ConfigurationError, on this rank alone."""
-    needed, free = memory_bytes(run), run.world.memory_available()
+def check_memory(run: Run, option: str, copies: int = 1) -> None:
+    """Is there room for so many on this host? Raises ConfigurationError, on this rank alone."""
+    needed, free = copies * memory_bytes(run), run.world.memory_available()
     if needed > free:
+        what = "a copy" if copies == 1 else f"{copies} copies"
         raise ConfigurationError(
-            f"{option}: expected {size_text(needed)} of memory for a copy of parameters and state, got a host with {size_text(free)} free"
+            f"{option}: expected {size_text(needed)} of memory for {what} of parameters and state, got a host with {size_text(free)} free"
         )
 
 
@@ -61,11 +62,17 @@ class Snapshot:
     """Memory for one copy. Making one and ``take`` are collective over the host.
 
     The memory is made and touched at once, so that the first copy costs what the others do.
+
+    Parameters
+    ----------
+    run : Run
+    rooms : dict of str to vector, optional
+        Memory of a snapshot of an earlier run of the same model, on the same host; gets what is missing.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, rooms: dict[str, np.ndarray] | None = None) -> None:
         self._run = weak(run)
-        self._rooms: dict[str, np.ndarray] = {}
+        self._rooms: dict[str, np.ndarray] = {} if rooms is None else rooms
         self._taken: list[str] = []
         for source in self._sources():
             self._room(source)
@@ -93,7 +100,7 @@ class Snapshot:
         return wrong
 
     def copied(self, checkpoint: Checkpoint) -> Checkpoint:
-        """``checkpoint`` with the vectors of the copy, which ``take`` writes over. On local rank 0."""
+        """``checkpoint`` with the vectors of the copy, which ``take`` writes over."""
         state = {name: self._rooms[name] for name in self._taken if name != _PARAMETERS}
         return dataclasses.replace(checkpoint, parameters=self._rooms[_PARAMETERS], state=state)
 

@@ -64,7 +64,7 @@ class SharedParameters(Executor):
         Steps in which ways of doing the update are tried out for the first time (online autotuner).
     """
 
-    is_shared, bucket_count, can_share_out = True, 1, True
+    is_shared, bucket_count, can_share_out, outlives_ranks = True, 1, True, True
 
     def __init__(self, setting: Setting, choice: Choice) -> None:
         super().__init__(choice)

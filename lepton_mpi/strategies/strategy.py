@@ -78,6 +78,8 @@ class Strategy(Protocol):
         Micro-batches of which ``step`` is told the weight, 0 where they are empty; None: all of the step, over all ranks.
     can_share_out : bool
         Whether ``share_out`` may be called. It changes no bit of what is ``reproducible``.
+    outlives_ranks : bool
+        Whether all that its ranks wait in ends when one of them is lost (``world/losses.py``), so that the others can begin anew.
     skips : {"", "rank", "host", "all"}
         Ranks that make a step together, so that all of them leave it out or none, by ``skip``; "" where it cannot be called.
     compresses : bool
@@ -94,6 +96,7 @@ class Strategy(Protocol):
     weighed: Sequence[int] | None
     can_share_out: bool
     compresses: bool
+    outlives_ranks: bool
     skips: SkipScope
 
     def shares(self, step: int) -> Iterable[Share]:
@@ -178,6 +181,7 @@ class StrategyBase:
     weighed: Sequence[int] | None = None
     can_share_out: bool = False
     compresses: bool = False
+    outlives_ranks: bool = False
     skips: SkipScope = ""
     optimizer: Optimizer | None = None
 

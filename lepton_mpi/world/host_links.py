@@ -255,3 +255,24 @@ def _forget_in_children(links: HostLinks) -> None:
             held._drop_all()
 
     os.register_at_fork(after_in_child=forget)
+
+
+def lost_host(group: RankGroup, links: HostLinks, news: News) -> str:
+    """What the job ends with where a host cannot be reached, or its connection was closed."""
+    ranks, name = group.ranks_of_hosts[news.host], links.names[news.host]
+    if news.kind == UNREACHABLE:
+        return (
+            f"lepton_mpi: host {name} ({_ranks_text(ranks)} of {group.size}) cannot be reached from "
+            f"{links.names[group.host_index]} for {links.limit_seconds:g} s (--peer-timeout): the host or its network is gone"
+        )
+    return (
+        f"lepton_mpi: rank {ranks[0]} of {group.size} died, or host {name} ({_ranks_text(ranks)}): "
+        "its connection was closed"
+    )
+
+
+def _ranks_text(ranks: list[int]) -> str:
+    """Such as ``ranks 2, 3``; of many, the first and the last."""
+    if len(ranks) > 8:
+        return f"{len(ranks)} ranks, {ranks[0]} to {ranks[-1]}"
+    return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}"

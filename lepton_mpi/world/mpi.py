@@ -28,7 +28,8 @@ _TRANSPORTS, _STACKS = "OMPI_MCA_btl", "OMPI_MCA_opal_stacktrace_output"
 
 # mpi4py's default, MPI_THREAD_MULTIPLE, makes MPICH avoid its shared-memory collectives. Not "funneled": a communicator may be
 # used in a thread of its own, see collectives/messages/mail.py.
-mpi4py.rc.thread_level = "serialized"
+# Where ranks go on without others, a thread ends the MPI calls that wait for them (losses.py).
+mpi4py.rc.thread_level = "multiple" if launcher.tolerates_losses() else "serialized"
 
 
 @contextmanager

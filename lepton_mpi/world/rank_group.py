@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from hashlib import blake2b
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
@@ -20,9 +20,14 @@ if TYPE_CHECKING:
     from mpi4py import MPI
     from numpy.typing import DTypeLike
 
+    from lepton_mpi.world.losses import Losses
     from lepton_mpi.world.stopping import Stopping
     from lepton_mpi.world.watchdog import PhaseClock
 
+_Comm = TypeVar("_Comm", bound="MPI.Comm")
+
+# The first line of a control block has no word that a rank waits for.
+CONTROL_AT = 16
 # Of what is said on ``comm`` before a new group has a communicator of its own.
 _LISTS_TAG, _VERDICT_TAG, _MAKING_TAG = 101, 102, 103
 
@@ -38,6 +43,8 @@ class RankGroup:
         This rank's.
     parent : RankGroup, optional
         Whose ranks these are.
+    losses : Losses, optional
+        What ends the waits of this rank when another one is lost.
 
     Attributes
     ----------
@@ -56,18 +63,26 @@ class RankGroup:
         Whether its hosts are connected, so that ``stopping`` can be asked.
     """
 
+    comm: MPI.Intracomm
+    losses: Losses | None
     stopping: Stopping | None = None
     can_agree_to_stop: bool = False
 
     def __init__(
-        self, comm: MPI.Intracomm, clock: PhaseClock, parent: RankGroup | None = None
+        self,
+        comm: MPI.Intracomm,
+        clock: PhaseClock,
+        parent: RankGroup | None = None,
+        losses: Losses | None = None,
     ) -> None:
         from lepton_mpi.world.mpi import MPI, mpi_library
 
-        self.comm, self.clock = comm, clock
-        self.collective_comm: MPI.Comm = comm.Dup()
+        self.losses = parent.losses if parent else losses
+        self.comm, self.clock = self._owned(comm), clock
+        self.collective_comm: MPI.Comm = self._owned(comm.Dup())
         self.rank, self.size = comm.rank, comm.size
-        self.host_comm: MPI.Comm = comm.Split_type(MPI.COMM_TYPE_SHARED, key=self.rank)
+        by_host = comm.Split_type(MPI.COMM_TYPE_SHARED, key=self.rank)
+        self.host_comm: MPI.Comm = self._owned(by_host)
         self.local_rank, self.local_size = self.host_comm.rank, self.host_comm.size
         self.mpi, self.cpu = mpi_library(), comm.bcast(launcher.cpu_model())
         self.cores = self._count_cores(parent)
@@ -77,12 +92,18 @@ class RankGroup:
         if self.host_count > 1:
             on_lane = self.local_rank < self.lane_count
             lane = comm.Split(self.local_rank if on_lane else MPI.UNDEFINED, self.host_index)
-            self.lane_comm = lane if on_lane else None
+            self.lane_comm = self._owned(lane) if on_lane else None
         self._parent, self._groups = parent, list[RankGroup]()
         # What a part of the job agrees on the rest knows nothing of: ``run`` ends the job with it.
         is_job: bool = parent is None or (parent._calls.is_job and self.size == parent.size)
         self._calls: Calls = Calls(comm, clock, is_job)
         self._is_open = True
+
+    def _owned(self, comm: _Comm) -> _Comm:
+        """``comm``, which is revoked when a rank is lost."""
+        if self.losses:
+            self.losses.revoke_with(comm)
+        return comm
 
     def catching_signals(self) -> AbstractContextManager[None]:
         """A block in which a signal asks ``stopping``: of a part of a job none does, and a signal ends it."""
@@ -203,9 +224,12 @@ class RankGroup:
     ) -> np.ndarray:
         """Array of zeros that all ranks of this host read and write in place. Collective over the host.
 
-        ``name`` is what ``memory.py`` counts it under.
+        ``name`` is what ``memory.py`` counts it under; ``control`` is for words that ranks wait for, behind a line of others.
         """
-        return shared_memory.host_array(self.host_comm, shape, dtype, name)
+        array = shared_memory.host_array(self.host_comm, shape, dtype, name)
+        if self.losses and name == "control":
+            self.losses.fill_with(array, CONTROL_AT)
+        return array
 
     def host_barrier(self) -> None:
         """Wait for all ranks of this host. Collective over the host."""

@@ -6,6 +6,7 @@ Nothing of them outlives the ranks, however they end. A file is opened by way of
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -42,30 +43,30 @@ def open_host_file(host_comm: MPI.Comm, length: int, name: str) -> int:
     Raises LauncherError on all of them where one cannot open it, RankError where they ask for different lengths: who has the longer one
     would touch what is not there.
     """
-    made = told = None
-    if host_comm.rank == 0:
-        made = os.memfd_create(f"lepton_mpi:{name}")
-        os.ftruncate(made, length)
-        told = f"/proc/{os.getpid()}/fd/{made}", _identity(made)
-    file, reason = _opened(*host_comm.bcast(told))
-    found = host_comm.allgather((reason, length))
-    reasons = [one for one, _ in found if one]
-    if made is not None:
-        os.close(made)
-    if file is None or reasons:
+    with ExitStack() as makers, ExitStack() as own:
+        told = None
+        if host_comm.rank == 0:
+            made = os.memfd_create(f"lepton_mpi:{name}")
+            makers.callback(os.close, made)
+            os.ftruncate(made, length)
+            told = f"/proc/{os.getpid()}/fd/{made}", _identity(made)
+        file, reason = _opened(*host_comm.bcast(told))
         if file is not None:
-            os.close(file)
-        raise LauncherError(
-            f"the ranks of a host cannot open memory of each other, {reasons[0]}: in containers they must share process numbers, "
-            "as by one container a host, or without --pid of apptainer, with --pid=host of docker"
-        )
-    for rank, (_, other) in enumerate(found):
-        if other != found[0][1]:
-            os.close(file)
-            raise RankError(
-                f"the ranks of a host differ in what they share as {name}: rank {rank} of the host has {other} bytes, rank 0 {found[0][1]}; all ranks "
-                "must make the same calls with the same sizes"
+            own.callback(os.close, file)
+        found = host_comm.allgather((reason, length))
+        reasons = [one for one, _ in found if one]
+        if file is None or reasons:
+            raise LauncherError(
+                f"the ranks of a host cannot open memory of each other, {reasons[0]}: in containers they must share process numbers, "
+                "as by one container a host, or without --pid of apptainer, with --pid=host of docker"
             )
+        for rank, (_, other) in enumerate(found):
+            if other != found[0][1]:
+                raise RankError(
+                    f"the ranks of a host differ in what they share as {name}: rank {rank} of the host has {other} bytes, rank 0 {found[0][1]}; all ranks "
+                    "must make the same calls with the same sizes"
+                )
+        own.pop_all()
     return file
 
 

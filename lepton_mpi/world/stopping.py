@@ -82,6 +82,7 @@ class Stopping:
         self._own, self._stop = _MADE + group.local_rank, _MADE + group.local_size
         self._words[self._own] = -1
         group.host_barrier()
+        self._losses = group.losses
         self._links, self._leader = links, leader_process_id
         self._is_leader = group.local_rank == 0
         self._is_root = self._is_leader and group.host_index == 0
@@ -103,6 +104,8 @@ class Stopping:
         while words[_STEP] == step:
             if words[_IS_DECIDED]:
                 return True
+            if self._losses:
+                self._losses.check()
             time.sleep(_WAIT_SECONDS)
         return False
 
@@ -127,6 +130,11 @@ class Stopping:
     def has_signal(self) -> bool:
         """Whether this host knows of a signal."""
         return self._words[_SIGNAL] not in (0, _ASKED)
+
+    @property
+    def wanted(self) -> int:
+        """The signal, or 0: what another ``Stopping`` is to be asked for in place of this one."""
+        return int(self._words[_SIGNAL]) if self.has_signal else 0
 
     def forget(self) -> None:
         """All that was asked for. Collective over the job, which meets afterwards."""

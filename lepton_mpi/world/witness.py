@@ -22,11 +22,11 @@ _HYDRA = ("hydra_pmi_proxy", "hydra_bstrap_pr", "mpiexec.hydra", "mpiexec")
 _EXIT_CODE = 5
 
 
-def start(
-    host_json: str, heartbeat_file: int, launcher_name: str
-) -> subprocess.Popen[bytes] | None:
+def start(host_json: str, heartbeat_file: int) -> subprocess.Popen[bytes] | None:
     """Start it on the first rank of a host; None with launchers that give ranks time to report."""
-    if launcher_name not in _HYDRA or not hasattr(os, "pidfd_open"):
+    from lepton_mpi.world.launchers import name_of
+
+    if name_of(os.getppid()) not in _HYDRA or not hasattr(os, "pidfd_open"):
         return None
     words = [sys.executable, "-I", "-S", __file__, host_json, str(heartbeat_file)]
     with suppress(OSError):  # a machine without room for one more process

@@ -7,6 +7,7 @@ third way: the excepthook of ``failure.py`` makes sure of it for code that knows
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import subprocess
@@ -15,22 +16,26 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakMethod
 
 import numpy as np
 
 from lepton_mpi import early_signals, launcher, report_word
 from lepton_mpi.errors import ConfigurationError, LeptonError, RankError
-from lepton_mpi.world import deaths, heartbeats, launchers, leftovers, pages, shared_memory, witness
+from lepton_mpi.world import deaths, exits, heartbeats, leftovers, pages, shared_memory, witness
 from lepton_mpi.world.backstop import Backstop
 from lepton_mpi.world.deaths import CrashStacks, MemoryKills
 from lepton_mpi.world.failure import Failure, end_child
-from lepton_mpi.world.host_links import ENDED, FAILED, UNREACHABLE, HostLinks, News
+from lepton_mpi.world.host_links import ENDED, FAILED, UNREACHABLE, HostLinks, News, lost_host
+from lepton_mpi.world.losses import Losses, check_possible
 from lepton_mpi.world.rank_group import RankGroup
 from lepton_mpi.world.stopping import Stopping, caught_signals
 from lepton_mpi.world.watchdog import PhaseClock, Watchdog
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 # A year: what C libraries take as a time is limited, what a user may want to wait is not.
 _LIMIT_SECONDS_MAX = 365 * 86400.0
@@ -51,6 +56,7 @@ def run(
     timeout_seconds: float = 300.0,
     peer_timeout_seconds: float = 30.0,
     raises: bool = False,
+    is_elastic: bool = False,
 ) -> int:
     """Call ``function(world)`` on every rank and return the exit code of the job. Collective.
 
@@ -60,13 +66,13 @@ def run(
     Parameters
     ----------
     function : callable (World) -> anything
-    timeout_seconds, peer_timeout_seconds : float
+    timeout_seconds, peer_timeout_seconds, is_elastic
         See ``World``.
     raises : bool
         Whether a LeptonError that all ranks raise, and any error of a single rank, is raised here in place of a line and an exit code.
     """
     try:
-        world = World(timeout_seconds, peer_timeout_seconds)
+        world = World(timeout_seconds, peer_timeout_seconds, is_elastic)
     except LeptonError as error:
         if raises:
             raise
@@ -82,6 +88,7 @@ def run(
         code = _ended_by(error, world)
         if code is None:
             raise
+        exits.exit_code = code
         return code
     if world.is_child:
         end_child(None)
@@ -118,6 +125,8 @@ class World(RankGroup):
         Time without progress after which the job ends; more where the start or a checkpoint takes it.
     peer_timeout_seconds : float
         Time after which a host that sends no sign of life, not even from its kernel, counts as gone; then the job ends.
+    is_elastic : bool
+        Whether the job goes on when a rank is lost: then its death ends nothing but the waits of the others, who call ``go_on``.
 
     Attributes
     ----------
@@ -131,58 +140,86 @@ class World(RankGroup):
     LauncherError
         No MPI library, a launcher that belongs to another one, or ranks of a host that cannot share memory.
     ConfigurationError
-        A ``timeout_seconds`` or ``peer_timeout_seconds`` that is not above 0.
+        A ``timeout_seconds`` or ``peer_timeout_seconds`` that is not above 0; or ``is_elastic`` where that cannot be.
     """
 
     stopping: Stopping
 
-    def __init__(self, timeout_seconds: float = 300.0, peer_timeout_seconds: float = 30.0) -> None:
+    def __init__(
+        self,
+        timeout_seconds: float = 300.0,
+        peer_timeout_seconds: float = 30.0,
+        is_elastic: bool = False,
+    ) -> None:
         for name, seconds in (
             ("timeout", timeout_seconds),
             ("peer_timeout", peer_timeout_seconds),
         ):
             if not seconds > 0:
                 raise ConfigurationError(f"{name}: expected seconds above 0, got {seconds}")
-        from lepton_mpi.world.mpi import MPI, check_launcher, delay_abort
+        from lepton_mpi.world.mpi import MPI, check_launcher
 
         check_launcher()
+        if is_elastic:
+            check_possible()
+            exits.watch_end()
         self._process_id = os.getpid()
         launcher.die_with_launcher()
-        super().__init__(MPI.COMM_WORLD.Dup(), PhaseClock())
         self.timeout_seconds = min(timeout_seconds, _LIMIT_SECONDS_MAX)
+        self._peer_timeout_seconds = peer_timeout_seconds
+        self._launcher, self._interrupts = os.getppid(), 0
+        self._begin(MPI.COMM_WORLD.Dup(), Losses() if is_elastic else None)
+
+    def _begin(self, comm: MPI.Intracomm, losses: Losses | None) -> None:
+        """Be the world of the ranks of ``comm``, and watch them."""
+        from lepton_mpi.world.mpi import delay_abort
+
+        self._is_watched, self._undo = False, ExitStack()
+        self.comm = comm  # of which ``go_on`` makes the next one, whatever happens here
+        if losses:
+            losses.revoke_with(comm)
+            losses.watch(comm.allgather(os.getpid()))
+        super().__init__(comm, PhaseClock(), losses=losses)
+        if losses:
+            losses.tell_by(self.host_array((1,), np.int64, "lost"))
         length = heartbeats.file_bytes(self.local_size)
         with self.agreeing():
             self._file = shared_memory.open_host_file(self.host_comm, length, "heartbeats")
+        self._undo.callback(os.close, self._file)
         words = pages.map_file(self._file, length)
         rows = words[heartbeats.ROWS_AT :].view(np.float64).reshape(self.local_size, 3)
         label = words[heartbeats.LABEL_AT : heartbeats.ROWS_AT]
         self.clock = self._calls.clock = PhaseClock(rows, self.local_rank, label)
-        self._links = HostLinks(self, peer_timeout_seconds)
+        self._links = HostLinks(self, self._peer_timeout_seconds)
+        self._undo.callback(self._links.close)
         reported = words[:8].view(np.int64)
         report_word.set_address(reported.ctypes.data)
         tell = self._links.tell_failure
         backstop = Backstop()
+        self._undo.callback(backstop.close)
         self._host = self._describe_host(backstop.stack_file)
         self._place_at_end = ""
         self._failure = Failure(self.rank, self.size, self._file, reported, tell, self._place)
+        self._undo.callback(self._failure.close, hooks_stay=True)
         self._memory_kills = MemoryKills()
         self._crashes = CrashStacks(self._host.process_ids, self._host.stack_files, self.local_rank)
+        self._undo.callback(self._crashes.close)
         backstop.report_by(self._host, self.local_rank)
         self.can_agree_to_stop = not self._links.unwatched
         self.stopping = Stopping(self, self._links, self._host.process_ids[0])
-        self._launcher, self._interrupts = os.getppid(), 0
         self._looks: list[WeakMethod[Callable[[], str]]] = []
         self.watchdog = Watchdog(
             *(self.clock, self.timeout_seconds, self._host.process_ids),
             *(self, backstop, self._links),
         )
+        self._is_watched, self._undo = True, ExitStack()
         if self.size > 1:
             delay_abort(_MPI_ABORT_SECONDS)
         self._witness: subprocess.Popen[bytes] | None = None
         if self.local_rank == 0 and self.size > 1:
             leftovers.remove()
-            name = launchers.name_of(os.getppid())
-            self._witness = witness.start(self._host.to_json(0), self._file, name)
+            if not losses:  # it would take a lost rank for the end of the job
+                self._witness = witness.start(self._host.to_json(0), self._file)
         if self._links.unwatched and self.rank == 0:
             print(
                 f"lepton_mpi: no TCP connection to {', '.join(self._links.unwatched)}: if a host is lost, only --timeout "
@@ -230,11 +267,49 @@ class World(RankGroup):
         with caught_signals(self.watchdog.signal_file):
             yield
 
+    def go_on(self) -> list[int]:
+        """Be the world of the ranks that are left; returns the numbers that the lost ones had. Collective over those that are left.
+
+        To be called where ``losses`` explains an error. Arrays and groups of before belong to nobody. More may be lost meanwhile.
+        """
+        losses = self.losses
+        assert losses is not None
+        before = dict(zip(self._host.process_ids, self.host_ranks, strict=True))
+        wanted = self.stopping.wanted
+        exits.has_lost = True
+        while True:
+            if self._is_watched:
+                self._is_watched = False
+                self._stop_watching(hooks_stay=True)
+                self._links.close()
+            self._undo.close()
+            # Until the next backstop, should a rank that is alive not come.
+            faulthandler.dump_traceback_later(self.timeout_seconds, exit=True)
+            losses.begin_anew()
+            try:
+                self._begin(cast("MPI.Intracomm", self.comm.Shrink()), losses)
+                break
+            except Exception as error:
+                if not losses.explain(error):
+                    raise
+        if wanted:
+            self.stopping.want(wanted)
+        return sorted(rank for process, rank in before.items() if process in losses.dead)
+
     def close(self) -> None:
         """Give back all that the world holds; ranks may go on without each other. Collective; once."""
-        if self._is_open and not self.is_child:
-            self._stop_watching(hooks_stay=self.size > 1)
-            self._links.close()
+        if not self._is_open or self.is_child:
+            return
+        if self.losses:
+            with suppress(Exception):  # from here on the others may end without being lost
+                self.comm.Barrier()
+            self.losses.close()
+        has_lost = bool(self.losses and self.losses.dead)
+        self._stop_watching(hooks_stay=self.size > 1 or has_lost)
+        self._links.close()
+        if has_lost:
+            self._is_open, exits.has_lost = False, True  # communicators of ranks that are gone
+        else:
             super().close()
 
     def abandon(self) -> None:
@@ -260,6 +335,8 @@ class World(RankGroup):
 
     def died(self, local_rank: int, status: int | None) -> None:
         """See ``Alarms``."""
+        if self.losses and self.losses.is_awaited:
+            return  # its thread has seen it, too
         beat, stack = self.clock.heartbeats()[local_rank], self._crashes.of(local_rank)
         causes = deaths.causes(status, self._memory_kills)
         report = self._host.death_report(local_rank, beat, causes, stack, self._on_host)
@@ -295,7 +372,7 @@ class World(RankGroup):
             look = reference()
             if look is None:
                 self._looks.remove(reference)
-            elif text := look():
+            elif (text := look()) and not (self.losses and self.losses.is_told):
                 self.fail(f"lepton_mpi: {text}")
         self.stopping.look()
 
@@ -310,29 +387,13 @@ class World(RankGroup):
 
     def heard(self, news: News) -> None:
         """See ``Alarms``."""
-        ranks = self.ranks_of_hosts[news.host]
-        name = self._links.names[news.host]
         if news.kind == FAILED:
             self.fail("")
         elif news.kind not in (UNREACHABLE, ENDED):
             self.stopping.heard(news)
         elif news.kind == UNREACHABLE:
-            limit = self._links.limit_seconds
-            report = (
-                f"lepton_mpi: host {name} ({_ranks_text(ranks)} of {self.size}) cannot be reached from "
-                f"{self._links.names[self.host_index]} for {limit:g} s (--peer-timeout): the host or its network is gone"
-            )
+            report = lost_host(self, self._links, news)
             self._failure.fail(report, launcher_seconds=_LOST_LAUNCHER_SECONDS)
         elif news.kind == ENDED:
             time.sleep(_HOST_SPEAKS_SECONDS)
-            self._failure.fail(
-                f"lepton_mpi: rank {ranks[0]} of {self.size} died, or host {name} ({_ranks_text(ranks)}): "
-                "its connection was closed",
-            )
-
-
-def _ranks_text(ranks: list[int]) -> str:
-    """Such as ``ranks 2, 3``; of many, the first and the last."""
-    if len(ranks) > 8:
-        return f"{len(ranks)} ranks, {ranks[0]} to {ranks[-1]}"
-    return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}"
+            self._failure.fail(lost_host(self, self._links, news))

@@ -36,6 +36,7 @@ _OF_OTHERS = {
         "--map-by",
         "--host",
         "--output",
+        "--with-ft",
     ),  # mpirun
     *("--no-binary", "--mpi", "--pdb"),  # pip, srun, pytest
     *("--mem", "--qos", "--signal"),  # sbatch
@@ -46,6 +47,7 @@ _LAUNCHERS = {
         "--host": 1,
         "--bind-to": 1,
         "--oversubscribe": 0,
+        "--with-ft": 1,
         "--allow-run-as-root": 0,
     },
     "srun": {"--mpi=pmix": 0, "--mpi=list": 0},

@@ -176,6 +176,7 @@ _FREE = {
         "checkpoint_steps": 9,
         "save_every": 60.0,
         "async_save": True,
+        "elastic": True,
         "find_learning_rate": False,
         "find_steps": 30,
         "find_out": None,

@@ -1,0 +1,242 @@
+"""``--elastic``: ranks die, and those that are left go on from a copy in memory, with the bits of a run that nothing happened to.
+
+    1. all along    every so many steps the ranks copy parameters and state into memory of the host (``snapshot.py``), in turn into one of
+                    two rooms, and note where they are: step, rows of the epoch, sums. A copy counts once all ranks have met by MPI behind it.
+    2. a rank dies  the others leave whatever they wait in (``world/losses.py``), and drop what they computed since.
+    3. they meet    by ULFM's Shrink; the newest copy that counts for any of them is whole, since the next one goes into the other room.
+    4. they go on   as a run that is resumed on fewer ranks: ``build`` from that copy, in a world of their own. Micro-batches and slices are
+                    shared out anew; the order of rows and of additions knows no ranks, so the bits are the same.
+
+Whoever dies in 2 to 4 is left out in the next round of the same. Before the first copy counts, the run begins anew. What was printed or
+recorded behind the copy may come twice. The interval of copies follows from what one takes, so that all take 2 % of the time.
+A rank that hangs or raises an error has not died: it ends the job, as without the option.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import math
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, perf_counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.run import resume, snapshot
+from lepton_mpi.run.hook import QuietHook
+from lepton_mpi.run.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from lepton_mpi.options.config import Config
+    from lepton_mpi.run.resume import Start
+    from lepton_mpi.run.run import Run
+    from lepton_mpi.world.losses import Losses
+    from lepton_mpi.world.world import World
+
+# Of the time, for copies.
+_SHARE = 0.02
+# Bytes of a copy from which on the memory of the run before is looked for, which takes 0.3 s; less is left to Python.
+_COLLECTED_BYTES = 256 << 20
+# With which no copy is in question; any other value of these has waits that no lost rank ends.
+_NEEDED = {"on_nan": "stop", "compress": "none", "balance": "none", "check_every": 0}
+
+
+class TrainsOnce(Protocol):
+    """A run to its end, of ``fit.train``."""
+
+    def __call__(
+        self, config: Config, start: Start | None, on_built: Callable[[Run], None]
+    ) -> dict[str, Any]:
+        """From ``start``, if it is not None; ``on_built`` gets the run before its first step. Collective."""
+
+
+def train(train_once: TrainsOnce, config: Config, world: World) -> dict[str, Any]:
+    """A run to its end by the ranks that are left. Collective over ``world``, which becomes that of these ranks."""
+    with world.agreeing():
+        _check(config, world)
+    losses = world.losses
+    assert losses is not None
+    losses.is_awaited = True
+    points, begins_at = Points(config), None
+    while True:
+        try:
+            return train_once(config, begins_at, points.attach)
+        except Exception as error:
+            if not losses.explain(error):
+                raise
+        # Not in the block above: the error holds the run, whose memory is wanted back.
+        begins_at = _start_anew(world, losses, points)
+        config = dataclasses.replace(points.config if begins_at else config, metrics_append=True)
+
+
+def _start_anew(world: World, losses: Losses, points: Points) -> Start | None:
+    """Where the ranks that are left go on, once they all know. Collective over them."""
+    points.noticed = losses.noticed
+    if points.byte_count >= _COLLECTED_BYTES:
+        gc.collect()
+    while True:
+        ranks_before = world.size
+        lost = world.go_on()
+        points.lost.append((lost, ranks_before))
+        try:
+            return points.newest(world)
+        except Exception as error:
+            if not losses.explain(error):
+                raise
+
+
+def _check(config: Config, world: World) -> None:
+    """Raises ConfigurationError."""
+    if world.losses is None:
+        raise ConfigurationError(
+            "--elastic: expected a world that was made for it, World(is_elastic=True), got another"
+        )
+    if world.host_count > 1:
+        raise ConfigurationError(
+            f"--elastic: expected ranks on one host, got {world.host_count} hosts; there --checkpoint and --resume go on in a new job"
+        )
+    if config.find_learning_rate:
+        raise ConfigurationError("--elastic: is for training; --find-learning-rate goes without it")
+    for name, value in _NEEDED.items():
+        if getattr(config, name) != value:
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigurationError(
+                f"--elastic: expected {option} {value}, got {getattr(config, name)}"
+            )
+
+
+def _check_fit(run: Run) -> None:
+    """Raises ConfigurationError for parts of the run that cannot go on."""
+    if not run.strategy.outlives_ranks and run.world.size > 1:
+        raise ConfigurationError(
+            f"--elastic: expected --strategy sync with --allreduce auto or host, got {run.config.strategy} with {run.config.allreduce}"
+        )
+    if run.model.synchronised:
+        raise ConfigurationError(
+            f"--elastic: expected a model whose micro-batches are computed one by one, got {run.model.name}; --norm batch is over each alone"
+        )
+
+
+class Points:
+    """The copies of a job, through all its runs.
+
+    Attributes
+    ----------
+    noticed : float
+        When the last loss was, by ``time.monotonic``; 0 before there was one.
+    lost : list of (list of int, int)
+        What is not said yet: numbers that lost ranks had, of how many.
+    config : Config
+        Of the last run: with what it has taken from a checkpoint.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._rooms: list[dict[str, np.ndarray]] = [{}, {}]
+        self._starts: list[Start | None] = [None, None]
+        # The newest copy that counts.
+        self._number = -1
+        self.noticed, self.lost = 0.0, list[tuple[list[int], int]]()
+
+    @property
+    def byte_count(self) -> int:
+        """Of a copy."""
+        return sum(room.nbytes for room in self._rooms[0].values())
+
+    def attach(self, run: Run) -> None:
+        """Have ``run`` make copies, and look for losses after each step. Collective."""
+        with run.world.agreeing():
+            _check_fit(run)
+            if not self._rooms[0]:
+                snapshot.check_memory(run, "--elastic", len(self._rooms))
+        self.config = run.config
+        copies = [Snapshot(run, rooms) for rooms in self._rooms]
+        run.hooks.insert(0, _Watch(self))
+        run.hooks.append(_Copies(self, copies))
+
+    def newest(self, world: World) -> Start | None:
+        """The newest that counts for any rank; None if none does. Collective."""
+        self._number = -world.least(-self._number)
+        return self._starts[self._number % 2] if self._number >= 0 else None
+
+    def take(self, run: Run, copies: list[Snapshot], interval: int) -> int:
+        """Make the next one; returns rank 0's ``interval``. Collective."""
+        world, room = run.world, (self._number + 1) % 2
+        own = run.folder.own if run.folder else []
+        interval, own = world.broadcast((interval, list[Path](own)))
+        run.strategy.finish()
+        run.strategy.collect()
+        sums = run.total()
+        copies[room].take()
+        saved = copies[room].copied(resume.checkpoint_of(run, sums))
+        start = resume.start_of(run, sums, saved)
+        self._starts[room] = dataclasses.replace(start, own=tuple(own))
+        # By MPI: a meeting in memory may have been ended by a loss.
+        world.agree(None)
+        self._number += 1
+        return interval
+
+
+class _Watch(QuietHook):
+    """The first of the hooks: nothing is made of a step in which a rank was lost."""
+
+    def __init__(self, points: Points) -> None:
+        self._points = points
+
+    def after_step(self, run: Run) -> None:
+        """Raises RankLostError; says that ranks go on once they have made a step."""
+        assert run.world.losses is not None
+        run.world.losses.check()
+        if self._points.lost:
+            self._say(run)
+
+    def _say(self, run: Run) -> None:
+        points, world = self._points, run.world
+        seconds = monotonic() - points.noticed
+        lost = [f"rank {rank} of {size}" for ranks, size in points.lost for rank in ranks]
+        points.lost.clear()
+        text = (
+            f"{', '.join(lost)} died: {world.size} rank{'s' * (world.size > 1)} went on from step {run.start.step}, of which the first "
+            f"step was made {seconds:.3g} s later"
+        )
+        run.report.say("elastic", text)
+        run.report.record(
+            "elastic", lost=lost, ranks=world.size, step=run.start.step, seconds=seconds
+        )
+
+
+class _Copies(QuietHook):
+    """The last of the hooks: makes a copy when one is due."""
+
+    def __init__(self, points: Points, copies: list[Snapshot]) -> None:
+        self._points, self._copies = points, copies
+        self._left = 1
+        self._since, self._steps, self._took = perf_counter(), 0, 0.0
+
+    def before_epoch(self, run: Run) -> None:
+        """What the run begins with, so that nothing is begun anew from here on."""
+        if run.epoch == run.start.epoch:
+            self._take(run)
+
+    def after_step(self, run: Run) -> None:
+        """In the middle of an epoch."""
+        self._left -= 1
+        self._steps += 1
+        if self._left <= 0 and run.position < run.steps_per_epoch:
+            self._take(run)
+
+    def after_epoch(self, run: Run) -> None:
+        """With what the hooks have made of the epoch."""
+        if self._left <= 0 and run.epoch < run.config.epoch_count:
+            self._take(run)
+
+    def _take(self, run: Run) -> None:
+        began = perf_counter()
+        step_seconds = max((began - self._since) / max(1, self._steps), 1e-9)
+        interval = max(1, math.ceil(self._took / (_SHARE * step_seconds)))
+        self._left = self._points.take(run, self._copies, interval)
+        self._since, self._steps = perf_counter(), 0
+        self._took = self._since - began

@@ -1,0 +1,274 @@
+"""Ranks are killed, and those that are left end the run with the bits of one that nothing happened to.
+
+LEPTON_ELASTIC_SEEDS=0:100 python -m pytest -s tests/faults/test_elastic.py -k random      the long form
+"""
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from statistics import median
+
+import psutil
+import pytest
+
+from lepton_mpi.run import checkpoint
+from tests.faults import jobs
+
+_SEEDS = range(*map(int, os.environ.get("LEPTON_ELASTIC_SEEDS", "0:4").split(":")))
+# 18 steps an epoch.
+_TRAIN = (*jobs.TRAIN, "--recipe", "digits", "--epochs", "20", "--progress", "plain")
+_STEPS, _RANKS = 360, 4
+_POINTS = ("input", "exchange", "step")
+_LAUNCH = "mpirun --with-ft ulfm --oversubscribe --bind-to none --allow-run-as-root -n"
+
+
+def _has_ulfm() -> bool:
+    if not (mpirun := shutil.which("mpirun")):
+        return False
+    said = subprocess.run([mpirun, "--version"], capture_output=True, text=True).stdout
+    found = re.search(r"Open MPI\) (\d+)\.(\d+)\.(\d+)", said)
+    return found is not None and tuple(map(int, found.groups())) >= (5, 0, 4)
+
+
+needs_ulfm = pytest.mark.skipif(not _has_ulfm(), reason="needs mpirun of Open MPI 5.0.4 or newer")
+
+
+@pytest.fixture
+def with_ulfm(monkeypatch):
+    monkeypatch.setenv("LEPTON_TEST_LAUNCH", _LAUNCH)
+
+
+def _end(job: jobs.Ended) -> list[str]:
+    """Test figures and digest, as printed."""
+    assert job.code == 0, job.text
+    assert "Traceback" not in job.text and not job.lines("lepton_mpi"), job.text
+    return re.findall(r"^(?:test|weights) .*$", job.out, re.MULTILINE)
+
+
+def _seconds(job: jobs.Ended) -> list[float]:
+    """From each loss to the first step behind it."""
+    return [
+        float(re.search(r"made ([\d.e-]+) s later", line)[1])
+        for line in job.lines("elastic")
+        if "died" in line
+    ]
+
+
+def _lost(job: jobs.Ended) -> int:
+    """Ranks that were said to have died: no more than were killed."""
+    said = [line.partition("died")[0] for line in job.lines("elastic")]
+    return sum(len(re.findall(r"rank \d+ of", text)) for text in said)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> list[str]:
+    return _end(jobs.run(2, *_TRAIN, cwd=tmp_path_factory.mktemp("undisturbed")))
+
+
+@needs_ulfm
+@pytest.mark.parametrize("point", _POINTS)
+@pytest.mark.parametrize("rank", [0, 2])
+def test_one_rank_of_four(tmp_path, with_ulfm, undisturbed, point, rank):
+    """In each part of a step, the one that prints and another."""
+    fault = f"{point}@step=200:rank={rank}:kill"
+    job = jobs.run(4, *_TRAIN, "--elastic", cwd=tmp_path, LEPTON_FAULT=fault)
+    assert _end(job) == undisturbed, job.text
+    (line,) = job.lines("elastic")
+    assert re.match(rf"elastic   rank {rank} of 4 died: 3 ranks went on from step \d+", line)
+
+
+@needs_ulfm
+def test_one_after_the_other_until_one_is_left(tmp_path, with_ulfm, undisturbed):
+    """The second while the others begin anew, before they have made a step."""
+    fault = "step@step=100:rank=1:kill, input@step=101:rank=0:kill, exchange@step=300:rank=3:kill"
+    job = jobs.run(4, *_TRAIN, "--elastic", cwd=tmp_path, LEPTON_FAULT=fault)
+    assert _end(job) == undisturbed, job.text
+    assert sum(line.count("rank") for line in job.lines("elastic")) >= 3, job.text
+    assert "1 rank went on" in job.lines("elastic")[-1]
+
+
+_COUNTED = """
+import os
+from lepton_mpi import fit
+from lepton_mpi.run.hook import QuietHook
+
+class Counts(QuietHook):
+    def after_step(self, run):
+        if run.step in (5, 355):
+            print(f"count {os.getpid()} {run.step} {len(os.listdir('/proc/self/fd'))}", flush=True)
+
+if __name__ == "__main__":
+    fit(recipe="digits", epochs=20, progress="plain", elastic=True, hooks=[Counts()])
+"""
+
+
+@needs_ulfm
+def test_nothing_is_left_open(tmp_path, with_ulfm):
+    """After three deaths, the last rank has no more descriptors open than with all the others."""
+    (tmp_path / "program.py").write_text(_COUNTED)
+    fault = "step@step=100:rank=1:kill, input@step=101:rank=0:kill, exchange@step=300:rank=3:kill"
+    job = jobs.run(4, "program.py", cwd=tmp_path, LEPTON_FAULT=fault)
+    _end(job)
+    counts = [tuple(map(int, line.split()[1:])) for line in job.lines("count")]
+    last = next(count for count in reversed(counts) if count[1] == 355)
+    first = next(count for count in counts if count[:2] == (last[0], 5))
+    assert last[2] <= first[2], job.text
+
+
+@needs_ulfm
+def test_checkpoints_go_on(tmp_path, with_ulfm):
+    """The owner of the folder dies twice; its heirs remove what is old, keep the best epoch, and append to the metrics."""
+    options = (
+        "--checkpoint",
+        "runs",
+        "--checkpoint-steps",
+        "7",
+        "--keep-best",
+        "auto",
+        "--restore-best",
+    )
+    options += (
+        "--early-stop",
+        "9",
+        "--optimizer",
+        "adam",
+        "--async-save",
+        "--metrics",
+        "run.jsonl",
+    )
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    expected = _end(jobs.run(3, *_TRAIN, *options, cwd=whole))
+    fault = "step@step=95:rank=0:kill, checkpoint.before_rename@step=154:rank=1:kill"
+    job = jobs.run(4, *_TRAIN, *options, "--elastic", cwd=tmp_path, LEPTON_FAULT=fault)
+    assert _end(job) == expected, job.text
+    names = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert names == sorted(path.name for path in (whole / "runs").iterdir())
+    for name in names:
+        checkpoint.verify(tmp_path / "runs" / name)
+    text = (tmp_path / "run.jsonl").read_text()
+    assert text.count('"event": "elastic"') == 2 and '"epoch": 1,' in text
+
+
+@needs_ulfm
+def test_an_error_of_one_rank_ends_the_job(tmp_path, with_ulfm):
+    """It is no death: the others would meet the same error."""
+    fault = "step@step=50:rank=2:raise"
+    job = jobs.run(4, *_TRAIN, "--elastic", cwd=tmp_path, LEPTON_FAULT=fault)
+    assert job.code != 0 and "rank 2 of 4 failed" in job.text, job.text
+    assert job.seconds < 60
+
+
+_BEFORE_TRAINING = """
+import os, signal, time
+from lepton_mpi.world.world import run
+
+def work(world):
+    world.host_barrier()
+    if world.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+raise SystemExit(run(work, is_elastic=True))
+"""
+
+
+@needs_ulfm
+def test_a_death_that_nobody_goes_on_from_ends_the_job(tmp_path, with_ulfm):
+    """Such as in --prepare, before the training: it is named as without the option."""
+    (tmp_path / "program.py").write_text(_BEFORE_TRAINING)
+    job = jobs.run(3, "program.py", cwd=tmp_path)
+    assert job.code != 0 and job.seconds < 30, job.text
+    (line,) = job.lines("lepton_mpi: rank 1 of 3")
+    assert "died" in line and "SIGKILL" in line, job.text
+
+
+@pytest.fixture(scope="module")
+def recoveries():
+    """Seconds of each, of all seeds; said at the end."""
+    found: list[float] = []
+    yield found
+    if found:
+        print(
+            f"\n{len(found)} recoveries: median {median(found):.3f} s, longest {max(found):.3f} s"
+        )
+
+
+@needs_ulfm
+@pytest.mark.parametrize("seed", _SEEDS)
+def test_random_kills(tmp_path, with_ulfm, undisturbed, recoveries, seed):
+    """1 to 3 of 4 ranks: at points of random steps, or by a signal at a random time, also while the others begin anew."""
+    draw = random.Random(seed)
+    victims = draw.sample(range(_RANKS), draw.randint(1, 3))
+    if seed % 2:
+        job = _killed_from_outside(tmp_path, draw, len(victims))
+    else:
+        fault = ", ".join(
+            f"{draw.choice(_POINTS)}@step={draw.randint(1, _STEPS - 1)}:rank={rank}:kill"
+            for rank in victims
+        )
+        job = jobs.run(_RANKS, *_TRAIN, "--elastic", cwd=tmp_path, LEPTON_FAULT=fault)
+    assert _end(job) == undisturbed, job.text
+    assert _lost(job) <= len(victims), job.text
+    print(f"seed {seed}: {len(victims)} kills, {_seconds(job)}, {job.seconds:.1f} s", flush=True)
+    recoveries += _seconds(job)
+
+
+@needs_ulfm
+def test_random_kills_cost_a_second_at_most(recoveries):
+    """In the median, from the death to the first step behind it."""
+    assert recoveries and median(recoveries) <= 1.0
+
+
+def _killed_from_outside(folder, draw: random.Random, count: int) -> jobs.Ended:
+    """Once training has begun."""
+    began = time.monotonic()
+    with jobs.started(_RANKS, *_TRAIN, "--elastic", cwd=folder) as job:
+        lines = []
+        for line in job.stdout:
+            lines.append(line)
+            if line.startswith("epoch"):
+                break
+        ranks = [each for each in psutil.Process(job.pid).children(True) if _is_rank(each)]
+        for victim in draw.sample(ranks, count):
+            time.sleep(draw.choice((0.0, 0.01, 0.1)) * draw.random())
+            if victim.is_running():
+                victim.send_signal(signal.SIGKILL)
+        out, err = job.communicate(timeout=90)
+    return jobs.Ended(job.returncode, "".join(lines) + out, err, time.monotonic() - began)
+
+
+def _is_rank(process: psutil.Process) -> bool:
+    return "lepton_mpi.train" in process.cmdline() and "mpirun" not in process.cmdline()[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ((), "--elastic: expected "),
+        (
+            ("--strategy", "local"),
+            "--elastic: expected --strategy sync with --allreduce auto or host, got local",
+        ),
+        (
+            ("--allreduce", "ring"),
+            "--elastic: expected --strategy sync with --allreduce auto or host, got sync with ring",
+        ),
+        (("--on-nan", "rollback"), "--elastic: expected --on-nan stop, got rollback"),
+        (("--find-learning-rate",), "--elastic: is for training; --find-learning-rate goes"),
+    ],
+)
+def test_what_cannot_go_on_is_refused(tmp_path, monkeypatch, words, reason):
+    """In one line, before the first step; a launcher that ends the job with a rank above all."""
+    if words:
+        if not _has_ulfm():
+            pytest.skip("needs mpirun of Open MPI 5.0.4 or newer")
+        monkeypatch.setenv("LEPTON_TEST_LAUNCH", _LAUNCH)
+    job = jobs.run(2, *_TRAIN, "--elastic", *words, cwd=tmp_path)
+    assert job.code == 2 and "epoch" not in job.out, job.text
+    (line,) = job.lines("lepton_mpi")
+    assert reason in line, job.text
