@@ -22,6 +22,8 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
+if not __package__:  # started as a file, or imported by one
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
 from lepton_mpi.processes import look_at
 
 PHASES = (

@@ -16,6 +16,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+if not __package__:  # started as a file, or imported by one
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
 from lepton_mpi.processes import look_at
 
 # As /proc/PID/comm has them, 15 characters. Slurm's own processes belong to another user, and end their steps reliably.

@@ -10,6 +10,8 @@ from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 import lepton_mpi
 from lepton_mpi import extras
 
@@ -179,6 +181,24 @@ _BESIDE = {
     "world/witness.py": {"deaths", "heartbeats"},
     "starting/foreground.py": {"launcher_noise", "parents"},
 }
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["world/heartbeats", "world/launchers", "world/witness", "world/deaths", "starting/foreground"],
+)
+def test_what_is_started_as_a_file_finds_its_imports(module):
+    """By an interpreter without any folder to import from: its standard error may be nobody's."""
+    path = _PACKAGE / module
+    program = f"import sys; sys.path.append({str(path.parent)!r}); import {path.name}"
+    job = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert job.returncode == 0, job.stderr
 
 
 def test_libraries_are_declared():
