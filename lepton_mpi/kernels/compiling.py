@@ -3,6 +3,7 @@
     @kernel("void(M, i8[::1], V)")   called from Python and from kernels; declared signatures; kept on disk (``cache.py``)
     @inner                           called from kernels; compiled as a part of each kernel that calls it
     @inlined                         the same, and its code stands in the caller's loops
+    @forced                          the same, done by LLVM: for such that call each other
     @callback("i8(i4, i8)")          a kernel that C calls as well, by its address
 
 Nothing is compiled at import. A kernel is compiled, or loaded from disk, for one signature: when a run asks for it
@@ -61,6 +62,14 @@ def inner(function: Callable[..., Any]) -> CPUDispatcher:
 def inlined(function: Callable[..., Any]) -> CPUDispatcher:
     """A short function whose code is put into the kernels that call it, before their types are known."""
     return njit(inline="always", **_OPTIONS)(function)
+
+
+def forced(function: Callable[..., Any]) -> CPUDispatcher:
+    """The same as ``inlined``, done by LLVM when the types are known: for functions that call others of their kind.
+
+    Numba's own inlining works through all that a function calls again wherever it is called.
+    """
+    return njit(forceinline=True, **_OPTIONS)(function)
 
 
 class Made(NamedTuple):

@@ -34,7 +34,7 @@ from lepton_mpi.collectives.within_host.meeting_kernels import (
     wait,
     words_of_plan,
 )
-from lepton_mpi.kernels.compiling import inlined, kernel
+from lepton_mpi.kernels.compiling import forced, kernel
 from lepton_mpi.kernels.intrinsics import LINE_BYTES, base_address, copy_bytes, vector_at
 
 ROUNDS = 3
@@ -44,32 +44,32 @@ ROUNDS = 3
 _BY_LIBRARY_BYTES = 8 << 10
 
 
-@inlined
+@forced
 def copied(rank):
     """Word that counts the parts that a rank has copied in."""
     return FIRST_FREE_WORD + LINE_WORDS * 4 * rank
 
 
-@inlined
+@forced
 def summed(rank):
     """Word that counts the parts whose slice a rank has summed."""
     return FIRST_FREE_WORD + LINE_WORDS * (4 * rank + 2)
 
 
-@inlined
+@forced
 def _wait_for_all(words, own, word_of, target, plan):
     for rank in range(plan[RANKS]):
         if rank != own:
             wait(words, word_of(rank), target, plan)
 
 
-@inlined
+@forced
 def _copy(source, target):
     for i in range(source.size):
         target[i] = source[i]
 
 
-@inlined
+@forced
 def _hand_over(source, target):
     """Copy into the table."""
     byte_count = source.size * source.itemsize
@@ -79,13 +79,13 @@ def _hand_over(source, target):
         copy_bytes(base_address(target), base_address(source), byte_count)
 
 
-@inlined
+@forced
 def _row(plan, like, number, count):
     """The first ``count`` elements of a row of the table."""
     return vector_at(like, plan[TABLE] + number * plan[ROW_BYTES], count)
 
 
-@inlined
+@forced
 def _place_contributions(plan, round_):
     """Note where the ranks' rows of a round are."""
     first = plan[TABLE] + round_ * plan[RANKS] * plan[ROW_BYTES]
@@ -154,7 +154,7 @@ def host_small_array_allreduce(typed_plan):
     reduce_piece(plan, typed_plan, 0, array.size)
 
 
-@inlined
+@forced
 def _slice(rank, ranks, part):
     """Rank's slice of a part, whole lines as far as there are any."""
     line = LINE_BYTES // part.itemsize

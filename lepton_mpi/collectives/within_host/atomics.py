@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from lepton_mpi.kernels.compiling import inlined
+from lepton_mpi.kernels.compiling import forced
 from lepton_mpi.kernels.intrinsics import words_at
 
 # One flag per line, and two lines because processors fetch lines in pairs; in int64 words.
@@ -142,20 +142,20 @@ def _address(typing_context, words, index):
     return types.int64(words, types.intp), generate
 
 
-@inlined
+@forced
 def current_core():
     """Number of the core that this process runs on, for now; 0 where the system does not say."""
     return max(_sched_getcpu(), 0)
 
 
-@inlined
+@forced
 def monotonic_nanoseconds(words, index):
     """The time, by way of ``words[index]`` and the word after it."""
     _clock_gettime(_CLOCK_MONOTONIC, _address(words, index))
     return words[index] * 1_000_000_000 + words[index + 1]
 
 
-@inlined
+@forced
 def reached_by_polls(words, index, target, polls):
     """Whether ``words[index] >= target`` within so many polls."""
     for _ in range(polls):
@@ -165,7 +165,7 @@ def reached_by_polls(words, index, target, polls):
     return False
 
 
-@inlined
+@forced
 def longest_yield(words, index, target, yields, clock):
     """Yield until ``words[index] >= target``, so many times at most; nanoseconds of the longest one.
 
@@ -186,7 +186,7 @@ def longest_yield(words, index, target, yields, clock):
     return longest
 
 
-@inlined
+@forced
 def sleep_until(words, index, target):
     """Return once ``words[index] >= target``. Where that can never be, since a rank has failed, the watchdog ends the process.
 
@@ -205,7 +205,7 @@ def sleep_until(words, index, target):
     fetch_add(words, index + LINE_WORDS, -1)
 
 
-@inlined
+@forced
 def publish(words, index, value):
     """``words[index] = value``, and wake everybody who sleeps on it."""
     if _store_and_look(words, index, value, index + LINE_WORDS) > 0:

@@ -24,7 +24,7 @@ from lepton_mpi.collectives.within_host.atomics import (
     publish,
 )
 from lepton_mpi.collectives.within_host.meeting_kernels import OWN, PLAN_HEADER, RANKS, wait
-from lepton_mpi.kernels.compiling import inlined
+from lepton_mpi.kernels.compiling import forced
 from lepton_mpi.kernels.intrinsics import LINE_BYTES, words_at
 
 RING_CALLS, _AHEAD = 16, 8
@@ -43,32 +43,32 @@ CALL_WORDS_END = FINGERPRINT + FINGERPRINT_WORDS
 _BROADCAST, _REDUCE = NUMBER_OF["broadcast"], NUMBER_OF["reduce"]
 
 
-@inlined
+@forced
 def note_call(plan, verb, dtype, operation, root, byte_count):
     """The fingerprint of the call that this rank begins."""
     plan[FINGERPRINT], plan[FINGERPRINT + 1], plan[FINGERPRINT + 2] = verb, dtype, operation
     plan[FINGERPRINT + 3], plan[FINGERPRINT + 4] = root, byte_count
 
 
-@inlined
+@forced
 def called(rank):
     """Word that counts the calls that a rank has begun."""
     return FIRST_FREE_WORD + LINE_WORDS * 6 * rank
 
 
-@inlined
+@forced
 def copied(rank):
     """Word that counts the parts that a rank has copied in."""
     return FIRST_FREE_WORD + LINE_WORDS * (6 * rank + 2)
 
 
-@inlined
+@forced
 def folded(rank):
     """Word that counts the parts whose slice a rank has folded."""
     return FIRST_FREE_WORD + LINE_WORDS * (6 * rank + 4)
 
 
-@inlined
+@forced
 def wait_for_all(words, word_of, target, plan):
     """Return once the counters of all ranks have come to ``target``."""
     for rank in range(plan[RANKS]):
@@ -76,19 +76,19 @@ def wait_for_all(words, word_of, target, plan):
             wait(words, word_of(rank), target, plan)
 
 
-@inlined
+@forced
 def entry_of(plan, call, rank):
     """Address of the fingerprint of a rank's call."""
     return plan[RING] + (call % RING_CALLS * plan[RANKS] + rank) * plan[ENTRY]
 
 
-@inlined
+@forced
 def data_of(plan, rank):
     """Address of what a rank has for others in the present call, if it is a short one."""
     return entry_of(plan, plan[CALL], rank) + LINE_BYTES
 
 
-@inlined
+@forced
 def _differ(plan, call, rank, other):
     first = words_at(entry_of(plan, call, rank), FINGERPRINT_WORDS)
     second = words_at(entry_of(plan, call, other), FINGERPRINT_WORDS)
@@ -98,7 +98,7 @@ def _differ(plan, call, rank, other):
     return different
 
 
-@inlined
+@forced
 def _verify(plan, stop):
     """Compare the calls before ``stop``; returns 0, or the first rank of the first call whose entry is not that of rank 0."""
     for call in range(plan[VERIFIED], stop):
@@ -110,13 +110,13 @@ def _verify(plan, stop):
     return 0
 
 
-@inlined
+@forced
 def _break_off(plan, words):
     plan[BROKEN] = 1
     publish(words, called(plan[OWN]), BROKEN_OFF)
 
 
-@inlined
+@forced
 def prepare(plan, words):
     """Wait until this rank's entry may be filled; returns as ``_verify``."""
     last, different = plan[CALL] - _AHEAD, 0
@@ -129,7 +129,7 @@ def prepare(plan, words):
     return different
 
 
-@inlined
+@forced
 def tell(plan, words):
     """Leave the fingerprint where others find it, and count the call: what was stored before it may be read then."""
     entry = words_at(entry_of(plan, plan[CALL], plan[OWN]), FINGERPRINT_WORDS)
@@ -138,7 +138,7 @@ def tell(plan, words):
     publish(words, called(plan[OWN]), plan[CALL] + 1)
 
 
-@inlined
+@forced
 def _all_wait_for_all(plan):
     """Whether every rank of this call, whatever it was told, waits for all others."""
     for rank in range(plan[RANKS]):
@@ -151,7 +151,7 @@ def _all_wait_for_all(plan):
     return True
 
 
-@inlined
+@forced
 def full_meeting(plan, words):
     """Wait for all ranks, compare all that is not compared yet, end the call; returns as ``_verify``."""
     wait_for_all(words, called, plan[CALL] + 1, plan)
@@ -164,7 +164,7 @@ def full_meeting(plan, words):
     return different
 
 
-@inlined
+@forced
 def meet_root(plan, words, root):
     """Wait for the root alone, unless that shows a difference; returns as ``_verify``."""
     wait(words, called(root), plan[CALL] + 1, plan)

@@ -39,14 +39,14 @@ from lepton_mpi.collectives.within_host.staged_kernels import (
     begin_call,
     fold_rows,
 )
-from lepton_mpi.kernels.compiling import inlined, kernel
+from lepton_mpi.kernels.compiling import forced, kernel
 from lepton_mpi.kernels.intrinsics import LINE_BYTES, base_address, words_at
 
 # Of a row of scratch: those of all ranks stay in the second-level cache.
 PIECE_BYTES = 128 << 10
 
 
-@inlined
+@forced
 def _read(plan, rank, slice_number, at, target, byte_count):
     """From byte ``at`` of a slice of the array of a rank; returns how many bytes are missing."""
     ranks = plan[RANKS]
@@ -57,7 +57,7 @@ def _read(plan, rank, slice_number, at, target, byte_count):
     return read_memory(processes[rank], address, target, byte_count, scratch)
 
 
-@inlined
+@forced
 def _fold_own(plan):
     """This rank's slice, BYTES from SOURCE on, piece by piece to TARGET; returns how many bytes are missing."""
     ranks, own, missing = plan[RANKS], plan[OWN], 0
@@ -75,7 +75,7 @@ def _fold_own(plan):
     return missing
 
 
-@inlined
+@forced
 def _read_others(plan):
     """The slices that other ranks have folded, as entries of rank, address, bytes; returns how many bytes are missing."""
     begin, missing = ENTRIES + 3 * plan[RANKS], 0
@@ -85,7 +85,7 @@ def _read_others(plan):
     return missing
 
 
-@inlined
+@forced
 def _meet(plan, words, number):
     publish(words, copied(plan[OWN]), plan[EPOCH] + number)
     wait_for_all(words, copied, plan[EPOCH] + number, plan)

@@ -26,20 +26,20 @@ from lepton_mpi.collectives.within_host.staged_kernels import (
     UNIT,
     staged_move,
 )
-from lepton_mpi.kernels.compiling import inlined, kernel
+from lepton_mpi.kernels.compiling import forced, kernel
 from lepton_mpi.kernels.intrinsics import LINE_BYTES, words_at
 
 _BROADCAST, _ALLTOALL = NUMBER_OF["broadcast"], NUMBER_OF["alltoall"]
 
 
-@inlined
+@forced
 def _enter(plan, number, offset, address, byte_count):
     """A block that goes out; those that come in are numbered from the number of ranks on."""
     at = ENTRIES + 3 * number
     plan[at], plan[at + 1], plan[at + 2] = offset, address, byte_count
 
 
-@inlined
+@forced
 def _send(plan, verb, root, byte_count, source):
     """The entries of what goes out, and where this rank has what others may read."""
     ranks, own, slot, unit, count = plan[RANKS], plan[OWN], plan[SLOT], plan[UNIT], 0
@@ -55,7 +55,7 @@ def _send(plan, verb, root, byte_count, source):
     plan[OUTGOING] = count
 
 
-@inlined
+@forced
 def _receive(plan, verb, root, byte_count, target):
     """The entries of what comes in."""
     ranks, own, slot, unit, count = plan[RANKS], plan[OWN], plan[SLOT], plan[UNIT], 0

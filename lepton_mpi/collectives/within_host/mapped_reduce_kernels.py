@@ -17,14 +17,14 @@ from lepton_mpi.collectives.within_host.staged_kernels import (
     fold_rows,
     slice_bounds,
 )
-from lepton_mpi.kernels.compiling import inlined, kernel
+from lepton_mpi.kernels.compiling import forced, kernel
 from lepton_mpi.kernels.intrinsics import copy_bytes
 
 # Of each array: the pieces of all ranks stay in the second-level cache.
 PIECE_BYTES = 64 << 10
 
 
-@inlined
+@forced
 def _fold_piece(plan, at, length):
     ranks, own = plan[RANKS], plan[OWN]
     rows, out = ENTRIES + 6 * ranks, plan[ENTRIES + own] + at

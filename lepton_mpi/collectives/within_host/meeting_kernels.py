@@ -34,7 +34,7 @@ from lepton_mpi.collectives.within_host.atomics import (
     store_release,
 )
 from lepton_mpi.collectives.within_host.fold_kernels import fold
-from lepton_mpi.kernels.compiling import inlined, kernel
+from lepton_mpi.kernels.compiling import forced, kernel
 from lepton_mpi.kernels.intrinsics import LINE_BYTES, base_address, numbers_at, words_at
 
 # Words of the control block. OPEN and DONE are waited for: the line after each counts its sleepers. From
@@ -94,19 +94,19 @@ def stream_fence(typing_context):
     return types.none(), generate
 
 
-@inlined
+@forced
 def control_words(plan):
     """The control block, whose length is not known here."""
     return words_at(plan[CONTROL], 1)
 
 
-@inlined
+@forced
 def words_of_plan(typed_plan):
     """The words of a plan that is handed over as an array of the vectors' type, which no other argument then tells."""
     return words_at(base_address(typed_plan), typed_plan.size * typed_plan.itemsize // 8)
 
 
-@inlined
+@forced
 def _fold_block(plan, at, is_last, like, start, stop):
     """The fold that is described from word ``at`` on, of elements [start, stop)."""
     arity, targets = plan[at], plan[at + 1]
@@ -125,7 +125,7 @@ def _fold_block(plan, at, is_last, like, start, stop):
     fold(like, addresses, arity, plan[OPERATION], False, targets, byte_count)
 
 
-@inlined
+@forced
 def reduce_piece(plan, like, start, stop):
     """All groups of one piece, elements [start, stop) of every vector, which are of the type of the array ``like``."""
     if start >= stop:
@@ -143,7 +143,7 @@ def reduce_piece(plan, like, start, stop):
         group = end
 
 
-@inlined
+@forced
 def wait(words, index, target, plan):
     """Poll, yield, then sleep until ``words[index] >= target``, on the plan's account but for the first polls.
 
@@ -166,7 +166,7 @@ def wait(words, index, target, plan):
         plan[WAITED] += monotonic_nanoseconds(plan, CLOCK) - began
 
 
-@inlined
+@forced
 def arrive(words, plan):
     """Begin a call. Returns, once pieces may be taken, whether this is the last rank to arrive."""
     plan[EPOCH] += 1
@@ -190,7 +190,7 @@ def arrive(words, plan):
     return is_last
 
 
-@inlined
+@forced
 def take_piece(words, plan, is_last):
     """The next piece, or -1 if there is none. A piece that is the only one is the last rank's.
 
@@ -212,7 +212,7 @@ def take_piece(words, plan, is_last):
     return -1
 
 
-@inlined
+@forced
 def finish_piece(words, plan):
     """Whether that was the last piece to be finished; then all ranks may leave."""
     if fetch_add(words, FINISHED, 1) != plan[PIECES] - 1:
@@ -222,13 +222,13 @@ def finish_piece(words, plan):
     return True
 
 
-@inlined
+@forced
 def leave(words, plan):
     """Wait until all pieces are finished."""
     wait(words, DONE, plan[EPOCH], plan)
 
 
-@inlined
+@forced
 def piece_bounds(plan, piece):
     """Elements [start, stop) of a piece."""
     start = plan[START] + piece * plan[PIECE]

@@ -19,7 +19,7 @@ from lepton_mpi.collectives.within_host.meeting_kernels import (
     monotonic_nanoseconds,
 )
 from lepton_mpi.collectives.within_host.short_kernels import short_combine, short_move
-from lepton_mpi.kernels.compiling import inlined, inner, kernel
+from lepton_mpi.kernels.compiling import forced, inner, kernel
 from lepton_mpi.kernels.intrinsics import numbers_at, words_at
 from lepton_mpi.kernels.python_functions import (
     ALIGNED,
@@ -62,7 +62,7 @@ _whole_number = types.ExternalFunction(
 )
 
 
-@inlined
+@forced
 def _learned(words, dtype, op, kind):
     """Word at which an entry begins; 0 if there is none."""
     at = FIRST
@@ -73,7 +73,7 @@ def _learned(words, dtype, op, kind):
     return 0
 
 
-@inlined
+@forced
 def _length(array):
     """Elements of an array object."""
     dimensions = array[ARRAY_DIMENSIONS] & _LOWER_HALF
@@ -83,7 +83,7 @@ def _length(array):
     return count
 
 
-@inlined
+@forced
 def _is_array(words, address, is_filled):
     """Whether the object is a plain array that may be read, or filled."""
     array = words_at(address, ARRAY_WORDS)
@@ -103,7 +103,7 @@ def _rank(words, address, scratch):
     return rank if 0 <= rank < ranks else DECLINED
 
 
-@inlined
+@forced
 def _fits(plan, verb, bytes_out, bytes_in, elements):
     """Bytes of a block as other ranks are told; or DECLINED, if the arrays do not fit together or are too long to combine."""
     ranks = plan[RANKS]
@@ -119,13 +119,13 @@ def _fits(plan, verb, bytes_out, bytes_in, elements):
     return bytes_in // ranks if is_even else DECLINED
 
 
-@inlined
+@forced
 def _is_short(plan, verb, byte_count):
     """Whether what a rank has for others is moved by way of the ring of calls."""
     return byte_count * (plan[RANKS] if verb == _ALLTOALL else 1) <= plan[SHORT]
 
 
-@inlined
+@forced
 def _may_begin(words, plan):
     """Whether the ring of calls is whole, and this rank computes, as far as its watchdog knows."""
     return not plan[BROKEN] and numbers_at(words[ROW], 3)[1] == words[COMPUTE]

@@ -22,7 +22,7 @@ from lepton_mpi.collectives.within_host.call_kernels import (
 from lepton_mpi.collectives.within_host.meeting_kernels import OWN, RANKS, control_words
 from lepton_mpi.collectives.within_host.row_fold_kernels import call_fold
 from lepton_mpi.collectives.within_host.staged_kernels import DIVISOR, ENTRIES
-from lepton_mpi.kernels.compiling import inlined, kernel
+from lepton_mpi.kernels.compiling import forced, kernel
 from lepton_mpi.kernels.intrinsics import base_address, copy_bytes
 
 _BROADCAST, _REDUCE = NUMBER_OF["broadcast"], NUMBER_OF["reduce"]
@@ -30,13 +30,13 @@ _ALLGATHER, _ALLTOALL = NUMBER_OF["allgather"], NUMBER_OF["alltoall"]
 _REDUCE_SCATTER = NUMBER_OF["reduce_scatter"]
 
 
-@inlined
+@forced
 def _copy(target, source, byte_count):
     if target != source:
         copy_bytes(target, source, byte_count)
 
 
-@inlined
+@forced
 def _copy_out(plan, verb, root, byte_count, source, target):
     """What this rank wants of the entries of others, and of its own block."""
     own, ranks = plan[OWN], plan[RANKS]

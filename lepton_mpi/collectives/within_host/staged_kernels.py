@@ -42,7 +42,7 @@ from lepton_mpi.collectives.within_host.meeting_kernels import (
     control_words,
 )
 from lepton_mpi.collectives.within_host.row_fold_kernels import call_fold
-from lepton_mpi.kernels.compiling import inlined, kernel
+from lepton_mpi.kernels.compiling import forced, kernel
 from lepton_mpi.kernels.intrinsics import LINE_BYTES, base_address, copy_bytes, words_at
 
 ROUNDS = 4
@@ -70,7 +70,7 @@ def plan_words(ranks: int) -> int:
     return ENTRIES + 7 * ranks
 
 
-@inlined
+@forced
 def begin_call(plan, words):
     """Part 0 is copied in: meet; returns 0, or who is told other things than rank 0."""
     different = prepare(plan, words)
@@ -82,13 +82,13 @@ def begin_call(plan, words):
     return different
 
 
-@inlined
+@forced
 def _round(plan, part):
     """Address of the round of a part of this call."""
     return plan[TABLE] + (plan[EPOCH] + part) % ROUNDS * (plan[RANKS] + 1) * plan[SLOT]
 
 
-@inlined
+@forced
 def _copy_in(plan, part):
     """The pieces of a part of all blocks that go out."""
     base, done = _round(plan, part), part * plan[UNIT]
@@ -98,7 +98,7 @@ def _copy_in(plan, part):
             copy_bytes(base + plan[entry], plan[entry + 1] + done, length)
 
 
-@inlined
+@forced
 def _copy_out(plan, part):
     """The pieces of a part of all blocks that come in."""
     base, done = _round(plan, part), part * plan[UNIT]
@@ -109,7 +109,7 @@ def _copy_out(plan, part):
             copy_bytes(plan[entry + 1] + done, base + plan[entry], length)
 
 
-@inlined
+@forced
 def fold_rows(plan, out, byte_count):
     """Combine the rows whose addresses are in the plan."""
     at = ENTRIES + 6 * plan[RANKS]
@@ -118,7 +118,7 @@ def fold_rows(plan, out, byte_count):
     call_fold(plan[FOLD], table, plan[RANKS], out, elements, plan[OPERATION], divisor)
 
 
-@inlined
+@forced
 def _place_rows(plan, base, start, own):
     """The rows of a fold: what the ranks have copied in at ``start`` of their slots, and this rank's at address ``own``."""
     at = ENTRIES + 6 * plan[RANKS]
@@ -127,7 +127,7 @@ def _place_rows(plan, base, start, own):
     plan[at + plan[OWN]] = own
 
 
-@inlined
+@forced
 def _fold_block(plan, part):
     """The pieces of a part that all ranks have for this one, to the same place of the target."""
     done = part * plan[UNIT]
@@ -137,7 +137,7 @@ def _fold_block(plan, part):
         fold_rows(plan, plan[TARGET] + done // plan[ITEM] * plan[RESULT_ITEM], length)
 
 
-@inlined
+@forced
 def _compare_lengths(plan):
     """Parts of the longest block, or -1 - (ranks sender + receiver) of the first one that the two see differently."""
     ranks, longest = plan[RANKS], 0
@@ -153,7 +153,7 @@ def _compare_lengths(plan):
     return max(1, (longest + plan[UNIT] - 1) // plan[UNIT])
 
 
-@inlined
+@forced
 def _read_blocks(plan):
     """All blocks that come in, from the memory of their senders; returns the bytes that could not be read."""
     ranks, own, missing = plan[RANKS], plan[OWN], 0
@@ -176,7 +176,7 @@ def _read_blocks(plan):
     return missing
 
 
-@inlined
+@forced
 def _move_directly(plan, words):
     """Read, and let nobody go before all have read; returns as ``staged_move``."""
     missing = _read_blocks(plan)
@@ -222,14 +222,14 @@ def staged_move(plan):
     return 0
 
 
-@inlined
+@forced
 def slice_bounds(rank, ranks, byte_count):
     """Bytes [start, stop) of a part that a rank folds: whole lines as far as there are any."""
     length = (byte_count + ranks * LINE_BYTES - 1) // (ranks * LINE_BYTES) * LINE_BYTES
     return min(rank * length, byte_count), min((rank + 1) * length, byte_count)
 
 
-@inlined
+@forced
 def _copy_others(target, source, start, stop, byte_count):
     """All but bytes [start, stop)."""
     if start > 0:
@@ -238,7 +238,7 @@ def _copy_others(target, source, start, stop, byte_count):
         copy_bytes(target + stop, source + stop, byte_count - stop)
 
 
-@inlined
+@forced
 def _copy_in_others(plan, part):
     """What other ranks fold of a part of the array."""
     byte_count = min(plan[UNIT], plan[BYTES] - part * plan[UNIT])
@@ -247,7 +247,7 @@ def _copy_in_others(plan, part):
     _copy_others(row, plan[TARGET] + part * plan[UNIT], start, stop, byte_count)
 
 
-@inlined
+@forced
 def _fold_slice(plan, part):
     """This rank's slice of a part, to the array and to the row of sums; the latter alone if the result is for another rank."""
     done = part * plan[UNIT]
@@ -264,7 +264,7 @@ def _fold_slice(plan, part):
         copy_bytes(sums, own, stop - start)
 
 
-@inlined
+@forced
 def _copy_out_others(plan, part):
     """What other ranks have folded of a part."""
     byte_count = min(plan[UNIT], plan[BYTES] - part * plan[UNIT])
