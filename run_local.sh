@@ -11,7 +11,8 @@ usage: run_local.sh [VERB]
 
   (no verb)               set up, then train on 8 ranks on the embedded digits
   train [OPTIONS]         the same with options of lepton_mpi.train; `train --help` lists them
-  test [PYTEST OPTIONS]   all tests: serial, faults, then on 2, 1, 3 and 4 ranks
+  test [PYTEST OPTIONS]   the tests, in some 10 minutes: serial, faults, then on 2, 1, 3 and 4 ranks
+  test-all [OPTIONS]      with the slow tests, and those on ranks on every one of these numbers
   test-torch [OPTIONS]    the tests that need torch, in an environment of their own (.venv-torch; 2 GB)
   mpi N COMMAND ...       COMMAND on N ranks, with the flags and settings this MPI and machine need
   bench [NAME [OPTIONS]]  one benchmark; without NAME: which there are
@@ -45,19 +46,20 @@ main() {
     local verb=${1-train}
     [[ $# -eq 0 ]] || shift
     case $verb in
-        train | test | mpi | bench | check) choose_mpi ;;
+        train | test | test-all | mpi | bench | check) choose_mpi ;;
         test-torch) choose_mpi && venv=$root/.venv-torch${venv#"$root/.venv"} ;;
     esac
     case $verb in
         train) run_training "$@" ;;
-        test) run_tests "$@" ;;
+        test) run_tests --quick "$@" ;;
+        test-all) run_tests "$@" ;;
         test-torch) run_torch_tests "$@" ;;
         mpi) run_ranks "$@" ;;
         bench) run_benchmark "$@" ;;
         check) run_checks ;;
         help | --help | -h) usage ;;
         -*) fail 2 "no verb before '$verb'; options of the training go behind one: run_local.sh train $verb" ;;
-        *) fail 2 "unknown verb '$verb'; there are train, test, test-torch, mpi, bench, check and help" ;;
+        *) fail 2 "unknown verb '$verb'; there are train, test, test-all, test-torch, mpi, bench, check and help" ;;
     esac
 }
 

@@ -1,11 +1,13 @@
-"""Which floor is collected, who may print, and how Hypothesis draws.
+"""Which floor is collected, which tests are quick, who may print, and how Hypothesis draws.
 
 One plain process collects ``serial`` and ``faults``; a process that mpirun started together with others
 collects ``parallel`` only. ``mpirun -n 1 python -m pytest tests/parallel`` names the folder and gets it.
 """
 
 import os
+from collections import Counter
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from hypothesis import Phase, settings
@@ -46,6 +48,48 @@ def _named(config: pytest.Config, floor: str) -> bool:
     folder = _TESTS / floor
     paths = [Path(config.invocation_params.dir, str(word).split("::")[0]) for word in config.args]
     return any(path.resolve().is_relative_to(folder) for path in paths)
+
+
+# Of seven equal parts of the parallel floor, those that --quick runs on so many ranks.
+# Together all of them: 2, 3 and 4 ranks have most to show.
+_QUICK_PARTS = {1: (0,), 2: (1, 2), 3: (3, 4), 4: (5, 6)}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare --quick."""
+    parser.addoption(
+        "--quick",
+        action="store_true",
+        help="leave out what is marked slow; of tests on ranks take this number's part, so that runs on 1, 2, 3 and 4 ranks together have each test once",
+    )
+
+
+def _is_quick(item: pytest.Item, variant: int) -> bool:
+    slow = item.get_closest_marker("slow")
+    if slow is None:
+        return True
+    return "but_every" in slow.kwargs and variant % slow.kwargs["but_every"] == 0
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what --quick does not run. All ranks leave out the same."""
+    if not config.getoption("--quick"):
+        return
+    parts = _QUICK_PARTS.get(launcher.launched_size(), range(7))
+    taken, left_out = [], []
+    variants: Counter[str] = Counter()
+    for item in items:
+        function = item.nodeid.partition("[")[0]
+        # Of the name, so that a new test moves no other, and variants are spread.
+        is_here = (
+            not item.path.is_relative_to(_TESTS / "parallel")
+            or crc32(item.nodeid.encode()) % 7 in parts
+        )
+        is_taken = is_here and _is_quick(item, variants[function])
+        variants[function] += 1
+        (taken if is_taken else left_out).append(item)
+    items[:] = taken
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.hookimpl(trylast=True)

@@ -49,6 +49,7 @@ def _end(folder: Path, ranks: int, run: str) -> dict:
     return end
 
 
+@pytest.mark.slow(but_every=5)
 @pytest.mark.parametrize(
     ("run", "ranks"),
     [(run, ranks) for run in ("digits", "breast_cancer") for ranks in (2, 3, 5, 8)]
@@ -60,6 +61,7 @@ def test_the_digest_is_that_of_one_rank(tmp_path, end_on_one_rank, run, ranks):
     assert many["test_accuracy"] == one["test_accuracy"]
 
 
+@pytest.mark.slow
 def test_every_model_has_the_digest_of_one_rank_on_eight(tmp_path):
     """Activations, dropout, clipping and regression, with Adam and with momentum, after 3 epochs, and networks of layers."""
     (tmp_path / "runs.py").write_text(digests_program())

@@ -35,6 +35,7 @@ def undisturbed(tmp_path_factory) -> list[str]:
     return _end(jobs.run(4, *_TRAIN, cwd=tmp_path_factory.mktemp("undisturbed")))
 
 
+@pytest.mark.slow
 def test_kills_while_a_file_is_written_lose_no_step_that_was_saved(tmp_path, undisturbed):
     """The writer once all is written but the name, then another rank two steps after the copy was made."""
     first = _job(tmp_path, 2, "checkpoint.before_rename@step=15:kill")

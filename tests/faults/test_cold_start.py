@@ -56,6 +56,7 @@ def targets(tmp_path) -> dict:
     return {"data": ["sums.h5"], "epochs": 1}
 
 
+@pytest.mark.slow(but_every=5)
 @pytest.mark.parametrize(
     "options",
     [
@@ -83,6 +84,7 @@ def test_no_step_waits_for_a_kernel(tmp_path, options):
     assert all(set(others) <= _OF_PLANS for _, others in _told(job)), job.text
 
 
+@pytest.mark.slow(but_every=2)
 @pytest.mark.parametrize("loss", ["mse", "huber"])
 def test_no_step_waits_for_a_kernel_of_a_regression(tmp_path, targets, loss):
     """The same for targets."""
@@ -90,6 +92,7 @@ def test_no_step_waits_for_a_kernel_of_a_regression(tmp_path, targets, loss):
     assert all(set(others) <= _OF_PLANS for _, others in _told(job)), job.text
 
 
+@pytest.mark.slow
 def test_cold_starts_at_once(tmp_path):
     """Two jobs into one empty folder: no kernel twice, and each says what it waits for; the third has nothing to say."""
     variables = {"LEPTON_CACHE_DIR": str(tmp_path / "cache"), "TMPDIR": str(tmp_path)}

@@ -128,6 +128,7 @@ def test_ranks_that_are_bound_differently_cut_alike(tmp_path):
     assert f"right, cores {cores}" in job.out, job.text
 
 
+@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize(
     ("mode", "algorithm"),
     [("shared", "host"), ("private", "host"), ("array", "host"), ("array", "ring")],
@@ -146,6 +147,7 @@ def test_a_rank_killed_in_the_middle_of_a_call_is_named(tmp_path, mode, algorith
 
 
 # The short ones lie in the ring, the long ones are staged, or read where they are.
+@pytest.mark.slow(but_every=5)
 @pytest.mark.parametrize(
     ("verb", "count"),
     [

@@ -54,6 +54,7 @@ def _train(folder, rows, loader, model, do) -> jobs.Ended:
     return jobs.Ended(job.returncode, out, err, time.monotonic() - began)
 
 
+@pytest.mark.slow(but_every=3)
 @pytest.mark.parametrize("number", range(_CUTS))
 @pytest.mark.parametrize(
     ("loader", "model"), [("mapped", "mlp"), ("mapped", "logistic"), ("streamed", "mlp")]

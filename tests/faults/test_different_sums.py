@@ -50,6 +50,7 @@ _SAID = {
 }
 
 
+@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize("count", [500, 300_000], ids=["one piece", "several"])
 @pytest.mark.parametrize("how", _SAID)
 def test_ranks_that_sum_different_things(tmp_path, how, count):
@@ -102,6 +103,7 @@ raise SystemExit(run(main, 60))
 """
 
 
+@pytest.mark.slow(but_every=3)
 @pytest.mark.parametrize("step", [1, 4, 9])
 def test_steps_of_sums_in_buckets_are_compared(tmp_path, step):
     """As the ranks see that all are ready with a bucket; beyond the last step nothing differs."""

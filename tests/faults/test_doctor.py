@@ -203,6 +203,7 @@ def test_what_a_machine_lacks(tmp_path):
     assert (code, planted & _faults(found)) == (0, set()), output
 
 
+@pytest.mark.slow(but_every=3)
 @needs_open_mpi
 @pytest.mark.parametrize(
     ("plant", "check", "words"),

@@ -69,6 +69,7 @@ def undisturbed(tmp_path_factory) -> list[str]:
     return _end(jobs.run(2, *_TRAIN, cwd=tmp_path_factory.mktemp("undisturbed")))
 
 
+@pytest.mark.slow(but_every=6)
 @needs_ulfm
 @pytest.mark.parametrize("point", _POINTS)
 @pytest.mark.parametrize("rank", [0, 2])
@@ -119,6 +120,7 @@ def test_nothing_is_left_open(tmp_path, with_ulfm):
     assert last[2] <= first[2], job.text
 
 
+@pytest.mark.slow
 @needs_ulfm
 def test_checkpoints_go_on(tmp_path, with_ulfm):
     """The owner of the folder dies twice; its heirs remove what is old, keep the best epoch, and append to the metrics."""
@@ -154,6 +156,7 @@ def test_checkpoints_go_on(tmp_path, with_ulfm):
     assert text.count('"event": "elastic"') == 2 and '"epoch": 1,' in text
 
 
+@pytest.mark.slow
 @needs_ulfm
 def test_an_error_of_one_rank_ends_the_job(tmp_path, with_ulfm):
     """It is no death: the others would meet the same error."""
@@ -198,6 +201,7 @@ def recoveries():
         )
 
 
+@pytest.mark.slow(but_every=4)
 @needs_ulfm
 @pytest.mark.parametrize("seed", _SEEDS)
 def test_random_kills(tmp_path, with_ulfm, undisturbed, recoveries, seed):
@@ -246,6 +250,7 @@ def _is_rank(process: psutil.Process) -> bool:
     return "lepton_mpi.train" in process.cmdline() and "mpirun" not in process.cmdline()[0]
 
 
+@pytest.mark.slow(but_every=5)
 @pytest.mark.parametrize(
     ("words", "reason"),
     [

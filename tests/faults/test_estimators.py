@@ -36,6 +36,7 @@ def _found(tmp_path, program, ranks=0, warnings="error", **variables):
     return found
 
 
+@pytest.mark.slow(but_every=2)
 @pytest.mark.parametrize("name", ["LeptonClassifier", "LeptonRegressor"])
 @pytest.mark.timeout(300)
 def test_the_checks_of_scikit_learn(name, tmp_path):
@@ -74,6 +75,7 @@ say(best=search.best_params_["leptonclassifier__hidden"], score=search.best_scor
     assert found["classes"] == ["no", "yes"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_same_bits_on_any_number_of_ranks_and_by_the_command_line(tmp_path):
     program = """
@@ -147,6 +149,7 @@ say(loaded=bool((lepton_mpi.load("saved.h5").predict(X) == labels).all()), left=
     assert ended.code == 0, ended.text
 
 
+@pytest.mark.slow
 def test_early_stopping_takes_the_best_epoch(tmp_path):
     program = """
 made = LeptonClassifier(early_stopping=True, n_iter_no_change=4, learning_rate=0.02, epochs=200, validation_fraction=0.25).fit(X, y)
@@ -170,6 +173,7 @@ say(score=made.score(pictures, which), shape=made.predict_proba(pictures[:3]).sh
     assert found["score"] > 0.9 and found["shape"] == [3, 2]
 
 
+@pytest.mark.slow(but_every=2)
 @pytest.mark.parametrize("ranks", [0, 3])
 def test_fit_of_arrays_in_a_job(ranks, tmp_path):
     """Alone and on ranks: the same bits, history and confusion matrix, an exception, and an estimator in each rank."""

@@ -56,6 +56,7 @@ def _train(folder, where: str, action: str, *options: str) -> jobs.Ended:
     return jobs.run(4, *jobs.TRAIN, "--model", f"{path}:network", *options, cwd=folder)
 
 
+@pytest.mark.slow(but_every=2)
 @pytest.mark.parametrize("where", ["forward", "backward"])
 def test_killed(tmp_path, where):
     """All ranks are gone 3 s after a kill -9."""
@@ -68,6 +69,7 @@ def test_killed(tmp_path, where):
     assert not jobs.processes_with(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_hanging(tmp_path):
     """The one that hangs is named, not those that wait for it."""
     job = _train(tmp_path, "forward", "time.sleep(1000)", "--timeout", "3")
@@ -77,6 +79,7 @@ def test_hanging(tmp_path):
     assert "failing.py" in job.err, job.text
 
 
+@pytest.mark.slow
 def test_raising(tmp_path):
     """In any step, the first among them: the error is what is printed."""
     for first, action in (

@@ -45,6 +45,7 @@ def test_exception(tmp_path):
     assert "failing.py" in job.err, job.text
 
 
+@pytest.mark.slow
 def test_exit_of_one_rank(tmp_path):
     job = _train_failing(tmp_path, "os._exit(0)")
     assert job.code != 0, job.text
@@ -60,6 +61,7 @@ def test_hang(tmp_path):
     assert job.text.count("made no progress") == 1, job.text
 
 
+@pytest.mark.slow(but_every=3)
 @pytest.mark.parametrize("seconds", ["1e10", "1e300", "0.5"])
 def test_any_limit_above_0(tmp_path, seconds):
     """Longer than the C library can wait is as good as for ever."""
@@ -124,6 +126,7 @@ _FILES_OF_MPI = (
 )
 
 
+@pytest.mark.slow(but_every=2)
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
 def test_launcher_ends(tmp_path, how):
     """No rank outlives it, and no memory of ours does."""

@@ -124,6 +124,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     _all_gone(tmp_path)
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_ends_the_ranks(tmp_path):
     """The second one comes before they could save, or just after: in both cases all end soon."""
     with _training(tmp_path) as terminal:
@@ -136,6 +137,7 @@ def test_ctrl_c_twice_ends_the_ranks(tmp_path):
     _all_gone(tmp_path)
 
 
+@pytest.mark.slow(but_every=2)
 @pytest.mark.parametrize("how", ["terminal closed", "killed"])
 def test_nothing_outlives_it(tmp_path, how):
     """Ranks that lose their terminal save first; a kill leaves them no time for that, but a whole checkpoint."""

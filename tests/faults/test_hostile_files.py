@@ -56,6 +56,7 @@ def _check_refused(job: jobs.Ended, path: Path) -> str:
     return line
 
 
+@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize("name", SAMPLE)
 def test_one_rank_refuses_it_or_trains(tmp_path, secret, name):
     """Standard error is the one line and nothing else; a file that may be taken trains to the end."""
@@ -71,6 +72,7 @@ def test_one_rank_refuses_it_or_trains(tmp_path, secret, name):
     assert job.err.count("\n") == 1 and job.out == ""
 
 
+@pytest.mark.slow(but_every=3)
 @pytest.mark.parametrize("name", ON_RANKS)
 def test_three_ranks_refuse_it_together(tmp_path, secret, name):
     """One of them finds out, all of them end."""
@@ -83,6 +85,7 @@ def test_three_ranks_refuse_it_together(tmp_path, secret, name):
         _check_refused(job, path)
 
 
+@pytest.mark.slow(but_every=3)
 @pytest.mark.parametrize("attack", ["unpacks not at all", "unpacks to less", "unpacks to more"])
 def test_rows_that_are_streamed_are_not_believed_either(tmp_path, secret, attack):
     """They are unpacked while the job runs, by 3 ranks of which one finds out."""
@@ -124,6 +127,7 @@ def _evaluate(ranks: int, path: Path, *words: str) -> jobs.Ended:
     )
 
 
+@pytest.mark.slow
 def test_hostile_checkpoints_are_refused(tmp_path, secret, trained):
     """By ``evaluate`` and by ``--initial``."""
     path = tmp_path / "hostile.h5"

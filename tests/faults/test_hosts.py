@@ -25,6 +25,7 @@ def _digest_over_hosts(folder, ranks_per_host: list[str], **environment: str) ->
     return jobs.metrics(path)[-1]["weights_digest"]
 
 
+@pytest.mark.slow(but_every=3)
 @pytest.mark.parametrize(
     ("ranks_per_host", "policy"),
     [(["2"], "slot"), (["2"], "node"), (["1", "2"], "slot")],
@@ -40,6 +41,7 @@ def test_hosts_and_the_order_of_ranks_change_no_bit(tmp_path, ranks_per_host, po
     assert found == jobs.metrics(alone)[-1]["weights_digest"]
 
 
+@pytest.mark.slow
 def test_parameters_are_whole_where_they_are_saved(tmp_path):
     """In the middle of an epoch, when sums of many buckets are still on their way, and at the end."""
     alone, path = tmp_path / "alone.jsonl", tmp_path / "hosts.jsonl"
@@ -56,6 +58,7 @@ def test_parameters_are_whole_where_they_are_saved(tmp_path):
         np.testing.assert_array_equal(first.parameters, second.parameters)
 
 
+@pytest.mark.slow
 def test_means_that_overlap_steps_have_the_bits_of_one_host(tmp_path):
     """DiLoCo merges after the same steps, whenever messages come; how much of the exchange was hidden is said where there is one."""
     alone, path = tmp_path / "alone.jsonl", tmp_path / "hosts.jsonl"
@@ -71,6 +74,7 @@ def test_means_that_overlap_steps_have_the_bits_of_one_host(tmp_path):
     assert 0 < last["hidden_share"] <= 1
 
 
+@pytest.mark.slow
 def test_every_model_has_the_digest_of_one_rank_on_two_hosts(tmp_path):
     """Activations, dropout, clipping and regression, with Adam and with momentum, after 3 epochs."""
     program = tmp_path / "runs.py"
@@ -81,6 +85,7 @@ def test_every_model_has_the_digest_of_one_rank_on_two_hosts(tmp_path):
     assert printed_digests(found) == printed_digests(alone.out)
 
 
+@pytest.mark.slow
 def test_ranks_of_several_hosts_meet_within_a_step(tmp_path):
     """For normalisation over all micro-batches, while sums of the step before are on their way."""
     words = ("--model", "cnn", "--norm", "sync_batch", "--bucket-bytes", "3000")
@@ -105,6 +110,7 @@ def test_a_run_of_one_rank_goes_on_over_two_hosts(tmp_path):
     assert end["weights_digest"] == jobs.metrics(alone)[-1]["weights_digest"]
 
 
+@pytest.mark.slow(but_every=2)
 @pytest.mark.parametrize("ranks_per_host", [["2"], ["1", "2"]], ids=["two and two", "one and two"])
 def test_vectors_are_summed_over_hosts(ranks_per_host):
     """Every way to hand one over, on two hosts."""

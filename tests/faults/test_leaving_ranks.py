@@ -58,6 +58,7 @@ def test_an_exception_on_all_ranks_is_shown_once(tmp_path):
     assert job.text.count("ValueError: on purpose") == 1, job.text
 
 
+@pytest.mark.slow(but_every=2)
 @pytest.mark.parametrize("action", ["ctypes.string_at(0)", "os.kill(os.getpid(), signal.SIGABRT)"])
 def test_death_by_a_signal_is_noticed(tmp_path, action):
     """A crash in compiled code, and one that a library ends itself by."""
@@ -70,6 +71,7 @@ def test_death_by_a_signal_is_noticed(tmp_path, action):
 _HOLDS_THE_LOCK = "ctypes.PyDLL(None).sleep(1000)"
 
 
+@pytest.mark.slow(but_every=2)
 @pytest.mark.parametrize("ranks", [(2,), (0, 1, 2, 3)], ids=["one rank", "all ranks"])
 def test_a_hang_that_holds_the_interpreter_lock_is_shown(tmp_path, ranks):
     """No thread of such a rank can run: other ranks of its host report for it, and where there is none, the C library's timers."""
@@ -86,6 +88,7 @@ def test_a_hang_that_holds_the_interpreter_lock_is_shown(tmp_path, ranks):
     assert re.search(r'leaving\.py", line \d+ in loss_and_gradient', where), job.text
 
 
+@pytest.mark.slow
 def test_a_process_alone_that_holds_the_interpreter_lock_ends(tmp_path):
     """Without a launcher, and without another rank to see it."""
     path = tmp_path / "leaving.py"
@@ -98,6 +101,7 @@ def test_a_process_alone_that_holds_the_interpreter_lock_ends(tmp_path):
     assert 3 + 4 < job.seconds < 3 + 9 + 15, job.seconds
 
 
+@pytest.mark.slow
 def test_a_lock_that_is_held_for_a_while_is_no_hang(tmp_path):
     """Longer than the interval of the watchdog, shorter than the limit, again and again: nothing fires."""
     path = tmp_path / "leaving.py"
@@ -129,6 +133,7 @@ def test_a_model_file_may_hold_anything_that_a_module_may(tmp_path):
     assert job.code == 0, job.text
 
 
+@pytest.mark.slow(but_every=2)
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no /dev/shm")
 @pytest.mark.parametrize("action", ["raise ValueError", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_nothing_of_ours_is_left_in_shared_memory(tmp_path, action):

@@ -35,6 +35,7 @@ def _damage(path) -> str:
     return f"{path}: /train/x: rows 3450 to 3499: damaged: its checksum does not fit"
 
 
+@pytest.mark.slow(but_every=2)
 @pytest.mark.parametrize("make_wrong", [_nan, _damage])
 def test_wrong_rows_end_the_job_when_they_are_reached(tmp_path, make_wrong):
     """Windows are small, so that training has begun; the rank that reads them tells, and nobody is left waiting."""

@@ -50,6 +50,7 @@ def _report(folder: Path, rank: int) -> list:
     return json.loads((folder / f"report-{rank}.json").read_text())
 
 
+@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("options", [{}, {"allreduce": "ring"}], ids=["in memory", "by messages"])
 def test_50_fits_in_one_process(tmp_path, ranks, options):

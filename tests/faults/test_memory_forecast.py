@@ -8,6 +8,7 @@ from tests.faults import jobs
 from tests.pages import ROOT
 
 
+@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("validation", ["0", "0.5"])
 def test_the_peak_is_within_5_percent(ranks, validation, tmp_path):
@@ -25,6 +26,7 @@ def test_the_peak_is_within_5_percent(ranks, validation, tmp_path):
     assert row["own"]["vectors"] == 2 * row["own"]["result"]
 
 
+@pytest.mark.slow
 def test_the_prediction_is_printed(tmp_path):
     """Before the first step, with --report-memory, and nowhere else."""
     words = (*jobs.TRAIN, "--epochs", "1")

@@ -48,6 +48,7 @@ def folder(tmp_path_factory):
     return made
 
 
+@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize(("place", "rank"), [("encoding", 0), ("encoding", 2), ("sending", 0), ("sending", 1)])  # fmt: skip
 def test_a_rank_that_is_killed_leaves_no_file(folder, place, rank):
     """The job names it, and a file that was there before stays as it was; the next run ends well."""
@@ -82,6 +83,7 @@ def of_one(folder):
     return _written(folder, 0)
 
 
+@pytest.mark.slow(but_every=3)
 @pytest.mark.parametrize("ranks", [2, 3, 8])
 def test_the_same_bytes_on_any_number_of_ranks(folder, of_one, ranks):
     """In every format."""

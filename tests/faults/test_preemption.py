@@ -46,6 +46,7 @@ def _ranks(process_id: int, word: str) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.slow(but_every=7)
 @pytest.mark.timeout(300)  # its own limits are 90 s for the start and 90 s for the end
 @pytest.mark.parametrize("number", range(_COUNT))
 def test_a_signal_at_a_random_time_leaves_a_checkpoint(tmp_path, number):
@@ -112,6 +113,7 @@ class Asks(QuietHook):
 """
 
 
+@pytest.mark.slow(but_every=2)
 @pytest.mark.parametrize("rank", [0, 3])
 def test_a_rank_of_one_host_stops_those_of_both(tmp_path, rank):
     """Also one that has no connection to the other host."""
@@ -165,6 +167,7 @@ fit(find_learning_rate=True, find_steps=100_000, progress="none", hidden=(8,))
 """
 
 
+@pytest.mark.slow
 def test_a_learning_rate_search_ends_by_a_signal(tmp_path):
     """On all ranks, as training does, with what was not done."""
     (tmp_path / "searches.py").write_text(_SEARCHES)

@@ -58,6 +58,7 @@ _CHANGES = {
 }
 
 
+@pytest.mark.slow(but_every=2)
 @pytest.mark.parametrize("change", _CHANGES)
 @pytest.mark.parametrize("way", ["mapped", "streamed"])
 @pytest.mark.parametrize("file", ["rows.h5", "old.h5"])

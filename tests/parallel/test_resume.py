@@ -144,6 +144,7 @@ def _stops(run: str) -> tuple[int, ...]:
 # -- the same end ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow(but_every=2)
 @pytest.mark.parametrize("name", _RUNS)
 def test_a_run_that_goes_on_ends_like_one_that_was_not_stopped(
     world, images, folder, all_kept, name

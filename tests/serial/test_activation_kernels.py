@@ -88,6 +88,7 @@ def dense_dropout(kind, x, places, w, b, threaded, draw, layer, rows, dropped, n
     kernels.activate_drop_rows(kind, b, draw, layer, rows, dropped, numbers, out, slope)
 
 
+@pytest.mark.slow(but_every=5)
 @dtypes
 @kinds
 @pytest.mark.parametrize("rows", [1, 5])

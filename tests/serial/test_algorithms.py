@@ -474,6 +474,7 @@ def test_symmetric_means_that_all_ranks_do_the_same(algorithm, world_size):
     assert len(doings) == 1
 
 
+@pytest.mark.slow(but_every=5)
 @few_ranks
 @every_algorithm
 def test_the_elements_sent_are_the_elements_counted(algorithm, world_size):
@@ -578,6 +579,7 @@ def _run_all_lengths(algorithm, world_size, rendezvous, fill, dtype=np.float64):
     return {count: [results[count] for results in by_rank] for count in lengths(world_size)}
 
 
+@pytest.mark.slow(but_every=4)
 @both_ways_to_send
 @few_ranks
 @every_allreduce
@@ -617,6 +619,7 @@ def _tree_sum(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0]
 
 
+@pytest.mark.slow(but_every=3)
 @few_ranks
 @every_allreduce
 def test_all_ranks_get_the_same_bits(algorithm, world_size):

@@ -160,6 +160,7 @@ def test_sizes_of_rows():
 # -- kernels against their twins -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow(but_every=5)
 @types
 @images
 @pytest.mark.parametrize("flip", [False, True])

@@ -44,6 +44,7 @@ def _scratch(channels: int, dtype) -> tuple[np.ndarray, np.ndarray]:
     return np.full(memory["wide"].shape, np.nan, dtype), np.full(memory["totals"].shape, np.nan)
 
 
+@pytest.mark.slow(but_every=4)
 @dtypes
 @relu
 @pytest.mark.parametrize(("places", "channels"), SIZES)
@@ -70,6 +71,7 @@ def test_batch_kernels_match_their_twins(dtype, with_relu, places, channels):
         _check(kernels.normalise_gradient, twin_gradient, (*given, totals, slope), outs, terms)
 
 
+@pytest.mark.slow(but_every=4)
 @dtypes
 @relu
 @pytest.mark.parametrize(("rows", "places", "groups", "each"), [(0, 2, 1, 3), (1, 1, 1, 4), (3, 5, 2, 3), (2, 67, 4, 8), (4, 3, 3, 100)])  # fmt: skip
@@ -111,6 +113,7 @@ PARTS = {
 }
 
 
+@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize(("part", "shape"), PARTS.values(), ids=PARTS)
 @pytest.mark.parametrize("rows", [0, 1, 7])
 def test_gradients_are_the_slopes_of_the_loss(part, shape, rows):

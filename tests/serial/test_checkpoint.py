@@ -341,6 +341,7 @@ def test_arrays_of_another_kind_are_refused(tmp_path, file, place, value, words)
     assert words in _refusal(_changed(tmp_path, file, _set(place, value)))
 
 
+@pytest.mark.slow(but_every=5)
 @pytest.mark.parametrize("attack", attacks.ANYWHERE, ids=lambda attack: attack.__name__)
 def test_hostile_checkpoints_are_refused(tmp_path, file, attack):
     """What must not be in a data file must not be in a checkpoint, whatever its digest says."""

@@ -88,6 +88,7 @@ def vectors(draw, dtype, special=False) -> np.ndarray:
     return x.astype(dtype)
 
 
+@pytest.mark.slow(but_every=5)
 @codecs
 @dtypes
 @given(data=st.data())
@@ -109,6 +110,7 @@ def test_what_is_decoded_has_the_bits_of_the_twin(text, dtype, data):
     np.testing.assert_array_equal(residual, y - expected)
 
 
+@pytest.mark.slow(but_every=5)
 @codecs
 @dtypes
 @given(data=st.data())
@@ -124,6 +126,7 @@ def test_nothing_is_lost(text, dtype, data):
     np.testing.assert_allclose(total + residual, 5 * x.astype(float), rtol=0, atol=bound)
 
 
+@pytest.mark.slow(but_every=5)
 @codecs
 @dtypes
 @given(data=st.data())
@@ -137,6 +140,7 @@ def test_no_number_and_infinity_stay_visible(text, dtype, data):
         np.testing.assert_array_equal(np.isinf(found), np.isinf(x))
 
 
+@pytest.mark.slow(but_every=5)
 @codecs
 @dtypes
 @given(data=st.data())
@@ -205,6 +209,7 @@ print(CONVERTS_FP16 and platform.machine() == "x86_64", ROWS)
 """
 
 
+@pytest.mark.slow(but_every=2)
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

@@ -163,6 +163,7 @@ def test_a_pair_of_hosts_has_the_bits_of_three_steps_in_half_the_messages(count)
         assert few == -(-4 * count // SEGMENT_BYTES) and (few < many or count < 2)
 
 
+@pytest.mark.slow(but_every=5)
 @codecs
 @pytest.mark.parametrize("rendezvous", [False, True])
 @pytest.mark.parametrize("counts", [[1, 2, 1], [1, 2]], ids=str)
@@ -174,6 +175,7 @@ def test_an_exchange_that_is_polled_has_the_bits_of_one_that_runs(text, rendezvo
         assert sent == also_sent
 
 
+@pytest.mark.slow(but_every=5)
 @codecs
 @pytest.mark.parametrize("runs_at_random", [False, True])
 def test_a_warm_up_sums_vectors_as_they_are(text, runs_at_random, monkeypatch):
@@ -233,6 +235,7 @@ def test_bytes_sent_are_those_of_the_formula(text, hosts):
         assert sent == expected
 
 
+@pytest.mark.slow(but_every=5)
 @codecs
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_no_number_on_one_host_is_none_on_all(text, value, monkeypatch):

@@ -146,6 +146,7 @@ def test_a_sequence_is_an_image_of_height_1():
     assert (changed[:, 5:] != out[:, 5:]).all()
 
 
+@pytest.mark.slow(but_every=5)
 @pytest.mark.parametrize("rows", [0, 1, 4])
 @cases
 def test_gradients_are_the_slopes_of_the_loss(rows, window, groups, shape, outputs):

@@ -58,6 +58,7 @@ MODELS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow(but_every=5)
 @pytest.mark.parametrize(("name", "shape", "options"), MODELS.values(), ids=MODELS)
 @pytest.mark.parametrize("rows", [0, 1, 4])
 def test_gradients_are_the_slopes_of_the_loss(name, shape, options, rows):

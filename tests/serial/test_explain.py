@@ -70,6 +70,7 @@ def test_the_ring_of_three_is_told_step_by_step():
     assert explain(["ring", "--ranks", "3", "--count", "7"]) == RING_OF_3
 
 
+@pytest.mark.slow(but_every=7)
 @pytest.mark.parametrize("ranks", [1, 2, 5, 8, 16, 17, 64])
 @pytest.mark.parametrize(
     "collective, algorithm", EVERY, ids=lambda value: getattr(value, "name", None)
@@ -181,6 +182,7 @@ def test_explaining_starts_neither_mpi_nor_numpy():
 # The picture
 
 
+@pytest.mark.slow(but_every=7)
 @pytest.mark.parametrize("ranks", [1, 2, 5, 16])
 @pytest.mark.parametrize(
     "collective, algorithm", EVERY, ids=lambda value: getattr(value, "name", None)

@@ -44,6 +44,7 @@ def test_every_built_in_model_is_tried():
 # -- ONNX --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow(but_every=5)
 @every_case
 @dtypes
 def test_onnxruntime_predicts_what_the_engine_predicts(tmp_path, case, dtype):
@@ -95,6 +96,7 @@ def test_positions_of_a_gpt_are_a_dimension_of_any_size(tmp_path, dtype):
             check_close(short, whole[:, : position + 1], dtype)
 
 
+@pytest.mark.slow(but_every=3)
 @pytest.mark.parametrize("name", ["mlp targets", "linear", "wide_and_deep targets", "cnn batch"])
 @dtypes
 def test_preprocessing_is_in_the_graph(tmp_path, name, dtype):

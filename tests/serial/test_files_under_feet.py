@@ -53,6 +53,7 @@ def test_files_with_and_without_checksums_are_read_alike(prepared, way):
             assert np.array_equal(out, x[start:stop].astype(kind))
 
 
+@pytest.mark.slow(but_every=3)
 @pytest.mark.parametrize("way", ["memory", "mapped", "streamed"])
 def test_every_flip_in_rows_is_found(prepared, copied, way):
     """32 of 32, with file, data set and rows; in the file without checksums none would be."""

@@ -145,6 +145,7 @@ def test_what_is_before_all_that_is_trained_has_no_backward_pass():
         assert np.isnan(array).all() == (name in network.frozen), name
 
 
+@pytest.mark.slow(but_every=5)
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_may_be_frozen_up_to_any_layer(name):
     """What is trained has the bits that it has with all of it, wherever the cut is; running statistics are left alone."""
@@ -208,6 +209,7 @@ def _first_step(model) -> None:
 # -- updates -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow(but_every=5)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", names.OPTIMIZERS)
 def test_no_rule_touches_what_is_frozen(name, dtype):

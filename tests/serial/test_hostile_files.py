@@ -42,6 +42,7 @@ def test_there_are_a_thousand(tmp_path):
     assert names == [case.name for case in hostile_outcomes.all_cases(tmp_path / "secret0.h5")]
 
 
+@pytest.mark.slow
 def test_each_is_refused_in_one_line_or_is_what_it_was(outcomes):
     """What must be refused is, what is under checksums is refused or whole, and no line tells of the secret."""
     assert [outcome for outcome in outcomes if not outcome["is_right"]] == []

@@ -163,6 +163,7 @@ def _of_all(look: Callable[[Path], Iterable[object]]) -> dict[str, list[object]]
     return {name: wrong for name, wrong in found.items() if wrong}
 
 
+@pytest.mark.slow
 def test_libraries_are_imported_only_where_they_belong():
     """MPI, HDF5 and Numba each have their few places. Imports for types alone do not count."""
 
@@ -286,6 +287,7 @@ def test_every_module_says_what_it_is():
     assert _of_all(lambda m: [] if ast.get_docstring(_tree(m)[1]) else ["no docstring"]) == {}
 
 
+@pytest.mark.slow
 def test_functions_and_modules_are_short():
     """No function over 60 lines, no module over 400: past that it is two ideas."""
 
@@ -338,6 +340,7 @@ def _private_of_others(path: Path) -> list[str]:
 _OF_NAMED_TUPLES = {"_fields", "_field_defaults", "_make", "_replace", "_asdict"}
 
 
+@pytest.mark.slow
 def test_private_names_stay_in_their_module():
     """What another module needs is public."""
     found = {path.as_posix(): _private_of_others(path) for path in _FILES}

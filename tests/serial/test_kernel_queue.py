@@ -106,6 +106,7 @@ def _ended(process: subprocess.Popen) -> tuple[list[tuple[str, float, float]], i
     return compiled, progress
 
 
+@pytest.mark.slow(but_every=3)
 @pytest.mark.parametrize("cores", [1, 2, 3])
 def test_each_kernel_is_compiled_by_one_process(folder, cores):
     """And by at most as many at once as there are cores; every process is told of progress."""
@@ -142,6 +143,7 @@ def test_a_process_that_dies_while_it_compiles_holds_nobody_up(folder):
     assert [name for name, _, _ in compiled] == [f"kernel_{number}" for number in range(_COUNT)]
 
 
+@pytest.mark.slow
 def test_a_process_that_is_suspended_while_it_compiles_is_not_waited_for_for_ever(folder):
     """It keeps its lock and its place; another job compiles all the same, once it has waited for long."""
     suspended = _start(folder, hanging="kernel_0", cores=1)
@@ -156,6 +158,7 @@ def test_a_process_that_is_suspended_while_it_compiles_is_not_waited_for_for_eve
         suspended.communicate()
 
 
+@pytest.mark.slow(but_every=2)
 @pytest.mark.parametrize("place", ["nowhere", "no room"])
 def test_where_nothing_can_be_stored_every_process_compiles(folder, place):
     """And the job goes on."""
@@ -174,6 +177,7 @@ def test_where_nothing_can_be_stored_every_process_compiles(folder, place):
         assert len(compiled) == progress == _COUNT
 
 
+@pytest.mark.slow
 def test_a_file_that_was_damaged_meanwhile_is_replaced(folder):
     """By one process again."""
     _ended(_start(folder))

@@ -133,6 +133,7 @@ def test_attention_matches_its_twin(dtype, causal, rows, heads, groups, size, le
     _check(attention_kernels.attention_gradient, twin, given, (grad,), terms)
 
 
+@pytest.mark.slow(but_every=3)
 @dtypes
 @pytest.mark.parametrize(
     ("count", "width", "values"), [(0, 3, 4), (1, 1, 1), (9, 5, 3), (130, 16, 1100)]
@@ -211,6 +212,7 @@ def _check_gradient(network: Network, rows: int) -> None:
     check_slopes(network, rows, 1_000_000, _batch(network, rows), moved=0.4, step=1e-4)
 
 
+@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize(("part", "length"), PARTS.values(), ids=PARTS)
 @pytest.mark.parametrize("rows", [0, 1, 4])
 def test_gradients_are_the_slopes_of_the_loss(part, length, rows):

@@ -136,6 +136,7 @@ _ALL = 1_000_000
 HEADS = {"cross entropy": CrossEntropy(), "squared error": SquaredError(), "huber": Huber(0.7)}
 
 
+@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize(("part", "shape"), PARTS.values(), ids=PARTS)
 @pytest.mark.parametrize("rows", [0, 1, 7])
 def test_gradients_are_the_slopes_of_the_loss(part, shape, rows):

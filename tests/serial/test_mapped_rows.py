@@ -62,6 +62,7 @@ def test_one_process_of_a_host_speaks(tmp_path):
     assert found == (3, "", "")
 
 
+@pytest.mark.slow(but_every=2)
 @pytest.mark.parametrize(
     "action",
     [

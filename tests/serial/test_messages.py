@@ -45,6 +45,7 @@ def _sums(
     return run_ranks(ThreadWorld(world_size, rendezvous=rendezvous), rank_sums)
 
 
+@pytest.mark.slow(but_every=5)
 @pytest.mark.parametrize(("algorithm", "world_size", "rendezvous"), CASES)
 def test_whole_numbers_are_summed_exactly_twice_in_a_row(algorithm, world_size, rendezvous):
     """Every rank's buffer becomes the closed form of the sum, and on a second run ``world_size`` times that."""

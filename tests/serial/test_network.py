@@ -171,6 +171,7 @@ def test_no_two_arrays_that_live_at_once_share_memory(graph, recompute):
             assert buffer.offset + buffer.byte_count <= plan.arena_bytes
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(graph=graphs(), recompute=st.integers(0, 3))
 def test_dead_memory_decides_nothing_and_recomputation_changes_no_bit(graph, recompute):
@@ -184,6 +185,7 @@ def test_dead_memory_decides_nothing_and_recomputation_changes_no_bit(graph, rec
         assert run.gradient.tobytes() == plain.gradient.tobytes()
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(graph=graphs())
 def test_packed_plans_round_what_is_kept_and_nothing_else(graph):

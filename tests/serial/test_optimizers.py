@@ -426,6 +426,7 @@ def test_schedules_of_runs_that_an_earlier_version_began():
         assert [one(step + 1) for step in range(5, 50)] == [before(step) for step in range(5, 50)]
 
 
+@pytest.mark.slow(but_every=4)
 @pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="looks for x86-64 instructions"
 )

@@ -64,6 +64,7 @@ def test_nan_is_the_largest_number():
     assert np.isnan(out[0, 0]) and taken[0, 0] == 1
 
 
+@pytest.mark.slow(but_every=5)
 @pytest.mark.parametrize("kind", [MaxPool, AveragePool])
 @pytest.mark.parametrize("rows", [0, 1, 4])
 @cases

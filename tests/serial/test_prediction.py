@@ -35,6 +35,7 @@ FAMILIES = [
 ]
 
 
+@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize(("data", "options"), FAMILIES, ids=lambda v: str(v)[:40])
 def test_the_accuracy_of_what_is_written_is_that_of_evaluate(tmp_path, data, options):
     """Of every family of classes; the probabilities add up to 1, and the class has the largest."""

@@ -257,6 +257,7 @@ def test_several_targets(tmp_path):
     )  # whole numbers are targets, too, if they are said to be
 
 
+@pytest.mark.slow
 def test_a_gzipped_table_of_images(tmp_path):
     """785 columns, the label first, as MNIST circulates; read block by block, uint8 in the file."""
     x, y = images(400, (28, 28))

@@ -83,6 +83,7 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(byte_pair_streams, "_BATCH_LENGTH", 100)
 
 
+@pytest.mark.slow(but_every=5)
 @pytest.mark.parametrize("name", ODD)
 @pytest.mark.parametrize("split", ["1", "0.7,0.2,0.1"])
 def test_vocabulary_and_ids_are_those_of_the_library(tmp_path, name, split, small_pieces):

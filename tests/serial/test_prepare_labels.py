@@ -48,6 +48,7 @@ def _labels(kind: str, folder):
     return path
 
 
+@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize("labels", ["npy", "npz", "h5", "idx", "mat", "txt"])
 @pytest.mark.parametrize("features", ["hdf5", "npy", "npz", "csv"])
 def test_labels_of_a_file_join_the_rows_of_another(tmp_path, features, labels):

@@ -92,6 +92,7 @@ PARTS = {
 }
 
 
+@pytest.mark.slow(but_every=5)
 @pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
 @pytest.mark.parametrize("shape", [(1, 3), (5, 2)], ids=["one step", "five steps"])
 @pytest.mark.parametrize("rows", [0, 1, 4])

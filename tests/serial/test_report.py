@@ -161,6 +161,7 @@ def test_other_files_are_refused(tmp_path, text):
 _VALUES = [None, "text", -1, 1e400, [1], {"a": 1}, True, [[None]], 10**400, [{"rank": 0}], ["x"]]
 
 
+@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize("value", _VALUES, ids=repr)
 def test_values_of_any_type_make_a_page(tmp_path, value):
     """Whoever wrote the file may have written anything in the place of anything."""
@@ -219,6 +220,7 @@ def test_many_ranks_have_bars_for_some(tmp_path, ranks):
     assert f"rank {ranks - 1}, node{ranks - 1}" in made.text
 
 
+@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize("count", [2, 30, 31, 100, 101])
 def test_confusion_of_any_size(tmp_path, count):
     """With counts in cells, or drawn with the largest errors listed; a matrix that there is not is not invented."""

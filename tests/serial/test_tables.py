@@ -223,6 +223,7 @@ def test_blocks_are_of_one_file_and_of_whole_chunks(tmp_path, block_bytes):
         assert block_bytes > 1 or start + 2 + number >= blocks[blocks > start][0]
 
 
+@pytest.mark.slow
 def test_more_files_than_may_be_open_at_first(tmp_path):
     """The limit is raised where that is allowed; where it is not, a line says so."""
     x, y = table(2)

@@ -128,6 +128,7 @@ def test_a_file_that_is_no_json_of_one_is_refused(tmp_path, content):
             prepare(tmp_path / "a.txt", tmp_path / "a.h5", "--tokenizer", tmp_path / place)
 
 
+@pytest.mark.slow(but_every=5)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_one_in_a_data_file_is_refused(tmp_path, name):
     """By --like, which alone of prepare uses it."""

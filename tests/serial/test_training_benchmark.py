@@ -280,6 +280,7 @@ def test_the_table_says_where_ranks_share_their_rows():
     assert second.startswith("|  | 2 |")
 
 
+@pytest.mark.slow
 def test_a_peer_that_cannot_be_installed_is_left_out_with_one_line(tmp_path, capfd):
     """It says which, what was wanted and why; its program is not started."""
     environment = Environment(tmp_path / "environment", (str(tmp_path / "no-such-package"),))

@@ -90,6 +90,7 @@ FILTERS = {
 }
 
 
+@pytest.mark.slow(but_every=5)
 @pytest.mark.parametrize(
     "order",
     [

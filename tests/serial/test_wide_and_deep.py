@@ -168,6 +168,7 @@ MODELS = {
 }
 
 
+@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize(("facts", "options"), MODELS.values(), ids=MODELS)
 @pytest.mark.parametrize("rows", [0, 1, 4])
 def test_gradients_are_the_slopes_of_the_loss(facts, options, rows):
