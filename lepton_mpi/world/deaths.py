@@ -14,7 +14,9 @@ import signal
 import struct
 from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar
 
+_STANDARD_ERROR = 2
 # ``struct pidfd_info`` in its first version: 64 bytes, the wanted parts first, and the exit status behind 14 numbers.
 _PIDFD_GET_INFO, _PIDFD_INFO_EXIT, _INFO_BYTES = 0xC040FF0B, 8, 64
 _STATUS_AT = 60
@@ -138,7 +140,9 @@ def _lines(path: Path) -> list[str]:
 class CrashStacks:
     """Where the ranks of a host leave their stacks when they crash, and what this rank reads there of another one.
 
-    A rank alone leaves it on standard error, since nobody would read it. Does nothing where ``faulthandler`` is at work already.
+    A rank alone leaves it on standard error, since nobody would read it. Does nothing where somebody else has enabled ``faulthandler``.
+    Once enabled here it stays so, and writes to standard error after ``close``: to disable it would also take away a handler that
+    came later for one of its signals, such as SIGBUS.
 
     Parameters
     ----------
@@ -148,6 +152,8 @@ class CrashStacks:
         This rank's.
     """
 
+    _has_enabled: ClassVar[bool] = False
+
     def __init__(self, process_ids: list[int], files: list[int], local_rank: int) -> None:
         self._opened: list[int] = []
         if len(process_ids) > 1:
@@ -156,13 +162,14 @@ class CrashStacks:
                 with suppress(OSError):  # no room for more descriptors: a report without a stack
                     opened = os.open(f"/proc/{process_id}/fd/{file}", os.O_RDONLY | os.O_CLOEXEC)
                 self._opened.append(opened)
-        self._is_ours = not faulthandler.is_enabled()
+        self._is_ours = CrashStacks._has_enabled or not faulthandler.is_enabled()
         if self._is_ours:
             with suppress(OSError, ValueError, AttributeError, RuntimeError):  # closed, or no file
                 if self._opened:
                     faulthandler.enable(file=files[local_rank], all_threads=False)
                 else:
                     faulthandler.enable(all_threads=False)
+                CrashStacks._has_enabled = True
 
     def of(self, local_rank: int) -> str:
         """What a rank has left; empty if it has not crashed."""
@@ -173,8 +180,9 @@ class CrashStacks:
 
     def close(self) -> None:
         """Nothing is left any more."""
-        if self._is_ours:
-            faulthandler.disable()
+        if self._is_ours and faulthandler.is_enabled():
+            # The file's descriptor may soon be another file's.
+            faulthandler.enable(file=_STANDARD_ERROR, all_threads=False)
         for file in self._opened:
             if file >= 0:
                 os.close(file)

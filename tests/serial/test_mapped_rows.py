@@ -85,3 +85,36 @@ def test_what_is_given_back_is_forgotten(tmp_path):
     )
     code, said, _ = _ended(tmp_path, action)
     assert (code, said) == (3, "lepton_mpi: " + _LINE.format(who="", name="again", row=0))
+
+
+# What ``World`` does at its begin and its end; a memfd in place of its file of stacks.
+_WORLDS = """
+from lepton_mpi.world.deaths import CrashStacks
+def world():
+    file = os.memfd_create("stacks")
+    return CrashStacks([os.getpid()] * 2, [file] * 2, 0)
+"""
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        "world().close(); rows = named('rows'); world()",
+        "first = world(); rows = named('rows'); first.close(); second = world()",
+        "first = world(); rows = named('rows'); first.close()",
+        "first = world(); first.close(); second = world(); rows = named('rows')",
+    ],
+)
+def test_a_row_that_is_gone_after_another_world(tmp_path, action):
+    """``faulthandler`` handles SIGBUS, too, and of a world that has ended it must not take ours with it."""
+    program = f"{_WORLDS}{action}; os.truncate('rows', 8000); rows.sum()"
+    found = _ended(tmp_path, program)
+    assert found == (3, "lepton_mpi: " + _LINE.format(who="", name="rows", row=8), "")
+
+
+def test_other_faults_end_between_two_handlers_that_know_each_other(tmp_path):
+    """Ours, ``faulthandler``'s above it, ours again: each puts the one below back."""
+    action = "first = world(); again = named('again'); os.truncate('other', 0); other[5000]"
+    code, said, _ = _ended(tmp_path, _WORLDS + action)
+    assert code == -signal.SIGBUS
+    assert "lepton_mpi" not in said

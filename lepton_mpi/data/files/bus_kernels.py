@@ -5,10 +5,11 @@ what is mapped, prints one line with file, data set and row, and ends the proces
 
     words 0 to 15   the number of mappings; room for a LINE; the text AFTER a row's number; where the address of the word is by which a
                     host's ranks tell each other that one has reported, and what it is then; the exit code; the handler BEFORE this one;
-                    microseconds of PATIENCE before the end
+                    microseconds of PATIENCE before the end; the FIRST of the handlers before this one; whether a fault was PASSED_ON
     from 16 on      ROW words for each mapping: addresses [FROM, TO), bytes of a row, the text before the row's number
 
-A fault at any other address is not ours: the handler that was there before is put back, and the instruction fails again.
+A fault at any other address is not ours: the handler that was there before is put back, and the instruction fails again. That handler may have
+found this one when it came, and put it back in turn: then it is the first one's.
 """
 
 from llvmlite import ir
@@ -20,6 +21,7 @@ from lepton_mpi.kernels.compiling import callback, inner
 from lepton_mpi.kernels.intrinsics import copy_bytes, words_at
 
 COUNT, LINE, AFTER, AFTER_BYTES, REPORTED_AT, REPORTED, EXIT_CODE, BEFORE, PATIENCE = range(9)
+FIRST, PASSED_ON = 9, 10
 HEAD = 16
 FROM, TO, ROW_BYTES, TEXT, TEXT_BYTES = range(5)
 ROW = 8
@@ -111,7 +113,8 @@ def on_bus_error(number, told, context):
                 _print_line(table, row, (address - row[FROM]) // row[ROW_BYTES])
             _sleep(table[PATIENCE])
             _end(table[EXIT_CODE])
-    _set_action(number, table[BEFORE], 0)
+    _set_action(number, table[FIRST] if table[PASSED_ON] else table[BEFORE], 0)
+    table[PASSED_ON] = 1
     if not 0 < words_at(told, _CODE + 1)[_CODE] & 0xFFFFFFFF < 1 << 31:
         _raise(number)  # nothing has failed that would fail again: somebody has sent the signal
     return 0
