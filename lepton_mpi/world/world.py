@@ -24,6 +24,7 @@ import numpy as np
 
 from lepton_mpi import early_signals, launcher, report_word
 from lepton_mpi.errors import ConfigurationError, LeptonError, RankError
+from lepton_mpi.wording import WARNING
 from lepton_mpi.world import deaths, exits, heartbeats, leftovers, pages, shared_memory, witness
 from lepton_mpi.world.backstop import Backstop
 from lepton_mpi.world.deaths import CrashStacks, MemoryKills
@@ -222,7 +223,7 @@ class World(RankGroup):
                 self._witness = witness.start(self._host.to_json(0), self._file)
         if self._links.unwatched and self.rank == 0:
             print(
-                f"lepton_mpi: no TCP connection to {', '.join(self._links.unwatched)}: if a host is lost, only --timeout "
+                f"{WARNING}no TCP connection to {', '.join(self._links.unwatched)}: if a host is lost, only --timeout "
                 "ends the job",
                 file=sys.stderr,
             )
