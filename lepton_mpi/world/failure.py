@@ -116,14 +116,16 @@ class Failure:
         An empty report is for a failure that another host reports. The launcher of this host has ``launcher_seconds`` to end.
         ``details`` are for the file of this rank.
         """
-        exit_code = report_word.code_of(int(self._reported[0])) or exit_code
-        _end_process_soon(exit_code)
+        end = ProcessEnd(report_word.code_of(int(self._reported[0])) or exit_code)
         self._tell_hosts()
         self._keep(details or report)
         fcntl.flock(self._lock_file, fcntl.LOCK_EX)  # Linux takes it back from a rank that dies
         first = not self._reported[0]
         if first:
             self._reported[0] = report_word.reported_with(exit_code)
+        else:  # perhaps only since this rank began to fail
+            exit_code = report_word.code_of(int(self._reported[0])) or exit_code
+            end.exit_with(exit_code)
         if first and report:
             with suppress(
                 OSError, ValueError, AttributeError
@@ -220,10 +222,27 @@ def end_child(error: BaseException | None) -> NoReturn:
     os._exit(code if isinstance(code, int) else 0)
 
 
-def _end_process_soon(exit_code: int) -> None:
-    with suppress(OSError):  # no room for timers: then MPI's abort has to do
-        Timer.calling("_exit", exit_code).set(_EXIT_SECONDS)
-        Timer.killing(signal.SIGKILL).set(_KILL_SECONDS)
+class ProcessEnd:
+    """The timers that end this process in any case, the first one with an exit code."""
+
+    def __init__(self, exit_code: int) -> None:
+        self._exit_at = time.monotonic() + _EXIT_SECONDS
+        self._timer: Timer | None = None
+        self._exit_code: int | None = None
+        self.exit_with(exit_code)
+        with suppress(OSError):  # no room for timers: then MPI's abort has to do
+            Timer.killing(signal.SIGKILL).set(_KILL_SECONDS)
+
+    def exit_with(self, exit_code: int) -> None:
+        """From now on, at the same time as before."""
+        if exit_code == self._exit_code:
+            return
+        with suppress(OSError):
+            timer, before = Timer.calling("_exit", exit_code), self._timer
+            timer.set(max(0.001, self._exit_at - time.monotonic()))
+            self._timer, self._exit_code = timer, exit_code
+            if before:
+                before.close()
 
 
 def _abort(exit_code: int) -> None:

@@ -71,12 +71,13 @@ def _set_table_address(typing_context, address):
 
 
 @intrinsic
-def _exchange(typing_context, address, value):
-    """Put ``value`` to ``address``, and return what was there, as one step."""
+def _put_if_zero(typing_context, address, value):
+    """Put ``value`` to ``address`` where 0 is, and return what was there, as one step."""
 
     def generate(context, builder, signature, arguments):
         pointer = builder.inttoptr(arguments[0], _word.as_pointer())
-        return builder.atomic_rmw("xchg", pointer, arguments[1], "seq_cst")
+        found = builder.cmpxchg(pointer, _word(0), arguments[1], "seq_cst", "seq_cst")
+        return builder.extract_value(found, 0)
 
     return types.int64(types.int64, types.int64), generate
 
@@ -108,11 +109,14 @@ def on_bus_error(number, told, context):
     for mapping in range(table[COUNT]):
         row = words_at(_table_address() + 8 * (HEAD + ROW * mapping), ROW)
         if row[FROM] <= address < row[TO]:
-            word = words_at(table[REPORTED_AT], 1)[0]
-            if word == 0 or _exchange(word, table[REPORTED]) == 0:
+            word, before = words_at(table[REPORTED_AT], 1)[0], 0
+            if word != 0:
+                before = _put_if_zero(word, table[REPORTED])
+            if before == 0:
                 _print_line(table, row, (address - row[FROM]) // row[ROW_BYTES])
             _sleep(table[PATIENCE])
-            _end(table[EXIT_CODE])
+            code = before // 256  # as ``report_word.code_of``
+            _end(code if code > 0 else table[EXIT_CODE])
     _set_action(number, table[FIRST] if table[PASSED_ON] else table[BEFORE], 0)
     table[PASSED_ON] = 1
     if not 0 < words_at(told, _CODE + 1)[_CODE] & 0xFFFFFFFF < 1 << 31:
