@@ -5,6 +5,7 @@ import os
 import threading
 import time
 import traceback
+from contextlib import suppress
 from typing import ClassVar
 
 import numpy as np
@@ -156,6 +157,45 @@ def test_a_rank_that_waits_for_the_first_ends_with_its_code(two_ranks, monkeypat
     late.join()
     assert codes == [3] and _NoTimer.codes == [3]
     assert capsys.readouterr().err == ""
+
+
+def test_a_folder_that_hangs_keeps_no_report(two_ranks, monkeypatch, tmp_path, capsys):
+    """A pipe that nobody reads cannot be opened; nor does the end of the job wait for it."""
+    monkeypatch.setenv("LEPTON_REPORTS", str(tmp_path))
+    monkeypatch.setattr(failure, "_KEEP_SECONDS", 0.1, raising=False)
+    os.mkfifo(tmp_path / "rank-0.txt")
+    ranks, _ = two_ranks
+    failing = threading.Thread(target=ranks[0].fail, args=("the cause",), daemon=True)
+    failing.start()
+    failing.join(10)
+    has_ended = not failing.is_alive()
+    with open(tmp_path / "rank-0.txt") as pipe:  # lets go of whoever waits
+        assert pipe.read() == "the cause\n"
+    assert has_ended
+    assert capsys.readouterr().err == "the cause\n"
+
+
+def test_an_output_that_nobody_reads_keeps_no_report(two_ranks, monkeypatch, capsys):
+    """Standard output is flushed first, to stand before the report."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(1 << 16))
+    os.set_blocking(writer, True)
+    monkeypatch.setattr(failure, "_FLUSH_SECONDS", 0.1, raising=False)
+    ranks, _ = two_ranks
+    with open(writer, "w") as output:
+        output.write("a line")
+        monkeypatch.setattr("sys.stdout", output)
+        failing = threading.Thread(target=ranks[0].fail, args=("the cause",), daemon=True)
+        failing.start()
+        failing.join(10)
+        has_ended = not failing.is_alive()
+        os.read(reader, 1 << 20)
+    os.close(reader)
+    assert has_ended
+    assert capsys.readouterr().err == "the cause\n"
 
 
 def test_whole_tracebacks_are_kept_where_they_are_wanted(two_ranks, monkeypatch, tmp_path, capsys):
