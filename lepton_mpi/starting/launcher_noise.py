@@ -18,7 +18,7 @@ _OURS = b"lepton_mpi:"
 _WARNING = b"lepton_mpi: warning: "
 # A rank has died, or hangs: reports that end a job with exit code 5. Of launchers some have that code then, others 128 + the signal's
 # number, the number alone, or the code of the rank that died, 0 even.
-_DEATH = re.compile(rb"lepton_mpi: ranks? .*( died: | made no progress for )")
+_DEATH = re.compile(rb"lepton_mpi: (one of )?ranks? .*( died: | made no progress for )")
 _BEGIN_BYTES = 400
 _RULE = re.compile(rb"-{74}|={60,90}")
 _RULE_BEGINS = (b"-" * 74, b"=" * 60)

@@ -14,8 +14,13 @@ import signal
 import struct
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+if TYPE_CHECKING:
+    from lepton_mpi.world.heartbeats import Heartbeat, Host
+
+# Of ranks that a launcher ends, as nobody knows how they ended, or by its signals.
+_BY_LAUNCHERS = (None, signal.SIGKILL, signal.SIGTERM)
 _STANDARD_ERROR = 2
 # ``struct pidfd_info`` in its first version: 64 bytes, the wanted parts first, and the exit status behind 14 numbers.
 _PIDFD_GET_INFO, _PIDFD_INFO_EXIT, _INFO_BYTES = 0xC040FF0B, 8, 64
@@ -103,6 +108,52 @@ def causes(status: int | None, memory_kills: MemoryKills) -> str:
     if status in (None, signal.SIGKILL):
         found.append(memory_kills.text())
     return "".join(f", {text}" for text in found if text)
+
+
+class Ended(NamedTuple):
+    """A rank of the host that has ended before its time.
+
+    Attributes
+    ----------
+    local_rank : int
+    status : int or None
+        See ``wait_status``.
+    stack : str
+        What ``faulthandler`` has written of it.
+    """
+
+    local_rank: int
+    status: int | None
+    stack: str
+
+
+def first_of(ended: list[Ended]) -> list[Ended]:
+    """Of ranks that were found dead together the one that has died by itself; all of them where nothing tells it.
+
+    Launchers end the other ranks within milliseconds, and descriptors have no order.
+    """
+    for found in (
+        [each for each in ended if each.stack],
+        [each for each in ended if each.status not in _BY_LAUNCHERS],
+    ):
+        if found:
+            return found[:1]
+    return ended
+
+
+def report(
+    host: Host,
+    beats: list[Heartbeat],
+    ended: list[Ended],
+    memory_kills: MemoryKills,
+    place: str = "",
+) -> list[str]:
+    """Lines of ``Host.death_report`` on ranks that were found dead together; ``beats`` by local rank."""
+    named = first_of(ended)
+    statuses = [each.status for each in named if each.status is not None]
+    why = causes(statuses[0] if statuses else None, memory_kills)
+    local_ranks = [each.local_rank for each in named]
+    return host.death_report(local_ranks, beats, why, named[0].stack, place)
 
 
 def _counter_and_limits(root: Path) -> tuple[Path, list[Path]]:

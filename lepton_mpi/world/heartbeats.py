@@ -166,12 +166,26 @@ class Host:
         return "\n".join(lines)
 
     def death_report(
-        self, local_rank: int, beat: Heartbeat, causes: str, stack: str, place: str = ""
+        self,
+        local_ranks: list[int],
+        heartbeats: list[Heartbeat],
+        causes: str,
+        stack: str,
+        place: str = "",
     ) -> list[str]:
-        """Lines that name a rank that has died; ``stack`` is what ``faulthandler`` has written, ``place`` more behind its process's number."""
-        lines = [
-            f"lepton_mpi: rank {self.ranks[local_rank]} of {self.size} (process {self.process_ids[local_rank]}{place}) died: {beat}{causes}"
-        ]
+        """Lines that name a rank that has died, or those of which one has; ``stack`` is what ``faulthandler`` has written.
+
+        ``place`` : more behind its process's number.
+        """
+        if len(local_ranks) > 1:
+            names = ", ".join(str(self.ranks[rank]) for rank in sorted(local_ranks))
+            return [
+                f"lepton_mpi: one of ranks {names} of {self.size} died: all of them were gone at once{causes}",
+                *self._lines_of_ranks(heartbeats, local_ranks, []),
+            ]
+        local_rank = local_ranks[0]
+        who = f"rank {self.ranks[local_rank]} of {self.size} (process {self.process_ids[local_rank]}{place})"
+        lines = [f"lepton_mpi: {who} died: {heartbeats[local_rank]}{causes}"]
         if stack:
             lines += ["where it was:", *innermost(stack, _CRASH_LINES)]
         return lines

@@ -173,8 +173,11 @@ class Alarms(Protocol):
     def timed_out(self) -> None:
         """This rank has been in its phase for too long. Nothing is called after it."""
 
-    def died(self, local_rank: int, status: int | None) -> None:
-        """Another rank of the host has ended before its end, with this status of ``os.wait`` if known. Nothing is called after it."""
+    def died(self, ended: dict[int, int | None]) -> None:
+        """Other ranks of the host have ended before their end, with these statuses of ``os.wait`` if known, by local rank.
+
+        Nothing is called after it.
+        """
 
     def heard(self, news: News) -> None:
         """Another host has said something, or has gone."""
@@ -262,10 +265,10 @@ class Watchdog:
             ready = {descriptor for descriptor, _ in self._poll.poll(1000 * interval)}
             if self._stop in ready:
                 return
-            for local_rank in self._ended(ready):
-                if self._clock.phase_of(local_rank) != "over":
-                    alarms.died(local_rank, self._status_of(local_rank))
-                    return
+            ended = [rank for rank in self._ended(ready) if self._clock.phase_of(rank) != "over"]
+            if ended:
+                alarms.died({rank: self._status_of(rank) for rank in ended})
+                return
             for number in os.read(self._signals, 64) if self._signals in ready else b"":
                 alarms.signalled(number)
             for news in self._news(ready):

@@ -56,18 +56,21 @@ def main(host_json: str, file: int) -> None:
             ranks[descriptor] = local_rank
             poll.register(descriptor, select.POLLIN)
     while ranks:
-        for descriptor, _ in poll.poll():
+        ended = []
+        ready = [descriptor for descriptor, _ in poll.poll()]
+        content = os.pread(file, heartbeats.file_bytes(len(host.ranks)), 0)
+        beats = heartbeats.heartbeats_of(content)
+        for descriptor in ready:
             local_rank = ranks.pop(descriptor)
             poll.unregister(descriptor)
-            content = os.pread(file, heartbeats.file_bytes(len(host.ranks)), 0)
-            beat = heartbeats.heartbeats_of(content)[local_rank]
-            if beat.phase == "over":
+            if beats[local_rank].phase == "over":
                 continue
             status = deaths.wait_status(host.process_ids[local_rank], descriptor)
             stack = stacks[local_rank]
             text = os.pread(stack, 1 << 16, 0).decode(errors="replace") if stack >= 0 else ""
-            lines = host.death_report(local_rank, beat, deaths.causes(status, memory_kills), text)
-            _report(file, "\n".join(lines))
+            ended.append(deaths.Ended(local_rank, status, text))
+        if ended:
+            _report(file, "\n".join(deaths.report(host, beats, ended, memory_kills)))
             return
 
 

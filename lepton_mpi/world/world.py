@@ -27,7 +27,7 @@ from lepton_mpi.errors import ConfigurationError, LeptonError, RankError
 from lepton_mpi.wording import WARNING
 from lepton_mpi.world import deaths, exits, heartbeats, leftovers, pages, shared_memory, witness
 from lepton_mpi.world.backstop import Backstop
-from lepton_mpi.world.deaths import CrashStacks, MemoryKills
+from lepton_mpi.world.deaths import CrashStacks, Ended, MemoryKills
 from lepton_mpi.world.failure import Failure, end_child
 from lepton_mpi.world.host_links import ENDED, FAILED, UNREACHABLE, HostLinks, News, lost_host
 from lepton_mpi.world.losses import Losses, check_possible
@@ -222,11 +222,7 @@ class World(RankGroup):
             if not losses:  # it would take a lost rank for the end of the job
                 self._witness = witness.start(self._host.to_json(0), self._file)
         if self._links.unwatched and self.rank == 0:
-            print(
-                f"{WARNING}no TCP connection to {', '.join(self._links.unwatched)}: if a host is lost, only --timeout "
-                "ends the job",
-                file=sys.stderr,
-            )
+            print(f"{WARNING}{self._links.unwatched_text}", file=sys.stderr)
 
     def _describe_host(self, stack_file: int) -> heartbeats.Host:
         mine = os.getpid(), stack_file, self._file
@@ -334,14 +330,15 @@ class World(RankGroup):
 
     # -- what the watchdog's thread calls ----------------------------------------------------------
 
-    def died(self, local_rank: int, status: int | None) -> None:
+    def died(self, ended: dict[int, int | None]) -> None:
         """See ``Alarms``."""
         if self.losses and self.losses.is_awaited:
             return  # its thread has seen it, too
-        beat, stack = self.clock.heartbeats()[local_rank], self._crashes.of(local_rank)
-        causes = deaths.causes(status, self._memory_kills)
-        report = self._host.death_report(local_rank, beat, causes, stack, self._on_host)
-        self._failure.fail("\n".join(report), details="\n".join([*report, stack]))
+        found = [Ended(rank, status, self._crashes.of(rank)) for rank, status in ended.items()]
+        beats, kills = self.clock.heartbeats(), self._memory_kills
+        report = deaths.report(self._host, beats, found, kills, self._on_host)
+        details = [*report, *(each.stack for each in found)]
+        self._failure.fail("\n".join(report), details="\n".join(details))
 
     @property
     def _on_host(self) -> str:

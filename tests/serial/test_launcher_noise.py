@@ -126,6 +126,15 @@ def test_a_banner_without_an_end_is_shown():
 
 
 @pytest.mark.parametrize("size", [1, 7, 1 << 16])
+def test_a_report_of_one_of_several_ranks_is_of_a_death(size):
+    """Where nothing tells which one was the first."""
+    made, content = Filter(), b"lepton_mpi: one of ranks 0, 2 of 3 died: all of them were gone\n"
+    for at in range(0, len(content), size):
+        made.shown(content[at : at + size])
+    assert made.has_death
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 16])
 def test_a_warning_explains_no_end(size):
     """The job goes on behind it, and may die of something else."""
     warning = f"{wording.WARNING}x.h5: Stale file handle; tried again for 60 s\n".encode()

@@ -21,8 +21,8 @@ class Alarms:
     def __init__(self):
         self.deaths, self.timeouts, self.told = (queue.SimpleQueue() for _ in range(3))
 
-    def died(self, local_rank, status):
-        self.deaths.put((local_rank, status))
+    def died(self, ended):
+        self.deaths.put(ended)
 
     def timed_out(self):
         self.timeouts.put(True)
@@ -57,7 +57,7 @@ def test_a_death_before_the_end_is_noticed(monkeypatch, kernel, phase):
         try:
             neighbour.kill()  # not waited for: a zombie has ended too
             if phase == "compute":
-                assert alarms.deaths.get(timeout=20) == (1, signal.SIGKILL)
+                assert alarms.deaths.get(timeout=20) == {1: signal.SIGKILL}
             else:
                 with pytest.raises(queue.Empty):
                     alarms.deaths.get(timeout=1.5)
