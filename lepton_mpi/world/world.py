@@ -254,14 +254,17 @@ class World(RankGroup):
             early_signals.give_up()
             yield
             return
-        with caught_signals(self.watchdog.signal_file):
+        goes_on = self.losses is not None and self.losses.is_awaited
+        with caught_signals(self.watchdog.signal_file, goes_on):
             yield
 
     def go_on(self) -> list[int]:
         """Be the world of the ranks that are left; returns the numbers that the lost ones had. Collective over those that are left.
 
         To be called where ``losses`` explains an error. Arrays and groups of before belong to nobody. More may be lost meanwhile.
+        Signals to stop that come meanwhile are remembered until ``catching_signals`` begins again.
         """
+        early_signals.remember(with_interrupts=True)
         losses = self.losses
         assert losses is not None
         before = dict(zip(self._host.process_ids, self.host_ranks, strict=True))
@@ -270,7 +273,7 @@ class World(RankGroup):
         while True:
             if self._is_watched:
                 self._is_watched = False
-                self._stop_watching(hooks_stay=True)
+                wanted = next(iter(self._stop_watching(hooks_stay=True)), wanted)
                 self._links.close()
             # Until the next backstop, should a rank that is alive not come.
             faulthandler.dump_traceback_later(self.timeout_seconds, exit=True)
@@ -308,7 +311,8 @@ class World(RankGroup):
             if self.size == 1:
                 super().close()
 
-    def _stop_watching(self, hooks_stay: bool) -> None:
+    def _stop_watching(self, hooks_stay: bool) -> bytes:
+        """Returns the signals that the watchdog has not read."""
         self._place_at_end = self._place()
         self.clock.enter("over")
         report_word.set_address(0)
@@ -316,9 +320,10 @@ class World(RankGroup):
             self._witness.kill()
             self._witness.wait()
         self._crashes.close()
-        self.watchdog.stop()
+        unread = self.watchdog.stop()
         self._failure.close(hooks_stay)
         os.close(self._file)
+        return unread
 
     # -- what the watchdog's thread calls ----------------------------------------------------------
 

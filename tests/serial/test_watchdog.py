@@ -65,6 +65,17 @@ def test_a_death_before_the_end_is_noticed(monkeypatch, kernel, phase):
             watchdog.stop()
 
 
+def test_signals_that_its_thread_has_not_read_are_given_back():
+    """It has ended with the death of another rank."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as neighbour:
+        alarms, clock = Alarms(), PhaseClock(np.zeros((2, 3)), 0)
+        watchdog = Watchdog(clock, 60.0, [os.getpid(), neighbour.pid], alarms, Backstop())
+        neighbour.kill()
+    assert alarms.deaths.get(timeout=20) == {1: signal.SIGKILL}
+    os.write(watchdog.signal_file, bytes([signal.SIGTERM, signal.SIGUSR1]))
+    assert list(watchdog.stop()) == [signal.SIGTERM, signal.SIGUSR1]
+
+
 def test_a_phase_begins_with_its_time():
     """The watchdog, in another thread, must not see a phase with the age of the one before."""
     clock = PhaseClock()
