@@ -12,9 +12,15 @@ import fcntl
 import os
 import signal
 import struct
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+if not __package__:  # imported by a file that was started
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
+from lepton_mpi.control_groups import hierarchies, lines_of
+from lepton_mpi.processes import look_at
 
 if TYPE_CHECKING:
     from lepton_mpi.world.heartbeats import Heartbeat, Host
@@ -25,15 +31,11 @@ _STANDARD_ERROR = 2
 # ``struct pidfd_info`` in its first version: 64 bytes, the wanted parts first, and the exit status behind 14 numbers.
 _PIDFD_GET_INFO, _PIDFD_INFO_EXIT, _INFO_BYTES = 0xC040FF0B, 8, 64
 _STATUS_AT = 60
-# Field 52 of /proc/PID/stat, counted behind the name, which is field 2.
-_STATUS_FIELD = 49
 
 _OOM_KILL = "oom_kill"
-# Version 2 of control groups, and version 1: where they are, the file with the counter, that with the limit.
-_GROUPS = {
-    "": ("sys/fs/cgroup", "memory.events", "memory.max"),
-    "memory": ("sys/fs/cgroup/memory", "memory.oom_control", "memory.limit_in_bytes"),
-}
+# Of control groups of version 2 and 1: the file with the counter, that with the limit.
+_UNIFIED = "memory.events", "memory.max"
+_OLD = "memory.oom_control", "memory.limit_in_bytes"
 # What version 1 has for no limit is more than any machine has.
 _LIMIT_BYTES_MAX = 1 << 60
 
@@ -43,10 +45,9 @@ def wait_status(process_id: int, descriptor: int = -1) -> int | None:
 
     ``descriptor`` is one of ``os.pidfd_open``, or -1.
     """
-    with suppress(OSError, IndexError, ValueError):
-        fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
-        if fields[0] in "ZX":
-            return int(fields[_STATUS_FIELD])
+    found = look_at(process_id)
+    if found and found.has_ended:
+        return found.status
     if descriptor < 0:
         return None
     with suppress(OSError):
@@ -95,7 +96,9 @@ class MemoryKills:
         """What has happened, for people; empty if nothing has."""
         if _count(self._counter) <= self._before:
             return ""
-        limits = [int(line) for path in self._limits for line in _lines(path)[:1] if line.isdigit()]
+        limits = [
+            int(line) for path in self._limits for line in lines_of(path)[:1] if line.isdigit()
+        ]
         limit = min(limits, default=_LIMIT_BYTES_MAX)
         if limit >= _LIMIT_BYTES_MAX:
             return "out of memory: the machine has none left"
@@ -158,34 +161,17 @@ def report(
 
 def _counter_and_limits(root: Path) -> tuple[Path, list[Path]]:
     """The file with the counter of this process's own group, and those of the limits of all groups that it is in."""
-    for line in _lines(root / "proc/self/cgroup"):
-        _, kinds, path = line.split(":", 2)
-        kind = "memory" if "memory" in kinds.split(",") else kinds
-        if kind not in _GROUPS:
-            continue
-        base, counter, limit = _GROUPS[kind]
-        place = root / base / path.strip("/")
-        # In a container the path may be one of the machine's, of which its own is all that can be seen.
-        groups = [
-            group
-            for group in dict.fromkeys((place, *place.parents, root / base))
-            if group.is_relative_to(root / base) and (group / counter).exists()
-        ]
+    for is_unified, folders in hierarchies("memory", root):
+        counter, limit = _UNIFIED if is_unified else _OLD
+        groups = [group for group in folders if (group / counter).exists()]
         if groups:
             return groups[0] / counter, [group / limit for group in groups]
     return root / "proc/vmstat", []
 
 
 def _count(path: Path) -> int:
-    found = (line.split() for line in _lines(path))
+    found = (line.split() for line in lines_of(path))
     return next((int(words[1]) for words in found if words[:1] == [_OOM_KILL]), 0)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError:
-        return []
 
 
 class CrashStacks:

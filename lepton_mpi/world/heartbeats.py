@@ -24,7 +24,9 @@ from typing import NamedTuple
 
 if not __package__:  # started as a file, or imported by one
     sys.path.append(str(Path(__file__).resolve().parents[2]))
+from lepton_mpi.errors import RankError
 from lepton_mpi.processes import look_at
+from lepton_mpi.report_word import reported_with
 
 PHASES = (
     "start",
@@ -58,7 +60,7 @@ _CRASH_LINES = 8
 # For a launcher to end after the report of a rank whose interpreter is stuck.
 _LAUNCHER_SECONDS = 10.0
 
-LABEL_AT, ROWS_AT, _ROW = 8, 64, struct.Struct("3d")
+_WORD, LABEL_AT, ROWS_AT, _ROW = struct.Struct("q"), 8, 64, struct.Struct("3d")
 
 
 def file_bytes(local_size: int) -> int:
@@ -253,6 +255,15 @@ def read_label(content: bytes) -> str:
     return content.rstrip(b"\0").decode(errors="ignore")
 
 
+def is_first_report(file: int) -> bool:
+    """Whether no rank of the host has reported; then the word says from now on that one has died or hangs. Keeps the file's lock."""
+    fcntl.flock(file, fcntl.LOCK_EX)
+    if _WORD.unpack(os.pread(file, _WORD.size, 0))[0]:
+        return False
+    os.pwrite(file, _WORD.pack(reported_with(RankError.exit_code)), 0)
+    return True
+
+
 def main(argument: str) -> None:
     """Report for a rank whose interpreter is stuck, if it is one, and no rank of the host has reported yet."""
     fields, local_rank = json.loads(argument)
@@ -262,9 +273,7 @@ def main(argument: str) -> None:
     heartbeats = heartbeats_of(os.pread(file, file_bytes(len(host.ranks)), 0))
     if not heartbeats[local_rank].is_overdue(host.limit_seconds):
         return
-    fcntl.flock(file, fcntl.LOCK_EX)
-    if os.pread(file, 1, 0) == b"\0":
-        os.pwrite(file, b"\1\5", 0)  # and exit code 5
+    if is_first_report(file):
         print(host.hang_report(heartbeats, local_rank), file=sys.stderr, flush=True)
         _end_launcher_of(host.process_ids[local_rank])
 

@@ -54,6 +54,7 @@ ALLOWED = {
 # Modules at the top of the package that know nothing of the rest.
 GROUND = {
     "chunks",
+    "control_groups",
     "early_signals",
     "errors",
     "extras",
