@@ -30,7 +30,6 @@ from benchmarks.harness import (
     Column,
     Row,
     command_line,
-    die_with_parent,
     machine,
     mpi_command,
     print_header,
@@ -38,6 +37,7 @@ from benchmarks.harness import (
     print_titles,
     write_rows,
 )
+from lepton_mpi.starting.parents import end_with_parent
 
 _LIMIT_SECONDS = 1800.0
 _COLUMNS = [
@@ -107,7 +107,7 @@ def _started(command: tuple[str, ...], environment: dict[str, str], told: Path) 
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,
-            preexec_fn=die_with_parent,
+            preexec_fn=end_with_parent(os.getpid()),
         )
 
 

@@ -11,7 +11,6 @@ its time limit is kept.
 """
 
 import argparse
-import ctypes
 import json
 import os
 import platform
@@ -28,13 +27,13 @@ from typing import Any
 
 from lepton_mpi.launcher import cpu_model
 from lepton_mpi.options.kinds import parse_size
+from lepton_mpi.starting.parents import end_with_parent
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN_LOCAL = ROOT / "run_local.sh"
 
 Row = dict[str, Any]
 
-_PR_SET_PDEATHSIG = 1
 _NEAR_LIMIT_SECONDS = 60.0
 _TRIES = 3
 # Of the minute before a benchmark.
@@ -105,7 +104,7 @@ def run(launch: Launch) -> Outcome:
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=die_with_parent,
+                preexec_fn=end_with_parent(os.getpid()),
             )
         try:
             exit_code = process.wait(launch.limit_seconds)
@@ -140,12 +139,6 @@ def run_with_progress(launch: Launch, title: str, tries: int = _TRIES) -> Outcom
         if outcome.problem or before is None or after <= core_to_core.NEAR_NANOSECONDS:
             break
     return outcome
-
-
-def die_with_parent() -> None:
-    """Ask Linux to end this process when its parent dies: then nobody else is left to do it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _end_session(process: subprocess.Popen) -> None:

@@ -14,6 +14,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from lepton_mpi.control_groups import hierarchies, lines_of
+
 # Each launcher's own names, most specific first. Slurm's are those of a job step: a shell inside
 # `salloc` has SLURM_NTASKS set although it is no rank.
 _RANK = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
@@ -80,21 +82,14 @@ def core_quota(root: Path = Path("/")) -> int | None:
     ``root`` is where proc and sys are; another one is for tests.
     """
     found = []
-    for line in _lines(root / "proc/self/cgroup"):
-        _, kinds, path = line.split(":", 2)
-        if kinds and "cpu" not in kinds.split(","):
-            continue
-        base = root / ("sys/fs/cgroup/cpu" if kinds else "sys/fs/cgroup")
-        place = base / path.strip("/")
-        # A group is limited by those that it is in, too. In a container, the whole path may be another's.
-        for group in {place, *place.parents, base}:
-            if group.is_relative_to(base):
-                words = " ".join(_lines(group / "cpu.max")[:1]).split()
-                if kinds:
-                    names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-                    words = [word for name in names for word in _lines(group / name)[:1]]
-                if len(words) == 2 and all(map(str.isdigit, words)) and int(words[1]):
-                    found.append(int(words[0]) / int(words[1]))
+    for is_unified, groups in hierarchies("cpu", root):
+        for group in groups:
+            words = " ".join(lines_of(group / "cpu.max")[:1]).split()
+            if not is_unified:
+                names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+                words = [word for name in names for word in lines_of(group / name)[:1]]
+            if len(words) == 2 and all(map(str.isdigit, words)) and int(words[1]):
+                found.append(int(words[0]) / int(words[1]))
     return max(1, int(min(found))) if found else None
 
 
@@ -112,13 +107,6 @@ def cpu_model() -> str:
         lines = []
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.machine())
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError:
-        return []
 
 
 def limit_threads(threads: int) -> None:

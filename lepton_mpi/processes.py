@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+# Fields 22 and 52 of ``proc(5)``, counted behind the name, which is field 2.
+_BEGAN, _STATUS = 19, 49
+
 
 class Process(NamedTuple):
     """A process that has a number.
@@ -17,11 +20,14 @@ class Process(NamedTuple):
         Its parent's number.
     began : int
         Clock ticks from the boot to its begin: with the number it says which process it is, since numbers are given anew.
+    status : int
+        Once it has ended, as ``os.wait`` gives it; 0 for a process of another user.
     """
 
     state: str
     parent: int
     began: int
+    status: int
 
     @property
     def has_ended(self) -> bool:
@@ -37,4 +43,6 @@ def look_at(process_id: int | str) -> Process | None:
     except OSError:
         return None
     words = text.decode("ascii", "replace").split()
-    return Process(words[0], int(words[1]), int(words[19])) if len(words) > 19 else None
+    if len(words) <= _STATUS:
+        return None
+    return Process(words[0], int(words[1]), int(words[_BEGAN]), int(words[_STATUS]))

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 from lepton_mpi.errors import LauncherError
 
+# How a line on standard error begins behind which the job goes on; other lines of ours there end it (``starting/launcher_noise.py``).
+WARNING = "lepton_mpi: warning: "
+
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """``, did you mean …?`` if one of ``known`` begins with ``word`` or is close to it, else nothing."""

@@ -1,6 +1,7 @@
 """Plain processes as ranks, for peers that need no messages: they wait for each other, and tell each other numbers."""
 
 import multiprocessing
+import os
 import pickle
 import sys
 import tempfile
@@ -10,7 +11,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import die_with_parent
+from lepton_mpi.starting.parents import end_with_parent
 
 _BARRIER_SECONDS = 300
 
@@ -62,7 +63,7 @@ def run_on_plain_ranks(size: int, function: Callable[[PlainRanks, Any], None], o
 
 
 def _run(rank: int, size: int, meeting: Barrier, folder: str, function, options) -> None:
-    die_with_parent()
+    end_with_parent(os.getppid())()
     try:
         function(PlainRanks(rank, size, meeting, Path(folder)), options)
     except Exception as error:

@@ -1,6 +1,7 @@
 """Plain processes as ranks of torch.distributed over gloo. Runs where there is torch and need not be MPI."""
 
 import multiprocessing
+import os
 import tempfile
 from collections.abc import Callable
 from datetime import timedelta
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from benchmarks.harness import die_with_parent
+from lepton_mpi.starting.parents import end_with_parent
 
 
 def run_on_ranks(
@@ -42,7 +43,7 @@ def _run_rank(
     meeting_file: str,
 ) -> None:
     """One rank's whole life."""
-    die_with_parent()
+    end_with_parent(os.getppid())()
     torch.set_num_threads(threads)
     if ranks > 1:
         dist.init_process_group(

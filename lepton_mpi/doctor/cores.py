@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lepton_mpi import launcher
+from lepton_mpi.control_groups import hierarchies
 from lepton_mpi.doctor import launching
 from lepton_mpi.doctor.finding import Finding, fault, note, numbers_text, ok, plural
 
@@ -57,14 +58,10 @@ def gather(ranks: dict[int, list[int]], root: Path = Path("/")) -> Facts:
 
 
 def _cpuset(root: Path) -> list[int]:
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        _, kinds, path = line.split(":", 2)
-        if kinds and "cpuset" not in kinds.split(","):
-            continue
-        base = root / ("sys/fs/cgroup/cpuset" if kinds else "sys/fs/cgroup")
+    for _, groups in hierarchies("cpuset", root):
         for name in ("cpuset.cpus.effective", "cpuset.effective_cpus"):
-            for place in (base / path.strip("/"), base):
-                if found := _list(place / name):
+            for group in groups:
+                if found := _list(group / name):
                     return found
     return []
 

@@ -29,6 +29,7 @@ from numba.core.serialize import dumps
 
 from lepton_mpi import launcher
 from lepton_mpi.kernels.sources import Key
+from lepton_mpi.wording import WARNING
 
 _PACKAGE = __name__.partition(".")[0]
 _SUFFIX = ".kernel"
@@ -166,4 +167,4 @@ def unusable(where: Path) -> str:
 def _complain_once(text: str) -> None:
     """Said by the first rank; the others go on at once, as nothing ends here."""
     if launcher.launched_rank() == 0:
-        launcher.complain(f"lepton_mpi: {text}")
+        launcher.complain(f"{WARNING}{text}")

@@ -3,8 +3,9 @@
     Open MPI           a line of 74 dashes, some lines, the same line again
     MPICH, Intel MPI   a line of equals signs, some lines that begin with =, the same line again, on standard output; lines of MPI_Abort
 
-Everything else passes as it comes, also parts of lines, but zeros: Open MPI prints some behind its banners. Banners are kept to the end of the job, and shown if no line of ours
-(``lepton_mpi: …``) has come by then: a job that dies without a word of ours is explained by its launcher.
+The line behind the first line of dashes or equals signs says whether it is a banner. Everything else passes as it comes, also parts of lines,
+but zeros: Open MPI prints some behind its banners. Banners are kept to the end of the job, and shown if no report of ours that ends a job
+(``lepton_mpi: …``, but ``lepton_mpi: warning: …``) has come by then: a job that dies without one is explained by its launcher.
 Needs the standard library alone.
 """
 
@@ -13,9 +14,11 @@ from __future__ import annotations
 import re
 
 _OURS = b"lepton_mpi:"
+# A job goes on behind these (``wording.WARNING``).
+_WARNING = b"lepton_mpi: warning: "
 # A rank has died, or hangs: reports that end a job with exit code 5. Of launchers some have that code then, others 128 + the signal's
 # number, the number alone, or the code of the rank that died, 0 even.
-_DEATH = re.compile(rb"lepton_mpi: ranks? .*( died: | made no progress for )")
+_DEATH = re.compile(rb"lepton_mpi: (one of )?ranks? .*( died: | made no progress for )")
 _BEGIN_BYTES = 400
 _RULE = re.compile(rb"-{74}|={60,90}")
 _RULE_BEGINS = (b"-" * 74, b"=" * 60)
@@ -52,9 +55,11 @@ class Filter:
     """What of one stream of a launcher is shown, and when."""
 
     def __init__(self) -> None:
-        self.has_report = self.has_death = False  # a line of ours has come, and one of _DEATH
+        # A line of ours that ends a job has come, and one of _DEATH.
+        self.has_report = self.has_death = False
         self._line = b""  # the present one, not shown yet
         self._is_shown, self._begin = False, b""  # a part of it has been; how it begins
+        # A line of dashes or equals signs; from the second line on a banner that has not ended yet.
         self._block: list[bytes] = []
         self._banners: list[bytes] = []
         self._is_after_banner = False
@@ -64,6 +69,8 @@ class Filter:
         *whole, rest = (self._line + content.replace(b"\0", b"")).split(b"\n")
         out = b"".join(self._of_line(line + b"\n") for line in whole)
         self._line = rest
+        if rest and len(self._block) == 1 and not _may_begin(rest, _BANNERS):
+            out += self._plain(*self._taken_block())
         if rest and (self._is_shown or not (self._block or _may_be_noise(rest))):
             self._note(rest)
             self._line, self._is_shown = b"", True
@@ -83,21 +90,35 @@ class Filter:
             self._note(line)
             self._is_shown, self._begin = False, b""
             return line
+        if len(self._block) == 1 and not text.startswith(_BANNERS):
+            return self._plain(*self._taken_block()) + self._of_line(line)
+        if self._block and text.startswith(_OURS):  # of a rank, between the lines of the launcher
+            return self._keep(*self._taken_block()) + self._of_line(line)
         if self._block:
             self._block.append(line)
-            if not _RULE.fullmatch(text) and len(self._block) < _BLOCK_LINES_MAX:
-                return b""
-            block, self._block = self._block, []
-            return self._keep(*block) if block[1].startswith(_BANNERS) else b"".join(block)
+            if _RULE.fullmatch(text):
+                return self._keep(*self._taken_block())
+            is_banner = len(self._block) < _BLOCK_LINES_MAX
+            return b"" if is_banner else self._plain(*self._taken_block())
         if _RULE.fullmatch(text):
             self._block = [line]
             return b""
         is_noise = text.startswith(_LINE_BEGINS) or _OF_RANKS.match(text) is not None
         if is_noise or (not text and self._is_after_banner):
             return self._keep(line)
-        self._note(line)
+        return self._plain(line)
+
+    def _taken_block(self) -> list[bytes]:
+        block, self._block = self._block, []
+        return block
+
+    def _plain(self, *lines: bytes) -> bytes:
+        """Whole lines that are shown."""
+        for line in lines:
+            self._begin = b""
+            self._note(line)
         self._begin = b""
-        return line
+        return b"".join(lines)
 
     def _keep(self, *lines: bytes) -> bytes:
         self._banners += lines
@@ -107,15 +128,18 @@ class Filter:
     def _note(self, part: bytes) -> None:
         """A part of the present line is shown."""
         self._begin = (self._begin + part)[:_BEGIN_BYTES]
-        self.has_report = self.has_report or self._begin.startswith(_OURS)
+        is_report = self._begin.startswith(_OURS) and not _may_begin(self._begin, (_WARNING,))
+        self.has_report = self.has_report or is_report
         self.has_death = self.has_death or _DEATH.match(self._begin) is not None
         self._is_after_banner = False
 
 
 def _may_be_noise(part: bytes) -> bool:
     """Whether a line that begins so may be noise, so that nothing of it is shown before it is whole."""
+    return part.lstrip().startswith(b"[") or _may_begin(part, (*_RULE_BEGINS, *_LINE_BEGINS))
+
+
+def _may_begin(part: bytes, known: tuple[bytes, ...]) -> bool:
+    """Whether a line that begins so begins with one of ``known``, or may yet."""
     begin = part.lstrip()
-    return begin.startswith(b"[") or any(
-        begin.startswith(known) or known.startswith(begin)
-        for known in (*_RULE_BEGINS, *_LINE_BEGINS)
-    )
+    return any(begin.startswith(each) or each.startswith(begin) for each in known)

@@ -157,7 +157,9 @@ class _Job:
         lost = [rank for rank, file in self._files.items() if file in gone]
         died = [rank for rank in lost if not task.is_done(self._folder, rank)]
         if died and not self.lost:
-            self.lost = f"rank {min(died)} of {self._ranks} died"
+            names = ", ".join(map(str, sorted(died)))
+            who = f"one of ranks {names}" if len(died) > 1 else f"rank {names}"
+            self.lost = f"{who} of {self._ranks} died"
         return bool(died) or len(lost) == self._ranks
 
     def _open_new(self) -> None:

@@ -27,7 +27,7 @@ objects outlive one function, as in a notebook, ``World()`` and its ``close()`` 
     rank_group.py     any ranks of it: where they are, what they share, how they agree
     mpi.py            the MPI library, started on first use
     shared_memory.py  files that a host's ranks map, in large pages (pages.py); memory.py counts them
-    heartbeats.py     what ranks show each other, and reports made of it
+    heartbeats.py     what ranks show each other, and reports made of it; presence.py begins to
     watchdog.py       phase clock and time limit; backstop.py where the interpreter is stuck, by timers.py
     host_links.py     by which hosts learn of each other's end
     stopping.py       on which step ranks stop that are asked to by a signal

@@ -12,21 +12,30 @@ import fcntl
 import os
 import signal
 import struct
+import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+if not __package__:  # imported by a file that was started
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
+from lepton_mpi.control_groups import hierarchies, lines_of
+from lepton_mpi.processes import look_at
+
+if TYPE_CHECKING:
+    from lepton_mpi.world.heartbeats import Heartbeat, Host
+
+# Of ranks that a launcher ends, as nobody knows how they ended, or by its signals.
+_BY_LAUNCHERS = (None, signal.SIGKILL, signal.SIGTERM)
+_STANDARD_ERROR = 2
 # ``struct pidfd_info`` in its first version: 64 bytes, the wanted parts first, and the exit status behind 14 numbers.
 _PIDFD_GET_INFO, _PIDFD_INFO_EXIT, _INFO_BYTES = 0xC040FF0B, 8, 64
 _STATUS_AT = 60
-# Field 52 of /proc/PID/stat, counted behind the name, which is field 2.
-_STATUS_FIELD = 49
 
 _OOM_KILL = "oom_kill"
-# Version 2 of control groups, and version 1: where they are, the file with the counter, that with the limit.
-_GROUPS = {
-    "": ("sys/fs/cgroup", "memory.events", "memory.max"),
-    "memory": ("sys/fs/cgroup/memory", "memory.oom_control", "memory.limit_in_bytes"),
-}
+# Of control groups of version 2 and 1: the file with the counter, that with the limit.
+_UNIFIED = "memory.events", "memory.max"
+_OLD = "memory.oom_control", "memory.limit_in_bytes"
 # What version 1 has for no limit is more than any machine has.
 _LIMIT_BYTES_MAX = 1 << 60
 
@@ -36,10 +45,9 @@ def wait_status(process_id: int, descriptor: int = -1) -> int | None:
 
     ``descriptor`` is one of ``os.pidfd_open``, or -1.
     """
-    with suppress(OSError, IndexError, ValueError):
-        fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
-        if fields[0] in "ZX":
-            return int(fields[_STATUS_FIELD])
+    found = look_at(process_id)
+    if found and found.has_ended:
+        return found.status
     if descriptor < 0:
         return None
     with suppress(OSError):
@@ -88,7 +96,9 @@ class MemoryKills:
         """What has happened, for people; empty if nothing has."""
         if _count(self._counter) <= self._before:
             return ""
-        limits = [int(line) for path in self._limits for line in _lines(path)[:1] if line.isdigit()]
+        limits = [
+            int(line) for path in self._limits for line in lines_of(path)[:1] if line.isdigit()
+        ]
         limit = min(limits, default=_LIMIT_BYTES_MAX)
         if limit >= _LIMIT_BYTES_MAX:
             return "out of memory: the machine has none left"
@@ -103,42 +113,73 @@ def causes(status: int | None, memory_kills: MemoryKills) -> str:
     return "".join(f", {text}" for text in found if text)
 
 
+class Ended(NamedTuple):
+    """A rank of the host that has ended before its time.
+
+    Attributes
+    ----------
+    local_rank : int
+    status : int or None
+        See ``wait_status``.
+    stack : str
+        What ``faulthandler`` has written of it.
+    """
+
+    local_rank: int
+    status: int | None
+    stack: str
+
+
+def first_of(ended: list[Ended]) -> list[Ended]:
+    """Of ranks that were found dead together the one that has died by itself; all of them where nothing tells it.
+
+    Launchers end the other ranks within milliseconds, and descriptors have no order.
+    """
+    for found in (
+        [each for each in ended if each.stack],
+        [each for each in ended if each.status not in _BY_LAUNCHERS],
+    ):
+        if found:
+            return found[:1]
+    return ended
+
+
+def report(
+    host: Host,
+    beats: list[Heartbeat],
+    ended: list[Ended],
+    memory_kills: MemoryKills,
+    place: str = "",
+) -> list[str]:
+    """Lines of ``Host.death_report`` on ranks that were found dead together; ``beats`` by local rank."""
+    named = first_of(ended)
+    statuses = [each.status for each in named if each.status is not None]
+    why = causes(statuses[0] if statuses else None, memory_kills)
+    local_ranks = [each.local_rank for each in named]
+    return host.death_report(local_ranks, beats, why, named[0].stack, place)
+
+
 def _counter_and_limits(root: Path) -> tuple[Path, list[Path]]:
     """The file with the counter of this process's own group, and those of the limits of all groups that it is in."""
-    for line in _lines(root / "proc/self/cgroup"):
-        _, kinds, path = line.split(":", 2)
-        kind = "memory" if "memory" in kinds.split(",") else kinds
-        if kind not in _GROUPS:
-            continue
-        base, counter, limit = _GROUPS[kind]
-        place = root / base / path.strip("/")
-        # In a container the path may be one of the machine's, of which its own is all that can be seen.
-        groups = [
-            group
-            for group in dict.fromkeys((place, *place.parents, root / base))
-            if group.is_relative_to(root / base) and (group / counter).exists()
-        ]
+    for is_unified, folders in hierarchies("memory", root):
+        counter, limit = _UNIFIED if is_unified else _OLD
+        groups = [group for group in folders if (group / counter).exists()]
         if groups:
             return groups[0] / counter, [group / limit for group in groups]
     return root / "proc/vmstat", []
 
 
 def _count(path: Path) -> int:
-    found = (line.split() for line in _lines(path))
+    found = (line.split() for line in lines_of(path))
     return next((int(words[1]) for words in found if words[:1] == [_OOM_KILL]), 0)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError:
-        return []
 
 
 class CrashStacks:
     """Where the ranks of a host leave their stacks when they crash, and what this rank reads there of another one.
 
-    A rank alone leaves it on standard error, since nobody would read it. Does nothing where ``faulthandler`` is at work already.
+    A rank alone leaves it on standard error, since nobody would read it. Does nothing where somebody else has enabled ``faulthandler``.
+    Once enabled here it stays so, and writes to standard error after ``close``: to disable it would also take away a handler that
+    came later for one of its signals, such as SIGBUS.
 
     Parameters
     ----------
@@ -148,6 +189,8 @@ class CrashStacks:
         This rank's.
     """
 
+    _has_enabled: ClassVar[bool] = False
+
     def __init__(self, process_ids: list[int], files: list[int], local_rank: int) -> None:
         self._opened: list[int] = []
         if len(process_ids) > 1:
@@ -156,13 +199,14 @@ class CrashStacks:
                 with suppress(OSError):  # no room for more descriptors: a report without a stack
                     opened = os.open(f"/proc/{process_id}/fd/{file}", os.O_RDONLY | os.O_CLOEXEC)
                 self._opened.append(opened)
-        self._is_ours = not faulthandler.is_enabled()
+        self._is_ours = CrashStacks._has_enabled or not faulthandler.is_enabled()
         if self._is_ours:
             with suppress(OSError, ValueError, AttributeError, RuntimeError):  # closed, or no file
                 if self._opened:
                     faulthandler.enable(file=files[local_rank], all_threads=False)
                 else:
                     faulthandler.enable(all_threads=False)
+                CrashStacks._has_enabled = True
 
     def of(self, local_rank: int) -> str:
         """What a rank has left; empty if it has not crashed."""
@@ -173,8 +217,9 @@ class CrashStacks:
 
     def close(self) -> None:
         """Nothing is left any more."""
-        if self._is_ours:
-            faulthandler.disable()
+        if self._is_ours and faulthandler.is_enabled():
+            # The file's descriptor may soon be another file's.
+            faulthandler.enable(file=_STANDARD_ERROR, all_threads=False)
         for file in self._opened:
             if file >= 0:
                 os.close(file)

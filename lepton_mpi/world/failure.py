@@ -10,7 +10,7 @@ What a rank that fails does, in this order, so that nothing it waits for can kee
     2. word to the other hosts, which end themselves without a report
     3. its report of at most REPORT_LINES, if no rank of the host has reported before; the others of the host see that within a second
        and end, too, with the exit code of the first. Behind the report what the run wants to leave, such as a trace
-       Whole tracebacks of all ranks that fail are files of the folder that LEPTON_REPORTS names
+       Whole tracebacks of all ranks that fail are files of the folder that LEPTON_REPORTS names, written meanwhile
     4. a program that ends the host's launcher if that stays (``launchers.py``)
     5. MPI's abort, which may hang with the interpreter lock held; a process that no launcher has started just ends, since there
        is nobody to abort, and Open MPI would print a banner
@@ -43,6 +43,8 @@ REPORTS = "LEPTON_REPORTS"
 # Of a report for the error itself; some have long texts.
 _ERROR_LINES = 4
 
+# For standard output before the report, and the file of LEPTON_REPORTS behind it: a disk or a reader that hangs must not keep the report.
+_FLUSH_SECONDS, _KEEP_SECONDS = 0.5, 1.0
 # Launchers drop what they have not passed on yet when the job aborts.
 _PASSED_ON_SECONDS = 0.05
 # The first rank that fails has the cause, and ends the others.
@@ -116,19 +118,18 @@ class Failure:
         An empty report is for a failure that another host reports. The launcher of this host has ``launcher_seconds`` to end.
         ``details`` are for the file of this rank.
         """
-        exit_code = report_word.code_of(int(self._reported[0])) or exit_code
-        _end_process_soon(exit_code)
+        end = ProcessEnd(report_word.code_of(int(self._reported[0])) or exit_code)
         self._tell_hosts()
-        self._keep(details or report)
+        kept = _begun(lambda: self._keep(details or report))
         fcntl.flock(self._lock_file, fcntl.LOCK_EX)  # Linux takes it back from a rank that dies
         first = not self._reported[0]
         if first:
             self._reported[0] = report_word.reported_with(exit_code)
+        else:  # perhaps only since this rank began to fail
+            exit_code = report_word.code_of(int(self._reported[0])) or exit_code
+            end.exit_with(exit_code)
         if first and report:
-            with suppress(
-                OSError, ValueError, AttributeError
-            ):  # closed or full: the job ends all the same
-                sys.stdout.flush()
+            _begun(_flush).join(_FLUSH_SECONDS)
             with suppress(OSError, ValueError):
                 print(report.rstrip("\n"), file=sys.stderr, flush=True)
             time.sleep(_PASSED_ON_SECONDS)
@@ -140,6 +141,7 @@ class Failure:
             end_launcher(launcher_of(os.getpid()), launcher_seconds)
         if not (first and report):
             time.sleep(_OTHERS_SPEAK_SECONDS)
+        kept.join(_KEEP_SECONDS)
         if self._size == 1 and not launcher.is_launched():
             os._exit(exit_code)
         _abort(exit_code)
@@ -182,6 +184,28 @@ class Failure:
         self._on_exception(hook.exc_type, hook.exc_value, hook.exc_traceback)
 
 
+def _begun(function: Callable[[], None]) -> threading.Thread:
+    """A thread of its own for what may wait for a disk or a reader for ever; not begun where there is no room for one."""
+    thread = threading.Thread(target=function, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # too many, or Python is ending
+        thread = _Done()
+    return thread
+
+
+class _Done(threading.Thread):
+    """Nothing to wait for."""
+
+    def join(self, timeout: float | None = None) -> None:
+        """At once."""
+
+
+def _flush() -> None:
+    with suppress(OSError, ValueError, AttributeError):  # closed or full: the job ends all the same
+        sys.stdout.flush()
+
+
 def excerpt(trace: str, lines_max: int) -> list[str]:
     """A traceback's innermost calls, and its error: of one that is longer than ``lines_max``, as much as fits.
 
@@ -220,10 +244,27 @@ def end_child(error: BaseException | None) -> NoReturn:
     os._exit(code if isinstance(code, int) else 0)
 
 
-def _end_process_soon(exit_code: int) -> None:
-    with suppress(OSError):  # no room for timers: then MPI's abort has to do
-        Timer.calling("_exit", exit_code).set(_EXIT_SECONDS)
-        Timer.killing(signal.SIGKILL).set(_KILL_SECONDS)
+class ProcessEnd:
+    """The timers that end this process in any case, the first one with an exit code."""
+
+    def __init__(self, exit_code: int) -> None:
+        self._exit_at = time.monotonic() + _EXIT_SECONDS
+        self._timer: Timer | None = None
+        self._exit_code: int | None = None
+        self.exit_with(exit_code)
+        with suppress(OSError):  # no room for timers: then MPI's abort has to do
+            Timer.killing(signal.SIGKILL).set(_KILL_SECONDS)
+
+    def exit_with(self, exit_code: int) -> None:
+        """From now on, at the same time as before."""
+        if exit_code == self._exit_code:
+            return
+        with suppress(OSError):
+            timer, before = Timer.calling("_exit", exit_code), self._timer
+            timer.set(max(0.001, self._exit_at - time.monotonic()))
+            self._timer, self._exit_code = timer, exit_code
+            if before:
+                before.close()
 
 
 def _abort(exit_code: int) -> None:

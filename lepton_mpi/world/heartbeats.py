@@ -24,7 +24,9 @@ from typing import NamedTuple
 
 if not __package__:  # started as a file, or imported by one
     sys.path.append(str(Path(__file__).resolve().parents[2]))
+from lepton_mpi.errors import RankError
 from lepton_mpi.processes import look_at
+from lepton_mpi.report_word import reported_with
 
 PHASES = (
     "start",
@@ -58,7 +60,7 @@ _CRASH_LINES = 8
 # For a launcher to end after the report of a rank whose interpreter is stuck.
 _LAUNCHER_SECONDS = 10.0
 
-LABEL_AT, ROWS_AT, _ROW = 8, 64, struct.Struct("3d")
+_WORD, LABEL_AT, ROWS_AT, _ROW = struct.Struct("q"), 8, 64, struct.Struct("3d")
 
 
 def file_bytes(local_size: int) -> int:
@@ -166,12 +168,26 @@ class Host:
         return "\n".join(lines)
 
     def death_report(
-        self, local_rank: int, beat: Heartbeat, causes: str, stack: str, place: str = ""
+        self,
+        local_ranks: list[int],
+        heartbeats: list[Heartbeat],
+        causes: str,
+        stack: str,
+        place: str = "",
     ) -> list[str]:
-        """Lines that name a rank that has died; ``stack`` is what ``faulthandler`` has written, ``place`` more behind its process's number."""
-        lines = [
-            f"lepton_mpi: rank {self.ranks[local_rank]} of {self.size} (process {self.process_ids[local_rank]}{place}) died: {beat}{causes}"
-        ]
+        """Lines that name a rank that has died, or those of which one has; ``stack`` is what ``faulthandler`` has written.
+
+        ``place`` : more behind its process's number.
+        """
+        if len(local_ranks) > 1:
+            names = ", ".join(str(self.ranks[rank]) for rank in sorted(local_ranks))
+            return [
+                f"lepton_mpi: one of ranks {names} of {self.size} died: all of them were gone at once{causes}",
+                *self._lines_of_ranks(heartbeats, local_ranks, []),
+            ]
+        local_rank = local_ranks[0]
+        who = f"rank {self.ranks[local_rank]} of {self.size} (process {self.process_ids[local_rank]}{place})"
+        lines = [f"lepton_mpi: {who} died: {heartbeats[local_rank]}{causes}"]
         if stack:
             lines += ["where it was:", *innermost(stack, _CRASH_LINES)]
         return lines
@@ -239,6 +255,15 @@ def read_label(content: bytes) -> str:
     return content.rstrip(b"\0").decode(errors="ignore")
 
 
+def is_first_report(file: int) -> bool:
+    """Whether no rank of the host has reported; then the word says from now on that one has died or hangs. Keeps the file's lock."""
+    fcntl.flock(file, fcntl.LOCK_EX)
+    if _WORD.unpack(os.pread(file, _WORD.size, 0))[0]:
+        return False
+    os.pwrite(file, _WORD.pack(reported_with(RankError.exit_code)), 0)
+    return True
+
+
 def main(argument: str) -> None:
     """Report for a rank whose interpreter is stuck, if it is one, and no rank of the host has reported yet."""
     fields, local_rank = json.loads(argument)
@@ -248,9 +273,7 @@ def main(argument: str) -> None:
     heartbeats = heartbeats_of(os.pread(file, file_bytes(len(host.ranks)), 0))
     if not heartbeats[local_rank].is_overdue(host.limit_seconds):
         return
-    fcntl.flock(file, fcntl.LOCK_EX)
-    if os.pread(file, 1, 0) == b"\0":
-        os.pwrite(file, b"\1\5", 0)  # and exit code 5
+    if is_first_report(file):
         print(host.hang_report(heartbeats, local_rank), file=sys.stderr, flush=True)
         _end_launcher_of(host.process_ids[local_rank])
 

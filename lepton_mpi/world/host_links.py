@@ -94,6 +94,11 @@ class HostLinks:
             ]
             _forget_in_children(self)
 
+    @property
+    def unwatched_text(self) -> str:
+        """What ``unwatched`` means, for people."""
+        return f"no TCP connection to {', '.join(self.unwatched)}: if a host is lost, only --timeout ends the job"
+
     def _meet(self, group: RankGroup, leaders: list[int]) -> list[int]:
         """Connect the leaders; returns the hosts that have a connection."""
         root = leaders[0]

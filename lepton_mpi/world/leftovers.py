@@ -3,8 +3,12 @@
     /dev/shm                   shared memory of ranks: nobody maps it any more
     the temporary folder       Open MPI's folders ompi.PID, of launchers: no process has that number any more
 
-Of this user alone, at least a minute old, since a job that begins may not have mapped its files yet; and of this host by the name in them
-where there is one, since containers with processes of their own may share a folder.
+Of this user alone, at least a minute old, since a job that begins may not have mapped its files yet, and of this host by the name in them where
+there is one. Containers may share both folders, and processes outside a container cannot be seen from within: there session folders and files without
+a host's name stay, and all files where the container has the machine's name.
+
+``World`` removes them when ranks begin, which is behind MPI's own start: where ``/dev/shm`` is so full that MPI cannot start, ``doctor
+--remove-leftovers`` does it without MPI. Nobody does it between two jobs.
 """
 
 from __future__ import annotations
@@ -20,38 +24,45 @@ from contextlib import suppress
 from pathlib import Path
 
 _YOUNG_SECONDS = 60.0
-# Names that MPI libraries and their transports give.
-_SHARED = re.compile(r"(sm_segment|vader_segment|mpich_|Intel_MPI|psm\d?_shm|ucx_shm|osc_rdma)")
+# Names that MPI libraries and their transports give; the first ones have the host's behind a dot.
+_OF_HOST = re.compile(r"(sm_segment|vader_segment|osc_rdma)\.(.*)")
+_WITHOUT_HOST = re.compile(r"(mpich_|Intel_MPI|psm\d?_shm|ucx_shm)")
 _SESSION = re.compile(r"ompi\.(\d+)")
+# The namespaces that a machine begins with, as /proc/self/ns has them: of process numbers, and of the host's name.
+_FIRST = {"pid": "pid:[4026531836]", "uts": "uts:[4026531838]"}
 
 
 def shared_files(root: Path = Path("/")) -> list[Path]:
     """Those in ``/dev/shm``; ``root`` is where proc and dev are, another one is for tests."""
-    found = [path for path in _mine_and_old(root / "dev/shm") if _SHARED.match(path.name)]
+    sees_all = _namespace(root / "proc", "pid") == _FIRST["pid"]
+    has_name = sees_all or _namespace(root / "proc", "uts") not in ("", _FIRST["uts"])
+    found = [
+        path
+        for path in _mine_and_old(root / "dev/shm")
+        if (has_name and _is_of_host(path.name)) or (sees_all and _WITHOUT_HOST.match(path.name))
+    ]
     if not found:
         return []
-    used = set()
-    for entry in (root / "proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                used |= set(re.findall(r"/dev/shm/(\S+)", (entry / "maps").read_text()))
-    return sorted(path for path in found if path.name not in used)
+    used = _mapped(root / "proc")
+    return sorted(path for path in found if _identity(path) not in used)
 
 
 def session_folders(folder: Path, processes: Path = Path("/proc")) -> list[Path]:
     """Those of launchers in ``folder``."""
-    host, found = socket.gethostname().partition(".")[0], []
-    for path in _mine_and_old(folder):
-        name = _SESSION.fullmatch(path.name)
-        if name and path.is_dir() and not path.is_symlink():
-            is_ours = any(path.glob(f"pmix.{host}.*"))
-            if is_ours and not (processes / name[1]).exists():
-                found.append(path)
-    return sorted(found)
+    found = [
+        path
+        for path in _mine_and_old(folder)
+        if _SESSION.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
+        if any(path.glob(f"pmix.{_host()}.*"))
+    ]
+    if not found or _namespace(processes, "pid") != _FIRST["pid"]:
+        return []
+    used = _numbers(processes)
+    return sorted(path for path in found if path.name.removeprefix("ompi.") not in used)
 
 
 def remove() -> None:
-    """All of them; what cannot be removed stays. Takes less than a millisecond where there is nothing."""
+    """All of them; what cannot be removed stays. Where there is nothing it lists two folders."""
     for path in shared_files():
         with suppress(OSError):
             path.unlink()
@@ -68,3 +79,55 @@ def _mine_and_old(folder: Path) -> Iterator[Path]:
                 state = path.lstat()
                 if state.st_uid == os.geteuid() and now - state.st_mtime > _YOUNG_SECONDS:
                     yield path
+
+
+def _host() -> str:
+    return socket.gethostname().partition(".")[0]
+
+
+def _is_of_host(name: str) -> bool:
+    """Whether the host's name in the name of a file is this one's, with its domain or without."""
+    found = _OF_HOST.fullmatch(name)
+    return found is not None and found[2].startswith(f"{_host()}.")
+
+
+def _namespace(processes: Path, kind: str) -> str:
+    """The one that this process is in; empty where Linux does not say it."""
+    with suppress(OSError):
+        return os.readlink(processes / "self/ns" / kind)
+    return ""
+
+
+def _mapped(processes: Path) -> set[tuple[int, int, int]]:
+    """What files processes have in their memory, containers' among them, which may have other paths for the same files."""
+    used = set()
+    for entry in _entries(processes):
+        with suppress(OSError):
+            for line in (entry / "maps").read_text(errors="replace").splitlines():
+                device, number = line.split()[3:5]
+                major, minor = device.split(":")
+                used.add((int(major, 16), int(minor, 16), int(number)))
+    return used
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    """As in ``_mapped``; of a file that has gone no file's."""
+    with suppress(OSError):
+        state = path.stat()
+        return os.major(state.st_dev), os.minor(state.st_dev), state.st_ino
+    return -1, -1, -1
+
+
+def _numbers(processes: Path) -> set[str]:
+    """Of all processes, those that containers have for theirs, too."""
+    used = set()
+    for entry in _entries(processes):
+        used.add(entry.name)
+        with suppress(OSError):
+            found = re.search(r"^NSpid:(.*)$", (entry / "status").read_text(errors="replace"), re.M)
+            used |= set(found[1].split()) if found else set()
+    return used
+
+
+def _entries(processes: Path) -> Iterator[Path]:
+    return (entry for entry in processes.iterdir() if entry.name.isdigit())

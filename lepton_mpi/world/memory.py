@@ -11,11 +11,17 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lepton_mpi.control_groups import hierarchies, lines_of
+
 if TYPE_CHECKING:
     from lepton_mpi.world.rank_group import RankGroup
 
 _HEAD = re.compile(r"^[0-9a-f]+-[0-9a-f]+ .* /memfd:lepton_mpi:(\w+) ")
 _ANY_HEAD = re.compile(r"^[0-9a-f]+-[0-9a-f]+ ")
+
+# Of control groups of version 2 and 1: the limit, what is used, and what of that is given up when asked for.
+_UNIFIED = "memory.max", "memory.current", "inactive_file"
+_OLD = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
 
 
 def shared_bytes() -> dict[str, int]:
@@ -59,42 +65,24 @@ def available_bytes(root: Path = Path("/")) -> int:
     """
     lines = (root / "proc/meminfo").read_text().splitlines()
     amounts = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-    for line in _lines(root / "proc/self/cgroup"):
-        _, kinds, path = line.split(":", 2)
-        if kinds == "":
-            base, names = "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")
-        elif "memory" in kinds.split(","):
-            base = "sys/fs/cgroup/memory"
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-        else:
-            continue
-        # A group is limited by those that it is in, too.
-        place = root / base / path.strip("/")
-        for group in (place, *place.parents):
-            if not group.is_relative_to(root / base):
-                break
+    for is_unified, groups in hierarchies("memory", root):
+        names = _UNIFIED if is_unified else _OLD
+        for group in groups:
             amounts += _left_in_group(group, *names)
     return max(0, min(amounts, default=0))
 
 
 def _left_in_group(group: Path, limit: str, used: str, idle: str) -> list[int]:
     """What a control group leaves; nothing where it has no limit. Idle pages of files are given up when asked for."""
-    numbers = [line for name in (limit, used) for line in _lines(group / name)[:1]]
+    numbers = [line for name in (limit, used) for line in lines_of(group / name)[:1]]
     if len(numbers) < 2 or not all(number.isdigit() for number in numbers):
         return []
     idle_bytes = [
         int(line.split()[1])
-        for line in _lines(group / "memory.stat")
+        for line in lines_of(group / "memory.stat")
         if line.startswith(f"{idle} ")
     ]
     return [int(numbers[0]) - int(numbers[1]) + sum(idle_bytes)]
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError:
-        return []
 
 
 def report(world: RankGroup, vectors: dict[str, int], vector_bytes: int) -> list[str]:

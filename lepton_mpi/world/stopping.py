@@ -34,6 +34,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from lepton_mpi import early_signals
+from lepton_mpi.errors import LeptonError
 from lepton_mpi.world.host_links import (
     DECIDED,
     FORGOTTEN,
@@ -258,9 +259,10 @@ class Stopping:
 
 
 @contextmanager
-def caught_signals(file: int) -> Iterator[None]:
+def caught_signals(file: int, goes_on: bool = False) -> Iterator[None]:
     """A block in which the signals are written to ``file``, a byte each, and do nothing else; so are those that ``early_signals`` has.
 
+    With ``goes_on`` an error that leaves the block, but one that all ranks agree on, is no end, so that ``early_signals`` has the signals from then on.
     Does nothing outside the main thread, in an interactive Python, and where somebody else handles a signal.
     """
     is_main = threading.current_thread() is threading.main_thread()
@@ -273,22 +275,27 @@ def caught_signals(file: int) -> Iterator[None]:
     wakeup = signal.set_wakeup_fd(file, warn_on_full_buffer=False)
     process = os.getpid()
 
-    def release() -> None:
+    def release(is_end: bool = True) -> None:
         signal.set_wakeup_fd(wakeup)
         for number in taken:
             if signal.getsignal(number) is _noted:
-                signal.signal(number, before[number])
+                signal.signal(number, before[number] if is_end else early_signals.keep)
 
     for number in taken:
         signal.signal(number, _noted)
     os.write(file, bytes(early_signals.taken()))
     _release_in_children()
     _RELEASES.append(release)
+    is_end = True
     try:
         yield
+    except Exception as error:
+        is_end = not goes_on or (isinstance(error, LeptonError) and error.agreed)
+        raise
     finally:
         if os.getpid() == process:
-            _RELEASES.pop()()
+            _RELEASES.pop()
+            release(is_end)
 
 
 @cache

@@ -19,6 +19,7 @@ import os
 import select
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Protocol
 
@@ -46,6 +47,8 @@ _WAITING_NUMBERS = {_NUMBER_OF[phase] for phase in WAITING}
 
 # The thread looks as often, four times within a shorter limit, and no more often than that.
 _INTERVAL_SECONDS, _INTERVAL_SECONDS_MIN = 1.0, 0.01
+# Of those that come at once, to be read together.
+_SIGNALS_MAX = 64
 
 
 class PhaseClock:
@@ -173,8 +176,11 @@ class Alarms(Protocol):
     def timed_out(self) -> None:
         """This rank has been in its phase for too long. Nothing is called after it."""
 
-    def died(self, local_rank: int, status: int | None) -> None:
-        """Another rank of the host has ended before its end, with this status of ``os.wait`` if known. Nothing is called after it."""
+    def died(self, ended: dict[int, int | None]) -> None:
+        """Other ranks of the host have ended before their end, with these statuses of ``os.wait`` if known, by local rank.
+
+        Nothing is called after it.
+        """
 
     def heard(self, news: News) -> None:
         """Another host has said something, or has gone."""
@@ -241,18 +247,22 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="lepton_mpi watchdog", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """No limit any more. Does nothing the second time."""
+    def stop(self) -> bytes:
+        """No limit any more; returns the signals that the thread has not read. Does nothing the second time."""
         if self._stop < 0:
-            return
+            return b""
         self._clock.on_new_limit = _nothing
         os.eventfd_write(self._stop, 1)
         self._thread.join()
         self._backstop.close()
+        unread = b""
+        with suppress(BlockingIOError):
+            unread = os.read(self._signals, _SIGNALS_MAX)
         for descriptor in (self._stop, self._signals, self.signal_file, *self._ranks):
             os.close(descriptor)
         self._stop = self.signal_file = -1
         self._alarms, self._links = None, None  # they hold the world
+        return unread
 
     def _watch(self) -> None:
         alarms = self._alarms
@@ -262,11 +272,11 @@ class Watchdog:
             ready = {descriptor for descriptor, _ in self._poll.poll(1000 * interval)}
             if self._stop in ready:
                 return
-            for local_rank in self._ended(ready):
-                if self._clock.phase_of(local_rank) != "over":
-                    alarms.died(local_rank, self._status_of(local_rank))
-                    return
-            for number in os.read(self._signals, 64) if self._signals in ready else b"":
+            ended = [rank for rank in self._ended(ready) if self._clock.phase_of(rank) != "over"]
+            if ended:
+                alarms.died({rank: self._status_of(rank) for rank in ended})
+                return
+            for number in os.read(self._signals, _SIGNALS_MAX) if self._signals in ready else b"":
                 alarms.signalled(number)
             for news in self._news(ready):
                 alarms.heard(news)

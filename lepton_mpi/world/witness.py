@@ -9,7 +9,6 @@ Its arguments are a ``Host`` as JSON and a descriptor of the file of ``heartbeat
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import select
@@ -18,8 +17,6 @@ import sys
 from contextlib import suppress
 
 _HYDRA = ("hydra_pmi_proxy", "hydra_bstrap_pr", "mpiexec.hydra", "mpiexec")
-# Of the report of a rank that has died; as where the ranks themselves end the job.
-_EXIT_CODE = 5
 
 
 def start(host_json: str, heartbeat_file: int) -> subprocess.Popen[bytes] | None:
@@ -56,18 +53,24 @@ def main(host_json: str, file: int) -> None:
             ranks[descriptor] = local_rank
             poll.register(descriptor, select.POLLIN)
     while ranks:
-        for descriptor, _ in poll.poll():
+        ended = []
+        ready = [descriptor for descriptor, _ in poll.poll()]
+        content = os.pread(file, heartbeats.file_bytes(len(host.ranks)), 0)
+        beats = heartbeats.heartbeats_of(content)
+        for descriptor in ready:
             local_rank = ranks.pop(descriptor)
             poll.unregister(descriptor)
-            content = os.pread(file, heartbeats.file_bytes(len(host.ranks)), 0)
-            beat = heartbeats.heartbeats_of(content)[local_rank]
-            if beat.phase == "over":
+            if beats[local_rank].phase == "over":
                 continue
             status = deaths.wait_status(host.process_ids[local_rank], descriptor)
             stack = stacks[local_rank]
             text = os.pread(stack, 1 << 16, 0).decode(errors="replace") if stack >= 0 else ""
-            lines = host.death_report(local_rank, beat, deaths.causes(status, memory_kills), text)
-            _report(file, "\n".join(lines))
+            ended.append(deaths.Ended(local_rank, status, text))
+        if ended:
+            text = "\n".join(deaths.report(host, beats, ended, memory_kills))
+            if heartbeats.is_first_report(file):
+                with suppress(OSError):
+                    print(text, file=sys.stderr, flush=True)
             return
 
 
@@ -76,14 +79,6 @@ def _opened(process_id: int, file: int) -> int:
         return os.open(f"/proc/{process_id}/fd/{file}", os.O_RDONLY)
     except OSError:
         return -1
-
-
-def _report(file: int, text: str) -> None:
-    fcntl.flock(file, fcntl.LOCK_EX)
-    if os.pread(file, 1, 0) == b"\0":
-        os.pwrite(file, bytes([1, _EXIT_CODE]), 0)
-        with suppress(OSError):
-            print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

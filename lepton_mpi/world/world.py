@@ -24,9 +24,9 @@ import numpy as np
 
 from lepton_mpi import early_signals, launcher, report_word
 from lepton_mpi.errors import ConfigurationError, LeptonError, RankError
-from lepton_mpi.world import deaths, exits, heartbeats, leftovers, pages, shared_memory, witness
-from lepton_mpi.world.backstop import Backstop
-from lepton_mpi.world.deaths import CrashStacks, MemoryKills
+from lepton_mpi.wording import WARNING
+from lepton_mpi.world import deaths, exits, leftovers, presence, witness
+from lepton_mpi.world.deaths import CrashStacks, Ended, MemoryKills
 from lepton_mpi.world.failure import Failure, end_child
 from lepton_mpi.world.host_links import ENDED, FAILED, UNREACHABLE, HostLinks, News, lost_host
 from lepton_mpi.world.losses import Losses, check_possible
@@ -168,72 +168,62 @@ class World(RankGroup):
         self.timeout_seconds = min(timeout_seconds, _LIMIT_SECONDS_MAX)
         self._peer_timeout_seconds = peer_timeout_seconds
         self._launcher, self._interrupts = os.getppid(), 0
-        self._begin(MPI.COMM_WORLD.Dup(), Losses() if is_elastic else None)
+        self._witness: subprocess.Popen[bytes] | None = None
+        with ExitStack() as undo:
+            losses = Losses() if is_elastic else None
+            if losses:
+                undo.callback(losses.close)
+            self._begin(MPI.COMM_WORLD.Dup(), losses)
+            undo.pop_all()
 
     def _begin(self, comm: MPI.Intracomm, losses: Losses | None) -> None:
-        """Be the world of the ranks of ``comm``, and watch them."""
+        """Be the world of the ranks of ``comm``, and watch them; what a start that fails has begun is undone."""
+        self._is_watched, self._witness = False, None
+        self.comm = comm  # of which ``go_on`` makes the next one, whatever happens here
+        with ExitStack() as undo:
+            if losses:
+                losses.revoke_with(comm)
+                losses.watch(comm.allgather(os.getpid()))
+            super().__init__(comm, PhaseClock(), losses=losses)
+            if self.size == 1 and not losses:  # others would have to do it at the same time
+                undo.callback(super().close)
+            if losses:
+                losses.tell_by(self.host_array((1,), np.int64, "lost"))
+            shown = presence.show(self, self.timeout_seconds, undo)
+            self._host, self._file, self._place_at_end = shown.host, shown.file, ""
+            self.clock = self._calls.clock = shown.clock
+            self._guard(shown, undo)
+            if self._links.unwatched and self.rank == 0:
+                print(f"{WARNING}{self._links.unwatched_text}", file=sys.stderr)
+            if self.local_rank == 0 and self.size > 1:
+                leftovers.remove()
+                if not losses:  # it would take a lost rank for the end of the job
+                    self._witness = witness.start(self._host.to_json(0), self._file)
+            undo.pop_all()
+        self._is_watched = True
+
+    def _guard(self, shown: presence.Shown, undo: ExitStack) -> None:
+        """See to it that all ranks end when one does, or stop when one is to."""
         from lepton_mpi.world.mpi import delay_abort
 
-        self._is_watched, self._undo = False, ExitStack()
-        self.comm = comm  # of which ``go_on`` makes the next one, whatever happens here
-        if losses:
-            losses.revoke_with(comm)
-            losses.watch(comm.allgather(os.getpid()))
-        super().__init__(comm, PhaseClock(), losses=losses)
-        if losses:
-            losses.tell_by(self.host_array((1,), np.int64, "lost"))
-        length = heartbeats.file_bytes(self.local_size)
-        with self.agreeing():
-            self._file = shared_memory.open_host_file(self.host_comm, length, "heartbeats")
-        self._undo.callback(os.close, self._file)
-        words = pages.map_file(self._file, length)
-        rows = words[heartbeats.ROWS_AT :].view(np.float64).reshape(self.local_size, 3)
-        label = words[heartbeats.LABEL_AT : heartbeats.ROWS_AT]
-        self.clock = self._calls.clock = PhaseClock(rows, self.local_rank, label)
         self._links = HostLinks(self, self._peer_timeout_seconds)
-        self._undo.callback(self._links.close)
-        reported = words[:8].view(np.int64)
-        report_word.set_address(reported.ctypes.data)
-        tell = self._links.tell_failure
-        backstop = Backstop()
-        self._undo.callback(backstop.close)
-        self._host = self._describe_host(backstop.stack_file)
-        self._place_at_end = ""
-        self._failure = Failure(self.rank, self.size, self._file, reported, tell, self._place)
-        self._undo.callback(self._failure.close, hooks_stay=True)
+        undo.callback(self._links.close)
+        tell, place = self._links.tell_failure, self._place
+        self._failure = Failure(self.rank, self.size, shown.file, shown.reported, tell, place)
+        undo.callback(self._failure.close, hooks_stay=self.size > 1 or self.losses is not None)
         self._memory_kills = MemoryKills()
         self._crashes = CrashStacks(self._host.process_ids, self._host.stack_files, self.local_rank)
-        self._undo.callback(self._crashes.close)
-        backstop.report_by(self._host, self.local_rank)
+        undo.callback(self._crashes.close)
         self.can_agree_to_stop = not self._links.unwatched
         self.stopping = Stopping(self, self._links, self._host.process_ids[0])
         self._looks: list[WeakMethod[Callable[[], str]]] = []
         self.watchdog = Watchdog(
             *(self.clock, self.timeout_seconds, self._host.process_ids),
-            *(self, backstop, self._links),
+            *(self, shown.backstop, self._links),
         )
-        self._is_watched, self._undo = True, ExitStack()
+        undo.callback(self.watchdog.stop)
         if self.size > 1:
             delay_abort(_MPI_ABORT_SECONDS)
-        self._witness: subprocess.Popen[bytes] | None = None
-        if self.local_rank == 0 and self.size > 1:
-            leftovers.remove()
-            if not losses:  # it would take a lost rank for the end of the job
-                self._witness = witness.start(self._host.to_json(0), self._file)
-        if self._links.unwatched and self.rank == 0:
-            print(
-                f"lepton_mpi: no TCP connection to {', '.join(self._links.unwatched)}: if a host is lost, only --timeout "
-                "ends the job",
-                file=sys.stderr,
-            )
-
-    def _describe_host(self, stack_file: int) -> heartbeats.Host:
-        mine = os.getpid(), stack_file, self._file
-        process_ids, stack_files, files = zip(*self.host_comm.allgather(mine), strict=True)
-        return heartbeats.Host(
-            *(self.size, self.host_ranks, list(process_ids), list(stack_files), list(files)),
-            self.timeout_seconds,
-        )
 
     @property
     def is_child(self) -> bool:
@@ -264,14 +254,17 @@ class World(RankGroup):
             early_signals.give_up()
             yield
             return
-        with caught_signals(self.watchdog.signal_file):
+        goes_on = self.losses is not None and self.losses.is_awaited
+        with caught_signals(self.watchdog.signal_file, goes_on):
             yield
 
     def go_on(self) -> list[int]:
         """Be the world of the ranks that are left; returns the numbers that the lost ones had. Collective over those that are left.
 
         To be called where ``losses`` explains an error. Arrays and groups of before belong to nobody. More may be lost meanwhile.
+        Signals to stop that come meanwhile are remembered until ``catching_signals`` begins again.
         """
+        early_signals.remember(with_interrupts=True)
         losses = self.losses
         assert losses is not None
         before = dict(zip(self._host.process_ids, self.host_ranks, strict=True))
@@ -280,9 +273,8 @@ class World(RankGroup):
         while True:
             if self._is_watched:
                 self._is_watched = False
-                self._stop_watching(hooks_stay=True)
+                wanted = next(iter(self._stop_watching(hooks_stay=True)), wanted)
                 self._links.close()
-            self._undo.close()
             # Until the next backstop, should a rank that is alive not come.
             faulthandler.dump_traceback_later(self.timeout_seconds, exit=True)
             losses.begin_anew()
@@ -319,7 +311,8 @@ class World(RankGroup):
             if self.size == 1:
                 super().close()
 
-    def _stop_watching(self, hooks_stay: bool) -> None:
+    def _stop_watching(self, hooks_stay: bool) -> bytes:
+        """Returns the signals that the watchdog has not read."""
         self._place_at_end = self._place()
         self.clock.enter("over")
         report_word.set_address(0)
@@ -327,20 +320,22 @@ class World(RankGroup):
             self._witness.kill()
             self._witness.wait()
         self._crashes.close()
-        self.watchdog.stop()
+        unread = self.watchdog.stop()
         self._failure.close(hooks_stay)
         os.close(self._file)
+        return unread
 
     # -- what the watchdog's thread calls ----------------------------------------------------------
 
-    def died(self, local_rank: int, status: int | None) -> None:
+    def died(self, ended: dict[int, int | None]) -> None:
         """See ``Alarms``."""
         if self.losses and self.losses.is_awaited:
             return  # its thread has seen it, too
-        beat, stack = self.clock.heartbeats()[local_rank], self._crashes.of(local_rank)
-        causes = deaths.causes(status, self._memory_kills)
-        report = self._host.death_report(local_rank, beat, causes, stack, self._on_host)
-        self._failure.fail("\n".join(report), details="\n".join([*report, stack]))
+        found = [Ended(rank, status, self._crashes.of(rank)) for rank, status in ended.items()]
+        beats, kills = self.clock.heartbeats(), self._memory_kills
+        report = deaths.report(self._host, beats, found, kills, self._on_host)
+        details = [*report, *(each.stack for each in found)]
+        self._failure.fail("\n".join(report), details="\n".join(details))
 
     @property
     def _on_host(self) -> str:

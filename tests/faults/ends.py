@@ -21,6 +21,7 @@ import psutil
 
 from benchmarks.emulated_hosts import EmulatedHosts
 from lepton_mpi.starting import foreground
+from tests.faults.jobs import clean_environment
 
 ROOT = Path(__file__).parents[2]
 RANKS = 3
@@ -184,7 +185,11 @@ def see(kind: Kind, mpi: str, folder: Path) -> Seen:
     """Have a job end so, in a new ``folder``; whatever happens, nothing of it goes on running."""
     prepare(kind, folder)
     mark, shared = f"{os.getpid()}-{time.monotonic_ns()}", _shared()
-    variables = _clean() | {_MARK: mark, "LEPTON_MPI": mpi, "LEPTON_RANKS": str(RANKS)}
+    variables = clean_environment("LEPTON_", "VIRTUAL_ENV") | {
+        _MARK: mark,
+        "LEPTON_MPI": mpi,
+        "LEPTON_RANKS": str(RANKS),
+    }
     variables |= {"TMPDIR": str(folder / "tmp"), "LEPTON_FAULT": kind.fault}
     model = ("--model", f"{folder}/failing.py:Failing")
     words = [*kind.around, str(ROOT / "run_local.sh"), "train", *(() if kind.fault else model)]
@@ -384,11 +389,6 @@ def _is_mapped(path: str) -> bool:
             if path in place.read_text(errors="replace"):
                 return True
     return False
-
-
-def _clean() -> dict[str, str]:
-    alien = ("OMPI_COMM_WORLD_", "PMIX_", "PMI_", "PRTE_LAUNCHED", "LEPTON_", "VIRTUAL_ENV")
-    return {name: value for name, value in os.environ.items() if not name.startswith(alien)}
 
 
 def by_name(pattern: str) -> list[Kind]:

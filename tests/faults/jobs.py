@@ -144,10 +144,10 @@ def processes_with(word: str) -> list[psutil.Process]:
     return found
 
 
-def clean_environment() -> dict[str, str]:
-    """This process's, without what an MPI library, or ``lepton_mpi.torch``, may have put there when it was loaded."""
+def clean_environment(*more: str) -> dict[str, str]:
+    """This process's, without what an MPI library, or ``lepton_mpi.torch``, may have put there when it was loaded, and what begins with ``more``."""
     alien = ("OMPI_COMM_WORLD_", "PMIX_", "PMI_", "PRTE_LAUNCHED")
-    alien += ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    alien += ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", *more)
     return {name: value for name, value in os.environ.items() if not name.startswith(alien)}
 
 

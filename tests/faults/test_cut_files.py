@@ -1,4 +1,7 @@
-"""Data files that are cut short, replaced or unlinked at any moment of an epoch, in a batch, too: 20 of 20 named by ``LEPTON_CUTS=20``."""
+"""Data files that are cut short at any moment of an epoch, in a batch, too: 20 of 20 named by ``LEPTON_CUTS=20``.
+
+For what happens to other changes, such as files that are replaced or unlinked, see ``tests/parallel/test_changing_files.py``.
+"""
 
 import os
 import random
@@ -27,8 +30,8 @@ def rows(tmp_path_factory):
     return path
 
 
-def _train(folder, rows, loader, model, do) -> jobs.Ended:
-    """Train on two ranks, and ``do`` something to the file after some steps; a run that goes on is told to stop."""
+def _train_until_cut(folder, rows, loader, model) -> jobs.Ended:
+    """Train on two ranks, and cut the file after some steps."""
     path, metrics, seed = shutil.copy(rows, folder / "rows.h5"), folder / "m.jsonl", folder.name
     words = (
         "--data",
@@ -49,7 +52,7 @@ def _train(folder, rows, loader, model, do) -> jobs.Ended:
             assert job.poll() is None and time.monotonic() - began < 100, job.communicate()
             time.sleep(0.02)
         time.sleep(random.Random(seed).uniform(0, 0.3))
-        do(path)
+        os.truncate(path, 1 << 20)
         out, err = job.communicate(timeout=60)
     return jobs.Ended(job.returncode, out, err, time.monotonic() - began)
 
@@ -61,7 +64,7 @@ def _train(folder, rows, loader, model, do) -> jobs.Ended:
 )
 def test_a_file_that_is_cut_short_is_named(tmp_path, rows, loader, model, number):
     """One line with file, data set and row, exit code 3, whether a rank is between two batches or within one."""
-    job = _train(tmp_path, rows, loader, model, lambda path: os.truncate(path, 1 << 20))
+    job = _train_until_cut(tmp_path, rows, loader, model)
     found = [line for line in job.text.splitlines() if line.startswith("lepton_mpi:")]
     assert len(found) == 1, job.text
     assert re.fullmatch(

@@ -120,7 +120,43 @@ def test_nothing_is_left_open(tmp_path, with_ulfm):
     assert last[2] <= first[2], job.text
 
 
+<<<<<<< HEAD
 @pytest.mark.slow
+=======
+_SIGNALLED = """
+import os, signal
+from lepton_mpi import fit
+from lepton_mpi.world.world import World
+
+usual = World.go_on
+
+def go_on(world):
+    numbers = {0: signal.SIGTERM, 2: signal.SIGINT}
+    if world.rank in numbers:
+        os.kill(os.getpid(), numbers[world.rank])
+    lost = usual(world)
+    if world.rank == 1:
+        os.kill(os.getpid(), signal.SIGUSR1)
+    return lost
+
+World.go_on = go_on
+if __name__ == "__main__":
+    fit(recipe="digits", epochs=2000, progress="plain", elastic=True, checkpoint="runs")
+"""
+
+
+@needs_ulfm
+def test_signals_that_come_while_the_others_meet_stop_the_run(tmp_path, with_ulfm):
+    """Between the death and the first step behind it: they save, and none of them dies of it."""
+    (tmp_path / "program.py").write_text(_SIGNALLED)
+    job = jobs.run(4, "program.py", cwd=tmp_path, LEPTON_FAULT="step@step=100:rank=1:kill")
+    assert job.code == 75, job.text
+    (step,) = re.findall(r"lepton_mpi: SIG\w+: stopped after step (\d+), .*saved", job.err)
+    assert int(step) < 2000 and _lost(job) == 1, job.text
+    checkpoint.verify(tmp_path / "runs" / f"step-{int(step):08}.h5")
+
+
+>>>>>>> fw
 @needs_ulfm
 def test_checkpoints_go_on(tmp_path, with_ulfm):
     """The owner of the folder dies twice; its heirs remove what is old, keep the best epoch, and append to the metrics."""

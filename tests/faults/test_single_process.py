@@ -61,3 +61,39 @@ def test_what_it_starts_knows_nothing_of_that(tmp_path):
     code = "import os, lepton_mpi.world.mpi; print(os.environ.get('OMPI_MCA_btl'))"
     job = jobs.run(0, "-c", code, cwd=tmp_path, OMPI_MCA_btl="^ofi")
     assert job.out == "^ofi\n", job.text
+
+
+_FAILED_START = """
+import os, sys, threading
+from lepton_mpi import report_word
+from lepton_mpi.world import world as made
+import ctypes
+
+def held():
+    address = ctypes.c_int64.from_address(report_word.place()).value
+    return [len(os.listdir("/proc/self/fd")), address, sys.excepthook.__qualname__, threading.active_count()]
+
+made.World().close()  # MPI has begun, and kernels of the library are there
+before = held()
+
+def fails(*_):
+    raise OSError("on purpose")
+
+for name in ("Stopping", "Watchdog", "HostLinks", "Failure", "CrashStacks"):
+    usual = getattr(made, name)
+    setattr(made, name, fails)
+    try:
+        made.World()
+    except OSError:
+        print(name, held() == before or (before, held()))
+    setattr(made, name, usual)
+made.World().close()
+print(held() == before)
+"""
+
+
+def test_a_start_that_fails_leaves_nothing(tmp_path):
+    """Neither descriptors, threads and hooks, nor an address that is no longer mapped."""
+    job = jobs.run(0, "-c", _FAILED_START, cwd=tmp_path)
+    names = ("Stopping", "Watchdog", "HostLinks", "Failure", "CrashStacks")
+    assert job.out.splitlines() == [*(f"{name} True" for name in names), "True"], job.text

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from lepton_mpi.world import deaths
+from lepton_mpi.world import deaths, heartbeats, witness
 
 
 @pytest.mark.parametrize(
@@ -107,3 +107,49 @@ def test_a_crash_leaves_its_stack():
     neighbour.close()
     os.close(file)
     assert "Segmentation fault" in text and "in a_function" in text
+
+
+def _ended(*statuses, stack_of=None):
+    return [deaths.Ended(n, s, "a stack" * (n == stack_of)) for n, s in enumerate(statuses)]
+
+
+@pytest.mark.parametrize(
+    ("ended", "first"),
+    [
+        (_ended(signal.SIGKILL), [0]),
+        (_ended(signal.SIGKILL, signal.SIGKILL), [0, 1]),
+        (_ended(None, None, None), [0, 1, 2]),
+        (_ended(signal.SIGKILL, signal.SIGSEGV), [1]),
+        (_ended(signal.SIGTERM, 3 << 8, signal.SIGKILL), [1]),
+        (_ended(None, None, stack_of=1), [1]),
+        (_ended(3 << 8, signal.SIGABRT, stack_of=1), [1]),
+    ],
+)
+def test_of_ranks_that_are_dead_at_once_the_first_one_is_told(ended, first):
+    """By a stack, or by a status that launchers do not give."""
+    assert [each.local_rank for each in deaths.first_of(ended)] == first
+
+
+@pytest.mark.parametrize(
+    ("signals", "said"),
+    [
+        ((signal.SIGKILL, signal.SIGSEGV), "lepton_mpi: rank 5 of 8 (process {1}) died: "),
+        ((signal.SIGKILL, signal.SIGKILL), "lepton_mpi: one of ranks 4, 5 of 8 died: "),
+    ],
+)
+def test_the_witness_names_who_died_by_itself(signals, said):
+    """And no rank where nothing tells it. Both are dead when it looks."""
+    file = os.memfd_create("heartbeats")
+    os.truncate(file, heartbeats.file_bytes(2))
+    ranks = [subprocess.Popen(["sleep", "100"]) for _ in signals]
+    for rank, number in zip(ranks, signals, strict=True):
+        rank.send_signal(number)
+        os.waitid(os.P_PID, rank.pid, os.WEXITED | os.WNOWAIT)
+    host = heartbeats.Host(8, [4, 5], [rank.pid for rank in ranks], [99, 99], [99, 99], 60.0)
+    words = [sys.executable, "-I", "-S", witness.__file__, host.to_json(0), str(file)]
+    found = subprocess.run(words, pass_fds=[file], capture_output=True, text=True, timeout=60)
+    assert found.stderr.startswith(said.format(*host.process_ids)), found
+    assert found.stderr.splitlines()[0].endswith(signals[1].name) or "SIGSEGV (" in found.stderr
+    for rank in ranks:
+        rank.wait()
+    os.close(file)

@@ -1,6 +1,7 @@
 """What the doctor finds out about a machine, from files that say what machines are like."""
 
 import os
+import socket
 import time
 from types import SimpleNamespace
 
@@ -53,16 +54,27 @@ def test_leftovers_are_found_and_removed(tmp_path):
     """Files of MPI that are old and that no process has in its memory; nothing else is touched."""
     shared = tmp_path / "dev/shm"
     shared.mkdir(parents=True)
-    names = ("sm_segment.a", "vader_segment.b", "sm_segment.used", "sm_segment.new", "mine")
+    host = socket.gethostname().partition(".")[0]
+    kinds = (
+        "sm_segment.{}.dead",
+        "vader_segment.{}.dead",
+        "sm_segment.{}.used",
+        "sm_segment.{}.new",
+    )
+    names = (*(kind.format(host) for kind in kinds), "mine")
     for name in names:
         (shared / name).write_bytes(b"x" * 5000)
         os.utime(shared / name, (0, time.time() if name.endswith("new") else 1e9))
     _write(tmp_path, proc__meminfo="MemTotal: 4000000 kB\nMemAvailable: 3000000 kB\n")
+    used = (shared / names[2]).stat()
+    device = f"{os.major(used.st_dev):02x}:{os.minor(used.st_dev):02x}"
     _write(
         tmp_path,
         proc__self__cgroup="",
-        proc__77__maps="7f-8f rw-s 0 0:1 1 /dev/shm/sm_segment.used\n",
+        proc__77__maps=f"7f-8f rw-s 0 {device} {used.st_ino} /dev/shm/sm_segment.used\n",
     )
+    (tmp_path / "proc/self/ns").mkdir()
+    (tmp_path / "proc/self/ns/pid").symlink_to("pid:[4026531836]")
     found = memory.gather(1, root=tmp_path)
     dead = [str(shared / name) for name in names[:2]]
     assert found.left == dead and found.left_bytes >= 8192

@@ -33,6 +33,27 @@ print(usual == 3 * [signal.SIG_DFL] + [signal.default_int_handler])
     assert ended.stdout == "['SIGUSR1', 'SIGTERM']\n['SIGUSR2']\nTrue\n", ended.stderr
 
 
+def test_they_are_remembered_while_ranks_go_on_without_others():
+    """From the error that ends the block, Ctrl-C among them, to the next block; behind that as ever."""
+    ended = _ended("""
+from lepton_mpi.world.stopping import SIGNALS, caught_signals
+read, write = os.pipe2(os.O_NONBLOCK)
+try:
+    with caught_signals(write, goes_on=True):
+        raise ValueError
+except ValueError:
+    os.kill(os.getpid(), signal.SIGTERM)
+early_signals.remember(with_interrupts=True)
+for number in SIGNALS:
+    os.kill(os.getpid(), number)
+with caught_signals(write, goes_on=True):
+    print(sorted(os.read(read, 9)) == sorted(SIGNALS))
+usual = [signal.getsignal(number) for number in SIGNALS]
+print(usual == 3 * [signal.SIG_DFL] + [signal.default_int_handler])
+""")
+    assert ended.stdout == "True\nTrue\n", ended.stderr
+
+
 def test_where_nobody_takes_them_over_they_do_what_they_always_do():
     """As on hosts that cannot connect."""
     ended = _ended("""

@@ -5,6 +5,8 @@ import os
 import threading
 import time
 import traceback
+from contextlib import suppress
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -13,13 +15,38 @@ from lepton_mpi import report_word
 from lepton_mpi.world import failure
 
 
+class _NoTimer:
+    """Would end these tests; says with which code, unless it is closed."""
+
+    codes: ClassVar[list[int]] = []
+
+    def __init__(self, code=None):
+        self._code = code
+
+    @classmethod
+    def calling(cls, function, code):
+        return cls(code)
+
+    @classmethod
+    def killing(cls, number):
+        return cls()
+
+    def set(self, seconds):
+        if self._code is not None:
+            self.codes.append(self._code)
+
+    def close(self):
+        self.codes.remove(self._code)
+
+
 @pytest.fixture
 def two_ranks(monkeypatch):
     """Two ranks' ends of a job, each with a descriptor of its own of one file, as in two processes."""
     monkeypatch.setattr(failure, "_abort", lambda exit_code: None)
-    monkeypatch.setattr(failure, "_end_process_soon", lambda exit_code: None)
+    monkeypatch.setattr(failure, "Timer", _NoTimer)
     monkeypatch.setattr(failure, "end_launcher", lambda process, seconds: None)
     monkeypatch.setattr(failure, "_OTHERS_SPEAK_SECONDS", 0.0)
+    monkeypatch.setattr(_NoTimer, "codes", [])
     file, reported = os.memfd_create("failure"), np.zeros(1, np.int64)
     files = [os.open(f"/proc/self/fd/{file}", os.O_RDWR) for _ in range(2)]
     ranks = [failure.Failure(rank, 2, files[rank], reported) for rank in range(2)]
@@ -112,6 +139,63 @@ def test_all_ranks_end_with_the_code_of_the_first(two_ranks, monkeypatch, capsys
     assert codes == [3, 3]
     assert capsys.readouterr().err == "the cause\n"
     assert report_word.code_of(int(ranks[0]._reported[0])) == 3
+
+
+def test_a_rank_that_waits_for_the_first_ends_with_its_code(two_ranks, monkeypatch, capsys):
+    """It began to fail before the first had said its code; also what ends it where MPI's abort hangs."""
+    codes = []
+    monkeypatch.setattr(failure, "_abort", codes.append)
+    ranks, files = two_ranks
+    fcntl.flock(files[0], fcntl.LOCK_EX)
+    late = threading.Thread(target=ranks[1].fail, args=("a consequence", 5))
+    late.start()
+    while not _NoTimer.codes:
+        time.sleep(0.001)
+    time.sleep(0.05)  # it waits for the lock
+    ranks[0]._reported[0] = report_word.reported_with(3)
+    fcntl.flock(files[0], fcntl.LOCK_UN)
+    late.join()
+    assert codes == [3] and _NoTimer.codes == [3]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_folder_that_hangs_keeps_no_report(two_ranks, monkeypatch, tmp_path, capsys):
+    """A pipe that nobody reads cannot be opened; nor does the end of the job wait for it."""
+    monkeypatch.setenv("LEPTON_REPORTS", str(tmp_path))
+    monkeypatch.setattr(failure, "_KEEP_SECONDS", 0.1, raising=False)
+    os.mkfifo(tmp_path / "rank-0.txt")
+    ranks, _ = two_ranks
+    failing = threading.Thread(target=ranks[0].fail, args=("the cause",), daemon=True)
+    failing.start()
+    failing.join(10)
+    has_ended = not failing.is_alive()
+    with open(tmp_path / "rank-0.txt") as pipe:  # lets go of whoever waits
+        assert pipe.read() == "the cause\n"
+    assert has_ended
+    assert capsys.readouterr().err == "the cause\n"
+
+
+def test_an_output_that_nobody_reads_keeps_no_report(two_ranks, monkeypatch, capsys):
+    """Standard output is flushed first, to stand before the report."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(1 << 16))
+    os.set_blocking(writer, True)
+    monkeypatch.setattr(failure, "_FLUSH_SECONDS", 0.1, raising=False)
+    ranks, _ = two_ranks
+    with open(writer, "w") as output:
+        output.write("a line")
+        monkeypatch.setattr("sys.stdout", output)
+        failing = threading.Thread(target=ranks[0].fail, args=("the cause",), daemon=True)
+        failing.start()
+        failing.join(10)
+        has_ended = not failing.is_alive()
+        os.read(reader, 1 << 20)
+    os.close(reader)
+    assert has_ended
+    assert capsys.readouterr().err == "the cause\n"
 
 
 def test_whole_tracebacks_are_kept_where_they_are_wanted(two_ranks, monkeypatch, tmp_path, capsys):

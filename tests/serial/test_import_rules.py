@@ -54,6 +54,7 @@ ALLOWED = {
 # Modules at the top of the package that know nothing of the rest.
 GROUND = {
     "chunks",
+    "control_groups",
     "early_signals",
     "errors",
     "extras",
@@ -134,6 +135,11 @@ DOORS = {"__init__", "__main__", "train"}
 NO_IDEA = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "manager", "handler"}
 
 
+def _tree(module: Path) -> tuple[str, ast.Module]:
+    text = (_PACKAGE / module).read_text("utf-8")
+    return text, ast.parse(text)
+
+
 @cache
 def _imported(module: Path, for_types: bool = True) -> set[str]:
     """Absolute names of all modules that a file imports, wherever in it, packages of them included."""
@@ -184,22 +190,77 @@ _BESIDE = {
 }
 
 
-@pytest.mark.parametrize(
-    "module",
-    ["world/heartbeats", "world/launchers", "world/witness", "world/deaths", "starting/foreground"],
-)
+# Runs a file but for its last block, and then what the functions that this block leads to import, and the paths that they append for it.
+_REACH = """
+import ast, runpy, sys
+path = sys.argv[1]
+names = runpy.run_path(path)
+with open(path, encoding="utf-8") as file:
+    tree = ast.parse(file.read())
+functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+reached, last = [], [tree.body[-1]]
+while last:
+    for node in ast.walk(last.pop()):
+        function = functions.get(node.id) if isinstance(node, ast.Name) else None
+        if function and function not in reached:
+            reached.append(function)
+            last.append(function)
+for function in reached:
+    for node in ast.walk(function):
+        is_path = isinstance(node, ast.Expr) and ast.unparse(node).startswith("sys.path.append(")
+        if is_path or isinstance(node, ast.Import | ast.ImportFrom):
+            print(ast.unparse(node))
+            exec(compile(ast.Module([node], []), path, "exec"), names)
+"""
+
+
+def _is_started_as_file(module: Path) -> bool:
+    """By a program: people are told in the docstring how they start one."""
+    if '__name__ == "__main__"' not in (_PACKAGE / module).read_text("utf-8"):
+        return False
+    tree = _tree(module)[1]
+    is_program = "__name__ == '__main__'" in ast.unparse(tree.body[-1])
+    by_people = re.search(r"python (-m )?lepton_mpi", ast.get_docstring(tree) or "")
+    return is_program and not by_people and module.stem not in DOORS
+
+
+_STARTED = [module for module in MODULES if _is_started_as_file(module)]
+
+
+def _reached(path: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, *flags, "-c", _REACH, str(path)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("module", _STARTED, ids=str)
 def test_what_is_started_as_a_file_finds_its_imports(module):
-    """By an interpreter without any folder to import from: its standard error may be nobody's."""
-    path = _PACKAGE / module
-    program = f"import sys; sys.path.append({str(path.parent)!r}); import {path.name}"
-    job = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    """Those in functions, too, by an interpreter without any folder to import from; with libraries where the file needs some."""
+    libraries = {name.split(".")[0] for name in _imported(module)} - sys.stdlib_module_names
+    needed = libraries - _BESIDE.get(module.as_posix(), set()) - {"lepton_mpi"}
+    job = _reached(_PACKAGE / module, *(["-P"] if needed else ["-I", "-S"]))
+    assert job.returncode == 0, job.stderr  # its standard error may be nobody's
+
+
+def test_all_that_are_started_as_files_are_found():
+    """Among them those that a module hands to an interpreter by its ``__file__``."""
+    found = {module.stem for module in _STARTED}
+    handed = set()
+    for module in MODULES:
+        text = (_PACKAGE / module).read_text("utf-8")
+        for named in re.findall(r"sys\.executable,[^\]]*?(\w*)\.?\b__file__", text):
+            handed.add(named or module.stem)
+    assert handed <= found and "foreground" in found
+
+
+def test_an_import_in_a_function_that_is_not_found_is_seen(tmp_path):
+    """Two calls away from the last block."""
+    path = tmp_path / "program.py"
+    path.write_text(
+        "def main():\n    inner()\ndef inner():\n    import not_there\n"
+        "def other():\n    import nor_this\nif __name__ == '__main__':\n    main()\n"
     )
-    assert job.returncode == 0, job.stderr
+    job = _reached(path, "-I", "-S")
+    assert job.returncode and "not_there" in job.stderr and "nor_this" not in job.stderr
 
 
 def test_libraries_are_declared():
@@ -275,11 +336,6 @@ def _name(module: Path) -> str:
 def test_names_are_ideas():
     """No module is called after the fact that its author did not know where to put things."""
     assert _of_all(lambda m: NO_IDEA.intersection(p.removesuffix(".py") for p in m.parts)) == {}
-
-
-def _tree(module: Path) -> tuple[str, ast.Module]:
-    text = (_PACKAGE / module).read_text("utf-8")
-    return text, ast.parse(text)
 
 
 def test_every_module_says_what_it_is():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from lepton_mpi import wording
 from lepton_mpi.starting.launcher_noise import Filter
 
 _DASHES, _EQUALS = b"-" * 74 + b"\n", b"=" * 83 + b"\n"
@@ -90,3 +91,52 @@ def test_parts_of_lines_are_shown_at_once():
     assert made.shown(b"\nlepton_mpi: x\n-----") == b"\nlepton_mpi: x\n"
     assert made.has_report
     assert made.shown(b" a list\n") == b"----- a list\n"
+
+
+@pytest.mark.parametrize("rule", [_DASHES, _EQUALS, b"=" * 60 + b"\n", b"=" * 90 + b"\n"])
+def test_a_rule_of_the_users_own_holds_nothing_back(rule):
+    """The second line decides, its first letters even; a report behind it is one."""
+    made = Filter()
+    assert made.shown(b"a\n" + rule) == b"a\n"
+    assert made.shown(b"epoch") == rule + b"epoch"
+    assert made.shown(b" 1\n" + rule + rule) == b" 1\n" + rule
+    assert made.shown(_REPORT) == rule + _REPORT
+    assert made.has_report and made.has_death
+    assert made.shown(rule) + made.rest(is_explained=True) == rule
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 16])
+def test_a_report_between_the_lines_of_a_banner(size):
+    """Ranks and the launcher write to the same stream."""
+    begin, end = _OPEN_MPI.split(b"signal 9")
+    content, made = begin + _REPORT + b"signal 9" + end, Filter()
+    parts = [made.shown(content[at : at + size]) for at in range(0, len(content), size)]
+    assert made.has_report and made.has_death
+    assert b"".join(parts).startswith(_REPORT)
+    assert b"prterun noticed" not in b"".join(parts) + made.rest(is_explained=True)
+
+
+def test_a_banner_without_an_end_is_shown():
+    """It may not be one; and what comes behind it is not held back."""
+    made, lines = Filter(), [b"MPI_ABORT was invoked on rank 1\n", *[b"text\n"] * 80]
+    content = _DASHES + b"".join(lines)
+    shown = made.shown(content)
+    assert content.startswith(shown) and shown.count(b"text") >= 55
+    assert shown + made.rest(is_explained=True) == content
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 16])
+def test_a_report_of_one_of_several_ranks_is_of_a_death(size):
+    """Where nothing tells which one was the first."""
+    made, content = Filter(), b"lepton_mpi: one of ranks 0, 2 of 3 died: all of them were gone\n"
+    for at in range(0, len(content), size):
+        made.shown(content[at : at + size])
+    assert made.has_death
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 16])
+def test_a_warning_explains_no_end(size):
+    """The job goes on behind it, and may die of something else."""
+    warning = f"{wording.WARNING}x.h5: Stale file handle; tried again for 60 s\n".encode()
+    assert _shown(warning + _OPEN_MPI, size) == warning + _OPEN_MPI
+    assert _shown(warning + _OPEN_MPI + _REPORT, size) == warning + _REPORT

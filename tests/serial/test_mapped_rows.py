@@ -5,7 +5,10 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from lepton_mpi import report_word
 
 _PROGRAM = """
 import mmap, os, sys
@@ -54,12 +57,28 @@ def test_it_names_the_rank(tmp_path):
     assert found == (3, "lepton_mpi: " + _LINE.format(who="rank 2 of 4: ", name="rows", row=5), "")
 
 
-def test_one_process_of_a_host_speaks(tmp_path):
-    """The others see that in the word, and end with the same code."""
+@pytest.mark.parametrize("code", [3, 5])
+def test_one_process_of_a_host_speaks(tmp_path, code):
+    """The others see that in the word, leave it, and end with its code."""
+    np.zeros(1, np.int64).tofile(tmp_path / "word")
     found = _ended(
-        tmp_path, "word[0] = report_word.reported_with(3); os.truncate('rows', 0); rows.sum()"
+        tmp_path,
+        "word = np.memmap('word', np.int64, 'r+'); report_word.set_address(word.ctypes.data)\n"
+        f"word[0] = report_word.reported_with({code}); os.truncate('rows', 0); rows.sum()",
     )
-    assert found == (3, "", "")
+    assert found == (code, "", "")
+    assert report_word.code_of(int(np.fromfile(tmp_path / "word", np.int64)[0])) == code
+
+
+def test_the_first_process_says_its_code(tmp_path):
+    np.zeros(1, np.int64).tofile(tmp_path / "word")
+    code, said, _ = _ended(
+        tmp_path,
+        "word = np.memmap('word', np.int64, 'r+'); report_word.set_address(word.ctypes.data)\n"
+        "os.truncate('rows', 0); rows.sum()",
+    )
+    assert code == 3 and "rows: /train/x: row" in said
+    assert report_word.code_of(int(np.fromfile(tmp_path / "word", np.int64)[0])) == 3
 
 
 @pytest.mark.slow(but_every=2)
@@ -86,3 +105,36 @@ def test_what_is_given_back_is_forgotten(tmp_path):
     )
     code, said, _ = _ended(tmp_path, action)
     assert (code, said) == (3, "lepton_mpi: " + _LINE.format(who="", name="again", row=0))
+
+
+# What ``World`` does at its begin and its end; a memfd in place of its file of stacks.
+_WORLDS = """
+from lepton_mpi.world.deaths import CrashStacks
+def world():
+    file = os.memfd_create("stacks")
+    return CrashStacks([os.getpid()] * 2, [file] * 2, 0)
+"""
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        "world().close(); rows = named('rows'); world()",
+        "first = world(); rows = named('rows'); first.close(); second = world()",
+        "first = world(); rows = named('rows'); first.close()",
+        "first = world(); first.close(); second = world(); rows = named('rows')",
+    ],
+)
+def test_a_row_that_is_gone_after_another_world(tmp_path, action):
+    """``faulthandler`` handles SIGBUS, too, and of a world that has ended it must not take ours with it."""
+    program = f"{_WORLDS}{action}; os.truncate('rows', 8000); rows.sum()"
+    found = _ended(tmp_path, program)
+    assert found == (3, "lepton_mpi: " + _LINE.format(who="", name="rows", row=8), "")
+
+
+def test_other_faults_end_between_two_handlers_that_know_each_other(tmp_path):
+    """Ours, ``faulthandler``'s above it, ours again: each puts the one below back."""
+    action = "first = world(); again = named('again'); os.truncate('other', 0); other[5000]"
+    code, said, _ = _ended(tmp_path, _WORLDS + action)
+    assert code == -signal.SIGBUS
+    assert "lepton_mpi" not in said

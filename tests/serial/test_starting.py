@@ -1,13 +1,14 @@
 """How ``launch`` finds its launcher, and what it refuses. ``tests/faults/test_launch_from_python.py`` starts ranks."""
 
 import os
+import subprocess
 import sys
 
 import pytest
 
 import lepton_mpi
 from lepton_mpi.errors import ConfigurationError, DataError, LauncherError, RankError
-from lepton_mpi.starting import mpirun, task
+from lepton_mpi.starting import mpirun, start, task
 
 _SAYS = {
     "openmpi": "mpirun (Open MPI) 5.0.8",
@@ -133,3 +134,26 @@ def test_a_task_keeps_path_and_place(tmp_path, monkeypatch):
         task.read_task(tmp_path)
     with pytest.raises(LauncherError, match="launch starts ranks on one machine"):
         task.read_task(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("gone", "said"), [([2], "rank 2 of 3 died"), ([0, 2], "one of ranks 0, 2 of 3 died")]
+)
+def test_no_rank_is_named_for_another(tmp_path, gone, said):
+    """Of ranks that are gone at the same look nothing tells which one the launcher has ended."""
+    living = subprocess.Popen(["sleep", "100"])
+    job = start._Job(["sleep", "100"], dict(os.environ), tmp_path, 3, quiet=True)
+    dead = [subprocess.Popen(["true"]) for _ in gone]
+    for process in dead:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    for rank in range(3):
+        process = dead[gone.index(rank)] if rank in gone else living
+        (tmp_path / f"{task._PID}.{rank}").write_text(str(process.pid))
+    assert job._is_over(0.0)
+    assert job.lost == said
+    job.end()
+    job.process.stdout.close()
+    job.process.stderr.close()
+    for process in (living, *dead):
+        process.kill()
+        process.wait()

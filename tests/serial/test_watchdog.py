@@ -21,8 +21,8 @@ class Alarms:
     def __init__(self):
         self.deaths, self.timeouts, self.told = (queue.SimpleQueue() for _ in range(3))
 
-    def died(self, local_rank, status):
-        self.deaths.put((local_rank, status))
+    def died(self, ended):
+        self.deaths.put(ended)
 
     def timed_out(self):
         self.timeouts.put(True)
@@ -57,12 +57,23 @@ def test_a_death_before_the_end_is_noticed(monkeypatch, kernel, phase):
         try:
             neighbour.kill()  # not waited for: a zombie has ended too
             if phase == "compute":
-                assert alarms.deaths.get(timeout=20) == (1, signal.SIGKILL)
+                assert alarms.deaths.get(timeout=20) == {1: signal.SIGKILL}
             else:
                 with pytest.raises(queue.Empty):
                     alarms.deaths.get(timeout=1.5)
         finally:
             watchdog.stop()
+
+
+def test_signals_that_its_thread_has_not_read_are_given_back():
+    """It has ended with the death of another rank."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as neighbour:
+        alarms, clock = Alarms(), PhaseClock(np.zeros((2, 3)), 0)
+        watchdog = Watchdog(clock, 60.0, [os.getpid(), neighbour.pid], alarms, Backstop())
+        neighbour.kill()
+    assert alarms.deaths.get(timeout=20) == {1: signal.SIGKILL}
+    os.write(watchdog.signal_file, bytes([signal.SIGTERM, signal.SIGUSR1]))
+    assert list(watchdog.stop()) == [signal.SIGTERM, signal.SIGUSR1]
 
 
 def test_a_phase_begins_with_its_time():

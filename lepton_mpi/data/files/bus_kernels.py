@@ -5,10 +5,11 @@ what is mapped, prints one line with file, data set and row, and ends the proces
 
     words 0 to 15   the number of mappings; room for a LINE; the text AFTER a row's number; where the address of the word is by which a
                     host's ranks tell each other that one has reported, and what it is then; the exit code; the handler BEFORE this one;
-                    microseconds of PATIENCE before the end
+                    microseconds of PATIENCE before the end; the FIRST of the handlers before this one; whether a fault was PASSED_ON
     from 16 on      ROW words for each mapping: addresses [FROM, TO), bytes of a row, the text before the row's number
 
-A fault at any other address is not ours: the handler that was there before is put back, and the instruction fails again.
+A fault at any other address is not ours: the handler that was there before is put back, and the instruction fails again. That handler may have
+found this one when it came, and put it back in turn: then it is the first one's.
 """
 
 from llvmlite import ir
@@ -20,6 +21,7 @@ from lepton_mpi.kernels.compiling import callback, inner
 from lepton_mpi.kernels.intrinsics import copy_bytes, words_at
 
 COUNT, LINE, AFTER, AFTER_BYTES, REPORTED_AT, REPORTED, EXIT_CODE, BEFORE, PATIENCE = range(9)
+FIRST, PASSED_ON = 9, 10
 HEAD = 16
 FROM, TO, ROW_BYTES, TEXT, TEXT_BYTES = range(5)
 ROW = 8
@@ -69,12 +71,13 @@ def _set_table_address(typing_context, address):
 
 
 @intrinsic
-def _exchange(typing_context, address, value):
-    """Put ``value`` to ``address``, and return what was there, as one step."""
+def _put_if_zero(typing_context, address, value):
+    """Put ``value`` to ``address`` where 0 is, and return what was there, as one step."""
 
     def generate(context, builder, signature, arguments):
         pointer = builder.inttoptr(arguments[0], _word.as_pointer())
-        return builder.atomic_rmw("xchg", pointer, arguments[1], "seq_cst")
+        found = builder.cmpxchg(pointer, _word(0), arguments[1], "seq_cst", "seq_cst")
+        return builder.extract_value(found, 0)
 
     return types.int64(types.int64, types.int64), generate
 
@@ -106,12 +109,16 @@ def on_bus_error(number, told, context):
     for mapping in range(table[COUNT]):
         row = words_at(_table_address() + 8 * (HEAD + ROW * mapping), ROW)
         if row[FROM] <= address < row[TO]:
-            word = words_at(table[REPORTED_AT], 1)[0]
-            if word == 0 or _exchange(word, table[REPORTED]) == 0:
+            word, before = words_at(table[REPORTED_AT], 1)[0], 0
+            if word != 0:
+                before = _put_if_zero(word, table[REPORTED])
+            if before == 0:
                 _print_line(table, row, (address - row[FROM]) // row[ROW_BYTES])
             _sleep(table[PATIENCE])
-            _end(table[EXIT_CODE])
-    _set_action(number, table[BEFORE], 0)
+            code = before // 256  # as ``report_word.code_of``
+            _end(code if code > 0 else table[EXIT_CODE])
+    _set_action(number, table[FIRST] if table[PASSED_ON] else table[BEFORE], 0)
+    table[PASSED_ON] = 1
     if not 0 < words_at(told, _CODE + 1)[_CODE] & 0xFFFFFFFF < 1 << 31:
         _raise(number)  # nothing has failed that would fail again: somebody has sent the signal
     return 0

@@ -43,7 +43,8 @@ class _Watch:
     def __init__(self) -> None:
         self._table = np.zeros(kernels.HEAD + kernels.ROW * _MAPPINGS_MAX, np.int64)
         self._line = ctypes.create_string_buffer(_LINE_BYTES_MAX)
-        self._after, self._before = ctypes.create_string_buffer(_AFTER), _Action()
+        self._after = ctypes.create_string_buffer(_AFTER)
+        self._before, self._first = _Action(), _Action()
         self._texts: list[ctypes.Array | None] = []
         head = self._table
         head[kernels.LINE] = ctypes.addressof(self._line)
@@ -54,15 +55,23 @@ class _Watch:
         if launcher.launched_size() > 1:
             head[kernels.PATIENCE] = _PATIENCE_MICROSECONDS
         head[kernels.BEFORE] = ctypes.addressof(self._before)
-        self._install()
-
-    def _install(self) -> None:
-        address = kernels.on_bus_error.address()
+        head[kernels.FIRST] = ctypes.addressof(self._first)
+        self._address = kernels.on_bus_error.address()
         kind = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int32, ctypes.c_int64, ctypes.c_int64)
-        kind(address)(-1, self._table.ctypes.data, 0)
-        action = _Action(handler=address, flags=_SA_SIGINFO | _SA_ONSTACK)
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.sigaction(signal.SIGBUS, ctypes.byref(action), ctypes.byref(self._before))
+        kind(self._address)(-1, self._table.ctypes.data, 0)
+        self._libc = ctypes.CDLL(None)
+        self._libc.sigaction(signal.SIGBUS, None, ctypes.byref(self._first))
+
+    def install(self) -> None:
+        """Handle SIGBUS from now on; again, if somebody else, such as ``faulthandler``, does so meanwhile."""
+        present = _Action()
+        self._libc.sigaction(signal.SIGBUS, None, ctypes.byref(present))
+        if present.handler != self._address:
+            ctypes.memmove(
+                ctypes.byref(self._before), ctypes.byref(present), ctypes.sizeof(present)
+            )
+            action = _Action(handler=self._address, flags=_SA_SIGINFO | _SA_ONSTACK)
+            self._libc.sigaction(signal.SIGBUS, ctypes.byref(action), None)
 
     def add(self, start: int, stop: int, row_bytes: int, text: bytes) -> int:
         """Number of a new entry, -1 where there is no room."""
@@ -111,6 +120,7 @@ def name_rows(memory: mmap.mmap, rows: np.ndarray, row_bytes: int, where: str) -
         if not _watches:
             _watches.append(_Watch())
         watch = _watches[0]
+        watch.install()
         text = f"lepton_mpi: {who}{where}: row ".encode(errors="replace")
         number = watch.add(start, start + rows.nbytes, max(1, row_bytes), text)
     if number >= 0:
