@@ -120,9 +120,6 @@ def test_nothing_is_left_open(tmp_path, with_ulfm):
     assert last[2] <= first[2], job.text
 
 
-<<<<<<< HEAD
-@pytest.mark.slow
-=======
 _SIGNALLED = """
 import os, signal
 from lepton_mpi import fit
@@ -156,7 +153,7 @@ def test_signals_that_come_while_the_others_meet_stop_the_run(tmp_path, with_ulf
     checkpoint.verify(tmp_path / "runs" / f"step-{int(step):08}.h5")
 
 
->>>>>>> fw
+@pytest.mark.slow
 @needs_ulfm
 def test_checkpoints_go_on(tmp_path, with_ulfm):
     """The owner of the folder dies twice; its heirs remove what is old, keep the best epoch, and append to the metrics."""

@@ -106,6 +106,7 @@ def _by_command(out: str) -> tuple[list[str], list[int]]:
     return parts[2:-1:2], [int(code) for code in parts[3::2]]
 
 
+@pytest.mark.slow
 def test_the_first_command_prints_what_the_first_page_shows(tmp_path):
     """On 8 ranks."""
     first = pages.console(ROOT / "README.md")[0]

@@ -55,6 +55,7 @@ def test_a_metrics_file_is_never_lost(tmp_path):
     assert [record["event"] for record in jobs.metrics(path)] == ["start", "epoch", "end"] * 2
 
 
+@pytest.mark.slow
 def test_a_job_that_is_submitted_again_adds_to_its_metrics(tmp_path):
     """Also where its first attempt ended before there was a checkpoint to go on from."""
     words = (*jobs.TRAIN, "--epochs", "1", "--metrics", "m", "--checkpoint", "runs", "--resume")
@@ -92,6 +93,7 @@ def test_a_checkpoint_evaluates_to_the_figures_of_its_run(tmp_path):
     assert evaluated.out.count("test of") == 1
 
 
+@pytest.mark.slow
 def test_a_folder_of_checkpoints_is_evaluated_by_its_newest(tmp_path):
     """The newest that is whole, which is said; so is what was skipped."""
     options = ("--epochs", "2", "--checkpoint", "runs")
@@ -109,6 +111,7 @@ def test_a_folder_of_checkpoints_is_evaluated_by_its_newest(tmp_path):
     assert f"checkpoint runs/{older.name}, the newest that is whole" in evaluated.out
 
 
+@pytest.mark.slow(but_every=5)
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -130,6 +133,7 @@ def test_what_is_no_checkpoint_is_one_line(tmp_path, name, words):
     assert words in line
 
 
+@pytest.mark.slow(but_every=3)
 @pytest.mark.parametrize(
     ("call", "words"),
     [

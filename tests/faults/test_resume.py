@@ -100,6 +100,7 @@ def killed_twice(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_wrong_options_end_in_one_line(killed_twice):
     """On all ranks, before the first step, and with the folder as it was."""
     before = _saved(killed_twice)

@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from lepton_mpi.run import checkpoint
 from tests.faults import jobs
 
@@ -74,6 +76,7 @@ def test_jobs_in_one_folder_are_refused_or_come_one_after_the_other(tmp_path):
         assert [path.suffix for path in runs.iterdir()] == 3 * [".h5"]
 
 
+@pytest.mark.slow
 def test_jobs_with_folders_of_their_own(tmp_path):
     """By the number of the batch job, or by process and time."""
     batch = [(n, "batch/{job}", {"SLURM_JOB_ID": str(70 + n)}) for n in range(4)]

@@ -210,6 +210,7 @@ def test_a_rank_that_is_killed_ends_the_job_and_is_named(killed):
         assert newest.name == f"step-{_EVERY:08d}.h5"
 
 
+@pytest.mark.slow(but_every=9)
 @pytest.mark.skipif(not _IS_LONG, reason="LEPTON_STRATEGY_KILLS=20 is the long form")
 @pytest.mark.parametrize("name", _KILLED)
 @pytest.mark.parametrize("seed", range(_SEED, _SEED + _KILLS))
@@ -259,6 +260,7 @@ def _going_on(name: str, killed: Path, whole: Path) -> dict:
     return {"checkpoint": f"{name} on", "resume": str(source)}
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_on_as_many_ranks(tmp_path, killed, of_three, whole):
     """With the bits of the run that was not killed, from the middle of the second epoch."""
     found = _run_all(tmp_path, 3, lambda name: _going_on(name, killed, of_three[0]))
@@ -270,6 +272,7 @@ def test_a_killed_run_goes_on_on_as_many_ranks(tmp_path, killed, of_three, whole
         assert math.isfinite(lines[-1]["test_loss"]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2, 4] if _IS_LONG else [4])
 def test_a_run_goes_on_on_another_number_of_ranks(tmp_path, killed, of_three, whole, ranks):
     """Where bits do not depend on that number, with those of the run that was not killed; else to as good an end."""
@@ -308,6 +311,7 @@ def hung(tmp_path_factory) -> dict[tuple[str, str], tuple[int, jobs.Ended]]:
         return dict(zip(_HANGS, pool.map(_hang, folders, *zip(*_HANGS, strict=True)), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "act"), _HANGS, ids=lambda value: value)
 def test_a_rank_that_hangs_ends_the_job_at_the_limit(hung, name, act):
     """Asleep or stopped; the message names strategy, step and rank, and those that wait for it."""
@@ -324,6 +328,7 @@ def test_a_rank_that_hangs_ends_the_job_at_the_limit(hung, name, act):
     assert job.seconds < 40, job.text
 
 
+@pytest.mark.slow
 def test_a_slow_rank_changes_no_bit_of_what_is_reproducible(of_three, whole):
     """One of 3 that takes many times as long as the others."""
     found = _metrics(of_three[0], " slow")
@@ -332,6 +337,7 @@ def test_a_slow_rank_changes_no_bit_of_what_is_reproducible(of_three, whole):
         assert math.isfinite(found[name][-1]["test_loss"])
 
 
+@pytest.mark.slow
 def test_no_number_on_one_rank_ends_the_run_on_all(of_three):
     """A gradient of NaN in the last step of an epoch, which no loss has seen, is found at the epoch's end."""
     count, job = len(VARIANTS), of_three[1]
@@ -407,6 +413,7 @@ def test_a_rank_that_is_killed_ends_the_job_on_both_hosts(tmp_path, name, seed):
     assert math.isfinite(jobs.metrics(tmp_path / "on.jsonl")[-1]["test_loss"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "codec"), COMPRESSED if _IS_LONG else COMPRESSED[:1])
 def test_a_killed_run_with_a_codec_goes_on_on_other_ranks(tmp_path, name, codec):
     """On hosts of other sizes, with the residuals of its last checkpoint, to an end as good as it should be."""
@@ -426,6 +433,7 @@ def test_a_killed_run_with_a_codec_goes_on_on_other_ranks(tmp_path, name, codec)
     assert lines[-1]["test_accuracy"] > 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(STRATEGIES) if _IS_LONG else ["gossip"])
 def test_a_rank_that_hangs_is_named_on_another_host(tmp_path, name):
     """By the ranks of its own host, before those of the other one, which wait for it, end the job."""
