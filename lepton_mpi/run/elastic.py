@@ -158,9 +158,12 @@ class Points:
         run.hooks.append(_Copies(self, copies))
 
     def newest(self, world: World) -> Start | None:
-        """The newest that counts for any rank; None if none does. Collective."""
+        """The newest that counts for any rank; None if none does, and then rooms that some ranks have made are forgotten. Collective."""
         self._number = -world.least(-self._number)
-        return self._starts[self._number % 2] if self._number >= 0 else None
+        if self._number >= 0:
+            return self._starts[self._number % 2]
+        self._rooms, self._starts = [{}, {}], [None, None]
+        return None
 
     def take(self, run: Run, copies: list[Snapshot], interval: int) -> int:
         """Make the next one; returns rank 0's ``interval``. Collective."""
