@@ -181,6 +181,7 @@ class Checkpoints(QuietHook):
         before = run.divergence.counts.rollbacks
         sums = run.divergence.finite_sums(is_wrong)
         if run.divergence.counts.rollbacks > before:
+            run.strategy.collect()
             if self._snapshot:
                 self._snapshot.take()
             run.world.agree(None)

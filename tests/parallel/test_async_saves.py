@@ -11,6 +11,7 @@ from lepton_mpi.run import memory_forecast, snapshot
 from lepton_mpi.run.fit import train
 from lepton_mpi.run.hooks import Checkpoints
 from lepton_mpi.world.memory import shared_bytes
+from tests.parallel.pretended import on_hosts
 from tests.parallel.together import check, equal_everywhere
 
 # 18 steps an epoch; nothing is removed.
@@ -98,15 +99,22 @@ def test_the_copy_takes_what_is_predicted(world, folder):
     check(world, without.predicted == 0 == without.measured)
 
 
-@pytest.mark.parametrize("strategy", ["sync", "local"])
-def test_what_is_not_finite_is_not_written(world, folder, strategy, monkeypatch):
-    """It is found while it is copied: the run ends, or goes back, and the file has what it went back to."""
+@pytest.mark.parametrize(
+    ("strategy", "compress"), [("sync", "none"), ("local", "none"), ("sync", "topk:0.05")]
+)
+def test_what_is_not_finite_is_not_written(world, folder, strategy, compress, monkeypatch):
+    """It is found while it is copied: the run ends, or goes back, and the file has what it went back to, residuals of other hosts too."""
+    if compress != "none":
+        if world.size == 1:
+            pytest.skip("one rank has no other host")
+        world = on_hosts(world, [rank % 2 for rank in range(world.size)])
     options = {
         "epochs": 1,
         "checkpoint_steps": 6,
         "keep": 99,
         "progress": "none",
         "strategy": strategy,
+        "compress": compress,
     }
     after_step, spoiled = Checkpoints.after_step, set()
 
