@@ -187,6 +187,43 @@ def test_a_death_that_nobody_goes_on_from_ends_the_job(tmp_path, with_ulfm):
     assert "died" in line and "SIGKILL" in line, job.text
 
 
+_WITH_A_CODE = """
+from lepton_mpi import fit
+
+if __name__ == "__main__":
+    found = fit(recipe="digits", epochs=4, progress="plain", elastic=True)
+    raise SystemExit(found["world_size"])
+"""
+
+
+@needs_ulfm
+def test_the_program_ends_with_its_own_code(tmp_path, with_ulfm):
+    """Though its process has lost a rank, for which MPI's end would wait."""
+    (tmp_path / "program.py").write_text(_WITH_A_CODE)
+    job = jobs.run(3, "program.py", cwd=tmp_path, LEPTON_FAULT="step@step=40:rank=1:kill")
+    assert job.code == 2 and "rank 1 of 3 died: 2 ranks went on" in job.text, job.text
+
+
+_SECOND_TRY = """
+from lepton_mpi.errors import DataError
+from lepton_mpi.world import exits
+from lepton_mpi.world.world import run
+
+def fails(world):
+    raise DataError("no such file").on_all_ranks()
+
+codes = [(run(work), exits.exit_code) for work in (fails, lambda world: None)]
+print(codes)
+"""
+
+
+def test_a_run_that_succeeds_leaves_no_code_of_the_one_before(tmp_path):
+    """With which a process would end that has lost ranks."""
+    (tmp_path / "program.py").write_text(_SECOND_TRY)
+    job = jobs.run(0, "program.py", cwd=tmp_path)
+    assert "[(3, 3), (0, 0)]" in job.out, job.text
+
+
 @pytest.fixture(scope="module")
 def recoveries():
     """Seconds of each, of all seeds; said at the end."""
