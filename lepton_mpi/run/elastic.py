@@ -69,10 +69,10 @@ def train(train_once: TrainsOnce, config: Config, world: World) -> dict[str, Any
                 raise
         # Not in the block above: the error holds the run, whose memory is wanted back.
         begins_at = _start_anew(world, losses, points)
-        config = dataclasses.replace(points.config if begins_at else config, metrics_append=True)
+        config = config if begins_at.begins_again else points.config
 
 
-def _start_anew(world: World, losses: Losses, points: Points) -> Start | None:
+def _start_anew(world: World, losses: Losses, points: Points) -> Start:
     """Where the ranks that are left go on, once they all know. Collective over them."""
     points.noticed = losses.noticed
     if points.byte_count >= _COLLECTED_BYTES:
@@ -136,7 +136,7 @@ class Points:
     def __init__(self, config: Config) -> None:
         self.config = config
         self._rooms: list[dict[str, np.ndarray]] = [{}, {}]
-        self._starts: list[Start | None] = [None, None]
+        self._starts = [resume.Start(), resume.Start()]
         # The newest copy that counts.
         self._number = -1
         self.noticed, self.lost = 0.0, list[tuple[list[int], int]]()
@@ -157,13 +157,16 @@ class Points:
         run.hooks.insert(0, _Watch(self))
         run.hooks.append(_Copies(self, copies))
 
-    def newest(self, world: World) -> Start | None:
-        """The newest that counts for any rank; None if none does, and then rooms that some ranks have made are forgotten. Collective."""
+    def newest(self, world: World) -> Start:
+        """The newest that counts for any rank. Where none does the run begins again, and rooms that some ranks have made are forgotten.
+
+        Collective.
+        """
         self._number = -world.least(-self._number)
         if self._number >= 0:
             return self._starts[self._number % 2]
-        self._rooms, self._starts = [{}, {}], [None, None]
-        return None
+        self._rooms = [{}, {}]
+        return resume.Start(begins_again=True)
 
     def take(self, run: Run, copies: list[Snapshot], interval: int) -> int:
         """Make the next one; returns rank 0's ``interval``. Collective."""

@@ -59,6 +59,8 @@ class Start:
         The state in memory, see ``capture``.
     own : tuple of Path
         Checkpoints in the run's folder that the run before a loss of ranks had written, see ``elastic.py``.
+    begins_again : bool
+        Whether this job has begun the run before, and lost a rank before there was a state to go on from.
     arithmetic : int
         The rules by which the run was begun, of ``arithmetic.BY_NUMBER``.
     notes, initial_notes : tuple of str
@@ -89,22 +91,33 @@ class Start:
     attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
     initial: InitialFile | None = None
     own: tuple[Path, ...] = ()
+    begins_again: bool = False
 
     @property
     def goes_on(self) -> bool:
         """Whether there is a state to go on from."""
         return self.path is not None or self.saved is not None
 
+    def appends(self, config: Config) -> bool:
+        """Whether files of figures may have what this run, or a job that was submitted before with the same words, has written."""
+        # Such a job may have ended before its first checkpoint.
+        return self.goes_on or self.begins_again or config.resume is not None
 
-def find(config: Config, world: RankGroup, given: frozenset[str] | None = None) -> Start:
+
+def find(
+    config: Config,
+    world: RankGroup,
+    given: frozenset[str] | None = None,
+    begins_again: bool = False,
+) -> Start:
     """Where ``config.resume`` says that the run begins, and with which options. Collective.
 
-    ``given`` names the options that somebody has chosen, None for all, see ``resumed_options.py``.
+    ``begins_again`` is passed on. ``given`` names the options that somebody has chosen, None for all, see ``resumed_options.py``.
     Raises DataError for a file that is damaged, ConfigurationError where the options are others than those it was made
     with. In a folder the newest file that is whole is taken.
     """
     if config.resume is None:
-        return Start()
+        return Start(begins_again=begins_again)
     start = Start()
     with world.agreeing():
         if world.rank == 0:
@@ -113,7 +126,7 @@ def find(config: Config, world: RankGroup, given: frozenset[str] | None = None) 
     with world.agreeing():
         if start.path and world.local_rank == 0 and world.rank != 0:
             _verify_on_other_host(start.path, world.rank)
-    return start
+    return dataclasses.replace(start, begins_again=begins_again)
 
 
 def checkpoint_of(run: Run, sums: np.ndarray, digest: str = "") -> checkpoint.Checkpoint:

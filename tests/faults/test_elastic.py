@@ -187,6 +187,35 @@ def test_a_death_that_nobody_goes_on_from_ends_the_job(tmp_path, with_ulfm):
     assert "died" in line and "SIGKILL" in line, job.text
 
 
+_BEFORE_A_COPY = """
+import os, signal
+from lepton_mpi import fit
+from lepton_mpi.run.hook import QuietHook
+
+class Dies(QuietHook):
+    def before_epoch(self, run):
+        if run.world.size == 3 and run.world.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    files = {"csv": "run.csv", "tensorboard": "board", "metrics": "run.jsonl"}
+    fit(recipe="digits", epochs=3, progress="plain", elastic=True, hooks=[Dies()], **files)
+"""
+
+
+@needs_ulfm
+def test_a_death_before_the_first_copy(tmp_path, with_ulfm):
+    """The run begins again, and writes to the files that it has begun."""
+    (tmp_path / "program.py").write_text(_BEFORE_A_COPY)
+    job = jobs.run(3, "program.py", cwd=tmp_path)
+    assert _end(job)
+    assert "rank 1 of 3 died: 2 ranks went on from step 0" in job.text, job.text
+    rows = (tmp_path / "run.csv").read_text().splitlines()
+    assert [row.partition(",")[0] for row in rows] == ["epoch", "1", "2", "3"]
+    assert len(list((tmp_path / "board").iterdir())) == 2
+    assert (tmp_path / "run.jsonl").read_text().count('"event": "epoch"') == 3
+
+
 _WITH_A_CODE = """
 from lepton_mpi import fit
 

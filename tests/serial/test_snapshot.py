@@ -7,6 +7,7 @@ import pytest
 
 from lepton_mpi.options.config import Config
 from lepton_mpi.run.elastic import Points
+from lepton_mpi.run.resume import Start
 from lepton_mpi.run.snapshot import Snapshot
 from lepton_mpi.world import shared_memory
 from lepton_mpi.world.losses import RankLostError
@@ -108,8 +109,8 @@ def test_where_no_copy_counts_no_room_is_left():
     points = Points(Config())
     points._rooms[0]["/parameters"] = np.zeros(4)
     assert points.byte_count == 32
-    assert points.newest(world) is None
+    assert points.newest(world) == Start(begins_again=True)
     assert points.byte_count == 0
     points._rooms[1]["/parameters"] = np.ones(2)
-    points._number, points._starts = 1, [None, "the second"]
-    assert points.newest(world) == "the second" and points._rooms[1]
+    points._number, points._starts[1] = 1, Start(step=7)
+    assert points.newest(world) == Start(step=7) and points._rooms[1]
