@@ -18,7 +18,6 @@ import dataclasses
 import gc
 import math
 from collections.abc import Callable
-from pathlib import Path
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,6 +30,7 @@ from lepton_mpi.run.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from lepton_mpi.options.config import Config
+    from lepton_mpi.run.checkpoint_folder import Before
     from lepton_mpi.run.resume import Start
     from lepton_mpi.run.run import Run
     from lepton_mpi.world.losses import Losses
@@ -137,6 +137,8 @@ class Points:
         self.config = config
         self._rooms: list[dict[str, np.ndarray]] = [{}, {}]
         self._starts = [resume.Start(), resume.Start()]
+        # Of the job's folder for checkpoints, which ranks that are lost have written to since.
+        self._before: Before | None = None
         # The newest copy that counts.
         self._number = -1
         self.noticed, self.lost = 0.0, list[tuple[list[int], int]]()
@@ -153,6 +155,8 @@ class Points:
             if not self._rooms[0]:
                 snapshot.check_memory(run, "--elastic", len(self._rooms))
         self.config = run.config
+        if self._before is None:
+            self._before = run.world.broadcast(run.folder.before if run.folder else None)
         copies = [Snapshot(run, rooms) for rooms in self._rooms]
         run.hooks.insert(0, _Watch(self))
         run.hooks.append(_Copies(self, copies))
@@ -165,21 +169,20 @@ class Points:
         self._number = -world.least(-self._number)
         if self._number >= 0:
             return self._starts[self._number % 2]
-        self._rooms = [{}, {}]
+        self._rooms, self._before = [{}, {}], None
         return resume.Start(begins_again=True)
 
     def take(self, run: Run, copies: list[Snapshot], interval: int) -> int:
         """Make the next one; returns rank 0's ``interval``. Collective."""
         world, room = run.world, (self._number + 1) % 2
-        own = run.folder.own if run.folder else []
-        interval, own = world.broadcast((interval, list[Path](own)))
+        interval = world.broadcast(interval)
         run.strategy.finish()
         run.strategy.collect()
         sums = run.total()
         copies[room].take()
         saved = copies[room].copied(resume.checkpoint_of(run, sums))
         start = resume.start_of(run, sums, saved)
-        self._starts[room] = dataclasses.replace(start, own=tuple(own))
+        self._starts[room] = dataclasses.replace(start, before=self._before)
         # By MPI: a meeting in memory may have been ended by a loss.
         world.agree(None)
         self._number += 1

@@ -57,8 +57,8 @@ class Start:
         The checkpoint; None for a new run, and for a state in memory.
     saved : Checkpoint or None
         The state in memory, see ``capture``.
-    own : tuple of Path
-        Checkpoints in the run's folder that the run before a loss of ranks had written, see ``elastic.py``.
+    before : Before or None
+        What the run's folder held when the job began, for a run that goes on behind a loss of ranks, see ``elastic.py``.
     begins_again : bool
         Whether this job has begun the run before, and lost a rank before there was a state to go on from.
     arithmetic : int
@@ -90,7 +90,7 @@ class Start:
     encodings: Encodings | None = None
     attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
     initial: InitialFile | None = None
-    own: tuple[Path, ...] = ()
+    before: checkpoint_folder.Before | None = None
     begins_again: bool = False
 
     @property
@@ -228,9 +228,9 @@ def with_codes_checked(start: Start, data: DataSet) -> Start:
 
 def own_files(config: Config, start: Start) -> list[Path]:
     """Checkpoints in the run's folder that are its own before it has written any: those of the run that it goes on from."""
-    if start.own:
-        return list(start.own)
     folder = Path(config.checkpoint or "")
+    if start.before:
+        return checkpoint_folder.own_now(folder, start.before)
     if not config.checkpoint or not start.path or start.path.parent.resolve() != folder.resolve():
         return []
     return checkpoint_folder.of_the_same_run(folder / start.path.name, config.keep)
