@@ -112,7 +112,7 @@ def build(
         report = ends.enter_context(closing(open_report(config, world, start)))
         run = _build(config, world, model, start, report, ends)
         run.folder, run.phases_before, run.time_limit = folder, phases_before, limit
-        run.keeps_parameters = keeps_parameters
+        run.keeps_parameters, run.history = keeps_parameters, list(start.history)
         with world.agreeing():
             divergence.begin(run)
         run.hooks = _make_hooks(run)

@@ -130,7 +130,7 @@ class Points:
     lost : list of (list of int, int)
         What is not said yet: numbers that lost ranks had, of how many.
     config : Config
-        Of the last run: with what it has taken from a checkpoint.
+        With what the first run has taken from a checkpoint; what nobody has chosen follows from the data anew.
     """
 
     def __init__(self, config: Config) -> None:
@@ -154,7 +154,7 @@ class Points:
             _check_fit(run)
             if not self._rooms[0]:
                 snapshot.check_memory(run, "--elastic", len(self._rooms))
-        self.config = run.config
+        self.config = run.start.config or self.config
         if self._before is None:
             self._before = run.world.broadcast(run.folder.before if run.folder else None)
         copies = [Snapshot(run, rooms) for rooms in self._rooms]
@@ -182,7 +182,9 @@ class Points:
         copies[room].take()
         saved = copies[room].copied(resume.checkpoint_of(run, sums))
         start = resume.start_of(run, sums, saved)
-        self._starts[room] = dataclasses.replace(start, before=self._before)
+        self._starts[room] = dataclasses.replace(
+            start, before=self._before, history=tuple(run.history)
+        )
         # By MPI: a meeting in memory may have been ended by a loss.
         world.agree(None)
         self._number += 1

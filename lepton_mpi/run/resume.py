@@ -59,6 +59,8 @@ class Start:
         The state in memory, see ``capture``.
     before : Before or None
         What the run's folder held when the job began, for a run that goes on behind a loss of ranks, see ``elastic.py``.
+    history : tuple of dict
+        Of the epochs that the job has made before, see ``Run``.
     begins_again : bool
         Whether this job has begun the run before, and lost a rank before there was a state to go on from.
     arithmetic : int
@@ -91,6 +93,7 @@ class Start:
     attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
     initial: InitialFile | None = None
     before: checkpoint_folder.Before | None = None
+    history: tuple[dict[str, float], ...] = ()
     begins_again: bool = False
 
     @property

@@ -65,6 +65,29 @@ def _recovered(config, world, *hooks):
     return _run(points.config, world, points, start)
 
 
+def _figures(history):
+    """Without times."""
+    return [
+        {name: value for name, value in epoch.items() if not name.startswith(("sec", "samples"))}
+        for epoch in history
+    ]
+
+
+@pytest.mark.parametrize("share", [math.inf, 1e-9], ids=["each-step", "at-the-beginning"])
+@pytest.mark.parametrize("steps", [(7,), (36,), (40, 41), (20, 50)])
+def test_the_result_is_that_of_a_run_without_a_loss(world, monkeypatch, steps, share):
+    """Every epoch stands in the history once, with its figures; so do the options that nobody has chosen."""
+    monkeypatch.setattr(elastic, "_SHARE", share)
+    config = Config(**_OPTIONS, model="mlp")
+    whole = _run(config, world, None)
+    found = _recovered(config, world, *map(_LostAfter, steps))
+    with together(world):
+        assert found["weights_digest"] == whole["weights_digest"]
+        assert _figures(found["history"]) == _figures(whole["history"])
+        assert len(whole["history"]) == 3
+        assert found["derived"] == whole["derived"] != {}
+
+
 @pytest.mark.parametrize("share", [math.inf, 1e-9], ids=["each-step", "at-the-beginning"])
 def test_a_file_that_was_written_behind_the_copy_is_the_runs_own(world, folder, monkeypatch, share):
     """It is removed in its turn, and what stood there before the job stays."""
