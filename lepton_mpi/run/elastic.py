@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from lepton_mpi.errors import ConfigurationError
-from lepton_mpi.run import resume, snapshot
+from lepton_mpi.run import memory_forecast, resume, snapshot
 from lepton_mpi.run.hook import QuietHook
 from lepton_mpi.run.snapshot import Snapshot
 
@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 
 # Of the time, for copies.
 _SHARE = 0.02
-# Bytes of a copy from which on the memory of the run before is looked for, which takes 0.3 s; less is left to Python.
-_COLLECTED_BYTES = 256 << 20
+# Runs that are gone may hold so much memory of a rank, of rows, vectors and activations, until Python's collector comes by. It is called
+# before they hold more, which takes 0.3 s.
+_GONE_BYTES_MAX = 256 << 20
 # With which no copy is in question; any other value of these has waits that no lost rank ends.
 _NEEDED = {"on_nan": "stop", "compress": "none", "balance": "none", "check_every": 0}
 
@@ -75,8 +76,7 @@ def train(train_once: TrainsOnce, config: Config, world: World) -> dict[str, Any
 def _start_anew(world: World, losses: Losses, points: Points) -> Start:
     """Where the ranks that are left go on, once they all know. Collective over them."""
     points.noticed = losses.noticed
-    if points.byte_count >= _COLLECTED_BYTES:
-        gc.collect()
+    points.collect()
     while True:
         ranks_before = world.size
         lost = world.go_on()
@@ -129,6 +129,8 @@ class Points:
         When the last loss was, by ``time.monotonic``; 0 before there was one.
     lost : list of (list of int, int)
         What is not said yet: numbers that lost ranks had, of how many.
+    run_bytes : int
+        What the last run held of memory, as was predicted; copies apart, which stay.
     config : Config
         With what the first run has taken from a checkpoint; what nobody has chosen follows from the data anew.
     """
@@ -142,11 +144,14 @@ class Points:
         # The newest copy that counts.
         self._number = -1
         self.noticed, self.lost = 0.0, list[tuple[list[int], int]]()
+        self.run_bytes = self._gone_bytes = 0
 
-    @property
-    def byte_count(self) -> int:
-        """Of a copy."""
-        return sum(room.nbytes for room in self._rooms[0].values())
+    def collect(self) -> None:
+        """A run is gone: have Python look for its memory, and for that of those before, if they may hold too much."""
+        self._gone_bytes += self.run_bytes
+        if self._gone_bytes > _GONE_BYTES_MAX:
+            gc.collect()
+            self._gone_bytes = 0
 
     def attach(self, run: Run) -> None:
         """Have ``run`` make copies, and look for losses after each step. Collective."""
@@ -155,6 +160,8 @@ class Points:
             if not self._rooms[0]:
                 snapshot.check_memory(run, "--elastic", len(self._rooms))
         self.config = run.start.config or self.config
+        copy_bytes = len(self._rooms) * snapshot.memory_bytes(run)
+        self.run_bytes = memory_forecast.forecast(run).resident - copy_bytes
         if self._before is None:
             self._before = run.world.broadcast(run.folder.before if run.folder else None)
         copies = [Snapshot(run, rooms) for rooms in self._rooms]

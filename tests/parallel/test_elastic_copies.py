@@ -7,7 +7,7 @@ import pytest
 
 from lepton_mpi import QuietHook
 from lepton_mpi.options.config import Config
-from lepton_mpi.run import checkpoint, elastic, loop
+from lepton_mpi.run import checkpoint, elastic, loop, memory_forecast, snapshot
 from lepton_mpi.run.build import build
 from lepton_mpi.run.hooks import Checkpoints
 from tests.parallel.together import check, together
@@ -106,3 +106,17 @@ def test_a_file_that_was_written_behind_the_copy_is_the_runs_own(world, folder, 
     with together(world):
         for path in runs.iterdir():
             checkpoint.verify(path)
+
+
+def test_what_a_run_holds_is_more_than_a_copy(world):
+    """Rows, gradients and activations, which go with it."""
+    config = Config(**_OPTIONS, hidden=(512,), elastic=True)
+    run, points = build(config, world), elastic.Points(config)
+    points.attach(run)
+    copy = snapshot.memory_bytes(run)
+    held = memory_forecast.forecast(run)
+    run.close()
+    with together(world):
+        assert points.run_bytes == held.resident - 2 * copy > copy
+        assert held.shared["snapshot"] == 2 * copy
+        assert points.run_bytes > held.shared["rows"] + held.own["activations"]

@@ -1,12 +1,15 @@
 """Copies in memory of the host, with threads as ranks: a rank that is lost while they make room leaves no room that only some have."""
 
+import gc
+import weakref
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from lepton_mpi.options.config import Config
-from lepton_mpi.run.elastic import Points
+from lepton_mpi.run.elastic import Points, train
 from lepton_mpi.run.resume import Start
 from lepton_mpi.run.snapshot import Snapshot
 from lepton_mpi.world import shared_memory
@@ -108,9 +111,48 @@ def test_where_no_copy_counts_no_room_is_left():
     world = SimpleNamespace(least=lambda value: value)
     points = Points(Config())
     points._rooms[0]["/parameters"] = np.zeros(4)
-    assert points.byte_count == 32
     assert points.newest(world) == Start(begins_again=True)
-    assert points.byte_count == 0
+    assert points._rooms == [{}, {}]
     points._rooms[1]["/parameters"] = np.ones(2)
     points._number, points._starts[1] = 1, Start(step=7)
     assert points.newest(world) == Start(step=7) and points._rooms[1]
+
+
+class _Held:
+    """What a run holds, in a circle, as a run is."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_what_runs_that_are_gone_hold_is_bounded(monkeypatch):
+    """However many are lost: at most 256 MiB by what was predicted of each, and so does the collector not come each time."""
+    collections, collect = [], gc.collect
+    monkeypatch.setattr(gc, "collect", lambda: collections.append(collect()))
+    held, most = [], 0
+    losses = SimpleNamespace(explain=lambda error: type(error) is RankLostError, noticed=0.0)
+    world = SimpleNamespace(
+        losses=losses,
+        host_count=1,
+        size=9,
+        agreeing=nullcontext,
+        go_on=lambda: [1],
+        least=lambda value: value,
+    )
+
+    def train_once(config, start, on_built):
+        nonlocal most
+        most = max(most, sum(each() is not None for each in held))
+        if len(held) == 8:
+            return {}
+        on_built.__self__.run_bytes = 100 << 20
+        run = _Held()
+        held.append(weakref.ref(run))
+        raise RankLostError
+
+    gc.disable()
+    try:
+        assert train(train_once, Config(), world) == {}
+    finally:
+        gc.enable()
+    assert most == 2 and len(collections) == 2
