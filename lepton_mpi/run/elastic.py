@@ -41,8 +41,6 @@ _SHARE = 0.02
 # Runs that are gone may hold so much memory of a rank, of rows, vectors and activations, until Python's collector comes by. It is called
 # before they hold more, which takes 0.3 s.
 _GONE_BYTES_MAX = 256 << 20
-# With which no copy is in question; any other value of these has waits that no lost rank ends.
-_NEEDED = {"on_nan": "stop", "compress": "none", "balance": "none", "check_every": 0}
 
 
 class TrainsOnce(Protocol):
@@ -57,7 +55,7 @@ class TrainsOnce(Protocol):
 def train(train_once: TrainsOnce, config: Config, world: World) -> dict[str, Any]:
     """A run to its end by the ranks that are left. Collective over ``world``, which becomes that of these ranks."""
     with world.agreeing():
-        _check(config, world)
+        _check(world)
     losses = world.losses
     assert losses is not None
     losses.is_awaited = True
@@ -88,8 +86,8 @@ def _start_anew(world: World, losses: Losses, points: Points) -> Start:
                 raise
 
 
-def _check(config: Config, world: World) -> None:
-    """Raises ConfigurationError."""
+def _check(world: World) -> None:
+    """Raises ConfigurationError; what is wrong with options alone is found before (``options/combinations.py``)."""
     if world.losses is None:
         raise ConfigurationError(
             "--elastic: expected a world that was made for it, World(is_elastic=True), got another"
@@ -98,14 +96,6 @@ def _check(config: Config, world: World) -> None:
         raise ConfigurationError(
             f"--elastic: expected ranks on one host, got {world.host_count} hosts; there --checkpoint and --resume go on in a new job"
         )
-    if config.find_learning_rate:
-        raise ConfigurationError("--elastic: is for training; --find-learning-rate goes without it")
-    for name, value in _NEEDED.items():
-        if getattr(config, name) != value:
-            option = f"--{name.replace('_', '-')}"
-            raise ConfigurationError(
-                f"--elastic: expected {option} {value}, got {getattr(config, name)}"
-            )
 
 
 def _check_fit(run: Run) -> None:

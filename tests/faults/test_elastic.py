@@ -324,8 +324,6 @@ def _is_rank(process: psutil.Process) -> bool:
             ("--allreduce", "ring"),
             "--elastic: expected --strategy sync with --allreduce auto or host, got sync with ring",
         ),
-        (("--on-nan", "rollback"), "--elastic: expected --on-nan stop, got rollback"),
-        (("--find-learning-rate",), "--elastic: is for training; --find-learning-rate goes"),
     ],
 )
 def test_what_cannot_go_on_is_refused(tmp_path, monkeypatch, words, reason):
