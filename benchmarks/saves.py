@@ -8,7 +8,7 @@ beginning of the next one: the parameters are looked at for numbers that are not
 share, one after each save. "file s" is what one takes to write, "step ms" a step without a save, "writing" one while a file is written.
 The last file of ``async`` is compared with that of the same step that was written at once, bit for bit.
 
-The exit code is 1 if a bit differs, or if "x copy" of 100 MiB or more is above 1.2. Four times the bytes are needed on the disk.
+The exit code is 1 if a bit differs, or if "x copy" of 100 MiB or more is above 1.2. Five times the bytes are needed on the disk: two files of each way, and the one that is being written.
 """
 
 import argparse

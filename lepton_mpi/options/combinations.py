@@ -13,17 +13,24 @@ if TYPE_CHECKING:
 
 # Those with which a codec may be chosen: between hosts they have lanes, whose messages it compresses.
 _FOR_CODECS = ("auto", "host", "two_level")
+_OF_CHECKPOINTS = ("checkpoint_steps", "save_every", "async_save")
+# What --elastic needs: with any other value a copy may be of no use, or ranks wait where no lost rank ends it.
+_FOR_ELASTIC = {"on_nan": "stop", "compress": "none", "balance": "none", "check_every": 0}
 
 
 def check(config: Config) -> None:
     """Raises ConfigurationError."""
+    if config.elastic:
+        _check_elastic(config)
     augmentation.check_words(config.augment)
     if not config.initial_strict and config.initial is None:
         raise ConfigurationError("--initial-strict false: expected a file, --initial, got none")
-    if config.checkpoint_steps and not config.checkpoint:
-        raise ConfigurationError(
-            "--checkpoint-steps: expected a folder for checkpoints, --checkpoint, got none"
-        )
+    for name in _OF_CHECKPOINTS:
+        if getattr(config, name) and not config.checkpoint:
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigurationError(
+                f"{option}: expected a folder for checkpoints, --checkpoint, got none"
+            )
     if config.find_out and not config.find_learning_rate:
         raise ConfigurationError("--find-out: expected --find-learning-rate, got none")
     if config.find_out and not config.find_out.endswith((".json", ".html")):
@@ -33,14 +40,6 @@ def check(config: Config) -> None:
     if config.find_learning_rate and config.resume:
         raise ConfigurationError(
             "--find-learning-rate: expected no --resume, got one; a test from a checkpoint's parameters takes --initial"
-        )
-    if config.save_every and not config.checkpoint:
-        raise ConfigurationError(
-            "--save-every: expected a folder for checkpoints, --checkpoint, got none"
-        )
-    if config.async_save and not config.checkpoint:
-        raise ConfigurationError(
-            "--async-save: expected a folder for checkpoints, --checkpoint, got none"
         )
     if config.on_drift != "stop" and not config.check_every:
         raise ConfigurationError("--on-drift: expected --check-every, such as 100, got none")
@@ -75,3 +74,15 @@ def check(config: Config) -> None:
         raise ConfigurationError(
             f"--compress {config.compress}: expected no --freeze, whose parameters have no gradient that a codec could take for one"
         )
+
+
+def _check_elastic(config: Config) -> None:
+    """Raises ConfigurationError for what the option needs that options alone tell."""
+    if config.find_learning_rate:
+        raise ConfigurationError("--elastic: is for training; --find-learning-rate goes without it")
+    for name, value in _FOR_ELASTIC.items():
+        if getattr(config, name) != value:
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigurationError(
+                f"--elastic: expected {option} {value}, got {getattr(config, name)}"
+            )

@@ -5,7 +5,7 @@
     --restore-best          the run ends with the parameters of best.h5: its test figures and its digest are theirs
 
 A score is the same number on all ranks, so they decide alike. What was found so far stands in every checkpoint (attribute ``best``,
-JSON), written after ``best.h5``: a run that is killed between the two trains the epoch again and finds the same.
+JSON), written after ``best.h5``. A run that goes on from before the epoch of ``best.h5`` trains that epoch again and finds the same.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.options.early_stop import EarlyStop
-from lepton_mpi.run import checkpoint, resume
+from lepton_mpi.run import checkpoint, resume, resumed_options
 from lepton_mpi.run.hook import QuietHook
 from lepton_mpi.wording import did_you_mean, one_line
 
@@ -231,8 +231,29 @@ class KeepBest(QuietHook):
                 if place != self._path:
                     shutil.copyfile(place, self._path)
                 return before, ""
-        return nothing, (
+        if any(self._will_write_again(run, place, before) for place in places):
+            return before, ""
+        return dataclasses.replace(before, value=math.nan, epoch=0, digest=""), (
             f"counts anew: {self._path} is not that of epoch {before.epoch}, which the run had kept"
+        )
+
+    def _will_write_again(self, run: Run, place: Path, before: Best) -> bool:
+        """Whether a file is of an epoch that this run trains again, and that is better than what it goes on with."""
+        try:
+            checkpoint.verify(place)
+            found, _ = checkpoint.read_attributes(place)
+            then = Best.of(found, place)
+            configuration = checkpoint.configuration(found, place)
+            resumed_options.choose(run.config, None, configuration, place)
+        except (DataError, ConfigurationError):
+            return False
+        if then is None or self._is_over(before) or not run.strategy.reproducible:
+            return False
+        return (
+            then.score == before.score
+            and run.start.epoch <= then.epoch == found["epoch"] <= run.config.epoch_count
+            and found.get("order") == json.dumps(run.order)
+            and _is_better(then.value, before.value, self._is_lower, 0.0)
         )
 
     def _save(self, run: Run, now: Best) -> Best:

@@ -81,7 +81,7 @@ def build(
     model
         See ``fit``.
     start : Start, optional
-        The state of another run, from ``resume.capture``; default: what ``config.resume`` says.
+        The state of another run, from ``resume.capture``; default, and where it ``begins_again``: what ``config.resume`` says.
     given
         Names of the options that somebody has chosen, None for all: a run that goes on has the others from its checkpoint.
 
@@ -103,15 +103,16 @@ def build(
     with ExitStack() as ends:
         # Before anybody looks which checkpoint is the newest.
         folder = own_folder(config, world, ends)
-        start = start or resume.find(config, world, given)
+        if start is None or start.begins_again:
+            start = resume.find(config, world, given, begins_again=start is not None)
         config = start.config or config
         if not start.goes_on:
             file = initial.find(config, world, is_own_model=model is not None)
             start = dataclasses.replace(start, initial=file)
-        report = ends.enter_context(closing(_open_report(config, world, start)))
+        report = ends.enter_context(closing(open_report(config, world, start)))
         run = _build(config, world, model, start, report, ends)
         run.folder, run.phases_before, run.time_limit = folder, phases_before, limit
-        run.keeps_parameters = keeps_parameters
+        run.keeps_parameters, run.history = keeps_parameters, list(start.history)
         with world.agreeing():
             divergence.begin(run)
         run.hooks = _make_hooks(run)
@@ -204,11 +205,10 @@ def _choose_order(
     return shuffle, order
 
 
-def _open_report(config: Config, world: World, start: Start) -> Report:
+def open_report(config: Config, world: World, start: Start) -> Report:
     """Find out before the first step whether everything that will be written can be."""
     with world.agreeing():
-        # A job that is submitted again may have ended before its first checkpoint.
-        appends = start.goes_on or config.resume is not None or config.metrics_append
+        appends = start.appends(config) or config.metrics_append
         try:
             return Report(world.rank == 0, config.progress, config.metrics, appends)
         except OSError as error:

@@ -5,6 +5,7 @@ A file is written under a temporary name, synced and renamed, and the folder is 
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from lepton_mpi import fault_points
 from lepton_mpi.durable import replacing, temporary_name
@@ -13,6 +14,21 @@ from lepton_mpi.run.checkpoint import Checkpoint, verify, write_file
 from lepton_mpi.wording import one_line
 
 KEPT = 2
+
+
+class Before(NamedTuple):
+    """What a folder held when a job took it, so that any of its ranks can tell the job's own files, ``own_now``.
+
+    Attributes
+    ----------
+    own : tuple of Path
+        Checkpoints of the run that it goes on from, oldest first.
+    newest_ns : int
+        The time of the newest file, of any run; 0 if there was none. ``save`` gives each file a later one than those that are there.
+    """
+
+    own: tuple[Path, ...]
+    newest_ns: int
 
 
 def save(
@@ -90,6 +106,19 @@ def of_the_same_run(path: Path, kept: int = KEPT) -> list[Path]:
         return []
     older = [file for file in files[files.index(path) + 1 :] if _step(file) < _step(path)]
     return [*older[: kept - 1][::-1], path]
+
+
+def own_now(folder: Path, before: Before) -> list[Path]:
+    """The files of a job that owns the folder all along, oldest first: those it began with that are left, and all it has written."""
+    written = [path for path in newest_first(folder) if path.stat().st_mtime_ns > before.newest_ns]
+    left = [path for path in before.own if path.exists() and path not in written]
+    return [*left, *reversed(written)]
+
+
+def newest_ns(folder: Path) -> int:
+    """See ``Before``."""
+    files = newest_first(folder)
+    return files[0].stat().st_mtime_ns if files else 0
 
 
 def _step(path: Path) -> tuple[int, str]:

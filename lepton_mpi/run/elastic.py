@@ -18,19 +18,19 @@ import dataclasses
 import gc
 import math
 from collections.abc import Callable
-from pathlib import Path
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from lepton_mpi.errors import ConfigurationError
-from lepton_mpi.run import resume, snapshot
+from lepton_mpi.run import memory_forecast, resume, snapshot
 from lepton_mpi.run.hook import QuietHook
 from lepton_mpi.run.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from lepton_mpi.options.config import Config
+    from lepton_mpi.run.checkpoint_folder import Before
     from lepton_mpi.run.resume import Start
     from lepton_mpi.run.run import Run
     from lepton_mpi.world.losses import Losses
@@ -38,10 +38,9 @@ if TYPE_CHECKING:
 
 # Of the time, for copies.
 _SHARE = 0.02
-# Bytes of a copy from which on the memory of the run before is looked for, which takes 0.3 s; less is left to Python.
-_COLLECTED_BYTES = 256 << 20
-# With which no copy is in question; any other value of these has waits that no lost rank ends.
-_NEEDED = {"on_nan": "stop", "compress": "none", "balance": "none", "check_every": 0}
+# Runs that are gone may hold so much memory of a rank, of rows, vectors and activations, until Python's collector comes by. It is called
+# before they hold more, which takes 0.3 s.
+_GONE_BYTES_MAX = 256 << 20
 
 
 class TrainsOnce(Protocol):
@@ -56,7 +55,7 @@ class TrainsOnce(Protocol):
 def train(train_once: TrainsOnce, config: Config, world: World) -> dict[str, Any]:
     """A run to its end by the ranks that are left. Collective over ``world``, which becomes that of these ranks."""
     with world.agreeing():
-        _check(config, world)
+        _check(world)
     losses = world.losses
     assert losses is not None
     losses.is_awaited = True
@@ -69,14 +68,13 @@ def train(train_once: TrainsOnce, config: Config, world: World) -> dict[str, Any
                 raise
         # Not in the block above: the error holds the run, whose memory is wanted back.
         begins_at = _start_anew(world, losses, points)
-        config = dataclasses.replace(points.config if begins_at else config, metrics_append=True)
+        config = config if begins_at.begins_again else points.config
 
 
-def _start_anew(world: World, losses: Losses, points: Points) -> Start | None:
+def _start_anew(world: World, losses: Losses, points: Points) -> Start:
     """Where the ranks that are left go on, once they all know. Collective over them."""
     points.noticed = losses.noticed
-    if points.byte_count >= _COLLECTED_BYTES:
-        gc.collect()
+    points.collect()
     while True:
         ranks_before = world.size
         lost = world.go_on()
@@ -88,8 +86,8 @@ def _start_anew(world: World, losses: Losses, points: Points) -> Start | None:
                 raise
 
 
-def _check(config: Config, world: World) -> None:
-    """Raises ConfigurationError."""
+def _check(world: World) -> None:
+    """Raises ConfigurationError; what is wrong with options alone is found before (``options/combinations.py``)."""
     if world.losses is None:
         raise ConfigurationError(
             "--elastic: expected a world that was made for it, World(is_elastic=True), got another"
@@ -98,14 +96,6 @@ def _check(config: Config, world: World) -> None:
         raise ConfigurationError(
             f"--elastic: expected ranks on one host, got {world.host_count} hosts; there --checkpoint and --resume go on in a new job"
         )
-    if config.find_learning_rate:
-        raise ConfigurationError("--elastic: is for training; --find-learning-rate goes without it")
-    for name, value in _NEEDED.items():
-        if getattr(config, name) != value:
-            option = f"--{name.replace('_', '-')}"
-            raise ConfigurationError(
-                f"--elastic: expected {option} {value}, got {getattr(config, name)}"
-            )
 
 
 def _check_fit(run: Run) -> None:
@@ -129,22 +119,29 @@ class Points:
         When the last loss was, by ``time.monotonic``; 0 before there was one.
     lost : list of (list of int, int)
         What is not said yet: numbers that lost ranks had, of how many.
+    run_bytes : int
+        What the last run held of memory, as was predicted; copies apart, which stay.
     config : Config
-        Of the last run: with what it has taken from a checkpoint.
+        With what the first run has taken from a checkpoint; what nobody has chosen follows from the data anew.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self._rooms: list[dict[str, np.ndarray]] = [{}, {}]
-        self._starts: list[Start | None] = [None, None]
+        self._starts = [resume.Start(), resume.Start()]
+        # Of the job's folder for checkpoints, which ranks that are lost have written to since.
+        self._before: Before | None = None
         # The newest copy that counts.
         self._number = -1
         self.noticed, self.lost = 0.0, list[tuple[list[int], int]]()
+        self.run_bytes = self._gone_bytes = 0
 
-    @property
-    def byte_count(self) -> int:
-        """Of a copy."""
-        return sum(room.nbytes for room in self._rooms[0].values())
+    def collect(self) -> None:
+        """A run is gone: have Python look for its memory, and for that of those before, if they may hold too much."""
+        self._gone_bytes += self.run_bytes
+        if self._gone_bytes > _GONE_BYTES_MAX:
+            gc.collect()
+            self._gone_bytes = 0
 
     def attach(self, run: Run) -> None:
         """Have ``run`` make copies, and look for losses after each step. Collective."""
@@ -152,28 +149,39 @@ class Points:
             _check_fit(run)
             if not self._rooms[0]:
                 snapshot.check_memory(run, "--elastic", len(self._rooms))
-        self.config = run.config
+        self.config = run.start.config or self.config
+        copy_bytes = len(self._rooms) * snapshot.memory_bytes(run)
+        self.run_bytes = memory_forecast.forecast(run).resident - copy_bytes
+        if self._before is None:
+            self._before = run.world.broadcast(run.folder.before if run.folder else None)
         copies = [Snapshot(run, rooms) for rooms in self._rooms]
         run.hooks.insert(0, _Watch(self))
         run.hooks.append(_Copies(self, copies))
 
-    def newest(self, world: World) -> Start | None:
-        """The newest that counts for any rank; None if none does. Collective."""
+    def newest(self, world: World) -> Start:
+        """The newest that counts for any rank. Where none does the run begins again, and rooms that some ranks have made are forgotten.
+
+        Collective.
+        """
         self._number = -world.least(-self._number)
-        return self._starts[self._number % 2] if self._number >= 0 else None
+        if self._number >= 0:
+            return self._starts[self._number % 2]
+        self._rooms, self._before = [{}, {}], None
+        return resume.Start(begins_again=True)
 
     def take(self, run: Run, copies: list[Snapshot], interval: int) -> int:
         """Make the next one; returns rank 0's ``interval``. Collective."""
         world, room = run.world, (self._number + 1) % 2
-        own = run.folder.own if run.folder else []
-        interval, own = world.broadcast((interval, list[Path](own)))
+        interval = world.broadcast(interval)
         run.strategy.finish()
         run.strategy.collect()
         sums = run.total()
         copies[room].take()
         saved = copies[room].copied(resume.checkpoint_of(run, sums))
         start = resume.start_of(run, sums, saved)
-        self._starts[room] = dataclasses.replace(start, own=tuple(own))
+        self._starts[room] = dataclasses.replace(
+            start, before=self._before, history=tuple(run.history)
+        )
         # By MPI: a meeting in memory may have been ended by a loss.
         world.agree(None)
         self._number += 1

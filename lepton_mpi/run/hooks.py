@@ -69,6 +69,8 @@ class Checkpoints(QuietHook):
 
     Attributes
     ----------
+    ends_with_epoch : bool
+        Whether the run ends behind this epoch, though it has more: then its checkpoint is the last.
     pauses : list of float
         Seconds for which this rank did not train, for each checkpoint of ``--async-save``; ``waits`` is the part of each until
         the file before was written.
@@ -82,6 +84,7 @@ class Checkpoints(QuietHook):
         self._timer = SaveTimer(run.world, seconds) if seconds else None
         self._folder, self._began, self._pause_seconds = run.folder, 0.0, 0.0
         self._is_aside, self._snapshot = run.config.async_save, self._make_snapshot(run)
+        self.ends_with_epoch = False
         self.pauses: list[float] = []
         self.waits: list[float] = []
 
@@ -115,7 +118,7 @@ class Checkpoints(QuietHook):
     def after_epoch(self, run: Run) -> None:
         """Of the whole epoch; the parameters have been looked at with its figures, and hashed if they are the best."""
         best = run.best
-        is_last = run.is_over or run.epoch == run.config.epoch_count
+        is_last = run.is_over or self.ends_with_epoch or run.epoch == run.config.epoch_count
         digest = best.digest if best and best.epoch == run.epoch else ""
         self._began = perf_counter()
         if self._is_aside and not is_last:
@@ -181,6 +184,7 @@ class Checkpoints(QuietHook):
         before = run.divergence.counts.rollbacks
         sums = run.divergence.finite_sums(is_wrong)
         if run.divergence.counts.rollbacks > before:
+            run.strategy.collect()
             if self._snapshot:
                 self._snapshot.take()
             run.world.agree(None)
@@ -222,6 +226,8 @@ class Preemption(QuietHook):
                     run.divergence.finite_sums()  # which may be why the ranks stop
                 self._stop(run)
             self._waits_for_epoch = True
+            if self._checkpoints:
+                self._checkpoints.ends_with_epoch = True
 
     def after_epoch(self, run: Run) -> None:
         """Its checkpoint is written, if any is."""

@@ -56,7 +56,7 @@ class OwnedFolder:
         self.newest: Path | None = None
         self.own: list[Path] = []
         self._lock: FolderLock | None = None
-        self._device = 0
+        self._device = self._newest_ns = 0
         self._troubles: dict[str, str] = {}
         self._thread: threading.Thread | None = None
         self._lines: list[str] = []
@@ -77,6 +77,12 @@ class OwnedFolder:
         self._lock, self._device = lock, self.path.stat().st_dev
         lock.begin_heartbeat()
         checkpoint_folder.remove_leftovers(self.path)
+        self._newest_ns = checkpoint_folder.newest_ns(self.path)
+
+    @property
+    def before(self) -> checkpoint_folder.Before:
+        """What it held when it was opened; to be asked for before the first ``save``."""
+        return checkpoint_folder.Before(tuple(self.own), self._newest_ns)
 
     @property
     def note(self) -> str:

@@ -84,13 +84,13 @@ class Records(QuietHook):
 def open_sinks(config: Config, world: World, start: Start) -> list[Sink]:
     """Those that are asked for, on rank 0. Collective. Raises LeptonError on every rank, before the first step."""
     sinks: list[Sink] = []
-    goes_on = start.goes_on or config.resume is not None
+    appends = start.appends(config)
     with ExitStack() as opened, world.agreeing():
         if world.rank == 0 and config.csv:
-            sinks.append(CsvTable(config.csv, start.epoch if goes_on else None))
+            sinks.append(CsvTable(config.csv, start.epoch if appends else None))
             opened.callback(sinks[-1].close)
         if world.rank == 0 and config.tensorboard:
-            sinks.append(TensorBoard(config.tensorboard, start.step if goes_on else None))
+            sinks.append(TensorBoard(config.tensorboard, start.step if appends else None))
         opened.pop_all()
     return sinks
 

@@ -57,8 +57,12 @@ class Start:
         The checkpoint; None for a new run, and for a state in memory.
     saved : Checkpoint or None
         The state in memory, see ``capture``.
-    own : tuple of Path
-        Checkpoints in the run's folder that the run before a loss of ranks had written, see ``elastic.py``.
+    before : Before or None
+        What the run's folder held when the job began, for a run that goes on behind a loss of ranks, see ``elastic.py``.
+    history : tuple of dict
+        Of the epochs that the job has made before, see ``Run``.
+    begins_again : bool
+        Whether this job has begun the run before, and lost a rank before there was a state to go on from.
     arithmetic : int
         The rules by which the run was begun, of ``arithmetic.BY_NUMBER``.
     notes, initial_notes : tuple of str
@@ -88,23 +92,35 @@ class Start:
     encodings: Encodings | None = None
     attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
     initial: InitialFile | None = None
-    own: tuple[Path, ...] = ()
+    before: checkpoint_folder.Before | None = None
+    history: tuple[dict[str, float], ...] = ()
+    begins_again: bool = False
 
     @property
     def goes_on(self) -> bool:
         """Whether there is a state to go on from."""
         return self.path is not None or self.saved is not None
 
+    def appends(self, config: Config) -> bool:
+        """Whether files of figures may have what this run, or a job that was submitted before with the same words, has written."""
+        # Such a job may have ended before its first checkpoint.
+        return self.goes_on or self.begins_again or config.resume is not None
 
-def find(config: Config, world: RankGroup, given: frozenset[str] | None = None) -> Start:
+
+def find(
+    config: Config,
+    world: RankGroup,
+    given: frozenset[str] | None = None,
+    begins_again: bool = False,
+) -> Start:
     """Where ``config.resume`` says that the run begins, and with which options. Collective.
 
-    ``given`` names the options that somebody has chosen, None for all, see ``resumed_options.py``.
+    ``begins_again`` is passed on. ``given`` names the options that somebody has chosen, None for all, see ``resumed_options.py``.
     Raises DataError for a file that is damaged, ConfigurationError where the options are others than those it was made
     with. In a folder the newest file that is whole is taken.
     """
     if config.resume is None:
-        return Start()
+        return Start(begins_again=begins_again)
     start = Start()
     with world.agreeing():
         if world.rank == 0:
@@ -113,7 +129,7 @@ def find(config: Config, world: RankGroup, given: frozenset[str] | None = None) 
     with world.agreeing():
         if start.path and world.local_rank == 0 and world.rank != 0:
             _verify_on_other_host(start.path, world.rank)
-    return start
+    return dataclasses.replace(start, begins_again=begins_again)
 
 
 def checkpoint_of(run: Run, sums: np.ndarray, digest: str = "") -> checkpoint.Checkpoint:
@@ -215,9 +231,9 @@ def with_codes_checked(start: Start, data: DataSet) -> Start:
 
 def own_files(config: Config, start: Start) -> list[Path]:
     """Checkpoints in the run's folder that are its own before it has written any: those of the run that it goes on from."""
-    if start.own:
-        return list(start.own)
     folder = Path(config.checkpoint or "")
+    if start.before:
+        return checkpoint_folder.own_now(folder, start.before)
     if not config.checkpoint or not start.path or start.path.parent.resolve() != folder.resolve():
         return []
     return checkpoint_folder.of_the_same_run(folder / start.path.name, config.keep)

@@ -90,7 +90,7 @@ class Run:
     folder : OwnedFolder or None
         That of ``--checkpoint``, on rank 0.
     history : list of dict
-        Of every epoch that was made: its number, learning rate and figures.
+        Of every epoch that the job has made, before a loss of ranks too: its number, learning rate and figures.
     trace : Trace or None
         What ``--trace`` records.
     result : dict

@@ -67,13 +67,15 @@ class Snapshot:
     ----------
     run : Run
     rooms : dict of str to vector, optional
-        Memory of a snapshot of an earlier run of the same model, on the same host; gets what is missing.
+        Memory of a snapshot of an earlier run of the same model, on the same host; gets what is missing. What a lost rank has kept the
+        others from making together is made anew.
     """
 
     def __init__(self, run: Run, rooms: dict[str, np.ndarray] | None = None) -> None:
         self._run = weak(run)
         self._rooms: dict[str, np.ndarray] = {} if rooms is None else rooms
         self._taken: list[str] = []
+        self._forget_half_made()
         for source in self._sources():
             self._room(source)
 
@@ -103,6 +105,12 @@ class Snapshot:
         """``checkpoint`` with the vectors of the copy, which ``take`` writes over."""
         state = {name: self._rooms[name] for name in self._taken if name != _PARAMETERS}
         return dataclasses.replace(checkpoint, parameters=self._rooms[_PARAMETERS], state=state)
+
+    def _forget_half_made(self) -> None:
+        """Keep rooms that all ranks of the host have: else some would make one, which is collective, and others would not."""
+        everybodys = self._run.world.host_comm.allgather(list(self._rooms))
+        for name in self._rooms.keys() - set.intersection(*map(set, everybodys)):
+            del self._rooms[name]
 
     def _own(self) -> dict[str, np.ndarray]:
         strategy = self._run.strategy

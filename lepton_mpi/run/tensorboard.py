@@ -51,14 +51,17 @@ class TensorBoard:
                 f"--tensorboard: expected tensorboardX, got none; {pip_install('tensorboard')}"
             ) from None
         self._folder, self._event, self._scalar = folder, Event, summary.scalar
-        if step is None and any(Path(folder).glob("events.out.tfevents.*")):
+        before = len(list(Path(folder).glob("events.out.tfevents.*")))
+        if step is None and before:
             raise ConfigurationError(
                 f"--tensorboard: expected a folder without files of another run, got {folder}; take another name, or go on with --resume"
             )
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
             # Not SummaryWriter: its thread ends at a full disk without a word, and then what hands it values waits for ever.
-            self._writer: Any = EventsWriter(str(Path(folder, "events")))
+            # Its names are of whole seconds, and a file of that name is written over.
+            suffix = f".{before}" if before else ""
+            self._writer: Any = EventsWriter(str(Path(folder, "events")), suffix)
             if step is not None:
                 begin = SessionLog(status=SessionLog.START)
                 self._writer.write_event(Event(wall_time=time(), step=step + 1, session_log=begin))

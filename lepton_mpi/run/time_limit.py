@@ -62,7 +62,7 @@ class TimeLimit(QuietHook):
         self._before = before_seconds or 0.0
         self.saves: Saves | None = None
         self._since = math.nan
-        self._step_seconds = self._epoch_seconds = 0.0
+        self._step_seconds = self._epoch_seconds = self._save_seconds = 0.0
         self._has_warned = before_seconds is None
         stop_at(ends_at - self._before)
 
@@ -87,22 +87,31 @@ class TimeLimit(QuietHook):
         self._since = monotonic()
 
     def after_step(self, run: Run) -> None:
-        """The longest counts, but for the first one of the run."""
+        """The longest step counts, but for the first one of the run, and the longest checkpoint, which a thread may have written."""
         now = monotonic()
+        is_longer = self._has_longer_save()
         if now - self._since > self._step_seconds and run.step > run.start.step + 1:
-            self._step_seconds = now - self._since
+            self._step_seconds, is_longer = now - self._since, True
+        if is_longer:
             self._adjust(run)
         self._since = now
 
     def after_epoch(self, run: Run) -> None:
         """Evaluation, checkpoint and the user's hooks, together."""
         self._epoch_seconds = max(self._epoch_seconds, monotonic() - self._since)
+        self._has_longer_save()
         self._adjust(run)
 
     def needed_seconds(self) -> float:
         """From when the ranks are told to the end, at worst, by what was observed."""
-        save = self.saves.save_seconds if self.saves else 0.0
-        return _STEPS * self._step_seconds + self._epoch_seconds + save + _LOOK_SECONDS
+        observed = self._epoch_seconds + self._save_seconds
+        return _STEPS * self._step_seconds + observed + _LOOK_SECONDS
+
+    def _has_longer_save(self) -> bool:
+        """Whether a checkpoint took longer than any before."""
+        before, now = self._save_seconds, self.saves.save_seconds if self.saves else 0.0
+        self._save_seconds = max(before, now)
+        return now > before
 
     def _adjust(self, run: Run) -> None:
         needed = self.needed_seconds()
@@ -116,6 +125,8 @@ class TimeLimit(QuietHook):
         parts = [f"a step takes {duration_text(self._step_seconds)}"]
         if self._epoch_seconds > _LESS_SECONDS:
             parts.append(f"what follows an epoch {duration_text(self._epoch_seconds)}")
+        if self._save_seconds > _LESS_SECONDS:
+            parts.append(f"a checkpoint {duration_text(self._save_seconds)}")
         return (
             f"{', '.join(parts)}: the ranks are told {duration_text(needed)} before the time limit, not "
             f"{duration_text(self._before)} (--stop-before)"

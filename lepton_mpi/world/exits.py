@@ -1,4 +1,9 @@
-"""How a process ends that has lost ranks: without MPI's end, which may wait for them for ever."""
+"""How a process ends that has lost ranks: without MPI's end, which may wait for them for ever, and with its own exit code.
+
+mpi4py ends MPI behind Python's own end, where nobody can stop it. So where ranks may be lost it is told not to, and ``_end`` does, which
+knows whether one was. A program that has imported mpi4py before this package has its MPI ended by it: then the process leaves at once, with
+the code of the last run.
+"""
 
 import atexit
 import os
@@ -6,20 +11,27 @@ import sys
 from contextlib import suppress
 from functools import cache
 
-# What ``world.run`` has returned; whether ranks were lost.
+# What the last ``world.run`` has returned; whether ranks were lost.
 exit_code, has_lost = 0, False
 
 
 @cache
-def watch_end() -> None:
-    """Where ``has_lost``, the process ends with ``exit_code`` behind the hooks that are registered later than this one."""
-    atexit.register(_end)
+def watch_end(ends_mpi: bool) -> None:
+    """Behind the hooks that are registered later than this one, end MPI unless ``has_lost``; ``ends_mpi`` says that mpi4py does not."""
+    atexit.register(_end, os.getpid(), ends_mpi)
 
 
-def _end() -> None:
-    if not has_lost:
+def _end(process_id: int, ends_mpi: bool) -> None:
+    if os.getpid() != process_id:  # forked: MPI is not its own
         return
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):
-            stream.flush()
-    os._exit(exit_code)
+    if not has_lost:
+        if ends_mpi:
+            from mpi4py import MPI
+
+            if not MPI.Is_finalized():
+                MPI.Finalize()
+    elif not ends_mpi:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(exit_code)

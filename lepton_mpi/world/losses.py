@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # Above the number of any call, and far enough from the end of int64 for what is added to it.
 _OVER = 1 << 61
 _AGAIN_SECONDS = 0.002
-# From a message of MPI that a rank is gone until Linux says that its process is; it may have said so before.
+# From an error until Linux says that a process is gone; it may have said so before.
 _BELIEF_SECONDS = 0.2
 
 
@@ -123,13 +123,15 @@ class Losses:
         return bool(self._flag[0])
 
     def explain(self, error: BaseException) -> bool:
-        """Whether ``error`` comes of a lost rank: then what was computed is worthless. Waits for Linux's word if MPI says so."""
+        """Whether ``error`` comes of a lost rank: then what was computed is worthless.
+
+        Waits for Linux's word: another rank may have had it before and revoked what this one was in, which MPI reports as any error, or as
+        a result that cannot be unpickled.
+        """
         if isinstance(error, RankLostError):
             return True
-        if _is_of_loss(error):
-            self._has_lost.wait(_BELIEF_SECONDS)
-            return True
-        return self._has_lost.is_set() or self.is_told
+        is_known = self._has_lost.wait(_BELIEF_SECONDS)
+        return is_known or self.is_told or _is_of_loss(error)
 
     def close(self) -> None:
         """End the thread. The others may go."""

@@ -18,6 +18,7 @@ from lepton_mpi import launcher
 from lepton_mpi.errors import LauncherError
 from lepton_mpi.extras import pip_install
 from lepton_mpi.wording import one_line
+from lepton_mpi.world import exits
 
 __all__ = ["MPI", "check_launcher", "delay_abort", "mpi_library"]
 
@@ -30,6 +31,10 @@ _TRANSPORTS, _STACKS = "OMPI_MCA_btl", "OMPI_MCA_opal_stacktrace_output"
 # used in a thread of its own, see collectives/messages/mail.py.
 # Where ranks go on without others, a thread ends the MPI calls that wait for them (losses.py).
 mpi4py.rc.thread_level = "multiple" if launcher.tolerates_losses() else "serialized"
+if launcher.tolerates_losses():
+    _has_begun = "mpi4py.MPI" in sys.modules  # and reads nothing of ``rc`` any more
+    mpi4py.rc.finalize = False
+    exits.watch_end(ends_mpi=not _has_begun)
 
 
 @contextmanager

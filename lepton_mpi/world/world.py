@@ -93,6 +93,7 @@ def run(
     if world.is_child:
         end_child(None)
     world.close()
+    exits.exit_code = 0
     return 0
 
 
@@ -162,7 +163,6 @@ class World(RankGroup):
         check_launcher()
         if is_elastic:
             check_possible()
-            exits.watch_end()
         self._process_id = os.getpid()
         launcher.die_with_launcher()
         self.timeout_seconds = min(timeout_seconds, _LIMIT_SECONDS_MAX)

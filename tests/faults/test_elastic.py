@@ -59,7 +59,7 @@ def _seconds(job: jobs.Ended) -> list[float]:
 
 
 def _lost(job: jobs.Ended) -> int:
-    """Ranks that were said to have died: no more than were killed."""
+    """Ranks that were said to have died."""
     said = [line.partition("died")[0] for line in job.lines("elastic")]
     return sum(len(re.findall(r"rank \d+ of", text)) for text in said)
 
@@ -223,6 +223,72 @@ def test_a_death_that_nobody_goes_on_from_ends_the_job(tmp_path, with_ulfm):
     assert "died" in line and "SIGKILL" in line, job.text
 
 
+_BEFORE_A_COPY = """
+import os, signal
+from lepton_mpi import fit
+from lepton_mpi.run.hook import QuietHook
+
+class Dies(QuietHook):
+    def before_epoch(self, run):
+        if run.world.size == 3 and run.world.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    files = {"csv": "run.csv", "tensorboard": "board", "metrics": "run.jsonl"}
+    fit(recipe="digits", epochs=3, progress="plain", elastic=True, hooks=[Dies()], **files)
+"""
+
+
+@needs_ulfm
+def test_a_death_before_the_first_copy(tmp_path, with_ulfm):
+    """The run begins again, and writes to the files that it has begun."""
+    (tmp_path / "program.py").write_text(_BEFORE_A_COPY)
+    job = jobs.run(3, "program.py", cwd=tmp_path)
+    assert _end(job)
+    assert "rank 1 of 3 died: 2 ranks went on from step 0" in job.text, job.text
+    rows = (tmp_path / "run.csv").read_text().splitlines()
+    assert [row.partition(",")[0] for row in rows] == ["epoch", "1", "2", "3"]
+    assert len(list((tmp_path / "board").iterdir())) == 2
+    assert (tmp_path / "run.jsonl").read_text().count('"event": "epoch"') == 3
+
+
+_WITH_A_CODE = """
+from lepton_mpi import fit
+
+if __name__ == "__main__":
+    found = fit(recipe="digits", epochs=4, progress="plain", elastic=True)
+    raise SystemExit(found["world_size"])
+"""
+
+
+@needs_ulfm
+def test_the_program_ends_with_its_own_code(tmp_path, with_ulfm):
+    """Though its process has lost a rank, for which MPI's end would wait."""
+    (tmp_path / "program.py").write_text(_WITH_A_CODE)
+    job = jobs.run(3, "program.py", cwd=tmp_path, LEPTON_FAULT="step@step=40:rank=1:kill")
+    assert job.code == 2 and "rank 1 of 3 died: 2 ranks went on" in job.text, job.text
+
+
+_SECOND_TRY = """
+from lepton_mpi.errors import DataError
+from lepton_mpi.world import exits
+from lepton_mpi.world.world import run
+
+def fails(world):
+    raise DataError("no such file").on_all_ranks()
+
+codes = [(run(work), exits.exit_code) for work in (fails, lambda world: None)]
+print(codes)
+"""
+
+
+def test_a_run_that_succeeds_leaves_no_code_of_the_one_before(tmp_path):
+    """With which a process would end that has lost ranks."""
+    (tmp_path / "program.py").write_text(_SECOND_TRY)
+    job = jobs.run(0, "program.py", cwd=tmp_path)
+    assert "[(3, 3), (0, 0)]" in job.out, job.text
+
+
 @pytest.fixture(scope="module")
 def recoveries():
     """Seconds of each, of all seeds; said at the end."""
@@ -250,15 +316,19 @@ def test_random_kills(tmp_path, with_ulfm, undisturbed, recoveries, seed):
         )
         job = jobs.run(_RANKS, *_TRAIN, "--elastic", cwd=tmp_path, LEPTON_FAULT=fault)
     assert _end(job) == undisturbed, job.text
-    assert _lost(job) <= len(victims), job.text
+    # Open MPI may crash in a further rank where one dies while the others make communicators; the page says so.
+    assert _lost(job) <= len(victims) + (len(victims) > 1), job.text
     print(f"seed {seed}: {len(victims)} kills, {_seconds(job)}, {job.seconds:.1f} s", flush=True)
     recoveries += _seconds(job)
 
 
 @needs_ulfm
-def test_random_kills_cost_a_second_at_most(recoveries):
-    """In the median, from the death to the first step behind it."""
-    assert recoveries and median(recoveries) <= 1.0
+def test_a_death_costs_a_second_at_most(tmp_path, with_ulfm):
+    """In the median of three, from the death to the first step behind it."""
+    fault = ", ".join(f"step@step={100 * rank}:rank={rank}:kill" for rank in (1, 2, 3))
+    job = jobs.run(4, *_TRAIN, "--elastic", cwd=tmp_path, LEPTON_FAULT=fault)
+    assert job.code == 0 and len(_seconds(job)) == 3, job.text
+    assert median(_seconds(job)) <= 1.0, job.text
 
 
 def _killed_from_outside(folder, draw: random.Random, count: int) -> jobs.Ended:
@@ -296,8 +366,6 @@ def _is_rank(process: psutil.Process) -> bool:
             ("--allreduce", "ring"),
             "--elastic: expected --strategy sync with --allreduce auto or host, got sync with ring",
         ),
-        (("--on-nan", "rollback"), "--elastic: expected --on-nan stop, got rollback"),
-        (("--find-learning-rate",), "--elastic: is for training; --find-learning-rate goes"),
     ],
 )
 def test_what_cannot_go_on_is_refused(tmp_path, monkeypatch, words, reason):

@@ -1,17 +1,22 @@
 """Checkpoints of ``--async-save`` have the bits of those that are written at once, with strategies that share memory and others."""
 
+import errno
+import threading
+
 import h5py
 import numpy as np
 import pytest
 
 from lepton_mpi import QuietHook
-from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.errors import ConfigurationError, Preempted
 from lepton_mpi.options.config import Config
-from lepton_mpi.run import memory_forecast, snapshot
+from lepton_mpi.run import checkpoint_folder, memory_forecast, snapshot
 from lepton_mpi.run.fit import train
 from lepton_mpi.run.hooks import Checkpoints
 from lepton_mpi.world.memory import shared_bytes
-from tests.parallel.together import check, equal_everywhere
+from lepton_mpi.world.stopping import Stopping
+from tests.parallel.pretended import on_hosts
+from tests.parallel.together import check, equal_everywhere, refused, together
 
 # 18 steps an epoch; nothing is removed.
 _OPTIONS = {"epochs": 2, "checkpoint_steps": 5, "keep": 99, "optimizer": "adam", "progress": "none"}
@@ -98,15 +103,22 @@ def test_the_copy_takes_what_is_predicted(world, folder):
     check(world, without.predicted == 0 == without.measured)
 
 
-@pytest.mark.parametrize("strategy", ["sync", "local"])
-def test_what_is_not_finite_is_not_written(world, folder, strategy, monkeypatch):
-    """It is found while it is copied: the run ends, or goes back, and the file has what it went back to."""
+@pytest.mark.parametrize(
+    ("strategy", "compress"), [("sync", "none"), ("local", "none"), ("sync", "topk:0.05")]
+)
+def test_what_is_not_finite_is_not_written(world, folder, strategy, compress, monkeypatch):
+    """It is found while it is copied: the run ends, or goes back, and the file has what it went back to, residuals of other hosts too."""
+    if compress != "none":
+        if world.size == 1:
+            pytest.skip("one rank has no other host")
+        world = on_hosts(world, [rank % 2 for rank in range(world.size)])
     options = {
         "epochs": 1,
         "checkpoint_steps": 6,
         "keep": 99,
         "progress": "none",
         "strategy": strategy,
+        "compress": compress,
     }
     after_step, spoiled = Checkpoints.after_step, set()
 
@@ -130,3 +142,23 @@ def test_what_is_not_finite_is_not_written(world, folder, strategy, monkeypatch)
     before, after = (_content(folder / "b" / f"step-{step:08d}.h5") for step in (6, 12))
     names = [name for name in before if name.startswith(("parameters/", "optimizer/"))]
     check(world, len(names) > 3 and all(before[name] == after[name] for name in names))
+
+
+def test_a_signal_at_the_last_step_of_an_epoch(world, folder, monkeypatch):
+    """The epoch's checkpoint is the last: it is written at once, and tried again where the disk is full for a moment."""
+    write, calls = checkpoint_folder.write_file, []
+
+    def write_later(path, checkpoint):
+        calls.append(threading.current_thread() is threading.main_thread())
+        if len(calls) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, checkpoint)
+
+    monkeypatch.setattr(checkpoint_folder, "write_file", write_later)
+    monkeypatch.setattr(Stopping, "is_due", lambda stopping, step: step == 18)
+    options = {"epochs": 2, "progress": "none", "checkpoint": str(folder), "async_save": True}
+    with refused(world, Preempted, "stopped after step 18, in epoch 1; saved"):
+        train(Config(**options), world)
+    with together(world):
+        assert [path.name for path in folder.iterdir()] == ["step-00000018.h5"]
+        assert calls == ([True, True] if world.rank == 0 else [])

@@ -79,6 +79,21 @@ def test_a_run_that_goes_on_finds_the_same(world, folder):
     check(world, again["weights_digest"] == whole["weights_digest"], "a third start trained on")
 
 
+def test_a_file_of_an_epoch_that_is_trained_again_counts_nothing_anew(world, folder):
+    """As after a loss, or a kill behind best.h5: the run goes on from before that epoch, with the rate and the patience of then."""
+    words = {"schedule": "plateau", "schedule_epochs": 1, "schedule_factor": 0.3, "epochs": 12}
+    words |= {"learning_rate": 0.1, "keep": 99, "restore_best": True, "early_stop": "6"}
+    whole = train(_config(folder, **words), world)
+    before = folder / "runs" / f"step-{18 * (whole['best_epoch'] - 1):08d}.h5"
+    with together(world):
+        found = json.loads(checkpoint.load(before).attributes["best"])
+        assert found["part"] < 1.0 and 0 < found["epoch"] < whole["best_epoch"] - 1
+    again = train(_config(folder, resume=str(before), **words), world)
+    with together(world):
+        for name in ("best_epoch", "best_value", "weights_digest"):
+            assert again[name] == whole[name], name
+
+
 def test_a_lost_file_is_said(world, folder, capfd):
     """The run counts anew, since it could not put the parameters back."""
     train(_config(folder, epochs=2), world)
@@ -91,6 +106,22 @@ def test_a_lost_file_is_said(world, folder, capfd):
     with together(world):
         assert result["best_epoch"] == 3
         assert world.rank or "counts anew" in text
+
+
+def test_a_lost_file_raises_no_rate(world, folder):
+    """What a plateau has made of the learning rate stays, and so do the epochs without a better one."""
+    words = {"schedule": "plateau", "schedule_epochs": 1, "schedule_factor": 0.3, "epochs": 8}
+    words |= {"learning_rate": 0.1, "early_stop": "9"}
+    train(_config(folder, **words), world)
+    if world.rank == 0:
+        (folder / "runs" / "best.h5").unlink()
+    world.comm.Barrier()
+    metrics = folder / "m.jsonl"
+    words |= {"epochs": 9, "resume": str(folder / "runs"), "metrics": str(metrics)}
+    train(_config(folder, **words), world)
+    with together(world):
+        (rate,) = [line["learning_rate"] for line in _lines(metrics) if line["event"] == "epoch"]
+        assert rate < 0.1
 
 
 def test_what_cannot_decide_is_refused(world, folder):

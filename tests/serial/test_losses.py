@@ -103,6 +103,15 @@ def test_an_error_of_the_program_is_no_loss(losses, ranks):
     losses.check()
 
 
+def test_an_error_may_come_before_the_word_of_linux(losses, ranks):
+    """Another rank had it, and has revoked what this one was in."""
+    losses.watch([ranks[0].pid])
+    later = threading.Timer(0.05, ranks[0].kill)
+    later.start()
+    assert losses.explain(ValueError("of what was revoked"))
+    later.join()
+
+
 def _meeting() -> tuple[np.ndarray, np.ndarray]:
     """The words of a control block for two ranks, and the plan of one of them."""
     group = SimpleNamespace(local_size=2, local_rank=0, cores=2, host_barrier=lambda: None)

@@ -3,13 +3,19 @@
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from lepton_mpi.errors import ConfigurationError, LauncherError
+from lepton_mpi.options.config import Config
+from lepton_mpi.run import build
 from lepton_mpi.run.csv_table import CsvTable
 from lepton_mpi.run.progress import SoFar, Ticks
+from lepton_mpi.run.records import open_sinks
+from lepton_mpi.run.resume import Start
 from lepton_mpi.run.tensorboard import TensorBoard
+from lepton_mpi.world.alone import Alone
 
 
 def _row(epoch: int, loss: float = 0.1) -> dict[str, float]:
@@ -149,6 +155,32 @@ def test_tensorboard_is_an_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tensorboardX", None)
     with pytest.raises(ConfigurationError, match="pip install 'tensorboardX"):
         TensorBoard(str(tmp_path), None)
+
+
+@pytest.mark.parametrize(
+    "start", [Start(begins_again=True), Start(2, 0, 10, path=Path("step-00000010.h5"))]
+)
+def test_a_run_that_a_loss_has_ended_appends_to_all_of_its_files(tmp_path, start):
+    """From a copy, or from its beginning where there was none yet."""
+    pytest.importorskip("tensorboardX")
+    names = {name: str(tmp_path / name) for name in ("csv", "tensorboard", "metrics")}
+    config, world = Config(**names, progress="none"), Alone()
+
+    def write(start):
+        sinks = open_sinks(config, world, start)
+        report = build.open_report(config, world, start)
+        sinks[0].epoch_ends(_row(1))
+        report.record("start")
+        for file in (*sinks, report):
+            file.close()
+
+    write(Start())
+    write(start)
+    for kept in names:
+        with pytest.raises(ConfigurationError, match=f"--{kept}: expected a f"):
+            one = Config(**{kept: names[kept]}, progress="none")
+            open_sinks(one, world, Start())
+            build.open_report(one, world, Start())
 
 
 @pytest.mark.parametrize(("step_seconds", "looks"), [(1e-4, 60), (0.02, 60), (3.0, 7)])

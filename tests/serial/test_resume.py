@@ -14,7 +14,7 @@ from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.options import sources
 from lepton_mpi.options.by_rule import EARLIER
 from lepton_mpi.options.config import OPTIONS, Config
-from lepton_mpi.run import checkpoint, checkpoint_folder, resume, row_order
+from lepton_mpi.run import checkpoint, checkpoint_folder, resume, resumed_options, row_order
 from lepton_mpi.run.arithmetic import BY_NUMBER
 from lepton_mpi.vectors import Layout
 from tests.serial.thread_ranks import on_ranks
@@ -278,8 +278,9 @@ def test_a_checkpoint_s_program_is_not_run(tmp_path, name):
 
 def test_other_options_may_change(tmp_path):
     _save(tmp_path)
-    free = {name: value for name, value in _FREE.items() if name != "resume"}
+    free = {name: value for name, value in _FREE.items() if name not in ("resume", "elastic")}
     assert _find(tmp_path, **free).step == 12
+    assert _find(tmp_path, elastic=True).step == 12  # which does not go with some of them
 
 
 @pytest.mark.parametrize(
@@ -402,3 +403,26 @@ def test_an_order_that_is_another(tmp_path):
         row_order.check_order(_find(tmp_path), _ORDER, None)
     assert str(caught.value).isprintable()
     assert "rows" not in str(caught.value).split(";")[0].partition("changed")[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"on_nan": "rollback"}, "expected --on-nan stop, got rollback"),
+        ({"compress": "int8"}, "expected --compress none, got int8"),
+        ({"balance": "auto"}, "expected --balance none, got auto"),
+        ({"check_every": 9}, "expected --check-every 0, got 9"),
+        ({"find_learning_rate": True}, "--find-learning-rate goes without it"),
+    ],
+)
+def test_what_does_not_go_with_elastic(options, said):
+    """It is refused with the other options, before ranks begin."""
+    with pytest.raises(ConfigurationError, match=f"--elastic: .*{said}"):
+        Config(elastic=True, **options)
+
+
+def test_elastic_does_not_go_with_what_a_checkpoint_brings(tmp_path):
+    """An option that nobody has given is that of the file, and is checked like one that is given."""
+    now, before = Config(elastic=True), Config(on_nan="rollback")
+    with pytest.raises(ConfigurationError, match="--elastic: expected --on-nan stop, got rollback"):
+        resumed_options.choose(now, frozenset({"elastic"}), before, tmp_path / "step-00000001.h5")

@@ -181,6 +181,24 @@ def test_what_was_observed_counts_where_it_is_longer(monkeypatch):
     ]
 
 
+def test_a_checkpoint_that_a_thread_writes_counts_at_once(monkeypatch):
+    """In the middle of an epoch, whose steps are as short as before; a quicker one takes nothing back."""
+    clock = _Clock(monkeypatch, 1000.0, 60.0)
+    clock.epoch(1.0, 1.0)
+    assert clock.stop_at == 940.0
+    clock.limit.before_epoch(clock)
+    for save, stop_at in ((100.0, 896.0), (200.0, 796.0), (5.0, 796.0)):
+        clock.limit.saves.save_seconds = save
+        clock.step, clock.now = clock.step + 1, clock.now + 1.0
+        clock.limit.after_step(clock)
+        assert clock.stop_at == stop_at
+    clock.epoch(1.0)
+    assert clock.stop_at == 796.0
+    assert clock.lines == [
+        "stop: a step takes 1 s, a checkpoint 1 min 40 s: the ranks are told 1 min 44 s before the time limit, not 1 min (--stop-before)"
+    ]
+
+
 def test_a_limit_alone_is_kept_and_nobody_is_warned(monkeypatch):
     clock = _Clock(monkeypatch, 1000.0, None)
     assert clock.stop_at == 1000.0
