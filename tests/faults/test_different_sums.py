@@ -41,12 +41,12 @@ raise SystemExit(run(main, 60))
 """
 
 _SAID = {
-    "skipped": "rank 1 calls sum of gradients, {n} of float32 in step 5, call 4, rank 0 sum of gradients, {n} of float32 in step 4, call 4",
-    "extra": "rank 1 calls sum of gradients, {n} of float32 in step 4, call 5, rank 0 sum of gradients, {n} of float32 in step 5, call 5",
-    "other": "rank 1 calls sum of norms, 100 of float32 in step 4, call 1, rank 0 sum of gradients, {n} of float32 in step 4, call 4",
-    "length": "rank 1 calls sum of gradients, {m} of float32 in step 1, call 1, rank 0 sum of gradients, {n} of float32 in step 1, call 1",
-    "dtype": "rank 1 calls sum of gradients, {n} of float64 in step 1, call 1, rank 0 sum of gradients, {n} of float32 in step 1, call 1",
-    "operation": "rank 1 calls max of gradients, {n} of float32 in step 1, call 1, rank 0 sum of gradients, {n} of float32 in step 1, call 1",
+    "skipped": "rank 1 calls sum of gradients [0, {n}) of float32 in step 5, call 4, rank 0 sum of gradients [0, {n}) of float32 in step 4, call 4",
+    "extra": "rank 1 calls sum of gradients [0, {n}) of float32 in step 4, call 5, rank 0 sum of gradients [0, {n}) of float32 in step 5, call 5",
+    "other": "rank 1 calls sum of norms [0, 100) of float32 in step 4, call 1, rank 0 sum of gradients [0, {n}) of float32 in step 4, call 4",
+    "length": "rank 1 calls sum of gradients [0, {m}) of float32 in step 1, call 1, rank 0 sum of gradients [0, {n}) of float32 in step 1, call 1",
+    "dtype": "rank 1 calls sum of gradients [0, {n}) of float64 in step 1, call 1, rank 0 sum of gradients [0, {n}) of float32 in step 1, call 1",
+    "operation": "rank 1 calls max of gradients [0, {n}) of float32 in step 1, call 1, rank 0 sum of gradients [0, {n}) of float32 in step 1, call 1",
 }
 
 

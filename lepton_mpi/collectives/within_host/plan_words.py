@@ -66,7 +66,7 @@ def encode_plan(
     header[kernels.BLOCK] = scratch.shape[1]
     header[kernels.CONTROL] = 0 if control is None else control.ctypes.data
     plan = np.concatenate([header, np.array([*body, *addresses, *[0] * longest], np.int64)])
-    text = f"{operation} of {purpose or 'vectors'}, {stop - start} of {scratch.dtype}"
+    text = f"{operation} of {purpose or 'vectors'} [{start}, {stop}) of {scratch.dtype}"
     plan[kernels.TOLD] = fingerprint(text, start, body)
     plan[kernels.STEP_AT] = plan.ctypes.data + 8 * kernels.NO_STEP
     if purpose:
