@@ -2,35 +2,13 @@
 
 import threading
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from lepton_mpi.collectives.within_host import meeting_kernels as kernels
-from lepton_mpi.collectives.within_host.plan_words import control_block, encode_plan
-from lepton_mpi.collectives.within_host.told import Meeting
-
-
-class _Host:
-    """Groups of the ranks of a host, in one process: what each makes first, second, … is the same memory on all."""
-
-    def __init__(self, size: int) -> None:
-        self._made: dict[int, np.ndarray] = {}
-        self.groups = [self._group(rank, size) for rank in range(size)]
-
-    def _group(self, rank: int, size: int) -> SimpleNamespace:
-        group = SimpleNamespace(local_rank=rank, local_size=size, cores=2, host_index=0, count=0)
-        group.ranks_of_hosts, group.remembered = [[10 + each for each in range(size)]], {}
-        group.clock, group.looks = SimpleNamespace(row=np.zeros(3)), []
-        group.host_barrier, group.watch = lambda: None, group.looks.append
-
-        def host_array(shape, dtype, *_, **__):
-            group.count += 1
-            return self._made.setdefault(group.count, np.zeros(shape, dtype))
-
-        group.host_array = host_array
-        return group
+from lepton_mpi.collectives.within_host.plan_words import control_block, encode_meeting
+from tests.serial.plan_host import PlanHost
 
 
 class _Call:
@@ -39,10 +17,9 @@ class _Call:
     def __init__(self, group, start=0, stop=100, purpose="gradients", folds=()):
         self.words = control_block(group)
         scratch = np.zeros((1, 8), np.float32)
-        self.plan = encode_plan(
+        self.plan, self.meeting = encode_meeting(
             *(group, self.words, [], scratch, start, stop, "sum", list(folds)), purpose=purpose
         )
-        self.meeting = Meeting(group, self.words)
         self.row = group.clock.row
 
     def meet(self, step: int) -> threading.Thread:
@@ -78,19 +55,19 @@ def _meet(calls: list[_Call], steps: list[int]) -> bool:
 @pytest.mark.parametrize("steps", [[3, 5, 4], [5, 3, 4], [0, 8, 4], [10**6, 10**6 + 2, 10**6 + 1]])
 def test_steps_that_differ_do_not_cancel(steps):
     """The last to arrive has their mean: were what ranks tell linear in the step, the sum would be that of equal steps."""
-    calls = [_Call(group) for group in _Host(3).groups]
+    calls = [_Call(group) for group in PlanHost(3).groups]
     assert _meet(calls, steps)
 
 
 @pytest.mark.parametrize("step", [0, 1, 4, 10**9])
 def test_equal_steps_meet(step):
-    calls = [_Call(group) for group in _Host(3).groups]
+    calls = [_Call(group) for group in PlanHost(3).groups]
     assert not _meet(calls, [step] * 3)
 
 
 def test_other_elements_are_named():
     """As many, elsewhere: the text of a call says which."""
-    host = _Host(2)
+    host = PlanHost(2)
     first = _Call(host.groups[0])
     assert _meet([first, _Call(host.groups[1], 100, 200)], [4, 4])
     assert host.groups[0].looks[0]() == (
@@ -101,7 +78,7 @@ def test_other_elements_are_named():
 
 def test_plans_of_one_text_are_told_apart():
     """Of other folds: by the digits of their fingerprints, without an error in who watches."""
-    host = _Host(3)
+    host = PlanHost(3)
     calls = [_Call(group, folds=[[]] * (group.local_rank == 1)) for group in host.groups]
     assert _meet(calls, [4, 4, 4])
     said = host.groups[2].looks[0]()
@@ -113,7 +90,7 @@ def test_plans_of_one_text_are_told_apart():
 
 def test_ranks_that_wait_in_two_equal_plans_are_told_apart():
     """By the numbers of the plans, where all else is the same."""
-    host = _Host(2)
+    host = PlanHost(2)
     plans = [[_Call(group), _Call(group)] for group in host.groups]
     threads = [plans[0][0].meet(4), plans[1][1].meet(4)]
     _until(lambda: plans[0][0].plan[kernels.EPOCH] and plans[1][1].plan[kernels.EPOCH])

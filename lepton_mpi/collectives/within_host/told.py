@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
 from hashlib import blake2b
 from weakref import WeakSet
 
@@ -26,22 +25,22 @@ def workers_of(group: Group) -> int:
     return min(group.local_size, group.cores)
 
 
-def fingerprint(text: str, start: int, body: Sequence[int]) -> int:
-    """48 bits of what a plan does: ``text`` for people, its first element, its folds."""
-    content = repr((text, start, list(map(int, body)))).encode()
-    return int.from_bytes(blake2b(content, digest_size=6).digest(), "little")
-
-
-def write_line(group: Group, control: np.ndarray, plan: np.ndarray, text: str) -> None:
-    """This rank's line of a control block: what it calls by this plan."""
+def meet_by(group: Group, control: np.ndarray, plan: np.ndarray, text: str) -> Meeting:
+    """Have the ranks of the host tell each other what they call by a plan, ``text`` for people. Collective over the group."""
     start = _line(group, group.local_rank)
-    plan[kernels.TOLD_AT] = start
+    plan[kernels.TOLD], plan[kernels.TOLD_AT] = _fingerprint(text, plan), start
+    control[start + kernels.TOLD_PLAN] = plan[kernels.TOLD]
     words = control[start + kernels.TOLD_TEXT : start + kernels.LINE_WORDS]
-    if len(words) == kernels.LINE_WORDS - kernels.TOLD_TEXT:  # other blocks are not met in
-        room = words.nbytes
-        control[start + kernels.TOLD_PLAN] = plan[kernels.TOLD]
-        content = text.encode(errors="replace")[:room].ljust(room, b"\0")
-        words[:] = np.frombuffer(content, np.int64)
+    room = words.nbytes
+    content = text.encode(errors="replace")[:room].ljust(room, b"\0")
+    words[:] = np.frombuffer(content, np.int64)
+    return Meeting(group, control)
+
+
+def _fingerprint(text: str, plan: np.ndarray) -> int:
+    """48 bits of what a plan does: ``text``, which has the elements, and its folds."""
+    folds = plan[kernels.PLAN_HEADER : plan[kernels.WORK]].tolist()
+    return int.from_bytes(blake2b(repr((text, folds)).encode(), digest_size=6).digest(), "little")
 
 
 def _line(group: Group, local_rank: int) -> int:
