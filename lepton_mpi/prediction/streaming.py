@@ -22,7 +22,7 @@ from lepton_mpi.prediction.subject import open_subject
 from lepton_mpi.prepare.passes import Blocks
 from lepton_mpi.prepare.readers import Words
 from lepton_mpi.prepare.writing import disk_errors, partial_of
-from lepton_mpi.run.trained import Trained, find, load_trained
+from lepton_mpi.run.trained import Trained, find, load_found
 from lepton_mpi.wording import grouped, print_line
 
 
@@ -121,7 +121,7 @@ def _prepared(request: Request, world: Any) -> Iterator[Chunks]:
                     f"{flag}: is for raw inputs, got {request.inputs[0]}, a prepared file"
                 )
     place = Path(request.checkpoint)
-    found = load_trained(place, request.inputs, world, request.model)
+    found = load_found(place, request.inputs, world, request.model)
     with same_on_all_ranks():
         chunks = _PreparedChunks(found, request)
     _say_model(found, world)
