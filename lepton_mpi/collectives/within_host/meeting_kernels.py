@@ -15,14 +15,12 @@ nothing is reduced, and all wait until the watchdog has found DIFFERS (``told.py
 Memory traffic: (n + 1) N bytes with a shared result, 2 n N with private ones, the least there can be.
 """
 
-from numba import int64, types
-from numba.extending import intrinsic
+from numba import int64
 
 from lepton_mpi.collectives.combining_kernels import SUM
 from lepton_mpi.collectives.within_host.atomics import (
     FIRST_FREE_WORD,
     LINE_WORDS,
-    call_on_x86,
     current_core,
     fetch_add,
     load_acquire,
@@ -35,7 +33,13 @@ from lepton_mpi.collectives.within_host.atomics import (
 )
 from lepton_mpi.collectives.within_host.fold_kernels import fold
 from lepton_mpi.kernels.compiling import inlined, kernel
-from lepton_mpi.kernels.intrinsics import LINE_BYTES, base_address, numbers_at, words_at
+from lepton_mpi.kernels.intrinsics import (
+    LINE_BYTES,
+    base_address,
+    numbers_at,
+    stream_fence,
+    words_at,
+)
 
 # Words of the control block. OPEN and DONE are waited for: the line after each counts its sleepers. From
 # TICKETS on there is a line for the ticket of every range of pieces.
@@ -80,18 +84,6 @@ _TURN_NANOSECONDS = 1_000_000
 # that it is not run when it is woken the next time either.
 # Polling costs no slice, and is as fast as yields if the machine has come to rest.
 _RESTING_WAITS, _RESTING_POLLS = 64, 2_000
-
-
-@intrinsic
-def stream_fence(typing_context):
-    """Make streaming stores visible before anything stored later."""
-
-    def generate(context, builder, signature, arguments):
-        call_on_x86(builder, "llvm.x86.sse.sfence")
-        builder.fence("seq_cst")
-        return context.get_dummy_value()
-
-    return types.none(), generate
 
 
 @inlined
