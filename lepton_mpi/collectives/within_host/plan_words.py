@@ -116,7 +116,7 @@ def row_addresses(table: np.ndarray) -> list[int]:
 def control_block(group: Group, count: int = 0) -> np.ndarray:
     """Words through which the ranks of a host meet; zero but for the longest sleep. Collective over the host."""
     needed = kernels.TICKETS + kernels.LINE_WORDS * (workers_of(group) + group.local_size)
-    words = group.host_array((count or needed,), np.int64, "control")
+    words = group.host_array((count or needed,), np.int64, "control", are_awaited=True)
     words[TIMEOUT + 1] = LONGEST_SLEEP_NANOSECONDS
     group.host_barrier()
     return words
