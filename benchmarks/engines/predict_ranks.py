@@ -18,6 +18,7 @@ from lepton_mpi.prediction.request import Request
 from lepton_mpi.prediction.streaming import predict
 from lepton_mpi.prediction.subject import open_subject
 from lepton_mpi.prepare.passes import Blocks
+from lepton_mpi.run.trained import find
 from lepton_mpi.world.world import World, run
 
 
@@ -62,7 +63,7 @@ def _predict(options: argparse.Namespace, world: World) -> None:
 
 
 def _read(options: argparse.Namespace, world: World) -> None:
-    subject = open_subject(Path(options.checkpoint), None, world, None)
+    subject = open_subject(find(Path(options.checkpoint), world), None, world, None)
     opened = sources.open_raw(subject, (options.input,), world)
     try:
         blocks = Blocks(opened.source, world, 0)

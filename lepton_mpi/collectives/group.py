@@ -114,11 +114,16 @@ class Group(Protocol):
         """The least of all ranks' numbers. Collective."""
 
     def host_array(
-        self, shape: tuple[int, ...], dtype: DTypeLike, name: str = "other"
+        self,
+        shape: tuple[int, ...],
+        dtype: DTypeLike,
+        name: str = "other",
+        are_awaited: bool = False,
     ) -> np.ndarray:
         """Array of zeros in memory that the group's ranks on this host share, for as long as it or a view is referenced.
 
-        ``name`` is what it is counted under, see ``world/memory.py``. Collective over the host.
+        ``name`` is what it is counted under, see ``world/memory.py``. ``are_awaited`` is for words, int64, that ranks wait for in a kernel,
+        but for the first line: where a job goes on without ranks that died, such waits end. Collective over the host.
         """
 
     def host_barrier(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,8 +72,8 @@ def export_checkpoint(chosen: Options, world: World) -> None:
     with world.agreeing():
         if world.rank == 0:
             of_checkpoint.check_out(_WORD, out, chosen.force)
-    path, notes = _newest(Path(chosen.checkpoint), world)
-    found = trained.load_trained(path, None, world, chosen.model, needs_rows=False)
+    path, notes = trained.find_silently(Path(chosen.checkpoint), world)
+    found = trained.load_found(path, None, world, chosen.model, needs_rows=False)
     with world.agreeing():
         subject = export.subject_of(found, chosen.model)
         if world.rank != 0:
@@ -88,19 +87,6 @@ def export_checkpoint(chosen: Options, world: World) -> None:
             print_line(f"# {line}" if program else line)
         if program:
             print_line(program.rstrip("\n"))
-
-
-def _newest(place: Path, world: World) -> tuple[Path, list[str]]:
-    """The checkpoint, or of a folder the newest that is whole, and what is to be said of that. Collective. Raises DataError."""
-    from lepton_mpi.run import checkpoint_folder
-
-    path, notes = place, list[str]()
-    with world.agreeing():
-        if world.rank == 0 and os.path.isdir(place):
-            path, skipped = checkpoint_folder.newest_whole(place)
-            notes = [*skipped, f"checkpoint {path}, the newest that is whole"]
-    found: tuple[Path, list[str]] = world.comm.bcast((path, notes))
-    return found
 
 
 COMMAND = command(

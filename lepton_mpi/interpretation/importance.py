@@ -21,13 +21,14 @@ from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.interpretation.columns import Column
 from lepton_mpi.kernels import counter_random
 from lepton_mpi.models.model import Model
-from lepton_mpi.run.evaluation import batch_rows
+from lepton_mpi.run.evaluation import Ranking, batch_rows
 from lepton_mpi.run.trained import Trained
-from lepton_mpi.tasks.ranking import Ranked, twice_ordered
+from lepton_mpi.tasks.ranking import Ranked
 from lepton_mpi.tasks.registry import make_task
 from lepton_mpi.tasks.task import Task
 from lepton_mpi.vectors import Views
 from lepton_mpi.wording import did_you_mean
+from lepton_mpi.world.alone import Alone
 from lepton_mpi.world.rank_group import RankGroup
 
 # Stream of random numbers.
@@ -166,18 +167,20 @@ class _Sets:
                 loss += self._model.evaluate(self._parameters, batch, own)
             weight += task.weight(batch)
             task.add(sums, batch, own)
-        figures = task.figures(sums, loss, weight) | (ranked.figures() if ranked else {})
+        figures = task.figures(sums, loss, weight) | (
+            ranked.figures(Alone()) if ranked else {}  # type: ignore[arg-type]
+        )
         value = figures[self._score]
         return float("nan") if value is None else float(value)
 
-    def _ranking(self) -> "_Ranking | None":
+    def _ranking(self) -> Ranking | None:
         """Only for a figure that it has."""
         task = self._task
         if not isinstance(task, Ranked) or not task.ranks_rows or not self._model.predicts:
             return None
         if self._score not in task.ranking_figures(None):
             return None
-        return _Ranking(task, task.outputs_for(self._reader.rows_max))
+        return Ranking(task, task.outputs_for(self._reader.rows_max))
 
     def _cells(self, column: Column) -> np.ndarray:
         """Of all rows, shape (rows, features)."""
@@ -198,28 +201,3 @@ def _rows_of(batch: Batch, column: Column) -> np.ndarray:
     """The input that a column is in, (rows, elements): the batch's own memory."""
     rows = batch.x if batch.named is None else batch.named[column.input]
     return rows.reshape(len(rows), -1)
-
-
-class _Ranking:
-    """Figures of the order of rows, as ``run.evaluation.Ranking`` has them, of the rows of this rank alone."""
-
-    def __init__(self, task: Ranked, outputs: np.ndarray) -> None:
-        self._task, self._outputs = task, outputs
-        self._parts: list[tuple[np.ndarray, np.ndarray]] = []
-
-    def evaluate(
-        self, model: Model, parameters: Views, batch: Batch, predicted: np.ndarray
-    ) -> float:
-        """``model.evaluate``, and the scores of the batch's rows."""
-        own = self._outputs[: len(batch.y)]
-        loss = model.evaluate_and_predict(parameters, batch, predicted, own)
-        low, high = self._task.split_scores(batch, own)
-        self._parts.append((low.copy(), high.copy()))
-        return loss
-
-    def figures(self) -> dict[str, float | None]:
-        low, high = (np.concatenate(part) for part in zip(*self._parts, strict=True))
-        pairs = len(low) * len(high)
-        if not pairs:
-            return self._task.ranking_figures(None)
-        return self._task.ranking_figures(twice_ordered(np.sort(low), high) / (2 * pairs))

@@ -1,25 +1,11 @@
 """A copy that looks, on its way, whether all numbers are finite."""
 
-import numpy as np
-from numba import types
-from numba.extending import intrinsic
-
 from lepton_mpi.kernels.compiling import inlined, kernel
-from lepton_mpi.kernels.intrinsics import LINE_BYTES, base_address, stream_line
+from lepton_mpi.kernels.finite_kernels import not_finite
+from lepton_mpi.kernels.intrinsics import LINE_BYTES, base_address, stream_fence, stream_line
 
 # Looked at and then copied: it stays in the first-level cache in between.
 _BLOCK_BYTES = 8 << 10
-
-
-@intrinsic
-def _store_fence(typing_context):
-    """What was stored before, past the caches too, is seen before anything that is stored later."""
-
-    def generate(context, builder, signature, arguments):
-        builder.fence("seq_cst")
-        return context.get_dummy_value()
-
-    return types.none(), generate
 
 
 @kernel("i8(V,V)")
@@ -28,31 +14,22 @@ def copy_and_look(target, source):
 
     Memory is read and written once, as by a copy alone: a look before it would read a vector that is larger than the caches twice.
     """
-    found, width = np.int32(0), source.itemsize
+    found, width = 0, source.itemsize
     # Elements until the target is at a line.
     start = min(source.size, -base_address(target) % LINE_BYTES // width)
     stop = start + (source.size - start) // (LINE_BYTES // width) * (LINE_BYTES // width)
     _copy_plainly(target[:start], source[:start])
     _copy_plainly(target[stop:], source[stop:])
-    found |= _found_in(source[:start]) | _found_in(source[stop:])
+    found |= not_finite(source[:start]) | not_finite(source[stop:])
     block = _BLOCK_BYTES // width
     for first in range(start, stop, block):
         last = min(first + block, stop)
-        found |= _found_in(source[first:last])
+        found |= not_finite(source[first:last])
         from_address = base_address(source) + first * width
         to_address = base_address(target) + first * width
         for offset in range(0, (last - first) * width, LINE_BYTES):
             stream_line(source, from_address + offset, to_address + offset)
-    _store_fence()
-    return np.int64(found)
-
-
-@inlined
-def _found_in(vector):
-    found = np.int32(0)
-    for i in range(vector.size):
-        x = vector[i]
-        found |= np.int32(x - x != 0)
+    stream_fence()
     return found
 
 

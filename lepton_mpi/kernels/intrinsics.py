@@ -1,7 +1,10 @@
 """What Numba has no word for: the address of an array and back, hints to the caches, and stores past them."""
 
+import platform
+
 from llvmlite import ir
 from numba import carray, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from lepton_mpi.kernels.compiling import inlined
@@ -111,3 +114,22 @@ def stream_line(typing_context, like, source, target):
         return context.get_dummy_value()
 
     return types.none(like, types.int64, types.int64), generate
+
+
+@intrinsic
+def stream_fence(typing_context):
+    """Make streaming stores (``stream_line``) visible before anything stored later."""
+
+    def generate(context, builder, signature, arguments):
+        call_on_x86(builder, "llvm.x86.sse.sfence")
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
+def call_on_x86(builder, name):
+    """Call an instruction of x86-64 that has neither arguments nor result; nothing elsewhere."""
+    if platform.machine() == "x86_64":
+        kind = ir.FunctionType(ir.VoidType(), [])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])

@@ -24,8 +24,7 @@ from lepton_mpi.prediction.prepared import PreparedRows
 from lepton_mpi.prediction.subject import Subject, open_subject
 from lepton_mpi.prepare.passes import Blocks
 from lepton_mpi.prepare.readers import Block
-from lepton_mpi.run.checkpoint_folder import newest_whole
-from lepton_mpi.run.trained import load_trained
+from lepton_mpi.run.trained import find_silently, load_trained
 from lepton_mpi.world.alone import Alone
 
 Place = str | os.PathLike[str]
@@ -58,9 +57,7 @@ def load(
     """
     if unknown not in ("error", "missing"):
         raise ConfigurationError(f"unknown: expected error or missing, got {unknown!r}")
-    place = Path(checkpoint)
-    if place.is_dir():
-        place, _ = newest_whole(place)
+    place, _ = find_silently(Path(checkpoint), Alone())  # type: ignore[arg-type]
     return TrainedModel(place, None if like is None else os.fspath(like), model, unknown)
 
 

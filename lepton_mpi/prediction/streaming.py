@@ -11,6 +11,7 @@ import numpy as np
 from lepton_mpi.durable import try_writing
 from lepton_mpi.errors import ConfigurationError, LauncherError, same_on_all_ranks
 from lepton_mpi.prediction import sources
+from lepton_mpi.prediction.ahead import BlocksAhead
 from lepton_mpi.prediction.encoder import Encoder
 from lepton_mpi.prediction.fields import SPLIT, Field, check_names, key_field
 from lepton_mpi.prediction.files.choosing import check_suffix, format_of
@@ -22,7 +23,7 @@ from lepton_mpi.prediction.subject import open_subject
 from lepton_mpi.prepare.passes import Blocks
 from lepton_mpi.prepare.readers import Words
 from lepton_mpi.prepare.writing import disk_errors, partial_of
-from lepton_mpi.run.trained import Trained, find, load_trained
+from lepton_mpi.run.trained import Trained, find, load_found
 from lepton_mpi.wording import grouped, print_line
 
 
@@ -121,7 +122,7 @@ def _prepared(request: Request, world: Any) -> Iterator[Chunks]:
                     f"{flag}: is for raw inputs, got {request.inputs[0]}, a prepared file"
                 )
     place = Path(request.checkpoint)
-    found = load_trained(place, request.inputs, world, request.model)
+    found = load_found(place, request.inputs, world, request.model)
     with same_on_all_ranks():
         chunks = _PreparedChunks(found, request)
     _say_model(found, world)
@@ -146,7 +147,11 @@ def _raw(request: Request, world: Any) -> Iterator[Chunks]:
             print_line(f"input      {', '.join(request.inputs)}, {opened.source.format}")
             for note in opened.notes:
                 print_line(f"           {note}")
-        yield _RawChunks(opened, predictor, request, world)
+        chunks = _RawChunks(opened, predictor, request, world)
+        try:
+            yield chunks
+        finally:
+            chunks.close()
     finally:
         opened.source.close()
 
@@ -187,12 +192,13 @@ class _RawChunks:
         self._predictor = predictor
         self._encoder = Encoder(opened.subject, request.unknown == "missing")
         self._blocks = Blocks(opened.source, world, 0)
+        self._ahead = BlocksAhead(self._blocks, world.size)
         self.count, self.dtype = self._blocks.count, predictor.data.dtype
         self.keys, self.fields = [key_field(opened.key, opened.are_files)], predictor.fields
 
     def part(self, number: int) -> Part:
         """See ``Chunks``."""
-        block = self._blocks.read(number)
+        block = self._ahead.read(number)
         rows = self._encoder.encoded(block, self._blocks.places[number][0].name)
         answers = self._predictor.of(self._encoder.batches(rows), rows.row_count)
         keys = []
@@ -200,6 +206,10 @@ class _RawChunks:
             assert block.group is not None
             keys = [_texts(block.group, rows.kept)]
         return Part(len(block.x), rows.kept, keys, answers)
+
+    def close(self) -> None:
+        """Read no more."""
+        self._ahead.close()
 
     def notes(self, world: Any) -> list[str]:
         """See ``Chunks``."""

@@ -12,7 +12,7 @@ from lepton_mpi.errors import ConfigurationError, DataError, same_on_all_ranks
 from lepton_mpi.prepare.encoding import Encoding
 from lepton_mpi.prepare.normalisation import Normalisation
 from lepton_mpi.prepare.transformation import Transformation
-from lepton_mpi.run.trained import Trained, load_trained
+from lepton_mpi.run.trained import Trained, load_found
 from lepton_mpi.wording import one_line
 
 HINT = "--like FILE names the file that it was trained on"
@@ -37,15 +37,15 @@ class Subject:
     has_names: bool
 
 
-def open_subject(place: Path, like: str | None, world: Any, model_name: str | None) -> Subject:
-    """A checkpoint to predict raw rows with. Collective. Raises LeptonError on every rank.
+def open_subject(path: Path, like: str | None, world: Any, model_name: str | None) -> Subject:
+    """A checkpoint that ``find`` has let pass, to predict raw rows with. Collective. Raises LeptonError on every rank.
 
     Parameters
     ----------
     like
         A prepared file in place of what the checkpoint says, which one of an earlier version does not.
     """
-    found = load_trained(place, like, world, model_name, needs_rows=False, hint=HINT)
+    found = load_found(path, like, world, model_name, needs_rows=False, hint=HINT)
     data = found.data
     with same_on_all_ranks():
         refuse_texts(found)

@@ -150,6 +150,7 @@ class Divergence(QuietHook):
             self._flag[0] = is_wrong
             self._agree.allreduce(self._flag, "max")
             self._agree.book()
+            run.world.clock.enter("compute", number)  # a communicator numbers its own calls
             is_wrong = bool(self._flag[0])
         if not is_wrong or not self._together:
             run.strategy.step(number, weight)

@@ -75,6 +75,8 @@ class Drift(QuietHook):
         self._copies: list[Copy] = []
         self._parts: list[_Part] = []
         self._resting: np.ndarray | None = None
+        # When it was digested.
+        self._late_updates = 0
         self._scratch = np.zeros(0, run.strategy.parameters.dtype)
         self._gradient_wrong = ""
         self._norm = 0.0
@@ -131,7 +133,7 @@ class Drift(QuietHook):
         self._check_rest()
         self._run.strategy.finish()
         if was_at_rest:
-            self._resting = self._digests()
+            self._rest(self._digests())
 
     def forget(self) -> None:
         """What was looked at is written anew."""
@@ -174,10 +176,16 @@ class Drift(QuietHook):
         tables = [table for table, _, _ in said]
         wrong = self._wrong(tables)
         self._settle(wrong, "differ")
-        self._resting = self._digests() if wrong else mine
+        self._rest(self._digests() if wrong else mine)
+
+    def _rest(self, digests: np.ndarray) -> None:
+        """Have it looked at before the next update."""
+        self._resting, self._late_updates = digests, self._run.strategy.late_updates
 
     def _check_rest(self) -> None:
-        """Before an update: nobody had a reason to write since the check, if there was one."""
+        """Before an update: nobody had a reason to write since the check, if there was one and a hook has not called ``Strategy.finish``."""
+        if self._run.strategy.late_updates != self._late_updates:
+            self._resting = None
         if self._resting is None:
             return
         changed = self._digests() != self._resting

@@ -45,12 +45,23 @@ def load_trained(
     needs_rows: bool = True,
     hint: str = "",
 ) -> Trained:
-    """Load a checkpoint, and the data that it was trained on or others. Collective.
+    """Load a checkpoint, or of a folder the newest that is whole, as ``load_found`` does. Collective. Raises LeptonError on every rank."""
+    path = find(place, world)
+    return load_found(path, data_name, world, model_name, needs_rows, hint)
+
+
+def load_found(
+    path: Path,
+    data_name: str | Sequence[str] | None,
+    world: World,
+    model_name: str | None = None,
+    needs_rows: bool = True,
+    hint: str = "",
+) -> Trained:
+    """Load a checkpoint that ``find`` has let pass, and the data that it was trained on or others. Collective.
 
     Parameters
     ----------
-    place
-        A checkpoint, or a folder of them, of which the newest that is whole is taken.
     model_name
         Needed where the checkpoint names a program: one that a file names is not run.
     needs_rows
@@ -64,7 +75,6 @@ def load_trained(
     LeptonError
         On every rank.
     """
-    path = find(place, world)
     with world.agreeing():
         saved = checkpoint.read(path)
         config = checkpoint.configuration(saved.attributes, path)
@@ -137,14 +147,20 @@ def _without_rows(path: Path, saved: Checkpoint, y_kind: YKind, dtype: np.dtype)
 
 
 def find(place: Path, world: World) -> Path:
-    """The checkpoint, or of a folder the newest that is whole, which is said; looked at by each host. Collective."""
-    path = place
+    """The checkpoint, or of a folder the newest that is whole, which is said; verified on each host. Collective."""
+    path, notes = find_silently(place, world)
+    for note in notes if world.rank == 0 else ():
+        print_line(note)
+    return path
+
+
+def find_silently(place: Path, world: World) -> tuple[Path, list[str]]:
+    """As ``find``, with what is to be said on rank 0. Collective."""
+    path, notes = place, list[str]()
     with world.agreeing():
         if world.rank == 0 and os.path.isdir(place):
-            path, notes = checkpoint_folder.newest_whole(place)
-            for note in notes:
-                print_line(note)
-            print_line(f"checkpoint {path}, the newest that is whole")
+            path, skipped = checkpoint_folder.newest_whole(place)
+            notes = [*skipped, f"checkpoint {path}, the newest that is whole"]
         elif world.rank == 0 and not os.path.exists(place):
             raise DataError(f"{place}: no such checkpoint: expected a file or a folder of them")
     is_folder, path = world.comm.bcast((path != place, path))
@@ -152,7 +168,7 @@ def find(place: Path, world: World) -> Path:
         # Rank 0 has looked at what it has found in a folder.
         if world.local_rank == 0 and not (is_folder and world.rank == 0):
             checkpoint.verify(path)
-    return path
+    return path, notes
 
 
 def _y_kind(saved: Checkpoint, config: Config, path: Path) -> YKind:

@@ -99,7 +99,7 @@ class Bounded(StrategyBase):
             self._frozen.keep()
             # Nobody updates before every lane knows what the parameters were.
             if self._lane:
-                self._lane.begin()
+                self._lane.forget()
             self._meeting.run()
         return self._node_sums.shares()
 
@@ -224,10 +224,6 @@ class _Lane:
         self._sent, self._is_sending, self._expects = 0, False, False
         lanes = [ranks[group.local_rank] for ranks in group.ranks_of_hosts]
         self._mean = Mean(group.group(lanes), [parameters[slice(*self._part)]])
-
-    def begin(self) -> None:
-        """Before the first step, when all hosts have the same parameters."""
-        self.forget()
 
     def forget(self) -> None:
         """All hosts have the same parameters, whatever they were when the last change was sent."""

@@ -180,6 +180,7 @@ class Delayed(Compressing, Executor):
 
     def finish(self) -> None:
         """See ``Strategy``: nothing is under way then."""
+        self.late_updates += self._under_way is not None
         self._clock.enter("communication")
         self._apply()
         self._clock.enter("compute")

@@ -197,7 +197,9 @@ class _Differences:
         fragments: list[tuple[int, int]],
     ) -> None:
         self._rows = rows = WorkerRows(setting, worker)
-        self._sum = CompressedSum(rows.vectors, compression, setting.buckets, fragments)
+        self._sum = CompressedSum(
+            rows.vectors, compression, setting.buckets, fragments, purpose="differences"
+        )
         own = [[slice(*each)] for each in fragments]
         self.spans = self._sum.slices if rows.is_of_host else own
 

@@ -17,13 +17,13 @@ from lepton_mpi.collectives.within_host.folds import plan_folds
 from lepton_mpi.collectives.within_host.meeting_kernels import WORKERS
 from lepton_mpi.collectives.within_host.plan_words import (
     control_block,
-    encode_plan,
+    encode_meeting,
     row_addresses,
     slots_of,
     waited_seconds,
 )
 from lepton_mpi.collectives.within_host.plans import HostPlan
-from lepton_mpi.collectives.within_host.told import Meeting, workers_of
+from lepton_mpi.collectives.within_host.told import workers_of
 from lepton_mpi.collectives.within_host.vectors import HostVectors, Leaves
 from lepton_mpi.strategies.clipping import SharedNorm, clipped_scale
 from lepton_mpi.strategies.executor import Executor
@@ -150,11 +150,10 @@ class _Update:
         piece_bytes = min(max(share, PIECE_BYTES_MIN), PIECE_BYTES_MAX)
         # A plan has addresses only: the memory must live as long.
         self._memory = control, table = control_block(group), vectors.table
-        plan = encode_plan(
+        plan, self._meeting = encode_meeting(
             *(group, control, row_addresses(table), scratch, 0, vectors.count),
             *("sum", [folds], piece_bytes, "gradients"),
         )
-        self._meeting = Meeting(group, control)
         optimizer, self._plan = owner.optimizer, plan
         self.kernel = sum_and_update_by(optimizer.rule.kernel)
         # A core that stores to lines which other cores have read waits until they have dropped them, line after line; past

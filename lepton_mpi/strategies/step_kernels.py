@@ -21,11 +21,16 @@ from lepton_mpi.collectives.within_host.meeting_kernels import (
     leave,
     piece_bounds,
     reduce_piece,
-    stream_fence,
     take_piece,
 )
 from lepton_mpi.kernels.compiling import Kernel, inlined, kernel
-from lepton_mpi.kernels.intrinsics import LINE_BYTES, base_address, stream_line, vector_at
+from lepton_mpi.kernels.intrinsics import (
+    LINE_BYTES,
+    base_address,
+    stream_fence,
+    stream_line,
+    vector_at,
+)
 from lepton_mpi.optimizers.rule_kernels import update_regions_by
 
 

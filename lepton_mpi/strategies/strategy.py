@@ -84,6 +84,8 @@ class Strategy(Protocol):
         Ranks that make a step together, so that all of them leave it out or none, by ``skip``; "" where it cannot be called.
     compresses : bool
         Whether it follows ``Setting.compress``; else a run with a codec is refused.
+    late_updates : int
+        How often ``finish`` has written to what ``copies`` has, since an update was under way; the same on all ranks.
     """
 
     parameters: np.ndarray
@@ -98,6 +100,7 @@ class Strategy(Protocol):
     compresses: bool
     outlives_ranks: bool
     skips: SkipScope
+    late_updates: int
 
     def shares(self, step: int) -> Iterable[Share]:
         """This rank's micro-batches of step ``step``, which counts from 1; all of them, then ``step``."""
@@ -183,6 +186,7 @@ class StrategyBase:
     compresses: bool = False
     outlives_ranks: bool = False
     skips: SkipScope = ""
+    late_updates: int = 0
     optimizer: Optimizer | None = None
 
     def skip(self, step: int) -> None:

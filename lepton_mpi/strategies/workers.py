@@ -258,7 +258,7 @@ class Workers(StrategyBase):
         if weight:
             self.worker.step(step, weight)
         self.apart, self._is_over = self.apart + 1, False
-        self._clock.enter("communication")
+        self._clock.enter("communication", step)
         self.exchange(step)
         self._frozen.put_back()
         self._clock.enter("compute")

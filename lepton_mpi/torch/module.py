@@ -136,7 +136,7 @@ class TorchModel(Model):
         self._channels_first, self._says_mixes = chosen.channels_first, chosen.mixes_rows
         self._binding = Binding(module, parts)
         self.mixes_rows = self._says_mixes or self._binding.mixes_rows()
-        self._is_tried, self._is_own = False, False
+        self._is_tried = False
 
     def __str__(self) -> str:
         layers = sum(1 for layer in self.module.modules() if not any(layer.children()))

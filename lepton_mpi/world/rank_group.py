@@ -220,14 +220,18 @@ class RankGroup:
     # -- memory ----------------------------------------------------------------------------------
 
     def host_array(
-        self, shape: tuple[int, ...], dtype: DTypeLike, name: str = "other"
+        self,
+        shape: tuple[int, ...],
+        dtype: DTypeLike,
+        name: str = "other",
+        are_awaited: bool = False,
     ) -> np.ndarray:
         """Array of zeros that all ranks of this host read and write in place. Collective over the host.
 
-        ``name`` is what ``memory.py`` counts it under; ``control`` is for words that ranks wait for, behind a line of others.
+        ``name`` is what ``memory.py`` counts it under; ``are_awaited`` is for words that ranks wait for, behind a line of others.
         """
         array = shared_memory.host_array(self.host_comm, shape, dtype, name)
-        if self.losses and name == "control":
+        if self.losses and are_awaited:
             self.losses.fill_with(array, CONTROL_AT)
         return array
 

@@ -41,12 +41,12 @@ raise SystemExit(run(main, 60))
 """
 
 _SAID = {
-    "skipped": "rank 1 calls sum of gradients, {n} of float32 in step 5, call 4, rank 0 sum of gradients, {n} of float32 in step 4, call 4",
-    "extra": "rank 1 calls sum of gradients, {n} of float32 in step 4, call 5, rank 0 sum of gradients, {n} of float32 in step 5, call 5",
-    "other": "rank 1 calls sum of norms, 100 of float32 in step 4, call 1, rank 0 sum of gradients, {n} of float32 in step 4, call 4",
-    "length": "rank 1 calls sum of gradients, {m} of float32 in step 1, call 1, rank 0 sum of gradients, {n} of float32 in step 1, call 1",
-    "dtype": "rank 1 calls sum of gradients, {n} of float64 in step 1, call 1, rank 0 sum of gradients, {n} of float32 in step 1, call 1",
-    "operation": "rank 1 calls max of gradients, {n} of float32 in step 1, call 1, rank 0 sum of gradients, {n} of float32 in step 1, call 1",
+    "skipped": "rank 1 calls sum of gradients [0, {n}) of float32 in step 5, call 4, rank 0 sum of gradients [0, {n}) of float32 in step 4, call 4",
+    "extra": "rank 1 calls sum of gradients [0, {n}) of float32 in step 4, call 5, rank 0 sum of gradients [0, {n}) of float32 in step 5, call 5",
+    "other": "rank 1 calls sum of norms [0, 100) of float32 in step 4, call 1, rank 0 sum of gradients [0, {n}) of float32 in step 4, call 4",
+    "length": "rank 1 calls sum of gradients [0, {m}) of float32 in step 1, call 1, rank 0 sum of gradients [0, {n}) of float32 in step 1, call 1",
+    "dtype": "rank 1 calls sum of gradients [0, {n}) of float64 in step 1, call 1, rank 0 sum of gradients [0, {n}) of float32 in step 1, call 1",
+    "operation": "rank 1 calls max of gradients [0, {n}) of float32 in step 1, call 1, rank 0 sum of gradients [0, {n}) of float32 in step 1, call 1",
 }
 
 
@@ -117,3 +117,39 @@ def test_steps_of_sums_in_buckets_are_compared(tmp_path, step):
     )
     expected = f"rank 1 the gradients of step {step + 1}, rank 0 the gradients of step {step}, both in call {step}, bucket 0;"
     assert len(found) == 1 and found[0].startswith(expected), job.text
+
+
+_COMPRESSED = """
+import sys
+import numpy as np
+from lepton_mpi.optimizers.settings import Settings
+from lepton_mpi.options.own import completed
+from lepton_mpi.strategies.local import make
+from lepton_mpi.strategies.strategy import Setting
+from lepton_mpi.vectors import Layout
+from lepton_mpi.world.world import run
+from tests.parallel.pretended import on_hosts
+
+def main(world):
+    layout = Layout({"w": (500,)})
+    own = completed({"strategy": "local"}, {"strategy": {"sync_every": 1}})["strategy"]
+    settings = Settings("momentum", lambda step: 0.1, 0.5)
+    setting = Setting(on_hosts(world, [0, 0, 1]), layout, np.dtype(np.float32), 3, settings, own=own, compress="int8")
+    strategy = make(setting)
+    for step in range(1, 8):
+        for share in strategy.shares(step):
+            share.vector[:] = world.rank + step
+        strategy.step(step + (world.rank == 1 and step == 4), 8)
+
+raise SystemExit(run(main, 60))
+"""
+
+
+def test_steps_of_compressed_means_are_compared(tmp_path):
+    """Workers that meet, with a codec between hosts; the two of a host are not in the same step."""
+    job = jobs.run(3, "-c", _COMPRESSED, cwd=tmp_path, limit_seconds=50)
+    assert job.code == 5, job.text
+    found = re.findall(r"lepton_mpi: the ranks sum different things.*", job.text)
+    text = "sum of differences [0, 500) of float32 in step"
+    assert len(found) == 1, job.text
+    assert f"rank 0 calls {text} 4, call 4, rank 1 {text} 5, call 4;" in found[0]

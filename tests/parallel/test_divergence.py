@@ -225,3 +225,19 @@ def test_waits_for_what_ranks_agree_on_are_no_compute(world, data):
     train(_config(data, on_nan="skip"), world, Even, hooks=[Slow()])
     with together(world):
         assert world.rank == 0 or booked[0] > 0.8 * seconds * steps
+
+
+@pytest.mark.parametrize("allreduce", ["auto", "ring"])
+def test_ranks_tell_the_step_of_the_run(world, data, folder, allreduce):
+    """Not how often they have agreed, which is another number in a run that goes on."""
+    saved, told = str(folder / "saved"), []
+
+    class Tells(QuietHook):
+        def after_step(self, run):
+            told.append((run.step, int(world.clock.row[0])))
+
+    options = {"on_nan": "skip", "allreduce": allreduce}
+    train(_config(data, epochs=1, checkpoint=saved, **options), world, Even)
+    train(_config(data, epochs=2, resume=saved, **options), world, Even, hooks=[Tells()])
+    with together(world):
+        assert told == [(step, step) for step in (5, 6, 7, 8)]

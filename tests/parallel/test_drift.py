@@ -133,6 +133,22 @@ def test_an_update_that_was_under_way_is_no_fault(world, folder, is_saved):
         assert len(digests) == 1
 
 
+def test_a_hook_may_finish_right_behind_a_check(world):
+    """The update that was under way is made by the strategy itself; a flip behind the next check is found."""
+
+    class Finishing(QuietHook):
+        def after_step(self, run):
+            if run.step in (2, 3):
+                run.strategy.finish()
+            if run.step == 4 and world.rank == 0:
+                _flip(run.strategy.parameters, 5, 3)
+
+    config = _config(strategy="delayed", check_every=2, global_batch=200)
+    words = ["a rank's parameters of ", " changed at rest on rank 0", "step 5", "--check-every 2"]
+    with refused(world, RankError, *words):
+        train(config, world, hooks=[Finishing()])
+
+
 def test_a_flip_before_an_update_that_was_under_way_is_found(world):
     """A save makes it, and looks first."""
 

@@ -118,6 +118,9 @@ def test_importance_is_what_numpy_says_on_any_number_of_ranks(world, folder):
         world, ConfigurationError, "--score: expected one of", "got 'acuracy', did you mean"
     ):
         measure(found, rows, columns, world, "acuracy")
+    found.parameters["layer1/bias"][:] = np.nan
+    worthless = measure(found, rows, columns, world, "auc", 1, 7)
+    check(world, np.isnan(worthless.base))  # as ``evaluate`` has none of scores that are no numbers
 
 
 def test_importance_agrees_with_scikit_learn(world, folder):

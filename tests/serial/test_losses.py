@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,9 +12,10 @@ import pytest
 from lepton_mpi import launcher
 from lepton_mpi.collectives.within_host import meeting_kernels
 from lepton_mpi.collectives.within_host.atomics import FIRST_FREE_WORD, LINE_WORDS
-from lepton_mpi.collectives.within_host.plan_words import control_block, encode_plan
+from lepton_mpi.collectives.within_host.plan_words import control_block, encode_meeting
 from lepton_mpi.world import rank_group
 from lepton_mpi.world.losses import Losses, RankLostError
+from tests.serial.plan_host import PlanHost
 
 
 class _Comm:
@@ -114,10 +114,9 @@ def test_an_error_may_come_before_the_word_of_linux(losses, ranks):
 
 def _meeting() -> tuple[np.ndarray, np.ndarray]:
     """The words of a control block for two ranks, and the plan of one of them."""
-    group = SimpleNamespace(local_size=2, local_rank=0, cores=2, host_barrier=lambda: None)
-    group.host_array = lambda shape, dtype, name: np.zeros(shape, dtype)
+    group = PlanHost(2).groups[0]
     words = control_block(group)
-    plan = encode_plan(group, words, [], np.zeros((1, 8), np.float32), 0, 0, "sum", [])
+    plan, _ = encode_meeting(group, words, [], np.zeros((1, 8), np.float32), 0, 0, "sum", [])
     plan[meeting_kernels.WAITS] = 1
     return words, plan
 

@@ -2,14 +2,18 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 
 import lepton_mpi
+from lepton_mpi.commands import export
+from lepton_mpi.data.files import probe
 from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.prediction import frames
+from lepton_mpi.run import trained
 from lepton_mpi.run.trained import load_trained
 from lepton_mpi.world.alone import Alone
 from tests.serial.made_checkpoints import save_random
@@ -112,6 +116,33 @@ def test_wrong_rows_of_a_program(tmp_path, monkeypatch):
 def test_a_folder_is_its_newest_checkpoint(tmp_path, capsys):
     checkpoint = save_random(tmp_path, "digits", hidden=(9,))
     assert lepton_mpi.load(tmp_path).path == checkpoint and capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("what", "is_folder"),
+    [("load", True), ("predict", False), ("predict prepared", False), ("export", True)],
+)
+def test_a_checkpoint_is_verified_once(tmp_path, monkeypatch, what, is_folder):
+    """Reading all of it, and looking at it in a process of its own, takes a quarter of a second."""
+    checkpoint = save_random(tmp_path, "digits", hidden=(9,))
+    place = tmp_path if is_folder else checkpoint
+    verified = []
+
+    def check(path):
+        verified.append(path)
+        return probe.check(path)
+
+    monkeypatch.setattr(trained.checkpoint, "probe", SimpleNamespace(**vars(probe) | {"check": check}))  # fmt: skip
+    if what == "load":
+        lepton_mpi.load(place)
+    elif what == "export":
+        chosen = export.Options(checkpoint=str(place), file=str(tmp_path / "model.npz"))
+        export.export_checkpoint(chosen, Alone())
+    else:
+        np.save(tmp_path / "rows.npy", np.zeros((3, 8, 8), np.uint8))
+        rows = tmp_path / "rows.npy" if what == "predict" else "digits"
+        run(place, rows, out=tmp_path / "out.csv")
+    assert verified == [checkpoint]
 
 
 def test_embeddings_are_the_activations_of_a_layer(tmp_path):

@@ -19,7 +19,7 @@ from lepton_mpi.collectives.within_host.vectors import HostVectors
 class TwoLevelPlan:
     """Sum [start, stop) of all rows of all hosts into the shared result of every host. Collective over the group.
 
-    Parameters as for ``HostPlan``; ``vectors`` in mode "shared".
+    Parameters as for ``HostPlan``; ``vectors`` in mode "shared". It is no part of a training's step: calls are compared, not steps.
     """
 
     def __init__(

@@ -28,6 +28,8 @@ class CompressedSum:
         That cover the vector and are encoded and sent one after the other; default one.
     parts : list of (start, stop), optional
         Of whole parameters, each of which may be summed by itself; default one, of all.
+    purpose : str
+        See ``HostPlan``.
 
     Attributes
     ----------
@@ -44,6 +46,7 @@ class CompressedSum:
         compression: Compression,
         buckets: Sequence[tuple[int, int]] = (),
         parts: Sequence[tuple[int, int]] = (),
+        purpose: str = "",
     ) -> None:
         whole = [(0, vectors.count)]
         self.result, self.compression = vectors.result, compression
@@ -55,7 +58,7 @@ class CompressedSum:
         for (start, stop), of_part in zip(parts or whole, cut, strict=True):
             bounds = [next(left) for _ in of_part]
             lanes = [compression.lane(vectors, *each) for each in bounds]
-            plan = HostPlan(vectors, start, stop)
+            plan = HostPlan(vectors, start, stop, purpose=purpose)
             self._parts.append((plan, [lane for lane in lanes if lane is not None]))
             self.slices.append([slice(*each) for each in bounds])
 

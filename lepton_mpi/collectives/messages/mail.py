@@ -112,7 +112,7 @@ def _pieces(block: tuple[int, int]) -> list[Any]:
     address, byte_count = block
     if byte_count <= _PIECE_BYTES:
         return [memory_at(address, byte_count)]
-    starts = range(0, byte_count, _PIECE_BYTES) or (0,)
+    starts = range(0, byte_count, _PIECE_BYTES)
     return [memory_at(address + start, min(_PIECE_BYTES, byte_count - start)) for start in starts]
 
 

@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from lepton_mpi.kernels.compiling import forced
-from lepton_mpi.kernels.intrinsics import words_at
+from lepton_mpi.kernels.intrinsics import call_on_x86, words_at
 
 # One flag per line, and two lines because processors fetch lines in pairs; in int64 words.
 LINE_WORDS = 16
@@ -112,13 +112,6 @@ def _store_and_look(typing_context, words, index, value, other):
         return builder.load_atomic(_pointer(context, builder, kind, array, other), "seq_cst", 8)
 
     return types.int64(words, types.intp, types.int64, types.intp), generate
-
-
-def call_on_x86(builder, name):
-    """Call an instruction of x86-64 that has neither arguments nor result; nothing elsewhere."""
-    if platform.machine() == "x86_64":
-        kind = ir.FunctionType(ir.VoidType(), [])
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
 
 
 @intrinsic

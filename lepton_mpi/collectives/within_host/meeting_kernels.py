@@ -15,14 +15,12 @@ nothing is reduced, and all wait until the watchdog has found DIFFERS (``told.py
 Memory traffic: (n + 1) N bytes with a shared result, 2 n N with private ones, the least there can be.
 """
 
-from numba import int64, types
-from numba.extending import intrinsic
+from numba import int64
 
 from lepton_mpi.collectives.combining_kernels import SUM
 from lepton_mpi.collectives.within_host.atomics import (
     FIRST_FREE_WORD,
     LINE_WORDS,
-    call_on_x86,
     current_core,
     fetch_add,
     load_acquire,
@@ -35,7 +33,13 @@ from lepton_mpi.collectives.within_host.atomics import (
 )
 from lepton_mpi.collectives.within_host.fold_kernels import fold
 from lepton_mpi.kernels.compiling import forced, kernel
-from lepton_mpi.kernels.intrinsics import LINE_BYTES, base_address, numbers_at, words_at
+from lepton_mpi.kernels.intrinsics import (
+    LINE_BYTES,
+    base_address,
+    numbers_at,
+    stream_fence,
+    words_at,
+)
 
 # Words of the control block. OPEN and DONE are waited for: the line after each counts its sleepers. From
 # TICKETS on there is a line for the ticket of every range of pieces.
@@ -43,12 +47,12 @@ ARRIVED, FINISHED, OPEN, DONE, TICKETS = (
     FIRST_FREE_WORD + LINE_WORDS * line for line in (0, 1, 2, 4, 6)
 )
 # In the line of ARRIVED; NEVER stays 0. Behind the tickets each rank has a line, which nobody else reads while all is well: the step and the
-# number of its last call, then what it calls, for people.
+# number of its last call, the fingerprint of its plan, then what it calls, for people.
 DIFFERS, NEVER = ARRIVED + 1, ARRIVED + 2
-TOLD_STEP, TOLD_CALL, TOLD_TEXT = range(3)
+TOLD_STEP, TOLD_CALL, TOLD_PLAN, TOLD_TEXT = range(4)
 _COUNT_BITS = 16
-# An odd number, by which steps are spread over the bits of a fingerprint (Knuth's of multiplicative hashing, in 48 bits).
-_SPREAD = 0x9E3779B97F4B
+# Odd numbers, by which steps are spread over the bits of a fingerprint, and those over each other (as in the end of SplitMix64).
+_SPREAD, _MIX = 0x9E3779B97F4B, 0x3F58476D1CE4E5B9
 
 # Words of a plan, which belongs to one rank. Groups follow, one for each sum that is wanted: the number of
 # its folds, then for each its arity, its number of targets, its operands and its targets, as numbers of
@@ -80,18 +84,6 @@ _TURN_NANOSECONDS = 1_000_000
 # that it is not run when it is woken the next time either.
 # Polling costs no slice, and is as fast as yields if the machine has come to rest.
 _RESTING_WAITS, _RESTING_POLLS = 64, 2_000
-
-
-@intrinsic
-def stream_fence(typing_context):
-    """Make streaming stores visible before anything stored later."""
-
-    def generate(context, builder, signature, arguments):
-        call_on_x86(builder, "llvm.x86.sse.sfence")
-        builder.fence("seq_cst")
-        return context.get_dummy_value()
-
-    return types.none(), generate
 
 
 @forced
@@ -167,12 +159,24 @@ def wait(words, index, target, plan):
 
 
 @forced
+def mixed(told, step):
+    """What a rank tells of a call: 48 low bits that depend on all bits of the fingerprint and of the step.
+
+    Not linear in the step: the sum of what ranks tell in steps 3, 5 and 4 would be that of three ranks in step 4.
+    """
+    x = told ^ (step * _SPREAD)
+    x = (x ^ (x >> 31)) * _MIX
+    x = (x ^ (x >> 29)) * _MIX
+    return x ^ (x >> 32)
+
+
+@forced
 def arrive(words, plan):
     """Begin a call. Returns, once pieces may be taken, whether this is the last rank to arrive."""
     plan[EPOCH] += 1
     step, line = int64(numbers_at(plan[STEP_AT], 1)[0]), plan[TOLD_AT]
     words[line + TOLD_STEP], words[line + TOLD_CALL] = step, plan[EPOCH]
-    added = 1 + ((plan[TOLD] + step * _SPREAD) << _COUNT_BITS)
+    added = 1 + (mixed(plan[TOLD], step) << _COUNT_BITS)
     plan[EXPECTED] += plan[RANKS] * added
     arrived = fetch_add(words, ARRIVED, added) + added
     is_last = (arrived - plan[EXPECTED]) & ((1 << _COUNT_BITS) - 1) == 0

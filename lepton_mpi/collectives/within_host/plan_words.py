@@ -9,7 +9,7 @@ from lepton_mpi.collectives.group import Group
 from lepton_mpi.collectives.within_host import meeting_kernels as kernels
 from lepton_mpi.collectives.within_host.atomics import LONGEST_SLEEP_NANOSECONDS, TIMEOUT
 from lepton_mpi.collectives.within_host.folds import Fold
-from lepton_mpi.collectives.within_host.told import fingerprint, workers_of, write_line
+from lepton_mpi.collectives.within_host.told import Meeting, meet_by, workers_of
 from lepton_mpi.kernels.compiling import Kernel
 
 # The sizes below can be tried out: mpirun -n 2 python -m benchmarks.allreduce --constants PART_BYTES=64K …
@@ -35,14 +35,12 @@ def encode_plan(
     operation: str,
     groups,
     piece_bytes: int = 0,
-    purpose: str = "",
 ) -> np.ndarray:
-    """What ``meeting_kernels.host_allreduce`` is to do, as one vector of int64.
+    """What a kernel of ``meeting_kernels.py`` is to do, as one vector of int64; for those in which ranks ``arrive`` take ``encode_meeting``.
 
     It has the addresses of the control block, where ranks meet in a call, of the vectors, and of the rows of
     ``scratch``; all of them must outlive it.
     Several pieces are as many for each core, and of equal length, so that all cores end together.
-    ``purpose`` is what ranks tell each other as they meet: with one, the step counts, too, in which ``group.clock`` is.
     """
     itemsize = scratch.itemsize
     pieces = max(1, -(-(stop - start) * itemsize // (piece_bytes or PIECE_BYTES)))
@@ -65,15 +63,34 @@ def encode_plan(
     header[kernels.VECTORS], header[kernels.WORK] = len(addresses), len(header) + len(body)
     header[kernels.BLOCK] = scratch.shape[1]
     header[kernels.CONTROL] = 0 if control is None else control.ctypes.data
-    plan = np.concatenate([header, np.array([*body, *addresses, *[0] * longest], np.int64)])
-    text = f"{operation} of {purpose or 'vectors'}, {stop - start} of {scratch.dtype}"
-    plan[kernels.TOLD] = fingerprint(text, start, body)
+    return np.concatenate([header, np.array([*body, *addresses, *[0] * longest], np.int64)])
+
+
+def encode_meeting(
+    group: Group,
+    control: np.ndarray,
+    addresses: list[int],
+    scratch: np.ndarray,
+    start: int,
+    stop: int,
+    operation: str,
+    groups,
+    piece_bytes: int = 0,
+    purpose: str = "",
+) -> tuple[np.ndarray, Meeting]:
+    """The plan of a kernel in which the ranks of the host ``arrive``, and what watches that they come with the same calls.
+
+    The meeting must live as long as the plan. ``purpose`` is what is summed in a step of a training, such as "gradients": with one,
+    the step counts, too, in which ``group.clock`` is. Collective over the group. The other parameters are those of ``encode_plan``.
+    """
+    plan = encode_plan(
+        *(group, control, addresses, scratch, start, stop), operation, groups, piece_bytes
+    )
     plan[kernels.STEP_AT] = plan.ctypes.data + 8 * kernels.NO_STEP
     if purpose:
         plan[kernels.STEP_AT] = group.clock.row.ctypes.data
-    if control is not None:
-        write_line(group, control, plan, text)
-    return plan
+    text = f"{operation} of {purpose or 'vectors'} [{start}, {stop}) of {scratch.dtype}"
+    return plan, meet_by(group, control, plan, text)
 
 
 def waited_seconds(plan: np.ndarray) -> float:
@@ -99,7 +116,7 @@ def row_addresses(table: np.ndarray) -> list[int]:
 def control_block(group: Group, count: int = 0) -> np.ndarray:
     """Words through which the ranks of a host meet; zero but for the longest sleep. Collective over the host."""
     needed = kernels.TICKETS + kernels.LINE_WORDS * (workers_of(group) + group.local_size)
-    words = group.host_array((count or needed,), np.int64, "control")
+    words = group.host_array((count or needed,), np.int64, "control", are_awaited=True)
     words[TIMEOUT + 1] = LONGEST_SLEEP_NANOSECONDS
     group.host_barrier()
     return words

@@ -13,12 +13,12 @@ from lepton_mpi.collectives.within_host.folds import Fold, plan_folds
 from lepton_mpi.collectives.within_host.plan_words import (
     compiled,
     control_block,
+    encode_meeting,
     encode_plan,
     row_addresses,
     scratch_for,
     waited_seconds,
 )
-from lepton_mpi.collectives.within_host.told import Meeting
 from lepton_mpi.collectives.within_host.vectors import HostVectors, map_pages, row_width
 
 # The sizes below can be tried out: mpirun -n 2 python -m benchmarks.allreduce --constants PART_BYTES=64K …
@@ -41,7 +41,7 @@ SMALL_BYTES, SMALL_CROWDED_BYTES = 8 << 10, 128 << 10
 
 
 class _HostKernel:
-    """A kernel of a host's ranks with its plan. Making one is collective over the group, running it over the host.
+    """A kernel of a host's ranks with its plan and what must live as long. Running it is collective over the host.
 
     Attributes
     ----------
@@ -49,17 +49,12 @@ class _HostKernel:
         Does it once; takes nothing and returns nothing.
     """
 
-    def __init__(
-        self, group: Group, kernel, plan: np.ndarray, dtype: np.dtype, *memory: np.ndarray
-    ) -> None:
+    def __init__(self, kernel, plan: np.ndarray, dtype: np.dtype, *kept: object) -> None:
         self._plan = plan
         # Without a Python function in between: that would take 40 ns of the 300 of a short allreduce.
         self.run = partial(compiled(kernel, dtype), plan.view(dtype))
-        # A plan has addresses only. Whoever keeps ``run`` alone keeps what they are addresses of.
-        self.run.memory = memory  # type: ignore[attr-defined]
-        if kernel is kernels.host_allreduce:
-            # As long as ``run``, which may be kept alone.
-            self.run.meeting = Meeting(group, memory[0])  # type: ignore[attr-defined]
+        # A plan has addresses only. Whoever keeps ``run`` alone keeps what they are addresses of, and the plan watched.
+        self.run.kept = kept  # type: ignore[attr-defined]
 
     @property
     def wait_seconds(self) -> float:
@@ -90,7 +85,7 @@ class HostPlan(_HostKernel):
         The elements that this plan is about; default all.
     operation : {"sum", "max", "min"}
     purpose : str
-        What is summed in a step of a training, such as "gradients"; else empty. See ``encode_plan``.
+        What is summed in a step of a training, such as "gradients"; else empty. See ``encode_meeting``.
     """
 
     def __init__(
@@ -108,7 +103,7 @@ class HostPlan(_HostKernel):
         in_use = (stop - start) * vectors.dtype.itemsize * len(vectors.table)
         scratch = scratch_for(groups, vectors.dtype)
         control, table = control_block(group), vectors.table
-        plan = encode_plan(
+        plan, meeting = encode_meeting(
             group,
             control,
             row_addresses(table),
@@ -119,8 +114,8 @@ class HostPlan(_HostKernel):
             groups,
             purpose=purpose,
         )
-        memory = control, table, scratch
-        super().__init__(group, kernels.host_allreduce, plan, vectors.dtype, *memory)
+        kept = control, table, scratch, meeting
+        super().__init__(kernels.host_allreduce, plan, vectors.dtype, *kept)
         may_stream = operation == "sum" and vectors.keeps_inputs
         plan[kernels.STREAM] = may_stream and in_use >= STREAM_BYTES
         if may_stream and TRIAL_BYTES <= in_use < STREAM_BYTES:
@@ -164,7 +159,7 @@ class HostArrayPlan(_HostKernel):
             if is_small
             else array_kernels.host_array_allreduce
         )
-        super().__init__(group, kernel, plan, array.dtype, control, table, array, scratch)
+        super().__init__(kernel, plan, array.dtype, control, table, array, scratch)
         self.result = array
 
 
@@ -179,7 +174,7 @@ class HostBarrier(_HostKernel):
         control, no_scratch = control_block(group), np.empty((0, 1), np.int64)
         plan = encode_plan(group, control, [], no_scratch, 0, 0, "sum", [])
         plan[kernels.WAITS] = waits
-        super().__init__(group, kernels.host_barrier, plan, np.dtype(np.int64), control)
+        super().__init__(kernels.host_barrier, plan, np.dtype(np.int64), control)
 
 
 def groups_of(vectors: HostVectors) -> list[list[Fold]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
 from hashlib import blake2b
 from weakref import WeakSet
 
@@ -26,21 +25,22 @@ def workers_of(group: Group) -> int:
     return min(group.local_size, group.cores)
 
 
-def fingerprint(text: str, start: int, body: Sequence[int]) -> int:
-    """48 bits of what a plan does: ``text`` for people, its first element, its folds."""
-    content = repr((text, start, list(map(int, body)))).encode()
-    return int.from_bytes(blake2b(content, digest_size=6).digest(), "little")
-
-
-def write_line(group: Group, control: np.ndarray, plan: np.ndarray, text: str) -> None:
-    """This rank's line of a control block: what it calls by this plan."""
+def meet_by(group: Group, control: np.ndarray, plan: np.ndarray, text: str) -> Meeting:
+    """Have the ranks of the host tell each other what they call by a plan, ``text`` for people. Collective over the group."""
     start = _line(group, group.local_rank)
-    plan[kernels.TOLD_AT] = start
+    plan[kernels.TOLD], plan[kernels.TOLD_AT] = _fingerprint(text, plan), start
+    control[start + kernels.TOLD_PLAN] = plan[kernels.TOLD]
     words = control[start + kernels.TOLD_TEXT : start + kernels.LINE_WORDS]
-    if len(words) == kernels.LINE_WORDS - kernels.TOLD_TEXT:  # other blocks are not met in
-        room = words.nbytes
-        content = text.encode(errors="replace")[:room].ljust(room, b"\0")
-        words[:] = np.frombuffer(content, np.int64)
+    room = words.nbytes
+    content = text.encode(errors="replace")[:room].ljust(room, b"\0")
+    words[:] = np.frombuffer(content, np.int64)
+    return Meeting(group, control)
+
+
+def _fingerprint(text: str, plan: np.ndarray) -> int:
+    """48 bits of what a plan does: ``text``, which has the elements, and its folds."""
+    folds = plan[kernels.PLAN_HEADER : plan[kernels.WORK]].tolist()
+    return int.from_bytes(blake2b(repr((text, folds)).encode(), digest_size=6).digest(), "little")
 
 
 def _line(group: Group, local_rank: int) -> int:
@@ -60,7 +60,7 @@ class Meeting:
     def __init__(self, group: Group, control: np.ndarray) -> None:
         self._control = control
         self._lines = [_line(group, local_rank) for local_rank in range(group.local_size)]
-        _meetings_of(group).add(self)
+        self._number = _meetings_of(group).add(self)
 
     @property
     def differs(self) -> bool:
@@ -79,6 +79,11 @@ class Meeting:
         step = int(words[kernels.TOLD_STEP])
         return f"{text}{f' in step {step}' if step else ''}, call {int(words[kernels.TOLD_CALL])}"
 
+    def plan_of(self, local_rank: int) -> str:
+        """By what plan a rank has made its last call, where its text does not tell: the plan's number in the group, and its fingerprint."""
+        told = int(self._control[self._lines[local_rank] + kernels.TOLD_PLAN])
+        return f"plan {self._number} ({told:012x})"
+
 
 class Meetings:
     """All of a group, watched together: ranks that wait in different ones wait for each other.
@@ -92,13 +97,16 @@ class Meetings:
     def __init__(self, ranks: list[int]) -> None:
         self._ranks = ranks
         self._all: WeakSet[Meeting] = WeakSet()
+        self._count = 0
         self._lock = threading.Lock()
         self._waited_before: dict[int, tuple[int, int]] = {}
 
-    def add(self, meeting: Meeting) -> None:
-        """One more."""
+    def add(self, meeting: Meeting) -> int:
+        """One more; its number, which is the same on all ranks: they are made in one order."""
         with self._lock:
             self._all.add(meeting)
+            self._count += 1
+            return self._count
 
     def difference(self) -> str:
         """How what the ranks call differs, for people; empty while it does not."""
@@ -106,7 +114,7 @@ class Meetings:
             meetings = list(self._all)
         for meeting in meetings:
             if meeting.differs:
-                return self._text([meeting.call_of(rank) for rank in range(len(self._ranks))])
+                return self._text([meeting] * len(self._ranks))
         where: dict[int, Meeting] = {}
         for meeting in meetings:
             numbers = meeting.call_numbers()
@@ -116,15 +124,16 @@ class Meetings:
         self._waited_before = waited
         if not is_stuck or len(set(where.values())) == 1:
             return ""
-        return self._text([where[rank].call_of(rank) for rank in range(len(self._ranks))])
+        return self._text([where[rank] for rank in range(len(self._ranks))])
 
-    def _text(self, calls: list[str]) -> str:
-        """The call that fewest make, and the one that most make."""
+    def _text(self, where: list[Meeting]) -> str:
+        """The call that fewest make, and the one that most make; ``where`` each rank waits."""
+        calls = [meeting.call_of(rank) for rank, meeting in enumerate(where)]
+        if len(set(calls)) == 1:
+            calls = [f"{calls[rank]}, {one.plan_of(rank)}" for rank, one in enumerate(where)]
         counts = Counter(calls)
         odd = min(range(len(calls)), key=lambda rank: counts[calls[rank]])
-        usual = next(rank for rank, call in enumerate(calls) if call == counts.most_common(1)[0][0])
-        if usual == odd:
-            usual = next(rank for rank, call in enumerate(calls) if call != calls[odd])
+        usual = max(range(len(calls)), key=lambda rank: (rank != odd, counts[calls[rank]], -rank))
         return (
             f"the ranks sum different things, and nothing was summed: rank {self._ranks[odd]} calls {calls[odd]}, "
             f"rank {self._ranks[usual]} {calls[usual]}; all ranks must make the same calls in the same steps"

@@ -4,7 +4,7 @@ Numbers have as many digits as their type needs to come back to the last bit: 9 
 type.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from functools import cache
@@ -18,17 +18,21 @@ from lepton_mpi.prediction.files import text_kernels
 from lepton_mpi.prediction.files.output import whole_file
 from lepton_mpi.prepare.writing import disk_errors
 
-# Of the numbers that are lines together: they stay in the cache.
-_ROOM_BYTES = 1 << 20
+# Of the numbers that become lines together: they stay in the cache.
+_ROUNDED_BYTES = 1 << 20
 _SPECIAL = frozenset(',"\r\n')
 
 
-class _Cells(NamedTuple):
-    """A column: in which bytes its cells are, where each begins, and how long it is."""
+class _Texts(NamedTuple):
+    """Cells: their bytes one behind the other, where each begins, and how long it is."""
 
     room: np.ndarray
     starts: np.ndarray
     lengths: np.ndarray
+
+    @property
+    def longest(self) -> int:
+        return int(self.lengths.max(initial=0))
 
 
 class CsvFormat:
@@ -42,46 +46,8 @@ class CsvFormat:
 
     def packed(self, fields: Sequence[Field], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The lines, as one array of bytes."""
-        rows = max(1, _ROOM_BYTES // (text_kernels.CELL_BYTES * _column_count(fields)))
-        parts = [
-            self._lines(fields, [array[start : start + rows] for array in arrays])
-            for start in range(0, len(arrays[0]), rows)
-        ]
-        return [np.concatenate(parts) if parts else np.zeros(0, np.uint8)]
-
-    def _lines(self, fields: Sequence[Field], arrays: Sequence[np.ndarray]) -> np.ndarray:
-        """Those of a few rows."""
-        columns = [
-            cells
-            for field, array in zip(fields, arrays, strict=True)
-            for cells in self._columns(field, array)
-        ]
-        lengths = np.full(len(arrays[0]), len(columns))  # what is behind the cells
-        for cells in columns:
-            lengths += cells.lengths
-        ends = np.cumsum(lengths)
-        out = np.empty(ends[-1], np.uint8)
-        places, separator = ends - lengths, ord(self._separator)
-        for number, (room, starts, of_cells) in enumerate(columns, 1):
-            behind = ord("\n") if number == len(columns) else separator
-            text_kernels.append_cells(room, starts, of_cells, behind, out, places)
-        return out
-
-    def _columns(self, field: Field, array: np.ndarray) -> Iterator[_Cells]:
-        """The cells of a field, column by column."""
-        if field.kind == "numbers":
-            for column in array.T:
-                yield _of_floats(np.ascontiguousarray(column, np.float64), self._digits)
-        elif field.kind == "number":
-            room, lengths = _room(len(array))
-            text_kernels.print_integers(np.ascontiguousarray(array, np.int64), room, lengths)
-            yield _Cells(room.reshape(-1), np.arange(0, room.size, room.shape[1]), lengths)
-        elif field.kind == "choice":
-            cells = _of_texts([self._quoted(text) for text in field.texts])
-            yield _Cells(cells.room, cells.starts[array], cells.lengths[array])
-        else:
-            texts = [cell.decode("utf-8", "replace") for cell in array.tolist()]
-            yield _of_texts([self._quoted(text) for text in texts])
+        lines = _Lines(fields, arrays, self._quoted)
+        return [lines.written(len(arrays[0]), self._digits, ord(self._separator))]
 
     @contextmanager
     def open(self, path: Path, fields: Sequence[Field]) -> Iterator["_Writer"]:
@@ -116,33 +82,85 @@ class _Writer:
         self._file.write(arrays[0].data)
 
 
-def _column_count(fields: Sequence[Field]) -> int:
-    return max(1, sum(len(field.columns) for field in fields))
+class _Lines:
+    """Fields as the kernels of a text file take them."""
+
+    def __init__(
+        self,
+        fields: Sequence[Field],
+        arrays: Sequence[np.ndarray],
+        quoted: Callable[[str], str],
+    ) -> None:
+        self._columns: list[tuple[int, ...]] = []
+        self._floats: list[np.ndarray] = []
+        self._float_count, self._line_bytes = 0, 0
+        self._kept: list[object] = []  # a column has addresses only
+        for field, array in zip(fields, arrays, strict=True):
+            if field.kind == "numbers":
+                self._add_floats(array)
+            elif field.kind == "number":
+                self._add(text_kernels.INTEGERS, array, text_kernels.NUMBER_BYTES)
+            elif field.kind == "choice":
+                self._add_texts(_of_texts([quoted(text) for text in field.texts]), array)
+            else:
+                texts = [quoted(cell.decode("utf-8", "replace")) for cell in array.tolist()]
+                self._add_texts(_of_texts(texts), np.arange(len(texts)))
+
+    def _add_floats(self, array: np.ndarray) -> None:
+        self._floats.append(array)
+        for _ in range(array.shape[1]):
+            self._columns.append((text_kernels.FLOATS, self._float_count, 0, 0, 0))
+            self._float_count += 1
+        self._line_bytes += (text_kernels.NUMBER_BYTES + 1) * array.shape[1]
+
+    def _add_texts(self, texts: _Texts, codes: np.ndarray) -> None:
+        self._kept.append(texts)
+        addresses = (each.ctypes.data for each in (texts.starts, texts.lengths, texts.room))
+        self._add(text_kernels.TEXTS, codes, texts.longest, *addresses)
+
+    def _add(self, kind: int, values: np.ndarray, longest: int, *addresses: int) -> None:
+        whole = np.ascontiguousarray(values, np.int64)
+        self._kept.append(whole)
+        self._columns.append((kind, whole.ctypes.data, *(addresses or (0, 0, 0))))
+        self._line_bytes += longest + 1
+
+    def written(self, row_count: int, digits: int, separator: int) -> np.ndarray:
+        """All lines. Pages of the room that no line reaches are never taken from the system."""
+        out, at = np.empty(row_count * self._line_bytes, np.uint8), 0
+        columns = np.array(self._columns, np.int64).reshape(-1, text_kernels.COLUMN_WORDS)
+        rows = max(1, _ROUNDED_BYTES // (16 * max(1, self._float_count)))
+        shape = min(rows, row_count), self._float_count
+        numbers, exponents = np.empty(shape, np.int64), np.empty(shape, np.int64)
+        for start in range(0, row_count, rows):
+            stop, first = min(start + rows, row_count), 0
+            for array in self._floats:
+                values = np.ascontiguousarray(array[start:stop], np.float64)
+                _round(values, digits, first, numbers, exponents)
+                first += values.shape[1]
+            rounded = numbers[: stop - start], exponents[: stop - start]
+            at = text_kernels.write_lines(
+                *(columns, start, stop, digits, *rounded, separator, out, at)
+            )
+        return out[:at]
 
 
-def _room(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """For so many numbers, and their lengths."""
-    return np.empty((count, text_kernels.CELL_BYTES), np.uint8), np.empty(count, np.int64)
+def _round(
+    values: np.ndarray, digits: int, first: int, numbers: np.ndarray, exponents: np.ndarray
+) -> None:
+    """``round_floats``; what the kernel does not decide, Python does: correctly rounded, too."""
+    text_kernels.round_floats(values, digits, *powers(), first, numbers, exponents)
+    part = exponents[: len(values), first : first + values.shape[1]]
+    for row, column in np.argwhere(part == text_kernels.UNDECIDED).tolist():
+        number, _, exponent = f"{values[row, column]:.{digits - 1}e}".partition("e")
+        numbers[row, first + column] = int(number.replace(".", ""))
+        part[row, column] = int(exponent)
 
 
-def _of_floats(values: np.ndarray, digits: int) -> _Cells:
-    """What the kernel does not decide, Python does: correctly rounded, too."""
-    room, lengths = _room(len(values))
-    text_kernels.print_floats(values, digits, *powers(), room, lengths)
-    for row in np.flatnonzero(lengths == text_kernels.UNDECIDED).tolist():
-        text = f"%.{digits}g" % values[row]
-        lengths[row] = len(text)
-        room[row, : len(text)] = np.frombuffer(text.encode(), np.uint8)
-    return _Cells(room.reshape(-1), np.arange(0, room.size, room.shape[1]), lengths)
-
-
-def _of_texts(texts: Sequence[str]) -> _Cells:
+def _of_texts(texts: Sequence[str]) -> _Texts:
     parts = [text.encode("utf-8", "surrogateescape") for text in texts]
     lengths = np.array([len(part) for part in parts], np.int64)
-    room = np.frombuffer(
-        bytearray(b"".join(parts)), np.uint8
-    )  # kernels take what may be written to
-    return _Cells(room, np.cumsum(lengths) - lengths, lengths)
+    room = np.frombuffer(b"".join(parts), np.uint8)
+    return _Texts(room, np.cumsum(lengths) - lengths, lengths)
 
 
 @cache

@@ -2,61 +2,82 @@
 
 import math
 
-from lepton_mpi.kernels.compiling import inner, kernel
+import numpy as np
+
+from lepton_mpi.kernels.compiling import inlined, inner, kernel
+from lepton_mpi.kernels.intrinsics import vector_at, words_at
 
 # Bytes of a number at most: -1.7976931348623157e+308, or -9223372036854775808.
-CELL_BYTES = 24
-# Length of a cell that the kernel leaves to the caller.
-UNDECIDED = -1
+NUMBER_BYTES = 24
+# In place of an exponent: a number that the kernel leaves to the caller, and what has no digits.
+UNDECIDED, NAN, INFINITY, MINUS_ZERO = range(1 << 20, (1 << 20) + 4)
+
+# Words of a column: its kind; its place among the floats, or the address of whole numbers, which of a text are the number of a
+# cell; of texts also the addresses of where cells begin, how long they are, and their bytes.
+KIND, VALUES, STARTS, LENGTHS, BYTES = range(5)
+COLUMN_WORDS = 5
+FLOATS, INTEGERS, TEXTS = range(3)
 
 _MINUS, _POINT, _ZERO, _E, _PLUS = 45, 46, 48, 101, 43
+_PAIRS = np.frombuffer("".join(f"{number:02d}" for number in range(100)).encode(), np.uint8)
 # Powers of ten that the caller has beside 1e0, in both directions, and what a product with one of them may be wrong by, at most
 # 1e17 * 2**-100.
 POWER_MAX = 290
 _DOUBT = 1e-9
 # 2**27 + 1, which splits a float64 into halves whose products are exact.
 _SPLITTER = 134217729.0
+# Of a float64: where its exponent is, and what 0 is there; 2**18 times the logarithm of 2 to the base of 10.
+_FRACTION_BITS, _EXPONENT_OF_ONE, _LOG10_OF_2 = 52, 1023, 78913
+_POWERS = 10 ** np.arange(19)
 
 
-@kernel("void(f8[::1], i8, f8[::1], f8[::1], u1[:, ::1], i8[::1])")
-def print_floats(values, digits, high, low, cells, lengths):
-    """Every value as ``%.{digits}g``, correctly rounded; its bytes and how many.
+@kernel("void(f8[:, ::1], i8, f8[::1], f8[::1], i8, i8[:, ::1], i8[:, ::1])")
+def round_floats(values, digits, high, low, first, numbers, exponents):
+    """Every value as a whole number of ``digits`` digits, correctly rounded, with its sign, and the power of ten of its first digit.
 
-    A value is multiplied by a power of ten, of which two float64 hold 107 bits, and rounded to a whole number of ``digits`` digits
-    (Dekker, "A floating-point technique for extending the available precision", 1971). UNDECIDED are what is no number, what is beyond
+    A value is multiplied by a power of ten, of which two float64 hold 107 bits, and rounded
+    (Dekker, "A floating-point technique for extending the available precision", 1971). UNDECIDED is what is beyond
     1e270 or below 1e-270, and what lies as good as in the middle between two such numbers.
 
-    Shapes: values, lengths (rows,); cells (rows, CELL_BYTES); high, low (2 POWER_MAX + 1,), whose sum is a power of ten, 1 in the middle.
+    Shapes: values (rows, columns); numbers, exponents (rows, any), where columns from ``first`` on are filled; high, low
+    (2 POWER_MAX + 1,), whose sum is a power of ten, 1 in the middle.
     """
-    least = 1
-    for _ in range(digits - 1):
-        least *= 10
-    for i in range(values.size):
-        value, cell = values[i], cells[i]
-        at = 0
-        if math.copysign(1.0, value) < 0:
-            cell[0] = _MINUS
-            at, value = 1, -value
-        if value == 0:
-            cell[at] = _ZERO
-            lengths[i] = at + 1
-            continue
-        lengths[i] = UNDECIDED
-        if not 1e-270 < value < 1e270:
-            continue
-        exponent = math.floor(math.log10(value))
+    least = _POWERS[digits - 1]
+    for i in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            value = values[i, j]
+            size = abs(value)
+            number, exponent = 0, UNDECIDED
+            if size == 0:
+                exponent = MINUS_ZERO if math.copysign(1.0, value) < 0 else 0
+            elif math.isnan(value):
+                exponent = NAN
+            elif math.isinf(value):
+                number, exponent = 1, INFINITY
+            elif 1e-270 < size < 1e270:
+                number, exponent = _rounded(size, digits, high, low, least)
+            numbers[i, first + j] = -number if value < 0 else number
+            exponents[i, first + j] = exponent
+
+
+@inlined
+def _rounded(value, digits, high, low, least):
+    power_of_2 = (np.float64(value).view(np.int64) >> _FRACTION_BITS) - _EXPONENT_OF_ONE
+    exponent = (power_of_2 * _LOG10_OF_2) >> 18  # it, or one less
+    if value >= high[POWER_MAX + exponent + 1]:
+        exponent += 1
+    number = _scaled(value, digits - 1 - exponent, high, low, least)
+    if number == -2:  # the power of ten was rounded
+        exponent -= 1
         number = _scaled(value, digits - 1 - exponent, high, low, least)
-        if number == -2:  # the logarithm was rounded to the next whole number
-            exponent -= 1
-            number = _scaled(value, digits - 1 - exponent, high, low, least)
-        elif number == -3:
-            exponent += 1
-            number = _scaled(value, digits - 1 - exponent, high, low, least)
-        if number < 0:
-            continue
-        if number == 10 * least:
-            number, exponent = least, exponent + 1
-        lengths[i] = _print(number, exponent, digits, cell, at)
+    elif number == -3:
+        exponent += 1
+        number = _scaled(value, digits - 1 - exponent, high, low, least)
+    if number < 0:
+        return 0, UNDECIDED
+    if number == 10 * least:
+        return least, exponent + 1
+    return number, exponent
 
 
 @inner
@@ -92,82 +113,117 @@ def _scaled(value, power, high, low, least):
     return number if fraction < 0.5 - _DOUBT else -1
 
 
-@inner
-def _print(number, exponent, digits, cell, at):
-    """The digits of a whole number as those of a value of that exponent; returns the length."""
-    count = digits
-    while number % 10 == 0:  # it is not 0
-        number //= 10
-        count -= 1
-    if -4 <= exponent < digits:
-        if exponent < 0:
-            cell[at], cell[at + 1] = _ZERO, _POINT
-            at += 2
-            for _ in range(-exponent - 1):
-                cell[at] = _ZERO
-                at += 1
-            return _digits(number, count, -1, cell, at)
-        for _ in range(exponent + 1 - count):
-            number *= 10
-        return _digits(number, max(count, exponent + 1), exponent + 1, cell, at)
-    at = _digits(number, count, 1, cell, at)
-    cell[at] = _E
-    cell[at + 1] = _MINUS if exponent < 0 else _PLUS
-    power = abs(exponent)
-    return _digits(power, 3 if power > 99 else 2, -1, cell, at + 2)
+@kernel("i8(i8[:, ::1], i8, i8, i8, i8[:, ::1], i8[:, ::1], u1, u1[::1], i8)")
+def write_lines(columns, start, stop, digits, numbers, exponents, separator, out, at):
+    """Write rows [start, stop) as lines into ``out`` from byte ``at`` on; returns where they end.
 
-
-@inner
-def _digits(number, count, point, cell, at):
-    """``count`` digits, with a point behind ``point`` of them if more follow; returns where they end."""
-    end = at + count + (0 < point < count)
-    place = end - 1
-    for left in range(count, 0, -1):
-        cell[place] = _ZERO + number % 10
-        number //= 10
-        place -= 1
-        if left - 1 == point:
-            cell[place] = _POINT
-            place -= 1
-    return end
-
-
-@kernel("void(i8[::1], u1[:, ::1], i8[::1])")
-def print_integers(values, cells, lengths):
-    """Every value in decimal digits. Shapes: values, lengths (rows,); cells (rows, CELL_BYTES)."""
-    for i in range(values.size):
-        value, cell, at = values[i], cells[i], 0
-        if value < 0:
-            cell[0] = _MINUS
-            at = 1
-        count, rest = 1, _tenth(value)
-        while rest != 0:
-            count += 1
-            rest = _tenth(rest)
-        for place in range(at + count - 1, at - 1, -1):
-            rest = _tenth(value)
-            cell[place] = _ZERO + abs(value - 10 * rest)  # the least number has no positive one
-            value = rest
-        lengths[i] = at + count
-
-
-@inner
-def _tenth(value):
-    """``value / 10`` towards 0, also of the least number, which has no opposite."""
-    quotient = value // 10
-    return quotient + (value < 0 and 10 * quotient != value)
-
-
-@kernel("void(u1[::1], i8[::1], i8[::1], u1, u1[::1], i8[::1])")
-def append_cells(bytes_, starts, lengths, behind, out, places):
-    """Put a cell and the byte ``behind`` it into every line, whose end is ``places``.
-
-    Shapes: bytes_ (bytes,), in which cells are; starts, lengths, places (rows,); out (bytes,).
+    Shapes: columns (any, COLUMN_WORDS), whose addresses are of row 0; numbers, exponents (stop - start, floats), of ``round_floats``
+    with as many ``digits``; out (bytes,), with room for the longest lines.
     """
-    for i in range(starts.size):
-        place, start = places[i], starts[i]
-        for k in range(lengths[i]):
-            out[place + k] = bytes_[start + k]
-        place += lengths[i]
-        out[place] = behind
-        places[i] = place + 1
+    for row in range(start, stop):
+        for j in range(columns.shape[0]):
+            column = columns[j]
+            if column[KIND] == FLOATS:
+                place = column[VALUES]
+                at = _float(
+                    numbers[row - start, place], exponents[row - start, place], digits, out, at
+                )
+            else:
+                value = words_at(column[VALUES], row + 1)[row]
+                if column[KIND] == INTEGERS:
+                    at = _integer(value, out, at)
+                else:
+                    begin = words_at(column[STARTS], value + 1)[value]
+                    length = words_at(column[LENGTHS], value + 1)[value]
+                    text = vector_at(out, column[BYTES] + begin, length)
+                    for k in range(length):
+                        out[at + k] = text[k]
+                    at += length
+            out[at] = separator
+            at += 1
+        out[at - 1] = 10  # a line feed
+    return at
+
+
+@inner
+def _float(number, exponent, digits, out, at):
+    """A number of ``round_floats`` as ``%.{digits}g``; returns where it ends."""
+    if number < 0 or exponent == MINUS_ZERO:
+        out[at] = _MINUS
+        at, number = at + 1, -number
+    if exponent >= UNDECIDED and exponent != MINUS_ZERO:
+        text = b"nan" if exponent == NAN else b"inf"
+        for k in range(3):
+            out[at + k] = text[k]
+        return at + 3
+    if number == 0:
+        out[at] = _ZERO
+        return at + 1
+    count = digits
+    while True:
+        tenth = _divided(number, 10)
+        if tenth * 10 != number:
+            break
+        number, count = tenth, count - 1
+    before = exponent + 1  # digits before the point
+    if -4 <= exponent < 0:
+        out[at], out[at + 1] = _ZERO, _POINT
+        at += 2
+        for _ in range(-before):
+            out[at] = _ZERO
+            at += 1
+        return _digits(number, count, out, at)
+    has_power = exponent < 0 or exponent >= digits
+    if has_power:
+        before = 1
+    if count <= before:
+        at = _digits(number * _POWERS[before - count], before, out, at)
+    else:
+        power = _POWERS[count - before]
+        whole = _divided(number, power)
+        at = _digits(whole, before, out, at)
+        out[at] = _POINT
+        at = _digits(number - whole * power, count - before, out, at + 1)
+    if has_power:
+        out[at] = _E
+        out[at + 1] = _MINUS if exponent < 0 else _PLUS
+        power = abs(exponent)
+        at = _digits(power, 3 if power > 99 else 2, out, at + 2)
+    return at
+
+
+@inlined
+def _divided(number, by):
+    """Of numbers that are not negative, without Python's questions about signs and 0."""
+    return np.int64(np.uint64(number) // np.uint64(by))
+
+
+@inner
+def _digits(number, count, out, at):
+    """The last ``count`` digits of a number that is not negative; returns where they end."""
+    place = at + count
+    while place - at > 1:
+        rest = _divided(number, 100)
+        pair = 2 * (number - 100 * rest)
+        out[place - 2], out[place - 1] = _PAIRS[pair], _PAIRS[pair + 1]
+        number = rest
+        place -= 2
+    if place > at:
+        out[at] = _ZERO + number - 10 * _divided(number, 10)
+    return at + count
+
+
+@inner
+def _integer(value, out, at):
+    """In decimal digits; returns where they end."""
+    if value < 0:
+        out[at] = _MINUS
+        at += 1
+    size = np.uint64(0) - np.uint64(value) if value < 0 else np.uint64(value)
+    last = size // np.uint64(10)  # the least number has no positive one, but without its last digit
+    rest, count = np.int64(last), 1
+    while rest > 0:
+        rest, count = _divided(rest, 10), count + 1
+    _digits(np.int64(last), count - 1, out, at)
+    out[at + count - 1] = _ZERO + np.int64(size - np.uint64(10) * last)
+    return at + count
