@@ -8,7 +8,8 @@ returned; numbers come back as new ones. All ranks call them as often and in the
 types, which is compared in every call: others are the same error on all ranks. A sum has one order of additions, by rank.
 
 The ``World`` is made by the first call of any rank, which is collective, and belongs to the process until it ends. From then on an exception of a
-rank ends the job, and so does a rank that the others have waited for ``LEPTON_TIMEOUT`` seconds, 300 by default.
+rank ends the job, and so does a rank that the others have waited for ``LEPTON_TIMEOUT`` seconds, 300 by default. What all ranks do between two calls
+may take any time, but for a call of a library that holds the interpreter lock for so long.
 """
 
 from __future__ import annotations
@@ -111,6 +112,7 @@ def job() -> Job:
             launcher.complain(f"lepton_mpi: {error}")
             raise SystemExit(error.exit_code) from None
         world.clock.name_steps("collectives")
+        world.clock.is_free = True
         _present = Job(world, Communicator(world))
         atexit.register(_at_exit)
     return _present

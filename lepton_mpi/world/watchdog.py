@@ -69,6 +69,8 @@ class PhaseClock:
         Time spent in each phase, but for the present stay, which began at ``since`` by ``time.monotonic``.
     on_new_limit : callable
         Called when a phase begins that may last longer, or shorter, than the one before.
+    is_free : bool
+        Whether "compute" is code of a program of the user's own, which may take any time while nobody waits for it.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class PhaseClock:
         self._row: memoryview[float] = memoryview(self.rows[local_rank])
         self.seconds = dict.fromkeys(PHASES, 0.0)
         self.on_new_limit: Callable[[], None] = _nothing
+        self.is_free = False
         self._recorder: Recorder | None = None
         # Whether a phase of the usual kind has more to do, too: one that was patient, or is recorded.
         self._is_patient = self._minds = False
@@ -160,6 +163,14 @@ class PhaseClock:
         """Whether this rank depends on its peers right now."""
         number = self._row[1]
         return int(number) in _WAITING_NUMBERS or number % 1 == MEETING
+
+    def is_overdue(self, limit_seconds: float) -> bool:
+        """Whether this rank has been in its phase for too long or, if it is free, others of the host have waited for too long."""
+        if not self.age_seconds() > self.phase_limit_seconds(limit_seconds):
+            return False
+        if not self.is_free or self._phase != "compute":
+            return True
+        return any(beat.waits and beat.is_overdue(limit_seconds) for beat in self.heartbeats())
 
     def phase_limit_seconds(self, limit_seconds: float) -> float:
         """Longest time that this rank may stay in its present phase."""
@@ -280,9 +291,7 @@ class Watchdog:
                 alarms.signalled(number)
             for news in self._news(ready):
                 alarms.heard(news)
-            # The limit first: if the rank enters a phase in between, its age is that of the later one, about 0.
-            limit = self._clock.phase_limit_seconds(self._limit)
-            if self._clock.age_seconds() > limit:
+            if self._clock.is_overdue(self._limit):
                 alarms.timed_out()
                 return
             alarms.looked()
@@ -312,8 +321,8 @@ class Watchdog:
         return found
 
     def _arm_backstop(self) -> None:
-        limit = self._clock.phase_limit_seconds(self._limit)
-        self._backstop.arm(limit, self._clock.age_seconds())
+        limit, age = self._clock.phase_limit_seconds(self._limit), self._clock.age_seconds()
+        self._backstop.arm(limit, 0.0 if self._clock.is_free else age)
 
 
 def _nothing(*_: object) -> None:

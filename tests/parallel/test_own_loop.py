@@ -7,7 +7,15 @@ import pytest
 
 import lepton_mpi
 from lepton_mpi.errors import ConfigurationError, RankError
+from lepton_mpi.run import own_loop
 from tests.parallel.together import refused, together
+
+
+@pytest.fixture(scope="module", autouse=True)
+def given_back(world):
+    """Else its world would watch the tests of other files."""
+    yield
+    own_loop.close()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

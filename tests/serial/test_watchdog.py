@@ -65,6 +65,47 @@ def test_a_death_before_the_end_is_noticed(monkeypatch, kernel, phase):
             watchdog.stop()
 
 
+def test_code_of_a_program_may_take_any_time_while_nobody_waits():
+    """And is too long once another rank of the host has waited for the limit."""
+    rows = np.zeros((2, 3))
+    clock = PhaseClock(rows, 0)
+    clock.is_free = True
+    clock.enter("compute", 7)
+    now = monotonic()
+    for phase, waited, is_overdue in [
+        ("compute", 500.0, False),
+        ("communication", 250.0, False),
+        ("communication", 301.0, True),
+    ]:
+        rows[0, 2], rows[1] = now - 1000.0, (7, PHASES.index(phase), now - waited)
+        assert clock.is_overdue(300.0) == is_overdue, (phase, waited)
+    clock.enter("communication")
+    rows[0, 2], rows[1] = now - 301.0, (7, PHASES.index("compute"), now)
+    assert clock.is_overdue(300.0), "it waits itself"
+    clock.is_free = False
+    clock.enter("compute")
+    rows[0, 2] = now - 301.0
+    assert clock.is_overdue(300.0)
+
+
+def test_a_program_is_not_ended_by_a_watchdog_that_nobody_waits_for():
+    """Its thread runs on, and ends the job once a rank waits."""
+    rows = np.zeros((2, 3))
+    clock = PhaseClock(rows, 0)
+    clock.is_free = True
+    clock.enter("compute", 1)
+    rows[1] = 1, PHASES.index("compute"), monotonic()
+    alarms = Alarms()
+    watchdog = Watchdog(clock, 0.2, [os.getpid(), os.getpid()], alarms, Backstop())
+    try:
+        with pytest.raises(queue.Empty):
+            alarms.timeouts.get(timeout=1.0)
+        rows[1] = 2, PHASES.index("communication"), monotonic()
+        assert alarms.timeouts.get(timeout=20)
+    finally:
+        watchdog.stop()
+
+
 def test_signals_that_its_thread_has_not_read_are_given_back():
     """It has ended with the death of another rank."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as neighbour:
