@@ -19,6 +19,7 @@ def _chaos(cwd, *words: str, limit_seconds: float = 300.0) -> jobs.Ended:
     return jobs.run(0, "-m", "lepton_mpi", "chaos", *words, cwd=cwd, limit_seconds=limit_seconds)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(320 + 60 * _KILLS)
 def test_nothing_is_lost(tmp_path):
     """Each start on 1 or 2 ranks; the writer is killed in its saves, a rank and the launcher after steps."""

@@ -84,7 +84,7 @@ def test_no_step_waits_for_a_kernel(tmp_path, options):
     assert all(set(others) <= _OF_PLANS for _, others in _told(job)), job.text
 
 
-@pytest.mark.slow(but_every=2)
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["mse", "huber"])
 def test_no_step_waits_for_a_kernel_of_a_regression(tmp_path, targets, loss):
     """The same for targets."""
@@ -143,6 +143,7 @@ def test_a_rank_that_dies_while_it_compiles_ends_the_job(tmp_path):
     assert job.code != 0
 
 
+@pytest.mark.slow
 def test_a_compiler_error_ends_the_job(tmp_path):
     """With the traceback of the rank that has it."""
     variables = {"LEPTON_CACHE_DIR": str(tmp_path / "cache"), "TMPDIR": str(tmp_path)}

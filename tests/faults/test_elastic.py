@@ -82,6 +82,7 @@ def test_one_rank_of_four(tmp_path, with_ulfm, undisturbed, point, rank):
     assert re.match(rf"elastic   rank {rank} of 4 died: 3 ranks went on from step \d+", line)
 
 
+@pytest.mark.slow
 @needs_ulfm
 def test_one_after_the_other_until_one_is_left(tmp_path, with_ulfm, undisturbed):
     """The second while the others begin anew, before they have made a step."""
@@ -107,6 +108,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @needs_ulfm
 def test_nothing_is_left_open(tmp_path, with_ulfm):
     """After three deaths, the last rank has no more descriptors open than with all the others."""
@@ -142,6 +144,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @needs_ulfm
 def test_signals_that_come_while_the_others_meet_stop_the_run(tmp_path, with_ulfm):
     """Between the death and the first step behind it: they save, and none of them dies of it."""
@@ -239,6 +242,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @needs_ulfm
 def test_a_death_before_the_first_copy(tmp_path, with_ulfm):
     """The run begins again, and writes to the files that it has begun."""
@@ -282,6 +286,7 @@ print(codes)
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_succeeds_leaves_no_code_of_the_one_before(tmp_path):
     """With which a process would end that has lost ranks."""
     (tmp_path / "program.py").write_text(_SECOND_TRY)
@@ -322,6 +327,7 @@ def test_random_kills(tmp_path, with_ulfm, undisturbed, recoveries, seed):
     recoveries += _seconds(job)
 
 
+@pytest.mark.slow
 @needs_ulfm
 def test_a_death_costs_a_second_at_most(tmp_path, with_ulfm):
     """In the median of three, from the death to the first step behind it."""

@@ -36,7 +36,7 @@ def _found(tmp_path, program, ranks=0, warnings="error", **variables):
     return found
 
 
-@pytest.mark.slow(but_every=2)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["LeptonClassifier", "LeptonRegressor"])
 @pytest.mark.timeout(300)
 def test_the_checks_of_scikit_learn(name, tmp_path):
@@ -96,6 +96,7 @@ say(digests=digests, equal=bool((ranks.predict_proba(X) == reference).all()), ra
     assert found["equal"] and found["ranks"] == 2 and found["epochs"] == 4
 
 
+@pytest.mark.slow
 def test_errors_of_ranks_come_back_to_the_program(tmp_path):
     """And the estimator can be fitted afterwards."""
     program = """

@@ -56,7 +56,7 @@ def _train(folder, where: str, action: str, *options: str) -> jobs.Ended:
     return jobs.run(4, *jobs.TRAIN, "--model", f"{path}:network", *options, cwd=folder)
 
 
-@pytest.mark.slow(but_every=2)
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["forward", "backward"])
 def test_killed(tmp_path, where):
     """All ranks are gone 3 s after a kill -9."""

@@ -103,6 +103,7 @@ def test_stopped(tmp_path):
     assert not jobs.processes_with(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_an_error_of_the_model_when_it_is_made(tmp_path):
     path = tmp_path / "failing.py"
     path.write_text("def Failing(shape, classes):\n    raise KeyError('on purpose')\n")

@@ -137,7 +137,7 @@ def test_ctrl_c_twice_ends_the_ranks(tmp_path):
     _all_gone(tmp_path)
 
 
-@pytest.mark.slow(but_every=2)
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["terminal closed", "killed"])
 def test_nothing_outlives_it(tmp_path, how):
     """Ranks that lose their terminal save first; a kill leaves them no time for that, but a whole checkpoint."""
@@ -186,6 +186,7 @@ def _heard(**options):
         job.communicate(timeout=40)
 
 
+@pytest.mark.slow
 def test_signals_are_translated():
     """A second Ctrl-C is SIGTERM, again after 5 s, and SIGKILL: a launcher that does not mind them ends all the same."""
     with _heard() as (job, line):

@@ -85,7 +85,7 @@ def test_three_ranks_refuse_it_together(tmp_path, secret, name):
         _check_refused(job, path)
 
 
-@pytest.mark.slow(but_every=3)
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", ["unpacks not at all", "unpacks to less", "unpacks to more"])
 def test_rows_that_are_streamed_are_not_believed_either(tmp_path, secret, attack):
     """They are unpacked while the job runs, by 3 ranks of which one finds out."""

@@ -25,7 +25,7 @@ def _digest_over_hosts(folder, ranks_per_host: list[str], **environment: str) ->
     return jobs.metrics(path)[-1]["weights_digest"]
 
 
-@pytest.mark.slow(but_every=3)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ranks_per_host", "policy"),
     [(["2"], "slot"), (["2"], "node"), (["1", "2"], "slot")],
@@ -97,6 +97,7 @@ def test_ranks_of_several_hosts_meet_within_a_step(tmp_path):
     assert jobs.metrics(path)[-1]["weights_digest"] == jobs.metrics(alone)[-1]["weights_digest"]
 
 
+@pytest.mark.slow
 def test_a_run_of_one_rank_goes_on_over_two_hosts(tmp_path):
     """From the middle of an epoch, with the optimizer's state on every host."""
     alone, saved = tmp_path / "alone.jsonl", tmp_path / "saved"

@@ -5,6 +5,7 @@ import signal
 import time
 
 import psutil
+import pytest
 
 from tests.faults import jobs
 
@@ -92,6 +93,7 @@ tried(divide, ranks=0)
     assert raised[6].startswith("ConfigurationError ranks: expected a whole number of at least 1, got 0")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_and_one_that_waits_for_ever(tmp_path):
     """The first ends the job with its number, the second by the time limit; no rank is left."""
     program = """

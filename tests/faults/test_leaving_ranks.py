@@ -36,6 +36,7 @@ def _train_leaving(folder: Path, action: str, *options: str, ranks=(2,)) -> jobs
     return jobs.run(4, *jobs.TRAIN, "--model", f"{path}:Leaving", *options, cwd=folder)
 
 
+@pytest.mark.slow
 def test_sys_exit_in_a_model_ends_the_job(tmp_path):
     """A rank that leaves by ``sys.exit`` is named at once; the others do not wait for the time limit."""
     job = _train_leaving(tmp_path, "sys.exit(0)", "--timeout", "15")
@@ -44,12 +45,14 @@ def test_sys_exit_in_a_model_ends_the_job(tmp_path):
     assert "made no progress" not in job.err, job.text
 
 
+@pytest.mark.slow
 def test_sys_exit_on_all_ranks_ends_the_job(tmp_path):
     """If all ranks leave, none waits; a run that did not reach its end does not look like a good one."""
     job = _train_leaving(tmp_path, "sys.exit(0)", ranks=(0, 1, 2, 3))
     assert job.code == 5, job.text
 
 
+@pytest.mark.slow
 def test_an_exception_on_all_ranks_is_shown_once(tmp_path):
     """Four tracebacks of the same mistake would be three too many."""
     job = _train_leaving(tmp_path, "raise ValueError('on purpose')", ranks=(0, 1, 2, 3))
@@ -124,6 +127,7 @@ def test_a_loss_that_is_not_finite_ends_the_job_in_one_line(tmp_path):
     assert str(job.code) in re.findall(r"^\| (\d) \|", readme, re.MULTILINE), job.code
 
 
+@pytest.mark.slow
 def test_a_model_file_may_hold_anything_that_a_module_may(tmp_path):
     """Dataclasses with postponed annotations look up their module by name."""
     text = "from __future__ import annotations\nfrom dataclasses import dataclass\n\n@dataclass\nclass Sizes:\n    rows: int = 3\n"

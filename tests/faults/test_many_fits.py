@@ -94,6 +94,7 @@ lepton_mpi.fit(Raising, epochs=1, progress="none")
 """
 
 
+@pytest.mark.slow
 def test_fits_that_raise_leave_nothing_either(tmp_path):
     """A program of one rank may go on after an exception of its model; one that it does not catch is a failed rank."""
     program = tmp_path / "raising.py"
@@ -113,6 +114,7 @@ if launched_rank() == 1:
 """
 
 
+@pytest.mark.slow
 def test_an_exception_after_fit_ends_the_job(tmp_path):
     """The other ranks would wait for that one in MPI's end."""
     program = tmp_path / "afterwards.py"

@@ -53,6 +53,7 @@ _CELLS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_from_a_table_to_another_program(tmp_path, monkeypatch):
     pytest.importorskip("onnx")

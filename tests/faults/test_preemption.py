@@ -46,7 +46,7 @@ def _ranks(process_id: int, word: str) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.slow(but_every=7)
+@pytest.mark.slow(but_every=10)
 @pytest.mark.timeout(300)  # its own limits are 90 s for the start and 90 s for the end
 @pytest.mark.parametrize("number", range(_COUNT))
 def test_a_signal_at_a_random_time_leaves_a_checkpoint(tmp_path, number):
@@ -70,6 +70,7 @@ def test_a_signal_at_a_random_time_leaves_a_checkpoint(tmp_path, number):
     assert checkpoint.read_attributes(saved)[0]["step"] == int(found[2])
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_with_the_same_bits(tmp_path):
     """On another number of ranks."""
     words = ("--checkpoint", str(tmp_path / "saved"), "--hidden", "8")
@@ -113,7 +114,7 @@ class Asks(QuietHook):
 """
 
 
-@pytest.mark.slow(but_every=2)
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 3])
 def test_a_rank_of_one_host_stops_those_of_both(tmp_path, rank):
     """Also one that has no connection to the other host."""

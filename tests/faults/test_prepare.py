@@ -29,7 +29,7 @@ _LEAST_ACCURACY = {
 }
 
 
-@pytest.mark.slow(but_every=3)
+@pytest.mark.slow(but_every=6)
 @pytest.mark.parametrize("number", range(len(_LEAST_ACCURACY)))
 def test_from_raw_file_to_trained_model_in_two_commands(tmp_path, number):
     """As the page writes them; the models have learned."""
@@ -53,6 +53,7 @@ def _expanded(word: str, folder) -> list[str]:
     return found or [word]
 
 
+@pytest.mark.slow
 def test_ranks_share_the_work_and_inspect_repeats_the_report(tmp_path):
     """Under a launcher; the report is printed once, and can be printed again."""
     write_csv(tmp_path / "t.csv", [[i, i % 2] for i in range(3000)], "n", "label")
@@ -93,6 +94,7 @@ def test_inspect_of_a_file_that_is_none(tmp_path):
     assert job.err.startswith("lepton_mpi inspect: a.h5: not a readable HDF5 file")
 
 
+@pytest.mark.slow(but_every=2)
 @pytest.mark.parametrize("ranks", [0, 2])
 def test_from_raw_file_to_trained_model_in_one_command(tmp_path, ranks):
     """train --prepare; what it writes is what prepare writes, and is not replaced unasked."""

@@ -67,6 +67,7 @@ def _inputs(folder: Path) -> None:
             (folder / name).write_text(text)
 
 
+@pytest.mark.slow(but_every=20)
 @pytest.mark.parametrize("page", _CARRIED_OUT, ids=pages.name_of)
 def test_commands_do_what_the_page_shows(tmp_path, page):
     """All of them in their order, in one folder; those whose output is shown print it."""

@@ -37,6 +37,7 @@ def test_the_metrics_file_tells_the_whole_run(tmp_path):
     assert 0 < end["test_accuracy"] <= 1 and 0 < end["macro_recall"] <= 1
 
 
+@pytest.mark.slow
 def test_a_metrics_file_is_never_lost(tmp_path):
     """One that holds a run is refused in one line, added to if that is asked for, and an empty one is taken."""
     words = (*jobs.TRAIN, "--epochs", "1", "--metrics", "runs.jsonl")
@@ -70,6 +71,7 @@ def test_a_job_that_is_submitted_again_adds_to_its_metrics(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_the_recipe_that_was_taken_is_named(tmp_path):
     """In the head, and only where one was."""
     for words, recipe in (((), ["digits"]), (("--data", "digits"), [])):
@@ -153,6 +155,7 @@ def test_fit_ends_as_the_command_line_does(tmp_path, call, words):
         assert word in line
 
 
+@pytest.mark.slow
 def test_fit_can_be_called_again(tmp_path):
     """Two runs in one process give the same weights, and the process ends well."""
     (tmp_path / "own.py").write_text(

@@ -121,6 +121,7 @@ def test_a_run_that_was_killed_twice_ends_as_one_that_was_not(killed_twice):
     assert _others(killed_twice) == []
 
 
+@pytest.mark.slow
 def test_training_goes_on_where_the_disk_is_full(tmp_path):
     """It is said once, nothing of the file that does not fit is left, and the code of the end is that of the README."""
     job = _run(tmp_path, 2, "fill_the_disk(); fit(epochs=3, checkpoint='runs')")

@@ -57,6 +57,7 @@ def _seeds(folder):
     return [checkpoint.load(path).attributes["seed"] for path in sorted(folder.glob("step-*.h5"))]
 
 
+@pytest.mark.slow
 def test_jobs_in_one_folder_are_refused_or_come_one_after_the_other(tmp_path):
     """Two, five and twenty at once: a refused one names the owner and writes nothing, and the checkpoints are those of jobs that were not."""
     counts = (2, 5, 20)

@@ -203,6 +203,7 @@ def killed(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_killed_ends_the_job_and_is_named(killed):
     """Within seconds, in the step in which it was; what it has left is a checkpoint of the middle of the epoch."""
     for name in STRATEGIES:
@@ -349,6 +350,7 @@ def test_no_number_on_one_rank_ends_the_run_on_all(of_three):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRATEGIES if _IS_LONG else ["bounded"])
 def test_an_interrupt_ends_the_job(tmp_path, name):
     """Ctrl-C is a SIGINT to all processes of the terminal: launcher and, where it has not given them others, ranks."""
@@ -402,6 +404,7 @@ def _kill_over_hosts(folder: Path, name: str, seed: int, **more: Any) -> None:
     assert re.search(pattern + first, ended.stdout + ended.stderr), ended.stderr
 
 
+@pytest.mark.slow(but_every=8)
 @pytest.mark.parametrize("name", _OVER_HOSTS)
 @pytest.mark.parametrize("seed", range(_SEED, _SEED + max(1, _KILLS // 4)))
 def test_a_rank_that_is_killed_ends_the_job_on_both_hosts(tmp_path, name, seed):

@@ -30,6 +30,7 @@ class Slow(QuietHook):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_sweep_that_is_interrupted_has_the_weights_of_runs_that_were_not(tmp_path):
     """On two ranks, by Ctrl-C: the run is stopped in the middle, and nothing of it goes on."""

@@ -59,6 +59,7 @@ def test_a_run_that_is_stopped_by_a_signal_has_one(tmp_path):
     assert step > 30 and _steps(tmp_path / "t.json", range(2)) == [[*range(step - 6, step + 1)]] * 2
 
 
+@pytest.mark.slow
 def test_every_host_of_a_failing_job_leaves_its_own(tmp_path):
     """Of two hosts, whose clocks have been compared at the begin."""
     (tmp_path / "fails.py").write_text(_HOOK.format(what="raise ValueError('planted')"))

@@ -59,6 +59,7 @@ def test_text_file(tmp_path):
     assert "HDF5" in line
 
 
+@pytest.mark.slow(but_every=3)
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -80,6 +81,7 @@ def test_wrong_rows(tmp_path, change, words):
         assert word in line
 
 
+@pytest.mark.slow(but_every=3)
 @pytest.mark.parametrize(
     ("words", "code", "expected"),
     [

@@ -76,6 +76,7 @@ both_ways_to_send = pytest.mark.parametrize(
 # What the schedules promise
 
 
+@pytest.mark.slow(but_every=4)
 @every_world_size
 @every_algorithm
 def test_every_promise_is_kept(algorithm, world_size):

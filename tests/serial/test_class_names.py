@@ -34,6 +34,7 @@ _PLACES = [
 _ARRAYS = ("g/x", "g/y")
 
 
+@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize("place", _PLACES)
 def test_names_beside_the_labels_are_those_of_the_classes(tmp_path, place):
     """In the order of the list, for training and prepare, and said."""

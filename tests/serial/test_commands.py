@@ -70,6 +70,7 @@ def _name(words: list[str]) -> str:
     return " ".join(words[1:])
 
 
+@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize("words", HELP, ids=_name)
 def test_help_loads_neither_numpy_nor_mpi(words):
     """``--help`` of every command ends with 0, prints a usage, and imports no library that takes time."""
@@ -82,6 +83,7 @@ def test_help_loads_neither_numpy_nor_mpi(words):
     assert not heavy.intersection(imported)
 
 
+@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize("words", WRONG, ids=_name)
 def test_usage_errors_load_neither_numpy_nor_mpi(words):
     """A wrong command, option or value ends with 2 before anything heavy is imported, without a traceback."""
@@ -243,6 +245,7 @@ def test_the_home_folder_in_every_command(monkeypatch, tmp_path):
 # -- ranks, and output -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_only_the_first_rank_prints():
     """On any other rank help and usage errors are silent, with the same exit code."""
     all_words = [*HELP, *WRONG, *VERSION]

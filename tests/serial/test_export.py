@@ -44,7 +44,7 @@ def test_every_built_in_model_is_tried():
 # -- ONNX --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow(but_every=5)
+@pytest.mark.slow(but_every=10)
 @every_case
 @dtypes
 def test_onnxruntime_predicts_what_the_engine_predicts(tmp_path, case, dtype):

@@ -34,7 +34,7 @@ def _taken(path: Path, file: Path) -> dict[str, np.ndarray]:
     return views
 
 
-@pytest.mark.slow(but_every=6)
+@pytest.mark.slow(but_every=12)
 @every_case
 @dtypes
 def test_initial_reads_safetensors_back_bit_by_bit(tmp_path, case, dtype):
@@ -44,7 +44,7 @@ def test_initial_reads_safetensors_back_bit_by_bit(tmp_path, case, dtype):
         np.testing.assert_array_equal(back[name], array)
 
 
-@pytest.mark.slow(but_every=6)
+@pytest.mark.slow(but_every=12)
 @pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.model in KERAS_MODELS])
 @dtypes
 def test_initial_reads_weights_of_keras_back_bit_by_bit(tmp_path, name, dtype):

@@ -64,6 +64,7 @@ def test_a_sum_of_one_row_in_place_is_nothing():
     assert plan_folds([3], [0], [3], first_slot=9) == []
 
 
+@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.int64])
 @pytest.mark.parametrize("arity", [1, 2, 4, 8])
 @pytest.mark.parametrize("operation", [SUM, MAX, MIN])

@@ -47,7 +47,7 @@ def test_tokens_are_drawn_by_their_probabilities():
     np.testing.assert_array_equal(shares(0, 0), [0, 1, 0, 0])
 
 
-@pytest.mark.slow(but_every=2)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{}, {"positions": "rotary", "shared_heads": 1}], ids=["learned", "rotary"]
 )

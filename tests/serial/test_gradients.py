@@ -77,7 +77,7 @@ def _numerical_gradient(model, layout, vector, batch, step: float = 1e-5) -> np.
     return result
 
 
-@pytest.mark.slow(but_every=4)
+@pytest.mark.slow(but_every=8)
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("rows", [1, 13])
 def test_gradients_are_the_slopes_of_the_loss(model, rows):

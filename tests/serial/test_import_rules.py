@@ -338,6 +338,7 @@ def test_names_are_ideas():
     assert _of_all(lambda m: NO_IDEA.intersection(p.removesuffix(".py") for p in m.parts)) == {}
 
 
+@pytest.mark.slow
 def test_every_module_says_what_it_is():
     """Each begins with a docstring."""
     assert _of_all(lambda m: [] if ast.get_docstring(_tree(m)[1]) else ["no docstring"]) == {}
@@ -403,6 +404,7 @@ def test_private_names_stay_in_their_module():
     assert {path: names for path, names in found.items() if names} == {}
 
 
+@pytest.mark.slow
 def test_modules_that_compute_start_no_mpi():
     """Data, models, schedules, optimizers and checkpoints can be used without MPI."""
     modules = [

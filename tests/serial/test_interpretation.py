@@ -127,7 +127,7 @@ def _slope(score, array: np.ndarray, index: tuple[int, ...], step: float = 1e-5)
 # -- gradients -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow(but_every=5)
+@pytest.mark.slow(but_every=12)
 @every_network
 def test_gradients_by_inputs_and_embeddings_are_slopes(make):
     """In float64, to 1e-6 of the largest, of numbers and of every vector that stands for a code."""
@@ -298,7 +298,7 @@ def test_a_users_own_network_has_them():
 # -- integrated gradients --------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow(but_every=5)
+@pytest.mark.slow(but_every=12)
 @every_network
 @pytest.mark.parametrize("kind", ["zero", "mean"])
 def test_integrated_gradients_are_complete(make, kind):

@@ -173,6 +173,7 @@ def _run(package: Path, **environment: str) -> tuple[int, int]:
     return result, compiled
 
 
+@pytest.mark.slow
 def test_a_kernel_is_given_up_when_what_it_is_made_of_changes(package):
     """Its own module, and those behind it, however they are imported; nothing else, and not for new times of files."""
     assert _run(package) == (30, 1)

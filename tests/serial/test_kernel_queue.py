@@ -123,6 +123,7 @@ def test_each_kernel_is_compiled_by_one_process(folder, cores):
     assert len(list((folder / "kernels").iterdir())) == _COUNT + 1
 
 
+@pytest.mark.slow
 def test_first_calls_compile_once_too(folder):
     """Without a queue, as for a kernel that nobody has named."""
     ended = [_ended(process) for process in [_start(folder, body="pass") for _ in range(3)]]
@@ -158,7 +159,7 @@ def test_a_process_that_is_suspended_while_it_compiles_is_not_waited_for_for_eve
         suspended.communicate()
 
 
-@pytest.mark.slow(but_every=2)
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["nowhere", "no room"])
 def test_where_nothing_can_be_stored_every_process_compiles(folder, place):
     """And the job goes on."""

@@ -156,6 +156,7 @@ def test_a_prefix_ends_with_the_time_or_with_the_epoch(file):
 _READS = [(name, layout) for name in ("h5py-index", "h5py-row") for layout in LAYOUTS]
 
 
+@pytest.mark.slow(but_every=5)
 @pytest.mark.parametrize(("engine", "layout"), [*_READS, ("memmap", "contiguous")])
 @pytest.mark.parametrize("ranks", [_One(), _OneOfTwo()], ids=["one", "second of two"])
 @pytest.mark.parametrize("form", ["", "256 MiB of chunks"])

@@ -63,7 +63,7 @@ def _dense_relu_backward(grad_output, weight, activations, threaded, numbers, sc
     dense_kernels.relu_backward(activations, grad_input)
 
 
-@pytest.mark.slow(but_every=5)
+@pytest.mark.slow(but_every=8)
 @dtypes
 @rows_of_batch
 @pytest.mark.parametrize(("m", "k"), [(1, 1), (3, 2), (64, 10), (30, 1), (785, 128)])

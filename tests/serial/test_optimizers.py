@@ -58,6 +58,7 @@ def test_kernels_match_their_twins(name, dtype, count, clip, decay):
     )
 
 
+@pytest.mark.slow(but_every=3)
 @dtypes
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 @pytest.mark.parametrize("beta_2", [1.0, 0.999])
@@ -172,6 +173,7 @@ def test_options_are_the_numbers_of_the_published_algorithm(name, dtype):
     assert np.abs(expected - defaults).max() > 1e-3
 
 
+@pytest.mark.slow(but_every=3)
 @dtypes
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_a_frozen_variance_is_that_of_its_last_step(name, dtype):
@@ -426,7 +428,7 @@ def test_schedules_of_runs_that_an_earlier_version_began():
         assert [one(step + 1) for step in range(5, 50)] == [before(step) for step in range(5, 50)]
 
 
-@pytest.mark.slow(but_every=4)
+@pytest.mark.slow(but_every=6)
 @pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="looks for x86-64 instructions"
 )

@@ -30,6 +30,7 @@ _BY_PAGE = pytest.mark.parametrize("page", PAGES, ids=name_of)
 _OF_OTHERS = {
     *(
         "--oversubscribe",
+        "--quick",
         "--lost-host",
         "--allow-run-as-root",
         "--bind-to",

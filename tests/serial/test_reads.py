@@ -82,6 +82,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(module, "_BLOCK_BYTES_MIN", 1)
 
 
+@pytest.mark.slow(but_every=3)
 @pytest.mark.parametrize("held_out", [NOTHING, HELD_OUT], ids=["all rows", "some held out"])
 @pytest.mark.parametrize("dtype", ["f4", "u1"])
 @pytest.mark.parametrize("targets", [0, 2])

@@ -84,6 +84,7 @@ def test_rows_of_every_type_and_filter(tmp_path, filters, dtype):
         check(rows, x)
 
 
+@pytest.mark.slow(but_every=5)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("filters", FILTERS)
 @pytest.mark.parametrize("cut", ["guessed", "columns", "edges", "longer"])

@@ -50,6 +50,7 @@ def price_file(path, kind: str, y: np.ndarray):
 every_reader = pytest.mark.parametrize("kind", ["csv", "parquet", "npy", "npz", "hdf5"])
 
 
+@pytest.mark.slow(but_every=4)
 @every_reader
 @pytest.mark.parametrize("way", ["standard", "log", "none"])
 def test_targets_are_scaled_by_training_rows(tmp_path, kind, way):

@@ -32,6 +32,7 @@ def _after_steps(optimizer: str, size: int, steps: int) -> tuple[Reference, np.n
     return references[0], parameters
 
 
+@pytest.mark.slow(but_every=5)
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.built_in)
 def test_the_kernels_agree_with_the_reference(optimizer, size):
