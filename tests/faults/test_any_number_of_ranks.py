@@ -71,5 +71,6 @@ def test_every_model_has_the_digest_of_one_rank_on_eight(tmp_path):
     assert len({*printed_digests(one.out).values()}) == len(SPLIT_RUNS) + len(NETWORKS)
 
 
+@pytest.mark.slow
 def test_other_runs_have_other_digests(end_on_one_rank):
     assert len({end_on_one_rank(run)["weights_digest"] for run in RUNS}) == len(RUNS)

@@ -79,6 +79,7 @@ def test_a_full_disk_ends_no_training(tmp_path, undisturbed):
     assert last.endswith("runs/step-00000036.h5") and _saved(tmp_path) == [35, 36]
 
 
+@pytest.mark.slow
 def test_half_a_file_is_no_checkpoint(tmp_path):
     """What the kill left under the temporary name is refused, and removed by the next run."""
     _job(tmp_path, 1, "checkpoint.before_rename@step=15:kill")

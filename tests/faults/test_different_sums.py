@@ -147,7 +147,8 @@ raise SystemExit(run(main, 60))
 
 def test_steps_of_compressed_means_are_compared(tmp_path):
     """Workers that meet, with a codec between hosts; the two of a host are not in the same step."""
-    job = jobs.run(3, "-c", _COMPRESSED, cwd=tmp_path, limit_seconds=50)
+    where = {"PYTHONPATH": str(jobs.ROOT)}
+    job = jobs.run(3, "-c", _COMPRESSED, cwd=tmp_path, limit_seconds=50, **where)
     assert job.code == 5, job.text
     found = re.findall(r"lepton_mpi: the ranks sum different things.*", job.text)
     text = "sum of differences [0, 500) of float32 in step"

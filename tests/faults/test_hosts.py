@@ -120,6 +120,7 @@ def test_vectors_are_summed_over_hosts(ranks_per_host):
     assert " passed" in said, said
 
 
+@pytest.mark.slow(but_every=2)
 @pytest.mark.parametrize("ranks_per_host", [["2"], ["1", "2"]], ids=["two and two", "one and two"])
 def test_groups_over_hosts(ranks_per_host):
     """Groups on one host and over both, of ranks in another order than the hosts'."""
@@ -127,6 +128,7 @@ def test_groups_over_hosts(ranks_per_host):
     assert " passed" in said, said
 
 
+@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize("ranks_per_host", [["2"], ["1", "2"]], ids=["two and two", "one and two"])
 @pytest.mark.parametrize(
     "which",
