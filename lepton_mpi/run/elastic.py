@@ -158,8 +158,8 @@ class Points:
         self._starts = [resume.Start(), resume.Start()]
         # Of the job's folder for checkpoints, which ranks that are lost have written to since.
         self._before: Before | None = None
-        # The newest copy that counts, and whether this rank can see it: one that joins cannot.
-        self._number, self._has_copy = -1, False
+        # The newest copy that counts, and the rooms that this rank sees: one that joins sees none.
+        self._number, self._sees = -1, [False, False]
         self.joins = Joins()
         self.noticed, self.lost = 0.0, list[tuple[list[int], int]]()
         self.run_bytes = self._gone_bytes = 0
@@ -192,11 +192,12 @@ class Points:
 
         Collective.
         """
-        self._number = -world.least(-self._number if self._has_copy else 1)
+        is_seen = self._number >= 0 and self._sees[self._number % 2]
+        self._number = -world.least(-self._number if is_seen else 1)
         if self._number < 0:
-            self._rooms, self._before = [{}, {}], None
+            self._rooms, self._sees, self._before = [{}, {}], [False, False], None
             return resume.Start(begins_again=True)
-        if not world.least(int(self._has_copy)):
+        if not world.least(int(self._sees[self._number % 2])):
             self._share(world)
         return self._starts[self._number % 2]
 
@@ -205,18 +206,22 @@ class Points:
 
         Rank 0 has a copy if any rank has: those that join come behind.
         """
-        start, told = self._starts[self._number % 2], None
+        room, told = self._number % 2, None
         if world.rank == 0:
+            start = self._starts[room]
             assert start.saved
             saved = dataclasses.replace(start.saved, parameters=np.empty(0), state={})
-            start = dataclasses.replace(start, saved=saved)
-            told = start, self._before, self.config, self.joins.started
-        start, *facts = world.broadcast(told)
-        self._before, self.config, self.joins.started = facts
-        if not self._has_copy:
-            self._starts[self._number % 2] = start
+            told = (
+                dataclasses.replace(start, saved=saved),
+                self._before,
+                self.config,
+                self.joins.started,
+            )
+        start, self._before, self.config, self.joins.started = world.broadcast(told)
+        if not self._sees[room]:
+            self._starts[room] = start
         # The other one is older, and its memory is wanted back.
-        self._starts[1 - self._number % 2] = resume.Start()
+        self._starts[1 - room], self._sees[1 - room] = resume.Start(), False
 
     def take(self, run: Run, copies: list[Snapshot], interval: int) -> int:
         """Make the next one; returns rank 0's ``interval``. Collective."""
@@ -231,10 +236,10 @@ class Points:
         self._starts[room] = dataclasses.replace(
             start, before=self._before, history=tuple(run.history)
         )
+        self._sees[room] = True
         # By MPI: a meeting in memory may have been ended by a loss.
         world.agree(None)
         self._number += 1
-        self._has_copy = True
         # The run began with a copy that may be in memory of ranks that were fewer.
         if run.start.saved:
             run.start = dataclasses.replace(run.start, saved=self._starts[room].saved)
