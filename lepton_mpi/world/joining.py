@@ -88,9 +88,12 @@ def merged_with_job(me: launcher.Joining) -> MPI.Intracomm:
 
     limit = Timer.calling("_exit", 1)
     limit.set(START_SECONDS + _LEFT_ALONE_SECONDS)
-    comm = MPI.Comm.Get_parent().Merge(high=True)
-    for _ in range(me.further):
-        comm = comm.Spawn("", maxprocs=1).Merge(high=False)
+    try:
+        comm = MPI.Comm.Get_parent().Merge(high=True)
+        for _ in range(me.further):
+            comm = comm.Spawn("", maxprocs=1).Merge(high=False)
+    except Exception:  # the others have died, or given up and say so
+        os._exit(1)
     limit.close()
     return comm
 
