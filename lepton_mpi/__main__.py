@@ -17,6 +17,7 @@ COMMANDS = {
     "prepare": "lepton_mpi.commands.prepare:COMMAND",
     "inspect": "lepton_mpi.commands.inspect:COMMAND",
     "train": "lepton_mpi.commands.train:COMMAND",
+    "join": "lepton_mpi.commands.join:COMMAND",
     "report": "lepton_mpi.commands.report:COMMAND",
     "evaluate": "lepton_mpi.commands.evaluate:COMMAND",
     "predict": "lepton_mpi.commands.predict:COMMAND",

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from lepton_mpi.control_groups import hierarchies, lines_of
 
@@ -23,6 +24,9 @@ _SIZE = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 _LOCAL_RANK = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
 _LOCAL_SIZE = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_TASKS_PER_NODE")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+# What the variables of ``Joining`` begin with. The launcher's own say of a rank that joins that it is the only one of a job.
+JOINS = "LEPTON_JOINS_"
 
 _PR_SET_PDEATHSIG = 1
 
@@ -38,19 +42,54 @@ def _first_number(environment: Mapping[str, str], names: tuple[str, ...], defaul
     return default
 
 
+class Joining(NamedTuple):
+    """A rank that joins a job which is running, see ``world/joining.py``.
+
+    Attributes
+    ----------
+    rank, size : int
+        In place of those that the launcher gave: no other process of the job has had this number.
+    further : int
+        Ranks that come behind it.
+    token : str
+        Of those that join together.
+    """
+
+    rank: int
+    size: int
+    further: int
+    token: str
+
+    def variables(self) -> dict[str, str]:
+        """Of its environment."""
+        return {f"{JOINS}{name.upper()}": str(value) for name, value in self._asdict().items()}
+
+
+def joining(environment: Mapping[str, str] = os.environ) -> Joining | None:
+    """What this process joins; None where it was started with its job."""
+    token = environment.get(f"{JOINS}TOKEN")
+    if token is None:
+        return None
+    numbers = [
+        _first_number(environment, (f"{JOINS}{name}",), 0) for name in ("RANK", "SIZE", "FURTHER")
+    ]
+    return Joining(numbers[0], numbers[1], numbers[2], token)
+
+
 def launched_rank(environment: Mapping[str, str] = os.environ) -> int:
     """Rank that the launcher gave this process; 0 without a launcher."""
-    return _first_number(environment, _RANK, 0)
+    return _first_number(environment, (f"{JOINS}RANK", *_RANK), 0)
 
 
 def launched_size(environment: Mapping[str, str] = os.environ) -> int:
     """Number of processes that the launcher started; 1 without a launcher."""
-    return _first_number(environment, _SIZE, 1)
+    return _first_number(environment, (f"{JOINS}SIZE", *_SIZE), 1)
 
 
 def launched_local_rank(environment: Mapping[str, str] = os.environ) -> int:
     """Number of this process among those of this job on this host; the job's where the launcher does not say."""
-    return _first_number(environment, _LOCAL_RANK, launched_rank(environment))
+    names = (f"{JOINS}RANK", *_LOCAL_RANK)
+    return _first_number(environment, names, launched_rank(environment))
 
 
 def is_launched(environment: Mapping[str, str] = os.environ) -> bool:
@@ -65,7 +104,8 @@ def tolerates_losses(environment: Mapping[str, str] = os.environ) -> bool:
 
 def launched_local_size(environment: Mapping[str, str] = os.environ) -> int:
     """Number of processes of this job on this host; the job's size where the launcher does not say."""
-    return _first_number(environment, _LOCAL_SIZE, launched_size(environment))
+    names = (f"{JOINS}SIZE", *_LOCAL_SIZE)
+    return _first_number(environment, names, launched_size(environment))
 
 
 def core_numbers() -> set[int]:

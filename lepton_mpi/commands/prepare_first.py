@@ -33,9 +33,13 @@ def options_for(config: Config) -> options.Options | None:
 
 
 def prepared(config: Config, chosen: options.Options, world: "World") -> Config:
-    """Write the file, and train on it instead. Collective. Raises LeptonError on every rank."""
+    """Write the file, and train on it instead; for ranks that join, the others have written it. Collective.
+
+    Raises LeptonError on every rank.
+    """
     from lepton_mpi.prepare import pipeline
 
-    pipeline.prepare(with_newest_checkpoint(chosen, world), world)
+    if not world.has_joined:
+        pipeline.prepare(with_newest_checkpoint(chosen, world), world)
     changes: dict[str, Any] = {"data": (chosen.output,), "prepare": None}
     return dataclasses.replace(config, **changes)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from lepton_mpi import fault_points
 from lepton_mpi.durable import replacing, temporary_name
 from lepton_mpi.errors import DataError
+from lepton_mpi.run import announcement
 from lepton_mpi.run.checkpoint import Checkpoint, verify, write_file
 from lepton_mpi.wording import one_line
 
@@ -74,6 +75,7 @@ def remove_leftovers(folder: Path) -> None:
     for pattern in ("step-*.h5.*.tmp", "step-*.tmp", "best.h5.*.tmp", "owner-*.tmp"):
         for left in folder.glob(pattern):
             left.unlink(missing_ok=True)
+    announcement.remove_leftovers(folder)
 
 
 def newest_first(folder: Path) -> list[Path]:

@@ -7,6 +7,9 @@
     4. they go on   as a run that is resumed on fewer ranks: ``build`` from that copy, in a world of their own. Micro-batches and slices are
                     shared out anew; the order of rows and of additions knows no ranks, so the bits are the same.
 
+Ranks that join (``joins.py``) come in the place of 2 and 3: behind an epoch, of which a copy is made, the ranks merge with them. A new rank has
+no copies of before, so those are made anew.
+
 Whoever dies in 2 to 4 is left out in the next round of the same. Before the first copy counts, the run begins anew. What was printed or
 recorded behind the copy may come twice. The interval of copies follows from what one takes, so that all take 2 % of the time.
 A rank that hangs or raises an error has not died: it ends the job, as without the option.
@@ -18,6 +21,7 @@ import dataclasses
 import gc
 import math
 from collections.abc import Callable
+from functools import partial
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,6 +30,7 @@ import numpy as np
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.run import memory_forecast, resume, snapshot
 from lepton_mpi.run.hook import QuietHook
+from lepton_mpi.run.joins import Joins, RanksJoin
 from lepton_mpi.run.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -54,36 +59,57 @@ class TrainsOnce(Protocol):
 
 def train(train_once: TrainsOnce, config: Config, world: World) -> dict[str, Any]:
     """A run to its end by the ranks that are left. Collective over ``world``, which becomes that of these ranks."""
-    with world.agreeing():
-        _check(world)
+    if not world.has_joined:
+        with world.agreeing():
+            _check(world)
     losses = world.losses
     assert losses is not None
     losses.is_awaited = True
-    points, begins_at = Points(config), None
-    while True:
-        try:
-            return train_once(config, begins_at, points.attach)
-        except Exception as error:
-            if not losses.explain(error):
-                raise
-        # Not in the block above: the error holds the run, whose memory is wanted back.
-        begins_at = _start_anew(world, losses, points)
-        config = config if begins_at.begins_again else points.config
+    points = Points(config)
+    # Taken out by whoever goes on from it, since it holds a copy of all vectors.
+    starts: list[Start | None] = [None]
+    if world.has_joined:
+        starts = [_start_anew(world, losses, points, lambda: None)]
+    try:
+        while True:
+            change = _without_lost(world, losses, points)
+            if starts[0] and not starts[0].begins_again:
+                config = points.config
+            try:
+                return train_once(config, starts.pop(), points.attach)
+            except RanksJoin as joined:
+                change = partial(world.grow, joined.comm)
+            except Exception as error:
+                if not losses.explain(error):
+                    raise
+            # Not in the blocks above: the error holds the run, whose memory is wanted back.
+            points.collect()
+            starts.append(_start_anew(world, losses, points, change))
+    finally:
+        points.joins.close()
 
 
-def _start_anew(world: World, losses: Losses, points: Points) -> Start:
-    """Where the ranks that are left go on, once they all know. Collective over them."""
-    points.noticed = losses.noticed
-    points.collect()
+def _start_anew(world: World, losses: Losses, points: Points, change: Callable[[], None]) -> Start:
+    """Where the ranks go on behind ``change`` of which there are, once they all know. Collective over them."""
+    points.noticed = 0.0
     while True:
-        ranks_before = world.size
-        lost = world.go_on()
-        points.lost.append((lost, ranks_before))
         try:
+            change()
             return points.newest(world)
         except Exception as error:
             if not losses.explain(error):
                 raise
+        change = _without_lost(world, losses, points)
+
+
+def _without_lost(world: World, losses: Losses, points: Points) -> Callable[[], None]:
+    """What leaves those that are lost behind."""
+
+    def go_on() -> None:
+        ranks_before, points.noticed = world.size, points.noticed or losses.noticed
+        points.lost.append((world.go_on(), ranks_before))
+
+    return go_on
 
 
 def _check(world: World) -> None:
@@ -123,6 +149,7 @@ class Points:
         What the last run held of memory, as was predicted; copies apart, which stay.
     config : Config
         With what the first run has taken from a checkpoint; what nobody has chosen follows from the data anew.
+    joins : Joins
     """
 
     def __init__(self, config: Config) -> None:
@@ -131,8 +158,9 @@ class Points:
         self._starts = [resume.Start(), resume.Start()]
         # Of the job's folder for checkpoints, which ranks that are lost have written to since.
         self._before: Before | None = None
-        # The newest copy that counts.
-        self._number = -1
+        # The newest copy that counts, and the rooms that this rank sees: one that joins sees none.
+        self._number, self._sees = -1, [False, False]
+        self.joins = Joins()
         self.noticed, self.lost = 0.0, list[tuple[list[int], int]]()
         self.run_bytes = self._gone_bytes = 0
 
@@ -154,6 +182,7 @@ class Points:
         self.run_bytes = memory_forecast.forecast(run).resident - copy_bytes
         if self._before is None:
             self._before = run.world.broadcast(run.folder.before if run.folder else None)
+        self.joins.attach(run)
         copies = [Snapshot(run, rooms) for rooms in self._rooms]
         run.hooks.insert(0, _Watch(self))
         run.hooks.append(_Copies(self, copies))
@@ -163,11 +192,36 @@ class Points:
 
         Collective.
         """
-        self._number = -world.least(-self._number)
-        if self._number >= 0:
-            return self._starts[self._number % 2]
-        self._rooms, self._before = [{}, {}], None
-        return resume.Start(begins_again=True)
+        is_seen = self._number >= 0 and self._sees[self._number % 2]
+        self._number = -world.least(-self._number if is_seen else 1)
+        if self._number < 0:
+            self._rooms, self._sees, self._before = [{}, {}], [False, False], None
+            return resume.Start(begins_again=True)
+        if not world.least(int(self._sees[self._number % 2])):
+            self._share(world)
+        return self._starts[self._number % 2]
+
+    def _share(self, world: World) -> None:
+        """Tell ranks that have joined what the others know; they need no vectors, which local rank 0 restores for all. Collective.
+
+        Rank 0 has a copy if any rank has: those that join come behind.
+        """
+        room, told = self._number % 2, None
+        if world.rank == 0:
+            start = self._starts[room]
+            assert start.saved
+            saved = dataclasses.replace(start.saved, parameters=np.empty(0), state={})
+            told = (
+                dataclasses.replace(start, saved=saved),
+                self._before,
+                self.config,
+                self.joins.started,
+            )
+        start, self._before, self.config, self.joins.started = world.broadcast(told)
+        if not self._sees[room]:
+            self._starts[room] = start
+        # The other one is older, and its memory is wanted back.
+        self._starts[1 - room], self._sees[1 - room] = resume.Start(), False
 
     def take(self, run: Run, copies: list[Snapshot], interval: int) -> int:
         """Make the next one; returns rank 0's ``interval``. Collective."""
@@ -182,9 +236,13 @@ class Points:
         self._starts[room] = dataclasses.replace(
             start, before=self._before, history=tuple(run.history)
         )
+        self._sees[room] = True
         # By MPI: a meeting in memory may have been ended by a loss.
         world.agree(None)
         self._number += 1
+        # The run began with a copy that may be in memory of ranks that were fewer.
+        if run.start.saved:
+            run.start = dataclasses.replace(run.start, saved=self._starts[room].saved)
         return interval
 
 
@@ -200,6 +258,7 @@ class _Watch(QuietHook):
         run.world.losses.check()
         if self._points.lost:
             self._say(run)
+        self._points.joins.say(run)
 
     def _say(self, run: Run) -> None:
         points, world = self._points, run.world
@@ -237,9 +296,14 @@ class _Copies(QuietHook):
             self._take(run)
 
     def after_epoch(self, run: Run) -> None:
-        """With what the hooks have made of the epoch."""
-        if self._left <= 0 and run.epoch < run.config.epoch_count:
+        """With what the hooks have made of the epoch; ranks may join behind it."""
+        if run.epoch == run.config.epoch_count or run.is_over:
+            return
+        ranks_join = self._points.joins.look(run)
+        if self._left <= 0 or ranks_join:
             self._take(run)
+        if ranks_join:
+            self._points.joins.start(run)
 
     def _take(self, run: Run) -> None:
         began = perf_counter()

@@ -122,6 +122,7 @@ def train(
             if config.find_learning_rate:
                 return rate_search.search(config, world, model, given)
             made = build(config, world, model, start, given, keeps_parameters)
+            start = None  # whose memory may be wanted back
             made.hooks += hooks
             try:
                 on_built(made)

@@ -3,16 +3,22 @@
 mpi4py ends MPI behind Python's own end, where nobody can stop it. So where ranks may be lost it is told not to, and ``_end`` does, which
 knows whether one was. A program that has imported mpi4py before this package has its MPI ended by it: then the process leaves at once, with
 the code of the last run.
+
+Where ranks have joined, MPI's end waits for them, or they for it, too. They and the others tell the launcher alone that they end: it takes a
+process that joined, and ends without a word, for one that failed.
 """
 
 import atexit
+import ctypes
 import os
+import re
 import sys
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 
-# What the last ``world.run`` has returned; whether ranks were lost.
-exit_code, has_lost = 0, False
+# What the last ``world.run`` has returned; whether ranks were lost; whether some have joined.
+exit_code, has_lost, has_grown = 0, False, False
 
 
 @cache
@@ -24,7 +30,9 @@ def watch_end(ends_mpi: bool) -> None:
 def _end(process_id: int, ends_mpi: bool) -> None:
     if os.getpid() != process_id:  # forked: MPI is not its own
         return
-    if not has_lost:
+    if has_grown:
+        _leave_launcher()
+    if not has_lost and not has_grown:
         if ends_mpi:
             from mpi4py import MPI
 
@@ -35,3 +43,10 @@ def _end(process_id: int, ends_mpi: bool) -> None:
             with suppress(OSError, ValueError, AttributeError):
                 stream.flush()
         os._exit(exit_code)
+
+
+def _leave_launcher() -> None:
+    """By PMIx, through which Open MPI speaks with it."""
+    with suppress(OSError, TypeError, AttributeError):
+        found = re.search(r"/\S*libpmix\.so\S*", Path("/proc/self/maps").read_text())
+        ctypes.CDLL(found[0]).PMIx_Finalize(None, ctypes.c_size_t(0))  # type: ignore[index]

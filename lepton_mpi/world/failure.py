@@ -28,15 +28,18 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
 from lepton_mpi import launcher, report_word
-from lepton_mpi.errors import RankError
+from lepton_mpi.errors import LeptonError, RankError
 from lepton_mpi.world.heartbeats import REPORT_LINES, innermost
 from lepton_mpi.world.launchers import end_launcher, launcher_of
 from lepton_mpi.world.timers import Timer
+
+if TYPE_CHECKING:
+    from lepton_mpi.world.world import World
 
 # Names a folder: each rank that fails leaves there all that it knows.
 REPORTS = "LEPTON_REPORTS"
@@ -221,6 +224,26 @@ def excerpt(trace: str, lines_max: int) -> list[str]:
     shown = innermost("\n".join(calls), lines_max - 2 - len(said))
     left_out = f"  … outer calls are left out; {REPORTS}=FOLDER keeps them"
     return [last[0], left_out, *shown, *said]
+
+
+def ended_by(error: BaseException, world: World) -> int | None:
+    """Of ``world.run``: the exit code where all ranks raised what ``function(world)`` raised; None where the excepthook is to end the job."""
+    if world.is_child:
+        end_child(error)
+    if isinstance(error, LeptonError):
+        if not error.agreed:
+            world.fail(f"lepton_mpi: rank {world.rank} of {world.size}: {error}", error.exit_code)
+        if world.rank == 0:
+            print(f"lepton_mpi: {error}", file=sys.stderr, flush=True)
+        world.close()
+        return error.exit_code
+    if isinstance(error, SystemExit):
+        # Of one rank: it would wait in MPI's end for the others, and they for it.
+        world.fail(
+            f"lepton_mpi: rank {world.rank} of {world.size} left by sys.exit({error.code!r})"
+        )
+    world.abandon()
+    return None
 
 
 def end_child(error: BaseException | None) -> NoReturn:

@@ -100,12 +100,13 @@ class Losses:
             self._flag = _flag(flag)
             self._flag[0] = self._flag[0] or int(self._has_lost.is_set())
 
-    def begin_anew(self) -> None:
-        """What was there belongs to ranks that are gone. The communicators are revoked, in any case."""
+    def begin_anew(self, kept: MPI.Comm | None = None) -> None:
+        """What was there belongs to ranks that are gone, or to a world that is. The communicators are revoked, in any case, but for ``kept``."""
         with self._lock:
             for comm in self._comms:
                 with suppress(Exception):
-                    comm.Revoke()
+                    if comm is not kept:
+                        comm.Revoke()
             self._comms, self._words = [], []
             self._flag = _flag(np.zeros(1, np.int64))
             self._has_lost.clear()

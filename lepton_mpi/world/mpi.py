@@ -84,7 +84,7 @@ def mpi_library() -> str:
 def check_launcher() -> None:
     """Raises LauncherError if the launcher belongs to another MPI, which starts ranks that do not see each other."""
     started, found = launcher.launched_size(), MPI.COMM_WORLD.size
-    if started > 1 and found == 1:
+    if started > 1 and found == 1 and launcher.joining() is None:
         raise LauncherError(
             f"the launcher started {started} processes, but {mpi_library()} sees each of them alone: "
             "mpirun or srun belongs to another MPI. Use the mpirun of the MPI that mpi4py loads "

@@ -28,7 +28,7 @@ _CARRIED_OUT = [page for page in PAGES if page.parts[-2] not in _NOT_CARRIED_OUT
 
 # Take minutes, another machine or a library that the tests do without; ``test_readme.py`` parses them.
 _NOT_HERE = re.compile(
-    r" tune$| doctor|prepare images|benchmarks\.|COMMAND|FILE|…|-m venv|--version|shards|text_gpt|words_| sweep|--sweep| chaos |generate runs|my_ddp|table_of_ends|--elastic"
+    r" tune$| doctor|prepare images|benchmarks\.|COMMAND|FILE|…|-m venv|--version|shards|text_gpt|words_| sweep|--sweep| chaos |generate runs|my_ddp|table_of_ends|--elastic| join runs"
 )
 
 

@@ -62,7 +62,9 @@ def _recovered(config, world, *hooks):
     for hook in hooks:
         _run(points.config if start else config, world, points, start, hook)
         start = points.newest(world)
-    return _run(points.config, world, points, start)
+    result = _run(points.config, world, points, start)
+    points.joins.close()
+    return result
 
 
 def _figures(history):

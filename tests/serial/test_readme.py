@@ -49,6 +49,7 @@ _LAUNCHERS = {
         "--bind-to": 1,
         "--oversubscribe": 0,
         "--with-ft": 1,
+        "--prtemca": 2,
         "--allow-run-as-root": 0,
     },
     "srun": {"--mpi=pmix": 0, "--mpi=list": 0},

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from lepton_mpi.options.config import Config
+from lepton_mpi.run.checkpoint import Checkpoint
 from lepton_mpi.run.elastic import Points, train
 from lepton_mpi.run.resume import Start
 from lepton_mpi.run.snapshot import Snapshot
+from lepton_mpi.vectors import Layout
 from lepton_mpi.world import shared_memory
 from lepton_mpi.world.losses import RankLostError
 from tests.serial.thread_ranks import on_ranks
@@ -114,7 +116,7 @@ def test_where_no_copy_counts_no_room_is_left():
     assert points.newest(world) == Start(begins_again=True)
     assert points._rooms == [{}, {}]
     points._rooms[1]["/parameters"] = np.ones(2)
-    points._number, points._starts[1] = 1, Start(step=7)
+    points._number, points._starts[1], points._sees[1] = 1, Start(step=7), True
     assert points.newest(world) == Start(step=7) and points._rooms[1]
 
 
@@ -134,6 +136,7 @@ def test_what_runs_that_are_gone_hold_is_bounded(monkeypatch):
     world = SimpleNamespace(
         losses=losses,
         host_count=1,
+        has_joined=False,
         size=9,
         agreeing=nullcontext,
         go_on=lambda: [1],
@@ -156,3 +159,52 @@ def test_what_runs_that_are_gone_hold_is_bounded(monkeypatch):
     finally:
         gc.enable()
     assert most == 2 and len(collections) == 2
+
+
+class _Talking(SimpleNamespace):
+    """Ranks that meet as threads, one value each."""
+
+    def least(self, value):
+        return min(self.world.allgather(value))
+
+    def broadcast(self, value):
+        return self.world.allgather(value)[0]
+
+
+def _points(starts: list[Start], number: int, sees: bool) -> Points:
+    points = Points(Config(epochs=number + 2))
+    points._number, points._starts, points._sees = number, starts, [sees, sees]
+    points.joins.started = 4
+    return points
+
+
+def _newest(numbers, world):
+    """Of ranks with these copies, None for one that joins: where each goes on, and what it holds."""
+    number, vectors = numbers[world.rank], np.arange(4.0)
+    nothing = (np.zeros(1), np.ones(1))
+    saved = Checkpoint(Layout({"w": (4,)}), vectors, {"moment": vectors}, nothing, {})
+    # A copy is there before all are known to have it.
+    starts = [Start(step=step, saved=saved) for step in (2, 3)]
+    points = Points(Config()) if number is None else _points(starts, number, True)
+    return points.newest(_Talking(world=world, rank=world.rank)), points
+
+
+@pytest.mark.parametrize("numbers", [(3, 3, None), (2, 3, None, None), (3, 2, None)])
+def test_a_rank_that_joins_learns_where_the_others_go_on(numbers):
+    """And their options, without their vectors. What others had beside the copy goes."""
+    found = on_ranks(len(numbers), lambda world: _newest(numbers, world))
+    for (start, points), number in zip(found, numbers, strict=True):
+        assert (points._number, points.joins.started, start.step) == (3, 4, 3)
+        assert points.config == found[0][1].config and points._starts[0] == Start()
+        assert start.saved.parameters.size == (0 if number is None else 4)
+        assert list(start.saved.state) == ([] if number is None else ["moment"])
+
+
+def test_ranks_that_joined_and_have_no_copy_yet_begin_again():
+    """If all others die before there is one of all; what they were told has no vectors."""
+
+    def rank(world):
+        points = _points([Start(step=4), Start(step=5)], 5, False)
+        return points.newest(_Talking(world=world, rank=world.rank))
+
+    assert on_ranks(2, rank) == [Start(begins_again=True)] * 2
