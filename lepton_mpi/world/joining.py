@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from lepton_mpi import launcher
 from lepton_mpi.processes import look_at
 from lepton_mpi.wording import one_line
+from lepton_mpi.world import exits
 from lepton_mpi.world.timers import Timer
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def start(group: RankGroup, count: int, number: int) -> MPI.Intracomm:
                 spawning.comm.Revoke()
     reasons = group.comm.allgather(reason)
     if not have_come:
+        exits.has_lost = True  # MPI's end would wait for the thread
         raise NotStartedError(next(filter(None, reasons)))
     assert spawning.merged is not None
     return spawning.merged
