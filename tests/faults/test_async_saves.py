@@ -65,6 +65,7 @@ def test_a_signal_while_a_file_is_written(tmp_path, undisturbed):
     assert _end(_job(tmp_path, 3)) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_no_training(tmp_path, undisturbed):
     """It is said once, in the middle of the run, and the exit code is 0 since the last checkpoint is there."""
     job = _job(tmp_path, 2, "checkpoint.before_rename@step=10:full")

@@ -98,6 +98,7 @@ def test_slurm_warns_puts_back_and_the_run_goes_on(tmp_path, start):
     assert epochs[0] + epochs[1] == list(range(1, epochs[1][-1] + 1))
 
 
+@pytest.mark.slow
 def test_pbs_is_warned_while_the_ranks_start(tmp_path, start):
     """A second after the job began: what came before there was anything to save is answered after the first steps."""
     words = ("--time", "1min", "--warn", "59s", "--launcher", "mpirun_of_pbs")

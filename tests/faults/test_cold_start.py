@@ -133,6 +133,7 @@ fit(epochs=1)
 """
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_while_it_compiles_ends_the_job(tmp_path):
     """At once, and in one line."""
     variables = {"LEPTON_CACHE_DIR": str(tmp_path / "cache"), "TMPDIR": str(tmp_path)}

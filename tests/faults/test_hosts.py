@@ -203,6 +203,7 @@ def test_what_a_communicator_sends_is_the_least_there_can_be(tmp_path):
         assert found[name] > 0.97 * bound, (name, found[name], bound)
 
 
+@pytest.mark.slow(but_every=3)
 @pytest.mark.parametrize("codec", ["int8", "topk:0.05", "powersgd:2"])
 def test_a_compressed_run_goes_on_with_its_residuals(tmp_path, codec):
     """On as many hosts with the bits of one that did not stop; on one host with what was left out."""
@@ -223,6 +224,7 @@ def test_a_compressed_run_goes_on_with_its_residuals(tmp_path, codec):
     assert "one host: nothing is compressed" in job.out
 
 
+@pytest.mark.slow(but_every=3)
 @pytest.mark.parametrize("codec", ["int8", "topk:0.01", "powersgd:8"])
 def test_what_is_counted_is_what_the_network_counts(tmp_path, codec):
     """Bytes that a host's interface sends in 10 steps, headers and all, are within 3 % of what the strategy says."""

@@ -74,7 +74,7 @@ def test_death_by_a_signal_is_noticed(tmp_path, action):
 _HOLDS_THE_LOCK = "ctypes.PyDLL(None).sleep(1000)"
 
 
-@pytest.mark.slow(but_every=2)
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [(2,), (0, 1, 2, 3)], ids=["one rank", "all ranks"])
 def test_a_hang_that_holds_the_interpreter_lock_is_shown(tmp_path, ranks):
     """No thread of such a rank can run: other ranks of its host report for it, and where there is none, the C library's timers."""

@@ -12,6 +12,7 @@ def _lines_of_ours(job: jobs.Ended) -> list[str]:
     return job.lines("lepton_mpi")
 
 
+@pytest.mark.slow
 def test_the_metrics_file_tells_the_whole_run(tmp_path):
     """A start, a line for each epoch and an end, with the names that users and tools rely on."""
     path = tmp_path / "metrics.jsonl"

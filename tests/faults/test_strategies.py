@@ -404,7 +404,7 @@ def _kill_over_hosts(folder: Path, name: str, seed: int, **more: Any) -> None:
     assert re.search(pattern + first, ended.stdout + ended.stderr), ended.stderr
 
 
-@pytest.mark.slow(but_every=8)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _OVER_HOSTS)
 @pytest.mark.parametrize("seed", range(_SEED, _SEED + max(1, _KILLS // 4)))
 def test_a_rank_that_is_killed_ends_the_job_on_both_hosts(tmp_path, name, seed):

@@ -45,6 +45,7 @@ class Slow(QuietHook):
 """
 
 
+@pytest.mark.slow
 def test_steps_that_take_longer_than_the_margin_are_warned_of_and_minded(tmp_path):
     """A step takes 1.5 s, 2 of them and the rest more than the second that was asked for."""
     (tmp_path / "slow.py").write_text(_SLOW)

@@ -31,6 +31,7 @@ def _steps(path, ranks) -> list[list[int]]:
     return [[each["args"]["step"] for each in slices if each["tid"] == rank + 1] for rank in ranks]
 
 
+@pytest.mark.slow(but_every=3)
 @pytest.mark.parametrize(
     ("what", "said"),
     [
@@ -50,6 +51,7 @@ def test_a_rank_that_fails_has_left_its_last_steps(tmp_path, what, said):
     assert [path.name for path in tmp_path.glob("*.tmp")] == []
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_by_a_signal_has_one(tmp_path):
     """Of exactly the last steps, on all ranks."""
     (tmp_path / "fails.py").write_text(_HOOK.format(what="os.kill(os.getpid(), signal.SIGUSR1)"))

@@ -51,6 +51,7 @@ def test_missing_file(tmp_path):
     assert "no such file" in line
 
 
+@pytest.mark.slow
 def test_text_file(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("1,2,3\n" * 100)
@@ -59,7 +60,7 @@ def test_text_file(tmp_path):
     assert "HDF5" in line
 
 
-@pytest.mark.slow(but_every=3)
+@pytest.mark.slow(but_every=5)
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -81,7 +82,7 @@ def test_wrong_rows(tmp_path, change, words):
         assert word in line
 
 
-@pytest.mark.slow(but_every=3)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "code", "expected"),
     [
@@ -123,6 +124,7 @@ def test_help_is_printed_once(tmp_path):
     assert job.out.count("--learning-rate") >= 1
 
 
+@pytest.mark.slow
 def test_metrics_in_a_folder_that_is_not_there(tmp_path):
     path = tmp_path / "none" / "metrics.jsonl"
     line = _only_line(jobs.run(3, *jobs.TRAIN, "--metrics", str(path), cwd=tmp_path), 4)
