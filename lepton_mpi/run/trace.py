@@ -138,9 +138,10 @@ class Trace(QuietHook):
 
     def _write_host(self) -> None:
         """What is known of the ranks of this host, while the job fails."""
-        world, now = self._world, monotonic()
+        world = self._world
+        # Its time after its phases: the other ranks go on meanwhile, and a phase must not begin behind the end of its step.
         tracks = [
-            Track(rank, world.host_index, self._phases(local), now)
+            Track(rank, world.host_index, self._phases(local), monotonic())
             for local, rank in enumerate(world.ranks_of_hosts[world.host_index])
         ]
         count = sum(len(track.phases) for track in tracks)
@@ -224,27 +225,31 @@ def _events(track: Track, clocks: Clocks, zero: float) -> Iterator[str]:
         yield f'{{"ph":"M",{ids},"name":"{kind}_name","args":{{"name":"{name}"}}}}'
     yield f'{{"ph":"M",{ids},"name":"thread_sort_index","args":{{"sort_index":{track.rank}}}}}'
 
-    def slice_of(name: str, kind: str, start: float, stop: float, more: str = "") -> str:
+    def slice_of(
+        name: str, kind: str, start: float, stop: float | None, more: str = ""
+    ) -> Iterator[str]:
+        """None where the length rounds to 0, since Perfetto draws such a slice within the next; but where the rank is now stays."""
         # Both ends by the same rounding, so that what follows each other does not overlap.
-        begin, end = (round(1e9 * (clocks.aligned(track.host, at) - zero)) for at in (start, stop))
-        times = f'"ts":{begin / 1e3:.3f},"dur":{max(0, end - begin) / 1e3:.3f}'
-        return f'{{"ph":"X",{ids},"name":"{name}","cat":"{kind}",{times}{more}}}'
+        ends = (start, track.stop if stop is None else stop)
+        begin, end = (round(1e9 * (clocks.aligned(track.host, at) - zero)) for at in ends)
+        if end > begin or stop is None:
+            times = f'"ts":{begin / 1e3:.3f},"dur":{max(0, end - begin) / 1e3:.3f}'
+            yield f'{{"ph":"X",{ids},"name":"{name}","cat":"{kind}",{times}{more}}}'
 
     made = -1
     for phases in _by_step(track.phases):
-        stop = track.stop if phases[-1].stop is None else phases[-1].stop
         step = phases[0].step
         # What comes behind an evaluation has the number of the step before, and is none of it.
         if phases[0].name in STEP_PHASES and step != made:
             made = step
-            yield slice_of(
-                f"step {step}", "step", phases[0].start, stop, f',"args":{{"step":{step}}}'
-            )
+            more = f',"args":{{"step":{step}}}'
+            yield from slice_of(f"step {step}", "step", phases[0].start, phases[-1].stop, more)
         for phase in phases:
-            end = track.stop if phase.stop is None else phase.stop
-            yield slice_of(phase.name, "phase", phase.start, end)
-            if waited := min(phase.waited, end - phase.start):
-                yield slice_of("waiting", "phase", phase.start, phase.start + waited)
+            yield from slice_of(phase.name, "phase", phase.start, phase.stop)
+            if phase.waited:
+                end = track.stop if phase.stop is None else phase.stop
+                waited = min(phase.waited, end - phase.start)
+                yield from slice_of("waiting", "phase", phase.start, phase.start + waited)
 
 
 def _by_step(phases: Sequence[Phase]) -> Iterator[list[Phase]]:

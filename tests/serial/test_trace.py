@@ -10,10 +10,10 @@ import pytest
 from lepton_mpi.errors import ConfigurationError, LauncherError
 from lepton_mpi.run import trace as traces
 from lepton_mpi.run.per_rank import STEP_PHASES
-from lepton_mpi.run.trace import Clocks, Track
+from lepton_mpi.run.trace import Clocks, Trace, Track
 from lepton_mpi.world import step_ring, watchdog
 from lepton_mpi.world.clock_offsets import Offset, aligned, best_of
-from lepton_mpi.world.heartbeats import PHASES
+from lepton_mpi.world.heartbeats import PHASES, Heartbeat
 from lepton_mpi.world.phase_ring import Phase, Recorder, phases_of
 from lepton_mpi.world.step_ring import StepRecorder
 from lepton_mpi.world.watchdog import PhaseClock
@@ -241,6 +241,8 @@ def check_format(trace: dict) -> None:
         slices.setdefault((event["pid"], event["tid"]), []).append((start, -stop, event["name"]))
     for of_thread in slices.values():
         assert of_thread == sorted(of_thread, key=lambda each: each[:2])
+        # Perfetto draws a slice of no length within the next; behind the last there is none.
+        assert all(-stop > start or start == of_thread[-1][0] for start, stop, _ in of_thread)
         stack: list[int] = []
         for start, minus_stop, name in of_thread:
             while stop_before := stack and stack[-1] <= start and stack.pop():
@@ -269,6 +271,58 @@ def test_all_ranks_are_on_one_axis():
     ]
     assert of_ranks[0][4][1:] == (0.5e6, 0.375e6) and of_ranks[0][-1][1:] == (3e6, 1e6)
     assert trace["clock_error_us"] == [0.0, 20.0]
+
+
+def test_phases_of_no_length_are_left_out():
+    """A clock may stand still; but where the rank is now is told."""
+    phases = [
+        Phase("input", 1, 9.0, 9.0),
+        Phase("compute", 1, 9.0, 10.0, 1e-10),
+        Phase("evaluation", 1, 10.0, 10.0),
+        Phase("input", 2, 10.0, 10.0),
+        Phase("compute", 3, 10.0, None),
+    ]
+    text = "".join(traces._lines([Track(0, 0, phases, 10.0)], Clocks([Offset()], [Offset()])))
+    trace = json.loads(text)
+    check_format(trace)
+    slices = [(e["name"], e["dur"]) for e in trace["traceEvents"] if e["ph"] == "X"]
+    assert slices == [("step 1", 1e6), ("compute", 1e6), ("step 3", 0.0), ("compute", 0.0)]
+
+
+def test_other_ranks_go_on_while_a_failing_one_writes(tmp_path, monkeypatch):
+    """What they begin meanwhile is within their steps, too."""
+    now = [100.0]
+
+    def later() -> float:
+        now[0] += 0.25
+        return now[0]
+
+    monkeypatch.setattr(traces, "monotonic", later)
+    ring = np.zeros((1, 64, 2))
+    recorder = Recorder(ring[0])
+    recorder.begin(later(), 5, PHASES.index("input"))
+
+    class World:
+        host_index, ranks_of_hosts = 0, ((0,),)
+        clock: "World"
+
+        def heartbeats(self) -> list[Heartbeat]:
+            # Another rank's, which has entered two phases since the host began to read.
+            for name in ("communication", "compute"):
+                recorder.begin(since := later(), 5, PHASES.index(name))
+            return [Heartbeat(5, PHASES.index(name), since)]
+
+    world = World()
+    world.clock = world
+    trace = object.__new__(Trace)
+    trace._world, trace._path, trace._steps = world, tmp_path / "t.json", 7
+    trace._ring, trace._steps_ring = ring, np.zeros((1, 9, step_ring.WORDS))
+    trace._begin = [Offset()]
+    trace._write_host()
+    written = json.loads((tmp_path / "t.json").read_text())
+    check_format(written)
+    names = [event["name"] for event in written["traceEvents"] if event["ph"] == "X"]
+    assert names == ["step 5", "input", "communication", "compute"]
 
 
 def test_phases_of_one_step_stand_together():
