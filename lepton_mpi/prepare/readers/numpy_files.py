@@ -1,6 +1,7 @@
 """NumPy's .npy and .npz. Nothing is unpickled: arrays of objects are refused."""
 
 import dataclasses
+import threading
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +24,10 @@ from lepton_mpi.prepare.readers.arrays import (
 from lepton_mpi.prepare.readers.columns import choose_roles, table_source
 from lepton_mpi.prepare.readers.inputs import Input
 from lepton_mpi.wording import one_line
+
+# NumPy reads the head of an array by a parser of Python that counts its depth for all threads together, and refuses a good file
+# where two of them read at once.
+_PARSING = threading.Lock()
 
 
 def open_numpy(inputs: tuple[Input, ...], options: Options, world) -> Source:
@@ -106,7 +111,8 @@ def _pairs_of(
     parts = []
     for split, (x_name, y_name) in pairs.items():
         try:
-            x, y = archive[x_name], archive[y_name] if y_name else None
+            with _PARSING:
+                x, y = archive[x_name], archive[y_name] if y_name else None
         except Exception as error:
             raise DataError(f"{given.path}: {x_name} or {y_name}: {_reason(error)}") from None
         check_features(f"{given.path}: {x_name}", x)
@@ -119,7 +125,8 @@ def _pairs_of(
 def _offered(archive, names: list[str], given: Input) -> Offered:
     """Names of classes; nothing where they cannot be read without running a program."""
     try:
-        return offered_among(names, archive)
+        with _PARSING:
+            return offered_among(names, archive)
     except Exception:  # of an array that is not wanted
         return NOTHING
 
@@ -140,7 +147,8 @@ def _matrix(given: Input, options: Options) -> Source:
 def _load(path: Path) -> np.ndarray:
     """Mapped, so that a block is read when it is wanted."""
     try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        with _PARSING:
+            loaded = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:
         raise DataError(f"{path}: not a NumPy array: {_reason(error)}") from None
     if not isinstance(loaded, np.ndarray):
@@ -157,7 +165,8 @@ def read_label_arrays(path: Path, options: Options) -> list[tuple[str, np.ndarra
         try:
             archive = np.load(raw, allow_pickle=False)
             pairs = find_pairs(list(archive.files), "", options.y, str(path))
-            return [(f": {name}", archive[name]) for _, name in pairs.values()]
+            with _PARSING:
+                return [(f": {name}", archive[name]) for _, name in pairs.values()]
         except LeptonError:
             raise
         except Exception as error:  # NumPy raises whatever a damaged file leads it to
