@@ -61,6 +61,9 @@ def test_new_ranks_are_found_and_ended():
         assert one.wait(10) == -9 and other.poll() is None
         assert one.pid not in joining._started("one")
         joining._end_all("one")  # its own child, which nobody has started now
+        end = time.monotonic() + 30
+        while joining._started("one") and time.monotonic() < end:
+            time.sleep(0.02)
         assert joining._started("one") == set()
     finally:
         _end(one)

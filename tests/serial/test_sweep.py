@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from lepton_mpi.__main__ import main
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options import sources
+from lepton_mpi.processes import look_at
 from lepton_mpi.sweeping.runs import SweepRun, toml_text
 from lepton_mpi.sweeping.search import Planned, read_plan
 from tests import pages
@@ -422,10 +423,13 @@ def _until(condition) -> None:
 
 
 def _is_alive(process_id: int) -> bool:
-    try:
-        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    found = look_at(process_id)
+    return found is not None and not found.has_ended
+
+
+def _is_stopped(process_id: int) -> bool:
+    found = look_at(process_id)
+    return found is not None and found.state == "T"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1, signal.SIGTERM])
@@ -446,6 +450,7 @@ def test_a_kill_ends_the_run_too_and_the_next_start_goes_on(trainer, tmp_path, m
     assert _is_alive(process_id)
     # One that does not end by itself holds its lock.
     os.kill(process_id, signal.SIGSTOP)
+    _until(lambda: _is_stopped(process_id))
     sweep.kill()
     sweep.communicate(timeout=30)
     assert SweepRun(read_plan("tune.toml").runs[1], Path("tune")).state == "running"
