@@ -49,7 +49,7 @@ def _end(folder: Path, ranks: int, run: str) -> dict:
     return end
 
 
-@pytest.mark.slow(but_every=7)
+@pytest.mark.slow(but_every=13)
 @pytest.mark.parametrize(
     ("run", "ranks"),
     [(run, ranks) for run in ("digits", "breast_cancer") for ranks in (2, 3, 5, 8)]

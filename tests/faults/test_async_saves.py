@@ -54,6 +54,7 @@ def test_kills_while_a_file_is_written_lose_no_step_that_was_saved(tmp_path, und
     assert [path.suffix for path in (tmp_path / "runs").iterdir()] == [".h5", ".h5"]
 
 
+@pytest.mark.slow
 def test_a_signal_while_a_file_is_written(tmp_path, undisturbed):
     """That file is finished, then the one of the step after which the ranks stop, and only then they say that it is saved."""
     stopped = _job(tmp_path, 2, "checkpoint.before_write@step=5:sleep=1, step@step=6:rank=1:term")

@@ -56,7 +56,7 @@ def targets(tmp_path) -> dict:
     return {"data": ["sums.h5"], "epochs": 1}
 
 
-@pytest.mark.slow(but_every=5)
+@pytest.mark.slow(but_every=15)
 @pytest.mark.parametrize(
     "options",
     [

@@ -57,7 +57,7 @@ def _train_until_cut(folder, rows, loader, model) -> jobs.Ended:
     return jobs.Ended(job.returncode, out, err, time.monotonic() - began)
 
 
-@pytest.mark.slow(but_every=3)
+@pytest.mark.slow(but_every=6)
 @pytest.mark.parametrize("number", range(_CUTS))
 @pytest.mark.parametrize(
     ("loader", "model"), [("mapped", "mlp"), ("mapped", "logistic"), ("streamed", "mlp")]

@@ -50,7 +50,7 @@ _SAID = {
 }
 
 
-@pytest.mark.slow(but_every=4)
+@pytest.mark.slow(but_every=6)
 @pytest.mark.parametrize("count", [500, 300_000], ids=["one piece", "several"])
 @pytest.mark.parametrize("how", _SAID)
 def test_ranks_that_sum_different_things(tmp_path, how, count):

@@ -69,7 +69,7 @@ def undisturbed(tmp_path_factory) -> list[str]:
     return _end(jobs.run(2, *_TRAIN, cwd=tmp_path_factory.mktemp("undisturbed")))
 
 
-@pytest.mark.slow(but_every=6)
+@pytest.mark.slow
 @needs_ulfm
 @pytest.mark.parametrize("point", _POINTS)
 @pytest.mark.parametrize("rank", [0, 2])

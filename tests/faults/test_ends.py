@@ -10,7 +10,7 @@ from tests.faults import ends
 _SHORT = r"SIGSEGV|SIGBUS|loops with|exception on one|launcher gets SIGKILL|out of memory|closed"
 
 
-@pytest.mark.slow(but_every=3)
+@pytest.mark.slow(but_every=7)
 @pytest.mark.skipif(
     "LEPTON_TEST_LAUNCH" in os.environ,
     reason="the script that starts the jobs makes an environment of its own",

@@ -96,6 +96,7 @@ def test_killed(tmp_path):
     assert not jobs.processes_with(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_stopped(tmp_path):
     job = _train_failing(tmp_path, "os.kill(os.getpid(), signal.SIGSTOP)", "--timeout", "3")
     assert job.code != 0, job.text

@@ -72,7 +72,7 @@ def test_one_rank_refuses_it_or_trains(tmp_path, secret, name):
     assert job.err.count("\n") == 1 and job.out == ""
 
 
-@pytest.mark.slow(but_every=3)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ON_RANKS)
 def test_three_ranks_refuse_it_together(tmp_path, secret, name):
     """One of them finds out, all of them end."""

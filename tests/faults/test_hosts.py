@@ -120,7 +120,7 @@ def test_vectors_are_summed_over_hosts(ranks_per_host):
     assert " passed" in said, said
 
 
-@pytest.mark.slow(but_every=2)
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks_per_host", [["2"], ["1", "2"]], ids=["two and two", "one and two"])
 def test_groups_over_hosts(ranks_per_host):
     """Groups on one host and over both, of ranks in another order than the hosts'."""
@@ -203,7 +203,7 @@ def test_what_a_communicator_sends_is_the_least_there_can_be(tmp_path):
         assert found[name] > 0.97 * bound, (name, found[name], bound)
 
 
-@pytest.mark.slow(but_every=3)
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["int8", "topk:0.05", "powersgd:2"])
 def test_a_compressed_run_goes_on_with_its_residuals(tmp_path, codec):
     """On as many hosts with the bits of one that did not stop; on one host with what was left out."""

@@ -48,7 +48,7 @@ def folder(tmp_path_factory):
     return made
 
 
-@pytest.mark.slow(but_every=4)
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "rank"), [("encoding", 0), ("encoding", 2), ("sending", 0), ("sending", 1)])  # fmt: skip
 def test_a_rank_that_is_killed_leaves_no_file(folder, place, rank):
     """The job names it, and a file that was there before stays as it was; the next run ends well."""

@@ -46,7 +46,7 @@ def _ranks(process_id: int, word: str) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.slow(but_every=10)
+@pytest.mark.slow(but_every=20)
 @pytest.mark.timeout(300)  # its own limits are 90 s for the start and 90 s for the end
 @pytest.mark.parametrize("number", range(_COUNT))
 def test_a_signal_at_a_random_time_leaves_a_checkpoint(tmp_path, number):

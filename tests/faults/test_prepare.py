@@ -29,7 +29,7 @@ _LEAST_ACCURACY = {
 }
 
 
-@pytest.mark.slow(but_every=6)
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(_LEAST_ACCURACY)))
 def test_from_raw_file_to_trained_model_in_two_commands(tmp_path, number):
     """As the page writes them; the models have learned."""

@@ -31,7 +31,7 @@ def _steps(path, ranks) -> list[list[int]]:
     return [[each["args"]["step"] for each in slices if each["tid"] == rank + 1] for rank in ranks]
 
 
-@pytest.mark.slow(but_every=3)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "said"),
     [
