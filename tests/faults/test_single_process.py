@@ -66,14 +66,15 @@ def test_what_it_starts_knows_nothing_of_that(tmp_path):
 _FAILED_START = """
 import os, sys, threading
 from lepton_mpi import report_word
-from lepton_mpi.world import world as made
+from lepton_mpi.world import watched_group as made
+from lepton_mpi.world.world import World
 import ctypes
 
 def held():
     address = ctypes.c_int64.from_address(report_word.place()).value
     return [len(os.listdir("/proc/self/fd")), address, sys.excepthook.__qualname__, threading.active_count()]
 
-made.World().close()  # MPI has begun, and kernels of the library are there
+World().close()  # MPI has begun, and kernels of the library are there
 before = held()
 
 def fails(*_):
@@ -83,11 +84,11 @@ for name in ("Stopping", "Watchdog", "HostLinks", "Failure", "CrashStacks"):
     usual = getattr(made, name)
     setattr(made, name, fails)
     try:
-        made.World()
+        World()
     except OSError:
         print(name, held() == before or (before, held()))
     setattr(made, name, usual)
-made.World().close()
+World().close()
 print(held() == before)
 """
 
