@@ -18,6 +18,7 @@ def _trained(world, capfd, **options):
     return result, capfd.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["digits", "breast_cancer"])
 def test_healthy_runs_get_no_advice(world, recipe, capfd):
     result, said = _trained(world, capfd, recipe=recipe)

@@ -97,6 +97,7 @@ def test_every_length(world, algorithm, mode):
         _check_numbered(world, algorithm, mode, count, "float32", "sum")
 
 
+@pytest.mark.slow(but_every=4)
 @ways
 def test_every_dtype_and_operation(world, algorithm, mode):
     for op in OPERATIONS:

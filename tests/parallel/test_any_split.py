@@ -22,6 +22,7 @@ from tests.split_runs import RUNS
 README = Path(__file__).parents[2] / "README.md"
 
 
+@pytest.mark.slow(but_every=3)
 @pytest.mark.parametrize("name", RUNS)
 def test_weights_have_the_bits_of_a_training_without_ranks(world, name):
     """Whatever the number of ranks: these tests run on 1, 2, 3 and 4."""

@@ -39,6 +39,7 @@ def _records(world, folder, event: str) -> list[dict]:
     return [r for r in map(json.loads, text.splitlines()) if r["event"] == event]
 
 
+@pytest.mark.slow(but_every=3)
 @pytest.mark.parametrize(
     "options",
     [
@@ -114,6 +115,7 @@ def test_points_of_faults_stay_where_shares_move(world, folder, monkeypatch):
             assert steps == list(range(1, last + 1)), point
 
 
+@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize("strategy", ["local", "gossip", "bounded", "elastic"])
 def test_workers_of_uneven_speed(world, folder, strategy):
     """The slow one makes its steps of fewer rows, so that nobody waits for it; every row of an epoch is used once."""

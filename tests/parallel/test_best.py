@@ -46,6 +46,7 @@ def test_the_best_epoch_is_that_of_the_metrics(world, folder):
         assert saved.attributes["epoch"] == result["best_epoch"]
 
 
+@pytest.mark.slow(but_every=5)
 @pytest.mark.parametrize("strategy", ["sync", "local", "elastic", "delayed", "bounded"])
 def test_parameters_are_put_back_with_every_strategy(world, folder, strategy):
     """Those of the file are what is tested and returned."""
@@ -59,6 +60,7 @@ def test_parameters_are_put_back_with_every_strategy(world, folder, strategy):
             assert (views[name] == array).all(), name
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_finds_the_same(world, folder):
     """It stops after five epochs, goes on in another folder, and has the end of one that did not stop."""
     words = {"early_stop": "4", "restore_best": True, "learning_rate": 0.01}

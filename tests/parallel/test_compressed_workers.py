@@ -173,6 +173,7 @@ class _Meetings:
         self._group.host_barrier()
 
 
+@pytest.mark.slow(but_every=6)
 @cases
 @codecs
 @several
@@ -196,6 +197,7 @@ def test_workers_end_with_the_same_bits_and_nothing_is_lost(
             assert strategy.facts()["compress"] == codec
 
 
+@pytest.mark.slow(but_every=5)
 @cases
 @pytest.mark.parametrize(("codec", "tolerance"), [("fp16", 2e-4), ("int8", 0.03), ("none", 0)])
 @several
@@ -230,6 +232,7 @@ def test_a_warm_up_is_a_run_without_a_codec(world, case, codec):
             assert np.abs(later[1] - later[0]).max() > 1e-6 and left.any()
 
 
+@pytest.mark.slow(but_every=5)
 @cases
 @codecs
 def test_a_run_that_goes_on_has_the_bits_of_one_that_did_not_stop(world, case, codec):
@@ -248,6 +251,7 @@ def test_a_run_that_goes_on_has_the_bits_of_one_that_did_not_stop(world, case, c
                 np.testing.assert_array_equal(ends[1][name], vector, err_msg=name)
 
 
+@pytest.mark.slow(but_every=5)
 @cases
 @codecs
 def test_residuals_of_other_hosts_are_kept(world, case, codec):
@@ -311,6 +315,7 @@ def test_a_host_with_fragments_is_synchronous_inside(world, codec):
             np.testing.assert_allclose(found, sync, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.slow(but_every=5)
 @pytest.mark.parametrize("codec", [*_CODECS, "auto:int4"])
 @several
 def test_delayed_sums_are_compressed(world, codec, placement):

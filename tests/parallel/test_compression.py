@@ -115,6 +115,7 @@ def _train(strategy, first: int, stop: int, slow_rank: int = -1, rank: int = 0) 
     strategy.finish()
 
 
+@pytest.mark.slow(but_every=3)
 @codecs
 @several
 def test_steps_do_not_depend_on_who_is_slow(world, text, placement):
@@ -136,6 +137,7 @@ def test_steps_do_not_depend_on_who_is_slow(world, text, placement):
             assert str(strategy).endswith(f"between hosts {text}")
 
 
+@pytest.mark.slow(but_every=3)
 @codecs
 @several
 def test_a_warm_up_is_a_run_without_a_codec(world, text, placement):
@@ -169,6 +171,7 @@ def test_a_warm_up_is_a_run_without_a_codec(world, text, placement):
             assert any(each.any() for each in residuals_of(warm._compression.state))
 
 
+@pytest.mark.slow(but_every=3)
 @codecs
 @pytest.mark.parametrize("clip_norm", [math.inf, 1.0])
 def test_a_run_that_goes_on_has_the_bits_of_one_that_did_not_stop(world, text, clip_norm):

@@ -288,6 +288,7 @@ def _use_groups(world, times: int) -> list[str]:
     return wrong
 
 
+@pytest.mark.slow
 def test_200_groups_leave_nothing(world):
     """As many open files, threads, communicators and as much memory as before."""
     wrong = _use_groups(world, 20)

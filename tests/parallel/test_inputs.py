@@ -122,6 +122,7 @@ def test_the_line_of_an_epoch(world, text, capsys):
             assert " nats per token, " in said and " bits per byte, " in said
 
 
+@pytest.mark.slow
 def test_a_resumed_text_ends_like_one_that_never_stopped(world, text, folder):
     """From the middle of an epoch; and on another text of the same length it does not go on."""
     config = _config(text, checkpoint=str(folder / "runs"), checkpoint_steps=4, epochs=2)

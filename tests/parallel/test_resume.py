@@ -144,7 +144,7 @@ def _stops(run: str) -> tuple[int, ...]:
 # -- the same end ------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow(but_every=2)
+@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize("name", _RUNS)
 def test_a_run_that_goes_on_ends_like_one_that_was_not_stopped(
     world, images, folder, all_kept, name
@@ -164,6 +164,7 @@ def test_a_run_that_goes_on_ends_like_one_that_was_not_stopped(
             assert [*run[1]] == [*range(1 + stop // _STEPS, 3)]
 
 
+@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize(
     ("strategy", "own"),
     [
@@ -500,6 +501,7 @@ def test_places_that_no_run_has_stopped_at(world, images, folder, attributes, wo
 # -- augmentation ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_augmented_rows_are_the_same_however_they_are_loaded(world, images, folder):
     """Copied from chunks, mapped from one piece, or streamed; it changes the weights, by each of its words."""
     apart = _written(world, folder / "chunks.h5", _ROWS, chunks=(7, 6, 6))

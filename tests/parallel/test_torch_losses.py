@@ -66,6 +66,7 @@ def _losses(world, run: Run, path, allreduce: str) -> np.ndarray:
     return world.sum(mine) / BATCH
 
 
+@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize("allreduce", ["auto", "mpi"])
 @pytest.mark.parametrize("run", RUNS, ids=str)
 def test_the_loss_curve_is_that_of_torch(world, rows_file, run, allreduce):

@@ -256,6 +256,7 @@ def test_buckets_do_not_change_the_bits(world):
 # -- odd sizes ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize("micro_batch", [0, 1, 2, 100])
 @pytest.mark.parametrize("batch", [1, 2, 3, 7, 23, 1000])
 def test_batches_below_and_beside_the_number_of_ranks(world, few_rows, batch, micro_batch):
