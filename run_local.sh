@@ -11,7 +11,7 @@ usage: run_local.sh [VERB]
 
   (no verb)               set up, then train on 8 ranks on the embedded digits
   train [OPTIONS]         the same with options of lepton_mpi.train; `train --help` lists them
-  test [PYTEST OPTIONS]   the tests, in some 10 minutes: serial, faults, then on 2, 1, 3 and 4 ranks
+  test [PYTEST OPTIONS]   the tests, in some 12 minutes: serial, faults, then on 2, 1, 3 and 4 ranks
   test-all [OPTIONS]      with the slow tests, and those on ranks on every one of these numbers
   test-torch [OPTIONS]    the tests that need torch, in an environment of their own (.venv-torch; 2 GB)
   mpi N COMMAND ...       COMMAND on N ranks, with the flags and settings this MPI and machine need
