@@ -83,16 +83,20 @@ class HelpedWork(CallWork):
         super().__init__(tensors)
         self._is_done = threading.Event()
         self._error: BaseException | None = None
-        self._future: torch.futures.Future[list[Tensor]] = torch.futures.Future()
+        # Not by set_exception: it gives C++, DDP's reducer among it, the exception as a value, of which that makes a tensor.
+        self._ended: torch.futures.Future[None] = torch.futures.Future()
+        self._future = self._ended.then(self._outcome)
+
+    def _outcome(self, _: Any) -> list[Tensor]:
+        if self._error is not None:
+            raise self._error
+        return self._tensors
 
     def finish(self, error: BaseException | None) -> None:
         """The call has ended; called once, by the helper."""
         self._error = error
         self._is_done.set()
-        if error is None:
-            self._future.set_result(self._tensors)
-        else:
-            self._future.set_exception(error)
+        self._ended.set_result(None)
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Until the call has ended; RuntimeError after ``timeout``, if it is above 0, and whatever the call raised."""
