@@ -5,7 +5,7 @@
 
 The line behind the first line of dashes or equals signs says whether it is a banner. Everything else passes as it comes, also parts of lines,
 but zeros: Open MPI prints some behind its banners. Banners are kept to the end of the job, and shown if no report of ours that ends a job
-(``lepton_mpi: …``, but ``lepton_mpi: warning: …``) has come by then: a job that dies without one is explained by its launcher.
+(``lepton_mpi: …`` or, of a command, ``lepton_mpi train: …``, but ``lepton_mpi: warning: …``) has come by then: a job that dies without one is explained by its launcher.
 Needs the standard library alone.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 
-_OURS = b"lepton_mpi:"
+_OURS = re.compile(rb"lepton_mpi( [a-z-]+)?: ")
 # A job goes on behind these (``wording.WARNING``).
 _WARNING = b"lepton_mpi: warning: "
 # A rank has died, or hangs: reports that end a job with exit code 5. Of launchers some have that code then, others 128 + the signal's
@@ -92,7 +92,7 @@ class Filter:
             return line
         if len(self._block) == 1 and not text.startswith(_BANNERS):
             return self._plain(*self._taken_block()) + self._of_line(line)
-        if self._block and text.startswith(_OURS):  # of a rank, between the lines of the launcher
+        if self._block and _OURS.match(text):  # of a rank, between the lines of the launcher
             return self._keep(*self._taken_block()) + self._of_line(line)
         if self._block:
             self._block.append(line)
@@ -128,8 +128,8 @@ class Filter:
     def _note(self, part: bytes) -> None:
         """A part of the present line is shown."""
         self._begin = (self._begin + part)[:_BEGIN_BYTES]
-        is_report = self._begin.startswith(_OURS) and not _may_begin(self._begin, (_WARNING,))
-        self.has_report = self.has_report or is_report
+        is_report = _OURS.match(self._begin) and not _may_begin(self._begin, (_WARNING,))
+        self.has_report = self.has_report or bool(is_report)
         self.has_death = self.has_death or _DEATH.match(self._begin) is not None
         self._is_after_banner = False
 

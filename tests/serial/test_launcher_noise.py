@@ -48,11 +48,13 @@ def _shown(content: bytes, size: int, is_explained: bool | None = None) -> bytes
     [_OPEN_MPI, _ABORT, _MPICH.lstrip(), _OF_RANKS],
     ids=["Open MPI", "abort", "MPICH", "ranks"],
 )
-def test_a_report_makes_banners_superfluous(banner, size):
-    """Before it and behind it: a launcher may be faster than a rank."""
-    assert _shown(_REPORT + banner, size) == _REPORT
-    assert _shown(b"\0" + _REPORT + b"\0" + banner, size) == _REPORT
-    assert _shown(banner + _REPORT, size) == _REPORT
+@pytest.mark.parametrize("of", [b"", b" explain-model"], ids=["job", "command"])
+def test_a_report_makes_banners_superfluous(banner, size, of):
+    """Before it and behind it: a launcher may be faster than a rank; also that of a command."""
+    report = _REPORT.replace(b"lepton_mpi:", b"lepton_mpi" + of + b":")
+    assert _shown(report + banner, size) == report
+    assert _shown(b"\0" + report + b"\0" + banner, size) == report
+    assert _shown(banner + report, size) == report
     assert _shown(banner, size, is_explained=True) == b""
 
 
@@ -75,6 +77,7 @@ def test_without_a_report_all_of_it_is_shown(banner, size):
         _OTHER,
         b"--- a title ---\n\n",
         _DASHES + b"never closed\n",
+        b"lepton_mpi",
     ],
 )
 def test_what_is_no_banner_passes(content, size):
