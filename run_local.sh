@@ -35,7 +35,7 @@ examples:
   ./run_local.sh train --recipe breast_cancer --epochs 20
   LEPTON_MPI=mpich LEPTON_RANKS=3 ./run_local.sh train
   ./run_local.sh mpi 4 python my_training.py
-  ./run_local.sh test -k ring
+  ./run_local.sh test-all -k ring
 
 exit codes: 0 ok, 1 a test or check failed, 2 usage, 4 environment;
 otherwise that of the command that was run

@@ -4,8 +4,9 @@ One plain process collects ``serial`` and ``faults``; a process that mpirun star
 collects ``parallel`` only. ``mpirun -n 1 python -m pytest tests/parallel`` names the folder and gets it.
 """
 
+import math
 import os
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 from zlib import crc32
 
@@ -50,9 +51,9 @@ def _named(config: pytest.Config, floor: str) -> bool:
     return any(path.resolve().is_relative_to(folder) for path in paths)
 
 
-# Of seven equal parts of the parallel floor, those that --quick runs on so many ranks.
-# Together all of them: 2, 3 and 4 ranks have most to show.
-_QUICK_PARTS = {1: (0,), 2: (1, 2), 3: (3, 4), 4: (5, 6)}
+# Of seven equal parts of the parallel floor, those that --quick runs on so many ranks. Each is run on two ranks at least, since what
+# needs several is skipped on one.
+_QUICK_PARTS = {1: (0,), 2: (0, 1, 2), 3: (3, 4), 4: (5, 6)}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -60,15 +61,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--quick",
         action="store_true",
-        help="leave out what is marked slow; of tests on ranks take this number's part, so that runs on 1, 2, 3 and 4 ranks together have each test once",
+        help="leave out what is marked slow; of tests on ranks take this number's part, so that runs on 1, 2, 3 and 4 ranks together have each test",
     )
 
 
-def _is_quick(item: pytest.Item, variant: int) -> bool:
+def _is_quick(item: pytest.Item, variant: int, variants: int) -> bool:
     slow = item.get_closest_marker("slow")
     if slow is None:
         return True
-    return "but_every" in slow.kwargs and variant % slow.kwargs["but_every"] == 0
+    return "but_every" in slow.kwargs and variant < math.ceil(variants / slow.kwargs["but_every"])
+
+
+def _shuffled(variants: list[pytest.Item]) -> list[pytest.Item]:
+    """By their names: in the order of collection every Nth may have the same value of a parameter."""
+    return sorted(variants, key=lambda item: crc32(item.nodeid[::-1].encode()))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -76,18 +82,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not config.getoption("--quick"):
         return
     parts = _QUICK_PARTS.get(launcher.launched_size(), range(7))
-    taken, left_out = [], []
-    variants: Counter[str] = Counter()
+    functions: defaultdict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        function = item.nodeid.partition("[")[0]
+        functions[item.nodeid.partition("[")[0]].append(item)
+    quick = {
+        item
+        for variants in functions.values()
+        for number, item in enumerate(_shuffled(variants) if len(variants) > 4 else variants)
+        if _is_quick(item, number, len(variants))
+    }
+    taken, left_out = [], []
+    for item in items:
         # Of the name, so that a new test moves no other, and variants are spread.
         is_here = (
             not item.path.is_relative_to(_TESTS / "parallel")
             or crc32(item.nodeid.encode()) % 7 in parts
         )
-        is_taken = is_here and _is_quick(item, variants[function])
-        variants[function] += 1
-        (taken if is_taken else left_out).append(item)
+        (taken if is_here and item in quick else left_out).append(item)
     items[:] = taken
     config.hook.pytest_deselected(items=left_out)
 

@@ -1,7 +1,6 @@
 """Plain processes as ranks, for peers that need no messages: they wait for each other, and tell each other numbers."""
 
 import multiprocessing
-import os
 import pickle
 import sys
 import tempfile
@@ -63,7 +62,9 @@ def run_on_plain_ranks(size: int, function: Callable[[PlainRanks, Any], None], o
 
 
 def _run(rank: int, size: int, meeting: Barrier, folder: str, function, options) -> None:
-    end_with_parent(os.getppid())()
+    parent = multiprocessing.parent_process()
+    assert parent is not None and parent.pid
+    end_with_parent(parent.pid)()
     try:
         function(PlainRanks(rank, size, meeting, Path(folder)), options)
     except Exception as error:

@@ -1,7 +1,6 @@
 """Plain processes as ranks of torch.distributed over gloo. Runs where there is torch and need not be MPI."""
 
 import multiprocessing
-import os
 import tempfile
 from collections.abc import Callable
 from datetime import timedelta
@@ -43,7 +42,9 @@ def _run_rank(
     meeting_file: str,
 ) -> None:
     """One rank's whole life."""
-    end_with_parent(os.getppid())()
+    parent = multiprocessing.parent_process()
+    assert parent is not None and parent.pid
+    end_with_parent(parent.pid)()
     torch.set_num_threads(threads)
     if ranks > 1:
         dist.init_process_group(

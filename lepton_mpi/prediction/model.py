@@ -24,7 +24,7 @@ from lepton_mpi.prediction.prepared import PreparedRows
 from lepton_mpi.prediction.subject import Subject, open_subject
 from lepton_mpi.prepare.passes import Blocks
 from lepton_mpi.prepare.readers import Block
-from lepton_mpi.run.trained import find_silently, load_trained
+from lepton_mpi.run.trained import find_silently, load_found
 from lepton_mpi.world.alone import Alone
 
 Place = str | os.PathLike[str]
@@ -205,7 +205,7 @@ class TrainedModel:
     def _of_file(self, predictor: Predictor, name: str) -> Iterator[list[np.ndarray]]:
         world: Any = Alone()
         if sources.are_prepared((name,), world):
-            found = load_trained(self.path, name, world, self._model_name)
+            found = load_found(self.path, name, world, self._model_name)
             own = Predictor(found, predictor.wanted)
             rows = PreparedRows(found.data, "all")
             for chunk in rows.chunks:

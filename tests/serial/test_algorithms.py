@@ -620,7 +620,6 @@ def _tree_sum(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0]
 
 
-@pytest.mark.slow(but_every=3)
 @few_ranks
 @every_allreduce
 def test_all_ranks_get_the_same_bits(algorithm, world_size):

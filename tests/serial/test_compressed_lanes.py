@@ -235,7 +235,6 @@ def test_bytes_sent_are_those_of_the_formula(text, hosts):
         assert sent == expected
 
 
-@pytest.mark.slow(but_every=5)
 @codecs
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_no_number_on_one_host_is_none_on_all(text, value, monkeypatch):

@@ -209,7 +209,6 @@ def _first_step(model) -> None:
 # -- updates -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow(but_every=5)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", names.OPTIMIZERS)
 def test_no_rule_touches_what_is_frozen(name, dtype):

@@ -81,7 +81,6 @@ def test_the_first_process_says_its_code(tmp_path):
     assert report_word.code_of(int(np.fromfile(tmp_path / "word", np.int64)[0])) == 3
 
 
-@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize(
     "action",
     [

@@ -209,7 +209,6 @@ def test_runs_stand_side_by_side(tmp_path):
     assert len(marked) == 1
 
 
-@pytest.mark.slow(but_every=4)
 @pytest.mark.parametrize("ranks", [1, 32, 33, 1000])
 def test_many_ranks_have_bars_for_some(tmp_path, ranks):
     """The slowest and the fastest of them."""

@@ -95,7 +95,6 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(training_order, "_BLOCK_BYTES_MIN", 1)
 
 
-@pytest.mark.slow(but_every=5)
 @pytest.mark.parametrize("dtype", ["u1", "u2", "i4", "i8", ">u2"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("order", ["full", "blocks"])
