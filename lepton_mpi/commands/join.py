@@ -86,11 +86,15 @@ def _check(folder: Path, ranks: int) -> None:
 
 def _answer(folder: Path, request: Request) -> str:
     """What the run says. Raises LauncherError if it does not take the ranks, and OSError."""
-    from lepton_mpi.run import announcement
+    from lepton_mpi.run import announcement, folder_lock
 
     last_seen = time.monotonic()
     while True:
-        is_there = announcement.invitation(folder) is not None
+        owner = folder_lock.owner_of(folder)
+        # An heir has the folder long before it trains.
+        is_there = announcement.invitation(folder) is not None or (
+            owner is not None and owner.is_alive() is not False
+        )
         if said := announcement.answer_to(folder, request):
             if said.is_well:
                 return said.text

@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from lepton_mpi.errors import ConfigurationError
-from lepton_mpi.run.folder_lock import Owner
+from lepton_mpi.run.folder_lock import Owner, make_once
 
 _INVITATION, _REQUEST = "elastic.json", "joining.json"
 # Answers that nobody has read so long are left over from askers that were killed.
 _UNREAD_SECONDS = 60.0
+# Requests of others that go while this one comes.
+_TRIES = 10
 
 
 @dataclass(frozen=True)
@@ -84,26 +86,21 @@ def announce(folder: Path, ranks: int) -> Request:
     """Ask for so many. Raises ConfigurationError if somebody else does, and OSError."""
     owner = Owner.here()
     path = folder / _REQUEST
-    while True:
-        temporary = _write(folder, owner.token, {**dataclasses.asdict(owner), "ranks": ranks})
-        try:
-            os.link(temporary, path)
+    text = json.dumps({**dataclasses.asdict(owner), "ranks": ranks}).encode()
+    for _ in range(_TRIES):
+        if make_once(_temporary(folder, owner.token), path, text):
             return Request(owner, ranks)
-        except FileExistsError:
-            if other := waiting(folder):
-                raise ConfigurationError(
-                    f"{folder}: expected nobody else who asks for ranks, got {other.owner}; wait until the run has taken those"
-                ) from None
-        except FileNotFoundError:  # a run that began has taken it for what a killed one left
-            continue
-        finally:
-            temporary.unlink(missing_ok=True)
+        if other := waiting(folder):
+            raise ConfigurationError(
+                f"{folder}: expected nobody else who asks for ranks, got {other.owner}; wait until the run has taken those"
+            )
+    raise ConfigurationError(f"{path}: whoever wrote it is gone, and it cannot be removed")
 
 
 def waiting(folder: Path) -> Request | None:
     """The request that the run has not taken, of a process that lives; removes that of one that is gone."""
     path = folder / _REQUEST
-    if not path.exists():
+    if not os.path.exists(path):  # as well where the file server does not answer for a moment
         return None
     values, owner = _read(path)
     ranks = _number(values, "ranks")
@@ -158,9 +155,13 @@ def _answer_path(folder: Path, request: Request) -> Path:
     return folder / f"joining-{request.owner.token}.json"
 
 
+def _temporary(folder: Path, token: str) -> Path:
+    return folder / f"joining-{token}.tmp"
+
+
 def _write(folder: Path, token: str, values: Mapping[str, Any]) -> Path:
     """A file of its own name, which is given its own afterwards."""
-    path = folder / f"joining-{token}.tmp"
+    path = _temporary(folder, token)
     path.write_text(json.dumps(values), encoding="utf-8")
     return path
 

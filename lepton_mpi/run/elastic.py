@@ -107,7 +107,8 @@ def _without_lost(world: World, losses: Losses, points: Points) -> Callable[[], 
 
     def go_on() -> None:
         ranks_before, points.noticed = world.size, points.noticed or losses.noticed
-        points.lost.append((world.go_on(), ranks_before))
+        if lost := world.go_on():  # not of a new rank that nobody has known yet
+            points.lost.append((lost, ranks_before))
 
     return go_on
 

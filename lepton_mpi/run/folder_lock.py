@@ -212,28 +212,32 @@ class FolderLock:
     def _make(self, path: Path) -> bool:
         """Write the lock under a name that nobody has; False if somebody has it."""
         text = json.dumps(dataclasses.asdict(self._own)).encode()
-        temporary = self.folder / f"owner-{self.token}.tmp"
+        return make_once(self.folder / f"owner-{self.token}.tmp", path, text)
+
+
+def make_once(temporary: Path, path: Path, text: bytes) -> bool:
+    """Write a file, whole at once, under a name that nobody has; False if somebody has it. ``temporary`` is a name of this process alone."""
+    try:
+        _write(temporary, text, os.O_TRUNC)
         try:
-            _write(temporary, text, os.O_TRUNC)
+            os.link(temporary, path)
+        except FileExistsError:
+            # A file server may have carried a link out whose answer was lost.
+            with suppress(FileNotFoundError):
+                return temporary.stat().st_nlink == 2
+            return False
+        except FileNotFoundError:
+            return False  # the owner has taken it for what a killed run has left
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
             try:
-                os.link(temporary, path)
+                _write(path, text, os.O_EXCL)
             except FileExistsError:
-                # A file server may have carried a link out whose answer was lost.
-                with suppress(FileNotFoundError):
-                    return temporary.stat().st_nlink == 2
                 return False
-            except FileNotFoundError:
-                return False  # the owner has taken it for what a killed run has left
-            except OSError as error:
-                if error.errno not in _NO_LINKS:
-                    raise
-                try:
-                    _write(path, text, os.O_EXCL)
-                except FileExistsError:
-                    return False
-            return True
-        finally:
-            temporary.unlink(missing_ok=True)
+        return True
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def owner_of(folder: Path) -> Owner | None:

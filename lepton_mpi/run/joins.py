@@ -57,10 +57,13 @@ class Joins:
         self._coming: _Coming | None = None
 
     def attach(self, run: Run) -> None:
-        """A run begins: say that ranks may join it, if it has a folder where they can be asked for."""
+        """A run begins: say that ranks may join it, if it has a folder where they can be asked for.
+
+        They join in the first world of their program, so not if this is another one.
+        """
         self.started = max(self.started, run.world.size)
         self._folder = run.folder.path if run.folder else None
-        if self._folder:
+        if self._folder and run.world.is_first:
             with suppress(OSError):
                 announcement.invite(self._folder, run.world.size, rank_bytes(run))
 

@@ -17,8 +17,8 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-# What the last ``world.run`` has returned; whether ranks were lost; whether some have joined.
-exit_code, has_lost, has_grown = 0, False, False
+# What the last ``world.run`` has returned; whether a world has begun; whether ranks were lost; whether some have joined.
+exit_code, has_begun, has_lost, has_grown = 0, False, False, False
 
 
 @cache

@@ -73,6 +73,7 @@ def start(group: RankGroup, count: int, number: int) -> MPI.Intracomm:
         have_come = bool(group.comm.Agree(int(not reason)))
     finally:
         if not have_come:
+            spawning.is_given_up = True
             _end_all(token)
             with suppress(Exception):  # the thread, where it waits for other ranks
                 spawning.comm.Revoke()
@@ -84,19 +85,23 @@ def start(group: RankGroup, count: int, number: int) -> MPI.Intracomm:
     return spawning.merged
 
 
+def limited_start() -> Timer:
+    """For a new rank, before MPI begins, which hangs where the others have given up: ends the process unless the timer is closed."""
+    limit = Timer.calling("_exit", 1)
+    limit.set(START_SECONDS + _LEFT_ALONE_SECONDS)
+    return limit
+
+
 def merged_with_job(me: launcher.Joining) -> MPI.Intracomm:
     """For a new rank: the communicator of all, once those that come behind it are there, too."""
     from lepton_mpi.world.mpi import MPI
 
-    limit = Timer.calling("_exit", 1)
-    limit.set(START_SECONDS + _LEFT_ALONE_SECONDS)
     try:
         comm = MPI.Comm.Get_parent().Merge(high=True)
         for _ in range(me.further):
             comm = comm.Spawn("", maxprocs=1).Merge(high=False)
     except Exception:  # the others have died, or given up and say so
         os._exit(1)
-    limit.close()
     return comm
 
 
@@ -110,23 +115,29 @@ class _Spawning:
         All ranks, if they have come; else ``error`` may say why not.
     merged_count : int
         Those that have come.
+    is_given_up : bool
+        Set by whoever waits no longer: no more are started.
     """
 
     def __init__(self, comm: MPI.Intracomm, ranks: list[launcher.Joining]) -> None:
         self.comm, self._ranks = comm, ranks
         self.is_over, self.error, self.merged_count = threading.Event(), "", 0
         self.merged: MPI.Intracomm | None = None
+        self.is_given_up = False
         threading.Thread(target=self._work, name="lepton_mpi spawning", daemon=True).start()
 
     def _work(self) -> None:
         comm = self.comm
         try:
             for each in self._ranks:
+                if self.is_given_up:
+                    break
                 words = sys.orig_argv[1:]
                 new = comm.Spawn(sys.executable, words, maxprocs=1, info=_info(each))
                 comm = new.Merge(high=False)
                 self.merged_count += 1
-            self.merged = comm
+            else:
+                self.merged = comm
         except Exception as error:
             self.error = one_line(error)
         self.is_over.set()

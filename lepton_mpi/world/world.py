@@ -94,6 +94,8 @@ class World(WatchedGroup):
     watchdog : Watchdog
     has_joined : bool
         Whether this rank has joined a job that was running.
+    is_first : bool
+        Whether it is the first world of this process.
     stopping : Stopping
         On which step the ranks stop if ``catching_signals`` is around what they do.
 
@@ -119,6 +121,8 @@ class World(WatchedGroup):
         ):
             if not seconds > 0:
                 raise ConfigurationError(f"{name}: expected seconds above 0, got {seconds}")
+        me = launcher.joining()
+        limit = joining.limited_start() if me and not exits.has_grown else None
         from lepton_mpi.world.mpi import MPI, check_launcher
 
         check_launcher()
@@ -126,8 +130,8 @@ class World(WatchedGroup):
             check_possible()
         launcher.die_with_launcher()
         super().__init__(min(timeout_seconds, _LIMIT_SECONDS_MAX), peer_timeout_seconds)
-        me = launcher.joining()
         self.has_joined = me is not None
+        self.is_first, exits.has_begun = not exits.has_begun, True
         with ExitStack() as undo:
             losses = Losses() if is_elastic else None
             if losses:
@@ -137,6 +141,8 @@ class World(WatchedGroup):
             else:
                 self._join(me if not exits.has_grown else None, losses)
             undo.pop_all()
+        if limit:
+            limit.close()
 
     def _join(self, me: launcher.Joining | None, losses: Losses | None) -> None:
         """Be a rank of the world that is there."""

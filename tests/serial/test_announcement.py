@@ -1,6 +1,7 @@
 """The files by which ranks are announced to a run, and ``join``, which writes them."""
 
 import dataclasses
+import errno
 import json
 import os
 import threading
@@ -74,6 +75,45 @@ def test_nobody_joins_for_an_asker_that_is_gone(tmp_path):
     assert announcement.announce(tmp_path, 1).ranks == 1
     gone = dataclasses.replace(request, owner=_dead())
     announcement.answer(tmp_path, gone, Answer(True, ""))
+    assert _left(tmp_path) == ["joining.json"]
+
+
+def _failing(number: int):
+    def fails(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    return fails
+
+
+def test_a_folder_that_does_not_answer_for_a_moment_ends_no_run(tmp_path, monkeypatch):
+    announcement.announce(tmp_path, 1)
+    monkeypatch.setattr(os, "stat", _failing(errno.ESTALE))
+    assert announcement.waiting(tmp_path) is None
+
+
+def test_a_folder_without_links(tmp_path, monkeypatch):
+    """Where a run may train, ranks can be asked for; by one at a time."""
+    monkeypatch.setattr(os, "link", _failing(errno.EPERM))
+    first = announcement.announce(tmp_path, 1)
+    with pytest.raises(ConfigurationError, match="expected nobody else who asks"):
+        announcement.announce(tmp_path, 2)
+    assert announcement.waiting(tmp_path) == first and _left(tmp_path) == ["joining.json"]
+
+
+def test_a_leftover_that_cannot_be_removed_is_named(tmp_path, monkeypatch):
+    """As that of another user in a folder of all."""
+    left = tmp_path / "joining.json"
+    left.write_text("")
+    usual = type(left).unlink
+
+    def unlink(path, missing_ok=False):
+        if path == left:
+            _failing(errno.EPERM)()
+        usual(path, missing_ok)
+
+    monkeypatch.setattr(type(left), "unlink", unlink)
+    with pytest.raises(ConfigurationError, match=r"joining\.json: .*cannot be removed"):
+        announcement.announce(tmp_path, 1)
     assert _left(tmp_path) == ["joining.json"]
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from lepton_mpi import launcher
 from lepton_mpi.launcher import Joining
+from lepton_mpi.run import announcement, elastic, joins
 from lepton_mpi.world import joining
 
 _LAUNCHED = {
@@ -91,6 +92,71 @@ def test_why_ranks_do_not_come(monkeypatch):
     assert _reason(_spawning(), "none", is_told=True) == "a rank was lost meanwhile"
     monkeypatch.setattr(joining, "START_SECONDS", 0.3)
     assert _reason(_spawning(), "none") == "no answer of the new ranks in 0.3 s"
+
+
+def test_no_more_are_started_once_nobody_waits(monkeypatch):
+    """The first one comes late."""
+    monkeypatch.setattr(joining, "_info", lambda each: None)
+    made = SimpleNamespace(count=0)
+
+    def spawn(*_, **__):
+        made.count += 1
+        spawning.is_given_up = True
+        return SimpleNamespace(Merge=lambda high: comm)
+
+    may_begin = threading.Event()
+    comm = SimpleNamespace(Spawn=lambda *some, **more: may_begin.wait(10) and spawn())
+    spawning = joining._Spawning(comm, [Joining(1, 3, 1, "t"), Joining(2, 3, 0, "t")])
+    may_begin.set()
+    assert spawning.is_over.wait(10)
+    assert made.count == 1 and spawning.merged is None and not spawning.error
+
+
+_HANGS = """
+import sys, time
+from lepton_mpi.world import joining
+
+joining.START_SECONDS = joining._LEFT_ALONE_SECONDS = 0.2
+
+class Hangs:
+    def find_spec(self, name, *more):
+        if name == "mpi4py":
+            print("MPI begins", flush=True)
+            time.sleep(60)
+
+sys.meta_path.insert(0, Hangs())
+from lepton_mpi.world.world import World
+World(is_elastic=True)
+"""
+
+
+def test_a_new_rank_that_hangs_in_the_start_of_mpi_ends_itself():
+    """As where the others have given up before it was there."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _HANGS],
+        env=os.environ | Joining(2, 3, 0, "token").variables(),
+        capture_output=True,
+        timeout=40,
+    )
+    assert (ended.returncode, ended.stdout) == (1, b"MPI begins\n"), ended.stderr
+
+
+@pytest.mark.parametrize(("lost", "told"), [([1], [([1], 3)]), ([], [])])
+def test_what_is_lost_before_anybody_knows_it_is_not_said(lost, told):
+    """A new rank whose process the others have not been told of."""
+    points = elastic.Points(None)
+    world = SimpleNamespace(size=3, go_on=lambda: lost)
+    elastic._without_lost(world, SimpleNamespace(noticed=1.0), points)()
+    assert points.lost == told
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_ranks_are_invited_to_the_first_run_of_a_program(tmp_path, monkeypatch, is_first):
+    """They run the program anew, and join in its first one."""
+    monkeypatch.setattr(joins, "rank_bytes", lambda run: 1)
+    world = SimpleNamespace(size=2, is_first=is_first)
+    joins.Joins().attach(SimpleNamespace(world=world, folder=SimpleNamespace(path=tmp_path)))
+    assert (announcement.invitation(tmp_path) is not None) == is_first
 
 
 def test_a_process_that_ends_before_it_joins_is_noticed(monkeypatch):
