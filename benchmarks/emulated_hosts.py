@@ -69,11 +69,13 @@ exec setpriv --pdeathsig KILL ip netns exec "$host" unshare --uts --pid --fork -
 """
 
 _AGENT = """#!/bin/sh
-# agent [ssh options] HOST COMMAND...: what Open MPI calls in place of ssh.
+# agent [ssh options] HOST COMMAND...: what Open MPI calls in place of ssh. That ends well once the daemon has left it: how this one ends is no word
+# of the host, which may have lost its network.
 while [ "${{1#-}}" != "$1" ]; do shift; done
 host=$1
 shift
-exec {folder}/enter "$host" sh -c "$*"
+{folder}/enter "$host" sh -c "$*"
+exit 0
 """
 
 

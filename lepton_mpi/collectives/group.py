@@ -129,6 +129,9 @@ class Group(Protocol):
     def host_barrier(self) -> None:
         """Wait for the group's ranks on this host. Collective over the host."""
 
+    def check_losses(self) -> None:
+        """To be called while waiting in memory elsewhere than in a kernel: raises an error where a rank is lost and the job goes on without it."""
+
     def watch(self, look: Callable[[], str]) -> None:
         """Have a method called about once a second, from another thread, as long as its object lives; a text that it returns ends the job."""
 

@@ -46,8 +46,8 @@ class Saving(Checked):
     elastic: bool = option(
         False,
         "go on without ranks that die, with the same bits of weights, from a copy in memory that costs 2 % of the time; the steps since it "
-        "are made again; start it as mpirun --with-ft ulfm -n 8 python -m lepton_mpi.train --elastic (Open MPI 5.0.4 or newer, one host, "
-        "--strategy sync); the loss of the host needs --checkpoint",
+        "are made again; start it as mpirun --with-ft ulfm -n 8 python -m lepton_mpi.train --elastic (Open MPI 5.0.4 or newer, "
+        "--strategy sync); the loss of the first host needs --checkpoint",
     )
     keep_best: str | None = option(
         None,

@@ -1,6 +1,6 @@
 """``--elastic``: ranks die, and those that are left go on from a copy in memory, with the bits of a run that nothing happened to.
 
-    1. all along    every so many steps the ranks copy parameters and state into memory of the host (``snapshot.py``), in turn into one of
+    1. all along    every so many steps the ranks copy parameters and state into memory of each host (``snapshot.py``), in turn into one of
                     two rooms, and note where they are: step, rows of the epoch, sums. A copy counts once all ranks have met by MPI behind it.
     2. a rank dies  the others leave whatever they wait in (``world/losses.py``), and drop what they computed since.
     3. they meet    by ULFM's Shrink; the newest copy that counts for any of them is whole, since the next one goes into the other room.
@@ -13,6 +13,7 @@ no copies of before, so those are made anew.
 Whoever dies in 2 to 4 is left out in the next round of the same. Before the first copy counts, the run begins anew. What was printed or
 recorded behind the copy may come twice. The interval of copies follows from what one takes, so that all take 2 % of the time.
 A rank that hangs or raises an error has not died: it ends the job, as without the option.
+Every host has a copy of all vectors, as its ranks compute with one: whichever host is lost, each of the others can go on from its own.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from __future__ import annotations
 import dataclasses
 import gc
 import math
+import os
+import sys
 from collections.abc import Callable
 from functools import partial
 from time import monotonic, perf_counter
@@ -32,6 +35,8 @@ from lepton_mpi.run import memory_forecast, resume, snapshot
 from lepton_mpi.run.hook import QuietHook
 from lepton_mpi.run.joins import Joins, RanksJoin
 from lepton_mpi.run.snapshot import Snapshot
+from lepton_mpi.wording import WARNING
+from lepton_mpi.world.launchers import launcher_of, outwaits_lost_hosts, words_of
 
 if TYPE_CHECKING:
     from lepton_mpi.options.config import Config
@@ -46,6 +51,10 @@ _SHARE = 0.02
 # Runs that are gone may hold so much memory of a rank, of rows, vectors and activations, until Python's collector comes by. It is called
 # before they hold more, which takes 0.3 s.
 _GONE_BYTES_MAX = 256 << 20
+_LAUNCHER_LOOKS = (
+    "--elastic: the launcher ends the job 8 minutes after a host is lost, unless it is started as mpirun --with-ft ulfm "
+    "--prtemca oob_tcp_keepalive_time 0"
+)
 
 
 class TrainsOnce(Protocol):
@@ -119,17 +128,22 @@ def _check(world: World) -> None:
         raise ConfigurationError(
             "--elastic: expected a world that was made for it, World(is_elastic=True), got another"
         )
-    if world.host_count > 1:
+    if not world.can_agree_to_stop:
         raise ConfigurationError(
-            f"--elastic: expected ranks on one host, got {world.host_count} hosts; there --checkpoint and --resume go on in a new job"
+            "--elastic: expected hosts whose first ranks can connect to that of the first one by TCP, got some that cannot; there "
+            "--checkpoint and --resume go on in a new job"
         )
+    if world.rank or world.host_count == 1:
+        return
+    if not outwaits_lost_hosts(words_of(launcher_of(os.getpid()))):
+        print(f"{WARNING}{_LAUNCHER_LOOKS}", file=sys.stderr)
 
 
 def _check_fit(run: Run) -> None:
     """Raises ConfigurationError for parts of the run that cannot go on."""
     if not run.strategy.outlives_ranks and run.world.size > 1:
         raise ConfigurationError(
-            f"--elastic: expected --strategy sync with --allreduce auto or host, got {run.config.strategy} with {run.config.allreduce}"
+            f"--elastic: expected --strategy sync with --allreduce auto, host or two_level, got {run.config.strategy} with {run.config.allreduce}"
         )
     if run.model.synchronised:
         raise ConfigurationError(

@@ -154,6 +154,8 @@ def memory_text(count: int, needed: int, free: int) -> str:
 def _refused(run: Run, count: int) -> str:
     """Why the run cannot take so many; empty if it can."""
     config = run.config
+    if run.world.host_count > 1:
+        return f"expected a run on one host, got {run.world.host_count} hosts"
     if config.strategy != "sync" or config.allreduce not in ("auto", "host"):
         return f"expected a run of --strategy sync with --allreduce auto or host, got {config.strategy} with {config.allreduce}"
     # The copies are made anew, since new ranks cannot see the memory of the old ones.

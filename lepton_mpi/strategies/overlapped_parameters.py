@@ -48,7 +48,7 @@ class OverlappedParameters(Compressing, Executor):
         Of the gradient; it serves this strategy alone.
     """
 
-    is_shared = True
+    is_shared, outlives_ranks = True, True
 
     def __init__(
         self, setting: Setting, choice: Choice, compression: Compression | None = None

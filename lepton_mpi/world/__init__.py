@@ -32,5 +32,6 @@ objects outlive one function, as in a notebook, ``World()`` and its ``close()`` 
     host_links.py     by which hosts learn of each other's end
     stopping.py       on which step ranks stop that are asked to by a signal
     losses.py         how the others leave what they wait in when a rank is lost, and go on; exits.py how they end then
+    loss_news.py      how hosts tell each other of it; members.py who is meant; pmix.py has MPI know it
     failure.py        one report, and the end of the job; launchers.py ends a launcher that stays
 """

@@ -9,16 +9,22 @@ process that joined, and ends without a word, for one that failed.
 """
 
 import atexit
-import ctypes
 import os
-import re
 import sys
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
+
+from lepton_mpi.world import pmix
+from lepton_mpi.world.launchers import end_launcher, launcher_of
 
 # What the last ``world.run`` has returned; whether a world has begun; whether ranks were lost; whether some have joined.
 exit_code, has_begun, has_lost, has_grown = 0, False, False, False
+# Whether all ranks of a host were lost, and with them perhaps the launcher's process there, for which the others would wait.
+has_lost_host = False
+# Processes of the ranks of this host.
+process_ids: list[int] = []
+# From the end of the last of them to that of a launcher that stays, which meanwhile prints what they have said.
+_LAUNCHER_SECONDS = 2.0
 
 
 @cache
@@ -31,7 +37,9 @@ def _end(process_id: int, ends_mpi: bool) -> None:
     if os.getpid() != process_id:  # forked: MPI is not its own
         return
     if has_grown:
-        _leave_launcher()
+        pmix.leave_launcher()
+    if has_lost_host:
+        end_launcher(launcher_of(os.getpid()), _LAUNCHER_SECONDS, behind=process_ids)
     if not has_lost and not has_grown:
         if ends_mpi:
             from mpi4py import MPI
@@ -43,10 +51,3 @@ def _end(process_id: int, ends_mpi: bool) -> None:
             with suppress(OSError, ValueError, AttributeError):
                 stream.flush()
         os._exit(exit_code)
-
-
-def _leave_launcher() -> None:
-    """By PMIx, through which Open MPI speaks with it."""
-    with suppress(OSError, TypeError, AttributeError):
-        found = re.search(r"/\S*libpmix\.so\S*", Path("/proc/self/maps").read_text())
-        ctypes.CDLL(found[0]).PMIx_Finalize(None, ctypes.c_size_t(0))  # type: ignore[index]

@@ -7,7 +7,7 @@ A star: the leader of every host (its local rank 0) has one connection to the le
     closed     without either: the leader's process has ended
     an error   Linux has heard nothing from the other host for ``limit_seconds``: the host or the network is gone
 
-Words of 9 bytes; the others are of ``stopping.py``. Linux itself asks an idle connection for a sign of life (TCP keep-alive), and answers for a process that
+Words of 9 bytes; the others are of ``stopping.py`` and ``loss_news.py``. Linux itself asks an idle connection for a sign of life (TCP keep-alive), and answers for a process that
 is stopped, or holds the interpreter lock for minutes: a stuck rank is the watchdog's business, not that of these connections.
 So they cost a step nothing. The watchdog's thread of each leader waits for them together with the ends of its neighbours.
 
@@ -39,8 +39,8 @@ _SIOCGIFADDR = 0x8915
 _IDLE_PART, _PROBES = 0.5, 4
 
 # What one leader sends another, and what a connection itself says.
-FAILED, LEFT, WANTED, PROPOSED, YES, NO, DECIDED, FORGOTTEN = range(8)
-ENDED, UNREACHABLE = 8, 9
+FAILED, LEFT, WANTED, PROPOSED, YES, NO, DECIDED, FORGOTTEN, LOST = range(9)
+ENDED, UNREACHABLE = 9, 10
 _WORD = struct.Struct("<Bq")
 
 

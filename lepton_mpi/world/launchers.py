@@ -13,7 +13,9 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 if not __package__:  # started as a file, or imported by one
@@ -26,6 +28,8 @@ _LAUNCHERS = {
     *("mpiexec.hydra", "hydra_pmi_proxy", "hydra_bstrap_pr"),
 }
 _ANCESTORS_MAX = 8
+# Of Open MPI's: seconds after which it looks for a host, none for 0.
+_LOOKS_AFTER = "oob_tcp_keepalive_time"
 
 # Between one signal and the next.
 _SIGNALS = (*[(signal.SIGTERM, 0.4)] * 4, (signal.SIGKILL, 0.0))
@@ -50,6 +54,25 @@ def launcher_of(process_id: int) -> int | None:
     return None
 
 
+def outwaits_lost_hosts(words: Sequence[str], environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether Open MPI's launcher, started by ``words``, never looks for hosts that it hears nothing of: it would end the job with one.
+
+    >>> outwaits_lost_hosts(["mpirun", "--prtemca", "oob_tcp_keepalive_time", "0"], {})
+    True
+    """
+    found = [environment.get(f"PRTE_MCA_{_LOOKS_AFTER}", "")]
+    found += [value for name, value in pairwise(words) if name == _LOOKS_AFTER]
+    return found[-1].lstrip("-").isdigit() and int(found[-1]) <= 0
+
+
+def words_of(process_id: int | None) -> list[str]:
+    """With which a process was started; none if it is gone."""
+    with suppress(OSError):
+        content = Path(f"/proc/{process_id}/cmdline").read_bytes()
+        return content.decode(errors="replace").split("\0")
+    return []
+
+
 def name_of(process_id: int) -> str:
     """Of a process, as Linux has it; empty if it is gone."""
     try:
@@ -58,13 +81,18 @@ def name_of(process_id: int) -> str:
         return ""
 
 
-def end_launcher(process_id: int | None, patience_seconds: float) -> None:
-    """See to it that this launcher has ended in about ``patience_seconds`` from now. Returns at once."""
+def end_launcher(
+    process_id: int | None, patience_seconds: float, behind: Sequence[int] = ()
+) -> None:
+    """See to it that this launcher has ended in about ``patience_seconds`` from now, or from the end of the processes ``behind``. Returns at once."""
     if process_id is None or not hasattr(os, "pidfd_open"):
         return
     with suppress(OSError):  # a machine without room for one more process
         subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, str(process_id), str(patience_seconds)],
+            [
+                *(sys.executable, "-I", "-S", __file__, str(process_id), str(patience_seconds)),
+                *map(str, behind),
+            ],
             start_new_session=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -72,12 +100,15 @@ def end_launcher(process_id: int | None, patience_seconds: float) -> None:
         )
 
 
-def main(process_id: int, patience_seconds: float) -> None:
-    """Wait for a process, then end it."""
+def main(process_id: int, patience_seconds: float, *behind: int) -> None:
+    """Wait for a process, then end it; but not before the others."""
     try:
         descriptor = os.pidfd_open(process_id)
     except OSError:
         return
+    for other in behind:
+        with suppress(OSError):
+            select.select([os.pidfd_open(other)], [], [])
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     wait = patience_seconds
@@ -90,4 +121,4 @@ def main(process_id: int, patience_seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), float(sys.argv[2]))
+    main(int(sys.argv[1]), float(sys.argv[2]), *map(int, sys.argv[3:]))

@@ -1,8 +1,10 @@
-"""Ranks that are lost, and how the others leave whatever they wait in: what ``--elastic`` stands on, with Open MPI's ULFM on one host.
+"""Ranks that are lost, and how the others leave whatever they wait in: what ``--elastic`` stands on, with Open MPI's ULFM.
 
     a process ends -> a thread of every other rank     1. says so in memory of the host
                                                        2. revokes this rank's communicators: its MPI calls raise
                                                        3. fills the words that ranks wait for in memory: all waits are over
+
+It sees the processes of its own host. Of other hosts the leader hears, by its connections, and tells its host (``loss_news.py``).
 
 No rank that waits tells the others to stop waiting, so it does not matter who waits for whom. A wait in memory that ends so has
 no result, and what is computed after it is worthless; ``check`` raises before anything is made of it. Nothing that must survive is
@@ -16,6 +18,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -23,6 +26,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.world import members, pmix
+from lepton_mpi.world.host_links import ENDED, LOST, UNREACHABLE, News
+from lepton_mpi.world.loss_news import LossNews
+from lepton_mpi.world.members import Member
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -43,15 +50,17 @@ class Losses:
 
     Attributes
     ----------
+    me : Member
     dead : set of int
-        Numbers of processes that have ended.
+        Numbers of members that are lost.
     noticed : float
-        When the last one did, by ``time.monotonic``.
+        When the last one was lost, by ``time.monotonic``.
     is_awaited : bool
         Whether somebody goes on by ``World.go_on``: before that a death ends the job.
     """
 
     def __init__(self) -> None:
+        self.me = members.own()
         self.dead, self.noticed, self.is_awaited = set[int](), 0.0, False
         self._lock = threading.Lock()
         self._comms: list[MPI.Comm] = []
@@ -59,7 +68,15 @@ class Losses:
         self._flag = _flag(np.zeros(1, np.int64))
         self._has_lost = threading.Event()
         self._poll = select.poll()
+        self._members: dict[int, Member] = {}
+        # Descriptors that are polled: of processes, with their members' numbers; of leaders' connections.
         self._processes: dict[int, int] = {}
+        self._linked: dict[int, LossNews] = {}
+        self._news: LossNews | None = None
+        self._outdated: list[LossNews] = []
+        self._heard: Callable[[News], None] = lambda news: None
+        # Whether the news are still those of the world before, in which ranks may be lost of which this one is not told by a bell.
+        self._is_between = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK)
         self._poll.register(self._wake, select.POLLIN)
         self._is_over = False
@@ -68,19 +85,38 @@ class Losses:
 
     # -- what belongs to the ranks that there are ---------------------------------------------------
 
-    def watch(self, process_ids: list[int]) -> None:
-        """Processes of the other ranks; those that are gone already count as lost now."""
-        for process_id in set(process_ids) - {os.getpid()} - set(self._processes.values()):
-            try:
-                descriptor = os.pidfd_open(process_id)
-            except ProcessLookupError:
-                self._lose(process_id)
+    def watch(self, everybody: list[Member]) -> None:
+        """The ranks; those of this host that are gone already count as lost now, and those of other hosts that are known to be."""
+        self._members = {member.number: member for member in everybody}
+        watched = set(self._processes.values())
+        for member in everybody:
+            if member.host != self.me.host or member.number in watched | {self.me.number}:
                 continue
-            self._processes[descriptor] = process_id
+            try:
+                descriptor = os.pidfd_open(member.process_id)
+            except ProcessLookupError:
+                self._lose({member.number})
+                continue
+            self._processes[descriptor] = member.number
             self._poll.register(descriptor, select.POLLIN)
-        if self.dead & set(process_ids):  # MPI has not noticed yet
+        if self.dead & self._members.keys():  # MPI has not noticed yet
             self._has_lost.set()
-        os.eventfd_write(self._wake, 1)  # poll again, with these
+        self._wake_up()  # poll again, with these
+
+    def hear(self, news: LossNews, heard: Callable[[News], None]) -> None:
+        """What this world's hosts tell each other, in place of that of the world before; ``heard`` gets what is no loss, in the thread."""
+        with self._lock:
+            if self._news:
+                self._outdated.append(self._news)
+            self._news, self._heard, self._is_between = news, heard, False
+            self._flag = _flag(news.flag)
+            self._flag[0] = self._flag[0] or int(self._has_lost.is_set())
+            if news.bell >= 0:
+                self._poll.register(news.bell, select.POLLIN)
+            for descriptor in news.links.descriptors() if news.links else ():
+                self._linked[descriptor] = news
+                self._poll.register(descriptor, select.POLLIN)
+        self._wake_up()
 
     def revoke_with(self, comm: MPI.Comm) -> None:
         """``comm`` is this rank's, and is revoked when a rank is lost; at once if one is."""
@@ -94,14 +130,11 @@ class Losses:
         with self._lock:
             self._words.append((words.reshape(-1), first))
 
-    def tell_by(self, flag: np.ndarray) -> None:
-        """A word of the host's memory that says to all of its ranks that one is lost."""
-        with self._lock:
-            self._flag = _flag(flag)
-            self._flag[0] = self._flag[0] or int(self._has_lost.is_set())
-
     def begin_anew(self, kept: MPI.Comm | None = None) -> None:
-        """What was there belongs to ranks that are gone, or to a world that is. The communicators are revoked, in any case, but for ``kept``."""
+        """What was there belongs to ranks that are gone, or to a world that is. The communicators are revoked, in any case, but for ``kept``.
+
+        The news of other hosts stay until ``hear``.
+        """
         with self._lock:
             for comm in self._comms:
                 with suppress(Exception):
@@ -109,7 +142,9 @@ class Losses:
                         comm.Revoke()
             self._comms, self._words = [], []
             self._flag = _flag(np.zeros(1, np.int64))
+            self._is_between = bool(self._news and self._news.bell >= 0)
             self._has_lost.clear()
+        self._wake_up()
 
     # -- what the rank's own thread asks -------------------------------------------------------------
 
@@ -120,7 +155,7 @@ class Losses:
 
     @property
     def is_told(self) -> bool:
-        """Whether a rank of this host is known to be lost: then words that ranks wait for mean nothing."""
+        """Whether a rank is known to be lost: then words that ranks wait for mean nothing."""
         return bool(self._flag[0])
 
     def explain(self, error: BaseException) -> bool:
@@ -135,30 +170,82 @@ class Losses:
         return is_known or self.is_told or _is_of_loss(error)
 
     def close(self) -> None:
-        """End the thread. The others may go."""
+        """End the thread, and leave the other hosts. The others may go."""
         self._is_over = True
-        os.eventfd_write(self._wake, 1)
+        self._wake_up()
         self._thread.join()
+        for news in (*self._outdated, *([self._news] if self._news else [])):
+            news.close()
         for descriptor in (*self._processes, self._wake):
             os.close(descriptor)
 
     # -- the thread ----------------------------------------------------------------------------------
 
+    def _wake_up(self) -> None:
+        os.eventfd_write(self._wake, 1)
+
     def _work(self) -> None:
         while not self._is_over:
-            has_lost = self._has_lost.is_set()
-            for descriptor, _ in self._poll.poll(1000 * _AGAIN_SECONDS if has_lost else None):
+            looks_again = self._has_lost.is_set() or self._is_between
+            ready = [
+                which
+                for which, _ in self._poll.poll(1000 * _AGAIN_SECONDS if looks_again else None)
+            ]
+            for descriptor in ready:
                 if descriptor == self._wake:
                     os.eventfd_read(self._wake)
-                    continue
-                self._poll.unregister(descriptor)
-                os.close(descriptor)
-                self._lose(self._processes.pop(descriptor))
+                elif descriptor in self._processes:
+                    self._poll.unregister(descriptor)
+                    os.close(descriptor)
+                    self._lose({self._processes.pop(descriptor)})
+                elif descriptor in self._linked:
+                    self._read(descriptor)
+                else:  # a bell rings once
+                    self._poll.unregister(descriptor)
+            if self._news and (self._is_between or self._has_lost.is_set() or ready):
+                self._lose(self._news.said())
             if self._has_lost.is_set():
                 self._end_waits()
+            self._close_outdated()
 
-    def _lose(self, process_id: int) -> None:
-        self.dead.add(process_id)
+    def _read(self, descriptor: int) -> None:
+        """What another host's leader says."""
+        news = self._linked[descriptor]
+        assert news.links is not None
+        said = news.links.read(descriptor)
+        if descriptor not in news.links.descriptors():
+            self._poll.unregister(descriptor)
+            del self._linked[descriptor]
+        for each in said:
+            if each.kind == LOST:
+                self._lose({each.value})
+            elif each.kind == ENDED and self.is_awaited:
+                self._lose(news.leader_of(each.host))
+            elif each.kind == UNREACHABLE and self.is_awaited and news.is_centre:
+                self._lose(news.of_host(each.host))
+            elif news is self._news or each.kind == UNREACHABLE:
+                self._heard(each)
+
+    def _close_outdated(self) -> None:
+        with self._lock:
+            outdated, self._outdated = self._outdated, []
+            for news in outdated:
+                for descriptor in [one for one, whose in self._linked.items() if whose is news]:
+                    self._poll.unregister(descriptor)
+                    del self._linked[descriptor]
+                with suppress(KeyError, ValueError):  # it has rung, or there is none
+                    self._poll.unregister(news.bell)
+                news.close()
+
+    def _lose(self, numbers: set[int]) -> None:
+        """These members, of which some may have been lost before, or left behind already."""
+        numbers = (numbers - self.dead - {self.me.number}) & self._members.keys()
+        if not numbers:
+            return
+        self.dead |= numbers
+        for number in numbers:
+            if self._members[number].host != self.me.host:
+                pmix.tell_own_mpi(self._members[number].name)
         self.noticed = monotonic()
         self._has_lost.set()
         with self._lock:
@@ -166,6 +253,8 @@ class Losses:
             for comm in self._comms:
                 with suppress(Exception):
                     comm.Revoke()
+            if self._news and self._news.links:
+                self._news.tell(numbers)
 
     def _end_waits(self) -> None:
         with self._lock:

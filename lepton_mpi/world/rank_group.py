@@ -114,6 +114,11 @@ class RankGroup:
         if self._parent:
             self._parent.at_failure(last_words)
 
+    def check_losses(self) -> None:
+        """See ``Group``: raises RankLostError."""
+        if self.losses:
+            self.losses.check()
+
     def watch(self, look: Callable[[], str]) -> None:
         """See ``Group``."""
         if self._parent:

@@ -14,15 +14,15 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 from weakref import WeakMethod
 
-import numpy as np
-
 from lepton_mpi import report_word
 from lepton_mpi.errors import RankError
 from lepton_mpi.wording import WARNING
-from lepton_mpi.world import deaths, leftovers, presence, witness
+from lepton_mpi.world import deaths, leftovers, members, presence, witness
 from lepton_mpi.world.deaths import CrashStacks, Ended, MemoryKills
 from lepton_mpi.world.failure import Failure, end_child
 from lepton_mpi.world.host_links import ENDED, FAILED, UNREACHABLE, HostLinks, News, lost_host
+from lepton_mpi.world.loss_news import LossNews
+from lepton_mpi.world.members import Member
 from lepton_mpi.world.rank_group import RankGroup
 from lepton_mpi.world.stopping import Stopping
 from lepton_mpi.world.watchdog import PhaseClock, Watchdog
@@ -60,8 +60,8 @@ class WatchedGroup(RankGroup):
         self._launcher, self._interrupts = os.getppid(), 0
         self._is_watched = False
         self._witness: subprocess.Popen[bytes] | None = None
-        # Numbers of ranks by their processes.
-        self._ranks: dict[int, int] = {}
+        # By rank, of a job that can lose some.
+        self._members: list[Member] = []
 
     def _begin(self, comm: MPI.Intracomm, losses: Losses | None) -> None:
         """Be the world of the ranks of ``comm``, and watch them; what a start that fails has begun is undone."""
@@ -70,12 +70,11 @@ class WatchedGroup(RankGroup):
         with ExitStack() as undo:
             if losses:
                 losses.revoke_with(comm)
-                losses.watch(comm.allgather(os.getpid()))
+                everybody = members.of(comm, losses.me)
+                losses.watch(everybody)
             super().__init__(comm, PhaseClock(), losses=losses)
             if self.size == 1 and not losses:  # others would have to do it at the same time
                 undo.callback(super().close)
-            if losses:
-                losses.tell_by(self.host_array((1,), np.int64, "lost"))
             shown = presence.show(self, self.timeout_seconds, undo)
             self._host, self._file, self._place_at_end = shown.host, shown.file, ""
             self.clock = self._calls.clock = shown.clock
@@ -86,7 +85,10 @@ class WatchedGroup(RankGroup):
                 leftovers.remove()
                 if not losses:  # it would take a lost rank for the end of the job
                     self._witness = witness.start(self._host.to_json(0), self._file)
-            self._ranks = dict(zip(self._host.process_ids, self.host_ranks, strict=True))
+            if losses:
+                news = LossNews(self, everybody)
+                news.links, self._members = self._links, everybody
+                losses.hear(news, self.heard)
             undo.pop_all()
         self._is_watched = True
 
@@ -107,7 +109,7 @@ class WatchedGroup(RankGroup):
         self._looks: list[WeakMethod[Callable[[], str]]] = []
         self.watchdog = Watchdog(
             *(self.clock, self.timeout_seconds, self._host.process_ids),
-            *(self, shown.backstop, self._links),
+            *(self, shown.backstop, None if self.losses else self._links),
         )
         undo.callback(self.watchdog.stop)
         if self.size > 1:
@@ -151,7 +153,7 @@ class WatchedGroup(RankGroup):
     def died(self, ended: dict[int, int | None]) -> None:
         """See ``Alarms``."""
         if self.losses and self.losses.is_awaited:
-            return  # its thread has seen it, too
+            return  # its thread has seen it, too, and has the connections to other hosts
         found = [Ended(rank, status, self._crashes.of(rank)) for rank, status in ended.items()]
         beats, kills = self.clock.heartbeats(), self._memory_kills
         report = deaths.report(self._host, beats, found, kills, self._on_host)

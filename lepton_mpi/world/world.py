@@ -181,7 +181,7 @@ class World(WatchedGroup):
         early_signals.remember(with_interrupts=True)
         losses = self.losses
         assert losses is not None
-        before, wanted = self._ranks, self._wanted
+        before, wanted = self._members, self._wanted
         exits.has_lost = True
         while True:
             wanted = next(iter(self._leave()), wanted)
@@ -194,7 +194,11 @@ class World(WatchedGroup):
                     raise
         if wanted:
             self.stopping.want(wanted)
-        return sorted(rank for process, rank in before.items() if process in losses.dead)
+        exits.process_ids = self._host.process_ids
+        exits.has_lost_host |= not {one.host for one in before} <= {
+            one.host for one in self._members
+        }
+        return [rank for rank, member in enumerate(before) if member not in self._members]
 
     def grow(self, comm: MPI.Intracomm) -> None:
         """Be the world of the ranks of ``comm``, which ``joining`` has made: these, and new ones behind them. Collective over all of them.
@@ -215,15 +219,16 @@ class World(WatchedGroup):
 
     @property
     def _wanted(self) -> int:
-        return self.stopping.wanted if self._ranks else 0
+        return self.stopping.wanted if self._members else 0
 
     def _leave(self) -> bytes:
         """What belongs to ranks of which some are gone, or to fewer than there are; returns signals that nobody has read."""
         unread = b""
         if self._is_watched:
             self._is_watched = False
-            unread = self._stop_watching(hooks_stay=True)
-            self._links.close()
+            unread = self._stop_watching(
+                hooks_stay=True
+            )  # connections to other hosts stay until there are new ones
         # Until the next backstop, should a rank that is alive not come.
         faulthandler.dump_traceback_later(self.timeout_seconds, exit=True)
         return unread
@@ -236,7 +241,7 @@ class World(WatchedGroup):
             with suppress(Exception):  # from here on the others may end without being lost
                 self.comm.Barrier()
             self.losses.close()
-        has_lost = bool(self.losses and (self.losses.dead or exits.has_grown))
+        has_lost = bool(self.losses and (self.losses.dead or exits.has_lost or exits.has_grown))
         self._stop_watching(hooks_stay=self.size > 1 or has_lost)
         self._links.close()
         if has_lost:

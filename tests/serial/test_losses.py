@@ -1,6 +1,5 @@
 """A lost rank ends the waits of the others: by a thread, whatever their own threads are in, and as often as ranks are lost."""
 
-import os
 import subprocess
 import sys
 import threading
@@ -13,7 +12,7 @@ from lepton_mpi import launcher
 from lepton_mpi.collectives.within_host import meeting_kernels
 from lepton_mpi.collectives.within_host.atomics import FIRST_FREE_WORD, LINE_WORDS
 from lepton_mpi.collectives.within_host.plan_words import control_block, encode_meeting
-from lepton_mpi.world import rank_group
+from lepton_mpi.world import members, rank_group
 from lepton_mpi.world.losses import Losses, RankLostError
 from tests.serial.plan_host import PlanHost
 
@@ -26,6 +25,25 @@ class _Comm:
 
     def Revoke(self) -> None:  # MPI's name
         self.revoked += 1
+
+
+class _News:
+    """What is asked of a ``LossNews`` on one host."""
+
+    bell, links = -1, None
+
+    def __init__(self, flag: np.ndarray) -> None:
+        self.flag = flag
+
+    def said(self) -> set[int]:
+        return set()
+
+    def close(self) -> None:
+        pass
+
+
+def _member(process: subprocess.Popen) -> members.Member:
+    return members.own()._replace(number=process.pid, process_id=process.pid)
 
 
 @pytest.fixture
@@ -59,10 +77,10 @@ def test_all_that_waits_is_ended(losses, ranks):
     """Communicators of before and of afterwards; words from the second line on; whoever shares the flag is told."""
     comms, flag, words = [_Comm(), _Comm()], np.zeros(1, np.int64), np.arange(64)
     first = rank_group.CONTROL_AT
-    losses.tell_by(flag)
+    losses.hear(_News(flag), lambda news: None)
     losses.revoke_with(comms[0])
     losses.fill_with(words, first)
-    losses.watch([os.getpid(), *(each.pid for each in ranks)])
+    losses.watch([losses.me, *map(_member, ranks)])
     losses.check()
     ranks[1].kill()
     _until(lambda: flag[0])
@@ -80,32 +98,32 @@ def test_all_that_waits_is_ended(losses, ranks):
 
 def test_it_begins_anew_and_ends_again(losses, ranks):
     """What belonged to the ranks before is left alone; one that MPI takes for alive though it is gone counts as lost at once."""
-    losses.watch([each.pid for each in ranks])
+    losses.watch([*map(_member, ranks)])
     ranks[0].kill()
     _until(lambda: losses.dead)
     losses.begin_anew()
     losses.check()
     assert not losses.explain(ValueError())
-    losses.watch([ranks[1].pid])
+    losses.watch([_member(ranks[1])])
     losses.check()
     ranks[1].kill()
     _until(lambda: losses.dead == {each.pid for each in ranks})
     _until(lambda: losses.explain(ValueError()))
     losses.begin_anew()
-    losses.watch([ranks[0].pid])
+    losses.watch([_member(ranks[0])])
     assert losses.explain(ValueError())
 
 
 def test_an_error_of_the_program_is_no_loss(losses, ranks):
     """It ends the job as without the option."""
-    losses.watch([each.pid for each in ranks])
+    losses.watch([*map(_member, ranks)])
     assert not losses.explain(ValueError())
     losses.check()
 
 
 def test_an_error_may_come_before_the_word_of_linux(losses, ranks):
     """Another rank had it, and has revoked what this one was in."""
-    losses.watch([ranks[0].pid])
+    losses.watch([_member(ranks[0])])
     later = threading.Timer(0.05, ranks[0].kill)
     later.start()
     assert losses.explain(ValueError("of what was revoked"))
@@ -126,7 +144,7 @@ def test_a_rank_that_waits_in_a_kernel_comes_out(losses, ranks, kernel):
     """Of a meeting to which the other rank never comes, asleep or not."""
     words, plan = _meeting()
     losses.fill_with(words, rank_group.CONTROL_AT)
-    losses.watch([ranks[0].pid])
+    losses.watch([_member(ranks[0])])
     typed = plan if kernel == "host_barrier" else plan.view(np.float32)
     meet = getattr(meeting_kernels, kernel)
     waiting = threading.Thread(target=meet, args=(typed,), daemon=True)
@@ -142,7 +160,7 @@ def test_a_rank_that_comes_to_words_that_were_filled_goes_on(losses, ranks):
     """Where it takes itself for the last to arrive, and what was filled in for another call: that has no end of its own."""
     words, plan = _meeting()
     losses.fill_with(words, rank_group.CONTROL_AT)
-    losses.watch([ranks[0].pid])
+    losses.watch([_member(ranks[0])])
     ranks[0].kill()
     _until(lambda: words[meeting_kernels.ARRIVED] > 1 << 60)
     plan[meeting_kernels.EXPECTED] = (1 << 16) - 1

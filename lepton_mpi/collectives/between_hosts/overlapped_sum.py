@@ -93,7 +93,7 @@ class OverlappedSum:
         self._ranks = group.ranks_of_hosts[group.host_index]
         # A rank is ready with a bucket, and has added up its slices of all of them.
         self._ready, self._added = HostFlags(group, len(buckets)), HostFlags(group, 1)
-        self._go_on = let_messages_go_on(group)
+        self._go_on, self._check_losses = let_messages_go_on(group), group.check_losses
         if compression:
             self.slices = compression.slices(buckets) if slices is None else slices
             made = [compression.lane(vectors, *slice_) for slice_ in self.slices]
@@ -191,6 +191,7 @@ class OverlappedSum:
         began = perf_counter()
         self.poll()
         while not is_over():
+            self._check_losses()
             os.sched_yield()
             self._go_on()
             self.poll()

@@ -66,7 +66,7 @@ class HostMeeting:
 
     def __init__(self, group: Group) -> None:
         self._flags, self._round, self.wait_seconds = HostFlags(group, 1), 0, 0.0
-        self._go_on = let_messages_go_on(group)
+        self._go_on, self._check_losses = let_messages_go_on(group), group.check_losses
 
     def run(self) -> None:
         """Return once all ranks of the host have called it."""
@@ -74,5 +74,6 @@ class HostMeeting:
         self._flags.raise_own(0, self._round)
         while not self._flags.all_raised(0, self._round):
             self._go_on()
+            self._check_losses()
             os.sched_yield()
         self.wait_seconds += perf_counter() - began

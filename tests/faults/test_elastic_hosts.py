@@ -1,0 +1,181 @@
+"""A host is lost, or ranks of several hosts are, and the others end the run with the bits of one that nothing happened to.
+
+On emulated hosts; skipped where there is no root for them.
+
+LEPTON_ELASTIC_HOST_SEEDS=0:50 python -m pytest -s tests/faults/test_elastic_hosts.py      the long form
+"""
+
+import os
+import random
+import re
+import subprocess
+import sys
+import threading
+import time
+from statistics import median
+from typing import NamedTuple
+
+import pytest
+
+from benchmarks.emulated_hosts import EmulatedHosts
+from benchmarks.host_runs import HostsUnavailableError, kill
+from tests.faults import jobs
+from tests.faults.test_elastic import needs_ulfm
+
+_SEEDS = range(*map(int, os.environ.get("LEPTON_ELASTIC_HOST_SEEDS", "0:4").split(":")))
+_STEPS = 360
+_POINTS = ("input", "exchange", "step")
+_TRAIN = (*jobs.TRAIN, "--recipe", "digits", "--epochs", "20", "--progress", "plain")
+_LIMIT_SECONDS = 3.0
+_ELASTIC = ("--elastic", "--peer-timeout", f"{_LIMIT_SECONDS:g}", "--timeout", "60")
+_LAUNCH = ("--with-ft", "ulfm", "--prtemca", "oob_tcp_keepalive_time", "0")
+
+
+class _Ended(NamedTuple):
+    """How a job ended; when each line came, and when the host lost its network, both in seconds from the start; what was left."""
+
+    code: int
+    lines: list[tuple[float, str]]
+    lost_at: float
+    left: list[str]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(f"{at:.2f} {line}" for at, line in self.lines)
+
+    def starting(self, beginning: str) -> list[tuple[float, str]]:
+        return [(at, line) for at, line in self.lines if line.startswith(beginning)]
+
+    def figures(self) -> list[str]:
+        assert "Traceback" not in self.text, self.text
+        return [line for _, line in self.lines if re.match("test |weights ", line)]
+
+
+def _run(
+    ranks_per_host: list[int], folder, lost: int | None = None, after: float = 0.0, words=()
+) -> _Ended:
+    """A run over emulated hosts; ``lost`` loses its network ``after`` seconds behind the first epoch."""
+    try:
+        with EmulatedHosts(ranks_per_host, "1gbit") as hosts:
+            command = hosts.mpirun([sys.executable, *_TRAIN, *_ELASTIC, *words], _LAUNCH)
+            pipe, err = subprocess.PIPE, subprocess.STDOUT
+            job = hosts.start(command, stdout=pipe, stderr=err, text=True, cwd=folder)
+            try:
+                return _followed(hosts, job, lost, after)
+            finally:
+                kill(job)
+                job.stdout.close()
+    except HostsUnavailableError as error:
+        pytest.skip(str(error))
+
+
+def _followed(hosts: EmulatedHosts, job, lost: int | None, after: float) -> _Ended:
+    began, lines, has_begun = time.monotonic(), [], threading.Event()
+
+    def read() -> None:
+        for line in job.stdout:
+            lines.append((time.monotonic() - began, line.rstrip("\n")))
+            if line.startswith("epoch"):
+                has_begun.set()
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    lost_at = 0.0
+    if lost is not None:
+        assert has_begun.wait(60), lines
+        time.sleep(after)
+        _ip("-n", hosts.names[lost], "link", "set", "eth0", "down")
+        lost_at = time.monotonic() - began
+    job.wait(90)
+    reading.join(10)
+    end = time.monotonic() + _LIMIT_SECONDS + 15
+    while (left := _processes(hosts)) and time.monotonic() < end:
+        time.sleep(0.1)
+    return _Ended(job.returncode, lines, lost_at, left)
+
+
+def _processes(hosts: EmulatedHosts) -> list[str]:
+    return [pid for name in hosts.names for pid in _ip("netns", "pids", name).split()]
+
+
+def _ip(*words: str) -> str:
+    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> list[str]:
+    """On one host."""
+    job = jobs.run(2, *_TRAIN, cwd=tmp_path_factory.mktemp("undisturbed"))
+    return re.findall(r"^(?:test|weights) .*$", job.out, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def recoveries():
+    """Seconds from each loss, as it was noticed, to the first step behind it."""
+    found: list[float] = []
+    yield found
+    if found:
+        print(
+            f"\n{len(found)} recoveries: median {median(found):.3f} s, longest {max(found):.3f} s"
+        )
+
+
+def _seconds(ended: _Ended) -> list[float]:
+    said = [line for _, line in ended.starting("elastic")]
+    return [float(re.search(r"made ([\d.e-]+) s later", line)[1]) for line in said]
+
+
+@pytest.mark.slow(but_every=4)
+@needs_ulfm
+@pytest.mark.parametrize("seed", _SEEDS)
+def test_a_host_of_two_is_lost(tmp_path, undisturbed, recoveries, seed):
+    """At a random time; noticed in the limit and 2 s, and nothing is left of either host."""
+    after = random.Random(seed).uniform(0.0, 1.0)
+    ended = _run([2, 2], tmp_path, lost=1, after=after)
+    assert ended.figures() == undisturbed, ended.text
+    ((at, line),) = ended.starting("elastic")
+    assert line.startswith("elastic   rank 2 of 4, rank 3 of 4 died: 2 ranks went on"), line
+    assert at - ended.lost_at <= _LIMIT_SECONDS + 2, ended.text
+    assert ended.code in (0, 1) and not ended.left, (ended.code, ended.left)
+    print(f"seed {seed}: {at - ended.lost_at:.2f} s behind the loss, {_seconds(ended)}", flush=True)
+    recoveries += _seconds(ended)
+
+
+@pytest.mark.slow
+@needs_ulfm
+def test_the_side_of_the_launcher_goes_on(tmp_path, undisturbed):
+    """Where the first host has no network any more the others end themselves, and what was one job is no two."""
+    ended = _run([1, 2], tmp_path, lost=0, after=0.2)
+    assert ended.figures() == undisturbed, ended.text
+    assert not ended.left
+
+
+@pytest.mark.slow
+@needs_ulfm
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_host_and_a_rank_of_another(tmp_path, monkeypatch, undisturbed, rank):
+    """Of three hosts, the first rank or a leader, after the host or before it."""
+    monkeypatch.setenv("LEPTON_FAULT", f"step@step=200:rank={rank}:kill")
+    ended = _run([2, 1, 1], tmp_path, lost=2, after=0.1)
+    assert ended.figures() == undisturbed, ended.text
+    said = " ".join(line for _, line in ended.starting("elastic"))
+    assert f"rank {rank} of " in said and not ended.left, ended.text
+
+
+@pytest.mark.slow(but_every=4)
+@needs_ulfm
+@pytest.mark.parametrize("seed", _SEEDS)
+def test_ranks_of_two_hosts_die(tmp_path, monkeypatch, undisturbed, recoveries, seed):
+    """1 to 3 of 4, at points of random steps: leaders and others."""
+    draw = random.Random(seed)
+    victims = draw.sample(range(4), draw.randint(1, 3))
+    faults = [
+        f"{draw.choice(_POINTS)}@step={draw.randint(1, _STEPS - 1)}:rank={rank}:kill"
+        for rank in victims
+    ]
+    monkeypatch.setenv("LEPTON_FAULT", ", ".join(faults))
+    ended = _run([2, 2], tmp_path)
+    assert ended.figures() == undisturbed, ended.text
+    assert ended.starting("elastic") and not ended.left, ended.text
+    print(f"seed {seed}: {faults}, {_seconds(ended)}", flush=True)
+    recoveries += _seconds(ended)
