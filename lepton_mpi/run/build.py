@@ -227,7 +227,8 @@ def wanted_of(config: Config) -> Wanted:
 
 def _load(config: Config, world: World, start: Start) -> tuple[DataSet, Start]:
     """The data, compared with those that the run goes on from before anything else that other codes would be refused for."""
-    data = load(config.data, wanted_of(config), world)
+    data = start.data or load(config.data, wanted_of(config), world)
+    start = dataclasses.replace(start, data=None)
     with world.agreeing():
         return data, resume.with_codes_checked(start, data)
 

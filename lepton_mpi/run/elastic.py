@@ -4,11 +4,11 @@
                     two rooms, and note where they are: step, rows of the epoch, sums. A copy counts once all ranks have met by MPI behind it.
     2. a rank dies  the others leave whatever they wait in (``world/losses.py``), and drop what they computed since.
     3. they meet    by ULFM's Shrink; the newest copy that counts for any of them is whole, since the next one goes into the other room.
-    4. they go on   as a run that is resumed on fewer ranks: ``build`` from that copy, in a world of their own. Micro-batches and slices are
-                    shared out anew; the order of rows and of additions knows no ranks, so the bits are the same.
+    4. they go on   as a run that is resumed on fewer ranks: ``build`` from that copy, in a world of their own, with the rows that they
+                    have read. Micro-batches and slices are shared out anew; the order of rows and of additions knows no ranks, so the bits are the same.
 
 Ranks that join (``joins.py``) come in the place of 2 and 3: behind an epoch, of which a copy is made, the ranks merge with them. A new rank has
-no copies of before, so those are made anew.
+no copies of before and no rows, so those are made and read anew.
 
 Whoever dies in 2 to 4 is left out in the next round of the same. Before the first copy counts, the run begins anew. What was printed or
 recorded behind the copy may come twice. The interval of copies follows from what one takes, so that all take 2 % of the time.
@@ -39,6 +39,7 @@ from lepton_mpi.wording import WARNING
 from lepton_mpi.world.launchers import launcher_of, outwaits_lost_hosts, words_of
 
 if TYPE_CHECKING:
+    from lepton_mpi.data.dataset import DataSet
     from lepton_mpi.options.config import Config
     from lepton_mpi.run.checkpoint_folder import Before
     from lepton_mpi.run.resume import Start
@@ -52,8 +53,8 @@ _SHARE = 0.02
 # before they hold more, which takes 0.3 s.
 _GONE_BYTES_MAX = 256 << 20
 _LAUNCHER_LOOKS = (
-    "--elastic: the launcher ends the job 8 minutes after a host is lost, unless it is started as mpirun --with-ft ulfm "
-    "--prtemca oob_tcp_keepalive_time 0"
+    "--elastic: the launcher ends the job 8 minutes after a host is lost, unless it is started as mpirun --rtos recoverable "
+    "--mca mpi_ft_enable 1 --prtemca oob_tcp_keepalive_time 0"
 )
 
 
@@ -161,7 +162,7 @@ class Points:
     lost : list of (list of int, int)
         What is not said yet: numbers that lost ranks had, of how many.
     run_bytes : int
-        What the last run held of memory, as was predicted; copies apart, which stay.
+        What the last run held of memory, as was predicted; copies and rows apart, which stay.
     config : Config
         With what the first run has taken from a checkpoint; what nobody has chosen follows from the data anew.
     joins : Joins
@@ -176,6 +177,8 @@ class Points:
         # The newest copy that counts, and the rooms that this rank sees: one that joins sees none.
         self._number, self._sees = -1, [False, False]
         self.joins = Joins()
+        # Of the last run; it is what takes longest to read anew.
+        self._data: DataSet | None = None
         self.noticed, self.lost = 0.0, list[tuple[list[int], int]]()
         self.run_bytes = self._gone_bytes = 0
 
@@ -193,12 +196,14 @@ class Points:
             if not self._rooms[0]:
                 snapshot.check_memory(run, "--elastic", len(self._rooms))
         self.config = run.start.config or self.config
-        copy_bytes = len(self._rooms) * snapshot.memory_bytes(run)
-        self.run_bytes = memory_forecast.forecast(run).resident - copy_bytes
+        self._data = run.data
+        predicted = memory_forecast.forecast(run)
+        stays = sum(predicted.shared.get(name, 0) for name in ("rows", "snapshot"))
+        self.run_bytes = predicted.resident - stays
         if self._before is None:
             self._before = run.world.broadcast(run.folder.before if run.folder else None)
         self.joins.attach(run)
-        copies = [Snapshot(run, rooms) for rooms in self._rooms]
+        copies = [Snapshot(run, rooms, are_fixed=True) for rooms in self._rooms]
         run.hooks.insert(0, _Watch(self))
         run.hooks.append(_Copies(self, copies))
 
@@ -211,10 +216,17 @@ class Points:
         self._number = -world.least(-self._number if is_seen else 1)
         if self._number < 0:
             self._rooms, self._sees, self._before = [{}, {}], [False, False], None
+            self._data = None
             return resume.Start(begins_again=True)
         if not world.least(int(self._sees[self._number % 2])):
             self._share(world)
-        return self._starts[self._number % 2]
+        return dataclasses.replace(self._starts[self._number % 2], data=self._data_of_all(world))
+
+    def _data_of_all(self, world: World) -> DataSet | None:
+        """The rows of the last run, if all ranks have them: the survivors of a host share its memory still. Collective."""
+        if not world.least(int(self._data is not None)):
+            self._data = None
+        return self._data
 
     def _share(self, world: World) -> None:
         """Tell ranks that have joined what the others know; they need no vectors, which local rank 0 restores for all. Collective.
@@ -241,10 +253,9 @@ class Points:
     def take(self, run: Run, copies: list[Snapshot], interval: int) -> int:
         """Make the next one; returns rank 0's ``interval``. Collective."""
         world, room = run.world, (self._number + 1) % 2
-        interval = world.broadcast(interval)
         run.strategy.finish()
         run.strategy.collect()
-        sums = run.total()
+        *sums, interval = run.total([interval if world.rank == 0 else 0])
         copies[room].take()
         saved = copies[room].copied(resume.checkpoint_of(run, sums))
         start = resume.start_of(run, sums, saved)
@@ -258,7 +269,7 @@ class Points:
         # The run began with a copy that may be in memory of ranks that were fewer.
         if run.start.saved:
             run.start = dataclasses.replace(run.start, saved=self._starts[room].saved)
-        return interval
+        return int(interval)
 
 
 class _Watch(QuietHook):
@@ -301,6 +312,7 @@ class _Copies(QuietHook):
     def before_epoch(self, run: Run) -> None:
         """What the run begins with, so that nothing is begun anew from here on."""
         if run.epoch == run.start.epoch:
+            run.world.agree(None)  # some ranks were ready later, which is no cost of a copy
             self._take(run)
 
     def after_step(self, run: Run) -> None:

@@ -63,6 +63,8 @@ class Start:
         Of the epochs that the job has made before, see ``Run``.
     begins_again : bool
         Whether this job has begun the run before, and lost a rank before there was a state to go on from.
+    data : DataSet or None
+        The rows, if all ranks have them already.
     arithmetic : int
         The rules by which the run was begun, of ``arithmetic.BY_NUMBER``.
     notes, initial_notes : tuple of str
@@ -95,6 +97,7 @@ class Start:
     before: checkpoint_folder.Before | None = None
     history: tuple[dict[str, float], ...] = ()
     begins_again: bool = False
+    data: DataSet | None = None
 
     @property
     def goes_on(self) -> bool:

@@ -1,6 +1,6 @@
 """``Run``: everything that a training run holds, from ``build`` to ``close``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -223,9 +223,9 @@ class Run:
         before = self.phases_before
         return {name: s - before.get(name, 0.0) for name, s in self.world.clock.seconds.items()}
 
-    def total(self) -> np.ndarray:
-        """Loss and correct count of the epoch so far over all ranks, float64 (2,). Collective."""
-        return self.world.sum(np.array([self.loss, self.correct], np.float64))
+    def total(self, more: Sequence[float] = ()) -> np.ndarray:
+        """Loss and correct count of the epoch so far over all ranks, float64 (2,), and behind them the sums of up to 8 ``more``. Collective."""
+        return self.world.sum(np.array([self.loss, self.correct, *more], np.float64))
 
     def close(self) -> None:
         """Give back files, threads and memory. Collective.

@@ -69,15 +69,22 @@ class Snapshot:
     rooms : dict of str to vector, optional
         Memory of a snapshot of an earlier run of the same model, on the same host; gets what is missing. What a lost rank has kept the
         others from making together is made anew.
+    are_fixed : bool
+        Whether parameters and state are in the same memory as long as the run lives: then the ranks tell each other once.
     """
 
-    def __init__(self, run: Run, rooms: dict[str, np.ndarray] | None = None) -> None:
-        self._run = weak(run)
+    def __init__(
+        self, run: Run, rooms: dict[str, np.ndarray] | None = None, are_fixed: bool = False
+    ) -> None:
+        self._run, self._fixed = weak(run), list[_Source]()
         self._rooms: dict[str, np.ndarray] = {} if rooms is None else rooms
         self._taken: list[str] = []
         self._forget_half_made()
-        for source in self._sources():
+        sources = self._sources()
+        for source in sources:
             self._room(source)
+        if are_fixed:
+            self._fixed = sources
 
     def take(self) -> bool:
         """Copy what is there now; after ``Strategy.finish`` and ``collect``.
@@ -87,7 +94,7 @@ class Snapshot:
         """
         world = self._run.world
         held = self._held()
-        sources = self._sources()
+        sources = self._fixed or self._sources()
         own, wrong = self._own() if world.local_rank == 0 else {}, False
         for source in sources:
             room, vector = self._room(source), own.get(source.name)

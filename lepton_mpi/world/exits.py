@@ -15,16 +15,9 @@ from contextlib import suppress
 from functools import cache
 
 from lepton_mpi.world import pmix
-from lepton_mpi.world.launchers import end_launcher, launcher_of
 
 # What the last ``world.run`` has returned; whether a world has begun; whether ranks were lost; whether some have joined.
 exit_code, has_begun, has_lost, has_grown = 0, False, False, False
-# Whether all ranks of a host were lost, and with them perhaps the launcher's process there, for which the others would wait.
-has_lost_host = False
-# Processes of the ranks of this host.
-process_ids: list[int] = []
-# From the end of the last of them to that of a launcher that stays, which meanwhile prints what they have said.
-_LAUNCHER_SECONDS = 2.0
 
 
 @cache
@@ -38,8 +31,6 @@ def _end(process_id: int, ends_mpi: bool) -> None:
         return
     if has_grown:
         pmix.leave_launcher()
-    if has_lost_host:
-        end_launcher(launcher_of(os.getpid()), _LAUNCHER_SECONDS, behind=process_ids)
     if not has_lost and not has_grown:
         if ends_mpi:
             from mpi4py import MPI

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 # Above the number of any call, and far enough from the end of int64 for what is added to it.
 _OVER = 1 << 61
 _AGAIN_SECONDS = 0.002
+# From a loss until MPI is told where the launcher has not done so; it takes milliseconds, and Open MPI may crash if it hears of a loss while it makes
+# a communicator.
+_TELL_SECONDS = 0.25
 # From an error until Linux says that a process is gone; it may have said so before.
 _BELIEF_SECONDS = 0.2
 
@@ -77,6 +80,8 @@ class Losses:
         self._heard: Callable[[News], None] = lambda news: None
         # Whether the news are still those of the world before, in which ranks may be lost of which this one is not told by a bell.
         self._is_between = False
+        # Of those that are lost, which MPI may not know yet, and when it is to be told.
+        self._untold, self._tell_at = set[int](), 0.0
         self._wake = os.eventfd(0, os.EFD_NONBLOCK)
         self._poll.register(self._wake, select.POLLIN)
         self._is_over = False
@@ -186,7 +191,7 @@ class Losses:
 
     def _work(self) -> None:
         while not self._is_over:
-            looks_again = self._has_lost.is_set() or self._is_between
+            looks_again = self._has_lost.is_set() or self._is_between or bool(self._untold)
             ready = [
                 which
                 for which, _ in self._poll.poll(1000 * _AGAIN_SECONDS if looks_again else None)
@@ -206,6 +211,8 @@ class Losses:
                 self._lose(self._news.said())
             if self._has_lost.is_set():
                 self._end_waits()
+            if self._untold and monotonic() > self._tell_at:
+                self._tell_mpi()
             self._close_outdated()
 
     def _read(self, descriptor: int) -> None:
@@ -243,10 +250,8 @@ class Losses:
         if not numbers:
             return
         self.dead |= numbers
-        for number in numbers:
-            if self._members[number].host != self.me.host:
-                pmix.tell_own_mpi(self._members[number].name)
         self.noticed = monotonic()
+        self._untold, self._tell_at = self._untold | numbers, self.noticed + _TELL_SECONDS
         self._has_lost.set()
         with self._lock:
             self._flag[0] = 1
@@ -255,6 +260,12 @@ class Losses:
                     comm.Revoke()
             if self._news and self._news.links:
                 self._news.tell(numbers)
+
+    def _tell_mpi(self) -> None:
+        """MPI may still wait for those that are lost: where nobody has left them behind by now, its launcher has not said so."""
+        for number in self._untold & self._members.keys():
+            pmix.tell_own_mpi(self._members[number].name)
+        self._untold = set()
 
     def _end_waits(self) -> None:
         with self._lock:

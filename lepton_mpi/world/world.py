@@ -8,6 +8,7 @@ third way: the excepthook of ``failure.py`` makes sure of it for code that knows
 from __future__ import annotations
 
 import faulthandler
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
@@ -19,6 +20,7 @@ from lepton_mpi.world import (
     joining,
 )
 from lepton_mpi.world.failure import end_child, ended_by
+from lepton_mpi.world.launchers import end_launcher, launcher_of
 from lepton_mpi.world.losses import Losses, check_possible
 from lepton_mpi.world.stopping import Stopping, caught_signals
 from lepton_mpi.world.watched_group import WatchedGroup
@@ -26,6 +28,10 @@ from lepton_mpi.world.watched_group import WatchedGroup
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from lepton_mpi.world.members import Member
+
+# From the end of a host's ranks to that of their launcher, if it waits for a host that is lost: it prints meanwhile what they have said.
+_LAUNCHER_SECONDS = 3.0
 # A year: what C libraries take as a time is limited, what a user may want to wait is not.
 _LIMIT_SECONDS_MAX = 365 * 86400.0
 
@@ -130,7 +136,7 @@ class World(WatchedGroup):
             check_possible()
         launcher.die_with_launcher()
         super().__init__(min(timeout_seconds, _LIMIT_SECONDS_MAX), peer_timeout_seconds)
-        self.has_joined = me is not None
+        self.has_joined, self._has_launcher_ender = me is not None, False
         self.is_first, exits.has_begun = not exits.has_begun, True
         with ExitStack() as undo:
             losses = Losses() if is_elastic else None
@@ -183,6 +189,7 @@ class World(WatchedGroup):
         assert losses is not None
         before, wanted = self._members, self._wanted
         exits.has_lost = True
+        self._end_launcher_later(before, [one for one in before if one.number not in losses.dead])
         while True:
             wanted = next(iter(self._leave()), wanted)
             losses.begin_anew()
@@ -194,11 +201,15 @@ class World(WatchedGroup):
                     raise
         if wanted:
             self.stopping.want(wanted)
-        exits.process_ids = self._host.process_ids
-        exits.has_lost_host |= not {one.host for one in before} <= {
-            one.host for one in self._members
-        }
+        self._end_launcher_later(before, self._members)
         return [rank for rank, member in enumerate(before) if member not in self._members]
+
+    def _end_launcher_later(self, before: list[Member], left: list[Member]) -> None:
+        """Where a host is lost, its launcher's process may be, too: then a signal alone ends the others, however these ranks end."""
+        has_lost_host = {one.host for one in before} != {one.host for one in left}
+        if has_lost_host and self.local_rank == 0 and not self._has_launcher_ender:
+            end_launcher(launcher_of(os.getpid()), _LAUNCHER_SECONDS, self._host.process_ids)
+            self._has_launcher_ender = True
 
     def grow(self, comm: MPI.Intracomm) -> None:
         """Be the world of the ranks of ``comm``, which ``joining`` has made: these, and new ones behind them. Collective over all of them.

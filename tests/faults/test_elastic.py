@@ -122,6 +122,34 @@ def test_nothing_is_left_open(tmp_path, with_ulfm):
     assert last[2] <= first[2], job.text
 
 
+_COUNTS_LOADS = """
+from lepton_mpi import fit
+from lepton_mpi.run import build
+
+usual = build.load
+
+def load(*words):
+    print("load", flush=True)
+    return usual(*words)
+
+build.load = load
+if __name__ == "__main__":
+    fit(recipe="digits", epochs=20, progress="plain", elastic=True, dtype="float64")
+"""
+
+
+@pytest.mark.slow
+@needs_ulfm
+def test_rows_are_read_once(tmp_path, with_ulfm):
+    """They are in memory of those that are left, normalised already."""
+    (tmp_path / "program.py").write_text(_COUNTS_LOADS)
+    expected = _end(jobs.run(2, "program.py", cwd=tmp_path))
+    fault = "step@step=100:rank=1:kill, step@step=200:rank=0:kill"
+    job = jobs.run(3, "program.py", cwd=tmp_path, LEPTON_FAULT=fault)
+    assert _end(job) == expected, job.text
+    assert job.out.splitlines().count("load") == 3 and _lost(job) == 2, job.text
+
+
 _SIGNALLED = """
 import os, signal
 from lepton_mpi import fit
@@ -365,11 +393,11 @@ def _is_rank(process: psutil.Process) -> bool:
         ((), "--elastic: expected "),
         (
             ("--strategy", "local"),
-            "--elastic: expected --strategy sync with --allreduce auto or host, got local",
+            "--elastic: expected --strategy sync with --allreduce auto, host or two_level, got local",
         ),
         (
             ("--allreduce", "ring"),
-            "--elastic: expected --strategy sync with --allreduce auto or host, got sync with ring",
+            "--elastic: expected --strategy sync with --allreduce auto, host or two_level, got sync with ring",
         ),
     ],
 )

@@ -28,7 +28,17 @@ _POINTS = ("input", "exchange", "step")
 _TRAIN = (*jobs.TRAIN, "--recipe", "digits", "--epochs", "20", "--progress", "plain")
 _LIMIT_SECONDS = 3.0
 _ELASTIC = ("--elastic", "--peer-timeout", f"{_LIMIT_SECONDS:g}", "--timeout", "60")
-_LAUNCH = ("--with-ft", "ulfm", "--prtemca", "oob_tcp_keepalive_time", "0")
+_LAUNCH = (
+    "--rtos",
+    "recoverable",
+    "--mca",
+    "mpi_ft_enable",
+    "1",
+    "--prtemca",
+    "oob_tcp_keepalive_time",
+    "0",
+)
+_WITH_ULFM = ("--with-ft", "ulfm")
 
 
 class _Ended(NamedTuple):
@@ -52,12 +62,12 @@ class _Ended(NamedTuple):
 
 
 def _run(
-    ranks_per_host: list[int], folder, lost: int | None = None, after: float = 0.0, words=()
+    ranks_per_host: list[int], folder, lost: int | None = None, after: float = 0.0, launch=_LAUNCH
 ) -> _Ended:
     """A run over emulated hosts; ``lost`` loses its network ``after`` seconds behind the first epoch."""
     try:
         with EmulatedHosts(ranks_per_host, "1gbit") as hosts:
-            command = hosts.mpirun([sys.executable, *_TRAIN, *_ELASTIC, *words], _LAUNCH)
+            command = hosts.mpirun([sys.executable, *_TRAIN, *_ELASTIC], launch)
             pipe, err = subprocess.PIPE, subprocess.STDOUT
             job = hosts.start(command, stdout=pipe, stderr=err, text=True, cwd=folder)
             try:
@@ -86,7 +96,11 @@ def _followed(hosts: EmulatedHosts, job, lost: int | None, after: float) -> _End
         time.sleep(after)
         _ip("-n", hosts.names[lost], "link", "set", "eth0", "down")
         lost_at = time.monotonic() - began
-    job.wait(90)
+    try:
+        job.wait(90)
+    except subprocess.TimeoutExpired:
+        said = "\n".join(line for _, line in lines)
+        raise AssertionError(f"the job still runs after 90 s; its output:\n{said}") from None
     reading.join(10)
     end = time.monotonic() + _LIMIT_SECONDS + 15
     while (left := _processes(hosts)) and time.monotonic() < end:
@@ -139,6 +153,18 @@ def test_a_host_of_two_is_lost(tmp_path, undisturbed, recoveries, seed):
     assert ended.code in (0, 1) and not ended.left, (ended.code, ended.left)
     print(f"seed {seed}: {at - ended.lost_at:.2f} s behind the loss, {_seconds(ended)}", flush=True)
     recoveries += _seconds(ended)
+
+
+@pytest.mark.slow
+@needs_ulfm
+def test_with_ulfm_a_launcher_that_looks_after_hosts_is_warned_of(tmp_path, undisturbed):
+    """It ends the job with a host, though not in the minutes of this run."""
+    ended = _run([1, 2], tmp_path, lost=1, after=0.2, launch=_WITH_ULFM)
+    assert ended.figures() == undisturbed, ended.text
+    ((_, line),) = ended.starting("lepton_mpi")
+    assert line.startswith("lepton_mpi: warning: --elastic: the launcher ends the job 8 minutes"), (
+        line
+    )
 
 
 @pytest.mark.slow
