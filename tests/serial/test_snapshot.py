@@ -137,6 +137,8 @@ def test_what_runs_that_are_gone_hold_is_bounded(monkeypatch):
         losses=losses,
         host_count=1,
         has_joined=False,
+        can_agree_to_stop=True,
+        rank=0,
         size=9,
         agreeing=nullcontext,
         go_on=lambda: [1],
