@@ -163,6 +163,10 @@ class Losses:
         """Whether a rank is known to be lost: then words that ranks wait for mean nothing."""
         return bool(self._flag[0])
 
+    def left_of(self, everybody: list[Member]) -> list[Member]:
+        """Those that are not known to be lost."""
+        return [member for member in everybody if member.number not in self.dead]
+
     def explain(self, error: BaseException) -> bool:
         """Whether ``error`` comes of a lost rank: then what was computed is worthless.
 

@@ -189,7 +189,7 @@ class World(WatchedGroup):
         assert losses is not None
         before, wanted = self._members, self._wanted
         exits.has_lost = True
-        self._end_launcher_later(before, [one for one in before if one.number not in losses.dead])
+        self._end_launcher_later(before, losses.left_of(before))
         while True:
             wanted = next(iter(self._leave()), wanted)
             losses.begin_anew()
@@ -251,6 +251,7 @@ class World(WatchedGroup):
         if self.losses:
             with suppress(Exception):  # from here on the others may end without being lost
                 self.comm.Barrier()
+            self._end_launcher_later(self._members, self.losses.left_of(self._members))
             self.losses.close()
         has_lost = bool(self.losses and (self.losses.dead or exits.has_lost or exits.has_grown))
         self._stop_watching(hooks_stay=self.size > 1 or has_lost)
