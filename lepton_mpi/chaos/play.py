@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from lepton_mpi.chaos.draw import KINDS, Situation, in_turn
+from lepton_mpi.chaos.draw import KINDS, Situation, in_turn, ranks_for
 from lepton_mpi.chaos.start import Ended, start
 from lepton_mpi.errors import ConfigurationError, DataError, LeptonError, RankError
 from lepton_mpi.run import checkpoint, checkpoint_folder
@@ -80,9 +80,9 @@ def play(plan: Plan, say: Say) -> Verdict:
     folder = plan.folder / "disturbed"
     kinds, came, saved = in_turn(plan.kinds, plan.faults, draw), 0, 0
     for number in range(1, _STARTS_PER_FAULT * (plan.faults + 1) + 1):
-        ranks = draw.choice(plan.ranks)
-        now = Situation(saved, found.last_step, ranks, plan.faults - came)
         kind = kinds[came] if came < plan.faults else ""
+        ranks = draw.choice(ranks_for(kind, plan.ranks))
+        now = Situation(saved, found.last_step, ranks, plan.faults - came)
         faults = KINDS[kind](draw, now) if kind else []
         words = _with_folder(plan.words, folder, number)
         ended = start(words, ranks, faults, folder / f"start-{number:03d}", limit)

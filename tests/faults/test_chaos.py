@@ -1,6 +1,8 @@
 """A training under drawn faults ends with the weights of the undisturbed one; and what chaos refuses.
 
-LEPTON_CHAOS_KILLS=200 python -m pytest -s tests/faults/test_chaos.py      the long form, over all kinds
+LEPTON_CHAOS_KILLS=200 python -m pytest -s -o faulthandler_timeout=0 tests/faults/test_chaos.py -k nothing      the long form, over all kinds
+
+It takes some 10 s a kill; without the option pytest would be ended after 150 s.
 """
 
 import json
@@ -56,6 +58,7 @@ def test_nothing_is_lost(tmp_path):
         (["--", "--epochs", "none"], "--epochs"),
         (["--faults", "kil", "--"], "did you mean kill?"),
         (["--ranks", "0", "--"], "--ranks"),
+        (["--ranks", "1", "--faults", "stop", "--"], "expected --ranks above 1"),
         (["--folder", ".", "--", *_OPTIONS], "expected a new folder"),
     ],
 )
