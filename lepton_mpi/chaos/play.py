@@ -3,7 +3,7 @@
 data       FOLDER/undisturbed and FOLDER/disturbed, each with checkpoints/; the output of each start beside them
 a start    goes on from the newest checkpoint; its faults are drawn from what is saved by then
 after it   every checkpoint is read and verified; the highest step of a whole one must not be below that of before
-the end    the last start comes without a fault; its weights are those of the undisturbed run, where the strategy promises it
+the end    the last start comes without a fault, or after the last step; its weights are those of the undisturbed run, where the strategy promises it
 """
 
 import json
@@ -93,10 +93,9 @@ def play(plan: Plan, say: Say) -> Verdict:
         record |= asdict(ended) | {"output": str(ended.output), "saved_step": saved}
         found.starts.append(record)
         say(f"start {number}", _line(record, ended, before))
-        if ended.code == 0:
-            if not faults:
-                break
-        elif not faults:
+        if ended.code == 0 and (not faults or saved >= found.last_step):
+            break  # with faults left: there is no step in which they could come
+        if ended.code and not faults:
             raise _failed(ended)
     else:
         raise RankError(f"the run was not over after {len(found.starts)} starts")

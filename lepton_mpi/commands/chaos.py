@@ -128,6 +128,12 @@ def _say_end(plan: Plan, found: Verdict) -> None:
     )
     for text in [*found.damaged, *found.left_files]:
         _say("", text)
+    came = sum(bool(start["happened"]) for start in found.starts)
+    if came < plan.faults:
+        _say(
+            "faults",
+            f"{came} of {plan.faults} came before the last step: more steps have room for all",
+        )
     same = "the same as undisturbed" if found.has_same_bits else "others than undisturbed"
     if not plan.promises_bits:
         same += "; only --strategy sync without --compress promises the same"
