@@ -70,6 +70,13 @@ KINDS: Mapping[str, Callable[[Random, Situation], list[Fault]]] = {
 }
 # A single host has no network to lose: there, ranks share memory.
 ON_ONE_HOST = tuple(name for name in KINDS if name != "cut_network")
+# A rank alone that is stopped keeps nobody waiting: it waits itself, for whoever has stopped it, and would do so for ever.
+_OF_SEVERAL_RANKS = ("stop",)
+
+
+def ranks_for(kind: str, ranks: Sequence[int]) -> list[int]:
+    """Those numbers of ranks with which a start can have this kind of fault, or none with ``kind`` empty."""
+    return [count for count in ranks if count > 1 or kind not in _OF_SEVERAL_RANKS]
 
 
 def in_turn(kinds: Sequence[str], count: int, draw: Random) -> list[str]:

@@ -3,7 +3,7 @@
 data       FOLDER/undisturbed and FOLDER/disturbed, each with checkpoints/; the output of each start beside them
 a start    goes on from the newest checkpoint; its faults are drawn from what is saved by then
 after it   every checkpoint is read and verified; the highest step of a whole one must not be below that of before
-the end    the last start comes without a fault; its weights are those of the undisturbed run, where the strategy promises it
+the end    the last start comes without a fault, or after the last step; its weights are those of the undisturbed run, where the strategy promises it
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from lepton_mpi.chaos.draw import KINDS, Situation, in_turn
+from lepton_mpi.chaos.draw import KINDS, Situation, in_turn, ranks_for
 from lepton_mpi.chaos.start import Ended, start
 from lepton_mpi.errors import ConfigurationError, DataError, LeptonError, RankError
 from lepton_mpi.run import checkpoint, checkpoint_folder
@@ -80,9 +80,9 @@ def play(plan: Plan, say: Say) -> Verdict:
     folder = plan.folder / "disturbed"
     kinds, came, saved = in_turn(plan.kinds, plan.faults, draw), 0, 0
     for number in range(1, _STARTS_PER_FAULT * (plan.faults + 1) + 1):
-        ranks = draw.choice(plan.ranks)
-        now = Situation(saved, found.last_step, ranks, plan.faults - came)
         kind = kinds[came] if came < plan.faults else ""
+        ranks = draw.choice(ranks_for(kind, plan.ranks))
+        now = Situation(saved, found.last_step, ranks, plan.faults - came)
         faults = KINDS[kind](draw, now) if kind else []
         words = _with_folder(plan.words, folder, number)
         ended = start(words, ranks, faults, folder / f"start-{number:03d}", limit)
@@ -93,10 +93,9 @@ def play(plan: Plan, say: Say) -> Verdict:
         record |= asdict(ended) | {"output": str(ended.output), "saved_step": saved}
         found.starts.append(record)
         say(f"start {number}", _line(record, ended, before))
-        if ended.code == 0:
-            if not faults:
-                break
-        elif not faults:
+        if ended.code == 0 and (not faults or saved >= found.last_step):
+            break  # with faults left: there is no step in which they could come
+        if ended.code and not faults:
             raise _failed(ended)
     else:
         raise RankError(f"the run was not over after {len(found.starts)} starts")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lepton_mpi.chaos.draw import KINDS, ON_ONE_HOST
+from lepton_mpi.chaos.draw import KINDS, ON_ONE_HOST, ranks_for
 from lepton_mpi.commands.command import Command
 from lepton_mpi.errors import ConfigurationError, LauncherError
 from lepton_mpi.options import parser, sources
@@ -36,7 +36,7 @@ saved step may be missing. Where --strategy is sync, the weights at the end must
 
 kinds of --faults: a rank killed after a step (kill) or before its gradients are summed (kill_in_exchange), all ranks (kill_all),
 mpirun (kill_launcher), the rank that saves, before, in or after a save (kill_in_save); a rank stopped by SIGSTOP (stop; found after --timeout,
-20 s unless it is given), crashed by SIGSEGV (crash), with an exception (raise), told to save and end by SIGTERM (preempt); each save slow
+20 s unless it is given, by the others: on several ranks alone), crashed by SIGSEGV (crash), with an exception (raise), told to save and end by SIGTERM (preempt); each save slow
 (slow_disk), without space (full_disk) or refused (broken_disk) with a rank killed meanwhile; the network of a rank's host cut (cut_network,
 not drawn unless it is named: on one host ranks share memory, and need none).
 
@@ -79,12 +79,17 @@ def _run(chosen: Options) -> int:
     if not parser.is_named("--timeout", words):
         words += ["--timeout", _TIMEOUT]
     config = sources.from_command_line([*words, "--checkpoint", chosen.folder]).config
+    kinds = tuple(kind for kind in chosen.faults if ranks_for(kind, chosen.ranks))
+    if not kinds:
+        raise ConfigurationError(
+            f"--faults {' '.join(chosen.faults)}: expected --ranks above 1, since a rank alone keeps nobody waiting, got {max(chosen.ranks)}"
+        )
     from lepton_mpi.chaos import play
 
     plan = play.Plan(
         words=tuple(words),
         faults=chosen.kills,
-        kinds=chosen.faults,
+        kinds=kinds,
         ranks=chosen.ranks,
         seed=chosen.seed,
         folder=Path(chosen.folder),
@@ -123,6 +128,12 @@ def _say_end(plan: Plan, found: Verdict) -> None:
     )
     for text in [*found.damaged, *found.left_files]:
         _say("", text)
+    came = sum(bool(start["happened"]) for start in found.starts)
+    if came < plan.faults:
+        _say(
+            "faults",
+            f"{came} of {plan.faults} came before the last step: more steps have room for all",
+        )
     same = "the same as undisturbed" if found.has_same_bits else "others than undisturbed"
     if not plan.promises_bits:
         same += "; only --strategy sync without --compress promises the same"

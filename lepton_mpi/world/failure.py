@@ -125,16 +125,20 @@ class Failure:
         self._tell_hosts()
         kept = _begun(lambda: self._keep(details or report))
         fcntl.flock(self._lock_file, fcntl.LOCK_EX)  # Linux takes it back from a rank that dies
-        first = not self._reported[0]
+        # Not over, though begun: whoever had the lock was killed before the end of its report.
+        first = not report_word.has_reported(int(self._reported[0]))
         if first:
-            self._reported[0] = report_word.reported_with(exit_code)
+            self._reported[0] = report_word.reporting_with(exit_code)
         else:  # perhaps only since this rank began to fail
             exit_code = report_word.code_of(int(self._reported[0])) or exit_code
-            end.exit_with(exit_code)
+        end.exit_with(exit_code)
         if first and report:
             _begun(_flush).join(_FLUSH_SECONDS)
             with suppress(OSError, ValueError):
                 print(report.rstrip("\n"), file=sys.stderr, flush=True)
+        if first:
+            self._reported[0] = report_word.reported_with(exit_code)
+        if first and report:
             time.sleep(_PASSED_ON_SECONDS)
         if first and self.last_words:
             with suppress(Exception):  # the report is what counts

@@ -1,6 +1,6 @@
 """What the ranks of a host show each other in one file of shared memory, and what is reported from it when they hang.
 
-    word 0           0 until a rank of the host has reported why the job ends; then see ``report_word.py``
+    word 0           0 until a rank of the host reports why the job ends; then see ``report_word.py``
     bytes 8 to 63    what the host's steps are of, the strategy's name: UTF-8, zeros behind it
     from byte 64 on  a row per local rank, three float64: step, number of the phase (MEETING more: in a call in which all ranks meet),
                      CLOCK_MONOTONIC seconds at its begin
@@ -26,7 +26,7 @@ if not __package__:  # started as a file, or imported by one
     sys.path.append(str(Path(__file__).resolve().parents[2]))
 from lepton_mpi.errors import RankError
 from lepton_mpi.processes import look_at
-from lepton_mpi.report_word import reported_with
+from lepton_mpi.report_word import code_of, has_reported, reported_with
 
 PHASES = (
     "start",
@@ -258,9 +258,10 @@ def read_label(content: bytes) -> str:
 def is_first_report(file: int) -> bool:
     """Whether no rank of the host has reported; then the word says from now on that one has died or hangs. Keeps the file's lock."""
     fcntl.flock(file, fcntl.LOCK_EX)
-    if _WORD.unpack(os.pread(file, _WORD.size, 0))[0]:
+    word = _WORD.unpack(os.pread(file, _WORD.size, 0))[0]
+    if has_reported(word):
         return False
-    os.pwrite(file, _WORD.pack(reported_with(RankError.exit_code)), 0)
+    os.pwrite(file, _WORD.pack(reported_with(code_of(word) or RankError.exit_code)), 0)
     return True
 
 

@@ -2,7 +2,8 @@
 
 Hydra, the launcher of MPICH and Intel MPI, sends SIGKILL to the ranks that are left some milliseconds after one has died. So the first rank
 of a host starts this file as a program, which belongs to no rank: it sleeps on the process descriptors of all of them, and reports as
-they would (``World.died``), unless one of them has. It ends with them. Needs the standard library alone.
+they would (``World.died``), unless one of them has: one that was killed while it reported has not. It ends with them. Needs the standard
+library alone.
 
 Its arguments are a ``Host`` as JSON and a descriptor of the file of ``heartbeats.py``.
 """
@@ -44,6 +45,7 @@ def main(host_json: str, file: int) -> None:
     import heartbeats
 
     host = heartbeats.Host(**json.loads(host_json)[0])
+    file = _own(file)
     memory_kills = deaths.MemoryKills()
     stacks = [_opened(p, f) for p, f in zip(host.process_ids, host.stack_files, strict=True)]
     poll, ranks = select.poll(), dict[int, int]()
@@ -72,6 +74,14 @@ def main(host_json: str, file: int) -> None:
                 with suppress(OSError):
                     print(text, file=sys.stderr, flush=True)
             return
+
+
+def _own(file: int) -> int:
+    """The same file opened anew: what is inherited shares the lock of the first rank, who could not be waited for, and would never lose it."""
+    with suppress(OSError):
+        inherited, file = file, os.open(f"/proc/self/fd/{file}", os.O_RDWR)
+        os.close(inherited)
+    return file
 
 
 def _opened(process_id: int, file: int) -> int:

@@ -1,6 +1,8 @@
 """A training under drawn faults ends with the weights of the undisturbed one; and what chaos refuses.
 
-LEPTON_CHAOS_KILLS=200 python -m pytest -s tests/faults/test_chaos.py      the long form, over all kinds
+LEPTON_CHAOS_KILLS=200 python -m pytest -s -o faulthandler_timeout=0 tests/faults/test_chaos.py -k nothing      the long form, over all kinds
+
+It takes some 10 s a kill; without the option pytest would be ended after 150 s.
 """
 
 import json
@@ -11,8 +13,10 @@ import pytest
 from lepton_mpi.chaos.draw import ON_ONE_HOST
 from tests.faults import jobs
 
-_OPTIONS = ("--recipe", "digits", "--epochs", "4", "--checkpoint-steps", "5")
 _KILLS = int(os.environ.get("LEPTON_CHAOS_KILLS", "0"))
+# Of 18 steps each: as many as have room for the faults, some of which come after a save.
+_EPOCHS = 4 + _KILLS // 4
+_OPTIONS = ("--recipe", "digits", "--epochs", str(_EPOCHS), "--checkpoint-steps", "5")
 
 
 def _chaos(cwd, *words: str, limit_seconds: float = 300.0) -> jobs.Ended:
@@ -35,7 +39,7 @@ def test_nothing_is_lost(tmp_path):
     assert ended.code == 0, ended.text
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["digest"] == found["disturbed_digest"] != ""
-    assert found["last_step"] == 72
+    assert found["last_step"] == 18 * _EPOCHS
     assert (found["lost_steps"], found["damaged"], found["hung"]) == (0, [], 0)
     assert (found["left_processes"], found["left_files"]) == (0, [])
     happened = [start for start in found["starts"] if start["happened"]]
@@ -56,6 +60,7 @@ def test_nothing_is_lost(tmp_path):
         (["--", "--epochs", "none"], "--epochs"),
         (["--faults", "kil", "--"], "did you mean kill?"),
         (["--ranks", "0", "--"], "--ranks"),
+        (["--ranks", "1", "--faults", "stop", "--"], "expected --ranks above 1"),
         (["--folder", ".", "--", *_OPTIONS], "expected a new folder"),
     ],
 )

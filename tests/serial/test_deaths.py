@@ -1,12 +1,15 @@
 """How a process has ended: by its status, while it waits for its parent and when it is gone, and by the counters of a lack of memory."""
 
+import fcntl
 import os
 import signal
+import struct
 import subprocess
 import sys
 
 import pytest
 
+from lepton_mpi import report_word
 from lepton_mpi.world import deaths, heartbeats, witness
 
 
@@ -152,4 +155,54 @@ def test_the_witness_names_who_died_by_itself(signals, said):
     assert found.stderr.splitlines()[0].endswith(signals[1].name) or "SIGSEGV (" in found.stderr
     for rank in ranks:
         rank.wait()
+    os.close(file)
+
+
+# Killed between its word that it reports and the report: by the launcher, which ends the others of a rank that has died.
+_KILLED_IN_ITS_REPORT = """
+import mmap, os, signal, sys
+import numpy as np
+from lepton_mpi.world import failure
+file = os.open(f"/proc/self/fd/{sys.argv[1]}", os.O_RDWR)
+failure._flush = lambda: os.kill(os.getpid(), signal.SIGKILL)
+failure.Failure(4, 8, file, np.frombuffer(mmap.mmap(file, 0), np.int64, 1)).fail("its report")
+"""
+
+
+def test_the_witness_reports_for_a_rank_that_was_killed_in_its_report():
+    """Nobody else is left then."""
+    file = os.memfd_create("heartbeats")
+    os.truncate(file, heartbeats.file_bytes(2))
+    killed = subprocess.Popen(
+        [sys.executable, "-c", _KILLED_IN_ITS_REPORT, str(file)], pass_fds=[file]
+    )
+    crashed = subprocess.Popen(["sleep", "100"])
+    crashed.send_signal(signal.SIGSEGV)
+    for rank in (killed, crashed):
+        os.waitid(os.P_PID, rank.pid, os.WEXITED | os.WNOWAIT)
+    host = heartbeats.Host(8, [4, 5], [killed.pid, crashed.pid], [99, 99], [99, 99], 60.0)
+    words = [sys.executable, "-I", "-S", witness.__file__, host.to_json(0), str(file)]
+    found = subprocess.run(words, pass_fds=[file], capture_output=True, text=True, timeout=60)
+    assert (killed.wait(), crashed.wait()) == (-signal.SIGKILL, -signal.SIGSEGV)
+    os.close(file)
+    assert found.stderr.startswith(f"lepton_mpi: rank 5 of 8 (process {crashed.pid}) died: "), found
+
+
+def test_the_witness_waits_for_a_rank_that_reports():
+    """Also for the first one, whose descriptor it has inherited, and with it, had it no other, its lock."""
+    file = os.memfd_create("heartbeats")
+    os.truncate(file, heartbeats.file_bytes(1))
+    dead = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)
+    host = heartbeats.Host(8, [4], [dead.pid], [99], [99], 60.0)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    os.pwrite(file, struct.pack("q", report_word.reporting_with(5)), 0)
+    words = [sys.executable, "-I", "-S", witness.__file__, host.to_json(0), str(file)]
+    with subprocess.Popen(words, pass_fds=[file], stderr=subprocess.PIPE) as looking:
+        with pytest.raises(subprocess.TimeoutExpired):
+            looking.wait(2)
+        os.pwrite(file, struct.pack("q", report_word.reported_with(5)), 0)
+        fcntl.flock(file, fcntl.LOCK_UN)
+        assert looking.communicate(timeout=60) == (None, b"")
+    dead.wait()
     os.close(file)

@@ -159,6 +159,16 @@ def test_a_rank_that_waits_for_the_first_ends_with_its_code(two_ranks, monkeypat
     assert capsys.readouterr().err == ""
 
 
+def test_a_rank_that_was_killed_in_its_report_has_not_reported(two_ranks, capsys):
+    """The next one does, and the one behind it does not."""
+    ranks, _ = two_ranks
+    ranks[0]._reported[0] = report_word.reporting_with(5)
+    assert ranks[1].has_begun
+    ranks[1].fail("the cause", 5)
+    ranks[0].fail("a consequence", 5)
+    assert capsys.readouterr().err == "the cause\n"
+
+
 def test_a_folder_that_hangs_keeps_no_report(two_ranks, monkeypatch, tmp_path, capsys):
     """A pipe that nobody reads cannot be opened; nor does the end of the job wait for it."""
     monkeypatch.setenv("LEPTON_REPORTS", str(tmp_path))

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from lepton_mpi import fault_points
-from lepton_mpi.chaos.draw import KINDS, ON_ONE_HOST, Situation, in_turn
+from lepton_mpi.chaos.draw import KINDS, ON_ONE_HOST, Situation, in_turn, ranks_for
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.fault_points import ACTIONS, POINTS, Fault, read
 
@@ -142,3 +142,11 @@ def test_kinds_come_equally_often():
     assert len(found) == 30
     assert set(counts.values()) == {2, 3}
     assert found == in_turn(ON_ONE_HOST, 30, Random(3))
+
+
+def test_a_rank_that_is_stopped_is_not_alone():
+    """Nobody would wait for it, and nobody end it."""
+    assert ranks_for("stop", (1, 2, 4)) == [2, 4]
+    assert ranks_for("stop", (1,)) == []
+    for kind in {*KINDS, ""} - {"stop"}:
+        assert ranks_for(kind, (1, 2, 4)) == [1, 2, 4]
