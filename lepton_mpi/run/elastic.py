@@ -255,7 +255,8 @@ class Points:
         world, room = run.world, (self._number + 1) % 2
         run.strategy.finish()
         run.strategy.collect()
-        *sums, interval = run.total([interval if world.rank == 0 else 0])
+        totals = run.total([interval if world.rank == 0 else 0])
+        sums, interval = totals[:2], int(totals[2])
         copies[room].take()
         saved = copies[room].copied(resume.checkpoint_of(run, sums))
         start = resume.start_of(run, sums, saved)
@@ -269,7 +270,7 @@ class Points:
         # The run began with a copy that may be in memory of ranks that were fewer.
         if run.start.saved:
             run.start = dataclasses.replace(run.start, saved=self._starts[room].saved)
-        return int(interval)
+        return interval
 
 
 class _Watch(QuietHook):
