@@ -251,6 +251,8 @@ class World(WatchedGroup):
         if self.losses:
             with suppress(Exception):  # from here on the others may end without being lost
                 self.comm.Barrier()
+            left = [one for one in self._members if one.number not in self.losses.dead]
+            self._end_launcher_later(self._members, left)
             self.losses.close()
         has_lost = bool(self.losses and (self.losses.dead or exits.has_lost or exits.has_grown))
         self._stop_watching(hooks_stay=self.size > 1 or has_lost)

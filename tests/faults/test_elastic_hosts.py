@@ -39,6 +39,24 @@ _LAUNCH = (
     "0",
 )
 _WITH_ULFM = ("--with-ft", "ulfm")
+# The ranks meet for the last time, behind what they train, once the host is lost.
+_ENDS_LATER = """
+import sys
+import time
+
+from lepton_mpi.world.world import run
+
+
+def wait(world):
+    world.losses.is_awaited = True  # as ``elastic.train`` leaves it
+    world.agree(None)
+    if world.rank == 0:
+        print("epoch", flush=True)
+    time.sleep(2)
+
+
+sys.exit(run(wait, 60, LIMIT, is_elastic=True))
+"""
 
 
 class _Ended(NamedTuple):
@@ -62,12 +80,17 @@ class _Ended(NamedTuple):
 
 
 def _run(
-    ranks_per_host: list[int], folder, lost: int | None = None, after: float = 0.0, launch=_LAUNCH
+    ranks_per_host: list[int],
+    folder,
+    lost: int | None = None,
+    after: float = 0.0,
+    launch=_LAUNCH,
+    words=(*_TRAIN, *_ELASTIC),
 ) -> _Ended:
-    """A run over emulated hosts; ``lost`` loses its network ``after`` seconds behind the first epoch."""
+    """A run over emulated hosts; ``lost`` loses its network ``after`` seconds behind the first epoch. ``words`` are those of Python."""
     try:
         with EmulatedHosts(ranks_per_host, "1gbit") as hosts:
-            command = hosts.mpirun([sys.executable, *_TRAIN, *_ELASTIC], launch)
+            command = hosts.mpirun([sys.executable, *words], launch)
             pipe, err = subprocess.PIPE, subprocess.STDOUT
             job = hosts.start(command, stdout=pipe, stderr=err, text=True, cwd=folder)
             try:
@@ -174,6 +197,17 @@ def test_the_side_of_the_launcher_goes_on(tmp_path, undisturbed):
     ended = _run([1, 2], tmp_path, lost=0, after=0.2)
     assert ended.figures() == undisturbed, ended.text
     assert not ended.left
+
+
+@pytest.mark.slow
+@needs_ulfm
+def test_a_host_is_lost_where_the_job_ends(tmp_path):
+    """Nobody goes on without it, and its launcher waits for it all the same."""
+    program = tmp_path / "ends_later.py"
+    program.write_text(_ENDS_LATER.replace("LIMIT", f"{_LIMIT_SECONDS:g}"))
+    ended = _run([1, 1], tmp_path, lost=1, after=0.2, words=[str(program)])
+    assert ended.code in (0, 1) and not ended.left, ended
+    assert "Traceback" not in ended.text, ended.text
 
 
 @pytest.mark.slow
