@@ -59,6 +59,25 @@ sys.exit(run(wait, 60, LIMIT, is_elastic=True))
 """
 
 
+# A rank that dies while the others wait for a host that is not known to be lost yet.
+_DIES_LATER = """
+import os
+import signal
+import threading
+
+from lepton_mpi import QuietHook
+
+
+class Dies(QuietHook):
+    def __init__(self, run):
+        pass
+
+    def after_epoch(self, run):
+        if run.epoch == 1 and run.world.size == 4 and run.world.rank == 1:
+            threading.Timer(1.2, os.kill, [os.getpid(), signal.SIGKILL]).start()
+"""
+
+
 class _Ended(NamedTuple):
     """How a job ended; when each line came, and when the host lost its network, both in seconds from the start; what was left."""
 
@@ -220,6 +239,20 @@ def test_a_host_and_a_rank_of_another(tmp_path, monkeypatch, undisturbed, rank):
     assert ended.figures() == undisturbed, ended.text
     said = " ".join(line for _, line in ended.starting("elastic"))
     assert f"rank {rank} of " in said and not ended.left, ended.text
+
+
+@pytest.mark.slow
+@needs_ulfm
+def test_a_rank_dies_before_a_host_is_known_to_be_lost(tmp_path, undisturbed):
+    """All are told of it, also by MPI, which then sends to the ranks of that host."""
+    hook = tmp_path / "dies_later.py"
+    hook.write_text(_DIES_LATER)
+    words = (*_TRAIN, *_ELASTIC, "--hook", f"{hook}:Dies")
+    ended = _run([2, 1, 1], tmp_path, lost=2, after=0.1, words=words)
+    assert ended.figures() == undisturbed, ended.text
+    ((_, line),) = ended.starting("elastic")
+    assert line.startswith("elastic   rank 1 of 4, rank 3 of 4 died: 2 ranks"), line
+    assert not ended.left
 
 
 @pytest.mark.slow(but_every=4)
