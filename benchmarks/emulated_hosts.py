@@ -55,7 +55,8 @@ _BURST_BYTES = 128 << 10
 _LATENCY = "20ms"
 
 _ENTER = """#!/bin/sh
-# enter HOST COMMAND...: run a command in a host. What it started ends with it, and it ends with its parent.
+# enter HOST COMMAND...: run a command in a host. What it started ends with it, and it ends with its parent. It is not process 1
+# of its namespace, which no process there can end by SIGKILL.
 host=$1
 shift
 exec setpriv --pdeathsig KILL ip netns exec "$host" unshare --uts --pid --fork --kill-child --mount-proc sh -c '
@@ -64,7 +65,8 @@ exec setpriv --pdeathsig KILL ip netns exec "$host" unshare --uts --pid --fork -
     mount -t tmpfs tmpfs /dev/shm &&
     mount -t tmpfs tmpfs {folder}/session || exit 4
     shift
-    exec "$@"
+    "$@"
+    exit $?
 ' sh "$host" "$@"
 """
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.world import members, pmix
-from lepton_mpi.world.host_links import ENDED, LOST, UNREACHABLE, News
+from lepton_mpi.world.host_links import ENDED, LOST, UNREACHABLE, HostLinks, News
 from lepton_mpi.world.loss_news import LossNews
 from lepton_mpi.world.members import Member
 
@@ -104,7 +104,7 @@ class Losses:
                 continue
             self._processes[descriptor] = member.number
             self._poll.register(descriptor, select.POLLIN)
-        if self.dead & self._members.keys():  # MPI has not noticed yet
+        if self._lost:  # MPI has not noticed yet
             self._has_lost.set()
         self._wake_up()  # poll again, with these
 
@@ -121,7 +121,17 @@ class Losses:
             for descriptor in news.links.descriptors() if news.links else ():
                 self._linked[descriptor] = news
                 self._poll.register(descriptor, select.POLLIN)
+            # Lost since the ranks met: whoever listens to these news already has heard nothing of it.
+            if news.links and self._lost:
+                news.tell(self._lost)
         self._wake_up()
+
+    def give_up(self, links: HostLinks) -> None:
+        """Close ``links`` of a world that could not begin. Other leaders may listen to nothing else by now: they are told who is lost."""
+        self._has_lost.wait(_BELIEF_SECONDS)
+        for number in self._lost:
+            links.send(LOST, number)
+        links.close()
 
     def revoke_with(self, comm: MPI.Comm) -> None:
         """``comm`` is this rank's, and is revoked when a rank is lost; at once if one is."""
@@ -150,6 +160,11 @@ class Losses:
             self._is_between = bool(self._news and self._news.bell >= 0)
             self._has_lost.clear()
         self._wake_up()
+
+    @property
+    def _lost(self) -> set[int]:
+        """Of the ranks that there are."""
+        return self.dead & self._members.keys()
 
     # -- what the rank's own thread asks -------------------------------------------------------------
 
@@ -255,9 +270,9 @@ class Losses:
             return
         self.dead |= numbers
         self.noticed = monotonic()
-        self._untold, self._tell_at = self._untold | numbers, self.noticed + _TELL_SECONDS
         self._has_lost.set()
         with self._lock:
+            self._untold, self._tell_at = self._untold | numbers, self.noticed + _TELL_SECONDS
             self._flag[0] = 1
             for comm in self._comms:
                 with suppress(Exception):
@@ -267,9 +282,10 @@ class Losses:
 
     def _tell_mpi(self) -> None:
         """MPI may still wait for those that are lost: where nobody has left them behind by now, its launcher has not said so."""
-        for number in self._untold & self._members.keys():
+        with self._lock:
+            numbers, self._untold = self._untold & self._members.keys(), set()
+        for number in numbers:
             pmix.tell_own_mpi(self._members[number].name)
-        self._untold = set()
 
     def _end_waits(self) -> None:
         with self._lock:

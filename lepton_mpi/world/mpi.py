@@ -26,6 +26,7 @@ __all__ = ["MPI", "check_launcher", "delay_abort", "mpi_library"]
 _ABORT_DELAYS = (("libopen-pal", "opal_abort_delay"), ("libmpi", "ompi_mpi_abort_delay"))
 
 _TRANSPORTS, _STACKS = "OMPI_MCA_btl", "OMPI_MCA_opal_stacktrace_output"
+_KNOWS_ALL_UP_TO, _ANY_COUNT = "OMPI_MCA_mpi_add_procs_cutoff", str(1 << 30)
 
 # mpi4py's default, MPI_THREAD_MULTIPLE, makes MPICH avoid its shared-memory collectives. Not "funneled": a communicator may be
 # used in a thread of its own, see collectives/messages/mail.py.
@@ -42,9 +43,13 @@ def _starting() -> Iterator[None]:
     """A block in which Open MPI starts. Programs that this one starts know nothing of its settings.
 
     Without memory for other ranks, if there are none: it would leave a file of 16 MiB in /dev/shm behind, even after a good end.
+    Where ranks go on without others, each has the addresses of all from the start. Else Open MPI asks for one when it first sends there, also to
+    revoke a communicator, and waits for the answer of a host that is lost for ever.
     Without a stack of C functions, 15 to 20 lines, where a rank crashes: its neighbours report where it was in Python.
     """
     wanted = {} if _STACKS in os.environ else {_STACKS: "none"}
+    if launcher.tolerates_losses() and _KNOWS_ALL_UP_TO not in os.environ:
+        wanted[_KNOWS_ALL_UP_TO] = _ANY_COUNT
     if not launcher.is_launched() and launcher.launched_size() == 1:
         wanted[_TRANSPORTS] = "self"
     before = {name: os.environ.get(name) for name in wanted}

@@ -97,7 +97,8 @@ class WatchedGroup(RankGroup):
         from lepton_mpi.world.mpi import delay_abort
 
         self._links = HostLinks(self, self._peer_timeout_seconds)
-        undo.callback(self._links.close)
+        links, losses = self._links, self.losses
+        undo.callback(lambda: losses.give_up(links) if losses else links.close())
         tell, place = self._links.tell_failure, self._place
         self._failure = Failure(self.rank, self.size, shown.file, shown.reported, tell, place)
         undo.callback(self._failure.close, hooks_stay=self.size > 1 or self.losses is not None)

@@ -39,6 +39,43 @@ _LAUNCH = (
     "0",
 )
 _WITH_ULFM = ("--with-ft", "ulfm")
+# The ranks meet for the last time, behind what they train, once the host is lost.
+_ENDS_LATER = """
+import sys
+import time
+
+from lepton_mpi.world.world import run
+
+
+def wait(world):
+    world.losses.is_awaited = True  # as ``elastic.train`` leaves it
+    world.agree(None)
+    if world.rank == 0:
+        print("epoch", flush=True)
+    time.sleep(2)
+
+
+sys.exit(run(wait, 60, LIMIT, is_elastic=True))
+"""
+
+
+# A rank that dies while the others wait for a host that is not known to be lost yet.
+_DIES_LATER = """
+import os
+import signal
+import threading
+
+from lepton_mpi import QuietHook
+
+
+class Dies(QuietHook):
+    def __init__(self, run):
+        pass
+
+    def after_epoch(self, run):
+        if run.epoch == 1 and run.world.size == 4 and run.world.rank == 1:
+            threading.Timer(1.2, os.kill, [os.getpid(), signal.SIGKILL]).start()
+"""
 
 
 class _Ended(NamedTuple):
@@ -62,12 +99,17 @@ class _Ended(NamedTuple):
 
 
 def _run(
-    ranks_per_host: list[int], folder, lost: int | None = None, after: float = 0.0, launch=_LAUNCH
+    ranks_per_host: list[int],
+    folder,
+    lost: int | None = None,
+    after: float = 0.0,
+    launch=_LAUNCH,
+    words=(*_TRAIN, *_ELASTIC),
 ) -> _Ended:
-    """A run over emulated hosts; ``lost`` loses its network ``after`` seconds behind the first epoch."""
+    """A run over emulated hosts; ``lost`` loses its network ``after`` seconds behind the first epoch. ``words`` are those of Python."""
     try:
         with EmulatedHosts(ranks_per_host, "1gbit") as hosts:
-            command = hosts.mpirun([sys.executable, *_TRAIN, *_ELASTIC], launch)
+            command = hosts.mpirun([sys.executable, *words], launch)
             pipe, err = subprocess.PIPE, subprocess.STDOUT
             job = hosts.start(command, stdout=pipe, stderr=err, text=True, cwd=folder)
             try:
@@ -178,6 +220,17 @@ def test_the_side_of_the_launcher_goes_on(tmp_path, undisturbed):
 
 @pytest.mark.slow
 @needs_ulfm
+def test_a_host_is_lost_where_the_job_ends(tmp_path):
+    """Nobody goes on without it, and its launcher waits for it all the same."""
+    program = tmp_path / "ends_later.py"
+    program.write_text(_ENDS_LATER.replace("LIMIT", f"{_LIMIT_SECONDS:g}"))
+    ended = _run([1, 1], tmp_path, lost=1, after=0.2, words=[str(program)])
+    assert ended.code in (0, 1) and not ended.left, ended
+    assert "Traceback" not in ended.text, ended.text
+
+
+@pytest.mark.slow
+@needs_ulfm
 @pytest.mark.parametrize("rank", [0, 2])
 def test_a_host_and_a_rank_of_another(tmp_path, monkeypatch, undisturbed, rank):
     """Of three hosts, the first rank or a leader, after the host or before it."""
@@ -186,6 +239,20 @@ def test_a_host_and_a_rank_of_another(tmp_path, monkeypatch, undisturbed, rank):
     assert ended.figures() == undisturbed, ended.text
     said = " ".join(line for _, line in ended.starting("elastic"))
     assert f"rank {rank} of " in said and not ended.left, ended.text
+
+
+@pytest.mark.slow
+@needs_ulfm
+def test_a_rank_dies_before_a_host_is_known_to_be_lost(tmp_path, undisturbed):
+    """All are told of it, also by MPI, which then sends to the ranks of that host."""
+    hook = tmp_path / "dies_later.py"
+    hook.write_text(_DIES_LATER)
+    words = (*_TRAIN, *_ELASTIC, "--hook", f"{hook}:Dies")
+    ended = _run([2, 1, 1], tmp_path, lost=2, after=0.1, words=words)
+    assert ended.figures() == undisturbed, ended.text
+    ((_, line),) = ended.starting("elastic")
+    assert line.startswith("elastic   rank 1 of 4, rank 3 of 4 died: 2 ranks"), line
+    assert not ended.left
 
 
 @pytest.mark.slow(but_every=4)

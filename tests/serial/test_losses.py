@@ -13,6 +13,7 @@ from lepton_mpi.collectives.within_host import meeting_kernels
 from lepton_mpi.collectives.within_host.atomics import FIRST_FREE_WORD, LINE_WORDS
 from lepton_mpi.collectives.within_host.plan_words import control_block, encode_meeting
 from lepton_mpi.world import members, rank_group
+from lepton_mpi.world.host_links import LEFT, LOST
 from lepton_mpi.world.losses import Losses, RankLostError
 from tests.serial.plan_host import PlanHost
 
@@ -27,13 +28,32 @@ class _Comm:
         self.revoked += 1
 
 
+class _Links:
+    """What is asked of a leader's connections, none of which says anything."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, ...]] = []
+
+    def descriptors(self) -> list[int]:
+        return []
+
+    def send(self, kind: int, value: int = 0) -> None:
+        self.sent.append((kind, value))
+
+    def close(self) -> None:
+        self.sent.append((LEFT,))
+
+
 class _News:
-    """What is asked of a ``LossNews`` on one host."""
+    """What is asked of a ``LossNews``: on one host, or of a leader."""
 
-    bell, links = -1, None
+    bell = -1
 
-    def __init__(self, flag: np.ndarray) -> None:
-        self.flag = flag
+    def __init__(self, flag: np.ndarray, links: _Links | None = None) -> None:
+        self.flag, self.links, self.told = flag, links, set[int]()
+
+    def tell(self, numbers: set[int]) -> None:
+        self.told |= numbers
 
     def said(self) -> set[int]:
         return set()
@@ -112,6 +132,36 @@ def test_it_begins_anew_and_ends_again(losses, ranks):
     losses.begin_anew()
     losses.watch([_member(ranks[0])])
     assert losses.explain(ValueError())
+
+
+def test_a_leader_tells_the_next_world_who_was_lost_before_it_listened(losses, ranks):
+    """The other leaders may listen to that one alone by then."""
+    before, after = _News(np.zeros(1, np.int64), _Links()), _News(np.zeros(1, np.int64), _Links())
+    losses.watch([losses.me, *map(_member, ranks)])
+    losses.hear(before, lambda news: None)
+    ranks[0].kill()
+    _until(lambda: before.told == {ranks[0].pid})
+    losses.begin_anew()
+    losses.watch([losses.me, _member(ranks[1])])
+    ranks[1].kill()
+    _until(lambda: ranks[1].pid in losses.dead)
+    losses.hear(after, lambda news: None)
+    assert after.told == {ranks[1].pid} and after.flag[0]
+
+
+def test_a_leader_whose_world_cannot_begin_says_who_was_lost(losses, ranks):
+    """Before it leaves; not those that were left behind before."""
+    losses.watch([losses.me, *map(_member, ranks)])
+    ranks[0].kill()
+    _until(lambda: losses.dead)
+    losses.begin_anew()
+    losses.watch([losses.me, _member(ranks[1])])
+    links = _Links()
+    later = threading.Timer(0.05, ranks[1].kill)  # MPI may say it first
+    later.start()
+    losses.give_up(links)
+    assert links.sent == [(LOST, ranks[1].pid), (LEFT,)]
+    later.join()
 
 
 def test_an_error_of_the_program_is_no_loss(losses, ranks):
