@@ -9,7 +9,7 @@ A 784-128-10 network is trained on random rows, with Open MPI. Every ``--every``
     possible  steps that the live ranks would have made in that time, at the speed that they have between two kills, once the run has settled:
               in the second half of each interval
     kept      the first over the second
-    recovery  seconds from each kill to the first step that had not been made before: median and longest
+    recovery  the longest time behind each kill without a step that had not been made before, in seconds: median and longest
     of plain  speed of a run with --elastic over that of one without, undisturbed, of all ranks: medians of ``--pairs`` pairs in turn. It has what copies
               in memory and looking for losses cost
     of live   kept times of plain
@@ -195,7 +195,7 @@ def kept(notes: Notes, kills: Sequence[float], end: float) -> Row:
         steps += _made(notes, stop) - before
         middle = (begin + stop) / 2
         possible += (_made(notes, stop) - _made(notes, middle)) / (stop - middle) * (stop - begin)
-        recoveries.append(next(at for at, step in notes if step > before) - begin)
+        recoveries.append(_longest_gap(notes, begin, middle))
     return {
         "steps": steps,
         "possible": possible,
@@ -204,6 +204,15 @@ def kept(notes: Notes, kills: Sequence[float], end: float) -> Row:
         "recovery_max": max(recoveries),
         "recoveries": recoveries,
     }
+
+
+def _longest_gap(notes: Notes, begin: float, stop: float) -> float:
+    """Between two steps that were made for the first time."""
+    most, last, longest = _made(notes, begin), begin, 0.0
+    for at, step in notes:
+        if begin < at <= stop and step > most:
+            most, last, longest = step, at, max(longest, at - last)
+    return longest
 
 
 def _made(notes: Notes, at: float) -> int:

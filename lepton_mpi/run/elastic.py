@@ -1,9 +1,9 @@
 """``--elastic``: ranks die, and those that are left go on from a copy in memory, with the bits of a run that nothing happened to.
 
     1. all along    every so many steps the ranks copy parameters and state into memory of each host (``snapshot.py``), in turn into one of
-                    two rooms, and note where they are: step, rows of the epoch, sums. A copy counts once all ranks have met by MPI behind it.
+                    two rooms, and note where they are: step, rows of the epoch, sums. A copy counts once all ranks are done with it (``copy_marks.py``).
     2. a rank dies  the others leave whatever they wait in (``world/losses.py``), and drop what they computed since.
-    3. they meet    by ULFM's Shrink; the newest copy that counts for any of them is whole, since the next one goes into the other room.
+    3. they meet    by ULFM's Shrink; the newest copy that is whole on all hosts that are left is there, since the next one goes into the other room.
     4. they go on   as a run that is resumed on fewer ranks: ``build`` from that copy, in a world of their own, with the rows that they
                     have read. Micro-batches and slices are shared out anew; the order of rows and of additions knows no ranks, so the bits are the same.
 
@@ -32,6 +32,7 @@ import numpy as np
 
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.run import memory_forecast, resume, snapshot
+from lepton_mpi.run.copy_marks import CopyMarks
 from lepton_mpi.run.hook import QuietHook
 from lepton_mpi.run.joins import Joins, RanksJoin
 from lepton_mpi.run.snapshot import Snapshot
@@ -52,6 +53,8 @@ _SHARE = 0.02
 # Runs that are gone may hold so much memory of a rank, of rows, vectors and activations, until Python's collector comes by. It is called
 # before they hold more, which takes 0.3 s.
 _GONE_BYTES_MAX = 256 << 20
+# Above the number of any copy.
+_ANY = 1 << 60
 _LAUNCHER_LOOKS = (
     "--elastic: the launcher ends the job 8 minutes after a host is lost, unless it is started as mpirun --rtos recoverable "
     "--mca mpi_ft_enable 1 --prtemca oob_tcp_keepalive_time 0"
@@ -174,8 +177,9 @@ class Points:
         self._starts = [resume.Start(), resume.Start()]
         # Of the job's folder for checkpoints, which ranks that are lost have written to since.
         self._before: Before | None = None
-        # The newest copy that counts, and the rooms that this rank sees: one that joins sees none.
-        self._number, self._sees = -1, [False, False]
+        # The copy that the run has begun with, the last one that this rank has taken, and the rooms that it sees: one that joins sees none.
+        self._base, self._taken, self._sees = -1, -1, [False, False]
+        self._marks: CopyMarks | None = None
         self.joins = Joins()
         # Of the last run; it is what takes longest to read anew.
         self._data: DataSet | None = None
@@ -203,24 +207,35 @@ class Points:
         if self._before is None:
             self._before = run.world.broadcast(run.folder.before if run.folder else None)
         self.joins.attach(run)
+        self._marks = CopyMarks(run.world)
         copies = [Snapshot(run, rooms, are_fixed=True) for rooms in self._rooms]
         run.hooks.insert(0, _Watch(self))
         run.hooks.append(_Copies(self, copies))
 
     def newest(self, world: World) -> Start:
-        """The newest that counts for any rank. Where none does the run begins again, and rooms that some ranks have made are forgotten.
+        """The newest that is whole on all hosts. Where none is the run begins again, and rooms that some ranks have made are forgotten.
 
         Collective.
         """
-        is_seen = self._number >= 0 and self._sees[self._number % 2]
-        self._number = -world.least(-self._number if is_seen else 1)
-        if self._number < 0:
+        number = world.least(self._whole(world.has_joined))
+        self._base = self._taken = number if number < _ANY else -1
+        self._marks = None
+        if self._base < 0:
             self._rooms, self._sees, self._before = [{}, {}], [False, False], None
             self._data = None
             return resume.Start(begins_again=True)
-        if not world.least(int(self._sees[self._number % 2])):
+        if not world.least(int(self._sees[self._base % 2])):
             self._share(world)
-        return dataclasses.replace(self._starts[self._number % 2], data=self._data_of_all(world))
+        return dataclasses.replace(self._starts[self._base % 2], data=self._data_of_all(world))
+
+    def _whole(self, has_joined: bool) -> int:
+        """Number of the newest copy that is whole on this host, -1 for none; _ANY of a rank that has joined and sees none yet."""
+        number = self._taken
+        if self._marks and number > self._base and not self._marks.are_all_done(number):
+            number -= 1  # whole, since all have made a step with it behind them
+        if number >= 0 and self._sees[number % 2]:
+            return number
+        return _ANY if has_joined else -1
 
     def _data_of_all(self, world: World) -> DataSet | None:
         """The rows of the last run, if all ranks have them: the survivors of a host share its memory still. Collective."""
@@ -233,7 +248,7 @@ class Points:
 
         Rank 0 has a copy if any rank has: those that join come behind.
         """
-        room, told = self._number % 2, None
+        room, told = self._base % 2, None
         if world.rank == 0:
             start = self._starts[room]
             assert start.saved
@@ -252,11 +267,16 @@ class Points:
 
     def take(self, run: Run, copies: list[Snapshot], interval: int) -> int:
         """Make the next one; returns rank 0's ``interval``. Collective."""
-        world, room = run.world, (self._number + 1) % 2
+        world, marks, number = run.world, self._marks, self._taken + 1
+        room = number % 2
+        assert marks
         run.strategy.finish()
         run.strategy.collect()
-        total = run.total([interval if world.rank == 0 else 0])
-        sums, interval = total[:2], int(total[2])
+        if world.host_count > 1:
+            total = run.total([interval if world.rank == 0 else 0])
+            sums, interval = total[:2], int(total[2])
+        else:
+            sums, interval = marks.meet(number, (run.loss, run.correct), interval)
         copies[room].take()
         saved = copies[room].copied(resume.checkpoint_of(run, sums))
         start = resume.start_of(run, sums, saved)
@@ -264,9 +284,8 @@ class Points:
             start, before=self._before, history=tuple(run.history)
         )
         self._sees[room] = True
-        # By MPI: a meeting in memory may have been ended by a loss.
-        world.agree(None)
-        self._number += 1
+        marks.done(number)
+        self._taken = number
         # The run began with a copy that may be in memory of ranks that were fewer.
         if run.start.saved:
             run.start = dataclasses.replace(run.start, saved=self._starts[room].saved)
