@@ -38,6 +38,7 @@ _OF_OTHERS = {
         "--host",
         "--output",
         "--with-ft",
+        "--rtos",
     ),  # mpirun
     *("--no-binary", "--mpi", "--pdb"),  # pip, srun, pytest
     *("--mem", "--qos", "--signal"),  # sbatch
@@ -49,6 +50,8 @@ _LAUNCHERS = {
         "--bind-to": 1,
         "--oversubscribe": 0,
         "--with-ft": 1,
+        "--rtos": 1,
+        "--mca": 2,
         "--prtemca": 2,
         "--allow-run-as-root": 0,
     },
