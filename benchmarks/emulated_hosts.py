@@ -37,6 +37,7 @@ from benchmarks.host_runs import (
     check_machine,
     kill,
     open_mpi_launcher,
+    processes_in,
     registry,
     remove_left_overs,
     remove_run,
@@ -188,6 +189,14 @@ class EmulatedHosts:
         return subprocess.Popen(
             command, env=self.environment(), stdin=subprocess.DEVNULL, **options
         )
+
+    def processes(self) -> list[int]:
+        """Numbers, in this machine, of all that runs in the hosts."""
+        return [pid for name in self.names for pid in processes_in(name)]
+
+    def cut_network(self, host: int) -> None:
+        """Have a host send and receive nothing more."""
+        run_tool("ip", "-n", self.names[host], "link", "set", "eth0", "down")
 
     def bytes_sent(self) -> list[int]:
         """Bytes that each host has sent over its link so far, headers included."""

@@ -90,11 +90,16 @@ def remove_run(run: str) -> None:
     shutil.rmtree(RUNS / run, ignore_errors=True)
 
 
+def processes_in(name: str) -> list[int]:
+    """Numbers of the processes in a network namespace."""
+    return [int(pid) for pid in run_tool("ip", "netns", "pids", name).split()]
+
+
 def _kill_all_in(name: str) -> None:
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         try:
-            pids = [int(pid) for pid in run_tool("ip", "netns", "pids", name).split()]
+            pids = processes_in(name)
         except subprocess.CalledProcessError:
             return
         if not pids:

@@ -1,7 +1,9 @@
-"""What Linux tells of a process: its state, its parent, when it began. Of any process of the host, without rights to it."""
+"""What Linux tells of a process: its state, its parent, when it began, its words. Of any process of the host, without rights to it."""
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,3 +48,34 @@ def look_at(process_id: int | str) -> Process | None:
     if len(words) <= _STATUS:
         return None
     return Process(words[0], int(words[1]), int(words[_BEGAN]), int(words[_STATUS]))
+
+
+def words_of(process_id: int | None) -> list[str]:
+    """With which a process was started, the last one empty; none if it is gone."""
+    try:
+        content = Path(f"/proc/{process_id}/cmdline").read_bytes()
+    except OSError:
+        return []
+    return content.decode(errors="replace").split("\0")
+
+
+def start_of_machine() -> str:
+    """Another one each time that this machine starts; empty where Linux does not say it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def number_space() -> str:
+    """In which process numbers mean what they do here: a container has its own. Empty where Linux does not say it."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def loaded_library(name: str) -> str | None:
+    """Path of the file of a shared library, ``libmpi`` say, that this process has loaded; None if it has not. Raises OSError."""
+    found = re.search(rf"/\S*{name}\.so\S*", Path("/proc/self/maps").read_text())
+    return found[0] if found else None

@@ -31,13 +31,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.processes import words_of
 from lepton_mpi.run import memory_forecast, resume, snapshot
 from lepton_mpi.run.copy_marks import CopyMarks
 from lepton_mpi.run.hook import QuietHook
 from lepton_mpi.run.joins import Joins, RanksJoin
 from lepton_mpi.run.snapshot import Snapshot
 from lepton_mpi.wording import WARNING
-from lepton_mpi.world.launchers import launcher_of, outwaits_lost_hosts, words_of
+from lepton_mpi.world.launchers import launcher_of, outwaits_lost_hosts
 
 if TYPE_CHECKING:
     from lepton_mpi.data.dataset import DataSet

@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lepton_mpi.errors import ConfigurationError
-from lepton_mpi.processes import look_at
+from lepton_mpi.processes import look_at, number_space, start_of_machine
 from lepton_mpi.wording import one_line
 
 HEARTBEAT_SECONDS = 10.0
@@ -60,7 +60,7 @@ class Owner:
     def here(cls) -> Owner:
         """This process."""
         return cls(
-            *(socket.gethostname(), _read("/proc/sys/kernel/random/boot_id"), _pid_space()),
+            *(socket.gethostname(), start_of_machine(), number_space()),
             *(os.getpid(), _process_start(os.getpid())),
             *(time.strftime("%Y-%m-%d %H:%M:%S"), secrets.token_hex(6)),
         )
@@ -86,7 +86,7 @@ class Owner:
 
     def is_alive(self) -> bool | None:
         """Whether the process runs; None where that cannot be seen from here."""
-        here = (socket.gethostname(), _read("/proc/sys/kernel/random/boot_id"), _pid_space())
+        here = (socket.gethostname(), start_of_machine(), number_space())
         if not self.boot or (self.host, self.boot, self.pid_space) != here or self.pid <= 0:
             return None
         try:
@@ -301,20 +301,6 @@ def _time_of(path: Path) -> float | None:
             return os.fstat(file.fileno()).st_mtime
     except FileNotFoundError:
         return None
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return ""
-
-
-def _pid_space() -> str:
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""
 
 
 def _process_start(pid: int) -> str:

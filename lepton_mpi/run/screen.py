@@ -15,9 +15,9 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from lepton_mpi import launcher
+from lepton_mpi.processes import words_of
 from lepton_mpi.wording import print_line
 from lepton_mpi.world.launchers import launcher_of
 
@@ -129,11 +129,8 @@ def _first_launcher() -> int | None:
 
 
 def _marks_lines(process: int) -> bool:
-    try:
-        words = Path(f"/proc/{process}/cmdline").read_text(errors="replace").split("\0")
-    except OSError:
-        return True
-    return any(
+    words = words_of(process)
+    return not words or any(
         (word.startswith("-") and word.lstrip("-").startswith(_MARKING)) or word == "-l"
         for word in words
     )

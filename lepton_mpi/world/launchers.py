@@ -65,14 +65,6 @@ def outwaits_lost_hosts(words: Sequence[str], environment: Mapping[str, str] = o
     return found[-1].lstrip("-").isdigit() and int(found[-1]) <= 0
 
 
-def words_of(process_id: int | None) -> list[str]:
-    """With which a process was started; none if it is gone."""
-    with suppress(OSError):
-        content = Path(f"/proc/{process_id}/cmdline").read_bytes()
-        return content.decode(errors="replace").split("\0")
-    return []
-
-
 def name_of(process_id: int) -> str:
     """Of a process, as Linux has it; empty if it is gone."""
     try:

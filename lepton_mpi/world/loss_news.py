@@ -33,6 +33,8 @@ class LossNews:
         All ranks.
     members : list of Member
         By rank.
+    links : HostLinks
+        Of a leader those to the leaders of other hosts, of others none. They are closed with this.
 
     Attributes
     ----------
@@ -40,17 +42,16 @@ class LossNews:
         Word 0, in memory of the host.
     bell : int
         Descriptor to poll for input; -1 where there is one host.
-    links : HostLinks or None
-        Of a leader, to the leaders of other hosts. Set by whoever has made them; ``has_links`` once they are not to be used any more.
+    links : HostLinks
     """
 
-    def __init__(self, group: RankGroup, members: list[Member]) -> None:
+    def __init__(self, group: RankGroup, members: list[Member], links: HostLinks) -> None:
         self._words = group.host_array((1 + group.size,), np.int64, "lost")
         self.flag = self._words[:1]
         self._numbers = [member.number for member in members]
         self._ranks = {member.number: rank for rank, member in enumerate(members)}
         self._ranks_of_hosts, self._host = group.ranks_of_hosts, group.host_index
-        self.links: HostLinks | None = None
+        self.links = links
         self.bell = self._ring = -1
         if group.host_count > 1:
             self._share_bell(group)
@@ -67,15 +68,14 @@ class LossNews:
         group.host_comm.Barrier()
 
     def tell(self, numbers: set[int]) -> None:
-        """On a leader: these members are lost. The other ranks of the host learn it, and the other hosts."""
+        """These members are lost. By a leader, who has the bell and the links, the other ranks of the host learn it, and the other hosts."""
         for number in numbers & self._ranks.keys():
             self._words[1 + self._ranks[number]] = 1
         if self._ring >= 0:
             with suppress(OSError):  # it has rung
                 os.write(self._ring, b"!")
-        if self.links:
-            for number in numbers:
-                self.links.send(LOST, number)
+        for number in numbers:
+            self.links.send(LOST, number)
 
     def said(self) -> set[int]:
         """Members that the leader has said to be lost."""
@@ -96,8 +96,7 @@ class LossNews:
 
     def close(self) -> None:
         """Give back the bell, and leave the other hosts. By the thread that polls them alone, which must not take new descriptors for old ones."""
-        if self.links:
-            self.links.close()
+        self.links.close()
         for descriptor in (self.bell, self._ring):
             if descriptor >= 0:
                 os.close(descriptor)

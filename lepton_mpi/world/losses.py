@@ -118,11 +118,11 @@ class Losses:
             self._flag[0] = self._flag[0] or int(self._has_lost.is_set())
             if news.bell >= 0:
                 self._poll.register(news.bell, select.POLLIN)
-            for descriptor in news.links.descriptors() if news.links else ():
+            for descriptor in news.links.descriptors():
                 self._linked[descriptor] = news
                 self._poll.register(descriptor, select.POLLIN)
             # Lost since the ranks met: whoever listens to these news already has heard nothing of it.
-            if news.links and self._lost:
+            if self._lost:
                 news.tell(self._lost)
         self._wake_up()
 
@@ -237,7 +237,6 @@ class Losses:
     def _read(self, descriptor: int) -> None:
         """What another host's leader says."""
         news = self._linked[descriptor]
-        assert news.links is not None
         said = news.links.read(descriptor)
         if descriptor not in news.links.descriptors():
             self._poll.unregister(descriptor)
@@ -277,7 +276,7 @@ class Losses:
             for comm in self._comms:
                 with suppress(Exception):
                     comm.Revoke()
-            if self._news and self._news.links:
+            if self._news:
                 self._news.tell(numbers)
 
     def _tell_mpi(self) -> None:

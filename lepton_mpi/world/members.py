@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from lepton_mpi.processes import number_space, start_of_machine
 from lepton_mpi.world.pmix import Name, own_name
 
 if TYPE_CHECKING:
@@ -38,11 +37,8 @@ class Member(NamedTuple):
 
 def own() -> Member:
     """This process; another number each time."""
-    boot = ""
-    with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        boot += " " + os.readlink("/proc/self/ns/pid")
-    return Member(1 + secrets.randbits(_NUMBER_BITS), boot, os.getpid(), own_name())
+    host = f"{start_of_machine()} {number_space()}"
+    return Member(1 + secrets.randbits(_NUMBER_BITS), host, os.getpid(), own_name())
 
 
 def of(comm: MPI.Intracomm, mine: Member) -> list[Member]:

@@ -5,18 +5,17 @@ Other modules import it when they make the first communicator, so that ``--help`
 
 import ctypes
 import os
-import re
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import mpi4py
 
 from lepton_mpi import launcher
 from lepton_mpi.errors import LauncherError
 from lepton_mpi.extras import pip_install
+from lepton_mpi.processes import loaded_library
 from lepton_mpi.wording import one_line
 from lepton_mpi.world import exits
 
@@ -104,9 +103,10 @@ def delay_abort(seconds: int) -> None:
     nothing with other libraries, which leave a death to the launcher. A delay that the user has set stays until this rank asks.
     """
     for library, name in _ABORT_DELAYS:
-        with suppress(OSError, ValueError, TypeError):
-            found = re.search(rf"/\S*{library}\.so\S*", Path("/proc/self/maps").read_text())
-            delay = ctypes.c_int.in_dll(ctypes.CDLL(found[0]), name)  # type: ignore[index]
+        with suppress(OSError, ValueError):
+            if not (path := loaded_library(library)):
+                continue
+            delay = ctypes.c_int.in_dll(ctypes.CDLL(path), name)
             if seconds == 0 or delay.value == 0:
                 delay.value = seconds
             return

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple
+
+from lepton_mpi.processes import loaded_library
 
 _NSPACE_BYTES, _KEY_BYTES, _DATA_BYTES = 256, 512, 24
 # Names and numbers of the standard: an event of one process, which was ended by a signal, for this process alone.
@@ -33,7 +33,7 @@ def own_name(environment: Mapping[str, str] = os.environ) -> Name:
 
 def leave_launcher() -> None:
     """Tell it that this process ends well."""
-    with suppress(OSError, TypeError, AttributeError):
+    with suppress(OSError, AttributeError):
         _library().PMIx_Finalize(None, ctypes.c_size_t(0))
 
 
@@ -46,7 +46,7 @@ def tell_own_mpi(lost: Name) -> None:
         return
     process = _Proc(lost.job.encode(), lost.rank)
     info = _Info(_AFFECTED, 0, _Value(_PROC, _Data(ctypes.pointer(process))))
-    with suppress(OSError, TypeError, AttributeError):
+    with suppress(OSError, AttributeError):
         _library().PMIx_Notify_event(
             *(ctypes.c_int(_ABORTED_BY_SIGNAL), ctypes.byref(process)),
             *(ctypes.c_uint8(_RANGE_PROC_LOCAL), ctypes.byref(info), ctypes.c_size_t(1)),
@@ -55,9 +55,10 @@ def tell_own_mpi(lost: Name) -> None:
 
 
 def _library() -> ctypes.CDLL:
-    """The one that Open MPI has loaded. Raises TypeError where there is none."""
-    found = re.search(r"/\S*libpmix\.so\S*", Path("/proc/self/maps").read_text())
-    return ctypes.CDLL(found[0])  # type: ignore[index]
+    """The one that Open MPI has loaded. Raises OSError where there is none."""
+    if not (path := loaded_library("libpmix")):
+        raise OSError("no PMIx is loaded")
+    return ctypes.CDLL(path)
 
 
 class _Proc(ctypes.Structure):

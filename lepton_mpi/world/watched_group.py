@@ -86,9 +86,8 @@ class WatchedGroup(RankGroup):
                 if not losses:  # it would take a lost rank for the end of the job
                     self._witness = witness.start(self._host.to_json(0), self._file)
             if losses:
-                news = LossNews(self, everybody)
-                news.links, self._members = self._links, everybody
-                losses.hear(news, self.heard)
+                losses.hear(LossNews(self, everybody, self._links), self.heard)
+                self._members = everybody
             undo.pop_all()
         self._is_watched = True
 

@@ -237,9 +237,8 @@ class World(WatchedGroup):
         unread = b""
         if self._is_watched:
             self._is_watched = False
-            unread = self._stop_watching(
-                hooks_stay=True
-            )  # connections to other hosts stay until there are new ones
+            # Connections to other hosts stay until there are new ones.
+            unread = self._stop_watching(hooks_stay=True)
         # Until the next backstop, should a rank that is alive not come.
         faulthandler.dump_traceback_later(self.timeout_seconds, exit=True)
         return unread

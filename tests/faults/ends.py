@@ -253,28 +253,20 @@ def see_lost_host(folder: Path) -> Seen:
     words = ("-m", "lepton_mpi.train", "--progress", "none", "--epochs", "100000")
     words += ("--peer-timeout", "6", "--metrics", str(metrics))
     with EmulatedHosts([2, 2, 2], "1gbit") as hosts, said.open("w") as out:
-
-        def processes() -> list[str]:
-            return [pid for name in hosts.names for pid in _ip("netns", "pids", name).split()]
-
         command = hosts.mpirun([sys.executable, *words])
         command = [sys.executable, "-I", "-S", foreground.__file__, *command]
         job = hosts.start(command, stdout=out, stderr=out, cwd=ROOT)
         _until(lambda: metrics.exists() and metrics.read_text().count("\n") > 1, 60)
-        _ip("-n", hosts.names[2], "link", "set", "eth0", "down")
+        hosts.cut_network(2)
         began = time.monotonic()
-        _until(lambda: not processes(), 40)
-        seconds, left = time.monotonic() - began, processes()
+        _until(lambda: not hosts.processes(), 40)
+        seconds, left = time.monotonic() - began, [*map(str, hosts.processes())]
         code = job.wait(10)
     text = said.read_text(errors="replace")
     lines = [line for line in text.splitlines() if line.strip("\0 ")]
     named = bool(re.search(LOST_HOST.says, text))
     files = _left(shared, folder)
     return Seen(LOST_HOST, seconds - 6, code, named, False, lines, left, files, files)
-
-
-def _ip(*words: str) -> str:
-    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
 
 
 def _until(condition: Callable[[], bool], seconds: float) -> None:

@@ -6,9 +6,7 @@ LEPTON_ELASTIC_SEEDS=0:100 python -m pytest -s tests/faults/test_elastic.py -k r
 import os
 import random
 import re
-import shutil
 import signal
-import subprocess
 import time
 from statistics import median
 
@@ -17,6 +15,7 @@ import pytest
 
 from lepton_mpi.run import checkpoint
 from tests.faults import jobs
+from tests.faults.recoveries import has_ulfm, needs_ulfm, seconds_in, told_at_the_end
 
 _SEEDS = range(*map(int, os.environ.get("LEPTON_ELASTIC_SEEDS", "0:4").split(":")))
 # 18 steps an epoch.
@@ -24,17 +23,6 @@ _TRAIN = (*jobs.TRAIN, "--recipe", "digits", "--epochs", "20", "--progress", "pl
 _STEPS, _RANKS = 360, 4
 _POINTS = ("input", "exchange", "step")
 _LAUNCH = "mpirun --with-ft ulfm --oversubscribe --bind-to none --allow-run-as-root -n"
-
-
-def _has_ulfm() -> bool:
-    if not (mpirun := shutil.which("mpirun")):
-        return False
-    said = subprocess.run([mpirun, "--version"], capture_output=True, text=True).stdout
-    found = re.search(r"Open MPI\) (\d+)\.(\d+)\.(\d+)", said)
-    return found is not None and tuple(map(int, found.groups())) >= (5, 0, 4)
-
-
-needs_ulfm = pytest.mark.skipif(not _has_ulfm(), reason="needs mpirun of Open MPI 5.0.4 or newer")
 
 
 @pytest.fixture
@@ -51,11 +39,7 @@ def _end(job: jobs.Ended) -> list[str]:
 
 def _seconds(job: jobs.Ended) -> list[float]:
     """From each loss to the first step behind it."""
-    return [
-        float(re.search(r"made ([\d.e-]+) s later", line)[1])
-        for line in job.lines("elastic")
-        if "died" in line
-    ]
+    return seconds_in(job.lines("elastic"))
 
 
 def _lost(job: jobs.Ended) -> int:
@@ -325,12 +309,8 @@ def test_a_run_that_succeeds_leaves_no_code_of_the_one_before(tmp_path):
 @pytest.fixture(scope="module")
 def recoveries():
     """Seconds of each, of all seeds; said at the end."""
-    found: list[float] = []
-    yield found
-    if found:
-        print(
-            f"\n{len(found)} recoveries: median {median(found):.3f} s, longest {max(found):.3f} s"
-        )
+    with told_at_the_end() as found:
+        yield found
 
 
 @pytest.mark.slow(but_every=4)
@@ -404,7 +384,7 @@ def _is_rank(process: psutil.Process) -> bool:
 def test_what_cannot_go_on_is_refused(tmp_path, monkeypatch, words, reason):
     """In one line, before the first step; a launcher that ends the job with a rank above all."""
     if words:
-        if not _has_ulfm():
+        if not has_ulfm():
             pytest.skip("needs mpirun of Open MPI 5.0.4 or newer")
         monkeypatch.setenv("LEPTON_TEST_LAUNCH", _LAUNCH)
     job = jobs.run(2, *_TRAIN, "--elastic", *words, cwd=tmp_path)

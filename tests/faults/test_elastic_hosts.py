@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from statistics import median
 from typing import NamedTuple
 
 import pytest
@@ -20,7 +19,7 @@ import pytest
 from benchmarks.emulated_hosts import EmulatedHosts
 from benchmarks.host_runs import HostsUnavailableError, kill
 from tests.faults import jobs
-from tests.faults.test_elastic import needs_ulfm
+from tests.faults.recoveries import needs_ulfm, seconds_in, told_at_the_end
 
 _SEEDS = range(*map(int, os.environ.get("LEPTON_ELASTIC_HOST_SEEDS", "0:4").split(":")))
 _STEPS = 360
@@ -29,7 +28,7 @@ _POINTS = ("input", "exchange", "step")
 _TRAIN = (*jobs.TRAIN, "--recipe", "digits", "--epochs", "60", "--progress", "plain")
 _LIMIT_SECONDS = 3.0
 _ELASTIC = ("--elastic", "--peer-timeout", f"{_LIMIT_SECONDS:g}", "--timeout", "60")
-_LAUNCH = (
+_LAUNCH = [
     "--rtos",
     "recoverable",
     "--mca",
@@ -38,7 +37,7 @@ _LAUNCH = (
     "--prtemca",
     "oob_tcp_keepalive_time",
     "0",
-)
+]
 _WITH_ULFM = ("--with-ft", "ulfm")
 # The ranks meet for the last time, behind what they train, once the host is lost.
 _ENDS_LATER = """
@@ -85,7 +84,7 @@ class _Ended(NamedTuple):
     code: int
     lines: list[tuple[float, str]]
     lost_at: float
-    left: list[str]
+    left: list[int]
 
     @property
     def text(self) -> str:
@@ -137,7 +136,7 @@ def _followed(hosts: EmulatedHosts, job, lost: int | None, after: float) -> _End
     if lost is not None:
         assert has_begun.wait(60), lines
         time.sleep(after)
-        _ip("-n", hosts.names[lost], "link", "set", "eth0", "down")
+        hosts.cut_network(lost)
         lost_at = time.monotonic() - began
     try:
         job.wait(90)
@@ -146,17 +145,9 @@ def _followed(hosts: EmulatedHosts, job, lost: int | None, after: float) -> _End
         raise AssertionError(f"the job still runs after 90 s; its output:\n{said}") from None
     reading.join(10)
     end = time.monotonic() + _LIMIT_SECONDS + 15
-    while (left := _processes(hosts)) and time.monotonic() < end:
+    while (left := hosts.processes()) and time.monotonic() < end:
         time.sleep(0.1)
     return _Ended(job.returncode, lines, lost_at, left)
-
-
-def _processes(hosts: EmulatedHosts) -> list[str]:
-    return [pid for name in hosts.names for pid in _ip("netns", "pids", name).split()]
-
-
-def _ip(*words: str) -> str:
-    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
 
 
 @pytest.fixture(scope="module")
@@ -169,17 +160,12 @@ def undisturbed(tmp_path_factory) -> list[str]:
 @pytest.fixture(scope="module")
 def recoveries():
     """Seconds from each loss, as it was noticed, to the first step behind it."""
-    found: list[float] = []
-    yield found
-    if found:
-        print(
-            f"\n{len(found)} recoveries: median {median(found):.3f} s, longest {max(found):.3f} s"
-        )
+    with told_at_the_end() as found:
+        yield found
 
 
 def _seconds(ended: _Ended) -> list[float]:
-    said = [line for _, line in ended.starting("elastic")]
-    return [float(re.search(r"made ([\d.e-]+) s later", line)[1]) for line in said]
+    return seconds_in(line for _, line in ended.starting("elastic"))
 
 
 @pytest.mark.slow(but_every=4)

@@ -6,7 +6,7 @@ import pytest
 
 from lepton_mpi.run import announcement
 from tests.faults import jobs
-from tests.faults.test_elastic import needs_ulfm
+from tests.faults.recoveries import needs_ulfm
 
 _LAUNCH = "mpirun --with-ft ulfm --oversubscribe --bind-to none --allow-run-as-root -n"
 # With which the launcher takes the death of a rank that joined for no error.

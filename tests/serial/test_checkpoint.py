@@ -1,4 +1,7 @@
-"""Checkpoints: what is saved comes back, and damage is never silent."""
+"""Checkpoints: what is saved comes back, and damage is never silent.
+
+LEPTON_DAMAGED=1000 python -m pytest tests/serial/test_checkpoint.py -k never_silent      flips, and a fifth as many truncations
+"""
 
 import dataclasses
 import os
@@ -14,6 +17,8 @@ from lepton_mpi.errors import DataError
 from lepton_mpi.run import checkpoint, checkpoint_folder
 from tests.serial import attacks, hostile_files, hostile_outcomes, raw_files
 from tests.serial.made_checkpoints import small_checkpoint
+
+_DAMAGED = int(os.environ.get("LEPTON_DAMAGED", "300"))
 
 
 def _same(a: checkpoint.Checkpoint, b: checkpoint.Checkpoint) -> bool:
@@ -176,7 +181,7 @@ def _load_bytes(folder, content: bytes) -> checkpoint.Checkpoint:
     return checkpoint.load(path)
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=_DAMAGED, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     position=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255), length=st.integers(1, 4)
 )
@@ -208,7 +213,7 @@ def test_damage_that_a_fletcher_sum_cannot_see_is_found(tmp_path):
         vector[:] = 0.5
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=_DAMAGED // 5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.floats(0, 1, exclude_max=True))
 def test_truncated_files_are_never_silent(tmp_path, file, part):
     """A file that ends early raises DataError naming it."""

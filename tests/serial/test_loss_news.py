@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from lepton_mpi import processes
 from lepton_mpi.world import launchers, members, pmix
 from lepton_mpi.world.host_links import ENDED, LEFT, LOST, UNREACHABLE, News
 from lepton_mpi.world.loss_news import LossNews
@@ -47,6 +48,19 @@ class _Links:
         self._mine = -1
 
 
+class _NoLinks:
+    """Of a rank that is no leader."""
+
+    def descriptors(self) -> list[int]:
+        return []
+
+    def send(self, kind: int, value: int = 0) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 class _Host:
     """Two ranks of one of two hosts, in one process: each with a thread that ends its waits; the first is the leader."""
 
@@ -62,10 +76,10 @@ class _Host:
             size=4, host_count=2, host_index=index, ranks_of_hosts=_HOSTS, local_rank=local,
             host_comm=comm, host_array=lambda *_: self.words,
         )  # fmt: skip
-        news = LossNews(group, everybody)
-        news.links = self.links if local == 0 else None
         made.watch(everybody)
-        made.hear(news, self.heard.append)
+        made.hear(
+            LossNews(group, everybody, _NoLinks() if local else self.links), self.heard.append
+        )
         return made
 
     def _bcast(self, value):
@@ -228,4 +242,4 @@ def test_which_launchers_outwait_lost_hosts():
     assert not launchers.outwaits_lost_hosts([*line, "300"], {})
     assert not launchers.outwaits_lost_hosts(["mpirun"], {})
     assert launchers.outwaits_lost_hosts(["mpirun"], {"PRTE_MCA_oob_tcp_keepalive_time": "0"})
-    assert launchers.words_of(os.getpid())[0] and launchers.words_of(None) == []
+    assert processes.words_of(os.getpid())[0] and processes.words_of(None) == []

@@ -49,8 +49,8 @@ class _News:
 
     bell = -1
 
-    def __init__(self, flag: np.ndarray, links: _Links | None = None) -> None:
-        self.flag, self.links, self.told = flag, links, set[int]()
+    def __init__(self, flag: np.ndarray) -> None:
+        self.flag, self.links, self.told = flag, _Links(), set[int]()
 
     def tell(self, numbers: set[int]) -> None:
         self.told |= numbers
@@ -136,7 +136,7 @@ def test_it_begins_anew_and_ends_again(losses, ranks):
 
 def test_a_leader_tells_the_next_world_who_was_lost_before_it_listened(losses, ranks):
     """The other leaders may listen to that one alone by then."""
-    before, after = _News(np.zeros(1, np.int64), _Links()), _News(np.zeros(1, np.int64), _Links())
+    before, after = _News(np.zeros(1, np.int64)), _News(np.zeros(1, np.int64))
     losses.watch([losses.me, *map(_member, ranks)])
     losses.hear(before, lambda news: None)
     ranks[0].kill()
