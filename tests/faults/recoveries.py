@@ -23,9 +23,13 @@ needs_ulfm = pytest.mark.skipif(not has_ulfm(), reason="needs mpirun of Open MPI
 
 def seconds_in(lines: Iterable[str]) -> list[float]:
     """From each loss to the first step behind it, by the lines ``elastic`` that say so."""
-    return [
-        float(re.search(r"made ([\d.e-]+) s later", line)[1]) for line in lines if "died" in line
-    ]
+    seconds = []
+    for line in lines:
+        if "died" in line:
+            found = re.search(r"made ([\d.e+-]+) s later", line)
+            assert found, line
+            seconds.append(float(found[1]))
+    return seconds
 
 
 @contextmanager

@@ -110,13 +110,14 @@ def _run(
     try:
         with EmulatedHosts(ranks_per_host, "1gbit") as hosts:
             command = hosts.mpirun([sys.executable, *words], launch)
-            pipe, err = subprocess.PIPE, subprocess.STDOUT
-            job = hosts.start(command, stdout=pipe, stderr=err, text=True, cwd=folder)
+            pipe = subprocess.PIPE
+            job = hosts.start(command, stdout=pipe, stderr=pipe, text=True, cwd=folder)
             try:
                 return _followed(hosts, job, lost, after)
             finally:
                 kill(job)
                 job.stdout.close()
+                job.stderr.close()
     except HostsUnavailableError as error:
         pytest.skip(str(error))
 
@@ -124,14 +125,18 @@ def _run(
 def _followed(hosts: EmulatedHosts, job, lost: int | None, after: float) -> _Ended:
     began, lines, has_begun = time.monotonic(), [], threading.Event()
 
-    def read() -> None:
-        for line in job.stdout:
+    def read(stream) -> None:
+        for line in stream:
             lines.append((time.monotonic() - began, line.rstrip("\n")))
             if line.startswith("epoch"):
                 has_begun.set()
 
-    reading = threading.Thread(target=read)
-    reading.start()
+    # In one pipe a line of the launcher's may be in the middle of one of a rank's.
+    readings = [
+        threading.Thread(target=read, args=(stream,)) for stream in (job.stdout, job.stderr)
+    ]
+    for reading in readings:
+        reading.start()
     lost_at = 0.0
     if lost is not None:
         assert has_begun.wait(60), lines
@@ -143,7 +148,8 @@ def _followed(hosts: EmulatedHosts, job, lost: int | None, after: float) -> _End
     except subprocess.TimeoutExpired:
         said = "\n".join(line for _, line in lines)
         raise AssertionError(f"the job still runs after 90 s; its output:\n{said}") from None
-    reading.join(10)
+    for reading in readings:
+        reading.join(10)
     end = time.monotonic() + _LIMIT_SECONDS + 15
     while (left := hosts.processes()) and time.monotonic() < end:
         time.sleep(0.1)
