@@ -6,6 +6,7 @@ collects ``parallel`` only. ``mpirun -n 1 python -m pytest tests/parallel`` name
 
 import math
 import os
+import signal
 from collections import defaultdict
 from pathlib import Path
 from zlib import crc32
@@ -105,7 +106,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep all ranks but one off the screen."""
+    """Keep all ranks but one off the screen, and have Ctrl-C in the programs of tests: a shell's background job ignores it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if launcher.launched_rank() > 0:
         chatty = config.pluginmanager.getplugin("terminalreporter")
         config.pluginmanager.unregister(chatty)
