@@ -5,7 +5,8 @@ knows whether one was. A program that has imported mpi4py before this package ha
 the code of the last run.
 
 Where ranks have joined, MPI's end waits for them, or they for it, too. They and the others tell the launcher alone that they end: it takes a
-process that joined, and ends without a word, for one that failed.
+process that joined, and ends without a word, for one that failed. So do ranks of several hosts that can go on without each other: a host may
+be lost while the others end.
 """
 
 import atexit
@@ -16,22 +17,23 @@ from functools import cache
 
 from lepton_mpi.world import pmix
 
-# What the last ``world.run`` has returned; whether a world has begun; whether ranks were lost; whether some have joined.
-exit_code, has_begun, has_lost, has_grown = 0, False, False, False
+# What the last ``world.run`` has returned; whether a world has begun; whether ranks were lost; whether some have joined; whether a world was
+# of several hosts that can go on without each other.
+exit_code, has_begun, has_lost, has_grown, had_hosts = 0, False, False, False, False
 
 
 @cache
 def watch_end(ends_mpi: bool) -> None:
-    """Behind the hooks that are registered later than this one, end MPI unless ``has_lost``; ``ends_mpi`` says that mpi4py does not."""
+    """Behind the hooks that are registered later than this one, end MPI, unless it may wait for ever; ``ends_mpi`` says that mpi4py does not."""
     atexit.register(_end, os.getpid(), ends_mpi)
 
 
 def _end(process_id: int, ends_mpi: bool) -> None:
     if os.getpid() != process_id:  # forked: MPI is not its own
         return
-    if has_grown:
+    if has_grown or had_hosts:
         pmix.leave_launcher()
-    if not has_lost and not has_grown:
+    if not has_lost and not has_grown and not had_hosts:
         if ends_mpi:
             from mpi4py import MPI
 

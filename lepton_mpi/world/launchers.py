@@ -3,7 +3,11 @@
 Open MPI's launcher can wait for ever, for its own daemons, after a rank has died or a host has gone: 2 of 60 jobs over two
 hosts did, on a busy machine. So the first rank of a host that fails starts this file as a program, which outlives it. The
 program waits until the launcher's process of that host has ended, or ends it: SIGTERM, SIGTERM again, by which Open MPI's
-gives up waiting, SIGKILL. Needs the standard library alone.
+gives up waiting, SIGKILL.
+
+The launcher waits for ever, too, for a host that is lost while the ranks end. So the leaders of hosts that can be lost leave their
+connections (``host_links.py``) to this program, which ends the launcher if one of them fails, and ends itself with the launcher: then
+the connections are closed, and all is well. Needs the standard library alone.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -74,26 +79,36 @@ def name_of(process_id: int) -> str:
 
 
 def end_launcher(
-    process_id: int | None, patience_seconds: float, behind: Sequence[int] = ()
+    process_id: int | None,
+    patience_seconds: float,
+    behind: Sequence[int] = (),
+    if_lost: Sequence[int] = (),
 ) -> None:
-    """See to it that this launcher has ended in about ``patience_seconds`` from now, or from the end of the processes ``behind``. Returns at once."""
+    """See to it that this launcher has ended in about ``patience_seconds`` from now, or from the end of the processes ``behind``. Returns at once.
+
+    With ``if_lost``, descriptors of connections to other hosts, only if one of these hosts is lost before the launcher ends.
+    """
     if process_id is None or not hasattr(os, "pidfd_open"):
         return
+    numbers = ",".join(map(str, behind)), ",".join(map(str, if_lost))
     with suppress(OSError):  # a machine without room for one more process
         subprocess.Popen(
             [
                 *(sys.executable, "-I", "-S", __file__, str(process_id), str(patience_seconds)),
-                *map(str, behind),
+                *numbers,
             ],
             start_new_session=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            pass_fds=if_lost,
         )
 
 
-def main(process_id: int, patience_seconds: float, *behind: int) -> None:
-    """Wait for a process, then end it; but not before the others."""
+def main(
+    process_id: int, patience_seconds: float, behind: Sequence[int], if_lost: Sequence[int]
+) -> None:
+    """Wait for a process, then end it; but not before the others, and perhaps only if a host is lost."""
     try:
         descriptor = os.pidfd_open(process_id)
     except OSError:
@@ -101,6 +116,8 @@ def main(process_id: int, patience_seconds: float, *behind: int) -> None:
     for other in behind:
         with suppress(OSError):
             select.select([os.pidfd_open(other)], [], [])
+    if if_lost and not _is_host_lost(descriptor, [socket.socket(fileno=one) for one in if_lost]):
+        return
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     wait = patience_seconds
@@ -112,5 +129,33 @@ def main(process_id: int, patience_seconds: float, *behind: int) -> None:
         wait = pause
 
 
+def _is_host_lost(launcher: int, links: list[socket.socket]) -> bool:
+    """Whether a connection fails before the launcher ends, or all of them are closed. What they say does not matter any more."""
+    poll = select.poll()
+    waited_for = {link.fileno(): link for link in links}
+    for descriptor in (launcher, *waited_for):
+        poll.register(descriptor, select.POLLIN)
+    while waited_for:
+        for descriptor, _ in poll.poll():
+            if descriptor == launcher:
+                return False
+            try:
+                is_open = bool(waited_for[descriptor].recv(4096))
+            except BlockingIOError:
+                continue
+            except ConnectionError:  # the processes that had it were killed
+                is_open = False
+            except OSError:
+                return True
+            if not is_open:
+                poll.unregister(descriptor)
+                del waited_for[descriptor]
+    return False
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",") if number]
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]), float(sys.argv[2]), *map(int, sys.argv[3:]))
+    main(int(sys.argv[1]), float(sys.argv[2]), _numbers(sys.argv[3]), _numbers(sys.argv[4]))

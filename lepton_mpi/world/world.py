@@ -211,6 +211,13 @@ class World(WatchedGroup):
             end_launcher(launcher_of(os.getpid()), _LAUNCHER_SECONDS, self._host.process_ids)
             self._has_launcher_ender = True
 
+    def _end_launcher_if_lost(self) -> None:
+        """The same where a host is lost from now on. Before the others leave, which closes the connections to them."""
+        exits.had_hosts = True
+        if (links := self._links.descriptors()) and not self._has_launcher_ender:
+            launcher_id, behind = launcher_of(os.getpid()), self._host.process_ids
+            end_launcher(launcher_id, _LAUNCHER_SECONDS, behind, links)
+
     def grow(self, comm: MPI.Intracomm) -> None:
         """Be the world of the ranks of ``comm``, which ``joining`` has made: these, and new ones behind them. Collective over all of them.
 
@@ -248,6 +255,8 @@ class World(WatchedGroup):
         if not self._is_open or self.is_child:
             return
         if self.losses:
+            if self.host_count > 1:
+                self._end_launcher_if_lost()
             with suppress(Exception):  # from here on the others may end without being lost
                 self.comm.Barrier()
             self._end_launcher_later(self._members, self.losses.left_of(self._members))

@@ -102,18 +102,18 @@ def _run(
     ranks_per_host: list[int],
     folder,
     lost: int | None = None,
-    epoch: int = 1,
+    behind: str = r"epoch +1\b",
     launch=_LAUNCH,
     words=(*_TRAIN, *_ELASTIC),
 ) -> _Ended:
-    """A run over emulated hosts; ``lost`` loses its network behind that ``epoch``. ``words`` are those of Python."""
+    """A run over emulated hosts; ``lost`` loses its network at the first line that begins with ``behind``. ``words`` are those of Python."""
     try:
         with EmulatedHosts(ranks_per_host, "1gbit") as hosts:
             command = hosts.mpirun([sys.executable, *words], launch)
             pipe = subprocess.PIPE
             job = hosts.start(command, stdout=pipe, stderr=pipe, text=True, cwd=folder)
             try:
-                return _followed(hosts, job, lost, epoch)
+                return _followed(hosts, job, lost, behind)
             finally:
                 kill(job)
                 job.stdout.close()
@@ -122,13 +122,13 @@ def _run(
         pytest.skip(str(error))
 
 
-def _followed(hosts: EmulatedHosts, job, lost: int | None, epoch: int) -> _Ended:
+def _followed(hosts: EmulatedHosts, job, lost: int | None, behind: str) -> _Ended:
     began, lines, has_come = time.monotonic(), [], threading.Event()
 
     def read(stream) -> None:
         for line in stream:
             lines.append((time.monotonic() - began, line.rstrip("\n")))
-            if re.match(rf"epoch +{epoch}\b", line):
+            if re.match(behind, line):
                 has_come.set()
 
     # In one pipe a line of the launcher's may be in the middle of one of a rank's.
@@ -178,7 +178,8 @@ def _seconds(ended: _Ended) -> list[float]:
 @pytest.mark.parametrize("seed", _SEEDS)
 def test_a_host_of_two_is_lost(tmp_path, undisturbed, recoveries, seed):
     """Behind a random epoch; noticed in the limit and 2 s, and nothing is left of either host."""
-    ended = _run([2, 2], tmp_path, lost=1, epoch=random.Random(seed).randint(1, 20))
+    epoch = random.Random(seed).randint(1, 20)
+    ended = _run([2, 2], tmp_path, lost=1, behind=rf"epoch +{epoch}\b")
     assert ended.figures() == undisturbed, ended.text
     ((at, line),) = ended.starting("elastic")
     assert line.startswith("elastic   rank 2 of 4, rank 3 of 4 died: 2 ranks went on"), line
@@ -218,6 +219,16 @@ def test_a_host_is_lost_where_the_job_ends(tmp_path):
     ended = _run([1, 1], tmp_path, lost=1, words=[str(program)])
     assert ended.code in (0, 1) and not ended.left, ended
     assert "Traceback" not in ended.text, ended.text
+
+
+@pytest.mark.slow(but_every=2)
+@needs_ulfm
+@pytest.mark.parametrize("ranks", [[2, 2], [2, 1, 1]])
+def test_a_host_is_lost_while_the_ranks_end(tmp_path, undisturbed, ranks):
+    """At the last line and before the launcher has ended. A rank that the others still meet goes on from the copy, and says all once more."""
+    ended = _run(ranks, tmp_path, lost=len(ranks) - 1, behind="weights")
+    assert ended.figures() in (undisturbed, 2 * undisturbed), ended.text
+    assert ended.code in (0, 1) and not ended.left, (ended.code, ended.left)
 
 
 @pytest.mark.slow
