@@ -1,0 +1,107 @@
+"""What do checks of a run cost, of its step: ``--check-every 100``, ``--on-nan skip`` and ``rollback``, and all together?
+
+    ./run_local.sh bench checks --json FILE
+
+The model is trained without checks and with each in turn, in one process a rank; every step is timed. "check us" is what one check of
+``--check-every`` adds to the steps around it: the digests, two messages, and a micro-batch that is computed twice. "share" is what a
+step takes longer than one without checks of the same turn, checks divided by the steps between them: the median over turns, the least and
+the most. The look for numbers that are not finite behind ``--on-nan stop`` is a part of every run, and of "none".
+
+The exit code is 1 if "share" of ``--check-every`` is above 1 %.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+
+from benchmarks.harness import (
+    Column,
+    Launch,
+    Row,
+    command_line,
+    machine,
+    mpi_command,
+    print_header,
+    print_row,
+    print_titles,
+    run,
+    write_rows,
+)
+
+_SHARE_MAX = 0.01
+_COLUMNS = (
+    Column("model", "model", 15),
+    Column("rows_per_rank", "rows/rank", 9),
+    Column("ranks", "ranks", 5),
+    Column("way", "way", 15),
+    Column("step_us", "step us", 9, ".1f"),
+    Column("check_us", "check us", 9, ".1f"),
+    Column("share", "share", 8, ".2%"),
+    Column("share_min", "least", 8, ".2%"),
+    Column("share_max", "most", 8, ".2%"),
+)
+
+
+def main() -> int:
+    """Measure, print and write; returns the exit code."""
+    options = parse_command_line()
+    facts = machine()
+    print_header("what checks add to a step", facts)
+    print_titles(_COLUMNS)
+    rows: list[Row] = []
+    problems: list[str] = []
+    for rows_per_rank in options.rows_per_rank:
+        for ranks in options.ranks:
+            outcome = run(_launch(rows_per_rank, ranks, options))
+            if not outcome.rows:
+                problems.append(f"{rows_per_rank} rows on {ranks} ranks: {outcome.problem}")
+            for row in outcome.rows:
+                print_row(_COLUMNS, row)
+                rows.append({**row, **facts})
+            if options.json:
+                write_rows(options.json, rows)
+    problems += find_problems(rows)
+    for problem in problems:
+        print(problem)
+    return 1 if problems else 0
+
+
+def parse_command_line() -> argparse.Namespace:
+    """Options."""
+    parser = command_line("checks", __doc__)
+    add = parser.add_argument
+    add("--model", default="mlp-784-128-10", help="of benchmarks/training.py, fully connected")
+    add("--rows-per-rank", nargs="+", type=int, default=[64, 256], help="default: 64 256")
+    add("--ranks", nargs="+", type=int, default=[1, 2], help="default: 1 2")
+    add("--every", type=int, default=100, help="steps between two checks; default: 100")
+    add("--turns", type=int, default=7, help="default: 7")
+    add("--epochs", type=int, default=9, help="of 250 steps, in each turn; default: 9")
+    add("--json", metavar="FILE", help="write the rows there, too")
+    options = parser.parse_args()
+    if min(*options.rows_per_rank, *options.ranks, options.turns) < 1:
+        parser.error("--rows-per-rank, --ranks, --turns: expected numbers of at least 1")
+    if options.every < 10 or options.epochs < 3:
+        parser.error("--every, --epochs: expected at least 10 steps, and 3 epochs")
+    return options
+
+
+def _launch(rows_per_rank: int, ranks: int, options: argparse.Namespace) -> Launch:
+    words = ("--case", options.model, "--rows-per-rank", str(rows_per_rank))
+    words += ("--every", str(options.every), "--turns", str(options.turns))
+    words += ("--epochs", str(options.epochs))
+    command = mpi_command(ranks, "-m", "benchmarks.engines.checks_ranks", *words)
+    return Launch(f"{rows_per_rank} rows n={ranks}", command, limit_seconds=1200.0)
+
+
+def find_problems(rows: Sequence[Row]) -> Iterator[str]:
+    """One line for each row of ``--check-every`` that costs too much."""
+    for row in rows:
+        if row["way"] == "check-every" and not row["share"] <= _SHARE_MAX:
+            yield (
+                f"{row['model']}, {row['rows_per_rank']} rows, {row['ranks']} ranks: expected at most {_SHARE_MAX:.0%} of a step for "
+                f"--check-every {row['every']}, got {row['share']:.2%}"
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
