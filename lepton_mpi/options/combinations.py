@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _FOR_CODECS = ("auto", "host", "two_level")
 _OF_CHECKPOINTS = ("checkpoint_steps", "save_every", "async_save")
 # What --elastic needs: with any other value a copy may be of no use, or ranks wait where no lost rank ends it.
-_FOR_ELASTIC = {"on_nan": "stop", "compress": "none", "balance": "none", "check_every": 0}
+_FOR_ELASTIC = {"on_nan": "stop", "compress": "none", "balance": "none"}
 
 
 def check(config: Config) -> None:

@@ -9,6 +9,9 @@ from statistics import median
 
 import pytest
 
+# The words before the number of ranks.
+LAUNCH = "mpirun --with-ft ulfm --oversubscribe --bind-to none --allow-run-as-root -n"
+
 
 def has_ulfm() -> bool:
     if not (mpirun := shutil.which("mpirun")):

@@ -411,7 +411,6 @@ def test_an_order_that_is_another(tmp_path):
         ({"on_nan": "rollback"}, "expected --on-nan stop, got rollback"),
         ({"compress": "int8"}, "expected --compress none, got int8"),
         ({"balance": "auto"}, "expected --balance none, got auto"),
-        ({"check_every": 9}, "expected --check-every 0, got 9"),
         ({"find_learning_rate": True}, "--find-learning-rate goes without it"),
     ],
 )
