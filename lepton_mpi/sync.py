@@ -52,6 +52,15 @@ class NoSync:
 NO_SYNC: Sync = NoSync()
 
 
+class Untold:
+    """``sync`` of which nobody is told what is done before ``loss_and_gradient`` has returned; parameters stay what they are until then."""
+
+    follows = False
+
+    def __init__(self, sync: Sync) -> None:
+        self.awaits, self.need, self.done = sync.awaits, sync.need, NO_SYNC.done
+
+
 class Exchange(Protocol):
     """Given to ``Model.loss_and_gradients`` with the micro-batches of a step that a rank computes.
 

@@ -19,6 +19,7 @@ from math import isfinite
 from lepton_mpi.run.hook import QuietHook
 from lepton_mpi.run.run import Run, Step
 from lepton_mpi.run.together import Together
+from lepton_mpi.sync import Untold
 
 
 def train(run: Run) -> None:
@@ -77,13 +78,16 @@ def compute(run: Run, step: Step) -> None:
         clock.enter("input", step.number)
         batch = run.next_batch(step)
         clock.enter("compute")
+        is_compared = twice is not None and number == run.strategy.numbers[-1]
         if batch.y.size:
-            sums = model.loss_and_gradient(parameters, batch, gradient, sync)
+            # Once all is told others may write new parameters, and add to the gradient.
+            told = Untold(sync) if is_compared else sync
+            sums = model.loss_and_gradient(parameters, batch, gradient, told)
             if isfinite(sums[0]) and not (looks and is_wrong(vector)):
                 run.add(sums)
             else:
                 run.divergence.note(number, batch, vector, sums)
-            if twice and number == run.strategy.numbers[-1]:
+            if twice and is_compared:
                 twice(number, batch, vector)
         else:
             vector[:] = 0  # the last step of an epoch may be shorter

@@ -1,7 +1,5 @@
 """``--check-every`` with ``--elastic``: digests are compared by the ranks that are left."""
 
-import pytest
-
 from tests.faults import jobs
 from tests.faults.recoveries import LAUNCH, needs_ulfm
 

@@ -269,8 +269,11 @@ def test_ranks_of_two_hosts_die(tmp_path, monkeypatch, undisturbed, recoveries, 
         for rank in victims
     ]
     monkeypatch.setenv("LEPTON_FAULT", ", ".join(faults))
-    ended = _run([2, 2], tmp_path)
+    # Every other of them compares digests over the hosts.
+    checks = ("--check-every", "3") if seed % 2 else ()
+    ended = _run([2, 2], tmp_path, words=(*_TRAIN, *_ELASTIC, *checks))
     assert ended.figures() == undisturbed, ended.text
     assert ended.starting("elastic") and not ended.left, ended.text
+    assert bool(ended.starting("checked")) == bool(checks), ended.text
     print(f"seed {seed}: {faults}, {_seconds(ended)}", flush=True)
     recoveries += _seconds(ended)

@@ -97,6 +97,28 @@ def test_ranks_of_several_hosts_meet_within_a_step(tmp_path):
     assert jobs.metrics(path)[-1]["weights_digest"] == jobs.metrics(alone)[-1]["weights_digest"]
 
 
+@pytest.mark.slow(but_every=4)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--check-every", "1", "--micro-batch", "4", "--bucket-bytes", "3000"),
+        ("--check-every", "2", "--strategy", "delayed"),
+        ("--check-every", "2", "--balance", "auto", "--dtype", "float64"),
+        ("--on-nan", "skip", "--check-every", "1", "--bucket-bytes", "3000"),
+    ],
+    ids=" ".join,
+)
+def test_gradients_are_compared_while_others_update(tmp_path, words):
+    """A rank computes one a second time before the others learn that it is done, and may write new parameters. No bit changes."""
+    alone, path = tmp_path / "alone.jsonl", tmp_path / "hosts.jsonl"
+    job = jobs.run(1, *TRAIN, str(alone), *words, cwd=tmp_path)
+    assert job.code == 0, job.text
+    _run_over_hosts(["2"], *TRAIN, str(path), *words)
+    events = [record["event"] for record in jobs.metrics(path)]
+    assert events.count("check") >= 18 and "drift" not in events
+    assert jobs.metrics(path)[-1]["weights_digest"] == jobs.metrics(alone)[-1]["weights_digest"]
+
+
 @pytest.mark.slow
 def test_a_run_of_one_rank_goes_on_over_two_hosts(tmp_path):
     """From the middle of an epoch, with the optimizer's state on every host."""
