@@ -302,6 +302,18 @@ def test_no_end_is_a_line(look):
     assert _reply(look) == "a.h5: damaged: the HDF5 library comes to no end in it"
 
 
+@pytest.mark.parametrize("signals", ["SIGALRM", "SIGXCPU"])
+def test_a_machine_that_stood_still_damages_no_file(tmp_path, signals):
+    """Whoever took too much time is looked at once more; what comes to no end comes to none then, too."""
+    once = tmp_path / "once"
+    look = (
+        f"os.path.exists({str(once)!r}) or open({str(once)!r}, 'w').close() or "
+        f"os.kill(os.getpid(), signal.{signals})"
+    )
+    assert _reply(look) is None
+    assert once.exists()
+
+
 def test_the_time_of_a_look_grows_with_the_chunks():
     """Of one row each there may be millions: a whole file is never called damaged for them."""
     code = (

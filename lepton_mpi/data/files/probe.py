@@ -42,7 +42,10 @@ _CPU_SECONDS, _CPU_BYTES_PER_SECOND = 2, 50e6
 _CPU_SECONDS_PER_CHUNK = 10e-6
 # For disks that are slow, or do not answer.
 _WALL_SECONDS, _WALL_BYTES_PER_SECOND, _WALL_SECONDS_PER_CHUNK = 60, 10e6, 20e-6
-
+# A machine may stand still for so long: whoever took too much is looked at once more, with so many times as much of the processor.
+_PATIENCE = 4
+_patience = 1
+_OF_TIME = (signal.SIGXCPU, signal.SIGALRM)
 
 # Files that this process has made in a folder of its own.
 _made_here: set[Path] = set()
@@ -227,6 +230,7 @@ def _limit(file_bytes: int | None, chunk_count: int = 0) -> None:
     if file_bytes is not None:
         cpu = time.process_time() + _CPU_SECONDS + file_bytes / _CPU_BYTES_PER_SECOND
         cpu += chunk_count * _CPU_SECONDS_PER_CHUNK
+        cpu *= _patience
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         memory = pages * resource.getpagesize() + _MEMORY_BYTES
         wall = _WALL_SECONDS + file_bytes / _WALL_BYTES_PER_SECOND
@@ -241,10 +245,22 @@ def _limit(file_bytes: int | None, chunk_count: int = 0) -> None:
 
 def _forked_look(path: Path, *how: object) -> str | None:
     """What is wrong with a file, found by a process that may die of it."""
+    reply, status = _one_look(path, 1, *how)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) in _OF_TIME:
+        reply, status = _one_look(path, _PATIENCE, *how)
+    if os.WIFSIGNALED(status) or not reply:
+        return f"{path}: damaged: {_cause(status)}"
+    return None if reply == b"-" else reply[1:].decode(errors="replace")
+
+
+def _one_look(path: Path, patience: int, *how: object) -> tuple[bytes, int]:
+    """What a process says of it, ``-`` for nothing, and how it ended."""
+    global _patience
     reader, writer = os.pipe()
     process = os.fork()
     if process == 0:
         try:
+            _patience = patience
             nowhere = os.open(os.devnull, os.O_RDWR)
             for stream in range(3):  # the library of C prints when it finds its memory destroyed
                 os.dup2(nowhere, stream)
@@ -258,9 +274,7 @@ def _forked_look(path: Path, *how: object) -> str | None:
     with os.fdopen(reader, "rb") as pipe:
         reply = pipe.read()
     _, status = os.waitpid(process, 0)
-    if os.WIFSIGNALED(status) or not reply:
-        return f"{path}: damaged: {_cause(status)}"
-    return None if reply == b"-" else reply[1:].decode(errors="replace")
+    return reply, status
 
 
 def _what_is_wrong(path: Path, *how: object) -> str | None:
@@ -278,6 +292,6 @@ def _cause(status: int) -> str:
     if not os.WIFSIGNALED(status):
         return "the HDF5 library ends the program over it"
     number = os.WTERMSIG(status)
-    if number in (signal.SIGXCPU, signal.SIGALRM):
+    if number in _OF_TIME:
         return "the HDF5 library comes to no end in it"
     return f"the HDF5 library crashes on it ({signal.Signals(number).name})"
