@@ -12,7 +12,7 @@ from lepton_mpi import QuietHook, launcher
 
 # Steps around one with a check that take longer for it: what is at rest is digested again before the next update.
 _NEAR = (-1, 0, 1, 2)
-_STEPS_OF_EPOCH = 250
+_STEPS_OF_EPOCH = 1_000
 
 
 class Watch(QuietHook):
@@ -110,17 +110,17 @@ def split(seconds: dict[int, float], every: int) -> tuple[float, float]:
 
 
 def _row(world, options, way: str, found) -> Row:
-    """``share`` is what a step takes longer, of a step without checks of the same turn."""
-    shares = [
-        (step + check / options.every) / none - 1
-        for (step, check), (none, _) in zip(found[way], found["none"], strict=True)
-    ]
+    """Of all turns; what checks cost is compared with steps of the same run, and steps with those without checks of the same turn."""
+    pairs = zip(found[way], found["none"], strict=True)
+    slower = [step / none - 1 for (step, _), (none, _) in pairs]
+    check_steps = median(check / step for step, check in found[way])
     return {
         **{"model": options.case, "rows_per_rank": options.rows_per_rank, "ranks": world.size},
         **{"way": way, "every": options.every},
         "step_us": 1e6 * median(step for step, _ in found[way]),
         "check_us": 1e6 * median(check for _, check in found[way]),
-        **{"share": median(shares), "share_min": min(shares), "share_max": max(shares)},
+        **{"check_steps": check_steps, "share": check_steps / options.every},
+        **{"slower": median(slower), "slower_min": min(slower), "slower_max": max(slower)},
     }
 
 

@@ -25,7 +25,7 @@ def test_without_checks_there_is_none():
         ("check-every", 0.009, 0),
         ("check-every", 0.011, 1),
         ("check-every", float("nan"), 1),
-        ("on-nan skip", 0.5, 0),
+        ("on-nan skip", 0.0, 0),
     ],
 )
 def test_what_is_a_problem(way, share, said):
