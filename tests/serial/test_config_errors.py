@@ -38,6 +38,7 @@ _FRACTION = "expected a number from 0 up to, not including, 1"
         (["--threads", "two"], "expected a", "'two'"),
         (["--timeout", "0"], _POSITIVE, "'0'"),
         (["--time-limit", f"{'9' * 400}:00:00"], "expected a time with its unit", "inf"),
+        (["--time-limit", "0s"], "expected a time above 0", "0 s"),
         (["--optimizer", "Adam"], "expected adam, adamw, sgd", "'Adam'"),
         (["--dtype", "float16"], "expected one of float32, float64", "'float16'"),
         (["--progress", "no"], "expected one of auto, bar, plain, none", "'no'"),
