@@ -97,6 +97,7 @@ def superfluous(found: list[Found], kept: int) -> list[Path]:
 def prune(folder: Path, found: list[Found], kept: int) -> list[Path]:
     """Remove what is superfluous, and what killed runs have left; returns the checkpoints that went.
 
+    A file stays that a run has written anew since it was found.
     Raises ConfigurationError if a run owns the folder, and OSError.
     """
     lock = FolderLock(folder)
@@ -108,8 +109,13 @@ def prune(folder: Path, found: list[Found], kept: int) -> list[Path]:
         ) from None
     try:
         checkpoint_folder.remove_leftovers(folder)
-        gone = superfluous(found, kept)
-        for path in gone:
+        written = {each.path: each.written for each in found}
+        gone = []
+        for path in superfluous(found, kept):
+            status = checkpoint_folder.status_of(path)
+            if status is None or status.st_mtime != written[path]:
+                continue
+            gone.append(path)
             path.unlink(missing_ok=True)
         return gone
     finally:

@@ -170,6 +170,16 @@ def test_a_run_that_writes_meanwhile(tmp_path, capsys, monkeypatch, module, time
             checkpoint_folder.newest_whole(tmp_path)
 
 
+def test_what_a_run_has_written_anew_is_not_pruned(tmp_path):
+    """Between the look and the removal a run may have had the folder."""
+    for step in (1, 2):
+        checkpoint_folder.save(tmp_path, small_checkpoint(step))
+    found = inventory.look(tmp_path)
+    again = checkpoint_folder.save(tmp_path, small_checkpoint(1))
+    assert inventory.prune(tmp_path, found, 1) == []
+    assert again.exists()
+
+
 def test_a_link_that_leads_nowhere(tmp_path, capsys):
     """It is one checkpoint less; others are found and written beside it."""
     own = []
