@@ -133,6 +133,12 @@ def own_now(folder: Path, before: Before) -> list[Path]:
     return [*left, *reversed(written)]
 
 
+def step_written(file: Path, before: Before) -> int:
+    """The step of a file of ``own_now``; 0 if the job had it when it began."""
+    is_new = _written_ns(file) > before.newest_ns
+    return int(file.stem.removeprefix("step-")) if is_new else 0
+
+
 def newest_ns(folder: Path) -> int:
     """See ``Before``."""
     files = newest_first(folder)
