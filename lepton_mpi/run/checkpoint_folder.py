@@ -69,7 +69,9 @@ def save(
     if own is not None:
         own[:] = [*(file for file in own if file != path), path]
         while len(own) > kept:
-            own.pop(0).unlink(missing_ok=True)
+            # The new one is written. What may not be removed stays, such as another user's file in a folder that is shared.
+            with suppress(OSError):
+                own.pop(0).unlink(missing_ok=True)
     return path
 
 

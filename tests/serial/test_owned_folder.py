@@ -184,3 +184,16 @@ def test_a_file_that_a_job_has_found_is_no_step_of_its_own(folder):
     newest = checkpoint_folder.newest_first(folder.path)[0]
     before = checkpoint_folder.Before((newest,), checkpoint_folder.newest_ns(folder.path))
     assert checkpoint_folder.step_written(newest, before) == 0
+
+
+def test_an_old_one_that_cannot_be_removed_is_no_failed_save(folder):
+    """A folder in its place, say, or another user's file in a folder with the sticky bit."""
+    for step in (1, 2):
+        folder.save(small_checkpoint(step))
+    first, _ = folder.own
+    first.unlink()
+    first.mkdir()
+    assert folder.save(small_checkpoint(3)) == "" == folder.trouble
+    assert folder.newest == folder.path / "step-00000003.h5"
+    assert folder.save(small_checkpoint(4)) == ""
+    assert _steps(folder) == [f"step-0000000{step}.h5" for step in (1, 3, 4)]
