@@ -68,7 +68,8 @@ def check_target(path: Path, flag: str, begins: bytes, writer: str) -> None:
 
     Raises ConfigurationError that names the option ``flag``.
     """
-    if not path.parent.is_dir() or path.is_dir():
+    # A pipe would have to be waited for.
+    if not path.parent.is_dir() or (path.exists() and not path.is_file()):
         raise ConfigurationError(f"{flag}: expected a file in a folder that exists, got {path}")
     try:
         with path.open("rb") as file:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lepton_mpi.control_groups import hierarchies, lines_of
+from lepton_mpi.processes import look_at
 
 # Each launcher's own names, most specific first. Slurm's are those of a job step: a shell inside
 # `salloc` has SLURM_NTASKS set although it is no rank.
@@ -53,12 +54,15 @@ class Joining(NamedTuple):
         Ranks that come behind it.
     token : str
         Of those that join together.
+    began : int
+        When the job's program began, in ticks since the boot: what ``--time-limit`` counts from.
     """
 
     rank: int
     size: int
     further: int
     token: str
+    began: int = 0
 
     def variables(self) -> dict[str, str]:
         """Of its environment."""
@@ -70,10 +74,17 @@ def joining(environment: Mapping[str, str] = os.environ) -> Joining | None:
     token = environment.get(f"{JOINS}TOKEN")
     if token is None:
         return None
-    numbers = [
-        _first_number(environment, (f"{JOINS}{name}",), 0) for name in ("RANK", "SIZE", "FURTHER")
-    ]
-    return Joining(numbers[0], numbers[1], numbers[2], token)
+    rank, size, further, began = (
+        _first_number(environment, (f"{JOINS}{name}",), 0)
+        for name in ("RANK", "SIZE", "FURTHER", "BEGAN")
+    )
+    return Joining(rank, size, further, token, began)
+
+
+def program_began() -> int:
+    """When the job's program began, in ticks since the boot, also for a rank that has joined later."""
+    joins, found = joining(), look_at("self")
+    return (joins.began if joins else 0) or (found.began if found else 0)
 
 
 def launched_rank(environment: Mapping[str, str] = os.environ) -> int:

@@ -65,7 +65,7 @@ class TrainingReads:
     ) -> None:
         self._rows, self._shuffle, self._numbers = rows, shuffle, list(numbers)
         self._table = rows.table.twin()  # the thread's own
-        self._places = [(epoch, first_step if epoch == epochs.start else 0) for epoch in epochs]
+        self._epochs, self._first_step = epochs, first_step
         self._prefetch: Prefetch | None = None
         self._slot_bytes = 0
         self._order = HostOrder(shuffle, rows.y, host) if shuffle.name == "full" else None
@@ -161,6 +161,11 @@ class TrainingReads:
             ()
         )  # A generator of this object: together they would keep the file open.
 
+    def _places(self) -> Iterator[tuple[int, int]]:
+        """Each epoch with its first step; no list, since a run until its time is over may ask for any number of epochs."""
+        for epoch in self._epochs:
+            yield epoch, self._first_step if epoch == self._epochs.start else 0
+
     def _runs(self) -> Iterator[tuple[Read, list[tuple[int, int]]]]:
         """Reads of rows in memory, as many micro-batches at a time as are wanted and follow each other."""
         runs: list[tuple[int, int]] = []
@@ -175,7 +180,7 @@ class TrainingReads:
         whole = [cut.run(*run, length) for run in runs]
         rows, classes, windows = self._order.rows, self._order.classes, self._rows.windows
         mapped = self._rows.mapped
-        for number, first_step in self._places:
+        for number, first_step in self._places():
             if self._order.epoch != number:
                 self._order.make(number)
             count = rows.size
@@ -194,7 +199,7 @@ class TrainingReads:
     def _micro_batches(self) -> Iterator[tuple[Read, list[tuple[int, int]]]]:
         """Reads of rows in memory, in the order of those that are streamed."""
         mapped = self._rows.mapped
-        for number, first_step in self._places:
+        for number, first_step in self._places():
             epoch = self._shuffle.epoch(number)
             for step in range(first_step, epoch.step_count):
                 for micro_batch in self._numbers:
@@ -204,7 +209,7 @@ class TrainingReads:
                     yield self._rows.read_of(rows), [(0, rows.size)]
 
     def _windows(self) -> Iterator[tuple[BlockEpoch, Window]]:
-        for number, first_step in self._places:
+        for number, first_step in self._places():
             epoch = self._shuffle.epoch(number)
             for window in epoch.windows(self._numbers, first_step):
                 yield epoch, window
@@ -222,7 +227,7 @@ class TrainingReads:
         return _Filled(window, reads)
 
     def _reads_from_windows(self) -> Iterator[tuple[Read, list[tuple[int, int]]]]:
-        for _, first_step in self._places:
+        for _, first_step in self._places():
             # Of each stream the window and the memory that it is in.
             taken: dict[int, tuple[_Filled, Slot]] = {}
             for step in range(first_step, self._shuffle.epoch_steps):

@@ -51,6 +51,8 @@ def check(config: Config) -> None:
         raise ConfigurationError(
             "--restore-best: expected a score that says which epoch is the best, --keep-best, got none; --keep-best auto takes the usual one"
         )
+    if config.time_limit == 0:
+        raise ConfigurationError("--time-limit: expected a time above 0, got 0 s")
     if config.time_limit is not None and (config.stop_before or 0.0) >= config.time_limit:
         raise ConfigurationError(
             f"--stop-before: expected a time that is shorter than --time-limit, {duration_text(config.time_limit)}, got "

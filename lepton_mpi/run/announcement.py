@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_mpi.errors import ConfigurationError
-from lepton_mpi.run.folder_lock import Owner, make_once
+from lepton_mpi.run.folder_lock import Owner, make_once, open_at_once
 
 _INVITATION, _REQUEST = "elastic.json", "joining.json"
 # Answers that nobody has read so long are left over from askers that were killed.
@@ -169,7 +169,8 @@ def _write(folder: Path, token: str, values: Mapping[str, Any]) -> Path:
 def _read(path: Path) -> tuple[dict[str, Any], Owner]:
     """What anybody may have written; nothing where that cannot be read."""
     try:
-        text = path.read_text("utf-8", errors="replace")[:4096]
+        with open_at_once(path) as file:
+            text = file.read(4096)
         values = json.loads(text)
     except (OSError, ValueError, RecursionError):
         return {}, Owner()

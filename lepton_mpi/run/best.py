@@ -268,7 +268,10 @@ class KeepBest(QuietHook):
                 now = dataclasses.replace(now, digest=digest)
                 run.best = now
                 assert run.folder
-                line = run.folder.save_as(FILE, resume.checkpoint_of(run, sums, digest))
+                line = ""
+                # The file of a checkpoint that is kept is that of its best epoch, which is this one or one that comes again.
+                if not (run.folder.has(run.step) and self._path.exists()):
+                    line = run.folder.save_as(FILE, resume.checkpoint_of(run, sums, digest))
                 if run.folder.lacks(FILE):
                     now = dataclasses.replace(now, digest="")
                 if line:

@@ -4,6 +4,7 @@ A file is written under a temporary name, synced and renamed, and the folder is 
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from lepton_mpi.run.checkpoint import Checkpoint, verify, write_file
 from lepton_mpi.wording import one_line
 
 KEPT = 2
+# Looks at a folder whose run removes what was seen before it is read.
+TRIES = 5
 
 
 class Before(NamedTuple):
@@ -66,7 +69,9 @@ def save(
     if own is not None:
         own[:] = [*(file for file in own if file != path), path]
         while len(own) > kept:
-            own.pop(0).unlink(missing_ok=True)
+            # The new one is written. What may not be removed stays, such as another user's file in a folder that is shared.
+            with suppress(OSError):
+                own.pop(0).unlink(missing_ok=True)
     return path
 
 
@@ -80,23 +85,36 @@ def remove_leftovers(folder: Path) -> None:
 
 def newest_first(folder: Path) -> list[Path]:
     """Checkpoints in a folder, by age and not by step: it may hold the higher steps of an earlier run."""
-    files = [(file.stat().st_mtime_ns, file.name, file) for file in folder.glob("step-*.h5")]
+    found = ((status_of(file), file) for file in folder.glob("step-*.h5"))
+    files = [(status.st_mtime_ns, file.name, file) for status, file in found if status]
     return [file for _, _, file in sorted(files, reverse=True)]
+
+
+def status_of(file: Path) -> os.stat_result | None:
+    """Of a checkpoint; of a link itself that leads nowhere; None where nothing is any more, since its run has removed it. Raises OSError."""
+    for follows in (True, False):
+        with suppress(FileNotFoundError):
+            return file.stat(follow_symlinks=follows)
+    return None
 
 
 def newest_whole(folder: Path) -> tuple[Path, list[str]]:
     """The newest checkpoint of a folder that ``verify`` lets pass, and what is wrong with newer ones. Raises DataError."""
     skipped: list[str] = []
     try:
-        paths = newest_first(folder)
+        for _ in range(TRIES):
+            skipped, is_in_use = [], False
+            for path in newest_first(folder):
+                try:
+                    verify(path)
+                    return path, skipped
+                except DataError as error:
+                    skipped.append(f"skipped {error}")
+                    is_in_use = is_in_use or status_of(path) is None
+            if not is_in_use:  # else its run has removed one, behind a newer one
+                break
     except OSError as error:
         raise DataError(f"{folder}: not readable: {one_line(error)}") from None
-    for path in paths:
-        try:
-            verify(path)
-            return path, skipped
-        except DataError as error:
-            skipped.append(f"skipped {error}")
     found = "; ".join(skipped) or "no file step-….h5"
     raise DataError(f"{folder}: expected a checkpoint that is whole, got none: {found}")
 
@@ -112,15 +130,27 @@ def of_the_same_run(path: Path, kept: int = KEPT) -> list[Path]:
 
 def own_now(folder: Path, before: Before) -> list[Path]:
     """The files of a job that owns the folder all along, oldest first: those it began with that are left, and all it has written."""
-    written = [path for path in newest_first(folder) if path.stat().st_mtime_ns > before.newest_ns]
+    written = [path for path in newest_first(folder) if _written_ns(path) > before.newest_ns]
     left = [path for path in before.own if path.exists() and path not in written]
     return [*left, *reversed(written)]
+
+
+def step_written(file: Path, before: Before) -> int:
+    """The step of a file of ``own_now``; 0 if the job had it when it began."""
+    is_new = _written_ns(file) > before.newest_ns
+    return int(file.stem.removeprefix("step-")) if is_new else 0
 
 
 def newest_ns(folder: Path) -> int:
     """See ``Before``."""
     files = newest_first(folder)
-    return files[0].stat().st_mtime_ns if files else 0
+    return _written_ns(files[0]) if files else 0
+
+
+def _written_ns(file: Path) -> int:
+    """Its time; 0 where nothing is any more."""
+    status = status_of(file)
+    return status.st_mtime_ns if status else 0
 
 
 def _step(path: Path) -> tuple[int, str]:
@@ -130,6 +160,6 @@ def _step(path: Path) -> tuple[int, str]:
 
 def _make_newest(file: Path, others: list[Path]) -> None:
     """Give ``file`` a time after that of ``others``, newest first, also where the clock was put back meanwhile."""
-    after = others[0].stat().st_mtime_ns + 1 if others else 0
+    after = _written_ns(others[0]) + 1 if others else 0
     if file.stat().st_mtime_ns < after:
         os.utime(file, ns=(after, after))

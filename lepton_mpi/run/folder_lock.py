@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.processes import look_at, number_space, start_of_machine
@@ -39,7 +40,7 @@ HEARTBEAT_SECONDS = 10.0
 # Threads of a busy host come late, and a suspended job is no dead one: it is found out by ``confirm``.
 SILENT_SECONDS = 60.0
 _LOOK_SECONDS = 0.5
-_NAME = re.compile(r"owner-(\d{4,9})\.lock")
+_NAME = re.compile(r"owner-(\d{4,})\.lock")
 # What file systems say that have no hard links.
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
@@ -240,6 +241,16 @@ def make_once(temporary: Path, path: Path, text: bytes) -> bool:
         temporary.unlink(missing_ok=True)
 
 
+def open_at_once(path: Path) -> TextIO:
+    """A text that anybody may have written, to read; a pipe says nothing, and is not waited for. Raises OSError."""
+    return open(
+        path,
+        encoding="utf-8",
+        errors="replace",
+        opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK),
+    )
+
+
 def owner_of(folder: Path) -> Owner | None:
     """Who has the lock of a folder, alive or dead; None if nobody. Raises OSError."""
     path, owner = _highest(folder)
@@ -289,7 +300,7 @@ def _owner_of(path: Path) -> Owner | None:
     """None if the lock is gone."""
     try:
         # Opening asks the server, where a look at its name may be answered from memory.
-        with path.open(errors="replace") as file:
+        with open_at_once(path) as file:
             return Owner.of(file.read(4096))
     except FileNotFoundError:
         return None
@@ -297,7 +308,7 @@ def _owner_of(path: Path) -> Owner | None:
 
 def _time_of(path: Path) -> float | None:
     try:
-        with path.open("rb") as file:
+        with open_at_once(path) as file:
             return os.fstat(file.fileno()).st_mtime
     except FileNotFoundError:
         return None

@@ -80,6 +80,7 @@ class Checkpoints(QuietHook):
         if run.folder:
             run.folder.own = resume.own_files(run.config, run.start)
             run.folder.newest = run.folder.own[-1] if run.folder.own else None
+            run.folder.committed = resume.committed_step(run.folder.newest, run.start)
         self._every, seconds = run.config.checkpoint_steps, run.config.save_every
         self._timer = SaveTimer(run.world, seconds) if seconds else None
         self._folder, self._began, self._pause_seconds = run.folder, 0.0, 0.0

@@ -44,15 +44,21 @@ class Found:
 
 
 def look(folder: Path) -> list[Found]:
-    """Every checkpoint of a folder, read and verified, newest first; best.h5 comes last. Raises DataError."""
+    """Every checkpoint of a folder, read and verified, newest first; best.h5 comes last. Raises DataError.
+
+    What its run removes meanwhile is left out.
+    """
     try:
         if not folder.is_dir():
             raise DataError(f"{folder}: expected a folder of checkpoints, got no folder")
-        paths = checkpoint_folder.newest_first(folder)
+        for _ in range(checkpoint_folder.TRIES):
+            paths = checkpoint_folder.newest_first(folder)
+            found = [each for path in (*paths, folder / BEST) if (each := _found(path))]
+            if found or not paths:  # else its run has written others
+                return found
+        raise DataError(f"{folder}: its run removes checkpoints sooner than they can be read")
     except OSError as error:
         raise DataError(f"{folder}: not readable: {one_line(error)}") from None
-    best = folder / BEST
-    return [_found(path) for path in (*paths, *([best] if best.exists() else []))]
 
 
 def owner_text(folder: Path) -> str:
@@ -91,6 +97,7 @@ def superfluous(found: list[Found], kept: int) -> list[Path]:
 def prune(folder: Path, found: list[Found], kept: int) -> list[Path]:
     """Remove what is superfluous, and what killed runs have left; returns the checkpoints that went.
 
+    A file stays that a run has written anew since it was found.
     Raises ConfigurationError if a run owns the folder, and OSError.
     """
     lock = FolderLock(folder)
@@ -102,16 +109,24 @@ def prune(folder: Path, found: list[Found], kept: int) -> list[Path]:
         ) from None
     try:
         checkpoint_folder.remove_leftovers(folder)
-        gone = superfluous(found, kept)
-        for path in gone:
+        written = {each.path: each.written for each in found}
+        gone = []
+        for path in superfluous(found, kept):
+            status = checkpoint_folder.status_of(path)
+            if status is None or status.st_mtime != written[path]:
+                continue
+            gone.append(path)
             path.unlink(missing_ok=True)
         return gone
     finally:
         lock.release()
 
 
-def _found(path: Path) -> Found:
-    status = path.stat()
+def _found(path: Path) -> Found | None:
+    """None where nothing is, or not any more. Raises OSError."""
+    status = checkpoint_folder.status_of(path)
+    if status is None:
+        return None
     facts: dict[str, Any] = {}
     wrong = ""
     try:
@@ -119,6 +134,8 @@ def _found(path: Path) -> Found:
         facts, _ = checkpoint.read_attributes(path)
     except DataError as error:
         wrong = _damage(path) or str(error).removeprefix(f"{path}: ")
+        if checkpoint_folder.status_of(path) is None:
+            return None
     return Found(path, status.st_mtime, status.st_size, facts, wrong)
 
 

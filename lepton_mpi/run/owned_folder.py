@@ -47,6 +47,9 @@ class OwnedFolder:
         Checkpoints of this run, and of the one that it goes on from, oldest first.
     kept : int
         How many of them stay.
+    committed : int
+        The step up to which ranks of this job that died have saved: the others train up to there again, to the same bits, and write
+        nothing meanwhile that would push it out.
     write_seconds : float
         What the last one took.
     """
@@ -55,6 +58,7 @@ class OwnedFolder:
         self.path, self.kept = path, kept
         self.newest: Path | None = None
         self.own: list[Path] = []
+        self.committed = 0
         self._lock: FolderLock | None = None
         self._device = self._newest_ns = 0
         self._troubles: dict[str, str] = {}
@@ -97,6 +101,10 @@ class OwnedFolder:
         self.wait()
         return self._save(checkpoint, is_last)
 
+    def has(self, step: int) -> bool:
+        """Whether the newest checkpoint is of this step or a later one, see ``committed``."""
+        return step <= self.committed and self.newest is not None and self.newest.exists()
+
     def begin_saving(self, checkpoint: Checkpoint) -> None:
         """``save`` in a thread; its line comes by ``news``. The vectors of ``checkpoint`` stay as they are until ``wait`` returns."""
         self.wait()
@@ -131,6 +139,9 @@ class OwnedFolder:
             self._error = error
 
     def _save(self, checkpoint: Checkpoint, is_last: bool) -> str:
+        if self.has(checkpoint.attributes["step"]):
+            return ""
+
         def write(mark: str) -> None:
             self.newest = checkpoint_folder.save(
                 *(self.path, checkpoint, self.own, self.kept), mark=mark

@@ -242,6 +242,11 @@ def own_files(config: Config, start: Start) -> list[Path]:
     return checkpoint_folder.of_the_same_run(folder / start.path.name, config.keep)
 
 
+def committed_step(newest: Path | None, start: Start) -> int:
+    """That of the newest of ``own_files``, if this job has written it; else 0: whoever names an older file means to train from there."""
+    return checkpoint_folder.step_written(newest, start.before) if newest and start.before else 0
+
+
 def restore(
     start: Start,
     layout: Layout,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
-from lepton_mpi.batch_systems.time_left import process_age_seconds, time_left
+from lepton_mpi.batch_systems.time_left import program_age_seconds, time_left
 from lepton_mpi.errors import ConfigurationError
 from lepton_mpi.options.duration import duration_text
 from lepton_mpi.run.hook import QuietHook
@@ -158,7 +158,7 @@ def begin(config: Config, world: RankGroup) -> TimeLimit | None:
 def _limit(config: Config) -> tuple[float, str]:
     """Seconds left, and what to add to "the time limit". Raises ConfigurationError."""
     if config.time_limit is not None:
-        return max(0.0, config.time_limit - process_age_seconds()), ""
+        return max(0.0, config.time_limit - program_age_seconds()), ""
     found = time_left()
     if found is None:
         raise ConfigurationError(

@@ -194,6 +194,8 @@ def _check(path: Path) -> None:
         if not path.exists() or (path.is_file() and not path.stat().st_size):
             path.open("a").close()
             return
+        if not path.is_file() and not path.is_dir():  # a pipe would have to be waited for
+            raise ConfigurationError(f"--trace: expected a file, got {path}, a pipe or a device")
         with path.open("r", encoding="utf-8", errors="replace") as file:
             is_ours = file.read(len(_MARK)) == _MARK
     except OSError as error:

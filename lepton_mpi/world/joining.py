@@ -63,8 +63,10 @@ def start(group: RankGroup, count: int, number: int) -> MPI.Intracomm:
     losses = group.losses
     assert losses is not None
     token = group.comm.bcast(secrets.token_hex(8))
+    began = launcher.program_began()
     ranks = [
-        launcher.Joining(number + i, number + count, count - 1 - i, token) for i in range(count)
+        launcher.Joining(number + i, number + count, count - 1 - i, token, began)
+        for i in range(count)
     ]
     spawning = _Spawning(group.comm.Dup(), ranks)
     reason = _wait(spawning, token, losses)

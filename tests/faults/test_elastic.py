@@ -76,6 +76,38 @@ def test_one_after_the_other_until_one_is_left(tmp_path, with_ulfm, undisturbed)
     assert "1 rank went on" in job.lines("elastic")[-1]
 
 
+_SEEN = """
+import os
+from lepton_mpi import QuietHook
+from lepton_mpi.run import elastic
+
+elastic._SHARE = 1e-9  # of the time: no copy but that of the beginning
+
+class Seen(QuietHook):
+    def __init__(self, run):
+        self.first = run.world.rank == 0
+
+    def after_step(self, run):
+        if self.first:
+            names = sorted(os.listdir(run.config.checkpoint))
+            print("seen", *(name for name in names if name.endswith(".h5")), flush=True)
+"""
+
+
+@pytest.mark.slow
+@needs_ulfm
+def test_no_saved_step_is_lost_on_the_way_to_where_a_rank_died(tmp_path, with_ulfm, undisturbed):
+    """Of one file that is kept: it stays until one of a later step is there, and best.h5 with it."""
+    (tmp_path / "seen.py").write_text(_SEEN)
+    words = ("--elastic", "--checkpoint", "runs", "--keep", "1", "--hook", "seen.py:Seen")
+    fault = "step@step=130:rank=0:kill"
+    job = jobs.run(3, *_TRAIN, *words, cwd=tmp_path, LEPTON_FAULT=fault)
+    assert _end(job) == undisturbed, job.text
+    seen = [max(line.split()[1:]) for line in job.lines("seen ") if len(line.split()) > 1]
+    assert seen == sorted(seen) and "step-00000126.h5" in seen, job.text
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["step-00000360.h5"]
+
+
 _COUNTED = """
 import os
 from lepton_mpi import fit

@@ -138,6 +138,13 @@ def test_a_number_of_ranks_that_is_none(tmp_path, ranks):
     assert announcement.waiting(tmp_path) is None
 
 
+@pytest.mark.timeout(20)
+def test_a_pipe_is_no_request_and_not_waited_for(tmp_path):
+    """Behind an epoch a run looks for it."""
+    os.mkfifo(tmp_path / "joining.json")
+    assert announcement.waiting(tmp_path) is None and not _left(tmp_path)
+
+
 def test_what_killed_processes_have_left_goes(tmp_path):
     """What belongs to living ones stays, and so does an answer that is still to be read."""
     announcement.invite(tmp_path, 2, 100)

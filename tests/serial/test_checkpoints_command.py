@@ -140,3 +140,56 @@ def test_what_is_no_folder_of_checkpoints(tmp_path, capsys):
     )
     with pytest.raises(DataError, match="expected a folder"):
         inventory.look(tmp_path / "none")
+
+
+@pytest.mark.parametrize("module", [checkpoint, checkpoint_folder])
+@pytest.mark.parametrize("times", [1, checkpoint_folder.TRIES])
+def test_a_run_that_writes_meanwhile(tmp_path, capsys, monkeypatch, module, times):
+    """It removes what was listed, once its next one is there: no damage, and not nothing. Who writes faster is not waited for."""
+    own, verify = [], checkpoint.verify
+    checkpoint_folder.save(tmp_path, small_checkpoint(1), own, kept=1)
+
+    def slow(path):
+        if len(steps) < times:
+            steps.append(2 + len(steps))
+            checkpoint_folder.save(tmp_path, small_checkpoint(steps[-1]), own, kept=1)
+        verify(path)
+
+    steps: list[int] = []
+    monkeypatch.setattr(module, "verify", slow)
+    if module is checkpoint:
+        code, lines, error = _said(capsys, tmp_path)
+        if times == 1:
+            assert code == 0 and [line.split()[0] for line in lines[2:]] == ["step-00000002.h5"]
+        else:
+            assert code == 3 and "sooner than they can be read" in error
+    elif times == 1:
+        assert checkpoint_folder.newest_whole(tmp_path) == (tmp_path / "step-00000002.h5", [])
+    else:
+        with pytest.raises(DataError, match=r"got none: skipped .*: no such checkpoint"):
+            checkpoint_folder.newest_whole(tmp_path)
+
+
+def test_what_a_run_has_written_anew_is_not_pruned(tmp_path):
+    """Between the look and the removal a run may have had the folder."""
+    for step in (1, 2):
+        checkpoint_folder.save(tmp_path, small_checkpoint(step))
+    found = inventory.look(tmp_path)
+    again = checkpoint_folder.save(tmp_path, small_checkpoint(1))
+    assert inventory.prune(tmp_path, found, 1) == []
+    assert again.exists()
+
+
+def test_a_link_that_leads_nowhere(tmp_path, capsys):
+    """It is one checkpoint less; others are found and written beside it."""
+    own = []
+    checkpoint_folder.save(tmp_path, small_checkpoint(1), own)
+    link = tmp_path / "step-00000009.h5"
+    link.symlink_to(tmp_path / "archive" / link.name)
+    path, skipped = checkpoint_folder.newest_whole(tmp_path)
+    assert path == own[0] and skipped == [f"skipped {link}: no such checkpoint"]
+    newest = checkpoint_folder.save(tmp_path, small_checkpoint(2), own)
+    assert checkpoint_folder.newest_first(tmp_path)[0] == newest
+    code, lines, error = _said(capsys, tmp_path)
+    assert code == 3 and f"not whole: {link.name}" in error
+    assert sum(line.endswith("whole") for line in lines) == 2

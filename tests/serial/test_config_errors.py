@@ -37,6 +37,8 @@ _FRACTION = "expected a number from 0 up to, not including, 1"
         (["--seed", "-1"], "expected a", "-1"),
         (["--threads", "two"], "expected a", "'two'"),
         (["--timeout", "0"], _POSITIVE, "'0'"),
+        (["--time-limit", f"{'9' * 400}:00:00"], "expected a time with its unit", "inf"),
+        (["--time-limit", "0s"], "expected a time above 0", "0 s"),
         (["--optimizer", "Adam"], "expected adam, adamw, sgd", "'Adam'"),
         (["--dtype", "float16"], "expected one of float32, float64", "'float16'"),
         (["--progress", "no"], "expected one of auto, bar, plain, none", "'no'"),
@@ -61,7 +63,7 @@ _FRACTION = "expected a number from 0 up to, not including, 1"
         (["--momentum", "0.5"], "expected --optimizer sgd or momentum or nesterov", "adam"),
         (["--data"], "expected names of files, one at least", "none"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None,
 )
 def test_wrong_values_on_the_command_line(words, expected, got):
     """One line names the option, what it takes and what came."""

@@ -180,6 +180,20 @@ def test_a_lock_that_says_nothing_is_silent_soon(tmp_path, quick, text):
     assert _locks(tmp_path) == ["owner-0008.lock"] and "taken over" in lock.note
 
 
+@pytest.mark.timeout(20)
+def test_a_pipe_and_a_number_of_many_digits_are_locks_like_others(tmp_path, quick):
+    """Made by anybody: one is not waited for, and behind the other the lock is found again."""
+    os.mkfifo(tmp_path / "owner-999999999.lock")
+    lock = FolderLock(tmp_path)
+    lock.take()
+    lock.confirm()
+    assert _locks(tmp_path) == ["owner-1000000000.lock"]
+    with pytest.raises(FolderTakenError):
+        FolderLock(tmp_path).take()
+    lock.release()
+    assert not _locks(tmp_path)
+
+
 def test_who_was_asleep_gives_way(tmp_path):
     """It finds another owner before it writes, and has the folder again when that one has ended."""
     sleeper = FolderLock(tmp_path)

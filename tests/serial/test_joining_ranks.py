@@ -24,7 +24,7 @@ _LAUNCHED = {
 
 def test_a_new_rank_knows_its_number():
     """In place of the launcher's, to which it is the only rank of a job."""
-    me = Joining(5, 7, 1, "abc")
+    me = Joining(5, 7, 1, "abc", 123456789012)
     environment = _LAUNCHED | me.variables()
     assert launcher.joining(environment) == me
     assert launcher.launched_rank(environment) == launcher.launched_local_rank(environment) == 5

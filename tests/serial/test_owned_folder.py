@@ -157,3 +157,43 @@ def test_so_many_are_kept(tmp_path, kept):
         folder.save(small_checkpoint(step))
     folder.close()
     assert [int(path.stem[5:]) for path in sorted(tmp_path.iterdir())] == list(range(6 - kept, 6))
+
+
+def test_what_ranks_that_died_have_saved_is_not_pushed_out(folder):
+    """The others train up to there again, and write from there on; earlier, if somebody removes it."""
+    folder.kept, before = 1, folder.before
+    folder.save(small_checkpoint(54))
+    (newest,) = checkpoint_folder.own_now(folder.path, before)
+    folder.own, folder.newest = [newest], newest
+    folder.committed = checkpoint_folder.step_written(newest, before)
+    assert folder.committed == 54 and folder.has(54) and not folder.has(55)
+    assert folder.save(small_checkpoint(18), is_last=True) == ""
+    folder.begin_saving(small_checkpoint(36))
+    folder.wait()
+    assert _steps(folder) == ["step-00000054.h5"] and folder.newest == newest
+    newest.unlink()
+    folder.save(small_checkpoint(45))
+    assert _steps(folder) == ["step-00000045.h5"]
+    folder.save(small_checkpoint(72))
+    assert _steps(folder) == ["step-00000072.h5"]
+
+
+def test_a_file_that_a_job_has_found_is_no_step_of_its_own(folder):
+    """Whoever goes on from an older one means to train from there."""
+    folder.save(small_checkpoint(54))
+    newest = checkpoint_folder.newest_first(folder.path)[0]
+    before = checkpoint_folder.Before((newest,), checkpoint_folder.newest_ns(folder.path))
+    assert checkpoint_folder.step_written(newest, before) == 0
+
+
+def test_an_old_one_that_cannot_be_removed_is_no_failed_save(folder):
+    """A folder in its place, say, or another user's file in a folder with the sticky bit."""
+    for step in (1, 2):
+        folder.save(small_checkpoint(step))
+    first, _ = folder.own
+    first.unlink()
+    first.mkdir()
+    assert folder.save(small_checkpoint(3)) == "" == folder.trouble
+    assert folder.newest == folder.path / "step-00000003.h5"
+    assert folder.save(small_checkpoint(4)) == ""
+    assert _steps(folder) == [f"step-0000000{step}.h5" for step in (1, 3, 4)]

@@ -119,6 +119,20 @@ def test_a_run_goes_on_with_the_rows_that_would_have_come(tmp_path, way):
         _assert_same(rest, whole[first_step:])
 
 
+@pytest.mark.parametrize("way", ["memory", "streamed"])
+def test_any_number_of_epochs_may_be_asked_for(tmp_path, way):
+    """As a run does that ends with its time: nothing is made of epochs that are far away."""
+    data = load(_write(tmp_path / "a.h5"), way=way)
+    tracemalloc.start()
+    try:
+        reads = TrainingReads(data.splits["train"], _order(data), [0], range(1, 2_000_000), 0)
+        next(reads)
+        reads.close()
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("way", ["memory", "mapped"])
 def test_the_full_shuffle_in_runs_of_micro_batches(tmp_path, way):
     """Several micro-batches of a step are gathered by one call; they are those that each rank takes alone."""

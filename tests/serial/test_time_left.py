@@ -12,6 +12,7 @@ import pytest
 from lepton_mpi.batch_systems import time_left as asked
 from lepton_mpi.batch_systems.time_left import TimeLeft, time_left
 from lepton_mpi.errors import ConfigurationError
+from lepton_mpi.launcher import Joining
 from lepton_mpi.options.config import Config
 from lepton_mpi.run import time_limit
 from lepton_mpi.run.time_limit import TimeLimit
@@ -116,6 +117,18 @@ def test_commands_that_are_not_there_fail_or_wait_say_nothing(monkeypatch):
     assert asked.ask(["sh", "-c", "echo half; exit 1"]) == ""
     assert asked.ask(["sleep", "5"]) == ""
     assert asked.ask(["echo", "5:00"]) == "5:00\n"
+
+
+def test_a_rank_that_joins_has_no_time_of_its_own(monkeypatch):
+    """``--time-limit`` counts from the start of the program, also where those that joined are all that is left."""
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert asked.program_age_seconds() == pytest.approx(asked.process_age_seconds(), abs=1)
+    began = round((now - 1000) * os.sysconf("SC_CLK_TCK"))
+    for name, value in Joining(2, 3, 0, "token", began).variables().items():
+        monkeypatch.setenv(name, value)
+    assert asked.program_age_seconds() == pytest.approx(1000, abs=5)
+    limit, source = time_limit._limit(Config(time_limit=1500.0))
+    assert limit == pytest.approx(500, abs=5) and source == ""
 
 
 def test_age_of_a_process():

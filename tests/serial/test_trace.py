@@ -1,12 +1,14 @@
 """``--trace``: what a ring holds at any moment, how clocks of hosts are compared, and that the file keeps the rules of its format."""
 
 import json
+import os
 import random
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from lepton_mpi.durable import check_target
 from lepton_mpi.errors import ConfigurationError, LauncherError
 from lepton_mpi.run import trace as traces
 from lepton_mpi.run.per_rank import STEP_PHASES
@@ -345,6 +347,17 @@ def test_another_file_is_left_alone(tmp_path):
         traces._check(path)
     with pytest.raises(LauncherError, match="cannot write"):
         traces._check(tmp_path / "no/t.json")
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_not_waited_for(tmp_path):
+    """Which nobody else has opened."""
+    path = tmp_path / "t.json"
+    os.mkfifo(path)
+    with pytest.raises(ConfigurationError, match=r"--trace: expected a file, got .*, a pipe"):
+        traces._check(path)
+    with pytest.raises(ConfigurationError, match=r"--find-out: expected a file in a folder"):
+        check_target(path, "--find-out", b"{", "--find-out")
 
 
 def _of_file():
