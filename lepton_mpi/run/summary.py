@@ -41,6 +41,12 @@ def say_head(run: Run) -> None:
     report.say("loader", f"{data.way.name} ({data.way.reason}), {_shuffled(run.shuffle)}")
     for note in run.start.notes:
         report.say("resume", note)
+    if run.start.epoch > config.epochs:
+        done = run.start.epoch - 1
+        many = f"{done} epoch{'s are' if done > 1 else ' is'}"
+        report.say(
+            "", f"nothing is left to train: {many} done, --epochs {config.epochs} asks for no more"
+        )
     for note in run.start.initial_notes:
         report.say("initial", note)
     parameters = f"{grouped(run.layout.size)} parameters, {config.dtype}"

@@ -378,6 +378,20 @@ def test_a_folder_without_checkpoints_begins_anew_and_says_so(world, images, fol
                 assert f"resume    nothing to go on from in {place}: begins anew\n" in printed
 
 
+@pytest.mark.parametrize(("epochs", "said"), [(2, True), (1, True), (3, False)])
+def test_where_nothing_is_left_to_train_that_is_said(world, images, folder, capsys, epochs, said):
+    """As many epochs are done as are asked for, or more."""
+    saved = folder / "saved"
+    train(_config(images, checkpoint=str(saved), epochs=2), world)
+    capsys.readouterr()
+    train(_config(images, resume=str(saved), epochs=epochs, progress="plain"), world)
+    printed = capsys.readouterr().out
+    with together(world):
+        if world.rank == 0:
+            line = f"nothing is left to train: 2 epochs are done, --epochs {epochs} asks"
+            assert (line in printed) == said, printed
+
+
 def test_damage_is_skipped_and_said(world, images, folder, capsys):
     """From the file before, and with the same end; where all are damaged the run does not begin anew."""
     saved = folder / "saved"
