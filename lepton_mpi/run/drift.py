@@ -36,6 +36,7 @@ from lepton_mpi.run.hook import QuietHook, weak
 from lepton_mpi.strategies.norm_kernels import sum_of_squares
 from lepton_mpi.strategies.strategy import Copy
 from lepton_mpi.sync import NO_SYNC
+from lepton_mpi.vectors import Views
 
 if TYPE_CHECKING:
     from lepton_mpi.options.config import Config
@@ -77,7 +78,7 @@ class Drift(QuietHook):
         self._resting: np.ndarray | None = None
         # When it was digested.
         self._late_updates = 0
-        self._scratch = np.zeros(0, run.strategy.parameters.dtype)
+        self._scratch = self._still = np.zeros(0, run.strategy.parameters.dtype)
         self._gradient_wrong = ""
         self._norm = 0.0
         self.checks, self.repairs = 0, 0
@@ -88,13 +89,23 @@ class Drift(QuietHook):
         """Whether this step, which is being made, is checked."""
         return self._run.step % self._every == 0
 
-    def twice(self, number: int, batch: Batch, vector: np.ndarray) -> None:
-        """Compute the gradient of a micro-batch, which is in ``vector``, once more."""
+    def still(self, parameters: Views) -> Views:
+        """Those of the run for a gradient that is computed twice: a copy, where other ranks write to them meanwhile."""
+        strategy = self._run.strategy
+        if not strategy.is_shared or strategy.is_in_step:
+            return parameters
+        if not self._still.size:
+            self._still = np.zeros_like(strategy.parameters)
+        self._still[:] = strategy.parameters
+        return self._run.layout.views(self._still)
+
+    def twice(self, number: int, parameters: Views, batch: Batch, vector: np.ndarray) -> None:
+        """Compute the gradient of a micro-batch, which is in ``vector``, once more with the same ``parameters``."""
         run = self._run
         if not self._scratch.size:
             self._scratch = np.zeros_like(vector)
         views = run.layout.views(self._scratch)
-        run.model.loss_and_gradient(run.parameters, batch, views, NO_SYNC)
+        run.model.loss_and_gradient(parameters, batch, views, NO_SYNC)
         self.compare(number, vector, self._scratch)
 
     def compare(self, number: int, vector: np.ndarray, again: np.ndarray) -> None:

@@ -72,22 +72,23 @@ def train(run: Run) -> None:
 def compute(run: Run, step: Step) -> None:
     """Fill the gradients of this rank's micro-batches of a step, and add up loss and correct count."""
     clock, model, parameters = run.world.clock, run.model, run.parameters
-    twice = run.drift.twice if run.drift and run.drift.is_due() else None
+    drift = run.drift if run.drift and run.drift.is_due() else None
     looks, is_wrong = run.divergence.looks_at_gradients, run.divergence.is_wrong
     for number, vector, gradient, sync in run.strategy.shares(step.number):
         clock.enter("input", step.number)
         batch = run.next_batch(step)
         clock.enter("compute")
-        is_compared = twice is not None and number == run.strategy.numbers[-1]
+        is_compared = drift is not None and number == run.strategy.numbers[-1]
         if batch.y.size:
-            # Once all is told others may write new parameters, and add to the gradient.
-            told = Untold(sync) if is_compared else sync
-            sums = model.loss_and_gradient(parameters, batch, gradient, told)
+            if drift and is_compared:
+                # Once all is told others may write new parameters, and add to the gradient.
+                sync, parameters = Untold(sync), drift.still(parameters)
+            sums = model.loss_and_gradient(parameters, batch, gradient, sync)
             if isfinite(sums[0]) and not (looks and is_wrong(vector)):
                 run.add(sums)
             else:
                 run.divergence.note(number, batch, vector, sums)
-            if twice and is_compared:
-                twice(number, batch, vector)
+            if drift and is_compared:
+                drift.twice(number, parameters, batch, vector)
         else:
             vector[:] = 0  # the last step of an epoch may be shorter

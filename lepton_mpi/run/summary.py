@@ -41,7 +41,7 @@ def say_head(run: Run) -> None:
     report.say("loader", f"{data.way.name} ({data.way.reason}), {_shuffled(run.shuffle)}")
     for note in run.start.notes:
         report.say("resume", note)
-    if run.start.epoch > config.epochs:
+    if config.epochs is not None and run.start.epoch > config.epochs:
         done = run.start.epoch - 1
         many = f"{done} epoch{'s are' if done > 1 else ' is'}"
         report.say(

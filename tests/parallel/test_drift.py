@@ -82,6 +82,25 @@ def test_nothing_is_found_where_nothing_is_wrong(world):
             assert checked["checks"] >= 1 and checked["repairs"] == 0
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"strategy": "bounded"},
+        {"strategy": "bounded", "own": {"strategy": {"locks": False}}, "micro_batch": 2},
+        {"strategy": "gossip", "own": {"strategy": {"asynchronous": True}}},
+        {"strategy": "hierarchical"},
+    ],
+    ids=str,
+)
+def test_updates_of_others_are_no_flips(world, options):
+    """A gradient is computed twice at the same parameters, also where ranks write to them whenever they are ready."""
+    if world.size == 1 and options["strategy"] == "gossip":
+        pytest.skip("one rank has nobody to average with")
+    found = train(_config(check_every=1, epochs=3, **options), world)
+    with together(world):
+        assert found["checks"] >= 3 and found["repairs"] == 0
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_copy_that_differs_is_named(world, number):
     """Parameters or state, flipped between two checks; of three ranks and more the majority knows which it is."""
