@@ -13,7 +13,7 @@ from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.run import checkpoint, checkpoint_folder, folder_lock, vector_digests
 from lepton_mpi.run.best import FILE as BEST
 from lepton_mpi.run.folder_lock import FolderLock, FolderTakenError
-from lepton_mpi.wording import one_line, size_text
+from lepton_mpi.wording import one_line, printable, size_text
 
 _TITLES = ("file", "step", "epoch", "row", "written", "size", "state")
 
@@ -40,7 +40,13 @@ class Found:
         """Of the table."""
         numbers = [one_line(self.facts.get(name, "-")) for name in ("step", "epoch", "row")]
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.written))
-        return (self.path.name, *numbers, when, size_text(self.byte_count), self.wrong or "whole")
+        return (
+            printable(self.path.name),
+            *numbers,
+            when,
+            size_text(self.byte_count),
+            self.wrong or "whole",
+        )
 
 
 def look(folder: Path) -> list[Found]:

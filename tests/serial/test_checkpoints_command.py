@@ -193,3 +193,17 @@ def test_a_link_that_leads_nowhere(tmp_path, capsys):
     code, lines, error = _said(capsys, tmp_path)
     assert code == 3 and f"not whole: {link.name}" in error
     assert sum(line.endswith("whole") for line in lines) == 2
+
+
+def test_names_with_control_characters_are_escaped(tmp_path, capsys):
+    """As in messages: a line stays one."""
+    folder = tmp_path / "ru\nns\x1b[2J"
+    for step in (1, 2):
+        path = checkpoint_folder.save(folder, small_checkpoint(step))
+    path.rename(folder / "step-\n.h5")
+    shown = f"{tmp_path}/ru\\nns\\x1b[2J"
+    code, lines, _ = _said(capsys, folder, "--keep", 1)
+    assert code == 0 and all(map(str.isprintable, lines)), lines
+    assert lines[0] == f"{shown}: belongs to no run now"
+    assert lines[2].startswith("step-\\n.h5       ") and lines[3].startswith("step-00000001.h5  ")
+    assert lines[4:] == [f"removed {shown}/step-00000001.h5"]
