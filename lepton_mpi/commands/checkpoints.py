@@ -42,7 +42,8 @@ def _run(chosen: Options) -> int:
             gone = inventory.prune(folder, found, chosen.keep)
         except OSError as error:
             reason = one_line(error.strerror or error)
-            raise LauncherError(f"cannot remove files of {folder}: {reason}") from None
+            what = error.filename or f"files of {folder}"
+            raise LauncherError(f"cannot remove {what}: {reason}") from None
         for path in gone:
             print_line(printable(f"removed {path}"))
         found = [each for each in found if each.path not in gone]

@@ -28,6 +28,8 @@ class Found:
         Attributes of the checkpoint; empty where they cannot be read.
     wrong : str
         What is wrong with it; empty if it is whole.
+    is_file : bool
+        False for a folder, a pipe or a device that has a checkpoint's name.
     """
 
     path: Path
@@ -35,6 +37,7 @@ class Found:
     byte_count: int
     facts: dict[str, Any]
     wrong: str = ""
+    is_file: bool = True
 
     def cells(self) -> tuple[str, ...]:
         """Of the table."""
@@ -93,8 +96,11 @@ def table(found: list[Found]) -> Iterator[str]:
 
 
 def superfluous(found: list[Found], kept: int) -> list[Path]:
-    """What goes if the ``kept`` newest whole ones stay: the other whole ones, and the damaged if there is any that is whole; never best.h5."""
-    steps = [each for each in found if each.path.name != BEST]
+    """What goes if the ``kept`` newest whole ones stay: the other whole ones, and the damaged if there is any that is whole.
+
+    Never best.h5, nor what is no file.
+    """
+    steps = [each for each in found if each.path.name != BEST and each.is_file]
     whole = [each for each in steps if not each.wrong]
     damaged = [each for each in steps if each.wrong] if whole else []
     return [each.path for each in (*whole[kept:], *damaged)]
@@ -142,7 +148,8 @@ def _found(path: Path) -> Found | None:
         wrong = _damage(path) or str(error).removeprefix(f"{path}: ")
         if checkpoint_folder.status_of(path) is None:
             return None
-    return Found(path, status.st_mtime, status.st_size, facts, wrong)
+    is_file = checkpoint_folder.is_file_or_link(status)
+    return Found(path, status.st_mtime, status.st_size, facts, wrong, is_file)
 
 
 def _damage(path: Path) -> str:
