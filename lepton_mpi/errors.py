@@ -4,7 +4,7 @@ A ``LeptonError`` that went through ``World.agree`` is raised on every rank alik
 one line; any other exception on a rank is a failure of that rank and aborts the job with exit code 5.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self
 
@@ -13,6 +13,7 @@ class LeptonError(Exception):
     """Base of all errors with a message meant for the user: what was expected, what came, what to do."""
 
     exit_code = 1
+    details: Sequence[str] = ()  # lines that a command prints below the message
     agreed = False  # True once every rank is known to raise the same error
 
     def on_all_ranks(self) -> Self:

@@ -22,6 +22,8 @@ from lepton_mpi.run.best import FILE as BEST
 
 # A start without progress may be drawn again, but not for ever.
 _STARTS_PER_FAULT = 4
+# Of the output of a training that failed by itself.
+_SHOWN_LINES = 12
 # The plan, in its folder.
 _MARK = "chaos.json"
 
@@ -135,10 +137,11 @@ def _with_folder(words: Sequence[str], folder: Path, number: int) -> list[str]:
 
 def _failed(ended: Ended) -> LeptonError:
     lines = ended.output.read_text("utf-8", errors="replace").splitlines()
-    shown = "\n".join(lines[-12:])
-    return RankError(
-        f"the training failed without a fault, exit code {ended.code}; {ended.output} ends with\n{shown}"
+    error = RankError(
+        f"the training failed without a fault, exit code {ended.code}; {ended.output} ends with:"
     )
+    error.details = [line.expandtabs() for line in lines[-_SHOWN_LINES:]]
+    return error
 
 
 def _last(folder: Path) -> tuple[int, str]:

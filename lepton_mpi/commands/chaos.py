@@ -21,7 +21,7 @@ from lepton_mpi.options.option import (
     options_of,
     position,
 )
-from lepton_mpi.wording import print_line
+from lepton_mpi.wording import print_line, printable
 
 if TYPE_CHECKING:
     from lepton_mpi.chaos.play import Plan, Verdict
@@ -117,7 +117,7 @@ def _run(chosen: Options) -> int:
 
 
 def _say(title: str, text: str) -> None:
-    print_line(f"{title:<11} {text}")
+    print_line(printable(f"{title:<11} {text}"))
 
 
 def _say_end(plan: Plan, found: Verdict) -> None:

@@ -27,24 +27,25 @@ def _run(chosen: Options) -> int:
         return 0
     launcher.limit_threads(1)
     from lepton_mpi.run import inventory
-    from lepton_mpi.wording import one_line, print_line
+    from lepton_mpi.wording import one_line, print_line, printable
 
     folder = Path(chosen.folder)
     found = inventory.look(folder)
-    print_line(f"{folder}: {inventory.owner_text(folder)}")
+    print_line(printable(f"{folder}: {inventory.owner_text(folder)}"))
     if not found:
         print_line("no checkpoint")
         return 0
     for line in inventory.table(found):
-        print_line(line)
+        print_line(printable(line))
     if chosen.keep is not None:
         try:
             gone = inventory.prune(folder, found, chosen.keep)
         except OSError as error:
             reason = one_line(error.strerror or error)
-            raise LauncherError(f"cannot remove files of {folder}: {reason}") from None
+            what = error.filename or f"files of {folder}"
+            raise LauncherError(f"cannot remove {what}: {reason}") from None
         for path in gone:
-            print_line(f"removed {path}")
+            print_line(printable(f"removed {path}"))
         found = [each for each in found if each.path not in gone]
     damaged = [each.path.name for each in found if each.wrong]
     if damaged:

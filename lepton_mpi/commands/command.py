@@ -58,7 +58,8 @@ class Command(Generic[Options]):
                 return print_versions()
             return self.run(self.read(words))
         except LeptonError as error:
-            launcher.complain(f"lepton_mpi {self.name}: {printable(str(error))}")
+            lines = (f"lepton_mpi {self.name}: {error}", *error.details)
+            launcher.complain("\n".join(map(printable, lines)))
             return error.exit_code
 
     def help(self, topic: str | None = None) -> str:

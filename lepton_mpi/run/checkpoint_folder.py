@@ -4,6 +4,7 @@ A file is written under a temporary name, synced and renamed, and the folder is 
 """
 
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -76,10 +77,15 @@ def save(
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what runs that were killed have left of files that they wrote. For who owns the folder. Raises OSError."""
+    """Remove what runs that were killed have left of files that they wrote. For who owns the folder. Raises OSError.
+
+    What is no file was left by somebody else, and stays.
+    """
     for pattern in ("step-*.h5.*.tmp", "step-*.tmp", "best.h5.*.tmp", "owner-*.tmp"):
         for left in folder.glob(pattern):
-            left.unlink(missing_ok=True)
+            status = status_of(left)
+            if status and is_file_or_link(status):
+                left.unlink(missing_ok=True)
     announcement.remove_leftovers(folder)
 
 
@@ -96,6 +102,11 @@ def status_of(file: Path) -> os.stat_result | None:
         with suppress(FileNotFoundError):
             return file.stat(follow_symlinks=follows)
     return None
+
+
+def is_file_or_link(status: os.stat_result) -> bool:
+    """Whether ``status_of`` has found a file, or a link that leads nowhere: no folder, pipe or device."""
+    return stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)
 
 
 def newest_whole(folder: Path) -> tuple[Path, list[str]]:

@@ -10,6 +10,7 @@ from lepton_mpi.errors import ConfigurationError, LeptonError, ending
 from lepton_mpi.options import sources
 from lepton_mpi.options.config import Config
 from lepton_mpi.run.hook import Hook
+from lepton_mpi.wording import printable
 from lepton_mpi.world.world import World, run
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def fit_with(
     except ConfigurationError as error:
         if raises:
             raise
-        launcher.complain(f"lepton_mpi: {error}")
+        launcher.complain(printable(f"lepton_mpi: {error}"))
         raise ending(error) from None
     result: dict[str, Any] = {}
     errors: list[LeptonError] = []

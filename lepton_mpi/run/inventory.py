@@ -13,7 +13,7 @@ from lepton_mpi.errors import ConfigurationError, DataError
 from lepton_mpi.run import checkpoint, checkpoint_folder, folder_lock, vector_digests
 from lepton_mpi.run.best import FILE as BEST
 from lepton_mpi.run.folder_lock import FolderLock, FolderTakenError
-from lepton_mpi.wording import one_line, size_text
+from lepton_mpi.wording import one_line, printable, size_text
 
 _TITLES = ("file", "step", "epoch", "row", "written", "size", "state")
 
@@ -28,6 +28,8 @@ class Found:
         Attributes of the checkpoint; empty where they cannot be read.
     wrong : str
         What is wrong with it; empty if it is whole.
+    is_file : bool
+        False for a folder, a pipe or a device that has a checkpoint's name.
     """
 
     path: Path
@@ -35,12 +37,19 @@ class Found:
     byte_count: int
     facts: dict[str, Any]
     wrong: str = ""
+    is_file: bool = True
 
     def cells(self) -> tuple[str, ...]:
         """Of the table."""
         numbers = [one_line(self.facts.get(name, "-")) for name in ("step", "epoch", "row")]
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.written))
-        return (self.path.name, *numbers, when, size_text(self.byte_count), self.wrong or "whole")
+        return (
+            printable(self.path.name),
+            *numbers,
+            when,
+            size_text(self.byte_count),
+            self.wrong or "whole",
+        )
 
 
 def look(folder: Path) -> list[Found]:
@@ -87,8 +96,11 @@ def table(found: list[Found]) -> Iterator[str]:
 
 
 def superfluous(found: list[Found], kept: int) -> list[Path]:
-    """What goes if the ``kept`` newest whole ones stay: the other whole ones, and the damaged if there is any that is whole; never best.h5."""
-    steps = [each for each in found if each.path.name != BEST]
+    """What goes if the ``kept`` newest whole ones stay: the other whole ones, and the damaged if there is any that is whole.
+
+    Never best.h5, nor what is no file.
+    """
+    steps = [each for each in found if each.path.name != BEST and each.is_file]
     whole = [each for each in steps if not each.wrong]
     damaged = [each for each in steps if each.wrong] if whole else []
     return [each.path for each in (*whole[kept:], *damaged)]
@@ -136,7 +148,8 @@ def _found(path: Path) -> Found | None:
         wrong = _damage(path) or str(error).removeprefix(f"{path}: ")
         if checkpoint_folder.status_of(path) is None:
             return None
-    return Found(path, status.st_mtime, status.st_size, facts, wrong)
+    is_file = checkpoint_folder.is_file_or_link(status)
+    return Found(path, status.st_mtime, status.st_size, facts, wrong, is_file)
 
 
 def _damage(path: Path) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from lepton_mpi.errors import ConfigurationError, LauncherError
 from lepton_mpi.run.screen import Screen, find_terminal
-from lepton_mpi.wording import clock_text, grouped, size_text
+from lepton_mpi.wording import clock_text, grouped, printable, size_text
 
 if TYPE_CHECKING:
     from lepton_mpi.run.progress import SoFar
@@ -48,9 +48,9 @@ class Report:
         return 0.1 if self._screen.is_terminal else 10.0
 
     def say(self, title: str, text: str) -> None:
-        """One line of the head or of the end."""
+        """One line of the head or of the end; names of files in it may have any characters."""
         if self._screen:
-            self._screen.line(f"{title:<9} {text}")
+            self._screen.line(printable(f"{title:<9} {text}"))
 
     def record(self, event: str, **values: Any) -> None:
         """One line of the metrics file, on disk at once."""

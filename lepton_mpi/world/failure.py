@@ -34,6 +34,7 @@ import numpy as np
 
 from lepton_mpi import launcher, report_word
 from lepton_mpi.errors import LeptonError, RankError
+from lepton_mpi.wording import printable
 from lepton_mpi.world.heartbeats import REPORT_LINES, innermost
 from lepton_mpi.world.launchers import end_launcher, launcher_of
 from lepton_mpi.world.timers import Timer
@@ -236,9 +237,10 @@ def ended_by(error: BaseException, world: World) -> int | None:
         end_child(error)
     if isinstance(error, LeptonError):
         if not error.agreed:
-            world.fail(f"lepton_mpi: rank {world.rank} of {world.size}: {error}", error.exit_code)
+            who = f"rank {world.rank} of {world.size}"
+            world.fail(printable(f"lepton_mpi: {who}: {error}"), error.exit_code)
         if world.rank == 0:
-            print(f"lepton_mpi: {error}", file=sys.stderr, flush=True)
+            print(printable(f"lepton_mpi: {error}"), file=sys.stderr, flush=True)
         world.close()
         return error.exit_code
     if isinstance(error, SystemExit):

@@ -175,3 +175,14 @@ def test_a_full_disk_ends_in_one_line(tmp_path):
     assert job.code == 4, job.text
     (line,) = _lines_of_ours(job)
     assert "/dev/full" in line and "No space left" in line
+
+
+def test_names_with_control_characters_are_escaped(tmp_path):
+    """In the lines of a run as in its errors."""
+    words = ("--recipe", "digits", "--epochs", "1", "--checkpoint", "ru\nns")
+    job = jobs.run(2, *jobs.TRAIN, *words, cwd=tmp_path)
+    assert job.code == 0 and job.lines("checkpoint") == [r"checkpoint ru\nns/step-00000018.h5"]
+    job = jobs.run(2, *jobs.TRAIN, "--data", "no\nwhere.h5", cwd=tmp_path)
+    assert job.code == 3 and job.lines("lepton_mpi: ")[0].startswith(
+        r"lepton_mpi: no\nwhere.h5: no such file"
+    )

@@ -193,3 +193,51 @@ def test_a_link_that_leads_nowhere(tmp_path, capsys):
     code, lines, error = _said(capsys, tmp_path)
     assert code == 3 and f"not whole: {link.name}" in error
     assert sum(line.endswith("whole") for line in lines) == 2
+
+
+def test_names_with_control_characters_are_escaped(tmp_path, capsys):
+    """As in messages: a line stays one."""
+    folder = tmp_path / "ru\nns\x1b[2J"
+    for step in (1, 2):
+        path = checkpoint_folder.save(folder, small_checkpoint(step))
+    path.rename(folder / "step-\n.h5")
+    shown = f"{tmp_path}/ru\\nns\\x1b[2J"
+    code, lines, _ = _said(capsys, folder, "--keep", 1)
+    assert code == 0 and all(map(str.isprintable, lines)), lines
+    assert lines[0] == f"{shown}: belongs to no run now"
+    assert lines[2].startswith("step-\\n.h5       ") and lines[3].startswith("step-00000001.h5  ")
+    assert lines[4:] == [f"removed {shown}/step-00000001.h5"]
+
+
+def test_what_is_no_file_is_named_and_left(tmp_path, capsys):
+    """Under the name of a checkpoint or of a temporary file; the rest is pruned."""
+    for step in (1, 2, 3):
+        checkpoint_folder.save(tmp_path, small_checkpoint(step))
+    others = ("step-00000099.h5", "step-00000098.h5.abc.tmp")
+    for name in others:
+        (tmp_path / name).mkdir()
+    os.mkfifo(tmp_path / "step-00000097.h5")
+    os.utime(tmp_path / others[0], ns=(1, 1))  # behind the others
+    code, lines, error = _said(capsys, tmp_path, "--keep", 1)
+    states = {line.split()[0]: line for line in lines[2:]}
+    assert states[others[0]].endswith("expected a file, got a folder")
+    assert states["step-00000097.h5"].endswith("expected a file, got a pipe")
+    removed = [line.rpartition("/")[2] for line in lines if line.startswith("removed")]
+    assert removed == ["step-00000002.h5", "step-00000001.h5"]
+    assert code == 3 and f"not whole: step-00000097.h5, {others[0]}" in error
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"step-00000003.h5", "step-00000097.h5", *others}
+
+
+def test_a_file_that_cannot_be_removed_is_named(tmp_path, capsys, monkeypatch):
+    paths = [checkpoint_folder.save(tmp_path, small_checkpoint(step)) for step in (1, 2)]
+    unlink = type(tmp_path).unlink
+
+    def refuse(path, missing_ok=False):
+        if path == paths[0]:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(type(tmp_path), "unlink", refuse)
+    code, _, error = _said(capsys, tmp_path, "--keep", 1)
+    assert code == 4 and f"cannot remove {paths[0]}: Permission denied" in error

@@ -70,6 +70,14 @@ def test_a_file_has_plain_lines(capsys):
     )
 
 
+def test_a_name_of_a_file_moves_no_cursor(capsys):
+    """A line stays one, whatever characters the user's names have."""
+    report = Report(True, "plain", None)
+    report.say("checkpoint", "ru\nns\x1b[2J/Größe\udcff.h5")
+    report.close()
+    assert capsys.readouterr().out == "checkpoint ru\\nns\\x1b[2J/Größe\\udcff.h5\n"
+
+
 def test_others_and_none_are_silent(capsys):
     for report in (Report(False, "bar", None), Report(True, "none", None)):
         assert report.progress_seconds == 0.0

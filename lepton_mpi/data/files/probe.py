@@ -151,11 +151,13 @@ def check_all(
 def check_regular(path: Path) -> None:
     """Refuse what is no file: a pipe would never answer, a device never end. Raises DataError."""
     try:
-        is_regular = stat.S_ISREG(path.stat().st_mode)
+        mode = path.stat().st_mode
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a readable file: {one_line(error)}") from None
-    if not is_regular:
-        raise DataError(f"{path}: expected a file, got a folder, a pipe or a device")
+    if not stat.S_ISREG(mode):
+        kinds = ((stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "socket"))
+        kind = next((name for is_kind, name in kinds if is_kind(mode)), "device")
+        raise DataError(f"{path}: expected a file, got a {kind}")
 
 
 def serve() -> None:

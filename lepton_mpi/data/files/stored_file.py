@@ -21,7 +21,7 @@ from time import monotonic
 
 import h5py
 
-from lepton_mpi.wording import WARNING, one_line
+from lepton_mpi.wording import WARNING, one_line, printable
 
 # What a network file system says of a server that may come back.
 _OUT_OF_REACH = {
@@ -80,7 +80,7 @@ class StoredFile:
                 if end is None:
                     end = now + self.retry_seconds
                     print(
-                        f"{WARNING}{self.path}: {one_line(error)}; tried again for {self.retry_seconds:g} s (--io-retry)",
+                        f"{WARNING}{printable(str(self.path))}: {one_line(error)}; tried again for {self.retry_seconds:g} s (--io-retry)",
                         file=sys.stderr,
                     )
                 if now >= end:
