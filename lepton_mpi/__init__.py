@@ -35,6 +35,7 @@ The map, in the order the data flows::
     errors.py       what a user can cause, with exit codes     wording.py   how values are written for people
     durable.py      a file in full or not at all               launcher.py  what the launcher says before MPI is loaded
     early_signals.py  signals that come before there are ranks processes.py what Linux tells of a process
+    own_folders.py  temporary folders, and those of processes that were killed
 
 The words, one per idea:
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import signature
@@ -20,6 +19,7 @@ from lepton_mpi.extras import pip_install
 from lepton_mpi.options import sources
 from lepton_mpi.options.config import Config
 from lepton_mpi.options.kinds import AUTO
+from lepton_mpi.own_folders import temporary_folder
 from lepton_mpi.prediction.model import TrainedModel, load
 from lepton_mpi.registry import is_own_file
 
@@ -303,8 +303,8 @@ class _Estimator(BaseEstimator):
 
     def _opened(self) -> TrainedModel:
         name = self.model if self.model is not None and is_own_file(self.model) else None
-        with tempfile.TemporaryDirectory(prefix="lepton_mpi-") as folder:
-            path = Path(folder) / "model.h5"
+        with temporary_folder() as folder:
+            path = folder / "model.h5"
             path.write_bytes(self._saved)
             with probe.made_here(path):
                 return load(path, model=name, unknown=self.unknown)

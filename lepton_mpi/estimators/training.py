@@ -1,10 +1,9 @@
 """Rows of a program -> prepared file -> training -> checkpoint; see the package's docstring for who does what."""
 
 import dataclasses
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from lepton_mpi.errors import ConfigurationError, Preempted
 from lepton_mpi.estimators import rows as rows_module
 from lepton_mpi.estimators.rows import Rows
 from lepton_mpi.options.config import Config
+from lepton_mpi.own_folders import temporary_folder
 from lepton_mpi.run import checkpoint, resume
 from lepton_mpi.run.fit import fit_with, train
 from lepton_mpi.run.hook import Hook, QuietHook
@@ -57,15 +57,12 @@ def shared_folder(world: World) -> Iterator[Path]:
             "python -m lepton_mpi prepare, and name it by data="
         ).on_all_ranks()
     made = None
-    with world.agreeing():
-        if world.rank == 0:
-            made = tempfile.TemporaryDirectory(prefix="lepton_mpi-", ignore_cleanup_errors=True)
-    try:
-        yield Path(world.comm.bcast(made and made.name))
+    with ExitStack() as end:
+        with world.agreeing():
+            if world.rank == 0:
+                made = end.enter_context(temporary_folder())
+        yield world.comm.bcast(made)
         world.host_barrier()
-    finally:
-        if made:
-            made.cleanup()
 
 
 @contextmanager
@@ -134,12 +131,11 @@ def fit_on_ranks(
 
     ``config`` is that of ``options``.
     """
-    prefix = "lepton_mpi-"
-    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
+    with temporary_folder() as folder:
         chosen = rows_module.options_for(rows, config.held_out, config.seed, prepare)
-        rows_module.write(rows, chosen, Path(name) / _ROWS)
-        result = launch(_of_rank, ranks, (name, options), quiet=quiet)
-        return result, (Path(name) / _MODEL).read_bytes()
+        rows_module.write(rows, chosen, folder / _ROWS)
+        result = launch(_of_rank, ranks, (str(folder), options), quiet=quiet)
+        return result, (folder / _MODEL).read_bytes()
 
 
 def _places(folder: Path, checkpoint: str | None) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lepton_mpi.errors import ConfigurationError, LauncherError, RankError
+from lepton_mpi.own_folders import temporary_folder
 from lepton_mpi.starting import task
 from lepton_mpi.starting.mpirun import find_launcher, refuse_ranks
 
@@ -62,10 +62,9 @@ def launch(
         raise ConfigurationError(f"timeout: expected seconds above 0, got {timeout}")
     refuse_ranks()
     launcher = find_launcher(ranks)
-    with tempfile.TemporaryDirectory(prefix="lepton_mpi-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+    with temporary_folder() as folder:
         task.write_task(folder, function, args, kwargs or {})
-        words = [*launcher.words, sys.executable, "-m", "lepton_mpi.starting.rank", name]
+        words = [*launcher.words, sys.executable, "-m", "lepton_mpi.starting.rank", str(folder)]
         variables = dict(launcher.variables)
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         job = _Job(words, variables, folder, ranks, quiet)

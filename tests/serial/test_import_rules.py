@@ -62,6 +62,7 @@ GROUND = {
     "wording",
     "launcher",
     "processes",
+    "own_folders",
     "report_word",
     "durable",
     "vectors",
