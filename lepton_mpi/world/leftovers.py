@@ -2,9 +2,10 @@
 
     /dev/shm                   shared memory of ranks: nobody maps it any more
     the temporary folder       Open MPI's folders ompi.PID, of launchers: no process has that number any more
+                               MPICH's files hydra_hwloc_xmlfile_…, of launchers: all that live began later
 
-Of this user alone, at least a minute old, since a job that begins may not have mapped its files yet, and of this host by the name in them where
-there is one. Containers may share both folders, and processes outside a container cannot be seen from within: there session folders and files without
+Of this user alone, at least a minute old, since a job that begins may not have mapped its files yet, and of this host by the name in them, or in
+their names, where there is one. Containers may share both folders, and processes outside a container cannot be seen from within: there session folders and files without
 a host's name stay, and all files where the container has the machine's name.
 
 ``World`` removes them when ranks begin, which is behind MPI's own start: where ``/dev/shm`` is so full that MPI cannot start, ``doctor
@@ -13,6 +14,7 @@ a host's name stay, and all files where the container has the machine's name.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -28,6 +30,10 @@ _YOUNG_SECONDS = 60.0
 _OF_HOST = re.compile(r"(sm_segment|vader_segment|osc_rdma)\.(.*)")
 _WITHOUT_HOST = re.compile(r"(mpich_|Intel_MPI|psm\d?_shm|ucx_shm)")
 _SESSION = re.compile(r"ompi\.(\d+)")
+_TOPOLOGY = re.compile(r"hydra_hwloc_xmlfile_\w{6}")
+# Beginnings of names of the processes that make the latter, as /proc/PID/comm has them.
+_HYDRA = ("hydra_", "mpiexec")
+_TOPOLOGY_BYTES_MAX = 16 << 20
 # The namespaces that a machine begins with, as /proc/self/ns has them: of process numbers, and of the host's name.
 _FIRST = {"pid": "pid:[4026531836]", "uts": "uts:[4026531838]"}
 
@@ -61,14 +67,31 @@ def session_folders(folder: Path, processes: Path = Path("/proc")) -> list[Path]
     return sorted(path for path in found if path.name.removeprefix("ompi.") not in used)
 
 
+def topology_files(folder: Path, processes: Path = Path("/proc")) -> list[Path]:
+    """Those of MPICH's launchers in ``folder``, whose ranks read them as they begin."""
+    found = [
+        path
+        for path in _mine_and_old(folder)
+        if _TOPOLOGY.fullmatch(path.name) and path.is_file() and not path.is_symlink()
+        if _has_own_topology(path)
+    ]
+    if not found or _namespace(processes, "pid") != _FIRST["pid"]:
+        return []
+    first = min((_began(entry, processes) for entry in _launchers(processes)), default=math.inf)
+    return sorted(path for path in found if path.lstat().st_mtime < first - 1)
+
+
 def remove() -> None:
     """All of them; what cannot be removed stays. Where there is nothing it lists two folders."""
     for path in shared_files():
         with suppress(OSError):
             path.unlink()
     with suppress(OSError):  # no temporary folder
-        for path in session_folders(Path(tempfile.gettempdir())):
+        temporary = Path(tempfile.gettempdir())
+        for path in session_folders(temporary):
             shutil.rmtree(path, ignore_errors=True)
+        for path in topology_files(temporary):
+            path.unlink(missing_ok=True)
 
 
 def _mine_and_old(folder: Path) -> Iterator[Path]:
@@ -89,6 +112,31 @@ def _is_of_host(name: str) -> bool:
     """Whether the host's name in the name of a file is this one's, with its domain or without."""
     found = _OF_HOST.fullmatch(name)
     return found is not None and found[2].startswith(f"{_host()}.")
+
+
+def _has_own_topology(path: Path) -> bool:
+    """Whether hwloc has written it on this host."""
+    with suppress(OSError):
+        text = path.read_bytes()[:_TOPOLOGY_BYTES_MAX].decode(errors="replace")
+        found = re.search(r'name="HostName" value="([^"]*)"', text)
+        return found is not None and found[1].partition(".")[0] == _host()
+    return False
+
+
+def _launchers(processes: Path) -> Iterator[Path]:
+    for entry in _entries(processes):
+        with suppress(OSError):
+            if (entry / "comm").read_text(errors="replace").startswith(_HYDRA):
+                yield entry
+
+
+def _began(entry: Path, processes: Path) -> float:
+    """When a process did, as ``time.time`` counts; 0 where Linux does not say it."""
+    with suppress(OSError, ValueError, IndexError):
+        boot = re.search(r"^btime (\d+)", (processes / "stat").read_text(), re.M)
+        ticks = (entry / "stat").read_bytes().rpartition(b")")[2].split()[19]
+        return int(boot[1]) + int(ticks) / os.sysconf("SC_CLK_TCK") if boot else 0.0
+    return 0.0
 
 
 def _namespace(processes: Path, kind: str) -> str:

@@ -100,3 +100,43 @@ def test_session_folders(root):
 def test_folders_that_are_not_there(tmp_path):
     assert leftovers.shared_files(tmp_path) == []
     assert leftovers.session_folders(tmp_path / "nowhere", tmp_path) == []
+
+
+def _launcher(root, process, began_seconds_ago, name="hydra_pmi_proxy"):
+    """A process of MPICH's launcher, of a machine that began an hour ago."""
+    boot, ticks = int(time.time()) - 3600, os.sysconf("SC_CLK_TCK")
+    (root / "proc/stat").write_text(f"cpu 1 2\nbtime {boot}\n")
+    began = int((3600 - began_seconds_ago) * ticks)
+    (root / f"proc/{process}").mkdir(exist_ok=True)
+    (root / f"proc/{process}/comm").write_text(f"{name}\n")
+    fields = ["S", "1", *["0"] * 17, str(began), *["0"] * 30]
+    (root / f"proc/{process}/stat").write_text(f"{process} (a) b) {' '.join(fields)}\n")
+
+
+def _topology(root, name, age_seconds, host=_HOST):
+    path = root / f"tmp/hydra_hwloc_xmlfile_{name}"
+    path.write_text(f'<topology><info name="HostName" value="{host}"/></topology>\n')
+    then = time.time() - age_seconds
+    os.utime(path, (then, then))
+    return path
+
+
+def test_topology_files(root):
+    """Those before all launchers that live; of this host, and where processes can be seen."""
+    left = _topology(root, "aAbB12", 500)
+    named = _topology(root, "full__", 500, f"{_HOST}.example.org")
+    later = _topology(root, "later1", 200)
+    _topology(root, "other1", 500, "another")
+    _topology(root, "young1", 5)
+    _topology(root, "toolong1", 500)
+    folder, processes = root / "tmp", root / "proc"
+    assert leftovers.topology_files(folder, processes) == sorted([left, named, later])
+    _launcher(root, 18, 100, name="python")
+    assert leftovers.topology_files(folder, processes) == sorted([left, named, later])
+    _launcher(root, 19, 300)
+    assert leftovers.topology_files(folder, processes) == sorted([left, named])
+    (root / "proc/19/stat").write_text("")  # nobody knows when it began
+    assert leftovers.topology_files(folder, processes) == []
+    (root / "proc/19/comm").unlink()
+    _be_in(root, _CONTAINER)
+    assert leftovers.topology_files(folder, processes) == []
