@@ -1,6 +1,7 @@
 """What a leader is told of other hosts reaches the ranks of its own, and wakes the thread that ends their waits."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -225,13 +226,52 @@ def test_without_pmix_nothing_is_told():
 def test_a_launcher_ends_behind_its_ranks(sleeping):
     """Not before: they may still have to write what they found."""
     launcher, rank = sleeping[:2]
-    words = [launchers.__file__, str(launcher.pid), "0.1", str(rank.pid), str(1 << 30)]
-    with subprocess.Popen([sys.executable, "-I", "-S", *words]) as ending:
+    with _ending(launcher, f"{rank.pid},{1 << 30}") as ending:
         time.sleep(0.7)
         assert launcher.poll() is None and ending.poll() is None
         rank.kill()
         rank.wait()
         assert launcher.wait(10) < 0
+
+
+def _ending(launcher, behind, links=()):
+    """The program that ends it."""
+    numbers = [link.fileno() for link in links]
+    words = [launchers.__file__, str(launcher.pid), "0.1", behind, ",".join(map(str, numbers))]
+    return subprocess.Popen([sys.executable, "-I", "-S", *words], pass_fds=numbers)
+
+
+def test_a_launcher_ends_if_a_host_is_lost(sleeping):
+    """By the error of one connection of several; what they say otherwise does not matter."""
+    launcher, rank = sleeping[:2]
+    mine, other = socket.socketpair()
+    with mine, other, socket.socket() as broken:  # not connected: to read from it is an error
+        mine.setblocking(False)
+        other.send(b"a word")
+        with _ending(launcher, str(rank.pid), [mine, broken]) as ending:
+            time.sleep(0.5)
+            assert launcher.poll() is None and ending.poll() is None
+            rank.kill()
+            rank.wait()
+            assert launcher.wait(10) < 0
+
+
+def test_a_launcher_whose_hosts_are_all_there_ends_by_itself(sleeping):
+    """Their connections are closed when their launchers have ended."""
+    launcher = sleeping[0]
+    mine, other = socket.socketpair()
+    with mine:
+        mine.setblocking(False)
+        with _ending(launcher, "", [mine]) as ending:
+            time.sleep(0.5)
+            assert ending.poll() is None
+            other.close()
+            assert ending.wait(10) == 0
+    assert launcher.poll() is None
+    mine, other = socket.socketpair()
+    with mine, other, _ending(launcher, "", [mine]) as ending:
+        launcher.kill()
+        assert ending.wait(10) == 0
 
 
 def test_which_launchers_outwait_lost_hosts():
