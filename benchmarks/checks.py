@@ -15,19 +15,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
-from benchmarks.harness import (
-    Column,
-    Launch,
-    Row,
-    command_line,
-    machine,
-    mpi_command,
-    print_header,
-    print_row,
-    print_titles,
-    run,
-    write_rows,
-)
+from benchmarks.harness import Column, Launch, Row, command_line, measure, mpi_command
 
 _SHARE_MAX = 0.01
 _COLUMNS = (
@@ -48,25 +36,11 @@ _COLUMNS = (
 def main() -> int:
     """Measure, print and write; returns the exit code."""
     options = parse_command_line()
-    facts = machine()
-    print_header("what checks add to a step", facts)
-    print_titles(_COLUMNS)
-    rows: list[Row] = []
-    problems: list[str] = []
-    for rows_per_rank in options.rows_per_rank:
-        for ranks in options.ranks:
-            outcome = run(_launch(rows_per_rank, ranks, options))
-            if not outcome.rows:
-                problems.append(f"{rows_per_rank} rows on {ranks} ranks: {outcome.problem}")
-            for row in outcome.rows:
-                print_row(_COLUMNS, row)
-                rows.append({**row, **facts})
-            if options.json:
-                write_rows(options.json, rows)
-    problems += find_problems(rows)
-    for problem in problems:
-        print(problem)
-    return 1 if problems else 0
+    launches = (
+        _launch(rows, ranks, options) for rows in options.rows_per_rank for ranks in options.ranks
+    )
+    title = "what checks add to a step"
+    return measure(title, _COLUMNS, launches, find_problems, options.json)
 
 
 def parse_command_line() -> argparse.Namespace:
@@ -93,7 +67,7 @@ def _launch(rows_per_rank: int, ranks: int, options: argparse.Namespace) -> Laun
     words += ("--every", str(options.every), "--turns", str(options.turns))
     words += ("--epochs", str(options.epochs))
     command = mpi_command(ranks, "-m", "benchmarks.engines.checks_ranks", *words)
-    return Launch(f"{rows_per_rank} rows n={ranks}", command, limit_seconds=1200.0)
+    return Launch(f"{rows_per_rank} rows on {ranks} ranks", command, limit_seconds=1200.0)
 
 
 def find_problems(rows: Sequence[Row]) -> Iterator[str]:

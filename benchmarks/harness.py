@@ -275,6 +275,38 @@ def print_row(columns: Sequence[Column], row: Row) -> None:
     print("  ".join(column.cell(row) for column in columns), flush=True)
 
 
+def measure(
+    title: str,
+    columns: Sequence[Column],
+    launches: Iterable[Launch],
+    find_problems: Callable[[Sequence[Row]], Iterable[str]],
+    json_file: str | None,
+    completed: Callable[[Row], Row] = dict,
+) -> int:
+    """Run each, print its rows as ``completed`` makes them, and write all of them to ``json_file`` as they come; returns the exit code.
+
+    It is 1 if one gave no row, or ``find_problems`` has a line about rows; these lines are printed.
+    """
+    facts = machine()
+    print_header(title, facts)
+    print_titles(columns)
+    rows: list[Row] = []
+    problems: list[str] = []
+    for launch in launches:
+        outcome = run(launch)
+        if not outcome.rows:
+            problems.append(f"{launch.label}: {outcome.problem}")
+        for row in map(completed, outcome.rows):
+            print_row(columns, row)
+            rows.append({**row, **facts})
+        if json_file:
+            write_rows(json_file, rows)
+    problems += find_problems(rows)
+    for problem in problems:
+        print(problem)
+    return 1 if problems else 0
+
+
 def _commit() -> str:
     def git(*arguments: str) -> str:
         return subprocess.run(

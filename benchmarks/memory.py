@@ -14,19 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from benchmarks.engines.launches import case_options
-from benchmarks.harness import (
-    Column,
-    Launch,
-    Row,
-    command_line,
-    machine,
-    mpi_command,
-    print_header,
-    print_row,
-    print_titles,
-    run,
-    write_rows,
-)
+from benchmarks.harness import Column, Launch, Row, command_line, measure, mpi_command
 
 _MIB = 1 << 20
 _SHARE_OFF_MAX, _CHECKED_BYTES = 0.05, 100 * _MIB
@@ -74,28 +62,14 @@ CASES = (
 def main() -> int:
     """Measure, print and write; returns the exit code."""
     options = parse_command_line()
-    facts = machine()
-    print_header("memory of a run beside libraries and kernels, MiB", facts)
-    print_titles(_COLUMNS)
-    rows: list[Row] = []
-    problems: list[str] = []
-    for case in CASES:
-        if case.model not in options.models:
-            continue
-        for ranks in options.ranks:
-            outcome = run(_launch(case, ranks))
-            if not outcome.rows:
-                problems.append(f"{case.model} on {ranks} ranks: {outcome.problem}")
-                continue
-            row = completed(outcome.rows[0])
-            print_row(_COLUMNS, row)
-            rows.append({**row, **facts})
-            if options.json:
-                write_rows(options.json, rows)
-    problems += find_problems(rows)
-    for problem in problems:
-        print(problem)
-    return 1 if problems else 0
+    launches = (
+        _launch(case, ranks)
+        for case in CASES
+        if case.model in options.models
+        for ranks in options.ranks
+    )
+    title = "memory of a run beside libraries and kernels, MiB"
+    return measure(title, _COLUMNS, launches, find_problems, options.json, completed)
 
 
 def parse_command_line() -> argparse.Namespace:
@@ -118,7 +92,7 @@ def _launch(case: Case, ranks: int) -> Launch:
         *("--allreduce", case.allreduce),
     )
     command = mpi_command(ranks, "-m", "benchmarks.engines.memory_ranks", *words)
-    return Launch(f"{case.model} n={ranks}", command)
+    return Launch(f"{case.model} on {ranks} ranks", command)
 
 
 def completed(row: Row) -> Row:

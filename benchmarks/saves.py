@@ -15,19 +15,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
-from benchmarks.harness import (
-    Column,
-    Launch,
-    Row,
-    command_line,
-    machine,
-    mpi_command,
-    print_header,
-    print_row,
-    print_titles,
-    run,
-    write_rows,
-)
+from benchmarks.harness import Column, Launch, Row, command_line, measure, mpi_command
 
 _MIB = 1 << 20
 _RATIO_MAX, _CHECKED_BYTES = 1.2, 100 * _MIB
@@ -51,25 +39,11 @@ _UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
 def main() -> int:
     """Measure, print and write; returns the exit code."""
     options = parse_command_line()
-    facts = machine()
-    print_header("pauses for checkpoints of parameters and Adam's state, float32", facts)
-    print_titles(_COLUMNS)
-    rows: list[Row] = []
-    problems: list[str] = []
-    for count in options.parameters:
-        for ranks in options.ranks:
-            outcome = run(_launch(count, ranks, options))
-            if not outcome.rows:
-                problems.append(f"{count} parameters on {ranks} ranks: {outcome.problem}")
-            for row in outcome.rows:
-                print_row(_COLUMNS, row)
-                rows.append({**row, **facts})
-            if options.json:
-                write_rows(options.json, rows)
-    problems += find_problems(rows)
-    for problem in problems:
-        print(problem)
-    return 1 if problems else 0
+    launches = (
+        _launch(count, ranks, options) for count in options.parameters for ranks in options.ranks
+    )
+    title = "pauses for checkpoints of parameters and Adam's state, float32"
+    return measure(title, _COLUMNS, launches, find_problems, options.json)
 
 
 def parse_command_line() -> argparse.Namespace:
@@ -106,7 +80,7 @@ def _launch(count: int, ranks: int, options: argparse.Namespace) -> Launch:
     words = ("--parameters", str(count), "--saves", str(options.saves))
     words += ("--folder", options.folder) if options.folder else ()
     command = mpi_command(ranks, "-m", "benchmarks.engines.saves_ranks", *words)
-    return Launch(f"{count} n={ranks}", command, limit_seconds=1200.0)
+    return Launch(f"{count} parameters on {ranks} ranks", command, limit_seconds=1200.0)
 
 
 def find_problems(rows: Sequence[Row]) -> Iterator[str]:
