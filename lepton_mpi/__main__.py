@@ -55,9 +55,10 @@ def main(words: list[str] | None = None) -> int:
         launcher.complain(f"lepton_mpi: {error}")
         return error.exit_code
     hint = did_you_mean(name, [*COMMANDS, "--help", "--version"])
-    launcher.complain(
-        f"lepton_mpi: unknown command {name!r}{hint} (see --help)" if name else usage()
-    )
+    if name:
+        launcher.complain(f"lepton_mpi: unknown command {name!r}{hint} (see --help)")
+    else:
+        launcher.complain(*usage().splitlines())
     return 2
 
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from lepton_mpi.control_groups import hierarchies, lines_of
 from lepton_mpi.processes import look_at
+from lepton_mpi.wording import printable
 
 # Each launcher's own names, most specific first. Slurm's are those of a job step: a shell inside
 # `salloc` has SLURM_NTASKS set although it is no rank.
@@ -176,13 +177,15 @@ def die_with_launcher() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def complain(text: str) -> None:
-    """Print ``text`` to standard error, once for the job, before MPI is there to agree by. Every rank calls it.
+def complain(*lines: str) -> None:
+    """Print ``lines`` to standard error, once for the job, before MPI is there to agree by. Every rank calls it.
+
+    Names of files in them may have any characters: each stays one line.
 
     The others wait for the first one: launchers end a job as soon as one process leaves with an error code, and
     the reason would be lost if that process was not the one that tells it.
     """
     if launched_rank() == 0:
-        print(text, file=sys.stderr, flush=True)
+        print("\n".join(map(printable, lines)), file=sys.stderr, flush=True)
     else:
         time.sleep(_COMPLAINT_SECONDS)  # until the launcher ends this process

@@ -10,7 +10,7 @@ from lepton_mpi.errors import ConfigurationError, LauncherError, LeptonError
 from lepton_mpi.options import parser
 from lepton_mpi.options.help_text import help_text
 from lepton_mpi.options.option import Checked, Option, options_of
-from lepton_mpi.wording import did_you_mean, print_line, printable
+from lepton_mpi.wording import did_you_mean, print_line
 
 Options = TypeVar("Options")
 Declared = TypeVar("Declared", bound=Checked)
@@ -58,8 +58,7 @@ class Command(Generic[Options]):
                 return print_versions()
             return self.run(self.read(words))
         except LeptonError as error:
-            lines = (f"lepton_mpi {self.name}: {error}", *error.details)
-            launcher.complain("\n".join(map(printable, lines)))
+            launcher.complain(f"lepton_mpi {self.name}: {error}", *error.details)
             return error.exit_code
 
     def help(self, topic: str | None = None) -> str:

@@ -7,7 +7,6 @@ from lepton_mpi import launcher
 from lepton_mpi.errors import ConfigurationError, DataError, ending
 from lepton_mpi.run import fit as file_fit
 from lepton_mpi.run.hook import Hook
-from lepton_mpi.wording import printable
 
 
 def fit(
@@ -57,7 +56,7 @@ def fit(
     except (ConfigurationError, DataError) as error:
         if raises:
             raise
-        launcher.complain(printable(f"lepton_mpi: {error}"))
+        launcher.complain(f"lepton_mpi: {error}")
         raise ending(error) from None
     return file_fit.fit(first[0] if first else model, hooks=hooks, raises=raises, **options)
 

@@ -10,7 +10,6 @@ from lepton_mpi.errors import ConfigurationError, LeptonError, ending
 from lepton_mpi.options import sources
 from lepton_mpi.options.config import Config
 from lepton_mpi.run.hook import Hook
-from lepton_mpi.wording import printable
 from lepton_mpi.world.world import World, run
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def fit_with(
     except ConfigurationError as error:
         if raises:
             raise
-        launcher.complain(printable(f"lepton_mpi: {error}"))
+        launcher.complain(f"lepton_mpi: {error}")
         raise ending(error) from None
     result: dict[str, Any] = {}
     errors: list[LeptonError] = []

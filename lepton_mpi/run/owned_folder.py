@@ -23,7 +23,7 @@ from lepton_mpi.durable import no_checkpoint
 from lepton_mpi.run import checkpoint_folder
 from lepton_mpi.run.checkpoint import Checkpoint, save_as
 from lepton_mpi.run.folder_lock import FolderLock, FolderTakenError, taken
-from lepton_mpi.wording import WARNING, one_line, printable
+from lepton_mpi.wording import WARNING, one_line
 
 if TYPE_CHECKING:
     from lepton_mpi.options.config import Config
@@ -218,7 +218,7 @@ def own_folder(config: Config, world: RankGroup, ends: ExitStack) -> OwnedFolder
             found = OwnedFolder(Path(config.checkpoint), config.keep)
             ends.callback(found.close)
             try:
-                found.open(lambda line: launcher.complain(printable(f"{WARNING}{line}")))
+                found.open(lambda line: launcher.complain(f"{WARNING}{line}"))
             except OSError as error:
                 raise no_checkpoint(config.checkpoint, error) from None
     return found
