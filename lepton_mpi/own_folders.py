@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lepton_mpi.processes import look_at, number_space, start_of_machine
+from lepton_mpi.processes import is_there, look_at, number_space, start_of_machine
 
-_NAME = re.compile(r"(lepton_mpi-[0-9a-f]{8}-\d+)-(\d+)-(\d+)-\w+")
+_PROCESS = re.compile(r"(\d+)-(\d+)-\w+")
 
 
 @contextmanager
@@ -28,20 +28,15 @@ def temporary_folder() -> Iterator[Path]:
 
 def remove_left() -> None:
     """Those of this user's processes that have ended without it; what cannot be removed stays."""
-    here = _here()
+    if not (here := _here()):
+        return
     with suppress(OSError):  # no temporary folder
-        for path in Path(tempfile.gettempdir()).glob("lepton_mpi-*"):
-            found = _NAME.fullmatch(path.name)
-            if not here or not found or found[1] != here:
-                continue
+        for path in Path(tempfile.gettempdir()).glob(f"{here}-*"):
+            found = _PROCESS.fullmatch(path.name.removeprefix(f"{here}-"))
             with suppress(OSError):
-                if path.lstat().st_uid == os.geteuid() and _has_ended(int(found[2]), int(found[3])):
+                is_mine = path.lstat().st_uid == os.geteuid()
+                if is_mine and found and not is_there(int(found[1]), int(found[2])):
                     shutil.rmtree(path, ignore_errors=True)
-
-
-def _has_ended(process_id: int, began: int) -> bool:
-    process = look_at(process_id)
-    return process is None or process.has_ended or process.began != began
 
 
 def _here() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,17 +38,28 @@ class Process(NamedTuple):
         return self.state in "ZX"
 
 
-def look_at(process_id: int | str) -> Process | None:
-    """The process of a number, or ``self``; None if there is none, or where Linux does not say it."""
+def look_at(process_id: int | str, processes: Path = Path("/proc")) -> Process | None:
+    """The process of a number, or ``self``; None if there is none, or where Linux does not say it. ``processes`` is another place for tests."""
     try:
         # The name in brackets may have any bytes, brackets and spaces among them.
-        text = Path(f"/proc/{process_id}/stat").read_bytes().rpartition(b")")[2]
+        text = (processes / f"{process_id}/stat").read_bytes().rpartition(b")")[2]
     except OSError:
         return None
     words = text.decode("ascii", "replace").split()
     if len(words) <= _STATUS:
         return None
     return Process(words[0], int(words[1]), int(words[_BEGAN]), int(words[_STATUS]))
+
+
+def is_there(process_id: int, began: int) -> bool:
+    """Whether the process of that number is still the one that began then."""
+    found = look_at(process_id)
+    return found is not None and not found.has_ended and found.began == began
+
+
+def seconds_since(ticks: int) -> float:
+    """From a process's ``began``, or any time in ticks since the boot, until now."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def words_of(process_id: int | None) -> list[str]:

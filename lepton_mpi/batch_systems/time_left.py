@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lepton_mpi import launcher
-from lepton_mpi.processes import look_at
+from lepton_mpi.processes import look_at, seconds_since
 
 # For a command of a batch system whose server is busy.
 _ASK_SECONDS = 30.0
@@ -141,16 +141,12 @@ def process_age_seconds(process_id: int | str = "self") -> float:
     found = look_at(process_id)
     if found is None:
         return 0.0
-    return _seconds_since(found.began)
+    return seconds_since(found.began)
 
 
 def program_age_seconds() -> float:
     """Since the job's program has begun, also for a rank that has joined later."""
-    return _seconds_since(launcher.program_began())
-
-
-def _seconds_since(ticks: int) -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return seconds_since(launcher.program_began())
 
 
 def script_age_seconds() -> float:

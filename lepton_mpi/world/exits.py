@@ -31,9 +31,10 @@ def watch_end(ends_mpi: bool) -> None:
 def _end(process_id: int, ends_mpi: bool) -> None:
     if os.getpid() != process_id:  # forked: MPI is not its own
         return
-    if has_grown or had_hosts:
+    leaves_alone = has_grown or had_hosts
+    if leaves_alone:
         pmix.leave_launcher()
-    if not has_lost and not has_grown and not had_hosts:
+    if not has_lost and not leaves_alone:
         if ends_mpi:
             from mpi4py import MPI
 

@@ -5,8 +5,8 @@
                                MPICH's files hydra_hwloc_xmlfile_…, of launchers: all that live began later
 
 Of this user alone, at least a minute old, since a job that begins may not have mapped its files yet, and of this host by the name in them, or in
-their names, where there is one. Containers may share both folders, and processes outside a container cannot be seen from within: there session folders and files without
-a host's name stay, and all files where the container has the machine's name.
+their names, where there is one. Containers may share both folders, and processes outside a container cannot be seen from within: there
+what belongs to processes stays, and so do files without a host's name, and all files where the container has the machine's name.
 
 ``World`` removes them when ranks begin, which is behind MPI's own start: where ``/dev/shm`` is so full that MPI cannot start, ``doctor
 --remove-leftovers`` does it without MPI. Nobody does it between two jobs.
@@ -24,6 +24,8 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+
+from lepton_mpi.processes import look_at, seconds_since
 
 _YOUNG_SECONDS = 60.0
 # Names that MPI libraries and their transports give; the first ones have the host's behind a dot.
@@ -77,12 +79,12 @@ def topology_files(folder: Path, processes: Path = Path("/proc")) -> list[Path]:
     ]
     if not found or _namespace(processes, "pid") != _FIRST["pid"]:
         return []
-    first = min((_began(entry, processes) for entry in _launchers(processes)), default=math.inf)
-    return sorted(path for path in found if path.lstat().st_mtime < first - 1)
+    oldest = max((_age(entry, processes) for entry in _launchers(processes)), default=0.0)
+    return sorted(path for path in found if time.time() - path.lstat().st_mtime > oldest + 1)
 
 
 def remove() -> None:
-    """All of them; what cannot be removed stays. Where there is nothing it lists two folders."""
+    """All of them; what cannot be removed stays. Where there is nothing it lists the two folders."""
     for path in shared_files():
         with suppress(OSError):
             path.unlink()
@@ -91,7 +93,8 @@ def remove() -> None:
         for path in session_folders(temporary):
             shutil.rmtree(path, ignore_errors=True)
         for path in topology_files(temporary):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
 
 
 def _mine_and_old(folder: Path) -> Iterator[Path]:
@@ -130,13 +133,10 @@ def _launchers(processes: Path) -> Iterator[Path]:
                 yield entry
 
 
-def _began(entry: Path, processes: Path) -> float:
-    """When a process did, as ``time.time`` counts; 0 where Linux does not say it."""
-    with suppress(OSError, ValueError, IndexError):
-        boot = re.search(r"^btime (\d+)", (processes / "stat").read_text(), re.M)
-        ticks = (entry / "stat").read_bytes().rpartition(b")")[2].split()[19]
-        return int(boot[1]) + int(ticks) / os.sysconf("SC_CLK_TCK") if boot else 0.0
-    return 0.0
+def _age(entry: Path, processes: Path) -> float:
+    """Of a process, in seconds; as old as can be where Linux does not say it."""
+    found = look_at(entry.name, processes)
+    return seconds_since(found.began) if found else math.inf
 
 
 def _namespace(processes: Path, kind: str) -> str:

@@ -103,10 +103,9 @@ def test_folders_that_are_not_there(tmp_path):
 
 
 def _launcher(root, process, began_seconds_ago, name="hydra_pmi_proxy"):
-    """A process of MPICH's launcher, of a machine that began an hour ago."""
-    boot, ticks = int(time.time()) - 3600, os.sysconf("SC_CLK_TCK")
-    (root / "proc/stat").write_text(f"cpu 1 2\nbtime {boot}\n")
-    began = int((3600 - began_seconds_ago) * ticks)
+    """A process of MPICH's launcher."""
+    began_at = time.clock_gettime(time.CLOCK_BOOTTIME) - began_seconds_ago
+    began = int(began_at * os.sysconf("SC_CLK_TCK"))
     (root / f"proc/{process}").mkdir(exist_ok=True)
     (root / f"proc/{process}/comm").write_text(f"{name}\n")
     fields = ["S", "1", *["0"] * 17, str(began), *["0"] * 30]
